@@ -1,0 +1,107 @@
+"""The values that travel between the front ends, the session and the engines. All are frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jupyter_sc2.errors import RequestError, SettingsError
+from jupyter_sc2.prompt.notebook import Notebook, replace_surrogates
+
+FinishReason = Literal["stop", "length", "cancelled"]
+Trigger = Literal["automatic", "invoke"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How one completion is drawn. `temperature` 0 is greedy, and then nothing else but `max_tokens` counts."""
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0  # 0: no limit
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise SettingsError(f"max_tokens must be 1 or more, not {self.max_tokens}.")
+        if not 0 <= self.temperature <= 2:
+            raise SettingsError(f"temperature must lie between 0 and 2, not {self.temperature}.")
+        if self.top_k < 0:
+            raise SettingsError(f"top_k must be 0 (no limit) or more, not {self.top_k}.")
+        if not 0 < self.top_p <= 1:
+            raise SettingsError(f"top_p must lie above 0 and up to 1, not {self.top_p}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest:
+    """A cell with a cursor in it, and the notebook around it.
+
+    `offset` counts code points: `text[:offset]` is the prefix, `text[offset:]` the suffix. `notebook` may
+    hold the cell itself (then `cell_id` tells which it is); its stored source is ignored in favour of `text`.
+    """
+
+    text: str
+    offset: int
+    notebook: Notebook = field(default_factory=Notebook)
+    cell_id: str | None = None
+    language: str = "python"
+    trigger: Trigger = "automatic"
+    candidates: int = 1
+    sampling: SamplingParams | None = None  # None: the session's own
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.offset <= len(self.text):
+            raise RequestError(
+                f"The cursor (offset {self.offset}) lies outside the text, which has {len(self.text)} characters."
+            )
+        if not 1 <= self.candidates <= 10:
+            raise RequestError(f"candidates must lie between 1 and 10, not {self.candidates}.")
+        # One code point for one, so that the offset stays right.
+        object.__setattr__(self, "text", replace_surrogates(self.text))
+
+    @property
+    def prefix(self) -> str:
+        return self.text[: self.offset]
+
+    @property
+    def suffix(self) -> str:
+        return self.text[self.offset :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """What one completion cost. Times count from the request's arrival in the session."""
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    generated_tokens: int = 0
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What is proposed at the cursor: the whole insertion so far, never a delta.
+
+    The last of a stream has its `finish_reason` set; if its text is empty, `reason` says why.
+    """
+
+    text: str
+    index: int = 0
+    finish_reason: FinishReason | None = None
+    mean_logprob: float | None = None
+    source: str = "model"  # "model" or "cache"
+    reason: str | None = None
+    model: str = ""
+    engine: str = ""
+    stats: Stats = Stats()
+
+
+@dataclass(frozen=True)
+class Token:
+    """One decoded token: its id and its natural-log probability under the model."""
+
+    id: int
+    logprob: float

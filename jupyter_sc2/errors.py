@@ -1,0 +1,32 @@
+"""What can go wrong, in the user's terms.
+
+    SC2Error
+    ├── SettingsError      a setting has a value that cannot be used
+    ├── RequestError       a request cannot be understood: a malformed message, an offset outside the text
+    ├── ModelLoadError     a model cannot be found, downloaded or read
+    └── GenerationError    a loaded model failed while it was completing
+
+The message of each is one sentence or two, fit to be shown as it stands: what happened, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class SC2Error(Exception):
+    """The base of every error this package raises on purpose."""
+
+
+class SettingsError(SC2Error):
+    """A setting has a value that cannot be used."""
+
+
+class RequestError(SC2Error):
+    """A request cannot be understood."""
+
+
+class ModelLoadError(SC2Error):
+    """A model cannot be found, downloaded or read."""
+
+
+class GenerationError(SC2Error):
+    """A loaded model failed while it was completing."""

@@ -1,0 +1,252 @@
+"""When to stop, what to trim, what to drop: pure functions of the text so far and the cell around it.
+
+A completion is as short as it is useful: the rest of a line while typing in it, a block where one was opened
+or asked for. Each token that is not decoded is time saved, so a rule that can end a completion says so at
+once (`complete`) instead of trimming afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from jupyter_sc2.completion import CompletionRequest
+
+Scope = Literal["line", "block"]
+
+CLOSERS = ")]}"
+OPENERS = "([{"
+QUOTES = "'\""
+# Lines that go on with the block above them although they stand at its opener's indentation.
+CONTINUATIONS = ("else", "elif", "except", "finally", "case")
+# One line this often in a row is a loop of the model's, not code.
+REPEATS = 3
+
+
+def hopeless(request: CompletionRequest) -> str | None:
+    """Why it is of no use to ask the model, or None. An invoked request is always tried."""
+    if request.trigger == "invoke":
+        return None
+    if not request.text.strip() and not request.notebook.above(request.cell_id):
+        return "nothing_to_add"
+    if _is_word(request.prefix[-1:]) and _is_word(request.suffix[:1]):  # inside a word: the user edits, not writes
+        return "nothing_to_add"
+    return None
+
+
+def scope(request: CompletionRequest) -> Scope:
+    """How far a completion may go: to the end of the line, or of the block that is being opened."""
+    if _rest_of_line(request.suffix).strip(" \t" + CLOSERS + QUOTES + ":,"):
+        return "line"
+    if request.trigger == "invoke":
+        return "block"
+    line = _last_line(request.prefix)
+    opener = line if line.strip() else _line_above(request.prefix)
+    return "block" if opener.rstrip().endswith(":") or opener.lstrip().startswith("#") else "line"
+
+
+def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> tuple[str, bool]:
+    """What may be shown of `raw`, the decoded text so far, and whether more of it would change nothing.
+
+    `final` says that no more comes.
+    """
+    text = _without_doubled_blanks(raw.replace("\r\n", "\n"), request)
+    cut = len(text)
+    for rule in (_end_of_scope, _closed_already, _repeats_suffix, _repeats_itself):
+        end = rule(text, request, scope, final)
+        if end is not None:
+            cut = min(cut, end)
+    complete = cut < len(text)
+    shown = text[:cut]
+    if complete or final:
+        shown = _without_suffix_overlap(shown, request)
+    shown = shown.rstrip()
+    if not shown.strip() or _rewrites_line_above(shown, request):
+        shown = ""
+    return shown, complete
+
+
+# Rules: each gives the index at which the text ends, or None if it has nothing to say.
+
+
+def _end_of_scope(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    line = _last_line(request.prefix)
+    if scope == "line":
+        if line.strip():
+            # The statement is finished already: the next one is not asked for.
+            return None if (end := text.find("\n")) < 0 else end
+        start = len(text) - len(text.lstrip("\n"))
+        return None if (end := text.find("\n", start)) < 0 else end
+    return _end_of_block(text, request, final)
+
+
+def _end_of_block(text: str, request: CompletionRequest, final: bool) -> int | None:
+    """A block ends where the indentation falls back, at top level also with a blank line."""
+    line = _last_line(request.prefix)
+    opened = line.rstrip().endswith(":")
+    base = _indent(line)
+    nested = opened or base > 0
+    depth = _opened(line)  # lines inside brackets have no indentation that counts
+    written = bool(line.strip())
+    for start, content in _lines(text):
+        first = start == 0
+        if not first and depth <= 0:
+            ended = final or start + len(content) < len(text)
+            if not content.strip():
+                if written and not nested and ended:
+                    return start - 1
+            else:
+                goes_on = content.strip()[0] in CLOSERS or _continues(content.strip(), ended)
+                below = _indent(content) < base or (opened and _indent(content) <= base)
+                if written and below and not (goes_on and _indent(content) == base):
+                    return start - 1
+        written = written or bool(content.strip())
+        depth += _opened(content)
+    return None
+
+
+def _continues(line: str, ended: bool) -> bool:
+    """Whether a line at the opener's indentation belongs to its block, as `else:` does; "el" may still do."""
+    word = line.split(" ")[0].rstrip(":")
+    return word in CONTINUATIONS or (not ended and any(name.startswith(line) for name in CONTINUATIONS))
+
+
+def _closed_already(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    """The bracket or quote that an editor has put behind the cursor is not written again."""
+    following = _rest_of_line(request.suffix).lstrip(" \t")[:1]
+    if following not in (*CLOSERS, *QUOTES):
+        return None
+    quote = _open_quote(_last_line(request.prefix))
+    depth = 0
+    escaped = False
+    for index, char in enumerate(text):
+        if quote:
+            if char == quote and not escaped:
+                if quote == following and depth == 0:
+                    return index
+                quote = ""
+            escaped = char == "\\" and not escaped
+        elif char in QUOTES:
+            quote = char
+        elif char in OPENERS:
+            depth += 1
+        elif char in CLOSERS:
+            if depth == 0 and char == following:
+                return index
+            depth -= 1
+    return None
+
+
+def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    """Ends before a line that stands below the cursor already."""
+    below = next((line.strip() for line in request.suffix.splitlines()[1:] if line.strip()), "")
+    if len(below) < 4:
+        return None
+    for start, content in _lines(text):
+        done = final or start + len(content) < len(text)
+        if start > 0 and done and content.strip() == below:
+            return start - 1
+    return None
+
+
+def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    """Ends a line that comes again and again after its first time."""
+    previous, count, first_end = "", 0, 0
+    for start, content in _lines(text):
+        stripped = content.strip()
+        if not stripped:
+            continue
+        if stripped == previous:
+            count += 1
+            if count == REPEATS:
+                return first_end
+        else:
+            previous, count, first_end = stripped, 1, start + len(content)
+    return None
+
+
+# Trims
+
+
+def _without_doubled_blanks(text: str, request: CompletionRequest) -> str:
+    """A blank or an indentation that the user has typed is not given once more."""
+    return text.lstrip(" \t") if request.prefix.endswith((" ", "\t")) else text
+
+
+def _without_suffix_overlap(text: str, request: CompletionRequest) -> str:
+    """Cuts the text's end where the rest of the cursor's line begins with it."""
+    rest = _rest_of_line(request.suffix).strip()
+    if rest and "\n" not in text.strip("\n"):
+        for length in range(min(len(rest), len(text)), 0, -1):
+            overlap = rest[:length]
+            # A single letter is chance; a single bracket is not.
+            if text.endswith(overlap) and (length > 2 or not _is_word(overlap[0])) and _balances(text, overlap):
+                return text[: len(text) - length]
+    return text
+
+
+def _balances(text: str, overlap: str) -> bool:
+    """Whether a closer at the end is one too many: `foo()` before `)` keeps its own."""
+    if overlap[0] not in CLOSERS:
+        return True
+    kept = text[: len(text) - len(overlap)]
+    opener = OPENERS[CLOSERS.index(overlap[0])]
+    return kept.count(opener) <= kept.count(overlap[0])
+
+
+def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
+    line = (_last_line(request.prefix) + text.split("\n")[0]).strip()
+    return len(line) > 3 and "\n" not in text.strip("\n") and line == _line_above(request.prefix).strip()
+
+
+# Small questions
+
+
+def _is_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
+
+
+def _rest_of_line(suffix: str) -> str:
+    return suffix.split("\n", 1)[0]
+
+
+def _last_line(prefix: str) -> str:
+    return prefix.rsplit("\n", 1)[-1]
+
+
+def _line_above(prefix: str) -> str:
+    """The last line that is not blank above the cursor's."""
+    lines = prefix.split("\n")[:-1]
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _indent(line: str) -> int:
+    return len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip(" "))
+
+
+def _opened(line: str) -> int:
+    """How many more brackets the line opens than it closes."""
+    return sum(line.count(sign) for sign in OPENERS) - sum(line.count(sign) for sign in CLOSERS)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Each line with the index at which it starts, without its line end."""
+    start = 0
+    for line in text.split("\n"):
+        yield start, line
+        start += len(line) + 1
+
+
+def _open_quote(line: str) -> str:
+    """The quote that the cursor stands in, judged from its line alone, or nothing."""
+    quote, escaped = "", False
+    for char in line:
+        if quote:
+            if char == quote and not escaped:
+                quote = ""
+            escaped = char == "\\" and not escaped
+        elif char == "#":
+            return ""
+        elif char in QUOTES:
+            quote = char
+    return quote

@@ -1,0 +1,194 @@
+"""From a notebook and a cursor to the ids that a model reads.
+
+    <repo_name>notebook<file_sep>notebook.py⏎ cell⏎⏎ cell⏎⏎ …          the trunk: the cells above
+        PREFIX                                                         left to right, at the end of a cell, or
+        <file_sep><fim_prefix><fim_suffix>SUFFIX<fim_middle>cell.py⏎PREFIX      inside it, suffix first (SPM)
+
+The trunk stands outside the fill-in-the-middle block and each of its cells is encoded on its own: while the
+user types, its ids stay as they are, and the KV cache of them too. Inside the block the suffix comes first,
+so that a key only appends. Both forms are StarCoder2's training format: files of a repository are joined by
+<file_sep> and permuted one by one, half of them suffix first (arXiv 2402.19173, section 5.1; 2207.14255).
+
+Text of the user's is always encoded as plain text: a literal "<fim_middle>" in a cell stays text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.models import ModelCard
+from jupyter_sc2.prompt.notebook import Cell
+
+Mode = Literal["left-to-right", "spm", "psm"]
+
+
+@dataclass(frozen=True)
+class Special:
+    """A special token by its role; the model's card says what it is called."""
+
+    role: str
+
+
+Segment = str | Special  # a string is encoded on its own, as plain text
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads. `healed` are the bytes cut from its end, which the model has to spell out again."""
+
+    ids: tuple[int, ...]
+    mode: Mode
+    healed: bytes = b""
+
+
+# File ending and comment sign by language; other languages get a plain text file and "#".
+LANGUAGES: Mapping[str, tuple[str, str]] = {
+    "python": ("py", "#"),
+    "r": ("r", "#"),
+    "julia": ("jl", "#"),
+    "javascript": ("js", "//"),
+    "typescript": ("ts", "//"),
+    "scala": ("scala", "//"),
+    "bash": ("sh", "#"),
+    "sql": ("sql", "--"),
+}
+
+# In characters, which are cheap to count. Code has some 3 characters to a token.
+CHARS_PER_TOKEN = 3
+MAX_CELL = 4_000
+MAX_MARKDOWN = 600
+MAX_SUFFIX = 800
+
+
+def arrange(trunk: Iterable[str], prefix: str, suffix: str, *, mode: Mode, language: str = "python") -> list[Segment]:
+    """The parts of a prompt in their order. `trunk` are texts of cells as `cell_text` gives them."""
+    ending, _ = LANGUAGES.get(language, ("txt", "#"))
+    head: list[Segment] = [Special("repo_name"), "notebook", Special("file_sep"), f"notebook.{ending}\n", *trunk]
+    block = f"cell.{ending}\n{prefix}"
+    match mode:
+        case "left-to-right":
+            return [*head, prefix]
+        case "spm":
+            opening = [Special("file_sep"), Special("fim_prefix"), Special("fim_suffix")]
+            return [*head, *opening, suffix, Special("fim_middle"), block]
+        case "psm":
+            opening = [Special("file_sep"), Special("fim_prefix")]
+            return [*head, *opening, block, Special("fim_suffix"), suffix, Special("fim_middle")]
+
+
+def cell_text(cell: Cell, language: str = "python") -> str:
+    """How a cell stands in the trunk: code as it is, Markdown as comments, nothing for the rest."""
+    source = cell.source.strip("\n").rstrip()
+    if not source or cell.cell_type == "raw":
+        return ""
+    if cell.cell_type == "code":
+        return f"{_first_lines(source, MAX_CELL)}\n\n"
+    _, sign = LANGUAGES.get(language, ("txt", "#"))
+    lines = _first_lines(source, MAX_MARKDOWN).splitlines()
+    return "\n".join(f"{sign} {line}".rstrip() for line in lines) + "\n\n"
+
+
+def mode_for(suffix: str, card: ModelCard) -> Mode:
+    """Left to right when nothing but blanks and closers follows, else the card's order of filling in."""
+    return card.order if suffix.strip(" \t\n)]}'\"") else "left-to-right"
+
+
+def split_at_boundary(prefix: str) -> tuple[str, str]:
+    """Cuts a left-to-right prompt before the word, the blanks or the signs that it ends in.
+
+    A model trained on whole text has never seen a token end where a cursor stands ("import numpy as " ends
+    in a blank that belongs to " np"): the rest is spelled out again by the model (token healing). A long
+    tail is left in place: spelling it out costs a decoding step for each of its tokens.
+    """
+    tail = re.search(r"(?: ?\w+|\s+|[^\w\s]+)\Z", prefix)
+    if tail is None or len(tail[0]) > 24:
+        return prefix, ""
+    return prefix[: tail.start()], tail[0]
+
+
+class Layout:
+    """Lays out prompts for one model. Keeps the ids of cells it has seen, so that only new text is encoded."""
+
+    def __init__(self, card: ModelCard, encode: Callable[[str], list[int]], special_ids: Mapping[str, int]) -> None:
+        self._card = card
+        self._encode = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
+        self._special_ids = special_ids
+        self.stop_ids = frozenset(special_ids[name] for name in card.stop if name in special_ids)
+
+    def build(self, request: CompletionRequest, *, budget: int) -> Prompt:
+        """The prompt for this request in at most `budget` tokens.
+
+        What is too old is left out in whole cells and in steps (see `drop_oldest`), so that the first id
+        changes seldom.
+        """
+        language = request.language
+        mode = mode_for(request.suffix, self._card) if self._can_fill_in() else "left-to-right"
+        prefix, healed = request.prefix, ""
+        if mode == "left-to-right":
+            prefix, healed = split_at_boundary(prefix)
+        chars = budget * CHARS_PER_TOKEN
+        suffix = _first_lines(request.suffix, min(MAX_SUFFIX, chars // 4))
+        lines = drop_oldest(prefix.splitlines(keepends=True), chars // 2)
+        prefix = "".join(lines)[-chars // 2 :]
+        rest = max(0, chars - len(prefix) - (len(suffix) if mode != "left-to-right" else 0))
+        trunk = [cell_text(cell, language) for cell in request.notebook.above(request.cell_id)]
+        trunk = drop_oldest([text for text in trunk if text], rest)
+        while True:
+            ids = self.encode(arrange(trunk, prefix, suffix, mode=mode, language=language))
+            if len(ids) <= budget:
+                return Prompt(tuple(ids), mode, healed.encode())
+            # Text that is dense in tokens (numbers, other scripts): drop more than the estimate asked for.
+            if trunk:
+                trunk = trunk[max(1, len(trunk) // 4) :]
+            elif len(prefix) > 32:
+                prefix = prefix[len(prefix) // 4 :]
+            elif suffix:
+                suffix = suffix[: len(suffix) // 2]
+            else:
+                return Prompt(tuple(ids[-budget:]), mode, healed.encode())
+
+    def encode(self, segments: Sequence[Segment]) -> list[int]:
+        """The ids of the segments, each encoded on its own; a role that the model has no token for is left out."""
+        ids: list[int] = []
+        for segment in segments:
+            if isinstance(segment, str):
+                ids.extend(self._encode(segment))
+            elif (name := self._card.special.get(segment.role)) in self._special_ids:
+                ids.append(self._special_ids[name])
+        return ids
+
+    def _can_fill_in(self) -> bool:
+        roles = ("fim_prefix", "fim_middle", "fim_suffix")
+        return all(self._card.special.get(role) in self._special_ids for role in roles)
+
+
+def drop_oldest(texts: list[str], limit: int) -> list[str]:
+    """The last of the texts that fit in `limit` characters, dropping from the front in steps of 40 % of it.
+
+    Where the front edge lies depends only on which step the total has reached: appending moves it once in a
+    while and by much, instead of a little each time, and between two moves the KV cache stays of use.
+    """
+    total = sum(map(len, texts))
+    if total <= limit:
+        return texts
+    step = max(1, limit * 2 // 5)
+    surplus = -(-(total - limit) // step) * step
+    position = 0
+    for index, text in enumerate(texts):
+        if position >= surplus:
+            return texts[index:]
+        position += len(text)
+    return texts[-1:] if texts and len(texts[-1]) <= limit else []
+
+
+def _first_lines(text: str, limit: int) -> str:
+    """The text up to the last line end within `limit` characters."""
+    if len(text) <= limit:
+        return text
+    cut = text.rfind("\n", 0, limit)
+    return text[: cut + 1 if cut >= 0 else limit]

@@ -1,0 +1,95 @@
+"""Snapshots of a notebook: frozen values that a prompt is laid out from.
+
+A snapshot comes from a front end (whole, or as a change to an older one), from an .ipynb file, or from what
+was run in an IPython terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jupyter_sc2.errors import RequestError
+
+CellType = Literal["code", "markdown", "raw"]
+
+
+def replace_surrogates(text: str) -> str:
+    """Replaces lone surrogates, which no tokenizer can encode, by U+FFFD, one for one."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    id: str
+    source: str
+    cell_type: CellType = "code"
+    execution_count: int | None = None
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", replace_surrogates(self.source))
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """The cells in their order on the page, and the front end's revision number of this state."""
+
+    cells: tuple[Cell, ...] = ()
+    rev: int = 0
+
+    def above(self, cell_id: str | None) -> tuple[Cell, ...]:
+        """The cells above the one with this id; all of them if there is none such."""
+        for index, cell in enumerate(self.cells):
+            if cell.id == cell_id:
+                return self.cells[:index]
+        return self.cells
+
+    def changed(
+        self, cells: Iterable[Cell], *, order: Sequence[str] | None = None, rev: int = 0
+    ) -> Notebook:
+        """This notebook with some cells replaced or added and, where `order` is given, in that order.
+
+        Cells that `order` does not name are gone. Raises RequestError if it names one nobody has seen.
+        """
+        by_id = {cell.id: cell for cell in self.cells} | {cell.id: cell for cell in cells}
+        try:
+            return Notebook(tuple(by_id[id] for id in (by_id if order is None else order)), rev)
+        except KeyError as error:
+            raise RequestError(f"The notebook's order names an unknown cell: {error.args[0]!r}.") from None
+
+    @classmethod
+    def from_sources(cls, sources: Iterable[str]) -> Notebook:
+        """Code cells in the order in which they were run, as in an IPython terminal."""
+        return cls(tuple(Cell(id=f"in-{n}", source=source) for n, source in enumerate(sources, 1)))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Notebook:
+        """The cells of an .ipynb file. Raises RequestError if it is not one."""
+        import nbformat
+
+        try:
+            document = nbformat.read(path, as_version=4)
+        except OSError as error:
+            raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+        except Exception as error:  # nbformat raises what json and jsonschema happen to raise
+            raise RequestError(f"{path} is not a notebook that can be read: {_first_line(error)}") from error
+        return cls(
+            tuple(
+                Cell(
+                    id=cell.get("id", f"cell-{index}"),
+                    source=cell.source,
+                    cell_type=cell.cell_type,
+                    execution_count=cell.get("execution_count"),
+                )
+                for index, cell in enumerate(document.cells)
+            )
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,107 @@
+"""Every setting once: its range, its default and its help text.
+
+The panel, `%config SC2`, `%sc2 settings`, the front end's `configure` and IPython's config file all set these
+traits. Below `extension.py` nobody sees a traitlets object: what the parts need is handed down as the frozen
+values made here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from traitlets import Bool, Enum, Float, Int, TraitError, Unicode
+from traitlets.config import Configurable
+
+from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.errors import SettingsError
+
+PRECISIONS = ("auto", "fp32", "bf16", "8bit", "4bit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What decides which weights are loaded, and how."""
+
+    model: str = "embedded"
+    precision: str = "auto"
+    threads: int = 0
+    offline: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionOptions:
+    """What decides how a request is completed."""
+
+    sampling: SamplingParams = SamplingParams()
+    context_tokens: int = 2048
+
+
+class SC2(Configurable):
+    """The settings of jupyter-sc2 in one kernel."""
+
+    enabled = Bool(True, help="Show ghost text while typing.").tag(config=True)
+    model = Unicode(
+        "embedded", help="A model's name (`jupyter sc2 models`), a hub id (owner/name), or a folder (./folder)."
+    ).tag(config=True)
+    precision = Enum(
+        PRECISIONS,
+        default_value="auto",
+        help="Precision of the weights: auto takes what suits this machine; 8bit and 4bit quantize.",
+    ).tag(config=True)
+    max_tokens = Int(64, min=1, max=1024, help="The most tokens in one completion.").tag(config=True)
+    temperature = Float(
+        0.0, min=0.0, max=2.0, help="0 always takes the likeliest token; higher values vary more."
+    ).tag(config=True)
+    top_k = Int(0, min=0, max=1000, help="Draw from the k likeliest tokens only; 0 for no limit.").tag(config=True)
+    top_p = Float(
+        0.95, min=0.01, max=1.0, help="Draw from the likeliest tokens that together reach this probability."
+    ).tag(config=True)
+    seed = Int(None, allow_none=True, help="Makes drawn completions repeatable.").tag(config=True)
+    context_tokens = Int(
+        2048, min=128, max=16384, help="The most tokens of the notebook a model reads; more is slower."
+    ).tag(config=True)
+    threads = Int(0, min=0, max=256, help="CPU threads for the model; 0 takes the physical cores.").tag(config=True)
+    offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(config=True)
+
+    def set(self, name: str, value: object) -> None:
+        """Sets one setting; text is read as the setting's type. Raises SettingsError in one line."""
+        trait = self.settings().get(name)
+        if trait is None:
+            raise SettingsError(f"There is no setting named {name!r}. Settings are: {', '.join(self.settings())}.")
+        try:
+            setattr(self, name, trait.from_string(value) if isinstance(value, str) else value)
+        except (TraitError, ValueError) as error:
+            raise SettingsError(f"{name} cannot be {value!r}: {_reason(trait, error)}") from error
+
+    @classmethod
+    def settings(cls) -> dict[str, Any]:
+        """The traits that are settings, by name, in the order in which they are written above."""
+        own = cls.class_own_traits(config=True)
+        return {name: own[name] for name in vars(cls) if name in own}
+
+    def load_options(self) -> LoadOptions:
+        return LoadOptions(
+            model=self.model, precision=self.precision, threads=self.threads, offline=self.offline
+        )
+
+    def completion_options(self) -> CompletionOptions:
+        return CompletionOptions(
+            sampling=SamplingParams(
+                max_tokens=self.max_tokens,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                seed=self.seed,
+            ),
+            context_tokens=self.context_tokens,
+        )
+
+
+def _reason(trait: Any, error: Exception) -> str:
+    low, high = getattr(trait, "min", None), getattr(trait, "max", None)
+    if low is not None and high is not None:
+        return f"it must lie between {low} and {high}."
+    if isinstance(trait, Enum):
+        return f"it must be one of {', '.join(map(str, trait.values or ()))}."
+    return str(error)

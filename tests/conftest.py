@@ -1,0 +1,114 @@
+"""A scripted engine and a session that runs on it: everything above the engine is tested with these."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+
+import pytest
+
+from jupyter_sc2.completion import SamplingParams, Token
+from jupyter_sc2.engines import Cancelled
+from jupyter_sc2.models import EMBEDDED, STARCODER2_STOP, ModelCard
+from jupyter_sc2.session import Session
+
+SPECIAL_IDS = {name: index for index, name in enumerate(STARCODER2_STOP)}
+FIRST_BYTE = len(SPECIAL_IDS)
+
+
+class FakeEngine:
+    """Answers with what was queued, byte by byte; ids are bytes behind the special tokens.
+
+    `prompts` is what it was asked, `gate` holds it before each token when cleared, `error` is raised once.
+    """
+
+    name = "fake"
+    precision = "fp32"
+
+    def __init__(self, *answers: str, card: ModelCard = EMBEDDED) -> None:
+        self.card = card
+        self.answers = list(answers)
+        self.prompts: list[tuple[int, ...]] = []
+        self.samplings: list[SamplingParams] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.started = threading.Event()
+        self.error: Exception | None = None
+        self.closed = False
+        self._read: tuple[int, ...] = ()
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        return SPECIAL_IDS
+
+    def encode(self, text: str) -> list[int]:
+        return [FIRST_BYTE + byte for byte in text.encode()]
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(id - FIRST_BYTE for id in ids if id >= FIRST_BYTE)
+
+    def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        common = 0
+        for old, new in zip(self._read, ids, strict=False):
+            if old != new:
+                break
+            common += 1
+        self._read = tuple(ids)
+        return len(ids) - common
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        stop_ids: Collection[int],
+        cancelled: Cancelled,
+        healed: bytes = b"",
+    ) -> Iterator[Token]:
+        self.prompts.append(tuple(ids))
+        self.samplings.append(sampling)
+        self.started.set()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        answer = self.answers.pop(0) if self.answers else ""
+        data = healed + answer.encode()
+        for count, byte in enumerate(data):
+            while not self.gate.wait(0.01):
+                if cancelled():
+                    return
+            if cancelled() or count == sampling.max_tokens + len(healed):
+                return
+            yield Token(FIRST_BYTE + byte, -0.5)
+        yield Token(SPECIAL_IDS["<file_sep>"], -0.1)
+
+    def memory_bytes(self) -> int:
+        return 1000
+
+    def close(self) -> None:
+        self.closed = True
+
+    def asked(self, index: int = -1) -> str:
+        """A prompt it was given, in text."""
+        names = {id: name for name, id in SPECIAL_IDS.items()}
+        pieces: list[str] = []
+        data = b""
+        for id in self.prompts[index]:
+            if id in names:
+                pieces += [data.decode(), names[id]]
+                data = b""
+            else:
+                data += bytes([id - FIRST_BYTE])
+        return "".join([*pieces, data.decode()])
+
+
+@pytest.fixture
+def fake_engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def session(fake_engine: FakeEngine) -> Iterator[Session]:
+    """A session that loads the fake engine, whatever model is asked for."""
+    session = Session(load_engine=lambda model, **kwargs: fake_engine)
+    yield session
+    session.close()

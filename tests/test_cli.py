@@ -1,0 +1,87 @@
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from jupyter_sc2 import cli
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    path = tmp_path / "n.ipynb"
+    cells = [nbformat.v4.new_code_cell("import numpy as np"), nbformat.v4.new_code_cell("import pandas as ")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_complete_prints_one_json_object_with_what_the_design_names(notebook, capfd):
+    assert run("complete", notebook, "--offset", 17, "--json") == 0
+    out, _ = capfd.readouterr()
+    answer = json.loads(out)
+    assert set(answer) >= {"text", "finish_reason", "source", "model", "engine", "candidates", "stats"}
+    assert set(answer["stats"]) == {
+        "prompt_tokens", "reused_tokens", "generated_tokens", "first_token_ms", "total_ms"
+    }
+
+
+def test_the_embedded_model_completes_a_notebook(notebook, capfd):
+    assert run("complete", notebook, "--cell", 1, "--offset", 17) == 0
+    assert capfd.readouterr().out.splitlines()[0] == "pd"
+
+
+def test_a_source_file_counts_as_one_cell(tmp_path, capfd):
+    path = tmp_path / "script.py"
+    path.write_text("import numpy as \nprint(np.pi)\n")
+    assert run("complete", path, "--offset", 16, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["text"] == "np"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["complete", "NOTEBOOK", "--offset", "99"], "The cursor (offset 99) lies outside the text, which has 17"),
+        (["complete", "NOTEBOOK", "--offset", "-1"], "The cursor (offset -1) lies outside the text"),
+        (["complete", "NOTEBOOK", "--cell", "5"], "has 2 cells, numbered from 0; there is no cell 5."),
+        (["complete", "missing.ipynb"], "Cannot read missing.ipynb: No such file or directory."),
+        (["complete", "NOTEBOOK", "--temperature", "9"], "temperature must lie between 0 and 2, not 9.0."),
+        (["complete", "NOTEBOOK", "--candidates", "99"], "candidates must lie between 1 and 10, not 99."),
+        (["complete", "NOTEBOOK", "--max-tokens", "0"], "max_tokens must be 1 or more, not 0."),
+        (["complete", "NOTEBOOK", "--model", "starcoder2-3x"], "Did you mean starcoder2-3b?"),
+        (["complete", "NOTEBOOK", "--model", "./nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_1(arguments, message, notebook, capfd):
+    assert run(*[notebook if a == "NOTEBOOK" else a for a in arguments]) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+def test_a_binary_file_is_refused_in_one_line(tmp_path, capfd):
+    path = tmp_path / "x.py"
+    path.write_bytes(b"a = 1\xff\xfe")
+    assert run("complete", path) == 1
+    assert "is not UTF-8 text (byte 5)." in capfd.readouterr().err
+
+
+def test_models_lists_the_embedded_one_as_on_this_disk(capfd):
+    assert run("models", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
+    assert rows["embedded"]["disk_bytes"] > 1_000_000
+    assert rows["starcoder2-3b"]["licence"] == "BigCode OpenRAIL-M"
+
+
+def test_the_command_is_found_by_jupyter(notebook):
+    env = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
+    result = subprocess.run(
+        [sys.executable, "-m", "jupyter", "sc2", "complete", "nowhere.ipynb"], capture_output=True, text=True, env=env
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "jupyter sc2: Cannot read nowhere.ipynb: No such file or directory.\n"

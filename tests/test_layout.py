@@ -1,0 +1,112 @@
+import pytest
+
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.prompt.layout import Layout, cell_text, drop_oldest, split_at_boundary
+from jupyter_sc2.prompt.notebook import Cell, Notebook
+from tests.conftest import SPECIAL_IDS, FakeEngine
+
+CELLS = Notebook(
+    (
+        Cell(id="1", source="import numpy as np"),
+        Cell(id="2", source="# Data\nWe load it.", cell_type="markdown"),
+        Cell(id="3", source="x = np.ones(3)\n"),
+        Cell(id="4", source="below = 1"),
+    )
+)
+TRUNK = (
+    "<repo_name>notebook<file_sep>notebook.py\n"
+    "import numpy as np\n\n# # Data\n# We load it.\n\n"
+)
+
+
+def build(text: str, offset: int | None = None, *, budget: int = 4000, **fields) -> tuple[str, str, bytes]:
+    engine = FakeEngine()
+    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    request = CompletionRequest(text=text, offset=len(text) if offset is None else offset, **fields)
+    prompt = layout.build(request, budget=budget)
+    engine.prompts.append(prompt.ids)
+    return engine.asked(), prompt.mode, prompt.healed
+
+
+def test_at_the_end_of_a_cell_the_prompt_reads_left_to_right():
+    assert build("y = x", notebook=CELLS, cell_id="3") == (TRUNK + "y =", "left-to-right", b" x")
+
+
+def test_inside_a_cell_the_suffix_comes_before_the_prefix():
+    prompt, mode, healed = build("y = \nprint(y)", 4, notebook=CELLS, cell_id="3")
+    block = "<file_sep><fim_prefix><fim_suffix>\nprint(y)<fim_middle>cell.py\ny = "
+    assert (prompt, mode, healed) == (TRUNK + block, "spm", b"")
+
+
+@pytest.mark.parametrize("suffix", ["", "\n\n", ")", "])\n", "\")"])
+def test_blanks_and_closers_behind_the_cursor_are_no_suffix(suffix):
+    assert build("f(a" + suffix, 3)[1] == "left-to-right"
+
+
+def test_special_tokens_in_a_cell_stay_text():
+    cell = Cell(id="1", source="tag = '<fim_middle>'")
+    prompt = Layout(EMBEDDED, FakeEngine().encode, SPECIAL_IDS).build(
+        CompletionRequest(text="<file_sep>\nx", offset=0, notebook=Notebook((cell,)), cell_id="2"), budget=4000
+    )
+    assert prompt.ids.count(SPECIAL_IDS["<fim_middle>"]) == 1
+    assert prompt.ids.count(SPECIAL_IDS["<file_sep>"]) == 2
+
+
+def test_the_trunk_keeps_its_ids_while_the_user_types():
+    engine = FakeEngine()
+    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    prompts = [
+        layout.build(CompletionRequest(text=text, offset=len(text), notebook=CELLS, cell_id="3"), budget=4000).ids
+        for text in ("y", "y =", "y = np", "y = np.\n")
+    ]
+    trunk = len(engine.encode("x" * (len(TRUNK) - len("<repo_name><file_sep>")))) + 2
+    assert len({prompt[:trunk] for prompt in prompts}) == 1
+
+
+def test_the_next_cell_appends_to_the_trunk():
+    here, *_ = build("", notebook=CELLS, cell_id="3")
+    below, *_ = build("", notebook=CELLS, cell_id="4")
+    assert below == here + "x = np.ones(3)\n\n"
+
+
+def test_the_prompt_stays_within_its_budget():
+    notebook = Notebook(tuple(Cell(id=str(n), source=f"value_{n} = {n}") for n in range(2000)))
+    engine = FakeEngine()
+    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    for text, offset in (("y = ", 4), ("a\n" * 20000, 20000), ("é" * 5000, 100)):
+        request = CompletionRequest(text=text, offset=offset, notebook=notebook)
+        assert 0 < len(layout.build(request, budget=300).ids) <= 300
+
+
+def test_what_is_nearest_the_cursor_is_kept():
+    notebook = Notebook(tuple(Cell(id=str(n), source=f"value_{n} = {n}") for n in range(2000)))
+    prompt, *_ = build("y = ", notebook=notebook, budget=300)
+    assert prompt.endswith("value_1999 = 1999\n\ny =")
+
+
+def test_an_older_part_is_dropped_in_steps_and_not_with_each_line():
+    lines = [f"line {n:04}\n" for n in range(500)]
+    starts = [drop_oldest(lines[:end], 1000)[0] for end in range(100, 500)]
+    assert len(set(starts)) <= 12
+    assert all(sum(map(len, drop_oldest(lines[:end], 1000))) <= 1000 for end in range(500))
+
+
+def test_a_raw_cell_is_no_context():
+    assert cell_text(Cell(id="1", source="raw", cell_type="raw")) == ""
+
+
+@pytest.mark.parametrize(
+    ("prefix", "head", "tail"),
+    [
+        ("import numpy as ", "import numpy as", " "),
+        ("df.grou", "df.", "grou"),
+        ("plt.plot(", "plt.plot", "("),
+        ("if x:\n    ", "if x:", "\n    "),
+        ("x = [1, 2", "x = [1,", " 2"),
+        ("a_very_long_name_of_a_variable", "a_very_long_name_of_a_variable", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_left_to_right_prompt_is_cut_before_its_last_word(prefix, head, tail):
+    assert split_at_boundary(prefix) == (head, tail)

@@ -1,0 +1,303 @@
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
+from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
+from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.session import Session
+from jupyter_sc2.settings import CompletionOptions, LoadOptions
+from tests.conftest import FakeEngine
+
+
+def request(text: str = "x = ", offset: int | None = None, **fields) -> CompletionRequest:
+    return CompletionRequest(text=text, offset=len(text) if offset is None else offset, **fields)
+
+
+def invoke(text: str = "x = ", **fields) -> CompletionRequest:
+    return request(text, trigger="invoke", **fields)
+
+
+class Answers:
+    """What came back for one request."""
+
+    def __init__(self) -> None:
+        self.updates: list[Completion] = []
+        self.error: SC2Error | None = None
+        self.done = threading.Event()
+
+    def update(self, completion: Completion) -> None:
+        self.updates.append(completion)
+        if completion.finish_reason is not None:
+            self.done.set()
+
+    def fail(self, error: SC2Error) -> None:
+        self.error = error
+        self.done.set()
+
+    @property
+    def final(self) -> Completion:
+        assert self.done.wait(5), "no final update"
+        assert self.error is None
+        return self.updates[-1]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def submit(session: Session, request: CompletionRequest) -> Answers:
+    answers = Answers()
+    session.submit(request, answers.update, answers.fail)
+    return answers
+
+
+def test_text_grows_until_stop(session, fake_engine):
+    fake_engine.answers = ["1 + 2"]
+    *partial, final = session.complete(invoke())
+    assert (final.text, final.finish_reason, final.source) == ("1 + 2", "stop", "model")
+    assert all(final.text.startswith(update.text) and update.finish_reason is None for update in partial)
+
+
+def test_a_completion_ends_with_its_line_without_decoding_on(session, fake_engine):
+    fake_engine.answers = ["1\n" + "y = 2\n" * 20]
+    final = submit(session, request()).final
+    assert final.text == "1"
+    assert final.stats.generated_tokens < 10
+
+
+def test_max_tokens_ends_with_length(session, fake_engine):
+    fake_engine.answers = ["abcdefgh"]
+    *_, final = session.complete(invoke(sampling=SamplingParams(max_tokens=3)))
+    assert (final.text, final.finish_reason) == ("abc", "length")
+
+
+def test_a_character_split_over_tokens_comes_whole(session, fake_engine):
+    fake_engine.answers = ["'é🎉'"]
+    *partial, final = session.complete(invoke())
+    assert final.text == "'é🎉'"
+    assert not any("\ufffd" in update.text for update in partial)
+
+
+def test_the_stats_count_what_was_read_and_what_was_reused(session, fake_engine):
+    fake_engine.answers = ["1", "2"]
+    *_, first = session.complete(invoke("a = "))
+    *_, second = session.complete(invoke("a = b + "))
+    assert first.stats.reused_tokens == 0
+    assert 0 < second.stats.reused_tokens < second.stats.prompt_tokens
+    assert second.stats.first_token_ms <= second.stats.total_ms
+
+
+def test_a_newer_automatic_request_cancels_the_older(session, fake_engine):
+    fake_engine.answers = ["old", "new"]
+    fake_engine.gate.clear()
+    older = submit(session, request("x = ", id="1"))
+    assert fake_engine.started.wait(5)
+    newer = submit(session, request("x = y", id="2"))
+    assert older.final.finish_reason == "cancelled"
+    fake_engine.gate.set()
+    assert newer.final.text == "new"
+
+
+def test_an_invoked_request_survives_ghost_text(session, fake_engine):
+    fake_engine.answers = ["asked", "ghost"]
+    fake_engine.gate.clear()
+    invoked = submit(session, invoke(id="1"))
+    assert fake_engine.started.wait(5)
+    ghost = submit(session, request("y = ", id="2"))
+    fake_engine.gate.set()
+    assert (invoked.final.text, ghost.final.text) == ("asked", "ghost")
+
+
+def test_cancel_ends_a_running_request(session, fake_engine):
+    fake_engine.answers = ["never"]
+    fake_engine.gate.clear()
+    answers = submit(session, invoke(id="7"))
+    assert fake_engine.started.wait(5)
+    session.cancel("7")
+    assert answers.final.finish_reason == "cancelled"
+
+
+def test_every_request_of_a_burst_gets_exactly_one_end(session, fake_engine):
+    fake_engine.answers = ["x"] * 100
+    asked = [submit(session, request("a" * n + " = ", id=str(n))) for n in range(1, 40)]
+    for answers in asked:
+        assert answers.final
+    time.sleep(0.05)
+    assert [sum(u.finish_reason is not None for u in answers.updates) for answers in asked] == [1] * len(asked)
+
+
+def test_closing_the_iterator_cancels(session, fake_engine):
+    fake_engine.answers = ["never ending"]
+    stream = session.complete(invoke())
+    next(stream)
+    fake_engine.gate.clear()
+    stream.close()
+    fake_engine.gate.set()
+    fake_engine.answers = ["next"]
+    assert [*session.complete(invoke("y = "))][-1].text == "next"
+
+
+def test_a_failing_model_is_one_error_and_the_session_lives_on(session, fake_engine):
+    fake_engine.error = RuntimeError("bad\nvery long story")
+    with pytest.raises(GenerationError, match=r"^The model failed while completing: RuntimeError: bad$"):
+        list(session.complete(invoke()))
+    fake_engine.answers = ["fine"]
+    assert [*session.complete(invoke())][-1].text == "fine"
+
+
+def test_candidates_differ_and_the_last_one_ends_the_request(session, fake_engine):
+    fake_engine.answers = ["one", "one", "two", "three"]
+    updates = [*session.complete(invoke(candidates=3))]
+    texts = {update.index: update.text for update in updates}
+    assert texts == {0: "one", 1: "two", 2: "three"}
+    assert [update.finish_reason for update in updates if update.finish_reason] == ["stop"]
+
+
+def test_only_the_first_candidate_is_greedy(session, fake_engine):
+    fake_engine.answers = ["one", "two"]
+    list(session.complete(invoke(candidates=2)))
+    assert [sampling.temperature > 0 for sampling in fake_engine.samplings] == [False, True]
+
+
+def test_typing_what_was_proposed_is_answered_without_the_model(session, fake_engine):
+    fake_engine.answers = ["np.array(a)"]
+    submit(session, request("x = ")).final  # noqa: B018
+    final = submit(session, request("x = np.ar")).final
+    assert (final.text, final.source) == ("ray(a)", "cache")
+    assert len(fake_engine.prompts) == 1
+
+
+def test_backspace_finds_the_older_completion_again(session, fake_engine):
+    fake_engine.answers = ["np.zeros(3)", "other"]
+    submit(session, request("x = ")).final  # noqa: B018
+    submit(session, request("x = q")).final  # noqa: B018
+    assert submit(session, request("x = n")).final.text == "p.zeros(3)"
+
+
+def test_the_cache_is_not_asked_when_another_cell_changed(session, fake_engine):
+    fake_engine.answers = ["1", "2"]
+    for source in ("a", "b"):
+        notebook = Notebook((Cell(id="1", source=source), Cell(id="2", source="")))
+        final = submit(session, request("x = ", notebook=notebook, cell_id="2")).final
+    assert (final.text, final.source) == ("2", "model")
+
+
+def test_settings_reach_the_next_completion(session, fake_engine):
+    fake_engine.answers = ["1", "2"]
+    list(session.complete(invoke()))
+    session.configure(CompletionOptions(sampling=SamplingParams(temperature=0.9, max_tokens=5)))
+    list(session.complete(invoke()))
+    assert fake_engine.samplings[1] == SamplingParams(temperature=0.9, max_tokens=5)
+
+
+def test_nothing_is_loaded_before_it_is_wanted():
+    loads: list[str] = []
+    session = Session(load_engine=lambda model, **_: loads.append(model) or FakeEngine())
+    time.sleep(0.05)
+    assert (loads, session.status.state) == ([], "unloaded")
+    session.want()
+    session.wait_ready(5)
+    assert loads == ["embedded"]
+    session.close()
+
+
+def test_what_is_asked_while_loading_is_answered_when_loaded():
+    ready = threading.Event()
+    engine = FakeEngine("late")
+
+    def load(model, **_):
+        ready.wait(5)
+        return engine
+
+    session = Session(load_engine=load)
+    answers = submit(session, request())
+    assert session.status.state in ("unloaded", "loading")
+    ready.set()
+    assert answers.final.text == "late"
+    session.close()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_embedded_one_answering():
+    def load(model, **_):
+        if model != "embedded":
+            raise ModelLoadError("There is no such model.")
+        return FakeEngine("still here")
+
+    session = Session(load_engine=load)
+    session.load(LoadOptions(model="nonsense"))
+    with pytest.raises(ModelLoadError, match="There is no such model."):
+        session.wait_ready(5)
+    wait_until(lambda: session.status.state == "ready")
+    assert session.status.message == "There is no such model. The embedded model answers instead."
+    assert submit(session, request()).final.text == "still here"
+    session.close()
+
+
+def test_foreign_exceptions_of_a_load_become_one_line():
+    def load(model, **_):
+        raise KeyError("first\nsecond")
+
+    session = Session(load_engine=load)
+    session.load()
+    with pytest.raises(ModelLoadError, match=r"embedded could not be loaded: KeyError: .first"):
+        session.wait_ready(5)
+    wait_until(lambda: session.status.state == "error")
+    session.close()
+
+
+def test_a_newer_load_ends_the_older_one():
+    def load(model, *, progress, **_):
+        while model == "slow":
+            time.sleep(0.01)
+            progress("downloading", 0.5)
+        return FakeEngine()
+
+    session = Session(load_engine=load)
+    session.load(LoadOptions(model="slow"))
+    while session.status.state != "downloading":
+        time.sleep(0.01)
+    session.load(LoadOptions(model="quick"))
+    assert session.wait_ready(5).state == "ready"
+    session.close()
+
+
+def test_an_unloaded_model_stays_away_until_it_is_asked_for(session, fake_engine):
+    session.load()
+    session.wait_ready(5)
+    session.unload()
+    final = submit(session, request()).final
+    assert (final.text, final.reason) == ("", "not_ready")
+    fake_engine.answers = ["back"]
+    assert [*session.complete(invoke())][-1].text == "back"
+
+
+def test_unloading_closes_the_engine(session, fake_engine):
+    session.load()
+    session.wait_ready(5)
+    session.unload()
+    wait_until(lambda: fake_engine.closed and session.status.state == "unloaded")
+
+
+def test_listeners_hear_each_state(session, fake_engine):
+    states: list[str] = []
+    session.subscribe(lambda status: states.append(status.state))
+    fake_engine.answers = ["1"]
+    list(session.complete(invoke()))
+    session.unload()
+    wait_until(lambda: states[-1] == "unloaded")
+    assert states == ["loading", "ready", "generating", "ready", "unloaded"]
+
+
+def test_close_returns_at_once_while_the_model_works(session, fake_engine):
+    fake_engine.answers = ["never"]
+    fake_engine.gate.clear()
+    submit(session, invoke())
+    assert fake_engine.started.wait(5)
+    session.close()
+    fake_engine.gate.set()

@@ -1,0 +1,44 @@
+import pytest
+
+from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.settings import SC2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("temperature", "5", "temperature cannot be '5': it must lie between 0.0 and 2.0."),
+        ("precision", "3bit", "it must be one of auto, fp32, bf16, 8bit, 4bit."),
+        ("max_tokens", "many", "max_tokens cannot be 'many': it must lie between 1 and 1024."),
+        ("colour", "red", "There is no setting named 'colour'. Settings are: enabled, model"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line(name, value, message):
+    with pytest.raises(SettingsError) as error:
+        SC2().set(name, value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_refused_value_leaves_the_old_one():
+    settings = SC2(temperature=0.5)
+    with pytest.raises(SettingsError):
+        settings.set("temperature", "5")
+    assert settings.temperature == 0.5
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [("seed", "None", None), ("enabled", "false", False), ("top_k", "7", 7)])
+def test_text_is_read_as_the_type_of_the_setting(name, text, value):
+    settings = SC2(seed=3)
+    settings.set(name, text)
+    assert getattr(settings, name) == value
+
+
+def test_the_options_handed_down_hold_what_was_set():
+    settings = SC2(max_tokens=7, temperature=0.3, context_tokens=512)
+    options = settings.completion_options()
+    assert (options.sampling.max_tokens, options.sampling.temperature, options.context_tokens) == (7, 0.3, 512)
+
+
+def test_every_setting_has_a_help_text():
+    assert all(trait.help for trait in SC2.settings().values())
