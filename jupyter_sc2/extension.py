@@ -1,0 +1,213 @@
+"""Joins the parts in one kernel or terminal: settings, session, comm channel, magics. It knows all of them.
+
+`%load_ext jupyter_sc2` imports no torch, prints nothing and takes no time: the model is loaded in the
+background as soon as a front end says hello or something is asked, else once nothing has run for a while. A
+notebook that is executed from top to bottom is thus over before a model is loaded for nobody.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets import TraitError, validate
+from traitlets.config import Config
+from traitlets.utils.bunch import Bunch
+
+from jupyter_sc2 import engines
+from jupyter_sc2.errors import ModelLoadError, SettingsError
+from jupyter_sc2.kernel.channel import Channel
+from jupyter_sc2.kernel.magics import SC2Magics
+from jupyter_sc2.models import find_card
+from jupyter_sc2.session import Session
+from jupyter_sc2.settings import SC2
+
+LoadEngine = Callable[..., engines.Engine]
+
+# Seconds without a running cell after which a model is loaded that nobody has asked for yet.
+IDLE_SECONDS = 2.0
+# The session's thread, and how long the exit waits for it. A token or a chunk of the prompt takes less than
+# the first; an `import torch` or a download need not be waited for. jupyter_client ends a kernel after 2.5 s.
+THREAD = "jupyter-sc2"
+EXIT_SECONDS = {"generating": 1.0, "loading": 0.2}
+COMPLETED_BY = ("max_tokens", "temperature", "top_k", "top_p", "seed", "context_tokens")
+LOADED_BY = ("model", "precision", "threads")  # `offline` counts from the next load on
+
+
+def load(
+    shell: InteractiveShell,
+    *,
+    load_engine: LoadEngine = engines.load_engine,
+    idle_seconds: float = IDLE_SECONDS,
+) -> None:
+    """Starts jupyter-sc2 in this shell; does nothing where it runs already."""
+    if shell not in _running:
+        _running[shell] = Extension(shell, load_engine, idle_seconds)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Undoes all that `load` did."""
+    extension = _running.pop(shell, None)
+    if extension is not None:
+        extension.close()
+
+
+class Extension:
+    """jupyter-sc2 in one shell."""
+
+    def __init__(
+        self, shell: InteractiveShell, load_engine: LoadEngine, idle_seconds: float
+    ) -> None:
+        self.shell = shell
+        self.settings = settings_of(shell)
+        self._asked = self.settings.load_options()
+        self.session = Session(
+            load_engine=load_engine,
+            options=self.settings.completion_options(),
+            load_options=self._asked,
+        )
+        self.settings.observe(self._setting_changed, list(SC2.settings()))
+        self._configurables = cast(list[Any], shell.configurables)
+        self._configurables.append(self.settings)
+        self.magics = SC2Magics(shell, self.settings, self.session)
+        self.magics.install()
+        self.channel: Channel | None = None
+        kernel = getattr(shell, "kernel", None)
+        if getattr(kernel, "comm_manager", None) is not None:
+            self.channel = Channel(self.session, self, kernel)
+            self.channel.install()
+        self._idle = WhenIdle(shell, idle_seconds, self._idled)
+        atexit.register(self._exit)
+
+    def close(self) -> None:
+        self._idle.stop()
+        if self.channel is not None:
+            self.channel.close()
+        self.magics.remove()
+        self.settings.unobserve(self._setting_changed, list(SC2.settings()))
+        self._configurables[:] = [one for one in self._configurables if one is not self.settings]
+        self.session.close()
+        atexit.unregister(self._exit)
+
+    def _exit(self) -> None:
+        """Lets the session's thread come out of torch before the interpreter goes.
+
+        A daemon thread that comes back from a torch operation later on is unwound through C++ that cannot be,
+        and the process aborts: "terminate called without an active exception", each time it was tried.
+        """
+        seconds = EXIT_SECONDS.get(self.session.status.state, 0.0)
+        self.session.close()
+        for thread in threading.enumerate():
+            if thread.name == THREAD:
+                thread.join(seconds)
+
+    # What the channel may do with the settings
+
+    def enabled(self) -> bool:
+        return bool(self.settings.enabled)
+
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Sets all of these or none. Raises SettingsError."""
+        try:
+            with self.settings.hold_trait_notifications():  # takes all back on a TraitError
+                for name, value in values.items():
+                    try:
+                        self.settings.set(name, value)
+                    except SettingsError as error:
+                        raise TraitError(str(error)) from error
+        except TraitError as error:
+            raise SettingsError(str(error)) from error
+
+    def _setting_changed(self, change: Bunch) -> None:
+        if change.name in COMPLETED_BY:
+            self.session.configure(self.settings.completion_options())
+        elif change.name in LOADED_BY:
+            options = self.settings.load_options()
+            if options != self._asked:  # two settings changed in one go call here twice
+                self._asked = options
+                self.session.load(options)
+        elif change.name == "enabled" and change.new:
+            self.session.want()
+
+    def _idled(self) -> None:
+        if self.enabled():
+            self.session.want()
+
+
+class WhenIdle:
+    """Calls `act` once, on a thread of its own, when no cell has run for some seconds."""
+
+    def __init__(self, shell: InteractiveShell, seconds: float, act: Callable[[], None]) -> None:
+        self._shell = shell
+        self._act = act
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+        self._stopped = False
+        # Not pre_execute and post_execute: those also fire for comm messages and silent requests.
+        shell.events.register("pre_run_cell", self._disarm)
+        shell.events.register("post_run_cell", self._arm)
+        self._arm()
+
+    def stop(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._disarm()
+            self._shell.events.unregister("pre_run_cell", self._disarm)
+            self._shell.events.unregister("post_run_cell", self._arm)
+
+    def _arm(self, result: object = None) -> None:
+        self._disarm()
+        if not self._stopped:
+            self._timer = threading.Timer(self._seconds, self._fire)
+            self._timer.daemon = True  # or Python would wait for it at exit
+            self._timer.start()
+
+    def _disarm(self, info: object = None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _fire(self) -> None:
+        self.stop()
+        self._act()
+
+
+def settings_of(shell: InteractiveShell) -> SC2:
+    """The settings as the shell's config has them; what cannot be used there is reported, a line each."""
+    settings = SC2(parent=shell, config=Config())
+    _check_model.instance_init(settings)
+    _check_finite.instance_init(settings)
+    # Value by value, as `SC2(parent=shell)` would raise at the first bad one. It need not be the user's config
+    # file: IPython also keeps what `%config` was refused in shell.config, and %reload_ext meets it there.
+    for name, value in shell.config.get("SC2", {}).items():
+        try:
+            settings.set(name, value)
+        except SettingsError as error:
+            print(f"jupyter-sc2: {error}", file=sys.stderr)
+    return settings
+
+
+@validate("model")
+def _check_model(settings: SC2, proposal: Bunch) -> Any:
+    """A misspelt name is refused where it is set, not later on the session's thread."""
+    try:
+        find_card(proposal.value)
+    except ModelLoadError as error:
+        raise TraitError(str(error)) from error
+    return proposal.value
+
+
+@validate("temperature", "top_p")
+def _check_finite(settings: SC2, proposal: Bunch) -> Any:
+    """NaN passes traitlets' min and max, as it is neither below nor above anything."""
+    if not math.isfinite(proposal.value):
+        raise TraitError(f"{proposal.trait.name} cannot be {proposal.value}.")
+    return proposal.value
+
+
+_running: WeakKeyDictionary[InteractiveShell, Extension] = WeakKeyDictionary()

@@ -1,0 +1,259 @@
+"""The comm target `jupyter_sc2`: messages become requests to the session, completions become messages.
+
+Front ends prefer the control channel, which answers while a cell runs, on ipykernel 6 and 7; a subshell and
+the shell work too. Whatever the road, a handler here only parses and hands over: answers come from the
+session's thread. Nothing is ever raised into the kernel's loop: what is not understood gets one `error`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextvars import Context, ContextVar
+from dataclasses import replace
+from typing import Any, Protocol
+
+import jupyter_sc2.kernel.wire as wire
+from jupyter_sc2.completion import Completion
+from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.session import Session, Status
+
+logger = logging.getLogger(__name__)
+
+TARGET = "jupyter_sc2"
+COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
+# Seconds between two status messages that differ only in the progress: a status bar needs no more.
+PROGRESS_INTERVAL = 0.2
+
+
+class Comm(Protocol):
+    """What is used of a comm."""
+
+    comm_id: str
+    handle_msg: Callable[[dict[str, Any]], None]
+
+    def send(self, data: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+    def on_close(self, callback: Callable[[dict[str, Any]], None]) -> None: ...
+
+
+class Settings(Protocol):
+    """What a front end may change and has to respect."""
+
+    def enabled(self) -> bool: ...
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Sets all of these or none. Raises SettingsError."""
+
+
+class Channel:
+    """Serves every front end that opens a comm with this kernel."""
+
+    def __init__(self, session: Session, settings: Settings, kernel: Any = None) -> None:
+        self.session = session
+        self.settings = settings
+        self._kernel = kernel
+        self._peers: dict[str, _Peer] = {}
+        self._installed: dict[str, Callable[..., None]] = {}
+        self._sent: Status | None = None
+        self._sent_at = 0.0
+        self._unsubscribe = session.subscribe(self._push_status)
+
+    # Joining the kernel, and leaving it
+
+    def install(self) -> None:
+        """Registers the target, and lets the control channel carry comm messages where it does not yet.
+
+        A handler that is there already stays: spyder-kernels and Databricks have their own, which also end in
+        the kernel's comm manager.
+        """
+        self._kernel.comm_manager.register_target(TARGET, self.opened)
+        handlers = getattr(self._kernel, "control_handlers", None)
+        if not isinstance(
+            handlers, MutableMapping
+        ):  # a kernel of another make: subshell or shell it is
+            return
+        for name in COMM_MESSAGES:
+            if name not in handlers:
+                handlers[name] = self._installed[name] = getattr(self._kernel.comm_manager, name)
+
+    def close(self) -> None:
+        """Says goodbye to the front ends and leaves nothing behind in the kernel."""
+        self._unsubscribe()
+        for peer in list(self._peers.values()):
+            self.forget(peer)
+            peer.close()
+        if self._kernel is None:
+            return
+        targets = self._kernel.comm_manager.targets
+        if targets.get(TARGET) == self.opened:
+            del targets[TARGET]
+        for name, handler in self._installed.items():
+            if self._kernel.control_handlers.get(name) == handler:
+                del self._kernel.control_handlers[name]
+        self._installed.clear()
+
+    # What the kernel calls
+
+    def opened(self, comm: Comm, message: dict[str, Any]) -> None:
+        self._peers[comm.comm_id] = _Peer(self, comm, self.context_of(message))
+
+    def forget(self, peer: _Peer) -> None:
+        self._peers.pop(peer.comm.comm_id, None)
+        peer.cancel_all()
+
+    def context_of(self, message: dict[str, Any]) -> Context:
+        """The context in which what answers `message` has to be sent, on whatever thread.
+
+        ipykernel 7.4 sends a comm's next message to the (sub)shell of the parent of what the comm sent last,
+        and a thread without a context has the newest shell message for a parent: after an answer sent while a
+        cell runs, the next keystroke would wait for that cell (3.6 s against 4 ms, notes/jupyter.md 5.3).
+        """
+        context = contextvars.copy_context()
+        # The control thread's context holds no shell parent, which is what is looked up outside that thread:
+        # without this an answer would go out as an output of the cell that happens to run.
+        parent = getattr(self._kernel, "_shell_parent", None)
+        if isinstance(parent, ContextVar):
+            # The header is all that counts; the content may be a notebook of megabytes.
+            context.run(parent.set, {"header": message.get("header", {})})
+        return context
+
+    # The session's status
+
+    def _push_status(self, status: Status) -> None:
+        now = time.monotonic()
+        if (
+            status.progress is not None
+            and self._sent == replace(status, progress=self._sent.progress if self._sent else None)
+            and now - self._sent_at < PROGRESS_INTERVAL
+        ):
+            return
+        self._sent, self._sent_at = status, now
+        message = wire.status(status)
+        for peer in list(self._peers.values()):
+            peer.send(message)
+
+
+class _Peer:
+    """One front end: its comm, its notebook, and what it asked for and was not yet answered."""
+
+    def __init__(self, channel: Channel, comm: Comm, context: Context) -> None:
+        self.comm = comm
+        self._channel = channel
+        self._context = context
+        self._notebook: Notebook | None = None
+        self._waiting: dict[str, str] = {}  # the session's id of a request: the front end's
+        self._count = 0
+        # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
+        # shows the half-drawn figure of the cell that runs (ipykernel#432, #1564).
+        comm.handle_msg = self._handle
+        comm.on_close(lambda message: channel.forget(self))
+
+    def send(self, message: dict[str, Any], context: Context | None = None) -> None:
+        """Sends from any thread. A context can be entered once at a time, a copy of it at any time."""
+        try:
+            (context or self._context).copy().run(self.comm.send, message)
+        except (
+            Exception
+        ):  # the kernel shuts down, or the connection is gone: nobody is left to tell
+            logger.debug("A message could not be sent", exc_info=True)
+
+    def close(self) -> None:
+        try:
+            self.comm.close()
+        except Exception:
+            logger.debug("A comm could not be closed", exc_info=True)
+
+    def cancel_all(self) -> None:
+        waiting, self._waiting = list(self._waiting), {}
+        self._cancel(waiting)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        data: object = None
+        try:
+            self._context = self._channel.context_of(message)
+            data = message["content"]["data"]
+            self._act(wire.parse(data), message)
+        except SC2Error as error:
+            self.send(wire.error(wire.code_of(error), str(error), _id_of(data)))
+        except Exception as error:
+            logger.debug("A message could not be handled", exc_info=True)
+            text = f"The message could not be handled ({type(error).__name__})."
+            self.send(wire.error("bad_message", text, _id_of(data)))
+
+    def _act(self, action: wire.Message, message: dict[str, Any]) -> None:
+        match action:
+            case wire.Hello():
+                self._greet(message)
+            case wire.NotebookState():
+                self._notebook = action.notebook(self._notebook)
+            case wire.Complete():
+                self._complete(action)
+            case wire.Cancel():
+                self._cancel(
+                    [mine for mine, theirs in list(self._waiting.items()) if theirs == action.id]
+                )
+            case wire.Configure():
+                self._channel.settings.configure(action.settings)
+            case wire.Accepted():
+                pass  # Nothing is counted here yet.
+
+    def _greet(self, message: dict[str, Any]) -> None:
+        from jupyter_sc2 import (
+            __version__,
+        )  # looked up in the installed metadata, which takes 20 ms
+
+        channel = self._channel
+        self.send(wire.hello(channel.session.status, channel=_road(message), version=__version__))
+        if channel.settings.enabled():
+            channel.session.want()
+
+    def _complete(self, action: wire.Complete) -> None:
+        # The front end chooses its ids, so two of them may choose the same.
+        self._count += 1
+        id = f"{self.comm.comm_id}/{self._count}"
+        request = action.request(self._notebook or Notebook(), id)
+        if action.trigger == "automatic" and not self._channel.settings.enabled():
+            self.send(
+                wire.update(action.id, Completion(text="", finish_reason="stop", reason="disabled"))
+            )
+            return
+        context = self._context
+
+        def update(completion: Completion) -> None:
+            if completion.finish_reason is not None:
+                self._waiting.pop(id, None)
+            if self._is_open():
+                self.send(wire.update(action.id, completion), context)
+
+        def fail(error: SC2Error) -> None:
+            self._waiting.pop(id, None)
+            if self._is_open():
+                self.send(wire.error(wire.code_of(error), str(error), action.id), context)
+
+        self._waiting[id] = action.id
+        self._channel.session.submit(request, update, fail)
+
+    def _is_open(self) -> bool:
+        return self._channel._peers.get(self.comm.comm_id) is self
+
+    def _cancel(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            self._channel.session.cancel(id)
+
+
+def _road(message: Mapping[str, Any]) -> str:
+    """How a message came in. The thread tells, as ipykernel 7.4 may overrule the header's subshell_id."""
+    name = threading.current_thread().name
+    if name == "Control":
+        return "control"
+    return "subshell" if name.startswith("subshell") else "shell"
+
+
+def _id_of(data: object) -> str | None:
+    """The id of a message that was not understood, so that the front end knows which request failed."""
+    id = data.get("id") if isinstance(data, Mapping) else None
+    return id if isinstance(id, str) else None

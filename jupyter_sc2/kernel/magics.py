@@ -1,0 +1,340 @@
+"""%%complete, %complete and %sc2: completions and settings for those who type commands.
+
+They work in any front end and in the IPython terminal. What was run in this session is the context. Whatever
+is wrong with a command is said in one line: IPython prints a UsageError without a traceback.
+"""
+
+# IPython's decorators and display functions have no types.
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+import contextvars
+import difflib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+import jupyter_sc2.kernel.show as show
+from jupyter_sc2.completion import CompletionRequest, SamplingParams
+from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.models import CARDS, find_card
+from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.session import Session, Status
+from jupyter_sc2.settings import PRECISIONS, SC2
+
+CURSORS = ("‸", "<cursor>")
+OWN = ("%%complete", "%complete", "%sc2", "%load_ext jupyter_sc2", "%reload_ext jupyter_sc2")
+SUBCOMMANDS = {
+    "status": "what is loaded, and what it takes",
+    "load": "load [MODEL] [--precision P] [--no-wait]: a name, a hub id (owner/name) or a folder (./folder)",
+    "unload": "give the model's memory back",
+    "model": "the models known by name; with one: the same as load",
+    "settings": "all settings; with a name: one; with a name and a value: set it",
+    "panel": "the settings as a panel of widgets",
+    "help": "this list",
+}
+
+
+@magics_class
+class SC2Magics(Magics):
+    """The magics of jupyter-sc2."""
+
+    shell: InteractiveShell
+
+    def __init__(self, shell: InteractiveShell, settings: SC2, session: Session) -> None:
+        super().__init__(shell)
+        self.settings = settings
+        self.session = session
+        self._hidden: dict[tuple[str, str], Any] = {}
+        self._running = ""
+
+    def install(self) -> None:
+        there = self.shell.magics_manager.magics
+        for kind, names in self.magics.items():
+            self._hidden |= {
+                (kind, name): there[kind][name] for name in names if name in there[kind]
+            }
+        self.shell.register_magics(self)
+        self.shell.events.register("pre_run_cell", self._note_cell)
+
+    def remove(self) -> None:
+        """Takes the magics away again and brings back those of the same name that were there before."""
+        self.shell.events.unregister("pre_run_cell", self._note_cell)
+        there = self.shell.magics_manager
+        for kind, names in self.magics.items():
+            for name in names:
+                there.magics[kind].pop(name, None)
+        for (kind, name), magic in self._hidden.items():
+            there.magics[kind][name] = magic
+        there.registry.pop(type(self).__name__, None)
+        configurables: list[Any] = self.shell.configurables
+        configurables[:] = [one for one in configurables if one is not self]
+
+    # Completing
+
+    @no_var_expand
+    @line_cell_magic
+    @magic_arguments()
+    @argument("-n", "--max-tokens", type=int, help="The most tokens in the completion.")
+    @argument(
+        "-t",
+        "--temperature",
+        type=float,
+        help="0 always takes the likeliest token; higher values vary more.",
+    )
+    @argument(
+        "-c", "--candidates", type=int, default=1, help="How many different completions to show."
+    )
+    @argument("-m", "--model", help="Load this model first: a name, a hub id or a folder.")
+    def complete(self, line: str, cell: str | None = None) -> None:
+        """Completes code and puts it into the next cell.
+
+        ``%%complete`` completes the cell, ``%complete`` what follows on the line (and takes no options). The
+        cursor is at the end, or where ``‸`` or ``<cursor>`` stands.
+        """
+        with one_line_errors():
+            options = parsed(self.complete, line if cell is not None else "")
+            text, offset = split_at_cursor(line if cell is None else self._typed(cell))
+            request = CompletionRequest(
+                text=text,
+                offset=offset,
+                notebook=self._history(),
+                trigger="invoke",
+                candidates=options.candidates,
+                sampling=self._sampling(options.max_tokens, options.temperature),
+            )
+            if options.model is not None and options.model != self.settings.model:
+                self._load(options.model, None)
+            texts, reason = self._ask(request)
+            if not texts:
+                print(f"No suggestion here ({reason or 'nothing to add'}).".replace("_", " "))
+                return
+            show.candidates(self.shell, [show.visible(request, text) for text in texts])
+            self.shell.set_next_input(request.prefix + texts[0] + request.suffix, replace=False)
+
+    def _ask(self, request: CompletionRequest) -> tuple[list[str], str | None]:
+        """The different texts proposed, best first; or none and the reason."""
+        texts: dict[int, str] = {}
+        reason = None
+        with closing(self.session.complete(request)) as completions:  # type: ignore[type-var]
+            for completion in completions:
+                texts[completion.index] = completion.text
+                reason = completion.reason
+        return list(
+            dict.fromkeys(text for _, text in sorted(texts.items()) if text.strip())
+        ), reason
+
+    def _sampling(self, max_tokens: int | None, temperature: float | None) -> SamplingParams:
+        """The settings' own, but for these. Checked as the settings are."""
+        trial = SC2(**{name: getattr(self.settings, name) for name in SC2.settings()})
+        for name, value in (("max_tokens", max_tokens), ("temperature", temperature)):
+            if value is not None:
+                trial.set(name, value)
+        return trial.completion_options().sampling
+
+    def _history(self) -> Notebook:
+        """What was run so far, but for the cell that runs now and for our own commands."""
+        history = self.shell.history_manager
+        run = list(history.input_hist_raw[1:]) if history is not None else []
+        if run and run[-1] == self._running.rstrip("\n"):
+            del run[-1]
+        return Notebook.from_sources(
+            source for source in run if source.strip() and not source.startswith(OWN)
+        )
+
+    def _note_cell(self, info: ExecutionInfo) -> None:
+        self._running = info.raw_cell or ""
+
+    def _typed(self, cell: str) -> str:
+        """The cell as it was typed: IPython strips the indentation in which the cursor at the end stands."""
+        typed = self._running.lstrip("\n").partition("\n")[2]
+        return typed if typed.split() == cell.split() else cell.removesuffix("\n")
+
+    # Everything else
+
+    @no_var_expand
+    @line_magic
+    @magic_arguments()
+    @argument(
+        "-p", "--precision", choices=PRECISIONS, help="Precision of the weights that `load` loads."
+    )
+    @argument(
+        "--no-wait",
+        action="store_true",
+        help="Let `load` return at once and load in the background.",
+    )
+    @argument(
+        "command", nargs="?", default="status", help="One of: " + ", ".join(SUBCOMMANDS) + "."
+    )
+    @argument("values", nargs="*", help="What the command is about.")
+    def sc2(self, line: str) -> None:
+        """Status, models and settings of jupyter-sc2. `%sc2 help` lists the commands."""
+        with one_line_errors():
+            options = parsed(self.sc2, line)
+            command = options.command
+            if command not in SUBCOMMANDS:
+                close = difflib.get_close_matches(command, SUBCOMMANDS, n=1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise UsageError(
+                    f"There is no %sc2 {command}.{hint} Commands are: {', '.join(SUBCOMMANDS)}."
+                )
+            most = {"load": 1, "model": 1, "settings": 2}.get(command, 0)
+            if len(options.values) > most:
+                raise UsageError(
+                    f"%sc2 {command} takes {most or 'no'} value{'s' * (most > 1)}: %sc2 help tells more."
+                )
+            if (options.precision or options.no_wait) and command not in ("load", "model"):
+                raise UsageError("--precision and --no-wait belong to %sc2 load.")
+            match command:
+                case "status":
+                    print(show.status(self.session.status, self.settings))
+                case "load":
+                    self._load(
+                        options.values[0] if options.values else None,
+                        options.precision,
+                        not options.no_wait,
+                    )
+                case "unload":
+                    self.session.unload()
+                    print("Unloaded. `%sc2 load` loads again.")
+                case "model" if options.values:
+                    self._load(options.values[0], options.precision, not options.no_wait)
+                case "model":
+                    print(show.models(CARDS.values(), self.settings.model))
+                case "settings":
+                    self._set_or_show(options.values)
+                case "panel":
+                    self._panel()
+                case "help":
+                    print("\n".join(f"%sc2 {name:<9} {text}" for name, text in SUBCOMMANDS.items()))
+
+    def _load(self, model: str | None, precision: str | None, wait: bool = True) -> None:
+        """Loads, and reports in one line; what is set by it stays set. Raises SC2Error."""
+        find_card(model or self.settings.model)
+        before = self.settings.load_options()
+        started = time.monotonic()
+        with progress_line(self.session, wait):
+            with self.settings.hold_trait_notifications():
+                self.settings.model = model or self.settings.model
+                self.settings.precision = precision or self.settings.precision
+            if self.settings.load_options() == before:  # else the change itself has started it
+                self.session.load(before)
+            if not wait:
+                print(
+                    f"{self.settings.model} is being loaded in the background; `%sc2 status` tells how far it is."
+                )
+                return
+            try:
+                status = self.session.wait_ready()
+            except SC2Error as error:
+                raise UsageError(self.session.status.message or str(error)) from error
+            except KeyboardInterrupt:
+                raise UsageError(
+                    "Interrupted; it is still being loaded in the background. `%sc2 unload` ends it."
+                ) from None
+        print(show.loaded(status, time.monotonic() - started))
+
+    def _set_or_show(self, values: list[str]) -> None:
+        if len(values) == 1 and "=" in values[0]:
+            values = values[0].split("=", 1)
+        if len(values) == 2:
+            self.settings.set(*values)
+        elif values and values[0] not in SC2.settings():
+            raise UsageError(
+                f"There is no setting named {values[0]!r}. Settings are: {', '.join(SC2.settings())}."
+            )
+        else:
+            print(show.settings(self.settings, values or list(SC2.settings())))
+
+    def _panel(self) -> None:
+        if not hasattr(self.shell, "kernel"):
+            raise UsageError("The panel needs a notebook; in a terminal use `%sc2 settings`.")
+        try:
+            from jupyter_sc2.kernel.panel import Panel
+        except ImportError as error:
+            raise UsageError("The panel needs ipywidgets: `%pip install ipywidgets`.") from error
+        from IPython.display import display
+
+        display(Panel(self.settings, self.session).widget)
+
+
+def parsed(magic: Any, line: str) -> Any:
+    """The options and values of a magic's line."""
+    try:
+        return parse_argstring(magic, line)
+    except ValueError as error:  # a quote that is not closed
+        raise UsageError(f"{error}: {line}") from error
+
+
+def split_at_cursor(text: str) -> tuple[str, int]:
+    """The text without its cursor mark, and where that stood: at the end if there is none."""
+    marks = [mark for mark in CURSORS if mark in text]
+    if sum(text.count(mark) for mark in marks) > 1:
+        raise UsageError(
+            f"There is more than one cursor: {' and '.join(CURSORS)} may stand in the code once."
+        )
+    prefix, _, suffix = text.partition(marks[0]) if marks else (text, "", "")
+    if not (prefix + suffix).strip():
+        raise UsageError(
+            "There is nothing to complete: write the beginning of some code after %%complete."
+        )
+    return prefix + suffix, len(prefix)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns what may go wrong into what IPython prints in one line, and a ctrl-C as well."""
+    try:
+        yield
+    except SC2Error as error:
+        raise UsageError(str(error)) from error
+    except KeyboardInterrupt:
+        raise UsageError("Interrupted.") from None
+
+
+@contextmanager
+def progress_line(session: Session, wanted: bool) -> Iterator[None]:
+    """Shows how far a load is in one line that is written over, and wiped in the end."""
+    # The session's thread calls; in this context ipykernel shows what it prints under this cell.
+    context = contextvars.copy_context()
+    line = _Line(sys.stdout.write)
+    unsubscribe = (
+        session.subscribe(lambda status: context.copy().run(line.show, status))
+        if wanted
+        else lambda: None
+    )
+    try:
+        yield
+    finally:
+        unsubscribe()
+        line.wipe()
+
+
+class _Line:
+    """A line in which a number grows, no more than twice a second; quick loads show none."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._next = time.monotonic() + 1.0
+        self._width = 0
+
+    def show(self, status: Status) -> None:
+        if status.progress is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 0.5
+        text = f"{status.state} {status.model}: {status.progress:.0%}"
+        self._write("\r" + text.ljust(self._width))
+        self._width = len(text)
+        sys.stdout.flush()
+
+    def wipe(self) -> None:
+        if self._width:
+            self._write("\r" + " " * self._width + "\r")

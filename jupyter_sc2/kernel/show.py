@@ -1,0 +1,115 @@
+"""How the magics show things: highlighted code, and the status, models and settings as lines of text."""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Iterable, Sequence
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.models import EMBEDDED, ModelCard
+from jupyter_sc2.session import Status
+from jupyter_sc2.settings import SC2
+
+# Fixed colours on a fixed ground read well in the light and the dark theme.
+BLOCK = "background: #f8f8f8; color: #212121; padding: 4px 8px; margin: 2px 0; overflow-x: auto"
+
+
+def visible(request: CompletionRequest, text: str) -> str:
+    """The proposed text, with what stands before and behind it on its lines."""
+    return request.prefix.rpartition("\n")[2] + text + request.suffix.partition("\n")[0]
+
+
+def candidates(shell: InteractiveShell, codes: Sequence[str]) -> None:
+    """Shows the code that is proposed: as HTML where there is a notebook, in colours on a terminal."""
+    numbers = [f"[{number}]" for number in range(1, len(codes) + 1)] if len(codes) > 1 else [""]
+    numbered = list(zip(numbers, codes, strict=True))
+    if hasattr(shell, "kernel"):
+        from IPython.display import publish_display_data
+
+        plain = "\n".join(filter(None, (part for pair in numbered for part in pair)))
+        markup = "".join(_markup(number, code) for number, code in numbered)
+        publish_display_data({"text/plain": plain, "text/html": markup})  # type: ignore[no-untyped-call]
+        return
+    for number, code in numbered:
+        print(*filter(None, (number, _coloured(code) if sys.stdout.isatty() else code)), sep="\n")
+
+
+def status(status: Status, settings: SC2) -> str:
+    """What `%sc2 status` prints."""
+    if status.state in ("unloaded", "error"):
+        lines = [f"{status.state}: {status.model or settings.model}"]
+    else:
+        lines = [f"{status.state}: {_described(status)}"]
+    if status.progress is not None:
+        lines[0] += f", {status.progress:.0%}"
+    if status.message:
+        lines.append(status.message)
+    if status.state == "unloaded":
+        lines.append("It is loaded when something is asked; `%sc2 load` loads it now.")
+    if not settings.enabled:
+        lines.append("Ghost text is off; `%sc2 settings enabled=true` brings it back.")
+    if status.model == EMBEDDED.name:
+        lines.append(
+            "This is the small model that ships with the package. `%sc2 load starcoder2-3b` or "
+            "`%sc2 load ./folder` loads a larger one, `%sc2 model` lists those known."
+        )
+    return "\n".join(lines)
+
+
+def loaded(status: Status, seconds: float) -> str:
+    return f"{_described(status)}, loaded in {seconds:.1f} s."
+
+
+def models(cards: Iterable[ModelCard], current: str) -> str:
+    """The known models, the current one marked; one that is not known by name comes last."""
+    rows = [
+        (card.name, f"{card.parameters} parameters, {card.licence}. {card.note}") for card in cards
+    ]
+    if current not in [name for name, _ in rows]:
+        rows.append((current, ""))
+    return "\n".join(
+        f"{'*' if name == current else ' '} {name}: {note}".rstrip(": ") for name, note in rows
+    )
+
+
+def settings(settings: SC2, names: Iterable[str]) -> str:
+    traits = SC2.settings()
+    return "\n".join(f"{name} = {getattr(settings, name)!r}: {traits[name].help}" for name in names)
+
+
+def memory(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _described(status: Status) -> str:
+    parts = [
+        status.engine,
+        status.precision,
+        memory(status.memory_bytes) if status.memory_bytes else "",
+    ]
+    details = ", ".join(part for part in parts if part)
+    return f"{status.model} ({details})" if details else status.model
+
+
+def _markup(number: str, code: str) -> str:
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    # The lexer would eat the blank lines and the indentation that belong to the proposal.
+    lexer = PythonLexer(stripnl=False, ensurenl=False)
+    body = highlight(code, lexer, HtmlFormatter(noclasses=True, nowrap=True))
+    label = f"<small>{html.escape(number)}</small>" if number else ""
+    return f'{label}<pre style="{BLOCK}">{body}</pre>'
+
+
+def _coloured(code: str) -> str:
+    from pygments import highlight
+    from pygments.formatters import TerminalFormatter
+    from pygments.lexers import PythonLexer
+
+    lexer = PythonLexer(stripnl=False, ensurenl=False)
+    return str(highlight(code, lexer, TerminalFormatter()))

@@ -1,0 +1,256 @@
+"""The wire protocol, version 1: what the front end sends, as types, and what it gets, as dicts.
+
+JSON both ways; `type` tells messages apart, unknown fields are ignored, offsets are code points. A message
+that is not one of these raises `BadMessage`, whose `code` the front end can act on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from jupyter_sc2.completion import Completion, CompletionRequest
+from jupyter_sc2.errors import (
+    GenerationError,
+    ModelLoadError,
+    RequestError,
+    SC2Error,
+    SettingsError,
+)
+from jupyter_sc2.prompt.notebook import Cell, CellType, Notebook, replace_surrogates
+from jupyter_sc2.session import Status
+
+PROTOCOL = 1
+# Characters kept of one output, and of a foreign text that an error message quotes.
+OUTPUT_LENGTH = 2000
+QUOTE_LENGTH = 300
+
+
+class Message(msgspec.Struct, tag_field="type", frozen=True):
+    """What every message from the front end is."""
+
+
+class Hello(Message, tag="hello", frozen=True):
+    protocol: int = PROTOCOL
+    client: str = ""
+
+
+class CellState(msgspec.Struct, frozen=True):
+    id: str
+    source: str = ""
+    cell_type: CellType = "code"
+    execution_count: int | None = None
+    outputs: list[Any] = []
+
+    def cell(self) -> Cell:
+        return Cell(
+            id=self.id,
+            source=self.source,
+            cell_type=self.cell_type,
+            execution_count=self.execution_count,
+            outputs=tuple(text for output in self.outputs if (text := _output_text(output))),
+        )
+
+
+class NotebookState(Message, tag="notebook", frozen=True):
+    """The whole notebook or, with `base`, what changed since that revision and the order of the cells."""
+
+    rev: int
+    cells: list[CellState]
+    base: int | None = None
+    order: list[str] | None = None
+
+    def notebook(self, known: Notebook | None) -> Notebook:
+        """The notebook after this message. Raises BadMessage if it builds on a revision that is not `known`."""
+        cells = tuple(state.cell() for state in self.cells)
+        if self.base is None:
+            return Notebook(cells, self.rev)
+        if known is None or known.rev != self.base:
+            raise BadMessage(
+                "unknown_base",
+                f"Revision {self.base} of the notebook is not known here. Send it whole.",
+            )
+        try:
+            return known.changed(cells, order=self.order, rev=self.rev)
+        except RequestError as error:
+            raise BadMessage("unknown_base", f"{error} Send the notebook whole.") from error
+
+
+class Complete(Message, tag="complete", frozen=True):
+    id: str
+    text: str
+    offset: int
+    trigger: Literal["automatic", "invoke"] = "automatic"
+    cell_id: str | None = None
+    candidates: int = 1
+    language: str | None = None
+    rev: int | None = None
+
+    def request(self, notebook: Notebook, id: str) -> CompletionRequest:
+        return CompletionRequest(
+            text=self.text,
+            offset=self.offset,
+            notebook=notebook,
+            cell_id=self.cell_id,
+            language=self.language or "python",
+            trigger=self.trigger,
+            candidates=self.candidates,
+            id=id,
+        )
+
+
+class Cancel(Message, tag="cancel", frozen=True):
+    id: str
+
+
+class Accepted(Message, tag="accepted", frozen=True):
+    id: str
+    index: int = 0
+    text: str = ""
+
+
+class Configure(Message, tag="configure", frozen=True):
+    settings: dict[str, Any]
+
+
+MESSAGES = Hello | NotebookState | Complete | Cancel | Accepted | Configure
+TYPES = tuple(type.__struct_config__.tag for type in MESSAGES.__args__)
+
+
+class BadMessage(SC2Error):
+    """A message that is not understood, or cannot be acted on."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def parse(data: object) -> Message:
+    """The message in a comm's `data`. Raises BadMessage."""
+    if not isinstance(data, Mapping):
+        raise BadMessage("bad_message", f"A message is a JSON object, not {_json_type(data)}.")
+    type = data.get("type")
+    if not isinstance(type, str) or type not in TYPES:
+        known = ", ".join(TYPES)
+        raise BadMessage(
+            "unknown_type", f"There is no message of type {_quoted(type)}. Types are: {known}."
+        )
+    try:
+        message: Message = msgspec.convert(data, MESSAGES)
+    except (msgspec.ValidationError, RecursionError, ValueError, OverflowError) as error:
+        raise BadMessage("bad_message", f"The {type} message is malformed: {error}.") from error
+    return message
+
+
+def hello(status: Status, *, channel: str, version: str) -> dict[str, Any]:
+    return {
+        "type": "hello",
+        "protocol": PROTOCOL,
+        "version": version,
+        "channel": channel,
+        "model": status.model,
+        "state": status.state,
+    }
+
+
+def status(status: Status) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "type": "status",
+        "state": status.state,
+        "model": status.model,
+        "engine": status.engine,
+    }
+    if status.progress is not None:
+        message["progress"] = status.progress
+    if status.message is not None:
+        message["message"] = _shortened(status.message)
+    return message
+
+
+def update(id: str, completion: Completion) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "type": "update",
+        "id": replace_surrogates(id),
+        "index": completion.index,
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "source": completion.source,
+    }
+    if completion.mean_logprob is not None and math.isfinite(completion.mean_logprob):
+        message["mean_logprob"] = completion.mean_logprob
+    if completion.finish_reason is not None:
+        message["reason"] = completion.reason
+        message["model"] = completion.model
+        message["engine"] = completion.engine
+        message["stats"] = {
+            "prompt_tokens": completion.stats.prompt_tokens,
+            "reused_tokens": completion.stats.reused_tokens,
+            "generated_tokens": completion.stats.generated_tokens,
+            "first_token_ms": completion.stats.first_token_ms,
+            "total_ms": completion.stats.total_ms,
+        }
+    return message
+
+
+def error(code: str, message: str, id: str | None = None) -> dict[str, Any]:
+    answer = {"type": "error", "code": code, "message": _shortened(message)}
+    if id is not None:
+        answer["id"] = replace_surrogates(id)
+    return answer
+
+
+def code_of(error: SC2Error) -> str:
+    """What an `error` message calls this error."""
+    if isinstance(error, BadMessage):
+        return error.code
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code
+    return "internal"
+
+
+_CODES: dict[type[SC2Error], str] = {
+    RequestError: "bad_request",
+    SettingsError: "bad_setting",
+    ModelLoadError: "model",
+    GenerationError: "generation",
+}
+
+
+def _output_text(output: object) -> str:
+    """The text of an output, which is a string or a dict as nbformat has it."""
+    if isinstance(output, Mapping):
+        data = output.get("data")
+        if isinstance(data, Mapping):
+            output = data.get("text/plain")
+        elif "ename" in output:
+            output = f"{output['ename']}: {output.get('evalue', '')}"
+        else:
+            output = output.get("text")
+    if isinstance(output, Sequence) and not isinstance(output, str):  # nbformat's lines
+        output = "".join(line for line in output if isinstance(line, str))
+    return replace_surrogates(output[:OUTPUT_LENGTH]) if isinstance(output, str) else ""
+
+
+def _json_type(value: object) -> str:
+    names = {
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        list: "an array",
+    }
+    return "null" if value is None else names.get(type(value), "something else")
+
+
+def _quoted(value: object) -> str:
+    return repr(value[:40]) if isinstance(value, str) else _json_type(value)
+
+
+def _shortened(text: str) -> str:
+    """One line that every JSON encoder takes: foreign text may hold half of a surrogate pair."""
+    line = " ".join(replace_surrogates(text).split())
+    return line if len(line) <= QUOTE_LENGTH else line[: QUOTE_LENGTH - 1] + "…"

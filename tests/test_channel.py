@@ -1,0 +1,576 @@
+"""One message in, messages out: the wire protocol, without a kernel."""
+
+import random
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.kernel.channel import COMM_MESSAGES, TARGET, Channel
+from jupyter_sc2.session import Session, Status
+
+
+class FakeComm:
+    """A comm as the front end sees it: `say` is what it sends, `heard` what it gets."""
+
+    def __init__(self, channel, comm_id="comm"):
+        self.comm_id = comm_id
+        self.heard = []
+        self.closed = False
+        self._news = threading.Condition()
+        channel.opened(self, {"content": {"data": {}}})
+
+    def send(self, data):
+        with self._news:
+            self.heard.append(data)
+            self._news.notify_all()
+
+    def on_close(self, callback):
+        self.leave = lambda: callback({})
+
+    def close(self):
+        self.closed = True
+
+    def say(self, data):
+        self.handle_msg({"header": {}, "content": {"comm_id": self.comm_id, "data": data}})
+
+    def wait_for(self, **fields):
+        """The first message with these fields, within a second."""
+
+        def found():
+            return [m for m in self.heard if fields.items() <= m.items()]
+
+        with self._news:
+            assert self._news.wait_for(found, 1), f"no {fields} in {self.heard}"
+        return found()[0]
+
+    def final(self, id):
+        """The message that ends a request."""
+
+        def found():
+            return [m for m in self.heard if m.get("id") == id and is_final(m)]
+
+        with self._news:
+            assert self._news.wait_for(found, 2), f"{id} was not ended: {self.heard}"
+        return found()[0]
+
+
+def is_final(message):
+    return message["type"] == "error" or message.get("finish_reason") is not None
+
+
+class FakeSettings:
+    def __init__(self):
+        self.on = True
+        self.values = {}
+
+    def enabled(self):
+        return self.on
+
+    def configure(self, values):
+        if "nonsense" in values:
+            raise SettingsError("There is no setting named 'nonsense'.")
+        self.values |= values
+
+
+@pytest.fixture
+def settings():
+    return FakeSettings()
+
+
+@pytest.fixture
+def channel(session, settings):
+    channel = Channel(session, settings)
+    yield channel
+    channel.close()
+
+
+@pytest.fixture
+def comm(channel):
+    return FakeComm(channel)
+
+
+def complete(text="def mean(xs):\n    return ", id="1", **fields):
+    return {
+        "type": "complete",
+        "id": id,
+        "text": text,
+        "offset": len(text),
+        "trigger": "invoke",
+    } | fields
+
+
+def cells(*sources):
+    return [
+        {"id": f"c{n}", "cell_type": "code", "source": source} for n, source in enumerate(sources)
+    ]
+
+
+def test_a_hello_tells_the_protocol_the_version_the_road_and_the_model(comm):
+    comm.say({"type": "hello", "protocol": 1, "client": "test"})
+    hello = comm.wait_for(type="hello")
+    assert hello.pop("version")
+    assert hello == {
+        "type": "hello",
+        "protocol": 1,
+        "channel": "shell",
+        "model": "embedded",
+        "state": "unloaded",
+    }
+
+
+def test_a_hello_on_the_thread_of_the_control_channel_came_by_control(comm):
+    thread = threading.Thread(target=comm.say, args=({"type": "hello"},), name="Control")
+    thread.start()
+    thread.join()
+    assert comm.wait_for(type="hello")["channel"] == "control"
+
+
+def test_a_hello_on_the_thread_of_a_subshell_came_by_subshell(comm):
+    thread = threading.Thread(target=comm.say, args=({"type": "hello"},), name="subshell-0")
+    thread.start()
+    thread.join()
+    assert comm.wait_for(type="hello")["channel"] == "subshell"
+
+
+def test_a_hello_loads_the_model(comm):
+    comm.say({"type": "hello"})
+    assert comm.wait_for(type="status", state="ready") == {
+        "type": "status",
+        "state": "ready",
+        "model": "embedded",
+        "engine": "fake",
+    }
+
+
+def test_a_hello_loads_nothing_while_ghost_text_is_off(comm, settings, session):
+    settings.on = False
+    comm.say({"type": "hello"})
+    comm.wait_for(type="hello")
+    time.sleep(0.05)
+    assert session.status.state == "unloaded"
+
+
+def test_a_request_is_answered_with_one_final_update(comm, fake_engine):
+    fake_engine.answers = ["sum(xs)"]
+    comm.say(complete(id="a"))
+    final = comm.final("a")
+    assert (
+        final["type"],
+        final["text"],
+        final["index"],
+        final["finish_reason"],
+        final["source"],
+    ) == (
+        "update",
+        "sum(xs)",
+        0,
+        "stop",
+        "model",
+    )
+    assert set(final["stats"]) >= {"prompt_tokens", "reused_tokens", "first_token_ms", "total_ms"}
+    assert sum(is_final(m) for m in comm.heard if m.get("id") == "a") == 1
+
+
+def test_the_notebook_is_what_the_prompt_shows(comm, fake_engine):
+    comm.say({"type": "notebook", "rev": 1, "cells": cells("import numpy as np", "x = ")})
+    comm.say(complete("x = ", cell_id="c1"))
+    comm.final("1")
+    assert "import numpy as np" in fake_engine.asked()
+
+
+def test_a_changed_cell_replaces_the_old_one(comm, fake_engine):
+    comm.say({"type": "notebook", "rev": 1, "cells": cells("old = 1", "x = ")})
+    comm.say(
+        {"type": "notebook", "rev": 2, "base": 1, "cells": cells("new = 2"), "order": ["c0", "c1"]}
+    )
+    comm.say(complete("x = ", cell_id="c1"))
+    comm.final("1")
+    assert "new = 2" in fake_engine.asked()
+    assert "old = 1" not in fake_engine.asked()
+
+
+def test_a_change_to_an_unknown_revision_asks_for_the_whole_notebook(comm):
+    comm.say({"type": "notebook", "rev": 8, "base": 7, "cells": [], "order": []})
+    assert comm.heard[-1]["code"] == "unknown_base"
+
+
+def test_an_order_with_an_unknown_cell_asks_for_the_whole_notebook(comm):
+    comm.say({"type": "notebook", "rev": 1, "cells": cells("a")})
+    comm.say({"type": "notebook", "rev": 2, "base": 1, "cells": [], "order": ["c0", "lost"]})
+    assert comm.heard[-1]["code"] == "unknown_base"
+
+
+def test_outputs_may_be_text_or_as_nbformat_has_them(comm):
+    outputs = [
+        "plain",
+        {"output_type": "stream", "text": ["a", "b"]},
+        {"data": {"text/plain": "42"}},
+        {"ename": "KeyError", "evalue": "'x'"},
+        {"data": {"image/png": "…"}},
+        None,
+    ]
+    comm.say(
+        {"type": "notebook", "rev": 1, "cells": [{"id": "c", "source": "x", "outputs": outputs}]}
+    )
+    assert comm.heard == []
+
+
+def test_each_front_end_has_its_own_notebook(channel, fake_engine):
+    one, other = FakeComm(channel, "one"), FakeComm(channel, "other")
+    one.say({"type": "notebook", "rev": 1, "cells": cells("mine = 1")})
+    other.say(complete("x = "))
+    other.final("1")
+    assert "mine = 1" not in fake_engine.asked()
+
+
+def test_a_newer_keystroke_ends_the_older_request(comm, fake_engine):
+    fake_engine.answers = ["first", "second"]
+    fake_engine.gate.clear()
+    comm.say(complete("a = ", id="1", trigger="automatic"))
+    fake_engine.started.wait(1)
+    comm.say(complete("ab = ", id="2", trigger="automatic"))
+    fake_engine.gate.set()
+    assert comm.final("1")["finish_reason"] == "cancelled"
+    assert comm.final("2")["text"] == "second"
+
+
+def test_a_cancelled_request_gets_its_final_update(comm, fake_engine):
+    fake_engine.answers = ["never"]
+    fake_engine.gate.clear()
+    comm.say(complete())
+    fake_engine.started.wait(1)
+    comm.say({"type": "cancel", "id": "1"})
+    assert comm.final("1")["finish_reason"] == "cancelled"
+
+
+def test_cancelling_what_nobody_asked_for_is_no_error(comm):
+    comm.say({"type": "cancel", "id": "unheard of"})
+    assert comm.heard == []
+
+
+def test_two_front_ends_may_use_the_same_id(channel, fake_engine):
+    one, other = FakeComm(channel, "one"), FakeComm(channel, "other")
+    fake_engine.answers = ["1", "2"]
+    fake_engine.gate.clear()
+    one.say(complete("a = "))
+    other.say(complete("b = "))
+    one.say({"type": "cancel", "id": "1"})
+    fake_engine.gate.set()
+    assert one.final("1")["finish_reason"] == "cancelled"
+    assert other.final("1")["finish_reason"] == "stop"
+
+
+def test_a_front_end_that_left_is_not_answered(comm, fake_engine):
+    fake_engine.answers = ["too late"]
+    fake_engine.gate.clear()
+    comm.say(complete())
+    fake_engine.started.wait(1)
+    comm.heard.clear()
+    comm.leave()
+    fake_engine.gate.set()
+    time.sleep(0.1)
+    assert comm.heard == []
+
+
+def test_a_failure_of_the_model_is_one_error(comm, fake_engine):
+    fake_engine.error = RuntimeError("out of memory\nand a stack")
+    comm.say(complete(id="x"))
+    error = comm.final("x")
+    assert (error["type"], error["code"]) == ("error", "generation")
+    assert "out of memory" in error["message"] and "\n" not in error["message"]
+
+
+def test_ghost_text_that_is_off_answers_at_once_and_asks_no_model(comm, settings, fake_engine):
+    settings.on = False
+    comm.say(complete(id="off", trigger="automatic"))
+    assert (comm.heard[-1]["text"], comm.heard[-1]["finish_reason"], comm.heard[-1]["reason"]) == (
+        "",
+        "stop",
+        "disabled",
+    )
+    assert fake_engine.prompts == []
+
+
+def test_asking_on_purpose_works_while_ghost_text_is_off(comm, settings, fake_engine):
+    settings.on = False
+    fake_engine.answers = ["1"]
+    comm.say(complete("a = ", id="on purpose"))
+    assert comm.final("on purpose")["text"] == "1"
+
+
+def test_configure_sets_settings(comm, settings):
+    comm.say({"type": "configure", "settings": {"temperature": 0.2}})
+    assert (settings.values, comm.heard) == ({"temperature": 0.2}, [])
+
+
+def test_a_bad_setting_is_one_line(comm):
+    comm.say({"type": "configure", "settings": {"nonsense": 1}})
+    assert comm.heard == [
+        {"type": "error", "code": "bad_setting", "message": "There is no setting named 'nonsense'."}
+    ]
+
+
+def test_progress_goes_out_five_times_a_second(channel, comm):
+    for percent in range(50):
+        channel._push_status(Status(state="downloading", model="m", progress=percent / 100))
+    channel._push_status(Status(state="ready", model="m"))
+    assert [m.get("progress") for m in comm.heard] == [0, None]
+
+
+def test_a_message_that_cannot_be_sent_stops_nobody(channel, comm):
+    def broken(data):
+        raise OSError("the socket is closed")
+
+    comm.send = broken
+    other = FakeComm(channel, "other")
+    channel._push_status(Status(state="ready"))
+    assert other.heard[-1]["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (None, "bad_message"),
+        ([], "bad_message"),
+        ("hello", "bad_message"),
+        (7, "bad_message"),
+        ({}, "unknown_type"),
+        ({"type": None}, "unknown_type"),
+        ({"type": ["hello"]}, "unknown_type"),
+        ({"type": "shutdown"}, "unknown_type"),
+        ({"type": "shut\ud800down"}, "unknown_type"),
+        ({"type": "complete"}, "bad_message"),
+        (complete(offset="3"), "bad_message"),
+        (complete(offset=True), "bad_message"),
+        (complete(offset=float("nan")), "bad_message"),
+        (complete(offset=-1), "bad_request"),
+        (complete(offset=10**30), "bad_request"),
+        (complete(offset=10**5000), "bad_message"),
+        (complete(candidates=0), "bad_request"),
+        (complete(candidates=10**9), "bad_request"),
+        (complete(trigger="telepathy"), "bad_message"),
+        (complete() | {"text": None}, "bad_message"),
+        (complete(id=None), "bad_message"),
+        ({"type": "notebook", "rev": 1}, "bad_message"),
+        ({"type": "notebook", "rev": 1, "cells": [1]}, "bad_message"),
+        ({"type": "notebook", "rev": 1, "cells": [{"source": "no id"}]}, "bad_message"),
+        (
+            {"type": "notebook", "rev": 1, "cells": [{"id": "a", "cell_type": "poem"}]},
+            "bad_message",
+        ),
+        ({"type": "configure", "settings": None}, "bad_message"),
+        ({"type": "cancel"}, "bad_message"),
+    ],
+)
+def test_what_is_not_understood_gets_one_error(comm, fake_engine, data, code):
+    comm.say(data)
+    assert [(m["type"], m["code"]) for m in comm.heard] == [("error", code)]
+    assert len(comm.heard[0]["message"]) <= 300 and "\n" not in comm.heard[0]["message"]
+    comm.heard.clear()
+    comm.say(complete("a = ", id="still alive"))
+    assert comm.final("still alive")["type"] == "update"
+
+
+def test_an_error_names_the_request_it_is_about(comm):
+    comm.say(complete(id="mine", offset=99))
+    assert comm.heard[0]["id"] == "mine"
+
+
+def test_a_message_without_content_is_one_error(comm):
+    comm.handle_msg({})
+    assert [m["type"] for m in comm.heard] == ["error"]
+
+
+def test_half_a_surrogate_pair_never_reaches_the_wire(comm, fake_engine):
+    comm.say({"type": "notebook", "rev": 1, "cells": cells("a = '\ud83d'")})
+    comm.say(complete("b = '\ude00", id="id\ud83d"))
+    comm.final("id\ufffd")
+    for message in comm.heard:
+        repr(message).encode()
+        str(message["type"] == "update" and message["text"]).encode()
+
+
+def test_a_deep_message_is_no_way_to_break_in(comm):
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    comm.say({"type": "hello", "extra": deep})
+    comm.say({"type": "configure", "settings": {"temperature": deep}})
+    comm.say({"type": "notebook", "rev": 1, "cells": [{"id": "a", "outputs": [deep]}]})
+    assert comm.heard[0]["type"] == "hello"
+    while deep:  # or its destructor recurses
+        deep = deep.pop()
+
+
+def test_a_notebook_of_five_megabytes_takes_milliseconds(comm):
+    big = cells(*["x = 'e' * 10\n" * 80] * 5000)
+    started = time.perf_counter()
+    comm.say({"type": "notebook", "rev": 1, "cells": big})
+    # Measured: 0.07 s on a slow core. The control channel, and so an interrupt, waits no longer.
+    assert time.perf_counter() - started < 1
+    assert comm.heard == []
+
+
+def garbled(source, value, depth=0):
+    """A message that is a little, or entirely, wrong."""
+    wrong = [
+        None,
+        True,
+        -1,
+        0,
+        3.5,
+        float("nan"),
+        float("inf"),
+        10**25,
+        "",
+        "\ud800",
+        "é" * 50,
+        [],
+        {},
+        [[]],
+        {"id": 1},
+    ]
+    if source.random() < 0.15:
+        return source.choice(wrong)
+    if isinstance(value, dict):
+        result = {
+            k: garbled(source, v, depth + 1) for k, v in value.items() if source.random() > 0.1
+        }
+        if source.random() < 0.1:
+            result[source.choice(["type", "id", "extra", "cells"])] = source.choice(wrong)
+        return result
+    if isinstance(value, list):
+        return [garbled(source, v, depth + 1) for v in value] * source.choice([0, 1, 1, 1, 2])
+    return value
+
+
+def test_garbled_messages_never_raise_and_each_request_ends_once(comm, fake_engine):
+    source = random.Random(20240229)
+    patterns = [
+        {"type": "hello", "protocol": 1, "client": "fuzz"},
+        {
+            "type": "notebook",
+            "rev": 2,
+            "base": 1,
+            "cells": cells("a = 1", "b"),
+            "order": ["c0", "c1"],
+        },
+        {"type": "notebook", "rev": 1, "cells": cells("a = 1", "b")},
+        complete("x = ", trigger="automatic"),
+        complete("x = ", candidates=2, cell_id="c1", language="python", rev=3),
+        {"type": "cancel", "id": "1"},
+        {"type": "accepted", "id": "1", "index": 0, "text": "x"},
+        {"type": "configure", "settings": {"temperature": 1}},
+    ]
+    asked = []
+    for number in range(2000):
+        data = garbled(source, source.choice(patterns))
+        if (
+            isinstance(data, dict)
+            and data.get("type") == "complete"
+            and isinstance(data.get("id"), str)
+        ):
+            data["id"] = f"ask-{number}"
+            asked.append(data["id"])
+        before = len(comm.heard)
+        comm.say(data)
+        errors = [
+            m for m in comm.heard[before:] if m["type"] == "error" and m["code"] != "generation"
+        ]
+        assert len(errors) <= 1
+    for id in asked:
+        comm.final(id)
+    time.sleep(0.05)
+    assert len(asked) > 200
+    for id in asked:
+        assert sum(is_final(m) for m in comm.heard if m.get("id") == id) == 1
+
+
+class FakeKernel:
+    def __init__(self, **handlers):
+        self.comm_manager = SimpleNamespace(
+            targets={},
+            comm_open=lambda *a: None,
+            comm_msg=lambda *a: None,
+            comm_close=lambda *a: None,
+        )
+        self.comm_manager.register_target = self.comm_manager.targets.__setitem__
+        self.control_handlers = {"shutdown_request": print} | handlers
+
+
+def test_the_control_channel_learns_comm_messages(session, settings):
+    kernel = FakeKernel()
+    Channel(session, settings, kernel).install()
+    assert [kernel.control_handlers[name] for name in COMM_MESSAGES] == [
+        getattr(kernel.comm_manager, name) for name in COMM_MESSAGES
+    ]
+    assert TARGET in kernel.comm_manager.targets
+
+
+def test_closing_leaves_the_kernel_as_it_was(session, settings):
+    kernel = FakeKernel()
+    channel = Channel(session, settings, kernel)
+    channel.install()
+    comm = FakeComm(channel)
+    channel.close()
+    assert kernel.control_handlers == {"shutdown_request": print}
+    assert kernel.comm_manager.targets == {}
+    assert comm.closed
+
+
+def test_a_control_handler_of_someone_else_stays(session, settings):
+    kernel = FakeKernel(comm_msg=len)
+    channel = Channel(session, settings, kernel)
+    channel.install()
+    assert kernel.control_handlers["comm_msg"] is len
+    channel.close()
+    assert kernel.control_handlers == {"shutdown_request": print, "comm_msg": len}
+
+
+def test_a_control_handler_that_was_replaced_since_stays(session, settings):
+    kernel = FakeKernel()
+    channel = Channel(session, settings, kernel)
+    channel.install()
+    kernel.control_handlers["comm_msg"] = len
+    channel.close()
+    assert kernel.control_handlers == {"shutdown_request": print, "comm_msg": len}
+
+
+def test_a_kernel_without_control_handlers_is_served_all_the_same(session, settings):
+    kernel = FakeKernel()
+    del kernel.control_handlers
+    channel = Channel(session, settings, kernel)
+    channel.install()
+    assert TARGET in kernel.comm_manager.targets
+    channel.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_of_the_request(settings):
+    from jupyter_sc2.errors import ModelLoadError
+
+    def load_engine(model, **kwargs):
+        raise ModelLoadError("The disk is full.")
+
+    session = Session(load_engine=load_engine)
+    channel = Channel(session, settings)
+    comm = FakeComm(channel)
+    comm.say(complete("a = "))
+    error = comm.final("1")
+    assert (error["code"], error["message"]) == ("model", "The disk is full.")
+    assert comm.wait_for(type="status", state="error")["message"] == "The disk is full."
+    channel.close()
+    session.close()
+
+
+def test_a_status_is_pushed_to_every_front_end(channel):
+    one, other = FakeComm(channel, "one"), FakeComm(channel, "other")
+    status = Status(state="loading", model="m")
+    channel._push_status(status)
+    channel._push_status(replace(status, state="ready"))
+    assert (
+        [m["state"] for m in one.heard] == [m["state"] for m in other.heard] == ["loading", "ready"]
+    )

@@ -1,0 +1,258 @@
+"""Loading, unloading, and settings that reach the session, in a shell without a kernel."""
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from jupyter_sc2 import extension
+from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.extension import WhenIdle
+
+QUIET = Config(HistoryManager={"enabled": False})
+
+
+class Loads:
+    """A `load_engine` that remembers what it was asked to load."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.asked = []
+
+    def __call__(self, model, *, precision, threads, offline, progress):
+        self.asked.append((model, precision))
+        return self.engine
+
+
+@pytest.fixture
+def loads(fake_engine):
+    return Loads(fake_engine)
+
+
+@pytest.fixture
+def shell():
+    shell = InteractiveShell(config=QUIET)
+    yield shell
+    extension.unload(shell)
+
+
+@pytest.fixture
+def running(shell, loads):
+    extension.load(shell, load_engine=loads)
+    return extension._running[shell]
+
+
+def footprint(shell):
+    """Everything in a shell that an extension may leave behind."""
+    return (
+        {kind: set(names) for kind, names in shell.magics_manager.magics.items()},
+        set(shell.magics_manager.registry),
+        [type(one).__name__ for one in shell.configurables],
+        {name: len(callbacks) for name, callbacks in shell.events.callbacks.items()},
+        set(shell.user_ns),
+    )
+
+
+def test_loading_prints_nothing_and_loads_no_model(running, loads, capfd):
+    assert capfd.readouterr() == ("", "")
+    assert loads.asked == []
+    assert running.session.status.state == "unloaded"
+
+
+def test_loading_imports_neither_torch_nor_numpy_nor_ipywidgets():
+    code = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell as Shell; "
+        "from jupyter_sc2.extension import load; load(Shell.instance()); "
+        "print([m for m in ('torch', 'transformers', 'numpy', 'ipywidgets', 'pandas') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_loading_twice_is_harmless(shell, running):
+    before = footprint(shell)
+    extension.load(shell)
+    assert footprint(shell) == before
+    assert extension._running[shell] is running
+
+
+def test_unloading_undoes_everything(shell, loads):
+    before = footprint(shell)
+    extension.load(shell, load_engine=loads)
+    assert footprint(shell) != before
+    extension.unload(shell)
+    assert footprint(shell) == before
+
+
+def test_unloading_what_is_not_loaded_is_harmless(shell):
+    extension.unload(shell)
+
+
+def test_unloading_brings_a_hidden_magic_back(shell, loads):
+    shell.register_magic_function(len, "line", "complete")
+    extension.load(shell, load_engine=loads)
+    assert shell.find_line_magic("complete") is not len
+    extension.unload(shell)
+    assert shell.find_line_magic("complete") is len
+
+
+def test_config_sets_a_setting(shell, running):
+    shell.run_cell("%config SC2.temperature = 0.2")
+    assert running.settings.temperature == 0.2
+    assert running.session._options.sampling.temperature == 0.2
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("SC2.temperature = 7", "temperature", 0.0),
+        ("SC2.temperature = float('nan')", "temperature", 0.0),
+        ("SC2.max_tokens = 0", "max_tokens", 64),
+        ("SC2.precision = '3bit'", "precision", "auto"),
+        ("SC2.model = 'nobody'", "model", "embedded"),
+    ],
+)
+def test_config_refuses_a_bad_value_in_one_line_and_keeps_the_old(
+    shell, running, caplog, line, name, value
+):
+    shell.run_cell(f"%config {line}")
+    assert [len(record.getMessage().splitlines()) for record in caplog.records] == [1]
+    assert getattr(running.settings, name) == value
+    caplog.clear()
+    shell.run_cell("%config SC2.top_k = 7")
+    assert caplog.records == []
+    assert running.settings.top_k == 7
+
+
+def test_a_refused_value_does_not_come_back_at_the_next_load(shell, running, loads, capsys):
+    shell.run_cell("%config SC2.precision = '3bit'")
+    capsys.readouterr()
+    extension.unload(shell)
+    extension.load(shell, load_engine=loads)
+    assert extension._running[shell].settings.precision == "auto"
+    assert capsys.readouterr().err == (
+        "jupyter-sc2: precision cannot be '3bit': it must be one of auto, fp32, bf16, 8bit, 4bit.\n"
+    )
+
+
+def test_the_config_file_counts(loads):
+    shell = InteractiveShell(config=Config(SC2={"model": "owner/name", "max_tokens": 7}))
+    extension.load(shell, load_engine=loads)
+    settings = extension._running[shell].settings
+    assert (settings.model, settings.max_tokens) == ("owner/name", 7)
+    extension.unload(shell)
+
+
+def test_a_new_model_is_loaded_once_whatever_changes_with_it(running, loads):
+    running.configure({"model": "owner/name", "precision": "4bit"})
+    running.session.wait_ready(2)
+    assert loads.asked == [("owner/name", "4bit")]
+
+
+def test_a_sampling_setting_loads_nothing(running, loads):
+    running.configure({"temperature": 0.3, "max_tokens": 9})
+    time.sleep(0.05)
+    assert loads.asked == []
+    assert running.session._options.sampling.max_tokens == 9
+
+
+def test_configure_sets_all_or_none(running):
+    with pytest.raises(SettingsError, match="top_k cannot be -1"):
+        running.configure({"temperature": 0.3, "top_k": -1})
+    assert (running.settings.temperature, running.settings.top_k) == (0.0, 0)
+    assert running.session._options.sampling.temperature == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"heat": 1}, "There is no setting named 'heat'."),
+        ({"temperature": None}, "temperature cannot be None: it must lie between 0.0 and 2.0."),
+        ({"temperature": float("nan")}, "temperature cannot be nan"),
+        ({"max_tokens": 10**30}, "max_tokens cannot be 1000000000000000000000000000000"),
+        ({"model": "nobody"}, "There is no model named 'nobody'."),
+        ({"precision": []}, "precision cannot be \\[\\]"),
+    ],
+)
+def test_configure_refuses_in_one_line(running, values, line):
+    with pytest.raises(SettingsError, match=line) as refusal:
+        running.configure(values)
+    assert "\n" not in str(refusal.value)
+
+
+def test_turning_ghost_text_on_loads_the_model(running, loads):
+    running.configure({"enabled": False})
+    assert loads.asked == []
+    running.configure({"enabled": True})
+    running.session.wait_ready(2)
+    assert loads.asked == [("embedded", "auto")]
+
+
+class Idle:
+    def __init__(self, seconds):
+        self.happened = 0
+        self.shell = InteractiveShell(config=QUIET)
+        self.watch = WhenIdle(self.shell, seconds, self.act)
+
+    def act(self):
+        self.happened += 1
+
+
+def test_idleness_is_told_once():
+    idle = Idle(0.05)
+    time.sleep(0.2)
+    idle.shell.run_cell("1", store_history=False)
+    time.sleep(0.1)
+    assert idle.happened == 1
+
+
+def test_a_running_cell_is_no_idleness():
+    idle = Idle(0.2)
+    idle.shell.run_cell("import time; time.sleep(0.4)")
+    assert idle.happened == 0
+    time.sleep(0.4)
+    assert idle.happened == 1
+
+
+def test_a_stopped_watch_tells_nothing():
+    idle = Idle(0.05)
+    idle.watch.stop()
+    idle.watch.stop()
+    time.sleep(0.1)
+    assert idle.happened == 0
+
+
+def test_a_shell_that_idles_loads_the_model(shell, loads):
+    extension.load(shell, load_engine=loads, idle_seconds=0.05)
+    time.sleep(0.2)
+    assert loads.asked == [("embedded", "auto")]
+
+
+def test_a_shell_that_idles_with_ghost_text_off_loads_nothing(loads):
+    shell = InteractiveShell(config=Config(SC2={"enabled": False}))
+    extension.load(shell, load_engine=loads, idle_seconds=0.05)
+    time.sleep(0.2)
+    assert loads.asked == []
+    extension.unload(shell)
+
+
+def test_a_kernel_gets_a_channel_and_loses_it_again(shell, loads):
+    manager = SimpleNamespace(
+        targets={},
+        comm_open=print,
+        comm_msg=print,
+        comm_close=print,
+        register_target=lambda name, target: manager.targets.update({name: target}),
+    )
+    shell.kernel = SimpleNamespace(comm_manager=manager, control_handlers={})
+    extension.load(shell, load_engine=loads)
+    assert list(manager.targets) == ["jupyter_sc2"]
+    assert list(shell.kernel.control_handlers) == ["comm_open", "comm_msg", "comm_close"]
+    extension.unload(shell)
+    assert (manager.targets, shell.kernel.control_handlers) == ({}, {})

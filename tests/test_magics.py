@@ -1,0 +1,256 @@
+"""The magics in an IPython shell, with a session on a scripted engine."""
+
+import signal
+import threading
+import time
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.kernel.magics import SC2Magics, split_at_cursor
+from jupyter_sc2.session import Session
+from jupyter_sc2.settings import SC2
+
+
+@pytest.fixture
+def shell(session, fake_engine):
+    """A terminal shell with the magics in it; `shell.said` is what the cell printed, on both streams."""
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+    shell.rl_next_input = None
+    shell.settings = SC2(parent=shell)
+    shell.settings.observe(
+        lambda change: session.load(shell.settings.load_options()), ["model", "precision"]
+    )
+    SC2Magics(shell, shell.settings, session).install()
+    yield shell
+    shell.magics_manager.magics = {"line": {}, "cell": {}}
+
+
+@pytest.fixture
+def run(shell, capsys):
+    def run(cell):
+        """What the cell says on stdout and on stderr."""
+        capsys.readouterr()
+        shell.run_cell(cell, store_history=True)
+        return capsys.readouterr()
+
+    return run
+
+
+def test_a_cell_is_completed_and_put_into_the_next_one(shell, run, fake_engine):
+    fake_engine.answers = ["return sum(xs)"]
+    assert run("%%complete\ndef total(xs):\n    ").out == "    return sum(xs)\n"
+    assert shell.rl_next_input == "def total(xs):\n    return sum(xs)"
+
+
+@pytest.mark.parametrize("mark", ["‸", "<cursor>"])
+def test_the_cursor_may_stand_in_the_middle(shell, run, fake_engine, mark):
+    fake_engine.answers = ["sum(xs)"]
+    run(f"%%complete\ndef total(xs):\n    return {mark}\n\nprint(total([1]))")
+    assert shell.rl_next_input == "def total(xs):\n    return sum(xs)\n\nprint(total([1]))"
+
+
+def test_a_line_is_completed_as_it_stands(shell, run, fake_engine):
+    fake_engine.answers = ["sum(x)"]
+    run("y = 7")
+    run("%complete total = {y} $y -c")
+    assert shell.rl_next_input.startswith("total = {y} $y -c")
+
+
+def test_what_was_run_is_the_context(run, fake_engine):
+    run("import math")
+    run("%sc2 help")
+    run("%%complete\nx = ")
+    assert "import math" in fake_engine.asked()
+    assert "%sc2" not in fake_engine.asked() and "%%complete" not in fake_engine.asked()
+
+
+def test_a_cell_that_completes_a_line_is_not_its_own_context(run, fake_engine):
+    run("first = 1")
+    run("second = 2\n%complete x = ")
+    assert "first = 1" in fake_engine.asked()
+    assert "second = 2" not in fake_engine.asked()
+
+
+def test_options_hold_for_one_completion(shell, run, fake_engine):
+    run("%%complete -n 5 --temperature 0.7\nx = ")
+    assert (fake_engine.samplings[-1].max_tokens, fake_engine.samplings[-1].temperature) == (5, 0.7)
+    assert (shell.settings.max_tokens, shell.settings.temperature) == (64, 0.0)
+
+
+def test_candidates_are_numbered_and_the_first_is_taken(shell, run, fake_engine):
+    fake_engine.answers = ["1", "2", "2", "3"]
+    assert run("%%complete -c 3\nx = ").out == "[1]\nx = 1\n[2]\nx = 2\n[3]\nx = 3\n"
+    assert shell.rl_next_input == "x = 1"
+
+
+def test_nothing_to_propose_is_said(shell, run):
+    assert run("%%complete\nx = 1").out.startswith("No suggestion here")
+    assert shell.rl_next_input is None
+
+
+def test_another_model_is_loaded_first(shell, run, fake_engine):
+    fake_engine.answers = ["1"]
+    run("%%complete --model owner/name\nx = ")
+    assert shell.settings.model == "owner/name"
+    assert shell.rl_next_input == "x = 1"
+
+
+def test_a_notebook_gets_highlighted_html(shell, run, fake_engine, monkeypatch):
+    shown = []
+    shell.kernel = object()
+    monkeypatch.setattr("IPython.display.publish_display_data", shown.append)
+    fake_engine.answers = ["return '<b>'"]
+    run("%%complete\ndef f():\n    ")
+    assert shown[0]["text/plain"] == "    return '<b>'"
+    assert "<pre" in shown[0]["text/html"] and "&lt;b&gt;" in shown[0]["text/html"]
+    assert 'style="color' in shown[0]["text/html"]
+    del shell.kernel
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        ("%%complete -x\nfoo", "unrecognized arguments: -x"),
+        ("%%complete -n many\nfoo", "argument -n/--max-tokens: invalid int value: 'many'"),
+        ("%%complete -n 0\nfoo", "max_tokens cannot be 0: it must lie between 1 and 1024."),
+        ("%%complete -t 3\nfoo", "temperature cannot be 3.0: it must lie between 0.0 and 2.0."),
+        ("%%complete -t nan\nfoo", "temperature must lie between 0 and 2, not nan."),
+        ("%%complete -c 0\nfoo", "candidates must lie between 1 and 10, not 0."),
+        ("%%complete -m nobody\nfoo", "There is no model named 'nobody'."),
+        ("%%complete\n   \n", "There is nothing to complete"),
+        ("%complete", "There is nothing to complete"),
+        ("%%complete\na ‸ b <cursor>", "There is more than one cursor"),
+        ("%sc2 staus", "There is no %sc2 staus. Did you mean status?"),
+        ("%sc2 load nobody", "There is no model named 'nobody'."),
+        ("%sc2 load a b", "%sc2 load takes 1 value"),
+        ("%sc2 load --precision 3bit", "argument -p/--precision: invalid choice: '3bit'"),
+        ("%sc2 status --precision 4bit", "--precision and --no-wait belong to %sc2 load."),
+        ("%sc2 unload now", "%sc2 unload takes no value"),
+        ("%sc2 settings heat", "There is no setting named 'heat'."),
+        ("%sc2 settings heat=1", "There is no setting named 'heat'."),
+        (
+            "%sc2 settings temperature=hot",
+            "temperature cannot be 'hot': it must lie between 0.0 and 2.0.",
+        ),
+        (
+            "%sc2 settings temperature 3",
+            "temperature cannot be '3': it must lie between 0.0 and 2.0.",
+        ),
+        ("%sc2 panel", "The panel needs a notebook"),
+        ("%sc2 'open", "No closing quotation"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr(run, cell, line):
+    said = run(cell)
+    assert said.out == ""
+    assert said.err.startswith(f"UsageError: {line}")
+    assert said.err.count("\n") == 1
+
+
+def test_load_waits_and_reports_in_one_line(shell, run):
+    said = run("%sc2 load owner/name --precision 4bit").out
+    assert said.startswith("embedded (fake, fp32, 0 MB), loaded in ")
+    assert said.count("\n") == 1
+    assert (shell.settings.model, shell.settings.precision) == ("owner/name", "4bit")
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(shell, capsys):
+    def load_engine(model, **kwargs):
+        raise ModelLoadError(f"{model} has no weights.")
+
+    session = Session(load_engine=load_engine)
+    SC2Magics(shell, shell.settings, session).install()
+    shell.run_cell("%sc2 load")
+    assert capsys.readouterr().err == "UsageError: embedded has no weights.\n"
+    shell.run_cell("%%complete\nx = ")
+    assert capsys.readouterr().err == "UsageError: embedded has no weights.\n"
+    session.close()
+
+
+def test_progress_is_shown_in_one_line_that_is_wiped(shell, capsys, fake_engine):
+    def load_engine(model, progress, **kwargs):
+        time.sleep(1.1)
+        progress("downloading", 0.5)
+        return fake_engine
+
+    session = Session(load_engine=load_engine)
+    SC2Magics(shell, shell.settings, session).install()
+    shell.run_cell("%sc2 load")
+    said = capsys.readouterr().out
+    assert said.startswith("\rdownloading embedded: 50%\r")
+    assert said.count("\n") == 1
+    session.close()
+
+
+def test_a_failure_while_completing_is_one_line(run, fake_engine):
+    fake_engine.error = RuntimeError("out of memory\nand so on")
+    said = run("%%complete\nx = ").err
+    assert said == "UsageError: The model failed while completing: RuntimeError: out of memory\n"
+
+
+def test_an_interrupt_ends_a_completion_in_one_line(run, fake_engine, session):
+    fake_engine.answers = ["never"]
+    fake_engine.gate.clear()
+
+    def interrupt():
+        fake_engine.started.wait(2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    said = run("%%complete\nx = ")
+    assert said.err == "UsageError: Interrupted.\n"
+    deadline = time.monotonic() + 1
+    while session.status.state == "generating" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert session.status.state == "ready"
+
+
+def test_status_before_anything_is_loaded(run):
+    assert run("%sc2 status").out.splitlines()[0] == "unloaded: embedded"
+
+
+def test_status_tells_engine_precision_memory_and_the_way_to_a_larger_model(run):
+    run("%sc2 load")
+    lines = run("%sc2").out.splitlines()
+    assert lines[0] == "ready: embedded (fake, fp32, 0 MB)"
+    assert "the small model that ships with the package" in lines[1]
+    assert "%sc2 load starcoder2-3b" in lines[1]
+
+
+def test_unload_frees_the_engine(run, fake_engine):
+    run("%sc2 load")
+    run("%sc2 unload")
+    deadline = time.monotonic() + 1
+    while not fake_engine.closed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert fake_engine.closed
+
+
+def test_settings_are_shown_with_their_help(run):
+    said = run("%sc2 settings").out
+    assert [line.split(" = ")[0] for line in said.splitlines()] == list(SC2.settings())
+    assert run("%sc2 settings top_k").out.startswith("top_k = 0: Draw from the k likeliest")
+
+
+@pytest.mark.parametrize("line", ["temperature=0.5", "temperature 0.5"])
+def test_a_setting_is_set(shell, run, line):
+    assert run(f"%sc2 settings {line}").err == ""
+    assert shell.settings.temperature == 0.5
+
+
+def test_the_current_model_is_marked_among_those_known(shell, run):
+    shell.settings.model = "./mine"
+    said = run("%sc2 model").out.splitlines()
+    assert said[0].startswith("  embedded: 7M") and said[-1] == "* ./mine"
+
+
+def test_help_names_every_command(run):
+    assert run("%sc2 help").out.count("%sc2 ") == 7
+
+
+def test_the_cursor_is_at_the_end_without_a_mark():
+    assert split_at_cursor("a = ") == ("a = ", 4)
+    assert split_at_cursor("a‸b") == ("ab", 1)

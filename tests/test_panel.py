@@ -1,0 +1,126 @@
+"""The panel and the settings follow each other."""
+
+import threading
+import time
+from contextvars import ContextVar
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_sc2.extension import settings_of
+from jupyter_sc2.kernel.panel import Panel
+from jupyter_sc2.session import Status
+from jupyter_sc2.settings import SC2
+
+
+@pytest.fixture
+def settings():
+    return settings_of(InteractiveShell())
+
+
+@pytest.fixture
+def panel(settings, session):
+    return Panel(settings, session)
+
+
+def wait(condition):
+    deadline = time.monotonic() + 2
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_it_starts_with_what_is_set(settings, session):
+    settings.temperature = 0.5
+    panel = Panel(settings, session)
+    assert {name: field.value for name, field in panel.fields.items()} == {
+        "model": "embedded",
+        "precision": "auto",
+        "max_tokens": 64,
+        "temperature": 0.5,
+        "enabled": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", "owner/name"),
+        ("precision", "4bit"),
+        ("max_tokens", 10),
+        ("temperature", 1.5),
+        ("enabled", False),
+    ],
+)
+def test_a_widget_sets_the_setting_and_the_reverse(panel, settings, name, value):
+    before = getattr(settings, name)
+    panel.fields[name].value = value
+    assert getattr(settings, name) == value
+    setattr(settings, name, before)
+    assert panel.fields[name].value == before
+
+
+def test_ranges_and_help_come_from_the_traits(panel):
+    slider, trait = panel.fields["max_tokens"], SC2.settings()["max_tokens"]
+    assert (slider.min, slider.max, slider.tooltip) == (trait.min, trait.max, trait.help)
+
+
+def test_a_refused_value_is_said_and_taken_back(panel, settings):
+    panel.fields["model"].value = "nobody"
+    assert panel.refusal.value.startswith(
+        "model cannot be 'nobody': There is no model named 'nobody'."
+    )
+    assert panel.fields["model"].value == settings.model == "embedded"
+    panel.fields["model"].value = "owner/name"
+    assert panel.refusal.value == ""
+
+
+def test_buttons_load_and_unload(panel, session, fake_engine):
+    panel.load.click()
+    wait(lambda: session.status.state == "ready")
+    wait(lambda: panel.state.value == "ready: embedded (fake, fp32, 0 MB)")
+    panel.unload.click()
+    wait(lambda: fake_engine.closed and panel.state.value == "unloaded: embedded")
+
+
+def test_progress_is_a_bar_that_is_hidden_when_nothing_loads(panel):
+    panel._show(Status(state="downloading", model="m", progress=0.25))
+    assert (panel.progress.value, panel.progress.layout.visibility) == (0.25, "visible")
+    assert panel.state.value == "downloading: m, 25%"
+    panel._show(Status(state="ready", model="m"))
+    assert panel.progress.layout.visibility == "hidden"
+
+
+def test_a_failed_load_says_why(panel):
+    panel._show(Status(state="error", model="m", message="The disk is full."))
+    assert (panel.state.value, panel.refusal.value) == ("error: m", "The disk is full.")
+
+
+def test_the_state_is_shown_in_the_context_of_what_the_front_end_did_last(settings, session):
+    """ipykernel finds the parent of a message there, and so the cell and the subshell it belongs to."""
+    parent = ContextVar("parent", default=None)
+    parent.set("the panel's cell")
+    panel = Panel(settings, session)
+    parent.set("another cell")
+    seen = []
+    panel.state.observe(
+        lambda change: seen.append((parent.get(), threading.current_thread().name)), "value"
+    )
+    session.load()
+    wait(lambda: len(seen) >= 2)
+    assert set(seen) == {("the panel's cell", "jupyter-sc2")}
+
+
+def test_a_closed_panel_follows_nothing(panel, settings, session):
+    panel.close()
+    settings.temperature = 1.0
+    session.load()
+    session.wait_ready(2)
+    assert panel.fields["temperature"].value == 0.0
+
+
+def test_it_prints_nothing(panel, session, capfd):
+    panel.load.click()
+    wait(lambda: session.status.state == "ready")
+    panel.fields["temperature"].value = 0.3
+    assert capfd.readouterr() == ("", "")
