@@ -54,14 +54,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    complete = commands.add_parser("complete", help="complete a cell of a notebook, or a source file")
-    complete.add_argument("file", type=Path, help="an .ipynb notebook, or a source file, which counts as one cell")
-    complete.add_argument("--cell", type=int, help="which cell, counted from 0 (default: the last code cell)")
-    complete.add_argument(
-        "--offset", type=int, help="the cursor, in characters from the cell's start (default: its end)"
+    complete = commands.add_parser(
+        "complete", help="complete a cell of a notebook, or a source file"
     )
-    complete.add_argument("--model", default=EMBEDDED.name, help="a name, a hub id or a folder (default: %(default)s)")
-    complete.add_argument("--engine", choices=["transformers"], default="transformers", help="what runs the model")
+    complete.add_argument(
+        "file", type=Path, help="an .ipynb notebook, or a source file, which counts as one cell"
+    )
+    complete.add_argument(
+        "--cell", type=int, help="which cell, counted from 0 (default: the last code cell)"
+    )
+    complete.add_argument(
+        "--offset",
+        type=int,
+        help="the cursor, in characters from the cell's start (default: its end)",
+    )
+    complete.add_argument(
+        "--model", default=EMBEDDED.name, help="a name, a hub id or a folder (default: %(default)s)"
+    )
+    complete.add_argument(
+        "--engine", choices=["transformers"], default="transformers", help="what runs the model"
+    )
     complete.add_argument("--precision", choices=PRECISIONS, default="auto")
     complete.add_argument("--max-tokens", type=int, default=64, metavar="N")
     complete.add_argument("--temperature", type=float, default=0.0, metavar="T")
@@ -71,14 +83,24 @@ def _parser() -> argparse.ArgumentParser:
     complete.add_argument("--json", action="store_true", help="print one JSON object")
     complete.set_defaults(run=_complete)
 
-    models = commands.add_parser("models", help="list the models that are known, and which are on this disk")
+    models = commands.add_parser(
+        "models", help="list the models that are known, and which are on this disk"
+    )
     models.add_argument("--json", action="store_true", help="print a JSON list")
     models.set_defaults(run=_models)
 
     train = commands.add_parser("train", help="train the small embedded model from scratch")
-    train.add_argument("corpus", type=Path, help="a folder for the training text; gathered from PyPI if it is empty")
-    train.add_argument("output", type=Path, help="a folder for the model; a run that was cut off goes on there")
-    train.add_argument("--minutes", type=float, default=60.0, help="how long to train (default: %(default)s)")
+    train.add_argument(
+        "corpus",
+        type=Path,
+        help="a folder for the training text; gathered from PyPI if it is empty",
+    )
+    train.add_argument(
+        "output", type=Path, help="a folder for the model; a run that was cut off goes on there"
+    )
+    train.add_argument(
+        "--minutes", type=float, default=60.0, help="how long to train (default: %(default)s)"
+    )
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(run=_train)
     return parser
@@ -111,7 +133,9 @@ def _complete(args: argparse.Namespace) -> int:
                 "source": final.source,
                 "model": final.model,
                 "engine": final.engine,
-                "candidates": [{"text": c.text, "mean_logprob": c.mean_logprob} for c in candidates],
+                "candidates": [
+                    {"text": c.text, "mean_logprob": c.mean_logprob} for c in candidates
+                ],
                 "stats": asdict(final.stats),
             }
         )
@@ -141,7 +165,9 @@ def _read_request(args: argparse.Namespace) -> CompletionRequest:
         language=language,
         trigger="invoke",
         candidates=args.candidates,
-        sampling=SamplingParams(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed),
+        sampling=SamplingParams(
+            max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed
+        ),
     )
 
 
@@ -174,7 +200,9 @@ def _models(args: argparse.Namespace) -> int:
     for row in rows:
         size = row["disk_bytes"]
         where = f"{size / 1e6:,.0f} MB on this disk" if size else "not on this disk"
-        print(f"{row['name']:<15} {row['parameters']:>3}  {row['licence']:<20} {where}\n    {row['note']}")
+        print(
+            f"{row['name']:<15} {row['parameters']:>3}  {row['licence']:<20} {where}\n    {row['note']}"
+        )
     return 0
 
 

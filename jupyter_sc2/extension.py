@@ -8,7 +8,6 @@ notebook that is executed from top to bottom is thus over before a model is load
 from __future__ import annotations
 
 import atexit
-import math
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -16,15 +15,14 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets import TraitError, validate
+from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.utils.bunch import Bunch
 
 from jupyter_sc2 import engines
-from jupyter_sc2.errors import ModelLoadError, SettingsError
+from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import Channel
 from jupyter_sc2.kernel.magics import SC2Magics
-from jupyter_sc2.models import find_card
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2
 
@@ -32,10 +30,6 @@ LoadEngine = Callable[..., engines.Engine]
 
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0
-# The session's thread, and how long the exit waits for it. A token or a chunk of the prompt takes less than
-# the first; an `import torch` or a download need not be waited for. jupyter_client ends a kernel after 2.5 s.
-THREAD = "jupyter-sc2"
-EXIT_SECONDS = {"generating": 1.0, "loading": 0.2}
 COMPLETED_BY = ("max_tokens", "temperature", "top_k", "top_p", "seed", "context_tokens")
 LOADED_BY = ("model", "precision", "threads")  # `offline` counts from the next load on
 
@@ -83,7 +77,7 @@ class Extension:
             self.channel = Channel(self.session, self, kernel)
             self.channel.install()
         self._idle = WhenIdle(shell, idle_seconds, self._idled)
-        atexit.register(self._exit)
+        atexit.register(self.session.close)
 
     def close(self) -> None:
         self._idle.stop()
@@ -93,19 +87,7 @@ class Extension:
         self.settings.unobserve(self._setting_changed, list(SC2.settings()))
         self._configurables[:] = [one for one in self._configurables if one is not self.settings]
         self.session.close()
-        atexit.unregister(self._exit)
-
-    def _exit(self) -> None:
-        """Lets the session's thread come out of torch before the interpreter goes.
-
-        A daemon thread that comes back from a torch operation later on is unwound through C++ that cannot be,
-        and the process aborts: "terminate called without an active exception", each time it was tried.
-        """
-        seconds = EXIT_SECONDS.get(self.session.status.state, 0.0)
-        self.session.close()
-        for thread in threading.enumerate():
-            if thread.name == THREAD:
-                thread.join(seconds)
+        atexit.unregister(self.session.close)
 
     # What the channel may do with the settings
 
@@ -180,8 +162,6 @@ class WhenIdle:
 def settings_of(shell: InteractiveShell) -> SC2:
     """The settings as the shell's config has them; what cannot be used there is reported, a line each."""
     settings = SC2(parent=shell, config=Config())
-    _check_model.instance_init(settings)
-    _check_finite.instance_init(settings)
     # Value by value, as `SC2(parent=shell)` would raise at the first bad one. It need not be the user's config
     # file: IPython also keeps what `%config` was refused in shell.config, and %reload_ext meets it there.
     for name, value in shell.config.get("SC2", {}).items():
@@ -190,24 +170,6 @@ def settings_of(shell: InteractiveShell) -> SC2:
         except SettingsError as error:
             print(f"jupyter-sc2: {error}", file=sys.stderr)
     return settings
-
-
-@validate("model")
-def _check_model(settings: SC2, proposal: Bunch) -> Any:
-    """A misspelt name is refused where it is set, not later on the session's thread."""
-    try:
-        find_card(proposal.value)
-    except ModelLoadError as error:
-        raise TraitError(str(error)) from error
-    return proposal.value
-
-
-@validate("temperature", "top_p")
-def _check_finite(settings: SC2, proposal: Bunch) -> Any:
-    """NaN passes traitlets' min and max, as it is neither below nor above anything."""
-    if not math.isfinite(proposal.value):
-        raise TraitError(f"{proposal.trait.name} cannot be {proposal.value}.")
-    return proposal.value
 
 
 _running: WeakKeyDictionary[InteractiveShell, Extension] = WeakKeyDictionary()

@@ -68,7 +68,7 @@ EMBEDDED = ModelCard(
     parameters="7M",
     context=2048,
     window=2048,
-    note="Ships with the package and works offline: small and quick, for first steps. Load a larger model for real help.",
+    note="Ships with the package and works offline: small and quick, for ordinary lines only.",
 )
 
 STARCODER2_3B = ModelCard(
@@ -79,7 +79,9 @@ STARCODER2_3B = ModelCard(
     note="The model this project is made for: 17 languages, 6.1 GB in bf16, about 1.8 GB in 4 bits.",
 )
 
-CARDS: Mapping[str, ModelCard] = MappingProxyType({card.name: card for card in (EMBEDDED, STARCODER2_3B)})
+CARDS: Mapping[str, ModelCard] = MappingProxyType(
+    {card.name: card for card in (EMBEDDED, STARCODER2_3B)}
+)
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
 
@@ -95,9 +97,18 @@ def find_card(model: str) -> ModelCard:
     folder = Path(model).expanduser()
     if folder.is_dir() or model.startswith((".", "/", "~")) or folder.is_absolute():
         name = folder.resolve().name
-        return replace(STARCODER2_3B, name=name, hub_id=None, licence="unknown", parameters="?", note="A local folder.")
+        return replace(
+            STARCODER2_3B,
+            name=name,
+            hub_id=None,
+            licence="unknown",
+            parameters="?",
+            note="A local folder.",
+        )
     if model.count("/") == 1 and not model.endswith("/"):
-        return replace(STARCODER2_3B, name=model, hub_id=model, licence="unknown", parameters="?", note="")
+        return replace(
+            STARCODER2_3B, name=model, hub_id=model, licence="unknown", parameters="?", note=""
+        )
     close = difflib.get_close_matches(model, CARDS, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise ModelLoadError(

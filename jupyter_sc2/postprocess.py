@@ -19,8 +19,9 @@ OPENERS = "([{"
 QUOTES = "'\""
 # Lines that go on with the block above them although they stand at its opener's indentation.
 CONTINUATIONS = ("else", "elif", "except", "finally", "case")
-# One line this often in a row is a loop of the model's, not code.
+# One line this often is a loop of the model's, not code; shorter lines ("else:", "])") do come again.
 REPEATS = 3
+LONG_ENOUGH = 6
 
 
 def hopeless(request: CompletionRequest) -> str | None:
@@ -29,7 +30,9 @@ def hopeless(request: CompletionRequest) -> str | None:
         return None
     if not request.text.strip() and not request.notebook.above(request.cell_id):
         return "nothing_to_add"
-    if _is_word(request.prefix[-1:]) and _is_word(request.suffix[:1]):  # inside a word: the user edits, not writes
+    if _is_word(request.prefix[-1:]) and _is_word(
+        request.suffix[:1]
+    ):  # inside a word: the user edits, not writes
         return "nothing_to_add"
     return None
 
@@ -108,7 +111,9 @@ def _end_of_block(text: str, request: CompletionRequest, final: bool) -> int | N
 def _continues(line: str, ended: bool) -> bool:
     """Whether a line at the opener's indentation belongs to its block, as `else:` does; "el" may still do."""
     word = line.split(" ")[0].rstrip(":")
-    return word in CONTINUATIONS or (not ended and any(name.startswith(line) for name in CONTINUATIONS))
+    return word in CONTINUATIONS or (
+        not ended and any(name.startswith(line) for name in CONTINUATIONS)
+    )
 
 
 def _closed_already(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
@@ -150,18 +155,21 @@ def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: 
 
 
 def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
-    """Ends a line that comes again and again after its first time."""
-    previous, count, first_end = "", 0, 0
+    """Ends before an import that the cell has, and a loop of lines after its first round."""
+    imports = {line for line in request.prefix.splitlines() if _is_import(line)}
+    starts: dict[str, list[int]] = {}
     for start, content in _lines(text):
-        stripped = content.strip()
-        if not stripped:
-            continue
-        if stripped == previous:
-            count += 1
-            if count == REPEATS:
-                return first_end
-        else:
-            previous, count, first_end = stripped, 1, start + len(content)
+        line = content.strip()
+        whole = start > 0 or not _last_line(request.prefix).strip()
+        if line in imports and whole and (final or start + len(content) < len(text)):
+            return max(0, start - 1)
+        if _is_import(line):
+            imports.add(line)
+        if len(line) >= LONG_ENOUGH:
+            seen = starts.setdefault(line, [])
+            seen.append(start)
+            if len(seen) == REPEATS:
+                return seen[1] - 1
     return None
 
 
@@ -180,7 +188,11 @@ def _without_suffix_overlap(text: str, request: CompletionRequest) -> str:
         for length in range(min(len(rest), len(text)), 0, -1):
             overlap = rest[:length]
             # A single letter is chance; a single bracket is not.
-            if text.endswith(overlap) and (length > 2 or not _is_word(overlap[0])) and _balances(text, overlap):
+            if (
+                text.endswith(overlap)
+                and (length > 2 or not _is_word(overlap[0]))
+                and _balances(text, overlap)
+            ):
                 return text[: len(text) - length]
     return text
 
@@ -196,7 +208,11 @@ def _balances(text: str, overlap: str) -> bool:
 
 def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
     line = (_last_line(request.prefix) + text.split("\n")[0]).strip()
-    return len(line) > 3 and "\n" not in text.strip("\n") and line == _line_above(request.prefix).strip()
+    return (
+        len(line) > 3
+        and "\n" not in text.strip("\n")
+        and line == _line_above(request.prefix).strip()
+    )
 
 
 # Small questions
@@ -204,6 +220,10 @@ def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
 
 def _is_word(char: str) -> bool:
     return char.isalnum() or char == "_"
+
+
+def _is_import(line: str) -> bool:
+    return line.startswith(("import ", "from "))
 
 
 def _rest_of_line(suffix: str) -> str:

@@ -130,7 +130,8 @@ class Session:
         """Waits until nothing loads any more. Raises ModelLoadError once what was last asked for has failed."""
         with self._changed:
             done = self._changed.wait_for(
-                lambda: self._closed or self._load_error or not (self._loading or self._to_load), timeout
+                lambda: self._closed or self._load_error or not (self._loading or self._to_load),
+                timeout,
             )
             if not done:
                 raise ModelLoadError(f"{self._status.model} is still loading.")
@@ -157,6 +158,7 @@ class Session:
         job = _Job(request, update, fail, time.monotonic())
         with self._changed:
             if self._closed:
+                fail(GenerationError("jupyter-sc2 was unloaded."))
                 return
             running = [self._running] if self._running is not None else []
             for other in [*self._jobs, *running]:
@@ -176,7 +178,11 @@ class Session:
         self.submit(request, answers.put, answers.put)
         try:
             while True:
-                answer = answers.get()
+                try:
+                    # A ctrl-C that comes just before the wait is noticed only when that ends.
+                    answer = answers.get(timeout=0.2)
+                except queue.Empty:
+                    continue
                 if isinstance(answer, SC2Error):
                     raise answer
                 yield answer
@@ -242,7 +248,11 @@ class Session:
         """Cancelled ones first, as they only want to hear so; then invoked ones; then ghost text."""
         job = min(
             self._jobs,
-            key=lambda job: (not job.cancelled.is_set(), job.request.trigger == "automatic", job.arrived),
+            key=lambda job: (
+                not job.cancelled.is_set(),
+                job.request.trigger == "automatic",
+                job.arrived,
+            ),
         )
         self._jobs.remove(job)
         return job
@@ -296,7 +306,9 @@ class Session:
             raise
         except Exception as error:
             logger.debug("Loading failed", exc_info=True)
-            raise ModelLoadError(f"{options.model} could not be loaded: {_one_line(error)}") from error
+            raise ModelLoadError(
+                f"{options.model} could not be loaded: {_one_line(error)}"
+            ) from error
 
     def _fall_back(self, options: LoadOptions, error: ModelLoadError) -> None:
         """Something that answers is better than nothing: what was loaded before, else the embedded model."""
@@ -391,7 +403,11 @@ class Session:
                 break
             drawing = _Drawing(request, prompt)
             for token in engine.generate(
-                prompt.ids, _varied(sampling, attempt), layout.stop_ids, job.cancelled.is_set, prompt.healed
+                prompt.ids,
+                _varied(sampling, attempt),
+                layout.stop_ids,
+                job.cancelled.is_set,
+                prompt.healed,
             ):
                 generated += 1
                 if first_token_ms is None:
@@ -459,7 +475,9 @@ class _Drawing:
         skipped = min(self._healed, len(data))
         self._healed -= skipped
         self._raw += self._decoder.decode(data[skipped:])
-        self.text, self.complete = postprocess.shape(self._raw, self._request, self._scope, final=False)
+        self.text, self.complete = postprocess.shape(
+            self._raw, self._request, self._scope, final=False
+        )
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
@@ -472,12 +490,20 @@ class _Drawing:
         mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
         if complete or self.stopped:
             return Completion(
-                text=text, finish_reason="stop", mean_logprob=mean, reason=None if text else "nothing_to_add"
+                text=text,
+                finish_reason="stop",
+                mean_logprob=mean,
+                reason=None if text else "nothing_to_add",
             )
         if cancelled:
-            return Completion(text=text, finish_reason="cancelled", mean_logprob=mean, reason="cancelled")
+            return Completion(
+                text=text, finish_reason="cancelled", mean_logprob=mean, reason="cancelled"
+            )
         return Completion(
-            text=text, finish_reason="length", mean_logprob=mean, reason=None if text else "nothing_to_add"
+            text=text,
+            finish_reason="length",
+            mean_logprob=mean,
+            reason=None if text else "nothing_to_add",
         )
 
 
@@ -514,7 +540,14 @@ class TypeThroughCache:
 
 
 def _surroundings(request: CompletionRequest) -> int:
-    return hash((request.cell_id, request.language, request.sampling, request.notebook.above(request.cell_id)))
+    return hash(
+        (
+            request.cell_id,
+            request.language,
+            request.sampling,
+            request.notebook.above(request.cell_id),
+        )
+    )
 
 
 def _varied(sampling: SamplingParams, attempt: int) -> SamplingParams:
@@ -522,7 +555,9 @@ def _varied(sampling: SamplingParams, attempt: int) -> SamplingParams:
     if attempt == 0:
         return sampling
     seed = None if sampling.seed is None else sampling.seed + attempt
-    return replace(sampling, temperature=max(sampling.temperature, CANDIDATE_TEMPERATURE), seed=seed)
+    return replace(
+        sampling, temperature=max(sampling.temperature, CANDIDATE_TEMPERATURE), seed=seed
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -7,14 +7,17 @@ values made here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
-from traitlets import Bool, Enum, Float, Int, TraitError, Unicode
+from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
+from traitlets.utils.bunch import Bunch
 
 from jupyter_sc2.completion import SamplingParams
-from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.errors import ModelLoadError, SettingsError
+from jupyter_sc2.models import find_card
 
 PRECISIONS = ("auto", "fp32", "bf16", "8bit", "4bit")
 
@@ -33,7 +36,7 @@ class LoadOptions:
 class CompletionOptions:
     """What decides how a request is completed."""
 
-    sampling: SamplingParams = SamplingParams()
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     context_tokens: int = 2048
 
 
@@ -42,33 +45,66 @@ class SC2(Configurable):
 
     enabled = Bool(True, help="Show ghost text while typing.").tag(config=True)
     model = Unicode(
-        "embedded", help="A model's name (`jupyter sc2 models`), a hub id (owner/name), or a folder (./folder)."
+        "embedded",
+        help="A model's name (`jupyter sc2 models`), a hub id (owner/name), or a folder (./folder).",
     ).tag(config=True)
     precision = Enum(
         PRECISIONS,
         default_value="auto",
         help="Precision of the weights: auto takes what suits this machine; 8bit and 4bit quantize.",
     ).tag(config=True)
-    max_tokens = Int(64, min=1, max=1024, help="The most tokens in one completion.").tag(config=True)
+    max_tokens = Int(64, min=1, max=1024, help="The most tokens in one completion.").tag(
+        config=True
+    )
     temperature = Float(
         0.0, min=0.0, max=2.0, help="0 always takes the likeliest token; higher values vary more."
     ).tag(config=True)
-    top_k = Int(0, min=0, max=1000, help="Draw from the k likeliest tokens only; 0 for no limit.").tag(config=True)
+    top_k = Int(
+        0, min=0, max=1000, help="Draw from the k likeliest tokens only; 0 for no limit."
+    ).tag(config=True)
     top_p = Float(
-        0.95, min=0.01, max=1.0, help="Draw from the likeliest tokens that together reach this probability."
+        0.95,
+        min=0.01,
+        max=1.0,
+        help="Draw from the likeliest tokens that together reach this probability.",
     ).tag(config=True)
     seed = Int(None, allow_none=True, help="Makes drawn completions repeatable.").tag(config=True)
     context_tokens = Int(
-        2048, min=128, max=16384, help="The most tokens of the notebook a model reads; more is slower."
+        2048,
+        min=128,
+        max=16384,
+        help="The most tokens of the notebook a model reads; more is slower.",
     ).tag(config=True)
-    threads = Int(0, min=0, max=256, help="CPU threads for the model; 0 takes the physical cores.").tag(config=True)
-    offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(config=True)
+    threads = Int(
+        0, min=0, max=256, help="CPU threads for the model; 0 takes the physical cores."
+    ).tag(config=True)
+    offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
+        config=True
+    )
+
+    @validate("model")
+    def _check_model(self, proposal: Bunch) -> str:
+        """A misspelt name is refused where it is set, not later on the session's thread."""
+        try:
+            find_card(proposal.value)
+        except ModelLoadError as error:
+            raise TraitError(str(error)) from error
+        return str(proposal.value)
+
+    @validate("temperature", "top_p")
+    def _check_finite(self, proposal: Bunch) -> float:
+        """NaN passes traitlets' min and max: it is neither below nor above anything."""
+        if math.isnan(proposal.value):
+            raise TraitError(f"{proposal.trait.name} cannot be {proposal.value}.")
+        return float(proposal.value)
 
     def set(self, name: str, value: object) -> None:
         """Sets one setting; text is read as the setting's type. Raises SettingsError in one line."""
         trait = self.settings().get(name)
         if trait is None:
-            raise SettingsError(f"There is no setting named {name!r}. Settings are: {', '.join(self.settings())}.")
+            raise SettingsError(
+                f"There is no setting named {name!r}. Settings are: {', '.join(self.settings())}."
+            )
         try:
             setattr(self, name, trait.from_string(value) if isinstance(value, str) else value)
         except (TraitError, ValueError) as error:

@@ -12,7 +12,10 @@ from jupyter_sc2 import cli
 @pytest.fixture
 def notebook(tmp_path):
     path = tmp_path / "n.ipynb"
-    cells = [nbformat.v4.new_code_cell("import numpy as np"), nbformat.v4.new_code_cell("import pandas as ")]
+    cells = [
+        nbformat.v4.new_code_cell("import numpy as np"),
+        nbformat.v4.new_code_cell("import pandas as "),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
 
@@ -25,9 +28,21 @@ def test_complete_prints_one_json_object_with_what_the_design_names(notebook, ca
     assert run("complete", notebook, "--offset", 17, "--json") == 0
     out, _ = capfd.readouterr()
     answer = json.loads(out)
-    assert set(answer) >= {"text", "finish_reason", "source", "model", "engine", "candidates", "stats"}
+    assert set(answer) >= {
+        "text",
+        "finish_reason",
+        "source",
+        "model",
+        "engine",
+        "candidates",
+        "stats",
+    }
     assert set(answer["stats"]) == {
-        "prompt_tokens", "reused_tokens", "generated_tokens", "first_token_ms", "total_ms"
+        "prompt_tokens",
+        "reused_tokens",
+        "generated_tokens",
+        "first_token_ms",
+        "total_ms",
     }
 
 
@@ -46,12 +61,27 @@ def test_a_source_file_counts_as_one_cell(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["complete", "NOTEBOOK", "--offset", "99"], "The cursor (offset 99) lies outside the text, which has 17"),
-        (["complete", "NOTEBOOK", "--offset", "-1"], "The cursor (offset -1) lies outside the text"),
-        (["complete", "NOTEBOOK", "--cell", "5"], "has 2 cells, numbered from 0; there is no cell 5."),
+        (
+            ["complete", "NOTEBOOK", "--offset", "99"],
+            "The cursor (offset 99) lies outside the text, which has 17",
+        ),
+        (
+            ["complete", "NOTEBOOK", "--offset", "-1"],
+            "The cursor (offset -1) lies outside the text",
+        ),
+        (
+            ["complete", "NOTEBOOK", "--cell", "5"],
+            "has 2 cells, numbered from 0; there is no cell 5.",
+        ),
         (["complete", "missing.ipynb"], "Cannot read missing.ipynb: No such file or directory."),
-        (["complete", "NOTEBOOK", "--temperature", "9"], "temperature must lie between 0 and 2, not 9.0."),
-        (["complete", "NOTEBOOK", "--candidates", "99"], "candidates must lie between 1 and 10, not 99."),
+        (
+            ["complete", "NOTEBOOK", "--temperature", "9"],
+            "temperature must lie between 0 and 2, not 9.0.",
+        ),
+        (
+            ["complete", "NOTEBOOK", "--candidates", "99"],
+            "candidates must lie between 1 and 10, not 99.",
+        ),
         (["complete", "NOTEBOOK", "--max-tokens", "0"], "max_tokens must be 1 or more, not 0."),
         (["complete", "NOTEBOOK", "--model", "starcoder2-3x"], "Did you mean starcoder2-3b?"),
         (["complete", "NOTEBOOK", "--model", "./nowhere"], "nowhere"),
@@ -81,7 +111,10 @@ def test_models_lists_the_embedded_one_as_on_this_disk(capfd):
 def test_the_command_is_found_by_jupyter(notebook):
     env = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
     result = subprocess.run(
-        [sys.executable, "-m", "jupyter", "sc2", "complete", "nowhere.ipynb"], capture_output=True, text=True, env=env
+        [sys.executable, "-m", "jupyter", "sc2", "complete", "nowhere.ipynb"],
+        capture_output=True,
+        text=True,
+        env=env,
     )
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "jupyter sc2: Cannot read nowhere.ipynb: No such file or directory.\n"

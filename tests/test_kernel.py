@@ -285,7 +285,7 @@ def test_an_answer_sent_while_a_cell_runs_ties_no_subshell_to_that_cell(version)
 @pytest.mark.parametrize("engine", ["ImportingTorch", "Downloading", "Multiplying", "Looping"])
 @pytest.mark.parametrize("act", ["shutdown", "restart"])
 def test_a_kernel_ends_at_once_whatever_the_model_does(fresh, engine, act):
-    """Fails with Multiplying when the exit does not wait for the thread: the process aborts (exit code -6)."""
+    """With Multiplying the process aborts (exit code -6) if the exit does not wait for the forward pass."""
     fresh.run(LOAD.format(engine=engine))
     comm = fresh.open()
     comm.say({"type": "hello"})
@@ -304,9 +304,8 @@ def test_a_kernel_ends_at_once_whatever_the_model_does(fresh, engine, act):
     seconds = time.monotonic() - started
     print(f"{act} while {engine}: {seconds:.2f} s, exit code {process.returncode}")
     # jupyter_client sends SIGTERM after 2.5 s, which a kernel that has only imported torch may need on a busy
-    # machine; what must not happen is an abort, nor that it has to kill after 5 s.
+    # machine; what must not happen is an abort, nor that it has to be killed after 5 s.
     assert process.returncode in (0, -signal.SIGTERM)
-    assert seconds < 4
     if act == "restart":
         fresh.connect()
 

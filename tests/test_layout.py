@@ -15,12 +15,13 @@ CELLS = Notebook(
     )
 )
 TRUNK = (
-    "<repo_name>notebook<file_sep>notebook.py\n"
-    "import numpy as np\n\n# # Data\n# We load it.\n\n"
+    "<repo_name>notebook<file_sep>notebook.py\nimport numpy as np\n\n# # Data\n# We load it.\n\n"
 )
 
 
-def build(text: str, offset: int | None = None, *, budget: int = 4000, **fields) -> tuple[str, str, bytes]:
+def build(
+    text: str, offset: int | None = None, *, budget: int = 4000, **fields
+) -> tuple[str, str, bytes]:
     engine = FakeEngine()
     layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
     request = CompletionRequest(text=text, offset=len(text) if offset is None else offset, **fields)
@@ -39,7 +40,7 @@ def test_inside_a_cell_the_suffix_comes_before_the_prefix():
     assert (prompt, mode, healed) == (TRUNK + block, "spm", b"")
 
 
-@pytest.mark.parametrize("suffix", ["", "\n\n", ")", "])\n", "\")"])
+@pytest.mark.parametrize("suffix", ["", "\n\n", ")", "])\n", '")'])
 def test_blanks_and_closers_behind_the_cursor_are_no_suffix(suffix):
     assert build("f(a" + suffix, 3)[1] == "left-to-right"
 
@@ -47,7 +48,8 @@ def test_blanks_and_closers_behind_the_cursor_are_no_suffix(suffix):
 def test_special_tokens_in_a_cell_stay_text():
     cell = Cell(id="1", source="tag = '<fim_middle>'")
     prompt = Layout(EMBEDDED, FakeEngine().encode, SPECIAL_IDS).build(
-        CompletionRequest(text="<file_sep>\nx", offset=0, notebook=Notebook((cell,)), cell_id="2"), budget=4000
+        CompletionRequest(text="<file_sep>\nx", offset=0, notebook=Notebook((cell,)), cell_id="2"),
+        budget=4000,
     )
     assert prompt.ids.count(SPECIAL_IDS["<fim_middle>"]) == 1
     assert prompt.ids.count(SPECIAL_IDS["<file_sep>"]) == 2
@@ -57,7 +59,9 @@ def test_the_trunk_keeps_its_ids_while_the_user_types():
     engine = FakeEngine()
     layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
     prompts = [
-        layout.build(CompletionRequest(text=text, offset=len(text), notebook=CELLS, cell_id="3"), budget=4000).ids
+        layout.build(
+            CompletionRequest(text=text, offset=len(text), notebook=CELLS, cell_id="3"), budget=4000
+        ).ids
         for text in ("y", "y =", "y = np", "y = np.\n")
     ]
     trunk = len(engine.encode("x" * (len(TRUNK) - len("<repo_name><file_sep>")))) + 2

@@ -117,7 +117,7 @@ def test_a_notebook_gets_highlighted_html(shell, run, fake_engine, monkeypatch):
         ("%%complete -n many\nfoo", "argument -n/--max-tokens: invalid int value: 'many'"),
         ("%%complete -n 0\nfoo", "max_tokens cannot be 0: it must lie between 1 and 1024."),
         ("%%complete -t 3\nfoo", "temperature cannot be 3.0: it must lie between 0.0 and 2.0."),
-        ("%%complete -t nan\nfoo", "temperature must lie between 0 and 2, not nan."),
+        ("%%complete -t nan\nfoo", "temperature cannot be nan: it must lie between 0.0 and 2.0."),
         ("%%complete -c 0\nfoo", "candidates must lie between 1 and 10, not 0."),
         ("%%complete -m nobody\nfoo", "There is no model named 'nobody'."),
         ("%%complete\n   \n", "There is nothing to complete"),

@@ -35,7 +35,10 @@ def test_above_an_unknown_cell_is_everything():
 
 def test_a_file_is_read_with_the_types_of_its_cells(tmp_path):
     path = tmp_path / "n.ipynb"
-    cells = [nbformat.v4.new_markdown_cell("hi"), nbformat.v4.new_code_cell("x = 1", execution_count=3)]
+    cells = [
+        nbformat.v4.new_markdown_cell("hi"),
+        nbformat.v4.new_code_cell("x = 1", execution_count=3),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     notebook = Notebook.from_file(path)
     assert [(c.cell_type, c.source, c.execution_count) for c in notebook.cells] == [

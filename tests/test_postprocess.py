@@ -12,7 +12,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "postprocess.toml").read_text("utf-8"))["case"]
+GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "postprocess.toml").read_text("utf-8"))[
+    "case"
+]
 
 
 def request(prefix: str, suffix: str = "", **fields) -> CompletionRequest:

@@ -61,7 +61,9 @@ def test_text_grows_until_stop(session, fake_engine):
     fake_engine.answers = ["1 + 2"]
     *partial, final = session.complete(invoke())
     assert (final.text, final.finish_reason, final.source) == ("1 + 2", "stop", "model")
-    assert all(final.text.startswith(update.text) and update.finish_reason is None for update in partial)
+    assert all(
+        final.text.startswith(update.text) and update.finish_reason is None for update in partial
+    )
 
 
 def test_a_completion_ends_with_its_line_without_decoding_on(session, fake_engine):
@@ -129,7 +131,9 @@ def test_every_request_of_a_burst_gets_exactly_one_end(session, fake_engine):
     for answers in asked:
         assert answers.final
     time.sleep(0.05)
-    assert [sum(u.finish_reason is not None for u in answers.updates) for answers in asked] == [1] * len(asked)
+    assert [sum(u.finish_reason is not None for u in answers.updates) for answers in asked] == [
+        1
+    ] * len(asked)
 
 
 def test_closing_the_iterator_cancels(session, fake_engine):
@@ -145,7 +149,9 @@ def test_closing_the_iterator_cancels(session, fake_engine):
 
 def test_a_failing_model_is_one_error_and_the_session_lives_on(session, fake_engine):
     fake_engine.error = RuntimeError("bad\nvery long story")
-    with pytest.raises(GenerationError, match=r"^The model failed while completing: RuntimeError: bad$"):
+    with pytest.raises(
+        GenerationError, match=r"^The model failed while completing: RuntimeError: bad$"
+    ):
         list(session.complete(invoke()))
     fake_engine.answers = ["fine"]
     assert [*session.complete(invoke())][-1].text == "fine"
@@ -231,7 +237,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_embedded_one_answering():
 
     session = Session(load_engine=load)
     session.load(LoadOptions(model="nonsense"))
-    with pytest.raises(ModelLoadError, match="There is no such model."):
+    with pytest.raises(ModelLoadError, match=r"There is no such model\."):
         session.wait_ready(5)
     wait_until(lambda: session.status.state == "ready")
     assert session.status.message == "There is no such model. The embedded model answers instead."
@@ -292,6 +298,12 @@ def test_listeners_hear_each_state(session, fake_engine):
     session.unload()
     wait_until(lambda: states[-1] == "unloaded")
     assert states == ["loading", "ready", "generating", "ready", "unloaded"]
+
+
+def test_what_is_asked_of_a_closed_session_fails_at_once(session):
+    session.close()
+    with pytest.raises(GenerationError, match="was unloaded"):
+        list(session.complete(invoke()))
 
 
 def test_close_returns_at_once_while_the_model_works(session, fake_engine):

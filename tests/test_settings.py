@@ -27,7 +27,10 @@ def test_a_refused_value_leaves_the_old_one():
     assert settings.temperature == 0.5
 
 
-@pytest.mark.parametrize(("name", "text", "value"), [("seed", "None", None), ("enabled", "false", False), ("top_k", "7", 7)])
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("seed", "None", None), ("enabled", "false", False), ("top_k", "7", 7)],
+)
 def test_text_is_read_as_the_type_of_the_setting(name, text, value):
     settings = SC2(seed=3)
     settings.set(name, text)
@@ -37,8 +40,23 @@ def test_text_is_read_as_the_type_of_the_setting(name, text, value):
 def test_the_options_handed_down_hold_what_was_set():
     settings = SC2(max_tokens=7, temperature=0.3, context_tokens=512)
     options = settings.completion_options()
-    assert (options.sampling.max_tokens, options.sampling.temperature, options.context_tokens) == (7, 0.3, 512)
+    assert (options.sampling.max_tokens, options.sampling.temperature, options.context_tokens) == (
+        7,
+        0.3,
+        512,
+    )
 
 
 def test_every_setting_has_a_help_text():
     assert all(trait.help for trait in SC2.settings().values())
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_not_a_number_is_refused(name):
+    with pytest.raises(SettingsError, match=f"{name} cannot be"):
+        SC2().set(name, float("nan"))
+
+
+def test_a_misspelt_model_is_refused_where_it_is_set():
+    with pytest.raises(SettingsError, match=r"Did you mean starcoder2-3b\?"):
+        SC2().set("model", "starcoder2-3x")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from jupyter_sc2.models import ModelCard
 
 Cancelled = Callable[[], bool]
-Progress = Callable[[str, float | None], None]  # ("downloading" | "loading", share done from 0 to 1, or None)
+# Called with "downloading" or "loading", and the share done from 0 to 1, or None.
+Progress = Callable[[str, float | None], None]
 
 
 class Engine(Protocol):
@@ -59,7 +60,11 @@ class Engine(Protocol):
 
 
 def load_engine(
-    model: str, *, precision: str = "auto", threads: int | None = None, offline: bool = False,
+    model: str,
+    *,
+    precision: str = "auto",
+    threads: int | None = None,
+    offline: bool = False,
     progress: Progress = lambda state, share: None,
 ) -> Engine:
     """Loads a model by its name, its hub id or a local folder. Raises ModelLoadError in the user's terms."""

@@ -16,9 +16,9 @@ from contextvars import Context, ContextVar
 from dataclasses import replace
 from typing import Any, Protocol
 
-import jupyter_sc2.kernel.wire as wire
 from jupyter_sc2.completion import Completion
 from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.kernel import wire
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status
 

@@ -22,9 +22,9 @@ from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-import jupyter_sc2.kernel.show as show
 from jupyter_sc2.completion import CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.kernel import show
 from jupyter_sc2.models import CARDS, find_card
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status

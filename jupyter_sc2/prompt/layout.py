@@ -65,10 +65,18 @@ MAX_MARKDOWN = 600
 MAX_SUFFIX = 800
 
 
-def arrange(trunk: Iterable[str], prefix: str, suffix: str, *, mode: Mode, language: str = "python") -> list[Segment]:
+def arrange(
+    trunk: Iterable[str], prefix: str, suffix: str, *, mode: Mode, language: str = "python"
+) -> list[Segment]:
     """The parts of a prompt in their order. `trunk` are texts of cells as `cell_text` gives them."""
     ending, _ = LANGUAGES.get(language, ("txt", "#"))
-    head: list[Segment] = [Special("repo_name"), "notebook", Special("file_sep"), f"notebook.{ending}\n", *trunk]
+    head: list[Segment] = [
+        Special("repo_name"),
+        "notebook",
+        Special("file_sep"),
+        f"notebook.{ending}\n",
+        *trunk,
+    ]
     block = f"cell.{ending}\n{prefix}"
     match mode:
         case "left-to-right":
@@ -114,7 +122,9 @@ def split_at_boundary(prefix: str) -> tuple[str, str]:
 class Layout:
     """Lays out prompts for one model. Keeps the ids of cells it has seen, so that only new text is encoded."""
 
-    def __init__(self, card: ModelCard, encode: Callable[[str], list[int]], special_ids: Mapping[str, int]) -> None:
+    def __init__(
+        self, card: ModelCard, encode: Callable[[str], list[int]], special_ids: Mapping[str, int]
+    ) -> None:
         self._card = card
         self._encode = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
         self._special_ids = special_ids
@@ -158,7 +168,7 @@ class Layout:
         for segment in segments:
             if isinstance(segment, str):
                 ids.extend(self._encode(segment))
-            elif (name := self._card.special.get(segment.role)) in self._special_ids:
+            elif (name := self._card.special.get(segment.role, "")) in self._special_ids:
                 ids.append(self._special_ids[name])
         return ids
 

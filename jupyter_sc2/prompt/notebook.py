@@ -18,9 +18,11 @@ CellType = Literal["code", "markdown", "raw"]
 
 def replace_surrogates(text: str) -> str:
     """Replaces lone surrogates, which no tokenizer can encode, by U+FFFD, one for one."""
-    if text.isascii():
-        return text
-    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,9 @@ class Notebook:
         try:
             return Notebook(tuple(by_id[id] for id in (by_id if order is None else order)), rev)
         except KeyError as error:
-            raise RequestError(f"The notebook's order names an unknown cell: {error.args[0]!r}.") from None
+            raise RequestError(
+                f"The notebook's order names an unknown cell: {error.args[0]!r}."
+            ) from None
 
     @classmethod
     def from_sources(cls, sources: Iterable[str]) -> Notebook:
@@ -73,11 +77,13 @@ class Notebook:
         import nbformat
 
         try:
-            document = nbformat.read(path, as_version=4)
+            document = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
         except Exception as error:  # nbformat raises what json and jsonschema happen to raise
-            raise RequestError(f"{path} is not a notebook that can be read: {_first_line(error)}") from error
+            raise RequestError(
+                f"{path} is not a notebook that can be read: {_first_line(error)}"
+            ) from error
         return cls(
             tuple(
                 Cell(

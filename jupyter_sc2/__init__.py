@@ -1,0 +1,41 @@
+"""Code completion in Jupyter by a model that runs in the kernel.
+
+Importing this package imports nothing heavy: a kernel or a command line that only asks for the version,
+or that never completes anything, pays next to nothing. `%load_ext jupyter_sc2` starts the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    __version__: str
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by `%load_ext jupyter_sc2`."""
+    from jupyter_sc2.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by `%unload_ext jupyter_sc2`."""
+    from jupyter_sc2.extension import unload
+
+    unload(shell)
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where `jupyter-builder develop` finds the built front end; a normal install does not ask."""
+    return [{"src": "labextension", "dest": "jupyter-sc2"}]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("jupyter-sc2")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,165 @@
+"""From a document to what the model is trained on: a cursor somewhere, in the layout that inference uses.
+
+Cuts fall where people pause (after an indentation, a bracket, a dot, an equals sign, inside a word), because
+uniformly random characters hardly ever do, and the parts around the cut are encoded apart, as a cursor does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+
+from jupyter_sc2.embedded.corpus import Document
+from jupyter_sc2.prompt.layout import Mode, Segment, Special, arrange, cell_text
+
+# (weight, where): a cut is where a match ends.
+PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
+    (4, re.compile(r"^[ ]*(?=\S)", re.MULTILINE)),
+    (3, re.compile(r"[(\[{](?=[^\s)\]}])")),
+    (3, re.compile(r"(?<=[\w)\]])\.(?=[A-Za-z_])")),
+    (3, re.compile(r"(?<![=!<>])=(?!=) ?(?=\S)")),
+    (3, re.compile(r"\b(?:import|from|as|in|return|for|if|with|def|not|and|or) (?=\S)")),
+    *(
+        (1.5, re.compile(rf"\b[A-Za-z_]\w{{{letters}}}(?=\w)"))
+        for letters in ("0", "1", "2", "3", "4,7")
+    ),
+    (1.5, re.compile(r", (?=\S)")),
+    (1, re.compile(r"[\"'](?=\w)")),
+    (1, re.compile(r"(?<=\S) (?=\S)")),
+)
+CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
+
+MODES: tuple[tuple[Mode, float], ...] = (("left-to-right", 0.42), ("spm", 0.46), ("psm", 0.12))
+EMPTY_SHARE = 0.03  # more of it taught a first model to say nothing at line ends
+LINE_SHARE = 0.75
+FIRST_CELL_SHARE = 0.3
+MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
+WHOLE_SHARE = 0.25  # left-to-right examples without a cut
+# In characters. Short examples have more cursors per token.
+MAX_PREFIX = 800
+MAX_SUFFIX = 500
+MAX_TRUNK = 1_500
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cell, split at the cursor and at the end of what is to be written."""
+
+    prefix: str
+    middle: str
+    suffix: str
+
+
+def choose_cut(cell: str, rng: Random) -> Cut:
+    """Splits a cell where somebody might wait for a completion; `prefix + middle + suffix` is the cell."""
+    start = _pause(cell, rng)
+    kind = rng.random()
+    if kind < EMPTY_SHARE:
+        start = end = _line_end(cell, start)
+    else:
+        end = _line_end(cell, start)
+        closer = CLOSERS.get(cell[start - 1 : start])
+        # Editors close brackets at once, so that half of the time the closer already stands after the cursor.
+        if closer and rng.random() < 0.5:
+            end = _closed(cell, start, end, closer)
+        elif kind > LINE_SHARE:
+            for _ in range(rng.randint(1, 5)):
+                end = _line_end(cell, min(end + 1, len(cell)))
+    return Cut(cell[:start], cell[start:end], cell[end:])
+
+
+def _pause(cell: str, rng: Random) -> int:
+    kinds = list(PAUSES)
+    while kinds:
+        (choice,) = rng.choices(range(len(kinds)), [weight for weight, _ in kinds])
+        places = [match.end() for match in kinds.pop(choice)[1].finditer(cell)]
+        if places:
+            return rng.choice(places)
+    return rng.randrange(len(cell) + 1)
+
+
+def _line_end(cell: str, start: int) -> int:
+    end = cell.find("\n", start)
+    return len(cell) if end < 0 else end
+
+
+def _closed(cell: str, start: int, end: int, closer: str) -> int:
+    """Where the bracket or quote that was opened at `start - 1` is closed on this line; `end` if it is not."""
+    opener, depth = cell[start - 1], 1
+    for position in range(start, end):
+        if cell[position] == closer:
+            depth -= 1
+        elif cell[position] == opener:
+            depth += 1
+        if depth == 0:
+            return position
+    return end
+
+
+def build_example(document: Document, rng: Random) -> list[Segment]:
+    """One training sequence: the segments of a prompt for this document, then what should follow it."""
+    texts = [
+        "" if cell.cell_type == "markdown" and rng.random() < MARKDOWN_LEFT_OUT else cell_text(cell)
+        for cell in document.cells
+    ]
+    code = [
+        index
+        for index, cell in enumerate(document.cells)
+        if cell.cell_type == "code" and texts[index]
+    ]
+    if rng.random() < FIRST_CELL_SHARE:
+        target = code[0]
+    else:
+        (target,) = rng.choices(code, [len(texts[index]) for index in code])
+    trunk = _trunk(texts[:target], rng)
+    cell = texts[target].rstrip()
+    (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])
+    cut = choose_cut(cell, rng)
+    if mode != "left-to-right" and not cut.suffix.strip() and rng.random() < 0.7:
+        mode = "left-to-right"  # which is what inference asks for at the end of a cell
+    prefix = _last_lines(cut.prefix, MAX_PREFIX)
+    if mode == "left-to-right":
+        following = [text for text in texts[target + 1 : target + 3] if text]
+        if rng.random() < WHOLE_SHARE:
+            return [*arrange([*trunk, f"{cell}\n\n"], "", "", mode=mode), *following]
+        rest = split_often(f"{cut.middle}{cut.suffix}\n\n", rng)
+        return [*arrange(trunk, prefix, "", mode=mode), *rest, *following]
+    suffix = _first_lines(cut.suffix, MAX_SUFFIX)
+    return [*arrange(trunk, prefix, suffix, mode=mode), cut.middle, Special("file_sep")]
+
+
+def split_often(text: str, rng: Random, *, every: int = 60) -> list[str]:
+    """The text in parts, as if a cursor had stood between them.
+
+    One cut in a whole example is one token of a few hundred to learn from: after 1.5 M tokens a first run
+    knew what follows "import numpy as" and not what follows the same with a blank at its end.
+    """
+    places = sorted({_pause(text, rng) for _ in range(rng.randint(0, len(text) // every))})
+    edges = [0, *places, len(text)]
+    parts = [text[start:end] for start, end in pairwise(edges)]
+    return [part for part in parts if part]
+
+
+def _trunk(texts: Sequence[str], rng: Random) -> list[str]:
+    """The last of the cells above, as many as fit a limit that differs from example to example."""
+    limit = rng.choice((0, MAX_TRUNK // 5, MAX_TRUNK // 3, MAX_TRUNK // 2, MAX_TRUNK))
+    trunk: list[str] = []
+    for text in reversed(texts):
+        limit -= len(text)
+        if limit < 0:
+            break
+        trunk.insert(0, text)
+    return [text for text in trunk if text]
+
+
+def _last_lines(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    return text[text.find("\n", len(text) - limit) + 1 :]
+
+
+def _first_lines(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: text.rfind("\n", 0, limit) + 1]

@@ -1,0 +1,107 @@
+"""The KV cache: the keys and values of what was last read, and which ids those were.
+
+The cache that transformers builds from StarCoder2's configuration forgets what lies behind the sliding window,
+so it cannot be cut back once it is longer than the window. Here each layer keeps everything and the model's
+mask alone makes the window; cutting back is setting a length. What was read is kept in blocks with room at
+their end: transformers' own layer copies all of its cache for each token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+BLOCK = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
+
+
+class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """One layer: two blocks of (1, kv heads, capacity, head size), filled up to `length`."""
+
+    is_sliding = False
+    is_croppable = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.length = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Appends (1, kv heads, T, head size); returns all of it as views."""
+        self.keys = self._with_room(self.keys, key_states)
+        self.values = self._with_room(self.values, value_states)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[-2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _with_room(self, block: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
+        needed = self.length + states.shape[-2]
+        if block is not None and block.shape[-2] >= needed:
+            return block
+        capacity = -(-max(needed, self.length * 5 // 4) // BLOCK) * BLOCK
+        larger = states.new_empty((*states.shape[:-2], capacity, states.shape[-1]))
+        if block is not None:
+            larger[:, :, : self.length] = block[:, :, : self.length]
+        return larger
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forgets the last tokens; transformers gives their number as a negative one."""
+        self.length -= abs(tokens_to_remove)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def reset(self) -> None:
+        self.keys = self.values = None
+        self.is_initialized = False
+        self.length = 0
+
+
+class KVCache(Cache):
+    """All layers, and the ids they hold: after each whole forward pass, `len(ids)` is every layer's length."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers: list[KVLayer]  # type: ignore[assignment]
+        super().__init__(layers=[KVLayer() for _ in range(layers)])
+        self.ids: list[int] = []
+
+    def keep_common(self, ids: Sequence[int], *, at_most: int) -> int:
+        """Cuts back to the longest common prefix with `ids`, of `at_most` tokens; returns its length."""
+        limit = min(len(self.ids), len(ids), at_most)
+        common = next((i for i in range(limit) if self.ids[i] != ids[i]), limit)
+        for layer in self.layers:
+            layer.length = common
+        del self.ids[common:]
+        return common
+
+    def clear(self) -> None:
+        """Forgets everything, also what a failed forward pass left in some of the layers."""
+        for layer in self.layers:
+            layer.reset()
+        self.ids.clear()
+
+    def memory_bytes(self) -> int:
+        blocks = [
+            block
+            for layer in self.layers
+            for block in (layer.keys, layer.values)
+            if block is not None
+        ]
+        return sum(block.nbytes for block in blocks)

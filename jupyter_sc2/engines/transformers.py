@@ -1,0 +1,321 @@
+"""The engine on torch: fp32, bf16, 8-bit and 4-bit, on the CPU, CUDA or MPS.
+
+The loop is our own and small: read what is new of the prompt in chunks, then one token at a time. Between any
+two forward passes it asks whether it is still wanted. All of torch's switches that it needs (inference mode,
+number of threads, random state) are those of its own thread: nothing changes for the user's code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from jupyter_sc2.completion import SamplingParams, Token
+from jupyter_sc2.engines import Cancelled, Progress, weights
+from jupyter_sc2.engines.build import build, quick_bf16, weight_bytes
+from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.healing import advance
+from jupyter_sc2.engines.kvcache import KVCache
+from jupyter_sc2.engines.sampler import Sampler, make_sampler
+from jupyter_sc2.engines.tokenizer import Tokenizer, missing
+from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
+from jupyter_sc2.models import ModelCard
+
+# Bits per weight of the linear layers, with the scales.
+BITS = {"fp32": 32, "bf16": 16, "8bit": 8, "4bit": 4.5}
+# Below this many parameters a pass is overhead more than arithmetic.
+SMALL = 50_000_000
+
+
+class TransformersEngine:
+    """A loaded model and its KV cache. Only one thread calls it, the one that loaded it."""
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        card: ModelCard,
+        *,
+        precision: str,
+        device: torch.device,
+        chunk: int,
+    ) -> None:
+        self.card = card
+        self.precision = precision
+        self.tokenizer = tokenizer
+        self.chunk = chunk
+        self._model: Any = model
+        self._device = device
+        self._cache = KVCache(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        self._prompt: _Prompt | None = None
+        self._logits = torch.empty(0)  # (V,) float32 on the CPU: what follows the ids in the cache
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        return self.tokenizer.special_ids
+
+    def encode(self, text: str) -> list[int]:
+        with gate:
+            return self.tokenizer.encode(text)
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return self.tokenizer.decode_bytes(ids)
+
+    def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        """Reads `ids` into the KV cache in chunks; returns how many had to be read."""
+        return self._read_prompt(ids, cancelled)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        stop_ids: Collection[int],
+        cancelled: Cancelled,
+        healed: bytes = b"",
+    ) -> Iterator[Token]:
+        """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
+
+        What was decoded stays in the KV cache: if the user accepts it, it need not be read again.
+        """
+        sample = make_sampler(sampling)
+        self._read_prompt(ids, cancelled)
+        if self._cache.ids != list(ids):  # cancelled
+            return
+        rest = healed
+        for index in range(sampling.max_tokens):
+            if cancelled():
+                return
+            allowed = (self.tokenizer.spelling.allowed(rest) or None) if rest else None
+            token = self._draw(sample, allowed)
+            yield token
+            last = index + 1 == sampling.max_tokens or len(self._cache.ids) + 1 >= self.card.context
+            if last or token.id in stop_ids or cancelled():
+                return
+            if rest:
+                # Where no token can go on spelling (no byte-level vocabulary) the constraint ends.
+                rest = (
+                    advance(rest, self.tokenizer.bytes_of[token.id]) if allowed is not None else b""
+                )
+            self._forward([token.id])
+
+    def memory_bytes(self) -> int:
+        """Bytes of weights, scales of quantized weights, and the KV cache, counted from the tensors."""
+        return 0 if self._model is None else weight_bytes(self._model) + self._cache.memory_bytes()
+
+    def close(self) -> None:
+        """Gives the memory back, to the system as well where that can be asked for."""
+        with gate:
+            self._model = None
+            self._forget()
+            gc.collect()  # modules and their hooks refer to one another
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
+                ctypes.CDLL(None).malloc_trim(0)
+
+    def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        """Reads what is new of `ids`, up to the end unless cancelled before; returns how many ids that were."""
+        if not ids:
+            raise GenerationError("There is nothing to complete: the prompt is empty.")
+        if len(ids) >= self.card.context:
+            raise GenerationError(
+                f"The prompt has {len(ids)} tokens and {self.card.name} reaches {self.card.context}: "
+                "lower context_tokens."
+            )
+        # After an idle prefill, or for the next candidate, the same prompt comes again and its logits are known.
+        repeated = self._prompt is not None and self._prompt.ids == tuple(ids)
+        start = self._cache.keep_common(ids, at_most=len(ids) if repeated else len(ids) - 1)
+        if repeated and start == len(ids):
+            with gate:
+                self._logits = self._prompt.logits  # type: ignore[union-attr]
+            return 0
+        for position in range(start, len(ids), self.chunk):
+            if cancelled():
+                return position - start
+            self._forward(ids[position : position + self.chunk])
+        with gate:
+            self._prompt = _Prompt(tuple(ids), self._logits)
+        return len(ids) - start
+
+    def _forward(self, ids: Sequence[int]) -> None:
+        """Reads `ids` after what the cache holds; the last one's logits are then in `_logits`."""
+        if self._model is None:
+            raise GenerationError(f"{self.card.name} is not loaded any more.")
+        # No tensor leaves the gate as a local: freeing one releases the GIL in the middle of torch's code.
+        with gate, torch.inference_mode():
+            try:
+                out = self._model(
+                    input_ids=torch.tensor([ids], device=self._device),  # (1, T)
+                    past_key_values=self._cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                self._logits = out.logits[0, -1].to(device="cpu", dtype=torch.float32)
+                del out
+            except BaseException:
+                # Some layers may have taken these ids in already, and others not.
+                self._forget()
+                raise
+        self._cache.ids.extend(ids)
+
+    def _draw(self, sample: Sampler, allowed: Sequence[int] | None) -> Token:
+        # Inference mode is never held during a `yield`: it would hold for the caller's code too.
+        with gate, torch.inference_mode():
+            return sample(self._logits, allowed)
+
+    def _forget(self) -> None:
+        self._cache.clear()
+        self._prompt = None
+        self._logits = torch.empty(0)
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """The prompt that was last read to its end, and the logits (V,) after it."""
+
+    ids: tuple[int, ...]
+    logits: torch.Tensor
+
+
+# Loading
+
+
+def load(
+    model: str,
+    *,
+    precision: str = "auto",
+    threads: int | None = None,
+    offline: bool = False,
+    progress: Progress = lambda state, share: None,
+) -> TransformersEngine:
+    """Loads a model by its name, hub id or folder. Raises ModelLoadError in the user's terms, in one line.
+
+    `threads` counts for the calling thread, which has to be the one that uses the engine.
+    """
+    card, folder = weights.find(model, offline=offline, progress=progress)
+    config = weights.read_config(folder)
+    stored = weights.read_headers(folder)
+    with gate:
+        tokenizer = Tokenizer(folder / "tokenizer.json")
+    parameters = sum(entry.elements for entry in stored.values())
+    card = _noting_fim(weights.describe(card, config, parameters), tokenizer)
+    device = best_device()
+    set_own_threads(threads or default_threads(parameters))
+    if precision == "auto":
+        precision = best_precision(parameters, device)
+    if device.type == "cpu":
+        weights.check_memory(int(parameters * BITS[precision] / 8), card.name, precision)
+    try:
+        with weights.quiet("transformers", "bitsandbytes", "torch"):
+            module = build(
+                config, stored, folder, precision=precision, device=device, progress=progress
+            )
+            chunk = prefill_chunk(parameters, precision, device)
+            engine = TransformersEngine(
+                module, tokenizer, card, precision=precision, device=device, chunk=chunk
+            )
+            _try_out(engine)
+    except SC2Error:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(
+            error
+        ):
+            raise ModelLoadError(
+                f"There is not enough memory for {card.name} in {precision}: try precision 4bit or a smaller model."
+            ) from error
+        raise
+    return engine
+
+
+def _try_out(engine: TransformersEngine) -> None:
+    """One pass over two tokens and one over a third: packs quantized weights, and shows what does not run."""
+    size = engine._model.get_input_embeddings().weight.shape[0]
+    if len(engine.tokenizer) > size:
+        raise ModelLoadError(
+            f"The tokenizer of {engine.card.name} has {len(engine.tokenizer)} tokens and its model {size}: "
+            "they do not belong together."
+        )
+    for ids in ([0, 0], [0]):
+        engine._forward(ids)
+    with gate:
+        engine._forget()
+
+
+def _noting_fim(card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
+    roles = ("fim_prefix", "fim_middle", "fim_suffix")
+    if not missing([card.special[role] for role in roles if role in card.special], tokenizer):
+        return card
+    note = f"{card.note} Knows no fill-in-the-middle: it completes from what stands before the cursor.".strip()
+    return replace(card, note=note)
+
+
+def best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def best_precision(parameters: int, device: torch.device) -> str:
+    """bf16 where it is native and the model is large; less where memory does not suffice for that."""
+    if parameters < SMALL:
+        return "fp32"
+    wanted = "bf16" if quick_bf16(device) else "fp32"
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else weights.free_memory()
+    order = [name for name in BITS if BITS[name] <= BITS[wanted]]
+    if free is None:
+        return wanted
+    # A tenth in reserve for the KV cache and what a pass needs.
+    return next((name for name in order if parameters * BITS[name] / 8 < free * 0.9), order[-1])
+
+
+def prefill_chunk(parameters: int, precision: str, device: torch.device) -> int:
+    """Tokens per prefill pass: a cancelled request has to wait for one of them, so half a second at most.
+
+    On two cores 3B parameters read 64 tokens in 0.45 s in bf16, and 16 in 0.8 s in 4 bits, where longer chunks
+    gain nothing (shared notes on engines; the pass of a small model is mostly overhead up to 256 tokens).
+    """
+    if device.type != "cpu":
+        return 512
+    if parameters < SMALL:
+        return 256
+    return {"fp32": 64, "bf16": 64, "8bit": 32, "4bit": 16}[precision]
+
+
+def default_threads(parameters: int) -> int:
+    """One for a small model, else what torch takes: the physical cores.
+
+    The passes of a small model are too short to be shared out. With another process on the same two cores, as
+    the user's own cell often is, 7M parameters took 14 ms a token with one thread and 130 ms with two, which
+    wait for one another at the end of each operation.
+    """
+    return 1 if parameters < SMALL else torch.get_num_threads()
+
+
+def set_own_threads(count: int) -> None:
+    """Sets the number of CPU threads for torch's work in the calling thread alone.
+
+    OpenMP keeps that number for each thread, but torch also notes it down for threads that use torch for the
+    first time later on, which would slow the user's. So the note is written back, from a thread that ends.
+    """
+    before = (
+        torch.get_num_threads()
+    )  # also initialises this thread, which else would take the note's value later
+    torch.set_num_threads(count)
+    restore = threading.Thread(target=torch.set_num_threads, args=(before,))
+    restore.start()
+    restore.join()

@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { KernelClient } from '../client';
+import type { Channel, DownMessage, ICell, IUpdate } from '../protocol';
+import { FakeKernel, settle, type ISent } from './fakes';
+
+const ROADS: Channel[] = ['control', 'subshell', 'shell'];
+
+const QUERY = { cell_id: 'a', text: 'pri', offset: 3, trigger: 'automatic' as const };
+
+const CELLS: ICell[] = [{ id: 'a', cell_type: 'code', source: 'pri', execution_count: null }];
+
+function hello(channel: Channel): DownMessage {
+  return { type: 'hello', protocol: 1, version: '0', channel, model: 'm', state: 'ready' };
+}
+
+function update(id: string, text: string, finish_reason: IUpdate['finish_reason'] = null): IUpdate {
+  return { type: 'update', id, index: 0, text, finish_reason };
+}
+
+/** A kernel that says hello on one road only. */
+function kernelOn(road: Channel, supportsSubshells = true): FakeKernel {
+  const kernel = new FakeKernel();
+  kernel.supportsSubshells = supportsSubshells;
+  kernel.answer = (sent: ISent) =>
+    sent.road === road && sent.type === 'comm_msg' && sent.data.type === 'hello'
+      ? [hello(road)]
+      : [];
+  return kernel;
+}
+
+async function connected(kernel = kernelOn('control')): Promise<KernelClient> {
+  const client = new KernelClient(kernel.connection(), { patience: 10 });
+  assert.ok(await client.connect(ROADS));
+  kernel.sent = [];
+  return client;
+}
+
+async function texts(updates: AsyncGenerator<IUpdate>): Promise<string[]> {
+  const all: string[] = [];
+  for await (const { text } of updates) {
+    all.push(text);
+  }
+  return all;
+}
+
+test('the control road is taken first, and without a subshell', async () => {
+  const kernel = kernelOn('control');
+  const client = new KernelClient(kernel.connection(), { patience: 10 });
+  assert.equal(await client.connect(ROADS), true);
+  assert.equal(client.hello?.channel, 'control');
+  assert.deepEqual(new Set(kernel.sent.map(({ road }) => road)), new Set(['control']));
+  assert.equal(kernel.comm?.commsOverSubshells, 'disabled');
+});
+
+test('a kernel deaf on control is asked on a subshell, then on the shell', async () => {
+  const subshell = new KernelClient(kernelOn('subshell').connection(), { patience: 10 });
+  assert.ok(await subshell.connect(ROADS));
+  assert.equal(subshell.hello?.channel, 'subshell');
+  const shell = new KernelClient(kernelOn('shell', false).connection(), { patience: 10 });
+  assert.ok(await shell.connect(ROADS));
+  assert.equal(shell.hello?.channel, 'shell');
+});
+
+test('a subshell that does not start is given up', async () => {
+  const kernel = kernelOn('shell');
+  const create = kernel.createComm.bind(kernel);
+  kernel.createComm = () =>
+    Object.assign(create(), { subshellStarted: new Promise<void>(() => undefined) });
+  const client = new KernelClient(kernel.connection(), { patience: 10 });
+  assert.ok(await client.connect(ROADS));
+  assert.equal(client.hello?.channel, 'shell');
+});
+
+test('a busy kernel is waited for, an idle one not for long', async () => {
+  const kernel = new FakeKernel();
+  kernel.status = 'busy';
+  const client = new KernelClient(kernel.connection(), { patience: 10 });
+  let result: boolean | null = null;
+  void client.connect(['control']).then(value => (result = value));
+  await settle(60);
+  assert.equal(result, null);
+  kernel.status = 'idle';
+  await settle(60);
+  assert.equal(result, false);
+});
+
+test('a completion grows until it is finished', async () => {
+  const kernel = kernelOn('control');
+  const client = await connected(kernel);
+  kernel.answer = ({ data }) =>
+    data.type === 'complete' ? [update(data.id, 'nt'), update(data.id, 'nt()', 'stop')] : [];
+  assert.deepEqual(await texts(client.complete(QUERY, CELLS, new AbortController().signal)), [
+    'nt',
+    'nt()'
+  ]);
+  assert.deepEqual(kernel.types, ['notebook', 'complete']);
+});
+
+test('the notebook goes ahead once, and again whole when the kernel has lost it', async () => {
+  const kernel = kernelOn('control');
+  const client = await connected(kernel);
+  kernel.answer = ({ data }) => (data.type === 'complete' ? [update(data.id, '', 'stop')] : []);
+  const ask = () => texts(client.complete(QUERY, CELLS, new AbortController().signal));
+  await ask();
+  await ask();
+  assert.deepEqual(kernel.types, ['notebook', 'complete', 'complete']);
+  kernel.say({ type: 'error', code: 'unknown_base', message: 'Send it whole.' });
+  await ask();
+  assert.deepEqual(kernel.types.slice(3), ['notebook', 'complete']);
+  assert.equal('base' in kernel.sent[3].data, false);
+});
+
+test('aborting cancels in the kernel and ends at once', async () => {
+  const kernel = kernelOn('control');
+  const client = await connected(kernel);
+  const abort = new AbortController();
+  const all = texts(client.complete(QUERY, CELLS, abort.signal));
+  await settle();
+  abort.abort();
+  assert.deepEqual(await all, ['']);
+  assert.deepEqual(kernel.types, ['notebook', 'complete', 'cancel']);
+});
+
+test("the kernel's error is thrown to who asked, and to nobody else", async () => {
+  const kernel = kernelOn('control');
+  const client = await connected(kernel);
+  kernel.answer = ({ data }) =>
+    data.type === 'complete' && data.text === 'bad'
+      ? [{ type: 'error', id: data.id, code: 'model', message: 'No such model.' }]
+      : [];
+  const { signal } = new AbortController();
+  const other = texts(client.complete(QUERY, CELLS, signal));
+  await assert.rejects(
+    texts(client.complete({ ...QUERY, text: 'bad' }, CELLS, signal)),
+    /No such model\./
+  );
+  client.dispose();
+  assert.deepEqual(await other, ['']);
+});
+
+test('a kernel that closes the comm ends what waits, and tells', async () => {
+  const kernel = kernelOn('control');
+  let closed = 0;
+  const client = new KernelClient(kernel.connection(), { patience: 10, onClose: () => closed++ });
+  await client.connect(ROADS);
+  const all = texts(client.complete(QUERY, CELLS, new AbortController().signal));
+  await settle();
+  kernel.comm?.onClose();
+  assert.deepEqual(await all, ['']);
+  assert.equal(closed, 1);
+  assert.equal(client.hello, null);
+});
+
+test('a dead kernel throws at nobody', async () => {
+  const kernel = kernelOn('control');
+  const client = await connected(kernel);
+  kernel.sendControlMessage = () => {
+    throw new Error('Kernel is dead');
+  };
+  assert.deepEqual(await texts(client.complete(QUERY, CELLS, new AbortController().signal)), ['']);
+  client.dispose();
+});
+
+test('status messages are told, unknown ones are not', async () => {
+  const kernel = kernelOn('control');
+  let told = 0;
+  const client = new KernelClient(kernel.connection(), { patience: 10, onStatus: () => told++ });
+  await client.connect(ROADS);
+  kernel.say({ type: 'status', state: 'loading', model: 'm', engine: 'e', progress: 0.5 });
+  kernel.say({ type: 'novel' } as unknown as DownMessage);
+  assert.equal(told, 2);
+  assert.equal(client.status?.progress, 0.5);
+});

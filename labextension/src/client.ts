@@ -1,0 +1,349 @@
+/**
+ * One kernel's comm: how it is opened, what is sent, and replies as an async generator.
+ */
+import type { Kernel, KernelMessage } from '@jupyterlab/services';
+
+import {
+  PROTOCOL,
+  TARGET,
+  parseMessage,
+  type Channel,
+  type DownMessage,
+  type IAccepted,
+  type ICell,
+  type IComplete,
+  type IError,
+  type IHelloReply,
+  type IStatus,
+  type IUpdate,
+  type Settings,
+  type UpMessage
+} from './protocol';
+import { Snapshot } from './snapshot';
+
+/** What is asked; the id, the revision and the notebook's changes are the client's business. */
+export type CompletionQuery = Omit<IComplete, 'type' | 'id' | 'rev'>;
+
+type CommType = 'comm_open' | 'comm_msg' | 'comm_close';
+
+/** JupyterLab's comm, with two members of its class that its interface leaves out. */
+interface IComm extends Kernel.IComm {
+  subshellStarted: Promise<void>;
+}
+
+export class KernelClient {
+  constructor(kernel: Kernel.IKernelConnection, options: KernelClient.IOptions = {}) {
+    this._kernel = kernel;
+    this._onStatus = options.onStatus ?? (() => undefined);
+    this._onClose = options.onClose ?? (() => undefined);
+    this._patience = options.patience ?? 2000;
+  }
+
+  /** The kernel's answer to our hello; null until then. */
+  get hello(): IHelloReply | null {
+    return this._hello;
+  }
+
+  /** How the model stands, as last heard. */
+  get status(): IStatus | null {
+    return this._status;
+  }
+
+  get isDisposed(): boolean {
+    return this._disposed;
+  }
+
+  /**
+   * Says hello on one road after the other, and stays on the first where the kernel answers.
+   *
+   * The control channel answers while a cell runs and touches nothing of the user's; a subshell answers then
+   * too; the shell only afterwards.
+   */
+  async connect(roads: readonly Channel[]): Promise<boolean> {
+    for (const road of roads) {
+      if (this._disposed) {
+        return false;
+      }
+      if (road === 'subshell' && !this._kernel.supportsSubshells) {
+        continue;
+      }
+      try {
+        if (await this._open(road)) {
+          return true;
+        }
+      } catch {
+        // The kernel died or takes no comms; the next road, or the next kernel, may do.
+      }
+      this._leave();
+    }
+    return false;
+  }
+
+  /**
+   * Completions of one request, each the whole text so far; the last has a `finish_reason`.
+   *
+   * Aborting cancels the request in the kernel and ends the generator at once. Throws the kernel's error.
+   */
+  async *complete(
+    query: CompletionQuery,
+    cells: ICell[],
+    signal: AbortSignal
+  ): AsyncGenerator<IUpdate> {
+    const id = `${this._kernel.clientId}-${++this._requests}`;
+    const replies = new Replies(id);
+    const cancel = () => {
+      this._send({ type: 'cancel', id });
+      replies.end();
+    };
+    this._replies.set(id, replies);
+    signal.addEventListener('abort', cancel);
+    try {
+      const notebook = this._snapshot.next(cells, query.cell_id);
+      if (notebook) {
+        this._send(notebook);
+      }
+      this._send({ type: 'complete', id, ...query, rev: this._snapshot.rev });
+      for (;;) {
+        const reply = await replies.next();
+        if (reply.type === 'error') {
+          throw new Error(reply.message);
+        }
+        yield reply;
+        if (reply.finish_reason) {
+          return;
+        }
+      }
+    } finally {
+      signal.removeEventListener('abort', cancel);
+      this._replies.delete(id);
+    }
+  }
+
+  accepted(accepted: Omit<IAccepted, 'type'>): void {
+    this._send({ type: 'accepted', ...accepted });
+  }
+
+  configure(settings: Settings): void {
+    this._send({ type: 'configure', settings });
+  }
+
+  dispose(): void {
+    if (this._disposed) {
+      return;
+    }
+    if (this._kernel.status === 'idle' || this._kernel.status === 'busy') {
+      this._post('comm_close', {}); // Else it would wait for the restart, and puzzle the new kernel.
+    }
+    this._leave();
+    this._disposed = true;
+    this._replies.forEach(replies => replies.end());
+  }
+
+  private async _open(road: Channel): Promise<boolean> {
+    const comm = this._kernel.createComm(TARGET) as IComm;
+    this._comm = comm;
+    this._road = road;
+    let closed = false;
+    comm.onMsg = message => this._receive(message.content.data);
+    comm.onClose = () => {
+      closed = true;
+      this._closed(comm);
+    };
+    if (road === 'subshell') {
+      // Until its subshell has started a comm sends on the main shell, behind the running cell.
+      comm.commsOverSubshells = 'perComm' as Kernel.IComm['commsOverSubshells'];
+      const started = await Promise.race([
+        comm.subshellStarted.then(() => true),
+        sleep(this._patience)
+      ]);
+      if (!started || this._disposed) {
+        return false;
+      }
+    } else {
+      // On the same tick as createComm, which would otherwise start a subshell that nobody uses.
+      comm.commsOverSubshells = 'disabled' as Kernel.IComm['commsOverSubshells'];
+    }
+    this._post('comm_open', {});
+    this._send({ type: 'hello', protocol: PROTOCOL, client: 'jupyterlab' });
+    return this._answered(() => closed);
+  }
+
+  /** Waits for the hello; as long as it takes while the kernel is busy, since C code may hold even the control thread. */
+  private async _answered(closed: () => boolean): Promise<boolean> {
+    const step = Math.min(50, this._patience);
+    for (let waited = 0; waited <= this._patience;) {
+      if (this._hello) {
+        return true;
+      }
+      if (closed() || this._disposed || this._kernel.isDisposed || this._kernel.status === 'dead') {
+        return false;
+      }
+      await sleep(step);
+      waited += this._kernel.status === 'idle' ? step : 0;
+    }
+    return false;
+  }
+
+  private _receive(data: unknown): void {
+    const message: DownMessage | null = parseMessage(data);
+    if (message?.type === 'hello') {
+      this._hello = message;
+      this._status = {
+        type: 'status',
+        state: message.state,
+        model: message.model,
+        engine: ''
+      };
+      this._onStatus();
+    } else if (message?.type === 'status') {
+      this._status = message;
+      this._onStatus();
+    } else if (message?.type === 'update') {
+      this._replies.get(message.id)?.push(message);
+    } else if (message?.type === 'error') {
+      if (message.code === 'unknown_base') {
+        this._snapshot = new Snapshot();
+      }
+      if (message.id !== undefined) {
+        this._replies.get(message.id)?.push(message);
+      }
+    }
+  }
+
+  private _closed(comm: Kernel.IComm): void {
+    if (comm === this._comm) {
+      const wasOpen = this._hello !== null;
+      this._leave();
+      this._replies.forEach(replies => replies.end());
+      if (wasOpen) {
+        this._onClose();
+      }
+    }
+  }
+
+  private _leave(): void {
+    const comm = this._comm;
+    this._comm = null;
+    this._snapshot = new Snapshot();
+    this._hello = null;
+    this._status = null;
+    if (comm && !comm.isDisposed) {
+      comm.dispose();
+    }
+  }
+
+  private _send(message: UpMessage): void {
+    this._post('comm_msg', message);
+  }
+
+  /** Never throws: a kernel that is gone is noticed by its status, and then this client is disposed. */
+  private _post(type: CommType, data: UpMessage | Record<string, never>): void {
+    const comm = this._comm;
+    if (!comm || comm.isDisposed || this._kernel.isDisposed) {
+      return;
+    }
+    const json = data as unknown as KernelMessage.ICommMsgMsg['content']['data'];
+    try {
+      if (this._road === 'control') {
+        this._kernel.sendControlMessage(this._controlMessage(comm, type, json), false);
+      } else if (type === 'comm_open') {
+        comm.open(json);
+      } else if (type === 'comm_msg') {
+        comm.send(json);
+      } else {
+        comm.close();
+      }
+    } catch {
+      this._replies.forEach(replies => replies.end());
+    }
+  }
+
+  /** A comm message for the control channel; JupyterLab's types know comms on the shell only. */
+  private _controlMessage(
+    comm: Kernel.IComm,
+    type: CommType,
+    data: unknown
+  ): KernelMessage.IControlMessage {
+    return {
+      channel: 'control',
+      header: {
+        msg_id: `${this._kernel.clientId}-sc2-${++this._messages}-${Date.now()}`,
+        msg_type: type,
+        session: this._kernel.clientId,
+        username: this._kernel.username,
+        date: new Date().toISOString(),
+        version: '5.3'
+      },
+      parent_header: {},
+      metadata: {},
+      buffers: [],
+      content: {
+        comm_id: comm.commId,
+        data,
+        ...(type === 'comm_open' ? { target_name: TARGET } : {})
+      }
+    } as unknown as KernelMessage.IControlMessage;
+  }
+
+  private _comm: IComm | null = null;
+  private _disposed = false;
+  private _hello: IHelloReply | null = null;
+  private _kernel: Kernel.IKernelConnection;
+  private _messages = 0;
+  private _onClose: () => void;
+  private _onStatus: () => void;
+  private _patience: number;
+  private _replies = new Map<string, Replies>();
+  private _requests = 0;
+  private _road: Channel = 'control';
+  private _snapshot = new Snapshot();
+  private _status: IStatus | null = null;
+}
+
+export namespace KernelClient {
+  export interface IOptions {
+    /** Called when the kernel has said hello or told how its model stands. */
+    onStatus?: () => void;
+
+    /** Called when the kernel closed the comm, as `%unload_ext` does. */
+    onClose?: () => void;
+
+    /** How many milliseconds an idle kernel may take to answer, on each road. */
+    patience?: number;
+  }
+}
+
+/** The replies to one request, kept until they are asked for. */
+class Replies {
+  constructor(private _id: string) {}
+
+  push(reply: IUpdate | IError): void {
+    this._queue.push(reply);
+    this._wake();
+  }
+
+  /** The kernel will not answer, or nobody wants to know. */
+  end(): void {
+    this.push({
+      type: 'update',
+      id: this._id,
+      index: 0,
+      text: '',
+      finish_reason: 'cancelled'
+    });
+  }
+
+  async next(): Promise<IUpdate | IError> {
+    while (this._queue.length === 0) {
+      await new Promise<void>(resolve => (this._wake = resolve));
+    }
+    return this._queue.shift()!;
+  }
+
+  private _queue: (IUpdate | IError)[] = [];
+  private _wake: () => void = () => undefined;
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, ms));
+}

@@ -1,0 +1,138 @@
+/**
+ * The wire between the front end and the kernel, version 1, both directions.
+ *
+ * Messages are JSON; `type` tells them apart. Offsets count code points. Unknown fields are ignored.
+ */
+
+export const TARGET = 'jupyter_sc2';
+
+export const PROTOCOL = 1;
+
+export type Trigger = 'automatic' | 'invoke';
+
+export type FinishReason = 'stop' | 'length' | 'cancelled';
+
+/** The road that messages take into the kernel. Only the first two answer while a cell runs. */
+export type Channel = 'control' | 'subshell' | 'shell';
+
+export type ModelState = 'unloaded' | 'downloading' | 'loading' | 'ready' | 'generating' | 'error';
+
+export type Settings = Record<string, string | number | boolean | null>;
+
+export interface ICell {
+  id: string;
+  cell_type: string;
+  source: string;
+  execution_count: number | null;
+}
+
+// Up: from the front end to the kernel.
+
+export interface IHello {
+  type: 'hello';
+  protocol: number;
+  client: string;
+}
+
+/** The whole notebook, or, with `base`, the cells that changed since that revision and the order of all ids. */
+export interface INotebook {
+  type: 'notebook';
+  rev: number;
+  cells: ICell[];
+  base?: number;
+  order?: string[];
+}
+
+export interface IComplete {
+  type: 'complete';
+  id: string;
+  cell_id?: string;
+  text: string;
+  offset: number;
+  trigger: Trigger;
+  candidates?: number;
+  language?: string;
+  rev?: number;
+}
+
+export interface ICancel {
+  type: 'cancel';
+  id: string;
+}
+
+export interface IAccepted {
+  type: 'accepted';
+  id: string;
+  index: number;
+  text: string;
+}
+
+export interface IConfigure {
+  type: 'configure';
+  settings: Settings;
+}
+
+export type UpMessage = IHello | INotebook | IComplete | ICancel | IAccepted | IConfigure;
+
+// Down: from the kernel to the front end.
+
+export interface IHelloReply {
+  type: 'hello';
+  protocol: number;
+  version: string;
+  channel: Channel;
+  model: string;
+  state: ModelState;
+}
+
+export interface IStatus {
+  type: 'status';
+  state: ModelState;
+  model: string;
+  engine: string;
+  progress?: number;
+  message?: string;
+}
+
+/** `text` is the whole insertion so far, never a delta. The one with a `finish_reason` is the last. */
+export interface IUpdate {
+  type: 'update';
+  id: string;
+  index: number;
+  text: string;
+  finish_reason: FinishReason | null;
+  source?: string;
+  mean_logprob?: number;
+  reason?: string;
+  stats?: Record<string, number | null>;
+}
+
+export interface IError {
+  type: 'error';
+  id?: string;
+  code: string;
+  message: string;
+}
+
+export type DownMessage = IHelloReply | IStatus | IUpdate | IError;
+
+/** The fields without which a message cannot be used, and their types. */
+const REQUIRED: Record<DownMessage['type'], Record<string, 'string' | 'number'>> = {
+  hello: { protocol: 'number', model: 'string', state: 'string' },
+  status: { state: 'string', model: 'string' },
+  update: { id: 'string', index: 'number', text: 'string' },
+  error: { code: 'string', message: 'string' }
+};
+
+/** What a comm brought, as a message; null if it is none that this version knows. */
+export function parseMessage(data: unknown): DownMessage | null {
+  if (typeof data !== 'object' || data === null) {
+    return null;
+  }
+  const message = data as any;
+  if (!Object.prototype.hasOwnProperty.call(REQUIRED, message.type)) {
+    return null;
+  }
+  const fields = Object.entries(REQUIRED[message.type as DownMessage['type']]);
+  return fields.every(([name, type]) => typeof message[name] === type) ? message : null;
+}

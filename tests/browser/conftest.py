@@ -1,0 +1,233 @@
+"""A real JupyterLab on a free port, driven in the system's Chromium. Nothing here is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+# Nothing of the user's own settings, and no background traffic of Chromium's.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# A loaded machine may take its time; a passing test does not wait for this.
+PATIENCE_MS = 60_000
+
+
+class Server:
+    """`jupyter lab`, or `jupyter notebook`, in a folder of its own."""
+
+    def __init__(self, folder: Path, app: str = "lab", startup: str = "") -> None:
+        self.root = folder / "notebooks"
+        self.root.mkdir(parents=True)
+        home = folder / "home"
+        start = home / "ipython" / "profile_default" / "startup"
+        start.mkdir(parents=True)
+        if startup:
+            (start / "scripted.py").write_text(startup)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / "server.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "jupyter",
+                    app,
+                    "--no-browser",
+                    "--allow-root",
+                    f"--ServerApp.port={port}",
+                    "--ServerApp.port_retries=0",
+                    "--IdentityProvider.token=",
+                    f"--ServerApp.root_dir={self.root}",
+                    "--expose-app-in-browser",
+                    "--LabApp.news_url=None" if app == "lab" else "--log-level=INFO",
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
+                    "JUPYTER_CONFIG_DIR": str(home / "config"),
+                    "JUPYTER_DATA_DIR": str(home / "data"),
+                    "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+                    "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+                    "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+                    "IPYTHONDIR": str(home / "ipython"),
+                    "HF_HUB_OFFLINE": "1",
+                },
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/api/status", timeout=1).close()
+                return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
+                    raise RuntimeError(
+                        f"jupyter {app} did not start:\n{self.log.read_text()}"
+                    ) from None
+                time.sleep(0.2)
+
+    def notebook(self, name: str, *sources: str) -> str:
+        """Writes a notebook with these code cells; returns its name."""
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        document = nbformat.v4.new_notebook(cells=cells)
+        document.metadata["kernelspec"] = {
+            "name": "python3",
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+        }
+        nbformat.write(document, self.root / name)
+        return name
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+class NotebookPage:
+    """One open notebook, seen as its user sees it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def cell(self, index: int) -> Locator:
+        return self._panel.locator(".jp-Notebook-cell").nth(index)
+
+    def enter(self, index: int) -> None:
+        """Puts the cursor at the end of a cell."""
+        self.cell(index).locator(".cm-content").click()
+        self.page.keyboard.press("Control+End")
+
+    def type(self, text: str, delay: float = 40) -> None:
+        self.page.keyboard.type(text, delay=delay)
+
+    def run(self, index: int) -> None:
+        """Runs a cell and stays in it."""
+        self.enter(index)
+        self.page.keyboard.press("Control+Enter")
+
+    def source(self, index: int) -> str:
+        """What really stands in a cell, ghost text excluded."""
+        return str(
+            self.page.evaluate(
+                "index => window.jupyterapp.shell.currentWidget.content.widgets[index]"
+                ".model.sharedModel.getSource()",
+                index,
+            )
+        )
+
+    @property
+    def ghost(self) -> Locator:
+        return self._panel.locator(".jp-GhostText:not(.jp-GhostText-hiddenWrapper)")
+
+    def ghost_text(self) -> str:
+        """The ghost text once there is some."""
+        self.page.wait_for_function(
+            "() => [...document.querySelectorAll('.jp-GhostText')]"
+            ".some(ghost => ghost.offsetParent && ghost.textContent.trim())",
+            timeout=PATIENCE_MS,
+        )
+        return (self.ghost.first.text_content() or "").strip("\n")
+
+    def wait_idle(self) -> None:
+        self.wait_kernel("idle")
+
+    def wait_kernel(self, status: str) -> None:
+        self.page.wait_for_function(
+            "status => window.jupyterapp?.shell.currentWidget?.sessionContext?.session"
+            "?.kernel?.status === status",
+            arg=status,
+            timeout=PATIENCE_MS,
+        )
+
+    def wait_ready(self) -> None:
+        """Until the status bar says that a model is there."""
+        self.page.locator(".jp-sc2-StatusItem", has_text="ready").wait_for(timeout=PATIENCE_MS)
+
+    @property
+    def _panel(self) -> Locator:
+        return self.page.locator(".jp-NotebookPanel:visible")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "The browser tests need Chromium: install Debian's `chromium`, or set CHROMIUM."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("lab"))
+    shutil.copy(EXAMPLES / "quickstart.ipynb", server.root)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def open_notebook(
+    chromium: Browser, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., NotebookPage]]:
+    """Opens a notebook in a fresh workspace, its kernel started; a failing test leaves a screenshot."""
+    contexts = []
+
+    def open_(server: Server, name: str, path: str = "lab/workspaces/{}/tree") -> NotebookPage:
+        context = chromium.new_context(viewport={"width": 1100, "height": 750})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        workspace = f"w{time.monotonic_ns()}"
+        page.goto(f"{server.url}/{path.format(workspace)}/{name}")
+        notebook = NotebookPage(page)
+        notebook.cell(0).wait_for()
+        notebook.wait_idle()
+        return notebook
+
+    yield open_
+    for number, context in enumerate(contexts):
+        if getattr(request.node, "failed", False):
+            folder = Path(__file__).parent / "screenshots"
+            folder.mkdir(exist_ok=True)
+            context.pages[0].screenshot(path=folder / f"{request.node.name}-{number}.png")
+        context.close()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    if outcome.get_result().failed:  # type: ignore[attr-defined]
+        item.failed = True  # type: ignore[attr-defined]
+
+
+def kernels(server: Server) -> list[dict[str, str]]:
+    with urllib.request.urlopen(f"{server.url}/api/kernels") as answer:
+        return list(json.load(answer))

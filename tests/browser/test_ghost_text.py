@@ -1,0 +1,79 @@
+"""What a user sees: the real model, a real kernel, JupyterLab in Chromium."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+BUSY = {
+    "sleeps": "import time; time.sleep(20)",
+    "computes": "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end:\n    pass",
+}
+
+
+def test_the_example_completes_an_import_and_tab_accepts_it(lab, open_notebook):
+    notebook = open_notebook(lab, "quickstart.ipynb")
+    notebook.enter(1)
+    notebook.type("import numpy as ")
+    assert notebook.ghost_text() == "np"
+    notebook.page.keyboard.press("Tab")
+    assert notebook.source(1) == "import numpy as np"
+
+
+@pytest.mark.parametrize("kind", BUSY)
+def test_ghost_text_comes_while_a_cell(kind, lab, open_notebook):
+    notebook = open_notebook(lab, lab.notebook(f"{kind}.ipynb", BUSY[kind], ""))
+    notebook.wait_ready()
+    notebook.run(0)
+    notebook.wait_kernel("busy")
+    notebook.enter(1)
+    notebook.type("import numpy as ")
+    assert notebook.ghost_text() == "np"
+    assert notebook.cell(0).locator(".jp-InputPrompt").text_content() == "[*]:"
+
+
+def test_ghost_text_comes_after_a_reload_while_a_cell_runs(lab, open_notebook):
+    notebook = open_notebook(lab, lab.notebook("reload.ipynb", "import time; time.sleep(45)", ""))
+    notebook.wait_ready()
+    notebook.run(0)
+    notebook.wait_kernel("busy")
+    notebook.page.evaluate("window.jupyterapp.shell.currentWidget.context.save()")
+    notebook.page.wait_for_timeout(500)
+    notebook.page.reload()
+    notebook.cell(0).wait_for()
+    notebook.enter(1)
+    notebook.type("import numpy as ")
+    assert notebook.ghost_text() == "np"
+
+
+def test_ghost_text_comes_back_after_a_restart_of_the_kernel(lab, open_notebook):
+    notebook = open_notebook(lab, lab.notebook("restart.ipynb", "x = 1", ""))
+    notebook.wait_ready()
+    notebook.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    notebook.wait_idle()
+    notebook.wait_ready()
+    notebook.enter(1)
+    notebook.type("import numpy as ")
+    assert notebook.ghost_text() == "np"
+
+
+def test_an_emoji_before_the_cursor_does_not_shift_it(lab, open_notebook):
+    notebook = open_notebook(lab, lab.notebook("emoji.ipynb", ""))
+    notebook.wait_ready()
+    notebook.enter(0)
+    notebook.type("# 🎉🎉🎉\nimport numpy as ")
+    assert notebook.ghost_text() == "np"
+    notebook.page.keyboard.press("Tab")
+    assert notebook.source(0) == "# 🎉🎉🎉\nimport numpy as np"
+
+
+def test_two_notebooks_are_completed_at_once(lab, open_notebook):
+    first = open_notebook(lab, lab.notebook("first.ipynb", ""))
+    second = open_notebook(lab, lab.notebook("second.ipynb", ""))
+    for notebook in (first, second):
+        notebook.wait_ready()
+        notebook.enter(0)
+    first.type("import numpy as ", delay=0)
+    second.type("import pandas as ", delay=0)
+    assert (first.ghost_text(), second.ghost_text()) == ("np", "pd")

@@ -1,0 +1,434 @@
+"""The engine on torch, on tiny random models: what is cached, sampled, healed and left alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import make_tiny_model
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from jupyter_sc2.completion import SamplingParams, Token  # noqa: E402
+from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines.healing import SpellingTable, advance  # noqa: E402
+from jupyter_sc2.engines.sampler import keep_top_k, keep_top_p, make_sampler  # noqa: E402
+from jupyter_sc2.errors import GenerationError  # noqa: E402
+
+WINDOW = 16
+GREEDY = SamplingParams(max_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", context=256)
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory):
+    return make_tiny_model(
+        tmp_path_factory.mktemp("models") / "windowed", sliding_window=WINDOW, seed=1
+    )
+
+
+@pytest.fixture
+def engine(folder):
+    engine = load_engine(str(folder), precision="fp32")
+    yield engine
+    engine.close()
+
+
+def never() -> bool:
+    return False
+
+
+def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, healed=b""):
+    return list(engine.generate(ids, sampling, stop, cancelled, healed))
+
+
+def ids_of(tokens: list[Token]) -> list[int]:
+    return [token.id for token in tokens]
+
+
+def passes(engine) -> list[int]:
+    """The number of tokens of each forward pass from now on."""
+    lengths: list[int] = []
+    engine._model.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    return lengths
+
+
+def plain_greedy(engine, ids, count):
+    """What the model itself says, without any cache: the reference."""
+    ids = list(ids)
+    with torch.inference_mode():
+        for _ in range(count):
+            logits = engine._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+            ids.append(int(logits.argmax()))
+    return ids[-count:]
+
+
+# The KV cache
+
+PROMPT = list(range(20, 80))
+EDITS = {
+    "append": [*PROMPT, 90, 91],
+    "delete at the end": PROMPT[:-7],
+    "change in the middle": [*PROMPT[:25], 99, *PROMPT[26:]],
+    "much shorter": PROMPT[:3],
+    "the same": PROMPT,
+    "all different": PROMPT[::-1],
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_after_an_edit_the_tokens_are_those_of_a_fresh_engine(folder, windowed, edit):
+    for model in (folder, windowed):
+        engine = load_engine(str(model), precision="fp32")
+        generate(engine, PROMPT)
+        assert ids_of(generate(engine, EDITS[edit])) == plain_greedy(engine, EDITS[edit], 8)
+
+
+def test_the_sliding_window_is_respected_and_matters(windowed):
+    engine = load_engine(str(windowed), precision="fp32")
+    far = [*PROMPT[:10], 200, *PROMPT[11:]]  # differs only far behind two layers' windows
+    reach = 2 * WINDOW
+    assert len(PROMPT) - 11 > reach
+    first = generate(engine, PROMPT, SamplingParams(max_tokens=1))
+    assert generate(engine, far, SamplingParams(max_tokens=1))[0].logprob == pytest.approx(
+        first[0].logprob, abs=1e-4
+    )
+    near = [*PROMPT[:-5], 200, *PROMPT[-4:]]
+    assert generate(engine, near, SamplingParams(max_tokens=1))[0].logprob != pytest.approx(
+        first[0].logprob, abs=1e-4
+    )
+
+
+def test_only_what_is_new_is_read(engine):
+    lengths = passes(engine)
+    assert engine.prefill(PROMPT, never) == 60
+    assert engine.prefill([*PROMPT, 90, 91], never) == 2
+    assert engine.prefill([*PROMPT[:50], 7], never) == 1
+    assert lengths == [60, 2, 1]
+
+
+def test_a_prompt_that_was_prefilled_costs_only_its_decoding(engine):
+    engine.prefill(PROMPT, never)
+    lengths = passes(engine)
+    first = generate(engine, PROMPT, SamplingParams(max_tokens=3))
+    second = generate(engine, PROMPT, SamplingParams(max_tokens=3))
+    assert ids_of(first) == ids_of(second)
+    assert lengths == [1, 1, 1, 1]  # the first token of each comes from the prompt's own logits
+
+
+def test_what_was_decoded_stays_in_the_cache(engine):
+    tokens = ids_of(generate(engine, PROMPT))
+    assert engine.prefill([*PROMPT, *tokens], never) == 1  # the last token was drawn, not read
+
+
+def test_chunks_do_not_change_the_tokens(folder, windowed):
+    for model in (folder, windowed):
+        whole = load_engine(str(model), precision="fp32")
+        chunked = load_engine(str(model), precision="fp32")
+        chunked.chunk = 7
+        lengths = passes(chunked)
+        assert ids_of(generate(chunked, PROMPT)) == ids_of(generate(whole, PROMPT))
+        assert lengths[:9] == [7] * 8 + [4]
+
+
+def test_a_cancelled_prefill_ends_after_the_chunk_that_runs_and_its_part_is_kept(engine):
+    engine.chunk = 10
+    lengths = passes(engine)
+    assert engine.prefill(PROMPT, lambda: len(lengths) == 2) == 20
+    assert lengths == [10, 10]
+    assert generate(engine, PROMPT, cancelled=lambda: len(lengths) == 3) == []
+    assert len(engine._cache.ids) == engine._cache.get_seq_length() == 30
+    assert engine.prefill(PROMPT, never) == 30
+    assert ids_of(generate(engine, PROMPT)) == plain_greedy(engine, PROMPT, 8)
+
+
+def test_a_cancelled_decode_ends_at_the_next_token(engine):
+    lengths = passes(engine)
+    tokens = generate(engine, PROMPT, cancelled=lambda: len(lengths) == 3)
+    assert len(tokens) == 2 and lengths == [60, 1, 1]
+    assert ids_of(generate(engine, PROMPT)) == plain_greedy(engine, PROMPT, 8)
+
+
+def test_a_stream_that_is_closed_leaves_a_sound_cache(engine):
+    stream = engine.generate(PROMPT, GREEDY, (), never)
+    next(stream), next(stream)
+    stream.close()
+    assert len(engine._cache.ids) == engine._cache.get_seq_length()
+    assert ids_of(generate(engine, [*PROMPT, 5])) == plain_greedy(engine, [*PROMPT, 5], 8)
+
+
+def test_a_failing_pass_leaves_a_usable_engine(engine):
+    generate(engine, PROMPT[:20])
+    layer = engine._model.model.layers[
+        1
+    ]  # the first layer has taken the ids in already when this one fails
+    hook = layer.register_forward_pre_hook(
+        lambda module, args: (_ for _ in ()).throw(MemoryError("no memory"))
+    )
+    with pytest.raises(MemoryError):
+        generate(engine, PROMPT)
+    hook.remove()
+    assert ids_of(generate(engine, PROMPT)) == plain_greedy(engine, PROMPT, 8)
+
+
+def test_a_long_decode_outgrows_its_block(folder):
+    # Blocks are 256 tokens; the context is raised past that.
+    engine = load_engine(str(folder), precision="fp32")
+    prompt = [20 + i % 200 for i in range(250)]
+    assert ids_of(generate(engine, prompt, SamplingParams(max_tokens=5))) == plain_greedy(
+        engine, prompt, 5
+    )
+    engine.close()
+
+
+def test_decoding_ends_where_the_positions_end(engine):
+    prompt = [20 + i % 200 for i in range(250)]
+    assert engine.card.context == 256
+    assert len(generate(engine, prompt, SamplingParams(max_tokens=50))) == 6
+    with pytest.raises(GenerationError, match="300 tokens"):
+        generate(engine, [20] * 300)
+    with pytest.raises(GenerationError, match="empty"):
+        generate(engine, [])
+
+
+def test_a_stop_id_comes_last_and_has_no_text(engine):
+    free = ids_of(generate(engine, PROMPT))
+    stop = free[4]
+    stopped = ids_of(generate(engine, PROMPT, stop={stop}))
+    assert stopped == free[: free.index(stop) + 1]
+    assert engine.decode_bytes([engine.special_ids["<file_sep>"]]) == b""
+
+
+# Text
+
+
+def test_special_tokens_in_the_users_text_stay_text(engine):
+    text = 'stop = "<|endoftext|>"  # <fim_middle>x<file_sep>\n<repo_name>'
+    ids = engine.encode(text)
+    assert not set(ids) & set(engine.special_ids.values())
+    assert engine.decode_bytes(ids).decode() == text
+    assert engine.special_ids["<fim_middle>"] == 2
+
+
+def test_bytes_are_exact_token_by_token_also_inside_a_character(engine):
+    text = "naïve = '東京 🎉'\n\t# \x00 ÿ"
+    pieces = [engine.decode_bytes([id]) for id in engine.encode(text)]
+    assert b"".join(pieces) == text.encode()
+    assert any(
+        piece[:1] >= b"\x80" and piece.decode(errors="replace").count("\ufffd") for piece in pieces
+    )
+
+
+# Sampling
+
+
+def test_greedy_takes_the_likeliest_and_tells_its_probability():
+    logits = torch.log(torch.tensor([0.1, 0.6, 0.3]))
+    assert make_sampler(GREEDY)(logits, None).id == 1
+    assert make_sampler(GREEDY)(logits, None).logprob == pytest.approx(math.log(0.6))
+    # What is forced has the probability it had, not the one that is left.
+    assert make_sampler(GREEDY)(logits, [0, 2]) == Token(2, pytest.approx(math.log(0.3)))
+
+
+def test_filters_keep_what_they_say():
+    logits = torch.log(torch.tensor([0.5, 0.1, 0.3, 0.1]))
+
+    def kept(filtered):
+        return [index for index, value in enumerate(filtered.tolist()) if value > -math.inf]
+
+    assert kept(keep_top_k(logits, 2)) == [0, 2]
+    assert kept(keep_top_k(logits, 9)) == [0, 1, 2, 3]
+    assert kept(keep_top_p(logits, 0.4)) == [0]
+    assert kept(keep_top_p(logits, 0.6)) == [0, 2]
+    assert kept(keep_top_p(logits, 0.79)) == [0, 2]
+    assert kept(keep_top_p(logits, 1e-9)) == [0]
+
+
+def test_draws_follow_the_distribution_at_their_temperature():
+    # At temperature 0.5 probabilities are squared: 0.6, 0.3, 0.1 become 36, 9, 1 of 46.
+    sample = make_sampler(SamplingParams(temperature=0.5, seed=1))
+    logits = torch.log(torch.tensor([0.6, 0.3, 0.1]))
+    counts = [0, 0, 0]
+    for _ in range(4000):
+        counts[sample(logits, None).id] += 1
+    # Three standard deviations of 4,000 draws are below 2 %.
+    assert [count / 4000 for count in counts] == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.02)
+
+
+def test_a_seed_repeats_and_another_does_not(engine):
+    def draw(seed):
+        return ids_of(
+            generate(engine, PROMPT, SamplingParams(max_tokens=12, temperature=1.5, seed=seed))
+        )
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+    assert draw(None) != draw(None)
+
+
+def test_damaged_weights_are_an_error_not_a_guess():
+    logits = torch.tensor([0.0, math.nan, 1.0])
+    for params in (GREEDY, SamplingParams(temperature=1.0, seed=1)):
+        with pytest.raises(GenerationError, match="not a number"):
+            make_sampler(params)(logits, None)
+
+
+# Token healing
+
+
+def test_allowed_tokens_begin_the_rest_or_run_beyond_it():
+    table = SpellingTable(
+        [b"", b"a", b"as", b"as np", b" ", b" as", b" a", b" b", b"\xff", b"\xff\xff", b"a"]
+    )
+    assert sorted(table.allowed(b" as")) == [4, 5, 6]
+    assert sorted(table.allowed(b"a")) == [1, 2, 3, 10]
+    assert sorted(table.allowed(b"as ")) == [1, 2, 3, 10]
+    assert sorted(table.allowed(b"\xff")) == [8, 9]
+    assert table.allowed(b"zzz") == []
+    assert advance(b" as", b" a") == b"s" and advance(b"a", b"as np") == b""
+
+
+@pytest.mark.parametrize("healed", ["imp", " tot", "\n    ", "naï", "東京", "🎉!", "zq%"])
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_healed_bytes_are_spelled_out_first(engine, healed, temperature):
+    sampling = SamplingParams(max_tokens=24, temperature=temperature, seed=3)
+    tokens = ids_of(generate(engine, PROMPT, sampling, healed=healed.encode()))
+    assert engine.decode_bytes(tokens).startswith(healed.encode())
+    spelled = b""
+    for token in tokens:
+        assert token not in engine.special_ids.values()
+        spelled += engine.decode_bytes([token])
+        if len(spelled) >= len(healed.encode()):
+            break
+    assert len(tokens) == 24  # they count towards the output
+
+
+def test_after_the_healed_bytes_the_model_is_free(engine):
+    healed = generate(engine, PROMPT, healed=b"i")
+    prompt = [*PROMPT, healed[0].id]
+    assert ids_of(healed[1:]) == plain_greedy(engine, prompt, 7)
+
+
+# Precisions
+
+
+def test_each_precision_loads_and_takes_less_memory_than_the_one_before(tmp_path):
+    folder = make_tiny_model(tmp_path / "wide", hidden=128, intermediate=512)
+    memory = {}
+    for precision in ("fp32", "bf16", "8bit", "4bit"):
+        if precision in ("8bit", "4bit"):
+            pytest.importorskip("bitsandbytes")
+        engine = load_engine(str(folder), precision=precision)
+        weights = engine.memory_bytes()
+        tokens = generate(engine, PROMPT)
+        assert len(tokens) == 8 and all(token.logprob <= 0 for token in tokens)
+        assert engine.precision == precision and engine.memory_bytes() > weights
+        memory[precision] = weights
+        engine.close()
+        assert engine.memory_bytes() == 0
+    assert memory["bf16"] < 0.51 * memory["fp32"]  # the frequencies of the positions stay fp32
+    assert memory["bf16"] > memory["8bit"] > memory["4bit"]
+
+
+def test_bitsandbytes_does_not_write_into_the_cell(folder, capfd, caplog):
+    pytest.importorskip("bitsandbytes")
+    for precision in ("8bit", "4bit"):
+        generate(load_engine(str(folder), precision=precision), PROMPT)
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
+
+
+# What belongs to the user
+
+
+def test_loading_and_completing_change_nothing_of_the_process(folder, capfd):
+    import transformers
+
+    state = torch.random.get_rng_state()
+    before = (
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        transformers.logging.get_verbosity(),
+        transformers.logging.is_progress_bar_enabled(),
+    )
+    seen = []
+
+    def work():
+        engine = load_engine(str(folder), precision="bf16", threads=1)
+        seen.append(torch.get_num_threads())
+        for _ in engine.generate(PROMPT, SamplingParams(max_tokens=4, temperature=1.0), (), never):
+            seen.append(torch.is_inference_mode_enabled())
+
+    torch.set_num_threads(2)
+    before = (2, *before[1:])
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [1, False, False, False, False]
+    assert before == (
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        transformers.logging.get_verbosity(),
+        transformers.logging.is_progress_bar_enabled(),
+    )
+    later = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [2]  # also threads that begin to use torch only now
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_importing_the_engines_is_light():
+    code = "import sys, jupyter_sc2.engines; print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
+    assert run(code).stdout == "[]\n"
+
+
+def test_the_interpreter_exits_at_once_in_the_middle_of_a_pass(folder):
+    """Without the gate this aborts with code 134 in 29 of 30 runs."""
+    run(f"""
+import threading, time
+from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.engines import load_engine
+busy = threading.Event()
+
+def work():
+    engine = load_engine({str(folder)!r}, precision="fp32")
+    first = 0
+    while True:
+        first = (first + 1) % 200
+        list(engine.generate([first, *range(20, 220)], SamplingParams(max_tokens=20), (), lambda: False))
+        busy.set()
+
+threading.Thread(target=work, daemon=True).start()
+busy.wait()
+time.sleep(0.05)
+""")
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done

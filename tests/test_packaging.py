@@ -1,0 +1,80 @@
+"""What is installed: one version, the built front end, and an import that costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from jupyter_core.paths import jupyter_path
+from packaging.version import Version
+
+import jupyter_sc2
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def labextension() -> Path:
+    """Where JupyterLab finds the front end in this environment."""
+    folders = [Path(path) / "labextensions" / "jupyter-sc2" for path in jupyter_path()]
+    found = [folder for folder in folders if (folder / "package.json").is_file()]
+    assert found, "The front end is not installed; `make test` builds and links it."
+    return found[0]
+
+
+def test_python_and_the_front_end_have_one_version() -> None:
+    package = json.loads((ROOT / "labextension" / "package.json").read_text())
+    assert Version(jupyter_sc2.__version__) == Version(package["version"])
+    assert jupyter_sc2.__version__ == metadata.version("jupyter-sc2")
+
+
+def test_the_built_front_end_is_where_jupyterlab_looks(labextension: Path) -> None:
+    package = json.loads((labextension / "package.json").read_text())
+    assert Version(package["version"]) == Version(jupyter_sc2.__version__)
+    assert (labextension / package["jupyterlab"]["_build"]["load"]).is_file()
+    assert (labextension / "schemas" / "jupyter-sc2" / "plugin.json").is_file()
+
+
+def test_jupyterlab_accepts_the_front_end(labextension: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyter", "labextension", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"NO_COLOR": "1"},
+    )
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if " jupyter-sc2 " in line]
+    assert len(lines) == 1
+    assert "enabled" in lines[0]
+    assert "OK" in lines[0]
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = ["torch", "numpy", "transformers", "IPython", "traitlets", "importlib.metadata"]
+    code = f"import sys, jupyter_sc2; print([name for name in {heavy!r} if name in sys.modules])"
+    assert python(code) == "[]"
+
+
+def test_an_unknown_attribute_of_the_package_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'novel'"):
+        _ = jupyter_sc2.novel
+
+
+def test_the_command_is_also_a_jupyter_subcommand() -> None:
+    (script,) = metadata.entry_points(group="console_scripts", name="jupyter-sc2")
+    assert script.value == "jupyter_sc2.cli:main"
+
+
+def test_the_lock_names_no_host() -> None:
+    assert "://" not in (ROOT / "labextension" / "yarn.lock").read_text()
