@@ -175,8 +175,8 @@ class Session:
         """The same for a caller that waits. Raises SC2Error; closing the iterator cancels the request."""
         answers: queue.SimpleQueue[Completion | SC2Error] = queue.SimpleQueue()
         request = replace(request, id=request.id or f"wait-{time.monotonic_ns()}")
-        self.submit(request, answers.put, answers.put)
-        try:
+        try:  # around all of it: a ctrl-C may come as soon as the thread has the request
+            self.submit(request, answers.put, answers.put)
             while True:
                 try:
                     # A ctrl-C that comes just before the wait is noticed only when that ends.

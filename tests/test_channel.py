@@ -574,3 +574,13 @@ def test_a_status_is_pushed_to_every_front_end(channel):
     assert (
         [m["state"] for m in one.heard] == [m["state"] for m in other.heard] == ["loading", "ready"]
     )
+
+
+def test_comms_that_reloaded_pages_left_behind_are_forgotten(channel):
+    first = FakeComm(channel, "first")
+    first.say({"type": "hello"})
+    first.wait_for(type="hello")
+    *_, last = [FakeComm(channel, f"page-{n}") for n in range(16)]
+    channel.session.load()
+    last.wait_for(type="status", state="ready")
+    assert not any(message.get("state") == "loading" for message in first.heard)

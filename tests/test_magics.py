@@ -152,7 +152,7 @@ def test_a_mistake_is_one_line_on_stderr(run, cell, line):
 
 def test_load_waits_and_reports_in_one_line(shell, run):
     said = run("%sc2 load owner/name --precision 4bit").out
-    assert said.startswith("embedded (fake, fp32, 0 MB), loaded in ")
+    assert said.startswith("embedded (fake, fp32, 0.0 MB), loaded in ")
     assert said.count("\n") == 1
     assert (shell.settings.model, shell.settings.precision) == ("owner/name", "4bit")
 
@@ -215,7 +215,7 @@ def test_status_before_anything_is_loaded(run):
 def test_status_tells_engine_precision_memory_and_the_way_to_a_larger_model(run):
     run("%sc2 load")
     lines = run("%sc2").out.splitlines()
-    assert lines[0] == "ready: embedded (fake, fp32, 0 MB)"
+    assert lines[0] == "ready: embedded (fake, fp32, 0.0 MB)"
     assert "the small model that ships with the package" in lines[1]
     assert "%sc2 load starcoder2-3b" in lines[1]
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from jupyter_sc2.errors import SettingsError
@@ -60,3 +62,9 @@ def test_not_a_number_is_refused(name):
 def test_a_misspelt_model_is_refused_where_it_is_set():
     with pytest.raises(SettingsError, match=r"Did you mean starcoder2-3b\?"):
         SC2().set("model", "starcoder2-3x")
+
+
+def test_the_readme_lists_every_setting_with_its_default_and_help():
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    for name, trait in SC2.settings().items():
+        assert f"| `{name}` | `{trait.default_value!r}` | {trait.help} |" in readme

@@ -108,16 +108,16 @@ def fetch(packages: Iterable[str], folder: Path, *, jobs: int = 3, timeout: floa
     """Downloads source archives and leaves them unpacked in `folder/NAME`. What cannot be had is left out."""
     # pip prepares a source archive's metadata, which for SciPy means minutes of configuring a build. Run for an
     # environment that has no build backend it fails at once, and `--no-clean` leaves the unpacked source.
-    bare = folder / ".bare"
+    bare = folder.resolve() / ".bare"
     if not bare.exists():
         venv.create(bare, with_pip=False)
     python = bare / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     def download(name: str) -> None:
-        target = folder / name
-        if target.exists():
+        target = folder.resolve() / name
+        if any(target.glob("*/*/PKG-INFO")):
             return
-        target.mkdir(parents=True)
+        target.mkdir(parents=True, exist_ok=True)
         options = ["--no-clean", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
         command = [sys.executable, "-m", "pip", "--python", str(python), "download", *options, name]
         environment = {**os.environ, "TMPDIR": str(target)}
@@ -146,7 +146,10 @@ def build_corpus(
     output.mkdir(parents=True, exist_ok=True)
     sources: list[Source] = []
     seen: set[bytes] = set()
-    with (output / "documents.jsonl").open("w", encoding="utf-8") as file:
+    part = (
+        output / "documents.part"
+    )  # renamed at the end: what is cut off is not taken for a corpus
+    with part.open("w", encoding="utf-8") as file:
         for root, source in [
             *unpacked(archives),
             *([standard_library()] if with_standard_library else []),
@@ -158,6 +161,7 @@ def build_corpus(
                 if digest not in seen:
                     seen.add(digest)
                     file.write(dump(document) + "\n")
+    part.replace(output / "documents.jsonl")
     (output / "sources.json").write_text(
         json.dumps([asdict(source) for source in sources], indent=1)
     )

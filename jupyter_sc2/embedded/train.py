@@ -15,7 +15,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.embedded.corpus import HELD_OUT, Document, build_corpus, fetch, load_documents
+from jupyter_sc2.embedded.corpus import (
+    HELD_OUT,
+    PACKAGES,
+    Document,
+    build_corpus,
+    fetch,
+    load_documents,
+)
 from jupyter_sc2.embedded.examples import build_example
 from jupyter_sc2.embedded.tokenizer import END, encoder, load_tokenizer, train_tokenizer
 from jupyter_sc2.prompt.layout import Segment
@@ -115,6 +122,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains on the corpus that `build_corpus` made and leaves a model folder in `output`.
 
+    Where there is no corpus yet it is gathered first; the minutes are those of the training alone.
     Stopped in between and called again, it goes on from its last checkpoint. Returns the figures it also
     writes to `output/training.json`.
     """
@@ -128,6 +136,10 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     output.mkdir(parents=True, exist_ok=True)
+    if not (corpus / "documents.jsonl").exists():
+        report(f"gathering source archives of {len(PACKAGES)} packages in {corpus}")
+        fetch(PACKAGES, corpus / "archives")
+        build_corpus(corpus / "archives", corpus)
     documents = list(load_documents(corpus / "documents.jsonl"))
     sampler = Sampler([d for d in documents if d.package not in recipe.held_out])
     if not (resume and (output / "tokenizer.json").exists()):

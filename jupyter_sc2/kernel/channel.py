@@ -28,6 +28,8 @@ TARGET = "jupyter_sc2"
 COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 # Seconds between two status messages that differ only in the progress: a status bar needs no more.
 PROGRESS_INTERVAL = 0.2
+# A page that is reloaded leaves its comm open for ever, and with it a snapshot of its notebook.
+MOST_PEERS = 16
 
 
 class Comm(Protocol):
@@ -99,7 +101,14 @@ class Channel:
     # What the kernel calls
 
     def opened(self, comm: Comm, message: dict[str, Any]) -> None:
-        self._peers[comm.comm_id] = _Peer(self, comm, self.context_of(message))
+        self.remember(_Peer(self, comm, self.context_of(message)))
+
+    def remember(self, peer: _Peer) -> None:
+        """Makes this the newest of the front ends, and forgets the one that has been silent for longest."""
+        self._peers.pop(peer.comm.comm_id, None)
+        self._peers[peer.comm.comm_id] = peer
+        if len(self._peers) > MOST_PEERS:
+            self.forget(next(iter(self._peers.values())))
 
     def forget(self, peer: _Peer) -> None:
         self._peers.pop(peer.comm.comm_id, None)
@@ -175,6 +184,7 @@ class _Peer:
         data: object = None
         try:
             self._context = self._channel.context_of(message)
+            self._channel.remember(self)
             data = message["content"]["data"]
             self._act(wire.parse(data), message)
         except SC2Error as error:

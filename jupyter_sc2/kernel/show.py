@@ -81,7 +81,9 @@ def settings(settings: SC2, names: Iterable[str]) -> str:
 
 
 def memory(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _described(status: Status) -> str:

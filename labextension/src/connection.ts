@@ -82,6 +82,12 @@ export class Connections {
     };
   }
 
+  /** Resolves when it is clear whether this widget's kernel can complete code. */
+  async settled(widget: Widget): Promise<void> {
+    const panel = this._tracker.find(panel => panel === widget);
+    await (panel && this._connections.get(panel.sessionContext))?.settled();
+  }
+
   /** A cell of this panel was run. If it speaks of us, it may have installed or loaded the kernel's side. */
   executed(panel: Widget | null, source: string): void {
     if (/sc2/i.test(source)) {
@@ -133,6 +139,20 @@ export class Connection {
   /** Who completes code here, once it has answered. */
   get client(): KernelClient | null {
     return this._client?.hello ? this._client : null;
+  }
+
+  /** Resolves when the connection is made, or cannot be made as things are. */
+  async settled(): Promise<void> {
+    const onItsWay = ['no kernel', 'connecting', 'waiting'];
+    while (!this._disposed && onItsWay.includes(this._standing.stage)) {
+      await new Promise<void>(resolve => {
+        const changed = () => {
+          this._changed.disconnect(changed);
+          resolve();
+        };
+        this._changed.connect(changed);
+      });
+    }
   }
 
   /** Tries again, if nothing has answered yet. */

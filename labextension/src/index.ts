@@ -31,7 +31,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
   ) => {
     const connections = new Connections(tracker);
     const provider = new Provider({
-      locate: (widget, text) => connections.locate(widget, text)
+      locate: (widget, text) => connections.locate(widget, text),
+      settled: widget => connections.settled(widget)
     });
     // At once: JupyterLab never asks a provider that is registered after it was restored.
     completion.registerInlineProvider(provider);

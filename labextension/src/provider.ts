@@ -33,6 +33,7 @@ export interface ISpot {
 export class Provider implements IInlineCompletionProvider {
   constructor(options: Provider.IOptions) {
     this._locate = options.locate;
+    this._settled = options.settled;
   }
 
   readonly identifier = 'jupyter_sc2';
@@ -122,8 +123,16 @@ export class Provider implements IInlineCompletionProvider {
     superseded: () => boolean
   ): Promise<IInlineCompletionItem | null> {
     const trigger: Trigger = context.triggerKind === INVOKE ? 'invoke' : 'automatic';
-    const spot =
-      this.enabled || trigger === 'invoke' ? this._locate(context.widget, request.text) : null;
+    const asked = this.enabled || trigger === 'invoke';
+    let spot = asked ? this._locate(context.widget, request.text) : null;
+    if (typeof spot === 'string' && trigger === 'automatic') {
+      // Typed before the kernel was there, or its answer to our hello: a moment later there may be a client.
+      await this._settled(context.widget);
+      if (superseded()) {
+        return null;
+      }
+      spot = this._locate(context.widget, request.text);
+    }
     if (spot === null || typeof spot === 'string') {
       this._running?.cancel();
       return spot !== null && trigger === 'invoke'
@@ -220,6 +229,7 @@ export class Provider implements IInlineCompletionProvider {
   private _locate: Provider.IOptions['locate'];
   private _reported: string | null = null;
   private _running: GrowingGhost | null = null;
+  private _settled: Provider.IOptions['settled'];
   private _shown: IShown | null = null;
   private _supersede: () => void = () => undefined;
 }
@@ -228,6 +238,9 @@ export namespace Provider {
   export interface IOptions {
     /** The spot to complete in this widget; null if there is none, or in words why there is none now. */
     locate(widget: Widget, text: string): ISpot | string | null;
+
+    /** Resolves when it is clear whether the kernel of this widget can complete code. */
+    settled(widget: Widget): Promise<void>;
   }
 }
 

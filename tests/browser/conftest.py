@@ -40,6 +40,11 @@ class Server:
         home = folder / "home"
         start = home / "ipython" / "profile_default" / "startup"
         start.mkdir(parents=True)
+        news = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+        news.parent.mkdir(parents=True)
+        news.write_text(
+            '{"fetchNews": "false"}'
+        )  # else JupyterLab asks, over the lower right corner
         if startup:
             (start / "scripted.py").write_text(startup)
         with socket.socket() as free:
@@ -61,7 +66,6 @@ class Server:
                     "--IdentityProvider.token=",
                     f"--ServerApp.root_dir={self.root}",
                     "--expose-app-in-browser",
-                    "--LabApp.news_url=None" if app == "lab" else "--log-level=INFO",
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -142,9 +146,10 @@ class NotebookPage:
             )
         )
 
-    @property
-    def ghost(self) -> Locator:
-        return self._panel.locator(".jp-GhostText:not(.jp-GhostText-hiddenWrapper)")
+    def shown_ghost(self) -> str:
+        """The ghost text that is on the screen; JupyterLab also keeps empty spacers for a second."""
+        texts = self._panel.locator(".jp-GhostText:visible").all_text_contents()
+        return "".join(texts).strip("\n")
 
     def ghost_text(self) -> str:
         """The ghost text once there is some."""
@@ -153,7 +158,7 @@ class NotebookPage:
             ".some(ghost => ghost.offsetParent && ghost.textContent.trim())",
             timeout=PATIENCE_MS,
         )
-        return (self.ghost.first.text_content() or "").strip("\n")
+        return self.shown_ghost()
 
     def wait_idle(self) -> None:
         self.wait_kernel("idle")

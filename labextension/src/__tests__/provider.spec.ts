@@ -80,10 +80,13 @@ function setUp(debounce = 0) {
     cells: () => [],
     source: () => cell.source
   };
-  const provider = new Provider({ locate: () => spot });
+  const provider = new Provider({ locate: () => spot, settled });
   provider.debounce = debounce;
   return { client, cell, provider };
 }
+
+/** Whether a kernel completes code is clear at once. */
+async function settled(): Promise<void> {}
 
 /** A fetch with the cursor at the first `|`. */
 function fetch(provider: Provider, marked: string, invoke = false) {
@@ -267,12 +270,34 @@ test('nothing is asked automatically while switched off, or where there is no co
   const { client, provider } = setUp();
   provider.enabled = false;
   assert.deepEqual(await fetch(provider, 'a|'), []);
-  const elsewhere = new Provider({ locate: () => null });
+  const elsewhere = new Provider({ locate: () => null, settled });
   assert.deepEqual(await fetch(elsewhere, 'a|', true), []);
-  const waiting = new Provider({ locate: () => 'SC2: connecting' });
+  const waiting = new Provider({ locate: () => 'SC2: connecting', settled });
   assert.deepEqual(await fetch(waiting, 'a|'), []);
   assert.equal((await fetch(waiting, 'a|', true))[0].error?.message, 'SC2: connecting');
   assert.equal(client.queries.length, 0);
+});
+
+test('what was typed before the kernel was there is asked when it is', async () => {
+  const { client, provider } = setUp();
+  let arrive = () => {};
+  const arrived = new Promise<void>(resolve => (arrive = resolve));
+  let there = false;
+  const spot = provider['_locate']({} as never, 'a');
+  const early = new Provider({
+    locate: () => (there ? spot : 'SC2: connecting'),
+    settled: () => arrived
+  });
+  early.debounce = 0;
+  const items = fetch(early, 'a|');
+  await new Promise(resolve => setTimeout(resolve, 5));
+  assert.equal(client.queries.length, 0);
+  there = true;
+  arrive();
+  await new Promise(resolve => setTimeout(resolve, 5));
+  assert.equal(client.queries.length, 1);
+  early.cancel();
+  await items;
 });
 
 test('each answer is a fresh object', async () => {
