@@ -10,8 +10,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from jupyter_sc2 import extension
+from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.extension import WhenIdle
+from jupyter_sc2.kernel.panel import Panel
 
 QUIET = Config(HistoryManager={"enabled": False})
 
@@ -256,3 +258,12 @@ def test_a_kernel_gets_a_channel_and_loses_it_again(shell, loads):
     assert list(shell.kernel.control_handlers) == ["comm_open", "comm_msg", "comm_close"]
     extension.unload(shell)
     assert (manager.targets, shell.kernel.control_handlers) == ({}, {})
+
+
+def test_moving_a_slider_of_the_panel_changes_the_next_completion(running, fake_engine):
+    panel = Panel(running.settings, running.session)
+    request = CompletionRequest(text="x = ", offset=4, trigger="invoke")
+    list(running.session.complete(request))
+    panel.fields["temperature"].value = 0.9
+    list(running.session.complete(request))
+    assert [sampling.temperature for sampling in fake_engine.samplings] == [0.0, 0.9]

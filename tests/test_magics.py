@@ -254,3 +254,23 @@ def test_help_names_every_command(run):
 def test_the_cursor_is_at_the_end_without_a_mark():
     assert split_at_cursor("a = ") == ("a = ", 4)
     assert split_at_cursor("a‸b") == ("ab", 1)
+
+
+@pytest.mark.slow
+def test_a_folder_is_loaded_in_each_precision_and_status_shows_its_memory(tmp_path, capsys):
+    from jupyter_sc2 import extension
+    from tests.tiny import make_tiny_model
+
+    folder = make_tiny_model(tmp_path / "tiny", hidden=256, layers=2)
+    shell = InteractiveShell()
+    extension.load(shell)
+    megabytes = []
+    for precision in ("4bit", "8bit", "bf16", "fp32"):
+        shell.run_line_magic("sc2", f"load {folder} --precision {precision}")
+        capsys.readouterr()
+        shell.run_line_magic("sc2", "status")
+        line = capsys.readouterr().out.splitlines()[0]
+        assert line.startswith(f"ready: tiny (transformers, {precision}, ")
+        megabytes.append(float(line.split(", ")[2].removesuffix(" MB)")))
+    extension.unload(shell)
+    assert megabytes == sorted(set(megabytes))
