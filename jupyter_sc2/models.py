@@ -66,8 +66,8 @@ EMBEDDED = ModelCard(
     name="embedded",
     licence="Apache-2.0",
     parameters="7M",
-    context=2048,
-    window=2048,
+    context=1024,
+    window=1024,
     note="Ships with the package and works offline: small and quick, for ordinary lines only.",
 )
 

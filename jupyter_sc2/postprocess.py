@@ -7,6 +7,7 @@ once (`complete`) instead of trimming afterwards.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -22,6 +23,7 @@ CONTINUATIONS = ("else", "elif", "except", "finally", "case")
 # One line this often is a loop of the model's, not code; shorter lines ("else:", "])") do come again.
 REPEATS = 3
 LONG_ENOUGH = 6
+CIRCLE = re.compile(r"(.{4,40}?)\1{3}")
 
 
 def hopeless(request: CompletionRequest) -> str | None:
@@ -155,7 +157,8 @@ def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: 
 
 
 def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
-    """Ends before an import that the cell has, and a loop of lines after its first round."""
+    """Ends before an import that the cell has, before a line that goes in circles, and a loop of lines after
+    its first round."""
     imports = {line for line in request.prefix.splitlines() if _is_import(line)}
     starts: dict[str, list[int]] = {}
     for start, content in _lines(text):
@@ -165,6 +168,8 @@ def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: 
             return max(0, start - 1)
         if _is_import(line):
             imports.add(line)
+        if (circle := CIRCLE.search(content)) and re.search(r"\w", circle[1]):
+            return max(0, start - 1)
         if len(line) >= LONG_ENOUGH:
             seen = starts.setdefault(line, [])
             seen.append(start)

@@ -78,7 +78,7 @@ def test_a_refused_value_is_said_and_taken_back(panel, settings):
 def test_buttons_load_and_unload(panel, session, fake_engine):
     panel.load.click()
     wait(lambda: session.status.state == "ready")
-    wait(lambda: panel.state.value == "ready: embedded (fake, fp32, 0 MB)")
+    wait(lambda: panel.state.value == "ready: embedded (fake, fp32, 0.0 MB)")
     panel.unload.click()
     wait(lambda: fake_engine.closed and panel.state.value == "unloaded: embedded")
 

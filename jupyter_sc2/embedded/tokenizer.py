@@ -66,7 +66,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, *, vocabulary: int = 614
         "additional_special_tokens": list(SPECIAL_TOKENS),
         "add_bos_token": False,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": 2048,
+        "model_max_length": 1024,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 

@@ -278,7 +278,7 @@ def new_model(recipe: Recipe) -> Any:
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.kv_heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=2 * recipe.row,
         sliding_window=None,
         attention_dropout=0.0,
         residual_dropout=0.0,
