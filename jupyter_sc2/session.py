@@ -16,7 +16,6 @@ import math
 import queue
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +25,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
 from jupyter_sc2.prompt.layout import Layout, Prompt
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
+from jupyter_sc2.type_through import TypeThroughCache
 
 logger = logging.getLogger(__name__)
 
@@ -360,6 +360,8 @@ class Session:
             job.fail(GenerationError(f"The model failed while completing: {_one_line(error)}"))
 
     def _answer(self, job: _Job) -> None:
+        # The settings of this moment, so that the cache tells what was made with others.
+        job.request = replace(job.request, sampling=self._sampling(job.request))
         request, engine, layout = job.request, self._engine, self._layout
         if job.cancelled.is_set():
             self._finish(job, Completion(text="", finish_reason="cancelled", reason="cancelled"))
@@ -505,49 +507,6 @@ class _Drawing:
             mean_logprob=mean,
             reason=None if text else "nothing_to_add",
         )
-
-
-class TypeThroughCache:
-    """Finished completions, found again while the user types what they say, and after Backspace."""
-
-    SIZE = 256
-    # Typed since the completion was made, in characters.
-    REACH = 128
-
-    def __init__(self) -> None:
-        self._texts: OrderedDict[tuple[int, str, str], str] = OrderedDict()
-
-    def add(self, request: CompletionRequest, text: str) -> None:
-        if not text:
-            return
-        self._texts[_surroundings(request), request.suffix, request.prefix] = text
-        while len(self._texts) > self.SIZE:
-            self._texts.popitem(last=False)
-
-    def find(self, request: CompletionRequest) -> str | None:
-        """What is left of a completion that says what was typed since, or None."""
-        surroundings = _surroundings(request)
-        prefix = request.prefix
-        for typed in range(min(self.REACH, len(prefix)) + 1):
-            start = len(prefix) - typed
-            text = self._texts.get((surroundings, request.suffix, prefix[:start]))
-            if text is not None and len(text) > typed and text.startswith(prefix[start:]):
-                return text[typed:]
-        return None
-
-    def clear(self) -> None:
-        self._texts.clear()
-
-
-def _surroundings(request: CompletionRequest) -> int:
-    return hash(
-        (
-            request.cell_id,
-            request.language,
-            request.sampling,
-            request.notebook.above(request.cell_id),
-        )
-    )
 
 
 def _varied(sampling: SamplingParams, attempt: int) -> SamplingParams:

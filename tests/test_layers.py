@@ -17,7 +17,7 @@ LAYERS = [
     {"prompt.notebook"},
     {"completion"},
     {"models", "settings"},
-    {"prompt.layout", "postprocess"},
+    {"prompt.layout", "postprocess", "type_through"},
     {"engines"},
     {"session", "embedded"},
     {"kernel"},

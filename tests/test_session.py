@@ -194,6 +194,13 @@ def test_the_cache_is_not_asked_when_another_cell_changed(session, fake_engine):
     assert (final.text, final.source) == ("2", "model")
 
 
+def test_the_cache_is_not_asked_when_the_settings_changed(session, fake_engine):
+    fake_engine.answers = ["1", "2"]
+    submit(session, request()).final  # noqa: B018
+    session.configure(CompletionOptions(sampling=SamplingParams(temperature=0.9)))
+    assert submit(session, request()).final.text == "2"
+
+
 def test_settings_reach_the_next_completion(session, fake_engine):
     fake_engine.answers = ["1", "2"]
     list(session.complete(invoke()))

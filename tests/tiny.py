@@ -10,25 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# The order, and so the ids, are StarCoder2's own.
-SPECIAL = (
-    "<|endoftext|>",
-    "<fim_prefix>",
-    "<fim_middle>",
-    "<fim_suffix>",
-    "<fim_pad>",
-    "<repo_name>",
-    "<file_sep>",
-    "<issue_start>",
-    "<issue_comment>",
-    "<issue_closed>",
-    "<jupyter_start>",
-    "<jupyter_text>",
-    "<jupyter_code>",
-    "<jupyter_output>",
-    "<jupyter_script>",
-    "<empty_output>",
-)
+from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS as SPECIAL
 
 # What the merges are learned from: enough for tokens of several letters, blanks before words, and runs of blanks.
 TEXT = (

@@ -74,7 +74,7 @@ export class Connections {
     }
     return {
       client,
-      key: `${panel.id}/${model.id}`,
+      key: `${panel.id}/${model.id}/${client.status?.model}`,
       cellId: model.id,
       language: panel.model?.defaultKernelLanguage || 'python',
       cells: () => cellsOf(panel),

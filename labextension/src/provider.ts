@@ -18,7 +18,10 @@ import type { ICell, Trigger } from './protocol';
 export interface ISpot {
   client: Pick<KernelClient, 'complete' | 'accepted'>;
 
-  /** Tells the cells of all open notebooks apart; `cellId` alone does not, where a notebook was copied. */
+  /**
+   * Tells the cells of all open notebooks apart, which `cellId` alone does not where a notebook was copied, and
+   * the models, as a ghost of one is not what another would say.
+   */
   key: string;
   cellId: string;
   language: string;
