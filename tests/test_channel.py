@@ -16,12 +16,12 @@ from jupyter_sc2.session import Session, Status
 class FakeComm:
     """A comm as the front end sees it: `say` is what it sends, `heard` what it gets."""
 
-    def __init__(self, channel, comm_id="comm"):
+    def __init__(self, channel, comm_id="comm", opening=None):
         self.comm_id = comm_id
         self.heard = []
         self.closed = False
         self._news = threading.Condition()
-        channel.opened(self, {"content": {"data": {}}})
+        channel.opened(self, {"header": {}, "content": {"data": opening or {}}})
 
     def send(self, data):
         with self._news:
@@ -584,3 +584,8 @@ def test_comms_that_reloaded_pages_left_behind_are_forgotten(channel):
     channel.session.load()
     last.wait_for(type="status", state="ready")
     assert not any(message.get("state") == "loading" for message in first.heard)
+
+
+def test_a_hello_may_come_with_the_opening_of_the_comm(channel):
+    comm = FakeComm(channel, opening={"type": "hello", "protocol": 1, "client": "test"})
+    assert comm.wait_for(type="hello")["channel"] == "shell"

@@ -101,7 +101,10 @@ class Channel:
     # What the kernel calls
 
     def opened(self, comm: Comm, message: dict[str, Any]) -> None:
-        self.remember(_Peer(self, comm, self.context_of(message)))
+        peer = _Peer(self, comm, self.context_of(message))
+        self.remember(peer)
+        if message.get("content", {}).get("data"):  # a hello may come with the opening
+            peer.comm.handle_msg(message)
 
     def remember(self, peer: _Peer) -> None:
         """Makes this the newest of the front ends, and forgets the one that has been silent for longest."""
