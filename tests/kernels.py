@@ -85,7 +85,9 @@ class FrontEnd:
         self.disconnect()
         if self.manager.has_kernel:
             self.manager.shutdown_kernel(now=True)
-        ensure_event_loop().close()  # jupyter_client never does
+        loop = ensure_event_loop()
+        if not loop.is_running():  # as Playwright's does for as long as its browser lives
+            loop.close()  # jupyter_client never does
 
     def wait(self, found, timeout: float = 20.0):
         """What `found` returns as soon as that is something; it is asked after each message on iopub."""
