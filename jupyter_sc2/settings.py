@@ -76,7 +76,10 @@ class SC2(Configurable):
         help="The most tokens of the notebook a model reads; more is slower.",
     ).tag(config=True)
     threads = Int(
-        0, min=0, max=256, help="CPU threads for the model; 0 takes the physical cores."
+        0,
+        min=0,
+        max=256,
+        help="CPU threads for the model; 0 takes 1 for small ones, all cores for others.",
     ).tag(config=True)
     offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
         config=True
