@@ -76,7 +76,7 @@ STARCODER2_3B = ModelCard(
     licence="BigCode OpenRAIL-M",
     parameters="3B",
     hub_id="bigcode/starcoder2-3b",
-    note="The model this project is made for: 17 languages, 6.1 GB in bf16, about 1.8 GB in 4 bits.",
+    note="The model this project is made for: 17 languages, 6.1 GB in bf16, 1.8 GB in 4 bits.",
 )
 
 CARDS: Mapping[str, ModelCard] = MappingProxyType(
