@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def test_jupyterlab_accepts_the_front_end(labextension: Path) -> None:
     assert len(lines) == 1
     assert "enabled" in lines[0]
     assert "OK" in lines[0]
+
+
+def test_the_wheel_holds_the_built_front_end_and_the_embedded_model(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    front_end = f"{wheel.name.split('-py3')[0]}.data/data/share/jupyter/labextensions/jupyter-sc2"
+    assert {f"{front_end}/package.json", f"{front_end}/install.json"} <= set(names)
+    assert any(name.startswith(f"{front_end}/static/remoteEntry.") for name in names)
+    assert "jupyter_sc2/embedded/model/model.safetensors" in names
+    assert not any("/labextension/static" in name for name in names)  # nothing twice
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
