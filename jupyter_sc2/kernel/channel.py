@@ -122,7 +122,7 @@ class Channel:
 
         ipykernel 7.4 sends a comm's next message to the (sub)shell of the parent of what the comm sent last,
         and a thread without a context has the newest shell message for a parent: after an answer sent while a
-        cell runs, the next keystroke would wait for that cell (3.6 s against 4 ms, notes/jupyter.md 5.3).
+        cell runs, the next keystroke would wait for that cell (measured: 3.6 s against 4 ms).
         """
         context = contextvars.copy_context()
         # The control thread's context holds no shell parent, which is what is looked up outside that thread:

@@ -68,7 +68,7 @@ class Panel:
             ]
         )
         # ipykernel 7.4 sends the next message of a widget to where the parent of the last push came from, so
-        # a push has to go out in the context of what the front end did last (notes/jupyter.md 2.8).
+        # a push has to go out in the context of what the front end did last.
         self._context = contextvars.copy_context()
         for name, field in self.fields.items():
             field.observe(self._moved, "value")
