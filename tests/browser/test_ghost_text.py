@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.conftest import Server
+
 pytestmark = pytest.mark.browser
 
 BUSY = {
@@ -77,3 +79,16 @@ def test_two_notebooks_are_completed_at_once(lab, open_notebook):
     first.type("import numpy as ", delay=0)
     second.type("import pandas as ", delay=0)
     assert (first.ghost_text(), second.ghost_text()) == ("np", "pd")
+
+
+def test_ghost_text_comes_in_notebook_7_too(tmp_path, open_notebook):
+    server = Server(tmp_path, app="notebook")
+    try:
+        notebook = open_notebook(server, server.notebook("seven.ipynb", ""), path="notebooks")
+        notebook.enter(0)
+        notebook.type("import numpy as ")
+        assert notebook.ghost_text() == "np"
+        notebook.page.keyboard.press("Tab")
+        assert notebook.source(0) == "import numpy as np"
+    finally:
+        server.stop()
