@@ -38,13 +38,13 @@ class FakeComm:
         self.handle_msg({"header": {}, "content": {"comm_id": self.comm_id, "data": data}})
 
     def wait_for(self, **fields):
-        """The first message with these fields, within a second."""
+        """The first message with these fields, in time."""
 
         def found():
             return [m for m in self.heard if fields.items() <= m.items()]
 
         with self._news:
-            assert self._news.wait_for(found, 1), f"no {fields} in {self.heard}"
+            assert self._news.wait_for(found, 10), f"no {fields} in {self.heard}"
         return found()[0]
 
     def final(self, id):
@@ -54,7 +54,7 @@ class FakeComm:
             return [m for m in self.heard if m.get("id") == id and is_final(m)]
 
         with self._news:
-            assert self._news.wait_for(found, 2), f"{id} was not ended: {self.heard}"
+            assert self._news.wait_for(found, 10), f"{id} was not ended: {self.heard}"
         return found()[0]
 
 
@@ -231,7 +231,7 @@ def test_a_newer_keystroke_ends_the_older_request(comm, fake_engine):
     fake_engine.answers = ["first", "second"]
     fake_engine.gate.clear()
     comm.say(complete("a = ", id="1", trigger="automatic"))
-    fake_engine.started.wait(1)
+    fake_engine.started.wait(10)
     comm.say(complete("ab = ", id="2", trigger="automatic"))
     fake_engine.gate.set()
     assert comm.final("1")["finish_reason"] == "cancelled"
@@ -242,7 +242,7 @@ def test_a_cancelled_request_gets_its_final_update(comm, fake_engine):
     fake_engine.answers = ["never"]
     fake_engine.gate.clear()
     comm.say(complete())
-    fake_engine.started.wait(1)
+    fake_engine.started.wait(10)
     comm.say({"type": "cancel", "id": "1"})
     assert comm.final("1")["finish_reason"] == "cancelled"
 
@@ -268,7 +268,7 @@ def test_a_front_end_that_left_is_not_answered(comm, fake_engine):
     fake_engine.answers = ["too late"]
     fake_engine.gate.clear()
     comm.say(complete())
-    fake_engine.started.wait(1)
+    fake_engine.started.wait(10)
     comm.heard.clear()
     comm.leave()
     fake_engine.gate.set()

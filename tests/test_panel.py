@@ -24,7 +24,7 @@ def panel(settings, session):
 
 
 def wait(condition):
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert condition()
