@@ -361,7 +361,8 @@ class Session:
 
     def _answer(self, job: _Job) -> None:
         # The settings of this moment, so that the cache tells what was made with others.
-        job.request = replace(job.request, sampling=self._sampling(job.request))
+        sampling = job.request.sampling or self._options.sampling
+        job.request = replace(job.request, sampling=sampling)
         request, engine, layout = job.request, self._engine, self._layout
         if job.cancelled.is_set():
             self._finish(job, Completion(text="", finish_reason="cancelled", reason="cancelled"))
@@ -380,22 +381,26 @@ class Session:
         message = self._status.message
         self._set_status(replace(self._status, state="generating"))
         try:
-            prompt = layout.build(request, budget=self._budget(engine, request))
-            self._generate(job, engine, layout, prompt)
+            prompt = layout.build(request, budget=self._budget(engine, sampling))
+            self._generate(job, engine, layout, prompt, sampling)
         finally:
             self._set_status(self._status_of(engine, "ready", message))
 
-    def _sampling(self, request: CompletionRequest) -> SamplingParams:
-        return request.sampling or self._options.sampling
-
-    def _budget(self, engine: engines.Engine, request: CompletionRequest) -> int:
+    def _budget(self, engine: engines.Engine, sampling: SamplingParams) -> int:
         """Prompt and completion stay within the window, where a sliding and a full attention are the same."""
-        room = min(engine.card.window, engine.card.context) - self._sampling(request).max_tokens
+        room = min(engine.card.window, engine.card.context) - sampling.max_tokens
         return max(16, min(self._options.context_tokens, room))
 
-    def _generate(self, job: _Job, engine: engines.Engine, layout: Layout, prompt: Prompt) -> None:
+    def _generate(
+        self,
+        job: _Job,
+        engine: engines.Engine,
+        layout: Layout,
+        prompt: Prompt,
+        sampling: SamplingParams,
+    ) -> None:
         """Draws the candidates one after another; the later ones find the prompt in the KV cache."""
-        request, sampling = job.request, self._sampling(job.request)
+        request = job.request
         reused = len(prompt.ids) - engine.prefill(prompt.ids, job.cancelled.is_set)
         texts: list[str] = []
         best: Completion | None = None

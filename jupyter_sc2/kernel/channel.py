@@ -215,9 +215,8 @@ class _Peer:
                 pass  # Nothing is counted here yet.
 
     def _greet(self, message: dict[str, Any]) -> None:
-        from jupyter_sc2 import (
-            __version__,
-        )  # looked up in the installed metadata, which takes 20 ms
+        # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
+        from jupyter_sc2 import __version__
 
         channel = self._channel
         self.send(wire.hello(channel.session.status, channel=_road(message), version=__version__))
