@@ -14,13 +14,24 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from email.parser import HeaderParser
 from pathlib import Path
+from random import Random
 from typing import Literal
 
+from jupyter_sc2.embedded.cells import (
+    docstring_sessions,
+    myst_cells,
+    notebook_cells,
+    page_cells,
+    script_cells,
+)
+from jupyter_sc2.embedded.licences import licence_texts, permissive_licence
+from jupyter_sc2.embedded.overlap import Fragments, Seen, read_rows, solution
 from jupyter_sc2.prompt.notebook import Cell
 
 Kind = Literal["notebook", "example", "docs", "doctest", "library"]
@@ -31,61 +42,25 @@ PACKAGES = tuple(Path(__file__).with_name("packages.txt").read_text().split())
 # Never trained on, and whole: notebooks of a package one has seen flatter a model.
 HELD_OUT = frozenset({"seaborn", "lifelines", "yellowbrick"})
 
-# Docstrings use these names and leave their imports to the reader.
-CONVENTIONS: Mapping[str, str] = {
-    "np": "import numpy as np",
-    "pd": "import pandas as pd",
-    "plt": "import matplotlib.pyplot as plt",
-    "sns": "import seaborn as sns",
-    "nx": "import networkx as nx",
-    "xr": "import xarray as xr",
-    "sm": "import statsmodels.api as sm",
-    "smf": "import statsmodels.formula.api as smf",
-    "stats": "from scipy import stats",
-    "mpl": "import matplotlib as mpl",
-    "pl": "import polars as pl",
-    "alt": "import altair as alt",
-    "px": "import plotly.express as px",
-    "az": "import arviz as az",
-    "pm": "import pymc as pm",
-    "gpd": "import geopandas as gpd",
-    "jnp": "import jax.numpy as jnp",
-    "torch": "import torch",
-    "os": "import os",
-    "re": "import re",
-    "math": "import math",
-    "random": "import random",
-}
+# Characters of plain library code per package: it fills up what the rest leaves, from many packages.
+LIBRARY_LIMIT = 100_000
+# Of what says the same, the one that comes first here is kept.
+KINDS: tuple[Kind, ...] = ("notebook", "example", "docs", "doctest", "library")
 
-# Characters of plain library code per package: the large ones would drown the rest.
-LIBRARY_LIMIT = 1_000_000
+PAGE_FOLDERS = re.compile(r"(?:^|/)docs?(?:_\w+)?/", re.IGNORECASE)
 EXAMPLE_FOLDERS = re.compile(
-    r"(?:^|/)(?:examples?|galler(?:y|ies)|tutorials?|demos?|notebooks?|cookbook|docs?|case_studies|walkthrough\w*)"
-    r"(?:_\w+)?/",
+    r"(?:^|/)(?:examples?|galler(?:y|ies)|tutorials?|demos?|notebooks?|cookbook|docs?|case_studies"
+    r"|walkthrough\w*|samples?|lessons?|recipes|quickstarts?|how-?tos?)(?:[_-]\w+)?/",
     re.IGNORECASE,
 )
 UNWANTED = re.compile(
     r"(?:^|/)(?:tests?|testing|_?vendor(?:ed)?|extern(?:al|s)?|node_modules|third_party|build|benchmarks?|asv_bench"
-    r"|idlelib|lib2to3|ensurepip|site-packages|__pycache__|\.\w+)/"
+    r"|idlelib|lib2to3|ensurepip|site-packages|__pycache__|[\w-]+\.egg-info|\.\w+)/"
     r"|(?:^|/)(?:test_\w+|conftest|setup|conf|_?version|versioneer|__init__|__about__|noxfile)\.py$"
     r"|_pb2\.py$|_test\.py$"
 )
-FENCE = re.compile(
-    r"^```\s*\{?(?:python|py|ipython3?|code-cell[^\n]*)\b[^\n]*\n(.*?)^```",
-    re.DOTALL | re.MULTILINE,
-)
-DIRECTIVE = re.compile(
-    r"^([ \t]*)\.\. (?:code-block|code|sourcecode|ipython|plot|jupyter-execute|testcode)::"
-    r"[ \t]*(?:python3?|ipython|py)?[ \t]*\n"
-    r"((?:\1[ \t]+:[^\n]*\n)*)((?:[ \t]*\n|\1[ \t]+[^\n]*\n)+)",
-    re.MULTILINE,
-)
-PERMISSIVE = re.compile(
-    r"\b(?:MIT|BSD|0BSD|Apache|ISC|PSF|Python Software Foundation|HPND|Zlib|Unlicense|CC0)\b", re.I
-)
-RESTRICTED = re.compile(
-    r"[AL]?GPL|GNU|MPL|Mozilla|CC-BY|Creative Commons|EUPL|CeCILL|Business Source", re.I
-)
+# What stays of an unpacked archive: a tenth of it, the rest are data and pictures.
+KEPT = re.compile(r"\.(?:ipynb|py|rst|md|txt)$|^PKG-INFO$|^(?:LICEN[CS]E|COPYING)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,6 +68,10 @@ class Document:
     kind: Kind
     package: str
     cells: tuple[Cell, ...]
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(cell.source for cell in self.cells)
 
 
 @dataclass(frozen=True)
@@ -102,10 +81,14 @@ class Source:
     name: str
     version: str
     licence: str
+    code: Mapping[Kind, int] = field(default_factory=dict)  # bytes of it
 
 
 def fetch(packages: Iterable[str], folder: Path, *, jobs: int = 3, timeout: float = 120) -> None:
-    """Downloads source archives and leaves them unpacked in `folder/NAME`. What cannot be had is left out."""
+    """Downloads source archives and leaves what is read of them unpacked in `folder/NAME`.
+
+    A name may pin a version, `NAME==VERSION`. What cannot be had is left out.
+    """
     # pip prepares a source archive's metadata, which for SciPy means minutes of configuring a build. Run for an
     # environment that has no build backend it fails at once, and `--no-clean` leaves the unpacked source.
     bare = folder.resolve() / ".bare"
@@ -118,93 +101,113 @@ def fetch(packages: Iterable[str], folder: Path, *, jobs: int = 3, timeout: floa
         if any(target.glob("*/*/PKG-INFO")):
             return
         target.mkdir(parents=True, exist_ok=True)
-        options = ["--no-clean", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
-        command = [sys.executable, "-m", "pip", "--python", str(python), "download", *options, name]
-        environment = {**os.environ, "TMPDIR": str(target)}
+        options = [
+            "--no-clean",
+            "--no-cache-dir",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--no-build-isolation",
+        ]
+        command = [sys.executable, "-m", "pip", "--python", str(python), "download", *options]
         try:
             subprocess.run(
-                [*command, "-d", str(target)],
-                env=environment,
+                [*command, "-d", str(target), name],
+                env={**os.environ, "TMPDIR": str(target)},
                 capture_output=True,
                 timeout=timeout,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             print(f"{name}: no archive within {timeout:.0f} s", file=sys.stderr)
+        for path in target.rglob("*"):
+            if path.is_file() and not KEPT.search(path.name):
+                path.unlink()
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(download, packages))
 
 
 def build_corpus(
-    archives: Path, output: Path, *, with_standard_library: bool = True
+    archives: Path,
+    output: Path,
+    *,
+    with_standard_library: bool = True,
+    exclude: Path | Iterable[str] = (),
 ) -> list[Source]:
     """Reads the unpacked archives and the standard library into `output/documents.jsonl`, without duplicates.
 
-    Packages without a permissive licence in their metadata are left out. `output/sources.json` says what is in.
+    Packages without a permissive licence are left out, and documents that have a function of `exclude` in them:
+    texts, or a file of an evaluation's rows. `output/sources.json` says what is in.
     """
     output.mkdir(parents=True, exist_ok=True)
-    sources: list[Source] = []
-    seen: set[bytes] = set()
-    part = (
-        output / "documents.part"
-    )  # renamed at the end: what is cut off is not taken for a corpus
+    trees = list(unpacked(archives))
+    if with_standard_library:
+        trees.append(standard_library())
+    documents = [document for root, source in trees for document in read_tree(root, source.name)]
+    # Held-out packages first, so that it is the other copy that is left out.
+    documents.sort(key=lambda d: (d.package not in HELD_OUT, KINDS.index(d.kind), d.package))
+    if isinstance(exclude, Path):
+        exclude = [solution(row) for row in read_rows(exclude)]
+    kept = Filter(Fragments(exclude))
+    code: dict[str, Counter[Kind]] = defaultdict(Counter)
+    part = output / "documents.part"  # what is cut off is not taken for a corpus
     with part.open("w", encoding="utf-8") as file:
-        for root, source in [
-            *unpacked(archives),
-            *([standard_library()] if with_standard_library else []),
-        ]:
-            sources.append(source)
-            for document in read_tree(root, source.name):
-                text = "\n\n".join(cell.source for cell in document.cells)
-                digest = hashlib.blake2b(text.encode(), digest_size=12).digest()
-                if digest not in seen:
-                    seen.add(digest)
-                    file.write(dump(document) + "\n")
+        for document in filter(kept, documents):
+            file.write(dump(document) + "\n")
+            cells = (cell.source for cell in document.cells if cell.cell_type == "code")
+            code[document.package][document.kind] += sum(len(source.encode()) for source in cells)
     part.replace(output / "documents.jsonl")
-    (output / "sources.json").write_text(
-        json.dumps([asdict(source) for source in sources], indent=1)
-    )
-    return sources
+    print(f"left out: {dict(kept.left_out)}", file=sys.stderr)
+    sources: dict[str, Source] = {}
+    for _, source in trees:
+        if earlier := sources.get(source.name):
+            source = replace(source, version=f"{earlier.version}, {source.version}")
+        if source.name in code:
+            sources[source.name] = replace(source, code=dict(code[source.name]))
+    rows = [asdict(source) for source in sources.values()]
+    (output / "sources.json").write_text(json.dumps(rows, indent=1))
+    return list(sources.values())
+
+
+class Filter:
+    """Lets each text through once, and none that has to stay out."""
+
+    def __init__(self, unwanted: Fragments) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._unwanted = unwanted
+        self._copies: set[bytes] = set()
+        self._seen = Seen()
+
+    def __call__(self, document: Document) -> bool:
+        text = document.text
+        digest = hashlib.blake2b(text.encode(), digest_size=12).digest()
+        if digest in self._copies:
+            reason = "copies"
+        elif self._unwanted.occur_in(text):
+            reason = "excluded"
+        elif not self._seen.add(text):
+            reason = "near copies"
+        else:
+            self._copies.add(digest)
+            return True
+        self.left_out[reason] += 1
+        return False
 
 
 def unpacked(archives: Path) -> Iterator[tuple[Path, Source]]:
     """The source trees under `archives/NAME` with what their metadata says, permissive licences only."""
     for folder in sorted(path for path in archives.iterdir() if path.is_dir()):
-        trees = sorted(
-            path.parent
-            for pattern in ("*/PKG-INFO", "*/*/PKG-INFO")
-            for path in folder.glob(pattern)
-        )
-        for tree in trees[:1]:
+        found = [*folder.glob("*/PKG-INFO"), *folder.glob("*/*/PKG-INFO")]
+        for tree in sorted(path.parent for path in found)[:1]:
+            name = folder.name.partition("==")[0]
             metadata = (tree / "PKG-INFO").read_text(encoding="utf-8", errors="replace")
-            headers = HeaderParser().parsestr(metadata)
-            licence = permissive_licence(metadata)
+            licence = permissive_licence(metadata, licence_texts(tree))
             if licence:
-                yield tree, Source(folder.name, headers.get("Version", ""), licence)
+                version = HeaderParser().parsestr(metadata).get("Version", "")
+                yield tree, Source(name, version, licence)
             else:
-                print(
-                    f"{folder.name}: left out, no permissive licence in its metadata",
-                    file=sys.stderr,
-                )
-
-
-def permissive_licence(metadata: str) -> str | None:
-    """The licence that a package's metadata states, or None if it is not a permissive one or not clear."""
-    headers = HeaderParser().parsestr(metadata)
-    classifiers = [c for c in headers.get_all("Classifier", []) if c.startswith("License ::")]
-    names = [c.rpartition(" :: ")[2] for c in classifiers]
-    stated = headers.get("License", "").strip().splitlines()
-    for claim in (
-        headers.get("License-Expression", ""),
-        ", ".join(names),
-        stated[0][:60] if stated else "",
-    ):
-        if RESTRICTED.search(claim):
-            return None
-        if PERMISSIVE.search(claim):
-            return claim
-    return None
+                print(f"{name}: left out, no permissive licence that is clear", file=sys.stderr)
 
 
 def standard_library() -> tuple[Path, Source]:
@@ -213,165 +216,47 @@ def standard_library() -> tuple[Path, Source]:
 
 
 def read_tree(root: Path, package: str) -> Iterator[Document]:
-    """All documents of one source tree. Files that cannot be read are passed over."""
-    library = 0
+    """All documents of one source tree, of the plain library only a part. Unreadable files are passed over."""
+    library: list[str] = []
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if path.suffix not in (".ipynb", ".py", ".rst", ".md") or UNWANTED.search(name):
+        if UNWANTED.search(name) or not KEPT.search(path.name) or not path.is_file():
             continue
         try:
-            if not path.is_file() or path.stat().st_size > 5_000_000:
-                continue
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8") if path.stat().st_size < 20_000_000 else ""
         except (OSError, UnicodeDecodeError):
             continue
-        found: list[tuple[Kind, list[Cell]]] = []
-        if path.suffix == ".ipynb":
-            found.append(("notebook", notebook_cells(text)))
-        elif path.suffix in (".rst", ".md"):
-            found.append(("docs", page_cells(text)))
-        elif EXAMPLE_FOLDERS.search(name):
-            found.append(("example", script_cells(text)))
-        else:
-            found.extend(("doctest", cells) for cells in doctest_sessions(text))
-            if library < LIBRARY_LIMIT and len(text) < 100_000:
-                library += len(text)
-                found.append(("library", script_cells(text)))
-        for kind, cells in found:
-            if sum(len(cell.source) for cell in cells if cell.cell_type == "code") >= 40:
+        if path.suffix == ".py" and not EXAMPLE_FOLDERS.search(name):
+            library.append(text)
+        for kind, cells in read_file(name, text):
+            if _is_enough(cells):
                 yield Document(kind, package, tuple(cells))
+    Random(package).shuffle(library)
+    size = 0
+    for text in library:
+        if size + len(text) <= LIBRARY_LIMIT:
+            size += len(text)
+            cells = script_cells(text)
+            if _is_enough(cells):
+                yield Document("library", package, tuple(cells))
 
 
-def notebook_cells(text: str) -> list[Cell]:
-    """The cells of an .ipynb file, outputs left out; none if it is no notebook in Python."""
-    try:
-        data = json.loads(text)
-        language = data.get("metadata", {}).get("kernelspec", {}).get("language", "python")
-        raw = data["cells"] if language == "python" else []
-        pairs = [(cell["cell_type"], "".join(cell["source"])) for cell in raw]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return _cells((kind, source) for kind, source in pairs if not source.startswith("%%"))
+def read_file(name: str, text: str) -> Iterator[tuple[Kind, list[Cell]]]:
+    """What looks like a notebook in a file, by its name and folder."""
+    suffix = name[name.rfind(".") :]
+    if suffix == ".ipynb":
+        yield "notebook", notebook_cells(text)
+    elif suffix in (".rst", ".md") or (suffix == ".txt" and PAGE_FOLDERS.search(name)):
+        notebook = myst_cells(text)
+        yield ("notebook", notebook) if notebook else ("docs", page_cells(text))
+    elif suffix == ".py" and EXAMPLE_FOLDERS.search(name):
+        yield "example", script_cells(text)
+    elif suffix == ".py":
+        yield from (("doctest", cells) for cells in docstring_sessions(text))
 
 
-def script_cells(text: str) -> list[Cell]:
-    """A script cut where a notebook would have been: at `# %%` marks, or at blank lines between statements."""
-    text = re.sub(r"\A(?:#[^\n]*\n|\s*\n)+", "", text)  # licence headers
-    docstring = re.match(r'\A[rRuU]{0,2}("""|\'\'\')(.*?)\1[ \t]*\n', text, re.DOTALL)
-    title = ""
-    if docstring:
-        title = "\n".join(
-            line for line in docstring[2].strip().splitlines()[:4] if line.strip(" =-*#~")
-        )
-        text = text[docstring.end() :]
-    if re.search(r"^# ?%%|^#{20,}$", text, re.MULTILINE):
-        parts = re.split(r"^(?:# ?%%[^\n]*|#{20,})\n", text, flags=re.MULTILINE)
-    else:
-        parts = _merge(re.split(r"\n\s*\n(?=[^\s)\]}])", text))
-    return _cells([("markdown", title), *(("code", part) for part in parts)])
-
-
-def _merge(blocks: Iterable[str], lines: int = 12) -> list[str]:
-    """Joins neighbouring blocks while they stay short: blank lines in a script are closer than cells."""
-    merged: list[str] = []
-    for block in blocks:
-        defines = block.startswith(("def ", "class ", "@"))
-        if (
-            merged
-            and not defines
-            and (merged[-1] + block).count("\n") < lines
-            and not merged[-1].startswith("def ")
-        ):
-            merged[-1] += f"\n\n{block}"
-        else:
-            merged.append(block)
-    return merged
-
-
-def doctest_sessions(text: str) -> list[list[Cell]]:
-    """The `>>>` sessions of a module's docstrings, one list of cells each, with the imports they take for granted.
-
-    A printed result ends a cell, as it does in a notebook.
-    """
-    sessions: list[list[str]] = [[]]
-    open_cell = False
-    for line in text.splitlines():
-        prompt = re.match(r"\s*(>>>|\.\.\.)(?: (.*)|$)", line)
-        if prompt and (prompt[1] == ">>>" or open_cell):
-            code = re.sub(r"\s*# ?doctest:.*", "", prompt[2] or "").rstrip()
-            if open_cell:
-                sessions[-1][-1] += f"\n{code}"
-            else:
-                sessions[-1].append(code)
-                open_cell = True
-            continue
-        open_cell = False
-        if '"""' in line or "'''" in line:
-            sessions.append([])
-    return [_cells(("code", cell) for cell in with_imports(cells)) for cells in sessions if cells]
-
-
-def with_imports(cells: Sequence[str]) -> list[str]:
-    """The cells, with conventional imports first for the names that they use and nowhere bind."""
-    code = "\n".join(cells)
-    bound = set(re.findall(r"^\s*(\w+)\s*=[^=]", code, re.MULTILINE))
-    bound |= {
-        word for line in re.findall(r"import (.*)", code) for word in re.findall(r"\w+", line)
-    }
-    used = set(re.findall(r"(?<![\w.])(\w+)\.\w", code))
-    lines = [line for name, line in CONVENTIONS.items() if name in used - bound]
-    if not lines:
-        return list(cells)
-    if re.match(r"(?:import|from) ", cells[0]):
-        return ["\n".join(lines) + f"\n{cells[0]}", *cells[1:]]
-    return ["\n".join(lines), *cells]
-
-
-def page_cells(text: str) -> list[Cell]:
-    """The Python blocks of a documentation page (reStructuredText or Markdown), one cell each."""
-    cells: list[str] = []
-    for block in FENCE.findall(text):
-        cells.extend(_plain(block))
-    for match in DIRECTIVE.finditer(text):
-        cells.extend(_plain(_dedent(match[3])))
-    if not cells:
-        cells = [cell.source for session in doctest_sessions(text) for cell in session]
-    return _cells(("code", cell) for cell in with_imports(cells)) if cells else []
-
-
-def _plain(block: str) -> list[str]:
-    """Code without prompts and without what was printed."""
-    if ">>>" in block:
-        return [cell.source for session in doctest_sessions(block) for cell in session]
-    if re.search(r"^In \[\d+\]:", block, re.MULTILINE):
-        lines = re.findall(r"^(?:In \[\d+\]:|   \.+:) ?(.*)$", block, re.MULTILINE)
-        return ["\n".join(lines)]
-    return [
-        re.sub(r"^(?:---\n.*?\n---|@\w+[^\n]*|:\w+:[^\n]*)\n", "", block, flags=re.DOTALL).strip(
-            "\n"
-        )
-    ]
-
-
-def _dedent(block: str) -> str:
-    lines = block.expandtabs().splitlines()
-    margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
-    return "\n".join(line[margin:] for line in lines)
-
-
-def _cells(pairs: Iterable[tuple[str, str]]) -> list[Cell]:
-    """Cells of sensible size with numbers for ids; long lines (embedded data) and other kinds are left out."""
-    kept: list[Cell] = []
-    for kind, source in pairs:
-        source = source.strip("\n").rstrip()
-        if not source.strip() or len(source) > 6_000:
-            continue
-        longest = max(map(len, source.splitlines()))
-        if kind == "code" and longest <= 200:
-            kept.append(Cell(id=str(len(kept)), source=source))
-        elif kind == "markdown":
-            kept.append(Cell(id=str(len(kept)), source=source, cell_type="markdown"))
-    return kept
+def _is_enough(cells: Iterable[Cell]) -> bool:
+    return sum(len(cell.source) for cell in cells if cell.cell_type == "code") >= 40
 
 
 def dump(document: Document) -> str:

@@ -1,0 +1,312 @@
+"""Reads the files of a source archive as cells: notebooks, scripts, pages of documentation, docstrings."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from jupyter_sc2.prompt.notebook import Cell
+
+# Docstrings use these names and leave their imports to the reader.
+CONVENTIONS: Mapping[str, str] = {
+    "np": "import numpy as np",
+    "pd": "import pandas as pd",
+    "plt": "import matplotlib.pyplot as plt",
+    "sns": "import seaborn as sns",
+    "nx": "import networkx as nx",
+    "xr": "import xarray as xr",
+    "sm": "import statsmodels.api as sm",
+    "smf": "import statsmodels.formula.api as smf",
+    "stats": "from scipy import stats",
+    "mpl": "import matplotlib as mpl",
+    "pl": "import polars as pl",
+    "alt": "import altair as alt",
+    "px": "import plotly.express as px",
+    "az": "import arviz as az",
+    "pm": "import pymc as pm",
+    "gpd": "import geopandas as gpd",
+    "jnp": "import jax.numpy as jnp",
+    "torch": "import torch",
+    "os": "import os",
+    "re": "import re",
+    "math": "import math",
+    "random": "import random",
+}
+
+OTHER_LANGUAGE = re.compile(r"\s*%%(?!time|timeit|capture|prun)")
+# What IPython takes and Python does not: a magic, a shell command, a question.
+SHELL_LINE = re.compile(
+    r"^([ \t]*)(?:[%!][^\n]*|\w+ = [%!][^\n]*|\?+[\w.]+|[\w.]+\?{1,2})[ \t]*$", re.MULTILINE
+)
+
+CELL_MARK = re.compile(r"^# ?(?:%%+|In\[[\d ]*\]:|<codecell>|#{18,})[^\n]*$", re.MULTILINE)
+
+FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
+DIRECTIVE = re.compile(r"\s*\.\. ([\w-]+::.*)")
+# What a fence or a directive is called that holds Python, and which of them take the language as an argument.
+PYTHON = re.compile(
+    r"python3?|py|ipython3?|pycon|python-repl|code-cell|jupyter-execute|testcode|doctest"
+    r"|(?:nb|pyvista-|altair-|bokeh-)?plot"
+)
+CODE = frozenset({"code", "code-block", "sourcecode", "prompt"})
+OPTION = re.compile(r"\s*(?::[\w-]+:.*|)")
+
+
+def is_python(source: str) -> bool:
+    """Whether a cell is valid Python 3, magics and shell commands aside."""
+    return (
+        not OTHER_LANGUAGE.match(source) and _parse(SHELL_LINE.sub(r"\1pass", source)) is not None
+    )
+
+
+def _parse(source: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's invalid escapes
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def notebook_cells(text: str) -> list[Cell]:
+    """The cells of an .ipynb file, outputs left out; none if it is no notebook in Python."""
+    try:
+        data = json.loads(text)
+        language = data.get("metadata", {}).get("kernelspec", {}).get("language", "python")
+        raw = data["cells"] if language == "python" else []
+        pairs = [(cell["cell_type"], "".join(cell["source"])) for cell in raw]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return make_cells(pairs)
+
+
+def script_cells(text: str) -> list[Cell]:
+    """A script cut where a notebook would have been: at `# %%` marks, or at blank lines between statements.
+
+    Comments that follow a mark are text, as in the galleries of Sphinx and the scripts of Jupytext.
+    """
+    text = re.sub(r"\A(?:#(?! ?%%)[^\n]*\n|\s*\n)+", "", text)  # licence headers
+    docstring = re.match(r'\A[rRuU]{0,2}("""|\'\'\')(.*?)\1[ \t]*\n', text, re.DOTALL)
+    title = ""
+    if docstring:
+        lines = docstring[2].strip().splitlines()[:4]
+        title = "\n".join(line for line in lines if line.strip(" =-*#~"))
+        text = text[docstring.end() :]
+    pairs = [("markdown", title)]
+    if CELL_MARK.search(text):
+        for part in CELL_MARK.split(text):
+            comment = re.match(r"\s*((?:^#[^\n]*\n?)*)", part, re.MULTILINE)
+            words = comment[1] if comment else ""
+            pairs.append(("markdown", re.sub(r"^# ?", "", words, flags=re.MULTILINE)))
+            pairs.append(("code", part.strip("\n").removeprefix(words.strip("\n"))))
+    else:
+        pairs.extend(("code", block) for block in _merge(_statements(text)))
+    return make_cells(pairs)
+
+
+def _statements(text: str) -> list[str]:
+    """The text cut at the blank lines between its top-level statements; nothing if it is not Python 3."""
+    tree = _parse(text)
+    if tree is None:
+        return []
+    inside: set[int] = set()
+    for node in tree.body:
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+        inside.update(range(first + 1, (node.end_lineno or first) + 1))
+    blocks: list[list[str]] = [[]]
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() or number in inside:
+            blocks[-1].append(line)
+        elif blocks[-1]:
+            blocks.append([])
+    return ["\n".join(block) for block in blocks if block]
+
+
+def _merge(blocks: Iterable[str], lines: int = 12) -> list[str]:
+    """Joins neighbouring blocks while they stay short: blank lines in a script are closer than cells."""
+    merged: list[str] = []
+    for block in blocks:
+        defines = block.startswith(("def ", "class ", "@"))
+        short = merged and (merged[-1] + block).count("\n") < lines
+        if short and not defines and not merged[-1].startswith("def "):
+            merged[-1] += f"\n\n{block}"
+        else:
+            merged.append(block)
+    return merged
+
+
+def docstring_sessions(text: str) -> Iterator[list[Cell]]:
+    """The examples in a module's strings, one list of cells for each string that holds any."""
+    # All strings and not only docstrings: large libraries keep theirs in variables, to share or fill them.
+    for string in re.finditer(r'("""|\'\'\')(.*?)\1', text, re.DOTALL):
+        if re.search(r">>> |```|::[ \w]*\n", string[2]):
+            yield page_cells(string[2])
+
+
+def page_cells(text: str) -> list[Cell]:
+    """The Python blocks of a text (reStructuredText, Markdown or a docstring), one cell each.
+
+    A printed result ends a cell, as it does in a notebook. Imports that are taken for granted are added.
+    """
+    return with_imports(make_cells(("code", block) for block in code_blocks(text)))
+
+
+def myst_cells(text: str) -> list[Cell]:
+    """The cells of a notebook that is kept as a Markdown page (MyST or Jupytext); none if it is not one."""
+    header = re.match(
+        r"---\n.*?^(?:kernelspec|jupytext|file_format):.*?^---\n", text, re.DOTALL | re.M
+    )
+    if not header:
+        return []
+    pairs: list[tuple[str, str]] = []
+    words: list[str] = []
+    lines = text[header.end() :].splitlines()
+    at = 0
+    while at < len(lines):
+        fence = FENCE.fullmatch(lines[at])
+        if fence and _shows_python(fence[2]):
+            end = _fence_end(lines, at, fence[1])
+            pairs += [("markdown", "\n".join(words)), ("code", _body(lines[at + 1 : end]))]
+            words = []
+            at = end
+        elif not lines[at].startswith("+++"):
+            words.append(lines[at])
+        at += 1
+    return make_cells([*pairs, ("markdown", "\n".join(words))]) if pairs else []
+
+
+def code_blocks(text: str) -> Iterator[str]:
+    """What a text shows as Python: fences, directives, literal blocks, and sessions with prompts."""
+    lines = text.expandtabs().splitlines()
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        if fence := FENCE.fullmatch(line):
+            end = _fence_end(lines, at, fence[1])
+            if _shows_python(fence[2]):
+                yield from _without_prompts(_body(lines[at + 1 : end]))
+            at = end + 1
+            continue
+        directive = DIRECTIVE.fullmatch(line)
+        info = directive[1] if directive else ""
+        literal = not directive and line.rstrip().endswith("::")
+        end = at + 1
+        if line.lstrip().startswith(">>>"):
+            while end < len(lines) and lines[end].strip():
+                end += 1
+            yield from _session(lines[at:end])
+        elif literal or info.partition("::")[0] in CODE or _shows_python(info):
+            margin = _margin(line)
+            while end < len(lines) and (not lines[end].strip() or _margin(lines[end]) > margin):
+                end += 1
+            block = _body(lines[at + 1 : end])
+            # Without a language it may be anything.
+            unnamed = literal or info.rstrip().endswith("::")
+            if _shows_python(info) or (unnamed and _looks_like_python(block)):
+                yield from _without_prompts(block)
+        at = end
+
+
+def _shows_python(info: str) -> bool:
+    words = re.findall(r"[\w-]+", info.lower())
+    if words and words[0] in CODE:
+        words = words[1:]
+    return bool(words) and PYTHON.fullmatch(words[0]) is not None
+
+
+def _looks_like_python(block: str) -> bool:
+    return ">>>" in block or (bool(re.search(r"[=(]|^import ", block)) and is_python(block))
+
+
+def _fence_end(lines: Sequence[str], at: int, fence: str) -> int:
+    for end in range(at + 1, len(lines)):
+        if lines[end].strip() == fence:
+            return end
+    return len(lines)
+
+
+def _margin(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _body(lines: Sequence[str]) -> str:
+    """A block without its indentation and without the options at its head."""
+    first = next((n for n, line in enumerate(lines) if not OPTION.fullmatch(line)), len(lines))
+    block = textwrap.dedent("\n".join(lines[first:])).strip("\n")
+    return re.sub(r"\A---\n.*?^---\n", "", block, flags=re.DOTALL | re.MULTILINE)
+
+
+def _without_prompts(block: str) -> list[str]:
+    """The cells of a block: the block itself, or what was typed if it shows a session."""
+    if re.search(r"^\s*>>>", block, re.MULTILINE):
+        return _session(block.splitlines())
+    if re.search(r"^In \[\d+\]:", block, re.MULTILINE):
+        parts = re.split(r"^In \[\d+\]: ?", block, flags=re.MULTILINE)[1:]
+        return ["\n".join(_continued(part.splitlines())) for part in parts]
+    # IPython's directive: a decorator of its own says what to do with the output.
+    return [re.sub(r"^@(?:suppress|verbatim|okexcept|savefig).*\n", "", block, flags=re.MULTILINE)]
+
+
+def _continued(lines: Sequence[str]) -> list[str]:
+    found = [lines[0]] if lines else []
+    for line in lines[1:]:
+        mark = re.match(r"   \.{3,}: ?", line)
+        if not mark:
+            break
+        found.append(line[mark.end() :])
+    return found
+
+
+def _session(lines: Iterable[str]) -> list[str]:
+    """What was typed at the prompts; a printed result ends a cell."""
+    cells: list[str] = []
+    open_cell = False
+    for line in lines:
+        prompt = re.match(r"\s*(>>>|\.\.\.)(?: (.*)|$)", line)
+        if not prompt or (prompt[1] == "..." and not open_cell):
+            open_cell = False
+            continue
+        code = re.sub(r"\s*# ?doctest:.*", "", prompt[2] or "").rstrip()
+        if open_cell:
+            cells[-1] += f"\n{code}"
+        else:
+            cells.append(code)
+            open_cell = True
+    return cells
+
+
+def with_imports(cells: list[Cell]) -> list[Cell]:
+    """The cells, with conventional imports first for the names that they use and nowhere bind."""
+    code = "\n".join(cell.source for cell in cells)
+    bound = set(re.findall(r"^\s*(\w+)\s*=[^=]", code, re.MULTILINE))
+    for names in re.findall(r"import (.*)", code):
+        bound.update(re.findall(r"\w+", names))
+    used = set(re.findall(r"(?<![\w.])(\w+)\.\w", code))
+    lines = "\n".join(line for name, line in CONVENTIONS.items() if name in used - bound)
+    if not lines:
+        return cells
+    if re.match(r"(?:import|from) ", cells[0].source):
+        return [replace(cells[0], source=f"{lines}\n{cells[0].source}"), *cells[1:]]
+    return [Cell(id="imports", source=lines), *cells]
+
+
+def make_cells(pairs: Iterable[tuple[str, str]]) -> list[Cell]:
+    """Cells of sensible size with numbers for ids.
+
+    Long lines (embedded data), Python 2 and other languages and kinds are left out.
+    """
+    kept: list[Cell] = []
+    for kind, source in pairs:
+        source = source.strip("\n").rstrip()
+        if not source.strip() or len(source) > 6_000:
+            continue
+        if kind == "markdown":
+            kept.append(Cell(id=str(len(kept)), source=source, cell_type="markdown"))
+        elif kind == "code" and max(map(len, source.splitlines())) <= 200 and is_python(source):
+            kept.append(Cell(id=str(len(kept)), source=source))
+    return kept
