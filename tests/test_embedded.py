@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from random import Random
 
+import nbformat
 import pytest
+from tokenizers import pre_tokenizers
 
-from jupyter_sc2.embedded.corpus import (
-    Document,
-    build_corpus,
-    doctest_sessions,
-    load_documents,
-    notebook_cells,
-    page_cells,
-    permissive_licence,
-    script_cells,
-)
+from jupyter_sc2 import cli
+from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
-from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, train_tokenizer
+from jupyter_sc2.embedded.smollm import choose_tokens
+from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
 from jupyter_sc2.embedded.train import Recipe, schedule, train
 from jupyter_sc2.models import EMBEDDED_FOLDER
 from jupyter_sc2.prompt.layout import Special, arrange
 from jupyter_sc2.prompt.notebook import Cell
+from tests.tiny import make_tiny_model
 
 CELL = """\
 import numpy as np
@@ -38,96 +33,10 @@ x = np.linspace(0, 1, 100)
 print(mean(x))"""
 
 
-def sources(cells: list[Cell]) -> list[str]:
-    return [cell.source for cell in cells]
-
-
 def document(*cells: str) -> Document:
     return Document(
         "notebook", "p", tuple(Cell(id=str(n), source=source) for n, source in enumerate(cells))
     )
-
-
-# Corpus
-
-
-def test_a_docstring_session_becomes_cells_that_end_where_something_is_printed():
-    text = '"""\n>>> x = 1\n>>> x\n1\n>>> for i in range(2):\n...     print(i)\n0\n1\n"""\n'
-    (session,) = doctest_sessions(text.replace("x = 1\n>>> x\n", "x = 1\n\n>>> x\n"))
-    assert sources(session) == ["x = 1", "x", "for i in range(2):\n    print(i)"]
-
-
-def test_a_docstring_session_gets_the_imports_that_it_takes_for_granted():
-    (session,) = doctest_sessions('"""\n>>> np.arange(3)\narray([0, 1, 2])\n"""\n')
-    assert sources(session) == ["import numpy as np", "np.arange(3)"]
-
-
-def test_an_import_that_is_there_is_not_added():
-    (session,) = doctest_sessions('"""\n>>> import numpy as np\n>>> np.arange(3)\n"""\n')
-    assert "\n".join(sources(session)).count("import numpy") == 1
-
-
-def test_doctest_directives_are_left_out():
-    (session,) = doctest_sessions('"""\n>>> run()  # doctest: +SKIP\n"""\n')
-    assert sources(session) == ["run()"]
-
-
-def test_a_notebook_gives_its_cells_without_outputs():
-    cells = [
-        {"cell_type": "markdown", "source": ["# Title"]},
-        {"cell_type": "code", "source": ["x = 1\n", "x"], "outputs": [{"text": "1"}]},
-    ]
-    found = notebook_cells(json.dumps({"cells": cells}))
-    assert [(cell.cell_type, cell.source) for cell in found] == [
-        ("markdown", "# Title"),
-        ("code", "x = 1\nx"),
-    ]
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": 3}', '{"cells": [{}]}'])
-def test_a_broken_notebook_gives_no_cells(text: str):
-    assert notebook_cells(text) == []
-
-
-def test_a_notebook_in_another_language_gives_no_cells():
-    cells = [{"cell_type": "code", "source": "x <- 1"}]
-    assert (
-        notebook_cells(json.dumps({"metadata": {"kernelspec": {"language": "R"}}, "cells": cells}))
-        == []
-    )
-
-
-def test_a_script_is_cut_at_its_cell_marks():
-    assert sources(script_cells("# %%\nx = 1\n# %% more\n\ny = 2\n")) == ["x = 1", "y = 2"]
-
-
-def test_a_script_without_marks_is_cut_before_its_functions():
-    assert sources(script_cells("import os\n\n\ndef f():\n    x = 1\n\n    return x\n")) == [
-        "import os",
-        "def f():\n    x = 1\n\n    return x",
-    ]
-
-
-def test_a_documentation_page_gives_its_python_blocks():
-    page = (
-        "Text\n\n.. code-block:: python\n\n    x = 1\n    y = 2\n\nMore\n\n```python\nz = 3\n```\n"
-    )
-    assert sources(page_cells(page)) == ["z = 3", "x = 1\ny = 2"]
-
-
-@pytest.mark.parametrize(
-    ("metadata", "expected"),
-    [
-        ("License-Expression: BSD-3-Clause\n", "BSD-3-Clause"),
-        ("Classifier: License :: OSI Approved :: MIT License\n", "MIT License"),
-        ("License: Apache 2.0\n", "Apache 2.0"),
-        ("License-Expression: GPL-3.0-only\n", None),
-        ("License-Expression: MIT AND LGPL-3.0\n", None),
-        ("Name: x\n", None),
-    ],
-)
-def test_only_a_clear_permissive_licence_counts(metadata: str, expected: str | None):
-    assert permissive_licence(metadata) == expected
 
 
 # Examples
@@ -173,9 +82,9 @@ def test_an_example_holds_a_whole_cell_in_one_of_the_layouts():
         middle = segments[-2]
         at = segments.index(Special("fim_suffix")) + 1
         suffix = segments[at]
-        (block,) = [s for s in segments if isinstance(s, str) and s.startswith("cell.py\n")]
+        prefix = segments[segments.index("cell.py\n") + 2]  # between them is the state
         assert segments[-1] == Special("file_sep")
-        assert block.removeprefix("cell.py\n") + middle + suffix == CELL
+        assert prefix + middle + suffix == CELL
 
 
 def test_all_three_layouts_are_drawn():
@@ -196,7 +105,9 @@ def test_all_three_layouts_are_drawn():
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer([CELL] * 10, folder, vocabulary=400)
+    merges = [("i", "n"), ("Ġ", "a"), ("in", "t")]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    write_tokenizer(folder, [*SPECIAL_TOKENS, *sorted(alphabet), "in", "Ġa", "int"], merges)
     return folder
 
 
@@ -225,63 +136,81 @@ def test_the_name_of_a_special_token_in_somebodys_text_stays_text(tokenizer_fold
 
 
 def test_the_rate_rises_holds_and_falls_to_zero():
-    assert [schedule(p) for p in (0, 0.01, 0.3, 1)] == [0, 0.5, 1, 0]
-    assert 0 < schedule(0.9) < schedule(0.8) < 1
+    recipe = Recipe(warmup=10, decay=0.3)
+    assert schedule(0.0, 0, recipe) == 0.1
+    assert schedule(0.5, 500, recipe) == 1
+    assert schedule(0.85, 900, recipe) == pytest.approx(0.5)
+    assert schedule(1.0, 999, recipe) == 0
 
 
-MICRO = Recipe(
-    vocabulary=300,
-    hidden=16,
-    layers=1,
-    heads=2,
-    kv_heads=2,
-    tokens_per_step=64,
-    row=32,
-    checkpoint_every=0.05,
-)
+MICRO = Recipe(tokens_per_step=64, rows=((0.0, 32),), checkpoint_every=0.05, decay=0.2)
+DOCUMENTS = [document(CELL, "print(mean([1, 2]))")]
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    row = {
-        "kind": "notebook",
-        "package": "p",
-        "cells": [["code", CELL], ["code", "print(mean([1, 2]))"]],
-    }
-    (folder / "documents.jsonl").write_text(json.dumps(row) + "\n")
-    return folder
+def start(tmp_path: Path) -> Path:
+    pytest.importorskip("torch")
+    return make_tiny_model(tmp_path / "start", hidden=16, layers=1, heads=2, intermediate=32)
 
 
-def test_training_leaves_a_model_and_goes_on_where_it_stopped(tmp_path: Path, corpus: Path):
-    output = tmp_path / "model"
-    first = train(
-        corpus=corpus, output=output, minutes=0.005, recipe=MICRO, report=lambda line: None
+def micro_train(start: Path, output: Path, minutes: float, lines: list[str]) -> dict:
+    return train(
+        DOCUMENTS, start, output, minutes=minutes, recipe=MICRO, report=lines.append, threads=1
     )
+
+
+def test_training_leaves_a_model_that_has_learned(tmp_path: Path, start: Path):
+    figures = micro_train(start, tmp_path / "model", 0.02, [])
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "training.json"} <= names
+    assert figures["curve"][-1]["loss"] < figures["curve"][0]["loss"]
+
+
+def test_a_longer_training_goes_on_from_before_the_rate_fell(tmp_path: Path, start: Path):
+    first = micro_train(start, tmp_path / "model", 0.01, [])
     lines: list[str] = []
-    longer = first["seconds"] / 60 + 0.002
-    second = train(corpus=corpus, output=output, minutes=longer, recipe=MICRO, report=lines.append)
-    assert lines[0] == f"going on from step {first['step']}"
-    assert second["tokens"] > first["tokens"] > 0
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
-        path.name for path in output.iterdir()
-    }
+    second = micro_train(start, tmp_path / "model", first["seconds"] / 60 + 0.005, lines)
+    assert lines[0].startswith("going on from step ")
+    assert 0 < int(lines[0].split()[4].rstrip(",")) < first["step"] < second["step"]
 
 
-def test_a_corpus_is_read_from_unpacked_archives_without_duplicates(tmp_path: Path):
-    tree = tmp_path / "archives" / "p" / "p-1.0"
-    (tree / "examples").mkdir(parents=True)
-    (tree / "PKG-INFO").write_text("Name: p\nVersion: 1.0\nLicense-Expression: MIT\n")
-    for name in ("a.py", "b.py"):
-        (tree / "examples" / name).write_text(CELL)
-    found = build_corpus(tmp_path / "archives", tmp_path, with_standard_library=False)
-    assert [(source.name, source.version, source.licence) for source in found] == [
-        ("p", "1.0", "MIT")
-    ]
-    assert [document.kind for document in load_documents(tmp_path / "documents.jsonl")] == [
-        "example"
-    ]
+def test_a_training_that_was_stopped_while_the_rate_fell_goes_on_there(tmp_path: Path, start: Path):
+    first = micro_train(start, tmp_path / "model", 0.01, [])
+    lines: list[str] = []
+    micro_train(start, tmp_path / "model", 0.01, lines)
+    assert lines[0].startswith(f"going on from step {first['step']},")
+
+
+def test_the_command_trains_on_a_folder_of_notebooks(tmp_path: Path, start: Path, capsys):
+    notebooks = tmp_path / "mine"
+    notebooks.mkdir()
+    cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("print(mean([1, 2]))")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), notebooks / "a.ipynb")
+    arguments = ["train", notebooks, tmp_path / "out", "--start", start, "--minutes", "0.001"]
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_folder_without_python_is_refused_in_one_line(tmp_path: Path, start: Path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("nothing")
+    arguments = ["train", tmp_path / "mine", tmp_path / "out", "--start", start]
+    assert cli.main([str(argument) for argument in arguments]) == 1
+    assert "holds no notebook or script" in capsys.readouterr().err
+
+
+# The start
+
+
+def test_a_cut_down_vocabulary_spells_words_by_the_same_merges():
+    merges = [("a", "b"), ("ab", "c"), ("d", "e"), ("abc", "de")]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, "ab", "abc", "de", "abcde"]
+    kept, kept_merges = choose_tokens(
+        tokens, merges, ["abc abc abc de"], vocabulary=len(SPECIAL_TOKENS) + len(alphabet) + 2
+    )
+    assert kept[-2:] == ["ab", "abc"]
+    assert kept_merges == merges[:2]
 
 
 # The model that ships

@@ -13,7 +13,9 @@ from itertools import pairwise
 from random import Random
 
 from jupyter_sc2.embedded.corpus import Document
+from jupyter_sc2.embedded.state import guess_state
 from jupyter_sc2.prompt.layout import Mode, Segment, Special, arrange, cell_text
+from jupyter_sc2.prompt.namespace import describe
 
 # (weight, where): a cut is where a match ends.
 PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
@@ -38,6 +40,7 @@ LINE_SHARE = 0.75
 FIRST_CELL_SHARE = 0.3
 MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
 WHOLE_SHARE = 0.25  # left-to-right examples without a cut
+STATE_SHARE = 0.35
 # In characters. Short examples have more cursors per token.
 MAX_PREFIX = 800
 MAX_SUFFIX = 500
@@ -116,6 +119,11 @@ def build_example(document: Document, rng: Random) -> list[Segment]:
         (target,) = rng.choices(code, [len(texts[index]) for index in code])
     trunk = _trunk(texts[:target], rng)
     cell = texts[target].rstrip()
+    state = ""
+    if rng.random() < STATE_SHARE:
+        sources = [document.cells[index].source for index in code]
+        above = sources[: code.index(target)]
+        state = describe(guess_state(above, sources, cell, rng))
     (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])
     cut = choose_cut(cell, rng)
     if mode != "left-to-right" and not cut.suffix.strip() and rng.random() < 0.7:
@@ -124,11 +132,12 @@ def build_example(document: Document, rng: Random) -> list[Segment]:
     if mode == "left-to-right":
         following = [text for text in texts[target + 1 : target + 3] if text]
         if rng.random() < WHOLE_SHARE:
-            return [*arrange([*trunk, f"{cell}\n\n"], "", "", mode=mode), *following]
+            return [*arrange(trunk, f"{cell}\n\n", "", mode=mode, state=state), *following]
         rest = split_often(f"{cut.middle}{cut.suffix}\n\n", rng)
-        return [*arrange(trunk, prefix, "", mode=mode), *rest, *following]
+        return [*arrange(trunk, prefix, "", mode=mode, state=state), *rest, *following]
     suffix = _first_lines(cut.suffix, MAX_SUFFIX)
-    return [*arrange(trunk, prefix, suffix, mode=mode), cut.middle, Special("file_sep")]
+    prompt = arrange(trunk, prefix, suffix, mode=mode, state=state)
+    return [*prompt, cut.middle, Special("file_sep")]
 
 
 def split_often(text: str, rng: Random, *, every: int = 60) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,28 +35,10 @@ SPECIAL_TOKENS = (
 END = SPECIAL_TOKENS.index("<|endoftext|>")
 
 
-def train_tokenizer(texts: Iterable[str], folder: Path, *, vocabulary: int = 6144) -> None:
-    """Learns the merges and writes what `AutoTokenizer` loads."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    # Each digit alone, then GPT-2's split into words, each with the blank before it: StarCoder2's way.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        max_token_length=24,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+def write_tokenizer(folder: Path, tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> None:
+    """Writes tokenizer.json and its configuration; the tokens are numbered as they come."""
     folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = byte_level_bpe({token: index for index, token in enumerate(tokens)}, merges)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -66,9 +48,27 @@ def train_tokenizer(texts: Iterable[str], folder: Path, *, vocabulary: int = 614
         "additional_special_tokens": list(SPECIAL_TOKENS),
         "add_bos_token": False,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": 1024,
+        "model_max_length": 4096,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def byte_level_bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, ...]]) -> Tokenizer:
+    """A tokenizer that takes each digit alone and splits words as GPT-2 does, as StarCoder2's and SmolLM2's do."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(
+        models.BPE(vocab=dict(ids), merges=[(left, right) for left, right in merges])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
+    return tokenizer
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -81,14 +81,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def encoder(tokenizer: Tokenizer) -> Callable[[Sequence[Segment]], list[int]]:
-    """A function from segments to ids, each segment encoded on its own."""
+    """A function from segments to ids, each segment encoded on its own; roles that it has no token for are left out."""
 
     def encode(segments: Sequence[Segment]) -> list[int]:
         ids: list[int] = []
         for segment in segments:
             if isinstance(segment, str):
                 ids.extend(tokenizer.encode(segment, add_special_tokens=False).ids)
-            else:
+            elif segment.role in STARCODER2_SPECIAL:
                 ids.append(SPECIAL_TOKENS.index(STARCODER2_SPECIAL[segment.role]))
         return ids
 

@@ -1,7 +1,8 @@
-"""Trains the embedded model on a CPU in the minutes that one is willing to wait.
+"""Tunes the embedded model on a CPU in the minutes that one is willing to wait.
 
 The schedule follows the clock and not the number of steps: how many steps an hour has depends on what else
-the machine does, and the decay to zero at the end is worth too much to miss it.
+the machine does. The rate is level until the last part of the time and falls to zero in it. The checkpoint that
+a longer run goes on from is the one before that fall, so that any number of runs make one long training.
 """
 
 from __future__ import annotations
@@ -15,51 +16,43 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.embedded.corpus import (
-    HELD_OUT,
-    PACKAGES,
-    Document,
-    build_corpus,
-    fetch,
-    load_documents,
-)
+from jupyter_sc2.embedded.corpus import HELD_OUT, Document
 from jupyter_sc2.embedded.examples import build_example
-from jupyter_sc2.embedded.tokenizer import END, encoder, load_tokenizer, train_tokenizer
+from jupyter_sc2.embedded.tokenizer import END, encoder, load_tokenizer
 from jupyter_sc2.prompt.layout import Segment
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Recipe", "build_corpus", "fetch", "schedule", "train", "train_tokenizer"]
-
 # How often each kind of document is drawn. Notebooks are the fewest and count the most.
 MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "library": 0.12}
+HELD_OUT_ROW = 512
 STATE = ("step", "seconds", "tokens", "loss", "curve")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The model's shape and how it is trained."""
+    """How the model is trained. Rates are those of AdamW."""
 
-    vocabulary: int = 6144
-    hidden: int = 320
-    layers: int = 5
-    heads: int = 4
-    kv_heads: int = 2
     tokens_per_step: int = 4096
-    row: int = 512
-    # Rows twice as long from here on: cheap, and it stretches how far back the model can look.
-    long_rows_from: float = 0.75
-    muon_rate: float = 0.02
-    adam_rate: float = 3e-3
+    # (share of the time, tokens of a row from there on): short rows are quick, as attention is a quarter of the work
+    # at 512; the long ones at the end keep how far back the model can look.
+    rows: tuple[tuple[float, int], ...] = ((0.0, 384), (0.5, 512), (0.85, 1024))
+    rate: float = 4e-4
+    warmup: float = 20.0  # steps
+    decay: float = 0.3  # share of the time
+    # From here on the passes see the weights as the packed model will have them (4 bits), while the steps are still
+    # made on the exact ones (straight-through estimation, arXiv 1308.3432). Above 1: never.
+    packed_from: float = 0.85
+    weight_decay: float = 0.05
     clip: float = 1.0
-    checkpoint_every: float = 180.0
+    checkpoint_every: float = 300.0
     held_out: frozenset[str] = field(default=HELD_OUT)
 
 
-def schedule(progress: float, *, warmup: float = 0.02, decay: float = 0.45) -> float:
+def schedule(progress: float, step: int, recipe: Recipe) -> float:
     """The learning rate's factor at this share of the time: up, level, and down to zero at the end."""
-    return max(0.0, min(1.0, progress / warmup, (1 - progress) / decay))
+    return max(0.0, min(1.0, (step + 1) / recipe.warmup, (1 - progress) / recipe.decay))
 
 
 class Sampler:
@@ -109,22 +102,30 @@ def rows(
     return filled
 
 
+def draw_texts(documents: Sequence[Document], rng: Random, *, count: int) -> Iterator[str]:
+    """The texts of `count` examples, in the mix of the training."""
+    sampler = Sampler([d for d in documents if d.package not in HELD_OUT])
+    for _ in range(count):
+        yield from (part for part in build_example(sampler.draw(rng), rng) if isinstance(part, str))
+
+
 def train(
-    *,
-    corpus: Path,
+    documents: Sequence[Document],
+    start: Path,
     output: Path,
+    *,
     minutes: float,
     seed: int = 0,
-    resume: bool = True,
     recipe: Recipe | None = None,
     threads: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Trains on the corpus that `build_corpus` made and leaves a model folder in `output`.
+    """Tunes the model in the folder `start` on the documents and leaves the result in the folder `output`.
 
-    Where there is no corpus yet it is gathered first; the minutes are those of the training alone.
-    Stopped in between and called again, it goes on from its last checkpoint. Returns the figures it also
-    writes to `output/training.json`.
+    `minutes` count from the beginning of the training, over all of its runs: stopped and called again it goes on
+    from its last checkpoint, and called with more minutes than before from where the rate began to fall.
+    Returns the figures that it also writes to `output/training.json`.
     """
     # Before torch loads: a thread that waits by spinning keeps the core that its slower sibling could move to,
     # which on a machine with other work made steps ten times as long.
@@ -136,76 +137,107 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     output.mkdir(parents=True, exist_ok=True)
-    if not (corpus / "documents.jsonl").exists():
-        report(f"gathering source archives of {len(PACKAGES)} packages in {corpus}")
-        fetch(PACKAGES, corpus / "archives")
-        build_corpus(corpus / "archives", corpus)
-    documents = list(load_documents(corpus / "documents.jsonl"))
-    sampler = Sampler([d for d in documents if d.package not in recipe.held_out])
-    if not (resume and (output / "tokenizer.json").exists()):
-        texts = _tokenizer_texts(sampler, Random(seed))
-        train_tokenizer(texts, output, vocabulary=recipe.vocabulary)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (output / name).write_bytes((start / name).read_bytes())
     encode = encoder(load_tokenizer(output))
+    sampler = Sampler([d for d in documents if d.package not in recipe.held_out])
     others = [d for d in documents if d.package in recipe.held_out]
-    count = 12 if others else 0
-    held_out = rows(Sampler(others), encode, Random(1), count=count, length=recipe.row + 1)
+    count = 16 if others else 0
+    held_out = rows(Sampler(others), encode, Random(1), count=count, length=HELD_OUT_ROW + 1)
 
-    run = Run(recipe, output / "checkpoint.pt")
-    if resume and run.load():
-        report(f"going on from step {run.step}")
+    run = Run(recipe, start, output)
     budget = minutes * 60
+    if run.load(budget):
+        report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
     while run.seconds < budget:
-        started = time.monotonic()
+        started = clock()
         progress = run.seconds / budget
-        length = recipe.row * (2 if progress >= recipe.long_rows_from else 1)
+        length = [length for since, length in recipe.rows if progress >= since][-1]
         # Seeded by the step, so that a run that was stopped sees the same examples as one that was not.
         rng = Random(f"{seed} {run.step}")
-        count = max(1, recipe.tokens_per_step // length)
-        run.learn(rows(sampler, encode, rng, count=count, length=length + 1), schedule(progress))
-        taken = time.monotonic() - started
+        rows_per_step = max(1, recipe.tokens_per_step // length)
+        batch = rows(sampler, encode, rng, count=rows_per_step, length=length + 1)
+        packed = progress >= recipe.packed_from
+        run.learn(batch, schedule(progress, run.step, recipe), packed=packed)
+        taken = clock() - started
         run.seconds += taken
-        if run.step % 20 == 0:
-            speed, left = count * length / taken, (budget - run.seconds) / 60
+        if run.step % 10 == 0:
+            speed, left = rows_per_step * length / taken, (budget - run.seconds) / 60
             report(
                 f"step {run.step}  loss {run.loss:.3f}  {speed:,.0f} tokens/s  {left:.1f} min left"
             )
         if run.seconds - run.saved_at > recipe.checkpoint_every or run.seconds >= budget:
             report(f"checkpoint {json.dumps(run.measure(held_out))}")
-            run.save()
+            run.save(budget)
     return run.finish(output)
 
 
 class Run:
     """A model in training: what a checkpoint holds."""
 
-    def __init__(self, recipe: Recipe, checkpoint: Path) -> None:
+    def __init__(self, recipe: Recipe, start: Path, output: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
         self.recipe = recipe
-        self.checkpoint = checkpoint
-        self.model = new_model(recipe)
-        self.optimizers = _optimizers(self.model, recipe)
-        self._rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.level = output / "checkpoint.pt"  # before the rate falls
+        self.falling = output / "decay.pt"
+        self.model: Any = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+        self.model.train()
+        matrices = [p for p in self.model.parameters() if p.ndim == 2]
+        rest = [p for p in self.model.parameters() if p.ndim != 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": recipe.weight_decay},
+                {"params": rest, "weight_decay": 0.0},
+            ],
+            lr=recipe.rate,
+            betas=(0.9, 0.95),
+            fused=True,
+        )
         self.step = 0
         self.seconds = self.saved_at = 0.0
         self.tokens = 0
         self.loss = 0.0  # smoothed
         self.curve: list[dict[str, Any]] = []
 
-    def learn(self, batch: list[list[int]], factor: float) -> None:
-        """One step, with the learning rates at this factor of the recipe's."""
+    def learn(
+        self, batch: list[list[int]], factor: float, *, packed: bool = False, rows: int = 4
+    ) -> None:
+        """One step with the rate at this factor of the recipe's, `rows` rows at a time, which bounds the memory."""
         import torch
 
-        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
-        loss: Any = _loss(self.model, torch.tensor(batch))
-        loss.backward()
+        exact = self._pack() if packed else {}
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate * factor
+        total = 0.0
+        for part in torch.tensor(batch).split(rows):  # type: ignore[no-untyped-call]
+            loss: Any = _loss(self.model, part) * len(part) / len(batch)
+            loss.backward()
+            total += loss.item()
+        for parameter, values in exact.items():
+            parameter.data = values
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.optimizer.step()
+        # Zeroed and not freed: fresh pages for half a gigabyte cost more than writing to it.
+        self.optimizer.zero_grad(set_to_none=False)
         self.step += 1
         self.tokens += len(batch) * (len(batch[0]) - 1)
-        self.loss = 0.95 * self.loss + 0.05 * loss.item() if self.loss else loss.item()
+        self.loss = 0.95 * self.loss + 0.05 * total if self.loss else total
+
+    def _pack(self) -> dict[Any, torch.Tensor]:
+        """Rounds the layers' matrices as the packed model has them; returns the exact values by parameter."""
+        import torch
+
+        from jupyter_sc2.embedded.pack import packable, rounded
+
+        exact = {}
+        for module in self.model.modules():
+            layer = isinstance(module, torch.nn.Linear) and module is not self.model.lm_head
+            if layer and packable(module.weight):
+                exact[module.weight] = module.weight.data
+                module.weight.data = rounded(module.weight.data)
+        return exact
 
     def measure(self, held_out: list[list[int]]) -> dict[str, Any]:
         """A point of the curve: the loss so far, and that on packages never trained on."""
@@ -224,34 +256,40 @@ class Run:
         self.curve.append(point)
         return point
 
-    def save(self) -> None:
+    def save(self, budget: float) -> None:
         """Replaces the checkpoint in one move: being stopped here leaves the older one."""
         import torch
 
         self.saved_at = self.seconds
         values = {
             "state": {name: getattr(self, name) for name in STATE},
+            "budget": budget,
             "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizer": self.optimizer.state_dict(),
         }
-        part = self.checkpoint.with_suffix(".part")
+        falls = self.seconds / budget > 1 - self.recipe.decay
+        path = self.falling if falls else self.level
+        part = path.with_suffix(".part")
         torch.save(values, part)
-        os.replace(part, self.checkpoint)
+        os.replace(part, path)
 
-    def load(self) -> bool:
-        """Takes up the checkpoint if there is one."""
+    def load(self, budget: float) -> bool:
+        """Takes up the checkpoint for this budget of seconds if there is one."""
         import torch
 
-        if not self.checkpoint.exists():
-            return False
-        values = torch.load(self.checkpoint, weights_only=True)
-        for name, value in values["state"].items():
-            setattr(self, name, value)
-        self.saved_at = self.seconds
-        self.model.load_state_dict(values["model"])
-        for optimizer, state in zip(self.optimizers, values["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        return True
+        for path in (self.falling, self.level):
+            if not path.exists():
+                continue
+            values = torch.load(path, weights_only=True)
+            if path == self.falling and values["budget"] != budget:
+                continue  # made for a shorter time
+            for name, value in values["state"].items():
+                setattr(self, name, value)
+            self.saved_at = self.seconds
+            self.model.load_state_dict(values["model"])
+            self.optimizer.load_state_dict(values["optimizer"])
+            return True
+        return False
 
     def finish(self, output: Path) -> dict[str, Any]:
         """Writes the weights in bf16 and the figures."""
@@ -267,51 +305,9 @@ class Run:
         return figures
 
 
-def new_model(recipe: Recipe) -> Any:
-    """A StarCoder2 of the recipe's shape with random weights."""
-    from transformers import Starcoder2Config, Starcoder2ForCausalLM
-
-    config = Starcoder2Config(
-        vocab_size=recipe.vocabulary,
-        hidden_size=recipe.hidden,
-        intermediate_size=4 * recipe.hidden,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.kv_heads,
-        max_position_embeddings=2 * recipe.row,
-        sliding_window=None,
-        attention_dropout=0.0,
-        residual_dropout=0.0,
-        embedding_dropout=0.0,
-        tie_word_embeddings=True,
-        use_bias=True,
-        bos_token_id=END,
-        eos_token_id=END,
-    )
-    return Starcoder2ForCausalLM(config)
-
-
-def _optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, which halved the tokens to the same loss, AdamW for the rest."""
-    import torch
-
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    return [
-        torch.optim.Muon(matrices, lr=recipe.muon_rate, weight_decay=0.02),
-        torch.optim.AdamW(rest, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-
-
 def _loss(model: Any, batch: torch.Tensor) -> torch.Tensor:
     import torch
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits  # (B, T, V)
     return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
-
-
-def _tokenizer_texts(sampler: Sampler, rng: Random, *, count: int = 12_000) -> Iterator[str]:
-    """What the tokenizer learns from: the mix of the training, and the words that every prompt has."""
-    for _ in range(count):
-        yield from (part for part in build_example(sampler.draw(rng), rng) if isinstance(part, str))

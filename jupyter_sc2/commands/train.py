@@ -1,0 +1,96 @@
+"""`jupyter sc2 train`: tunes the small model, on notebooks of one's own or from the public start."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.models import EMBEDDED_FOLDER
+
+if TYPE_CHECKING:
+    from jupyter_sc2.embedded.corpus import Document
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("train", help="tune the small embedded model")
+    parser.add_argument(
+        "corpus",
+        type=Path,
+        help="a folder of notebooks and scripts; an empty one is filled with open code from PyPI",
+    )
+    parser.add_argument(
+        "output", type=Path, help="a folder for the model; a run that was cut off goes on there"
+    )
+    parser.add_argument(
+        "--start",
+        default="embedded",
+        metavar="MODEL",
+        help="embedded, which ships with the package; smollm2, which it was made from; or a folder",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="how long to train (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        metavar="FILE",
+        help="rows of an evaluation (JSON lines) whose solutions are kept out of a corpus that is gathered",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from jupyter_sc2.embedded.train import train
+
+    if args.minutes <= 0:
+        raise RequestError(f"--minutes must be more than 0, not {args.minutes:g}.")
+    start = EMBEDDED_FOLDER if args.start == "embedded" else Path(args.start)
+    if args.start != "smollm2" and not (start / "config.json").is_file():
+        raise RequestError(f"{args.start} is no model to start from: it has no config.json.")
+    documents = _read(args.corpus, args.exclude)
+    if args.start == "smollm2":
+        start = _cut_down_smollm(documents, args.output / "start")
+    train(documents, start, args.output, minutes=args.minutes, seed=args.seed)
+    print(f"The model is in {args.output}; load it with: %sc2 load {args.output}")
+    return 0
+
+
+def _read(corpus: Path, exclude: Path | None) -> Sequence[Document]:
+    """The documents of a gathered corpus, or those of a user's own folder."""
+    from jupyter_sc2.embedded.corpus import (
+        PACKAGES,
+        build_corpus,
+        fetch,
+        load_documents,
+        read_tree,
+    )
+
+    gathered = corpus / "documents.jsonl"
+    own = any(path.suffix in (".ipynb", ".py", ".md", ".rst") for path in corpus.rglob("*"))
+    if own and not gathered.exists():
+        documents = list(read_tree(corpus, corpus.resolve().name))
+        if not documents:
+            raise RequestError(f"{corpus} holds no notebook or script with Python to learn from.")
+        return documents
+    if not gathered.exists():
+        print(f"gathering source archives of {len(PACKAGES)} packages in {corpus}")
+        fetch(PACKAGES, corpus / "archives")
+        build_corpus(corpus / "archives", corpus, exclude=exclude or ())
+    return list(load_documents(gathered))
+
+
+def _cut_down_smollm(documents: Sequence[Document], folder: Path) -> Path:
+    from random import Random
+
+    from jupyter_sc2.embedded.smollm import LAYERS, VOCABULARY, cut_down, fetch_smollm
+    from jupyter_sc2.embedded.train import draw_texts
+
+    if not (folder / "config.json").exists():
+        source = fetch_smollm(folder)
+        texts = draw_texts(documents, Random(0), count=25_000)
+        cut_down(source, folder, texts, vocabulary=VOCABULARY, layers=LAYERS)
+    return folder

@@ -1,0 +1,56 @@
+"""What live variables look like in a prompt: a line of comment for each.
+
+    # df: DataFrame (891, 5) int64 survived, pclass; object sex; float64 age, fare
+    # X: ndarray (891, 3) float64
+    # options: dict 'sep', 'header'
+    # clean(table, drop=True): function, Removes what is empty.
+
+They change with every run, so they stand last, right before the current cell: what is above them stays in the
+KV cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MAX_LINE = 240  # characters
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One name: what it is, and what of it helps to write code that uses it."""
+
+    name: str  # with its signature, if it can be called
+    kind: str
+    detail: str = ""
+
+
+def describe(variables: Iterable[Variable], *, sign: str = "#", limit: int = 1_200) -> str:
+    """The comment lines, in the order given; as many as fit in `limit` characters."""
+    lines: list[str] = []
+    for variable in variables:
+        parts = (f"{sign} {variable.name}: {variable.kind}", variable.detail)
+        line = _shorten(" ".join(" ".join(parts).split()))
+        limit -= len(line) + 1
+        if limit < 0:
+            break
+        lines.append(f"{line}\n")
+    return "".join(lines)
+
+
+def table_detail(shape: tuple[int, ...], columns: Iterable[tuple[str, str]]) -> str:
+    """Shape and columns of a table, the columns (name, dtype) grouped by dtype as they come first."""
+    groups: dict[str, list[str]] = {}
+    for name, dtype in columns:
+        groups.setdefault(dtype, []).append(name)
+    size = "(" + ", ".join("?" if length < 0 else str(length) for length in shape) + ")"
+    return f"{size} " + "; ".join(f"{dtype} {', '.join(names)}" for dtype, names in groups.items())
+
+
+def _shorten(line: str) -> str:
+    """Cuts behind the last whole item."""
+    if len(line) <= MAX_LINE:
+        return line
+    cut = max(line.rfind(",", 0, MAX_LINE - 2), line.rfind(";", 0, MAX_LINE - 2))
+    return line[: cut if cut > MAX_LINE // 2 else MAX_LINE - 2].rstrip() + " …"

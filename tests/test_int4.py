@@ -1,0 +1,75 @@
+"""4-bit layers and 8-bit tables with torch alone."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from jupyter_sc2.engines.int4 import (  # noqa: E402
+    FEW,
+    Int4Linear,
+    Int8Head,
+    Int8Table,
+    dequantize_int4,
+    quantize_int4,
+    quantize_int8,
+)
+
+
+@pytest.fixture
+def weight():
+    return torch.randn(96, 128, generator=torch.Generator().manual_seed(0)) * 0.05
+
+
+def layer(weight, dtype=torch.float32, bias=None) -> Int4Linear:
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    if bias is not None:
+        linear.bias.data = bias
+    made = Int4Linear(linear.to(dtype), dtype)
+    for name, tensor in made.quantize(weight).items():
+        made._buffers[name] = tensor
+    made.settle()
+    return made.requires_grad_(False)
+
+
+def test_four_bits_keep_a_weight_within_a_step(weight):
+    quantized = quantize_int4(weight)
+    restored = dequantize_int4(quantized["weight"], quantized["scales"])
+    step = quantized["scales"][..., 0].max()
+    assert (restored - weight).abs().max() <= 2 * step
+    assert (restored - weight).std() < 0.09 * weight.std()
+
+
+def test_a_group_of_equal_weights_stays_what_it_is():
+    quantized = quantize_int4(torch.full((4, 64), 0.25))
+    restored = dequantize_int4(quantized["weight"], quantized["scales"])
+    assert torch.allclose(restored, torch.full((4, 64), 0.25))
+
+
+def test_cutting_off_a_groups_ends_can_only_make_the_error_smaller(weight):
+    errors = [
+        (dequantize_int4(q["weight"], q["scales"]) - weight).square().mean()
+        for q in (quantize_int4(weight, (1.0,)), quantize_int4(weight))
+    ]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_tokens_and_many_give_the_same(weight, dtype):
+    made = layer(weight, dtype)
+    x = torch.randn(FEW + 1, 128).to(dtype)
+    assert torch.allclose(made(x)[:FEW].float(), made(x[:FEW]).float(), atol=0.02)
+
+
+def test_a_bias_is_added(weight):
+    bias = torch.arange(96.0)
+    x = torch.zeros(1, 128)
+    assert torch.allclose(layer(weight, bias=bias)(x), bias)
+
+
+def test_the_output_layer_is_the_table_of_embeddings(weight):
+    table = Int8Table(96, 128, torch.float32)
+    table._buffers.update(quantize_int8(weight))
+    x = torch.randn(1, 2, 128)
+    expected = x @ table(torch.arange(96)).T
+    assert torch.allclose(Int8Head(table)(x), expected, atol=1e-3)
+    assert torch.allclose(table(torch.arange(96)), weight, atol=0.002)
