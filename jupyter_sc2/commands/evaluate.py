@@ -1,0 +1,117 @@
+"""`jupyter sc2 eval`: how often the model is right, on holes in notebooks and on HumanEval-Infilling."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.commands import add_model_options, load_options, print_json
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.prompt.notebook import Notebook
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("eval", help="measure how often the model is right")
+    tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
+
+    cut = tasks.add_parser("cut", help="make holes in your own notebooks; prints the rows")
+    cut.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    cut.add_argument("--count", type=int, default=100, metavar="N")
+    cut.add_argument("--seed", type=int, default=0)
+    cut.set_defaults(run=_cut)
+
+    holes = tasks.add_parser(
+        "holes", help="fill holes in notebooks: exact match and edit similarity"
+    )
+    holes.add_argument("file", type=Path, help="JSON lines with cells, prefix, suffix and expected")
+    holes.add_argument("--gate", action="store_true", help="tell what a confidence gate would show")
+    _add_options(holes)
+    holes.set_defaults(run=_holes)
+
+    infilling = tasks.add_parser(
+        "humaneval-infilling", help="fill holes in HumanEval's functions and run their tests"
+    )
+    infilling.add_argument("file", type=Path, help="a published .jsonl.gz file")
+    _add_options(infilling)
+    infilling.set_defaults(run=_infilling)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
+    parser.add_argument(
+        "--order",
+        choices=["spm", "psm", "left-to-right"],
+        help="suffix first, prefix first, or no suffix at all (default: the model's own)",
+    )
+    parser.add_argument("--max-tokens", type=int, default=48, metavar="N")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="keep each row's result; a second run goes on"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _cut(args: argparse.Namespace) -> int:
+    from jupyter_sc2.evaluate.holes import cut_holes
+
+    notebooks = [(path.stem, Notebook.from_file(path).cells) for path in args.notebooks]
+    rows = cut_holes(notebooks, count=args.count, seed=args.seed)
+    if not rows:
+        raise RequestError("These notebooks have no line to make a hole in.")
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False))
+    return 0
+
+
+def _holes(args: argparse.Namespace) -> int:
+    from jupyter_sc2.evaluate import holes
+
+    figures = _run(args, holes.evaluate, holes.NEEDED)
+    if args.gate:
+        thresholds = [-3.0, -2.0, -1.5, -1.0, -0.75, -0.5, -0.35, -0.25, -0.15, -0.1]
+        figures["gate"] = holes.gate_curve(figures["rows"], thresholds)
+    return _show(args, figures)
+
+
+def _infilling(args: argparse.Namespace) -> int:
+    from jupyter_sc2.evaluate import infilling
+
+    return _show(args, _run(args, infilling.evaluate, infilling.NEEDED))
+
+
+def _run(args: argparse.Namespace, evaluate: Any, needed: tuple[str, ...]) -> dict[str, Any]:
+    from jupyter_sc2.evaluate.runner import open_session, read_rows
+
+    rows = read_rows(args.file, needed)[: args.limit]
+    session = open_session(load_options(args), max_tokens=args.max_tokens, order=args.order)
+    try:
+        figures: dict[str, Any] = evaluate(
+            session, rows, kept=args.results, progress=args.file.name if _on_terminal() else None
+        )
+    finally:
+        session.close()
+    return figures
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _show(args: argparse.Namespace, figures: dict[str, Any]) -> int:
+    del figures["rows"]  # they are in the file that --results names
+    if args.json:
+        print_json(figures)
+        return 0
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            for kind, group in value.items():
+                print(f"{kind}: " + ", ".join(f"{key} {group[key]}" for key in group))
+        elif isinstance(value, list):
+            for row in value:
+                print("  ".join(f"{key} {row[key]}" for key in row))
+        else:
+            print(f"{name}: {value}")
+    return 0

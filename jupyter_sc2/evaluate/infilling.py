@@ -1,0 +1,94 @@
+"""HumanEval-Infilling (Bavarian et al., arXiv 2207.14255; MIT): functions with a hole, judged by their tests.
+
+A row is {"task_id", "prompt", "suffix", "canonical_solution", "test", "entry_point"}, as in the published files.
+What the model wrote is run in a process of its own, which ends after a while and in which sockets, other
+processes and writing to files are refused. That keeps accidents away, not an attacker.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.completion import Completion, CompletionRequest
+from jupyter_sc2.evaluate.runner import Row, answer, interval, mean
+from jupyter_sc2.session import Session
+
+NEEDED = ("task_id", "prompt", "suffix", "canonical_solution", "test", "entry_point")
+TIMEOUT = 10.0  # seconds
+
+# Audit hooks cannot be taken out again (PEP 578).
+GUARD = """
+import sys
+import typing, math, collections, itertools, functools, heapq, bisect, string, random, copy, re, hashlib
+def _refuse(event, args):
+    if event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "shutil.")):
+        raise PermissionError(event)
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        raise PermissionError(event)
+    if event in ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.kill", "os.chmod", "ctypes.dlopen"):
+        raise PermissionError(event)
+sys.addaudithook(_refuse)
+"""
+
+
+def evaluate(
+    session: Session, rows: Sequence[Row], *, kept: Path | None = None, progress: str | None = None
+) -> dict[str, Any]:
+    """Fills every hole and runs the tests; returns the figures, and the results under "rows"."""
+    by_id = {row["task_id"]: row for row in rows}
+    requests = {
+        name: CompletionRequest(
+            text=row["prompt"] + row["suffix"], offset=len(row["prompt"]), trigger="invoke"
+        )
+        for name, row in by_id.items()
+    }
+
+    def judge(name: str, completion: Completion) -> Row:
+        row = by_id[name]
+        text = _as_long_as(row["canonical_solution"], completion.text)
+        expected = row["canonical_solution"]
+        return {
+            "exact": text.strip() == expected.strip(),
+            "passed": passes(row, text),
+        }
+
+    results = answer(session, requests, judge, kept=kept, progress=progress)
+    exact = [float(result["exact"]) for result in results]
+    passed = [float(result["passed"]) for result in results]
+    return {
+        "model": session.status.model,
+        "engine": session.status.engine,
+        "n": len(results),
+        "exact_match": mean(exact),
+        "exact_match_interval": interval(exact),
+        "pass_at_1": mean(passed),
+        "pass_at_1_interval": interval(passed),
+        "rows": results,
+    }
+
+
+def passes(row: Row, middle: str, *, timeout: float = TIMEOUT) -> bool:
+    """Whether the function with this middle passes the row's tests within `timeout` seconds."""
+    # The suffix begins on a line of its own, which a completion of one line does not end.
+    if row["canonical_solution"].endswith("\n") and not middle.endswith("\n"):
+        middle += "\n"
+    program = f"{GUARD}\n{row['prompt']}{middle}{row['suffix']}\n{row['test']}\ncheck({row['entry_point']})\n"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", program],
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def _as_long_as(expected: str, text: str) -> str:
+    """As many lines as the hole has."""
+    return "\n".join(text.split("\n")[: max(1, expected.rstrip("\n").count("\n") + 1)])

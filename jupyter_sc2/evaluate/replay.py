@@ -1,0 +1,183 @@
+"""What typing a notebook costs: time to the first text, tokens read and decoded, keys saved.
+
+Keys are sent at the typist's times, by the clock; only what the typist spends thinking is cut short once the
+assistant has nothing left to do. Each key asks for ghost text, as the front end does, and the newest one wins.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jupyter_sc2.completion import Completion, CompletionRequest
+from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.evaluate.typist import Event
+from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.session import Session
+
+LONGEST_WAIT = 120.0  # seconds at a pause
+
+
+@dataclass(eq=False)
+class Asked:
+    """One key's request and what came of it. Times are seconds by the clock."""
+
+    event: Event
+    at: float
+    first: float | None = None  # when the first text came
+    answers: list[Completion] = field(default_factory=list)
+    error: str = ""
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def update(self, completion: Completion) -> None:
+        if completion.text and self.first is None:
+            self.first = time.monotonic()
+        self.answers.append(completion)
+        if completion.finish_reason is not None:
+            self.done.set()
+
+    def fail(self, error: SC2Error) -> None:
+        self.error = str(error)
+        self.done.set()
+
+
+def replay(
+    session: Session,
+    events: Iterable[Event],
+    *,
+    speed: float = 1.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Types the events into a notebook and asks `session` at each key; returns the figures.
+
+    `speed` divides the gaps between keys: a typist twice as fast.
+    """
+    cells: dict[int, str] = {}
+    asked: list[Asked] = []
+    for event in events:
+        sleep(event.gap / speed)
+        cells[event.cell] = event.text
+        if event.kind == "run":
+            continue
+        one = Asked(event, time.monotonic())
+        asked.append(one)
+        session.submit(_request(event, cells, len(asked)), one.update, one.fail)
+        if event.pauses:
+            one.done.wait(LONGEST_WAIT)
+    if asked:
+        asked[-1].done.wait(LONGEST_WAIT)
+    return figures(asked)
+
+
+def figures(asked: Sequence[Asked]) -> dict[str, Any]:
+    paused = [one for one in asked if one.event.pauses]
+    waited = sorted((one.first - one.at) * 1000 for one in paused if one.first is not None)
+    read = sorted(_last(one).stats.prompt_tokens - _last(one).stats.reused_tokens for one in asked)
+    shown = [one for one in asked if one.first is not None]
+    cached = [one for one in shown if _last(one).source != "model"]
+    decoded = sum(_last(one).stats.generated_tokens for one in asked)
+    letters = sum(len(_last(one).text) for one in paused)
+    return {
+        "keys": len(asked),
+        "pauses": len(paused),
+        "shown": sum(one.first is not None for one in paused),
+        "errors": sum(bool(one.error) for one in asked),
+        "first_text_ms": {f"p{p}": _percentile(waited, p) for p in (50, 90, 99)},
+        "prompt_tokens_per_key": {
+            "p50": _percentile(read, 50),
+            "p95": _percentile(read, 95),
+            "total": sum(read),
+        },
+        "cached_share": round(len(cached) / len(shown), 4) if shown else 0.0,
+        "decoded_per_shown_character": round(decoded / letters, 3) if letters else None,
+        "keys_saved": _keys_saved(paused, len(asked)),
+    }
+
+
+def slowdown(
+    session: Session, request: CompletionRequest, *, seconds: float = 2.0
+) -> dict[str, float]:
+    """How many times as long a user's loop takes while the session completes `request` again and again."""
+    import numpy as np
+
+    table = np.random.default_rng(0).random((400, 400))
+
+    def python() -> None:
+        sum(i * i for i in range(20_000))
+
+    def numpy() -> None:
+        (table @ table).sum()
+
+    result = {}
+    for name, work in (("python", python), ("numpy", numpy)):
+        alone = _pace(work, seconds)
+        stop = threading.Event()
+        busy = threading.Thread(target=_keep_busy, args=(session, request, stop), daemon=True)
+        busy.start()
+        result[name] = round(alone / _pace(work, seconds), 3)
+        stop.set()
+        busy.join()
+    return result
+
+
+def _pace(work: Callable[[], None], seconds: float) -> float:
+    """Rounds per second."""
+    rounds, start = 0, time.monotonic()
+    while time.monotonic() - start < seconds:
+        work()
+        rounds += 1
+    return rounds / (time.monotonic() - start)
+
+
+def _keep_busy(session: Session, request: CompletionRequest, stop: threading.Event) -> None:
+    number = 0
+    while not stop.is_set():
+        number += 1
+        text = f"{request.text}\nvalue_{number} = "
+        varied = CompletionRequest(
+            text=text, offset=len(text), notebook=request.notebook, trigger="invoke"
+        )
+        for _ in session.complete(varied):
+            if stop.is_set():
+                break
+
+
+def _request(event: Event, cells: dict[int, str], number: int) -> CompletionRequest:
+    notebook = Notebook(tuple(Cell(id=str(index), source=cells[index]) for index in sorted(cells)))
+    return CompletionRequest(
+        text=event.text,
+        offset=event.offset,
+        notebook=notebook,
+        cell_id=str(event.cell),
+        id=f"replay-{number}",
+    )
+
+
+def _last(one: Asked) -> Completion:
+    return one.answers[-1] if one.answers else Completion(text="")
+
+
+def _keys_saved(paused: Sequence[Asked], keys: int) -> float:
+    """The share of keys that need not have been typed had every suggestion that was right been accepted.
+
+    Accepting is a key too, and what an accepted suggestion has written is not saved a second time.
+    """
+    saved = 0
+    rest: dict[int, int] = {}  # by visit: how much is left to type behind what was accepted
+    for one in paused:
+        event, text = one.event, _last(one).text
+        left = len(event.ahead)
+        if text and event.ahead.startswith(text) and left <= rest.get(event.visit, left):
+            saved += len(text) - 1
+            rest[event.visit] = left - len(text)
+    return round(saved / keys, 4) if keys else 0.0
+
+
+def _percentile(values: Sequence[float], share: int) -> float | None:
+    """By nearest rank; `values` are sorted."""
+    if not values:
+        return None
+    return round(values[min(len(values) - 1, len(values) * share // 100)], 1)

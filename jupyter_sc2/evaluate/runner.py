@@ -1,0 +1,129 @@
+"""Asks a session for one completion per row, with progress, and keeps the answers so that a run can be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from jupyter_sc2 import engines
+from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.models import Order
+from jupyter_sc2.session import Session
+from jupyter_sc2.settings import CompletionOptions, LoadOptions
+
+Row = dict[str, Any]
+RESAMPLES = 1000
+
+
+def open_session(
+    options: LoadOptions, *, max_tokens: int, context_tokens: int = 2048, order: Order | None = None
+) -> Session:
+    """A session that decodes greedily. `order` overrides the model's own order of filling in."""
+
+    def load_engine(*args: Any, **kwargs: Any) -> engines.Engine:
+        engine = engines.load_engine(*args, **kwargs)
+        if order is not None:
+            engine.card = replace(engine.card, order=order)
+        return engine
+
+    sampling = SamplingParams(max_tokens=max_tokens)
+    session = Session(
+        load_engine=load_engine,
+        options=CompletionOptions(sampling=sampling, context_tokens=context_tokens),
+        load_options=options,
+    )
+    session.load()
+    session.wait_ready()
+    return session
+
+
+def read_rows(path: Path, needed: Iterable[str]) -> list[Row]:
+    """The rows of a JSON lines file, which may be gzipped. Raises RequestError in one line."""
+    import gzip
+
+    needed = tuple(needed)
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except OSError as error:
+        raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        raise RequestError(f"{path} does not hold JSON lines: {error}.") from error
+    for number, row in enumerate(rows, 1):
+        missing = [key for key in needed if not isinstance(row, dict) or key not in row]
+        if missing:
+            raise RequestError(f"Row {number} of {path} has no {', '.join(missing)}.")
+    if not rows:
+        raise RequestError(f"{path} holds no rows.")
+    return rows
+
+
+def answer(
+    session: Session,
+    requests: Mapping[str, CompletionRequest],
+    judge: Callable[[str, Completion], Row],
+    *,
+    kept: Path | None = None,
+    progress: str | None = None,
+) -> list[Row]:
+    """What `judge` makes of each request's completion, in the order of the requests.
+
+    With `kept`, each result is appended to that file of JSON lines at once, and those that are in it already are not
+    asked for again. `progress` names the bar on stderr; None shows none.
+    """
+    done = {row["id"]: row for row in _kept_rows(kept)} if kept else {}
+    todo = [name for name in requests if name not in done]
+    for name in _with_progress(todo, progress, len(requests)):
+        *_, last = session.complete(requests[name])
+        done[name] = {"id": name, "text": last.text, **judge(name, last)}
+        if kept is not None:
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(done[name], ensure_ascii=False) + "\n")
+    return [done[name] for name in requests]
+
+
+def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of the mean by resampling (percentile bootstrap)."""
+    if not values:
+        return (0.0, 0.0)
+    rng = Random(seed)
+    means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
+    return (round(means[int(0.025 * RESAMPLES)], 4), round(means[int(0.975 * RESAMPLES)], 4))
+
+
+def mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4) if values else 0.0
+
+
+def middle(values: Sequence[float | None]) -> float | None:
+    """The median of those that are known."""
+    known = [value for value in values if value is not None]
+    return round(median(known), 1) if known else None
+
+
+def _kept_rows(path: Path) -> Iterator[Row]:
+    if not path.exists():
+        return
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:  # the line in which an earlier run was cut off
+            continue
+
+
+def _with_progress(names: Sequence[str], label: str | None, total: int) -> Iterable[str]:
+    if label is None:
+        return names
+    from tqdm import tqdm
+
+    bar: Iterable[str] = tqdm(
+        names, desc=label, total=total, initial=total - len(names), unit="row"
+    )
+    return bar

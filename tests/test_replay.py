@@ -1,0 +1,90 @@
+"""Typing a notebook key by key, and what is counted while doing so."""
+
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from jupyter_sc2.completion import Completion, Stats
+from jupyter_sc2.evaluate.replay import Asked, figures, replay
+from jupyter_sc2.evaluate.typist import Event, type_cells
+
+SOURCES = [
+    "import numpy as np\nimport pandas as pd\nx = np.arange(3)\nprint(x)",
+    "for value in x:\n    total = value * 2\n    print(total)\nprint('done')",
+]
+
+
+@pytest.fixture(scope="module")
+def events() -> list[Event]:
+    return list(type_cells(SOURCES, Random(1)))
+
+
+def test_each_cell_ends_as_its_source(events):
+    runs = [event for event in events if event.kind == "run"]
+    assert [event.text for event in runs] == SOURCES
+    last = {event.cell: event.text for event in events if event.kind == "key"}
+    assert list(last.values()) == SOURCES
+
+
+def test_a_key_changes_one_character_before_the_cursor(events):
+    for before, after in pairwise(events):
+        if after.kind == "key" and after.visit == before.visit:
+            assert abs(after.offset - before.offset) == 1
+
+
+def test_what_lies_ahead_goes_on_from_the_cursor(events):
+    for event in events:
+        written = event.text[: event.offset] + event.ahead
+        assert not event.ahead or SOURCES[event.cell].startswith(written) or event.visit > 1
+
+
+def test_some_lines_are_typed_later_in_the_middle_of_a_cell():
+    sources = ["\n".join(f"value_{n} = {n}" for n in range(40))]
+    visits = {event.visit for event in type_cells(sources, Random(0))}
+    assert len(visits) > 2
+
+
+def test_the_same_seed_types_the_same(events):
+    assert list(type_cells(SOURCES, Random(1))) == events
+
+
+def test_every_key_asks_and_gets_an_answer(session, fake_engine, events):
+    fake_engine.answers = ["text"] * len(events)
+    session.load()
+    session.wait_ready()
+    result = replay(session, events, sleep=lambda seconds: None)
+    assert result["keys"] == sum(event.kind != "run" for event in events)
+    assert result["errors"] == 0
+    assert 0 < result["shown"] <= result["pauses"]
+
+
+def asked(text: str, ahead: str, visit: int = 0, **stats) -> Asked:
+    event = Event(
+        kind="key", cell=0, visit=visit, text="", offset=0, gap=0.1, pauses=True, ahead=ahead
+    )
+    one = Asked(event, at=1.0, first=1.5 if text else None)
+    one.answers.append(Completion(text=text, finish_reason="stop", stats=Stats(**stats)))
+    return one
+
+
+def test_a_right_suggestion_saves_all_its_keys_but_the_one_that_accepts_it():
+    assert figures([asked("abcd", "abcdefgh")])["keys_saved"] == 3.0
+
+
+def test_a_wrong_suggestion_saves_nothing():
+    assert figures([asked("abxx", "abcdefgh")])["keys_saved"] == 0.0
+
+
+def test_what_was_accepted_is_not_saved_again():
+    both = [asked("abcd", "abcdefgh"), asked("cdef", "cdefgh")]
+    assert figures(both)["keys_saved"] == 1.5
+
+
+def test_tokens_read_are_those_that_were_not_reused():
+    result = figures([asked("", "x", prompt_tokens=100, reused_tokens=97)])
+    assert result["prompt_tokens_per_key"] == {"p50": 3, "p95": 3, "total": 3}
+
+
+def test_the_time_to_the_first_text_counts_at_pauses():
+    assert figures([asked("a", "a")])["first_text_ms"]["p50"] == 500.0
