@@ -1,20 +1,30 @@
 """What is true of each model: where its weights are, what its special tokens are called, how it is prompted.
 
-Special tokens are named by their text and resolved to ids through the tokenizer in use, never by number.
+The cards stand in `models.toml` beside this module, and the user's own in `jupyter_sc2_models.toml`, in any of
+Jupyter's configuration folders. Special tokens are named by their text and resolved to ids through the
+tokenizer in use, never by number.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from jupyter_sc2.errors import ModelLoadError
 
-Order = Literal["spm", "psm"]
+Order = Literal["spm", "psm", "left-to-right"]
+FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
+
+SHIPPED = Path(__file__).parent / "models.toml"
+USERS = "jupyter_sc2_models.toml"
 
 # StarCoder2's names for the roles that a layout needs (arXiv 2402.19173, table 5).
 STARCODER2_SPECIAL: Mapping[str, str] = MappingProxyType(
@@ -45,73 +55,282 @@ STARCODER2_STOP = (
 )
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sizes of a decoder, from which all others follow. `gated` MLPs have three matrices, others two.
+
+    `bias` tells which parts have one: "none", "qkv", "linear" for all matrices, "all" for the norms too.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    gated: bool = False
+    bias: Literal["none", "qkv", "linear", "all"] = "none"
+
+    @property
+    def linear(self) -> int:
+        """Weights of the layers' matrices, which are what quantization makes smaller."""
+        return self.layers * (self.attention + self.mlp)
+
+    @property
+    def attention(self) -> int:
+        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+
+    @property
+    def mlp(self) -> int:
+        return (3 if self.gated else 2) * self.hidden * self.intermediate
+
+    @property
+    def embedding(self) -> int:
+        """Weights of the embedding and the output layer, which are one matrix if tied."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def rest(self) -> int:
+        """Norms and biases."""
+        norms = (2 * self.layers + 1) * self.hidden
+        qkv = self.head_dim * (self.heads + 2 * self.kv_heads)
+        up = self.intermediate * (2 if self.gated else 1)
+        linear = qkv + up + 2 * self.hidden
+        per_layer = {"none": 0, "qkv": qkv, "linear": linear, "all": linear}[self.bias]
+        return norms * (2 if self.bias == "all" else 1) + self.layers * per_layer
+
+    @property
+    def parameters(self) -> int:
+        return self.linear + self.embedding + self.rest
+
+    def kv_bytes(self, bytes_per_value: float = 2.0) -> int:
+        """Bytes of the KV cache for each token."""
+        return int(2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Shape | None:
+        """The shape that a config.json describes; None if it does not say enough."""
+        try:
+            heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+            starcoder2 = config["model_type"] == "starcoder2"
+            return cls(
+                layers=int(config["num_hidden_layers"]),
+                hidden=hidden,
+                heads=heads,
+                kv_heads=int(config.get("num_key_value_heads") or heads),
+                head_dim=int(config.get("head_dim") or hidden // heads),
+                intermediate=int(config["intermediate_size"]),
+                vocab=int(config["vocab_size"]),
+                tied=bool(config.get("tie_word_embeddings", starcoder2)),
+                gated=not starcoder2,
+                bias=_bias(config),
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+
+
+def _bias(config: Mapping[str, Any]) -> Literal["none", "qkv", "linear", "all"]:
+    if config["model_type"] == "starcoder2":
+        return "all" if config.get("use_bias", True) else "none"
+    if config["model_type"] == "qwen2":
+        return "qkv"
+    return "linear" if config.get("mlp_bias") else "none"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """One model. `window` is how far back a layer looks, `context` how far the positions reach, in tokens."""
+    """One model. `window` is how far back a layer looks, `context` how far the positions reach, in tokens.
+
+    `models.toml` tells what each field means. Without `order`'s filling in, and for a role in `special` that
+    the tokenizer has no token for, a prompt does without.
+    """
 
     name: str
-    licence: str
-    parameters: str
+    licence: str = "unknown"
+    licence_summary: str = ""
+    licence_url: str = ""
+    parameters: str = "?"
+    family: str = "starcoder2"
     hub_id: str | None = None
     revision: str | None = None
+    gguf: str | None = None
+    gguf_file: str = "*[-._]{precision}.gguf"
     context: int = 16384
     window: int = 4096
     order: Order = "spm"
+    path: Literal["inside", "before"] = "inside"
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
+    shape: Shape | None = None
     note: str = ""
+
+    @property
+    def licence_line(self) -> str:
+        """The licence, what it asks for, and where its text is."""
+        if self.licence == "unknown":
+            return "unknown here; see " + (
+                "its page on the hub." if self.hub_id else "where it is from."
+            )
+        where = f" ({self.licence_url})" if self.licence_url else ""
+        return f"{self.licence}. {self.licence_summary}".rstrip() + where
 
 
 EMBEDDED = ModelCard(
     name="embedded",
     licence="Apache-2.0",
+    licence_summary="Free to use, change and pass on; keep the licence and the notices.",
+    licence_url="https://www.apache.org/licenses/LICENSE-2.0",
     parameters="7M",
     context=1024,
     window=1024,
     note="Ships with the package and works offline: small and quick, for ordinary lines only.",
 )
 
-STARCODER2_3B = ModelCard(
-    name="starcoder2-3b",
-    licence="BigCode OpenRAIL-M",
-    parameters="3B",
-    hub_id="bigcode/starcoder2-3b",
-    note="The model this project is made for: 17 languages, 6.1 GB in bf16, 1.8 GB in 4 bits.",
-)
-
-CARDS: Mapping[str, ModelCard] = MappingProxyType(
-    {card.name: card for card in (EMBEDDED, STARCODER2_3B)}
-)
-
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
 
 
-def find_card(model: str) -> ModelCard:
-    """The card for a name, a hub id ("owner/name") or a local folder; unknown ones are taken for StarCoder2's kin.
+def cards() -> dict[str, ModelCard]:
+    """All models that are known by name: the embedded one, those of this package, the user's.
 
-    Raises ModelLoadError for a word that is none of these.
+    Raises ModelLoadError, naming file, table and key, for a file of the user's that is wrong.
     """
-    for card in CARDS.values():
+    known = {EMBEDDED.name: EMBEDDED, **_shipped().cards}
+    for file in _users_files():
+        known |= _File(file, _shipped().tables).cards
+    return known
+
+
+def find_card(model: str) -> ModelCard:
+    """The card for a name, a hub id ("owner/name"), a folder or a .gguf file; raises ModelLoadError for none.
+
+    An unknown one gets the layout of the model that it is named after, or StarCoder2's; `suited` corrects that
+    once its tokenizer is there.
+    """
+    if model == EMBEDDED.name:  # whatever the user's files say
+        return EMBEDDED
+    known = cards()
+    for card in known.values():
         if model in (card.name, card.hub_id):
             return card
-    folder = Path(model).expanduser()
-    if folder.is_dir() or model.startswith((".", "/", "~")) or folder.is_absolute():
-        name = folder.resolve().name
-        return replace(
-            STARCODER2_3B,
-            name=name,
-            hub_id=None,
-            licence="unknown",
-            parameters="?",
-            note="A local folder.",
-        )
+    path = Path(model).expanduser()
+    if model.lower().endswith(".gguf"):
+        return _stranger(known, path.stem, note="A local file.")
+    if path.is_dir() or model.startswith((".", "/", "~")) or path.is_absolute():
+        return _stranger(known, path.resolve().name, note="A local folder.")
     if model.count("/") == 1 and not model.endswith("/"):
-        return replace(
-            STARCODER2_3B, name=model, hub_id=model, licence="unknown", parameters="?", note=""
-        )
-    close = difflib.get_close_matches(model, CARDS, n=1, cutoff=0.5)
+        card = _stranger(known, model.partition("/")[2])
+        return replace(card, name=model, hub_id=model)
+    close = difflib.get_close_matches(model, known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise ModelLoadError(
-        f"There is no model named {model!r}.{hint} Known are {', '.join(CARDS)}; "
+        f"There is no model named {model!r}.{hint} Known are {', '.join(known)}; "
         "a folder is given as ./folder, a model of the hub as owner/name."
     )
+
+
+def suited(card: ModelCard, special_tokens: Collection[str]) -> ModelCard:
+    """The card with the layout that fits a tokenizer's special tokens: of its own family, or of one that does.
+
+    Among families with all their fill-in-the-middle tokens in the tokenizer, the one with the most tokens counts.
+    """
+
+    def found(one: ModelCard) -> int:
+        if any(one.special.get(role) not in special_tokens for role in FIM_ROLES):
+            return 0
+        return sum(token in special_tokens for token in one.special.values())
+
+    if found(card) == len(card.special):
+        return card
+    best = max([card, *_shipped().cards.values()], key=found)
+    return card if found(best) <= found(card) else _with_layout(card, best)
+
+
+def _stranger(known: Mapping[str, ModelCard], name: str, note: str = "") -> ModelCard:
+    namesake = next((c for n, c in known.items() if name.lower().startswith(n)), ModelCard(name=""))
+    card = ModelCard(name=name, context=namesake.context, window=namesake.window, note=note)
+    return _with_layout(card, namesake)
+
+
+def _with_layout(card: ModelCard, model: ModelCard) -> ModelCard:
+    names = ("family", "order", "path", "special", "stop")
+    return replace(card, **{name: getattr(model, name) for name in names})
+
+
+# Reading the files
+
+
+@cache
+def _shipped() -> _File:
+    return _File(SHIPPED, {})
+
+
+def _users_files() -> Iterator[Path]:
+    from jupyter_core.paths import jupyter_config_path
+
+    # The first folder counts most, so it is read last.
+    for folder in reversed(jupyter_config_path()):
+        if (file := Path(folder) / USERS).is_file():
+            yield file
+
+
+class _File:
+    """A file of cards. `tables` of another may be referred to: families and licences."""
+
+    def __init__(self, file: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        self._file = file
+        read = self._read()
+        if unknown := sorted(read.keys() - {"model", "family", "licence"}):
+            raise ModelLoadError(f"{file}: there is no table [{unknown[0]}]; use [model.NAME].")
+        self.tables: dict[str, dict[str, Any]] = {}
+        for kind in ("model", "family", "licence"):
+            own = read.get(kind, {})
+            if not (isinstance(own, dict) and all(isinstance(t, dict) for t in own.values())):
+                raise ModelLoadError(f"{file}: [{kind}] holds tables: [{kind}.NAME].")
+            self.tables[kind] = {**tables.get(kind, {}), **own}
+        self.cards = {name: self._card(name, dict(t)) for name, t in read.get("model", {}).items()}
+
+    def _read(self) -> dict[str, Any]:
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        try:
+            return tomllib.loads(self._file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ModelLoadError(f"{self._file} cannot be read: {error.strerror}.") from error
+        except ValueError as error:  # also what is not UTF-8
+            raise ModelLoadError(f"{self._file} is not a TOML file: {error}.") from error
+
+    def _card(self, name: str, table: dict[str, Any]) -> ModelCard:
+        family = table.get("family", "starcoder2")
+        if family not in self.tables["family"]:
+            known = ", ".join(self.tables["family"])
+            raise self._wrong(name, "family", f"must be one of {known}, not {family!r}")
+        values = {**self.tables["family"][family], **table, "name": name}
+        values.setdefault("window", values.get("context", ModelCard.window))
+        licence = self.tables["licence"].get(values.get("licence", ""), {})
+        values.setdefault("licence_summary", licence.get("summary", ""))
+        values.setdefault("licence_url", licence.get("url", ""))
+        allowed = [one.name for one in fields(ModelCard)]
+        for key in values:
+            if key not in allowed:
+                close = difflib.get_close_matches(key, allowed, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise self._wrong(name, key, f"is no key of a model{hint}")
+        try:
+            card = msgspec.convert(values, ModelCard)
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `$")
+            key = where.strip(".`") or "?"
+            raise self._wrong(name, key, f"is wrong: {what}") from error
+        roles = (*STARCODER2_SPECIAL, "bos")
+        for role in card.special:
+            if role not in roles:
+                raise self._wrong(name, f"special.{role}", f"is no role: {', '.join(roles)}")
+        return card
+
+    def _wrong(self, name: str, key: str, what: str) -> ModelLoadError:
+        return ModelLoadError(
+            f"{self._file}, table [model.{name}]: {key} {what}.".replace("..", ".")
+        )

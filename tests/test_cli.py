@@ -108,6 +108,33 @@ def test_models_lists_the_embedded_one_as_on_this_disk(capfd):
     assert rows["starcoder2-3b"]["licence"] == "BigCode OpenRAIL-M"
 
 
+def test_models_lists_sizes_and_layouts_of_every_card(capfd):
+    assert run("models", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
+    assert {"starcoder2-7b", "starcoder2-15b", "codegemma-2b", "qwen2.5-coder-0.5b"} <= set(rows)
+    assert round(rows["starcoder2-3b"]["sizes"]["bf16"] / 1e9, 2) == 6.06
+    assert run("models") == 0
+    assert "6.1 GB in bf16" in capfd.readouterr().out
+
+
+def test_plan_prints_a_row_for_each_precision_and_marks_one(capfd):
+    assert run("plan", "--json") == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert {row["precision"] for row in rows} >= {"fp32", "bf16", "8bit", "4bit", "Q8_0", "Q4_K_M"}
+    assert set(rows[0]) >= {"file_bytes", "memory_bytes", "fits", "speed", "chosen", "why"}
+    assert [bool(row["why"]) for row in rows if row["chosen"]] == [True]
+    assert run("plan", "--engine", "llamacpp", "--model", "embedded") == 0
+    assert "is what loading takes" in capfd.readouterr().out
+
+
+def test_plan_of_an_unknown_model_is_one_line(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert run("plan", "--model", "owner/name") == 1
+    assert capfd.readouterr().err == (
+        "jupyter sc2: The sizes of owner/name are not known before its config.json is on this disk.\n"
+    )
+
+
 def test_the_command_is_found_by_jupyter(notebook):
     env = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
     result = subprocess.run(

@@ -1,7 +1,7 @@
 import pytest
 
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.models import EMBEDDED, ModelCard, cards
 from jupyter_sc2.prompt.layout import Layout, cell_text, drop_oldest, split_at_boundary
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from tests.conftest import SPECIAL_IDS, FakeEngine
@@ -114,3 +114,74 @@ def test_a_raw_cell_is_no_context():
 )
 def test_a_left_to_right_prompt_is_cut_before_its_last_word(prefix, head, tail):
     assert split_at_boundary(prefix) == (head, tail)
+
+
+# The families
+
+
+FAMILIES = {
+    "starcoder2-3b": (
+        TRUNK + "y =",
+        TRUNK + "<file_sep><fim_prefix><fim_suffix>\nprint(y)<fim_middle>cell.py\ny = ",
+    ),
+    "starcoder2-15b": (TRUNK + "y =", TRUNK + "y ="),
+    "codegemma-2b": (
+        "<bos><|file_separator|>notebook.py\nCELLSy =",
+        "<bos><|file_separator|>notebook.py\nCELLS<|file_separator|>cell.py\n"
+        "<|fim_prefix|>y = <|fim_suffix|>\nprint(y)<|fim_middle|>",
+    ),
+    "qwen2.5-coder-0.5b": (
+        "<|repo_name|>notebook\n<|file_sep|>notebook.py\nCELLSy =",
+        "<|repo_name|>notebook\n<|file_sep|>notebook.py\nCELLS<|file_sep|>cell.py\n"
+        "<|fim_prefix|>y = <|fim_suffix|>\nprint(y)<|fim_middle|>",
+    ),
+    "deepseek-coder-1.3b": (
+        "<\uff5cbegin▁of▁sentence\uff5c>CELLSy =",
+        "<\uff5cbegin▁of▁sentence\uff5c><\uff5cfim▁begin\uff5c>CELLSy = "
+        "<\uff5cfim▁hole\uff5c>\nprint(y)<\uff5cfim▁end\uff5c>",
+    ),
+    "granite-code-3b": (
+        "CELLSy =",
+        "<fim_prefix>CELLSy = <fim_suffix>\nprint(y)<fim_middle>",
+    ),
+    "codellama-7b": (
+        "<s>CELLSy =",
+        "<s>▁<PRE>CELLSy = ▁<SUF>\nprint(y)▁<MID>",
+    ),
+}
+
+
+def laid_out(card: ModelCard, text: str, offset: int, special_ids: dict[str, int]) -> str:
+    first = 1000
+
+    def encode(text: str) -> list[int]:
+        return [first + byte for byte in text.encode()]
+
+    request = CompletionRequest(text=text, offset=offset, notebook=CELLS, cell_id="3")
+    ids = Layout(card, encode, special_ids).build(request, budget=4000).ids
+    names = {id: name.encode() for name, id in special_ids.items()}
+    return b"".join(names.get(id) or bytes([id - first]) for id in ids).decode()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_gets_the_prompt_it_was_trained_on(name):
+    card = cards()[name]
+    special_ids = {token: id for id, token in enumerate(card.stop)}
+    cells = TRUNK.partition("notebook.py\n")[2]
+    expected = tuple(prompt.replace("CELLS", cells) for prompt in FAMILIES[name])
+    end, inside = "y = ", "y = \nprint(y)"
+    assert (
+        laid_out(card, end, 4, special_ids),
+        laid_out(card, inside, 4, special_ids) if card.order != "left-to-right" else expected[1],
+    ) == expected
+
+
+def test_a_model_without_its_cards_tokens_reads_the_cells_alone():
+    assert laid_out(EMBEDDED, "y = \nprint(y)", 4, {"<|endoftext|>": 0}) == (
+        TRUNK.partition("notebook.py\n")[2] + "y ="
+    )
+
+
+def test_a_broken_fill_in_is_not_used():
+    ids = {token: id for id, token in enumerate(cards()["starcoder2-15b"].stop)}
+    assert laid_out(cards()["starcoder2-15b"], "y = \nprint(y)", 4, ids) == TRUNK + "y ="

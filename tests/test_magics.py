@@ -1,5 +1,6 @@
 """The magics in an IPython shell, with a session on a scripted engine."""
 
+import io
 import signal
 import threading
 import time
@@ -151,9 +152,9 @@ def test_a_mistake_is_one_line_on_stderr(run, cell, line):
 
 
 def test_load_waits_and_reports_in_one_line(shell, run):
-    said = run("%sc2 load owner/name --precision 4bit").out
+    licence, said = run("%sc2 load owner/name --precision 4bit").out.splitlines()
     assert said.startswith("embedded (fake, fp32, 0.0 MB), loaded in ")
-    assert said.count("\n") == 1
+    assert licence == "Licence of owner/name: unknown here; see its page on the hub."
     assert (shell.settings.model, shell.settings.precision) == ("owner/name", "4bit")
 
 
@@ -170,19 +171,74 @@ def test_a_model_that_cannot_be_loaded_is_one_line(shell, capsys):
     session.close()
 
 
-def test_progress_is_shown_in_one_line_that_is_wiped(shell, capsys, fake_engine):
+def slow_session(fake_engine):
     def load_engine(model, progress, **kwargs):
-        time.sleep(1.1)
-        progress("downloading", 0.5)
+        for step in range(1, 20):
+            time.sleep(0.1)
+            progress("downloading", step / 20)
         return fake_engine
 
-    session = Session(load_engine=load_engine)
+    return Session(load_engine=load_engine)
+
+
+def test_progress_is_a_bar_in_a_terminal_that_is_wiped(shell, fake_engine, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    session = slow_session(fake_engine)
     SC2Magics(shell, shell.settings, session).install()
     shell.run_cell("%sc2 load")
-    said = capsys.readouterr().out
-    assert said.startswith("\rdownloading embedded: 50%\r")
-    assert said.count("\n") == 1
+    said = terminal.getvalue()
+    assert "downloading embedded:  5" in said and " %|" in said
+    assert "\n" not in said and said.rpartition("\r")[0].endswith(" ")
+    assert capsys.readouterr().out.count("\n") == 1
     session.close()
+
+
+def test_progress_is_a_widget_in_a_notebook_that_leaves_nothing(
+    shell, fake_engine, monkeypatch, capsys
+):
+    from IPython.core.displaypub import CapturingDisplayPublisher
+
+    monkeypatch.setattr(shell, "display_pub", CapturingDisplayPublisher())
+    shell.kernel = object()
+    session = slow_session(fake_engine)
+    SC2Magics(shell, shell.settings, session).install()
+    shell.run_cell("%sc2 load")
+    del shell.kernel
+    first, last = (output["data"] for output in shell.display_pub.outputs)
+    assert "application/vnd.jupyter.widget-view+json" in first
+    assert last == {"text/plain": ""}
+    assert capsys.readouterr().err == ""
+    session.close()
+
+
+def test_the_licence_is_shown_before_the_first_download_only(shell, run, monkeypatch):
+    from jupyter_sc2.engines import weights
+
+    monkeypatch.setattr(weights, "bytes_on_disk", lambda card: 0)
+    assert run("%sc2 load starcoder2-3b").out.startswith(
+        "Licence of starcoder2-3b: BigCode OpenRAIL-M. Free to use"
+    )
+    monkeypatch.setattr(weights, "bytes_on_disk", lambda card: 10)
+    assert "Licence" not in run("%sc2 load starcoder2-3b").out
+
+
+def test_license_is_about_the_loaded_model_or_the_one_named(run):
+    assert run("%sc2 license").out.startswith("Licence of embedded: Apache-2.0.")
+    said = run("%sc2 license codegemma-2b").out
+    assert "Gemma Prohibited Use Policy" in said and "https://ai.google.dev/gemma/terms" in said
+
+
+def test_plan_shows_each_precision_and_the_one_that_loading_takes(run):
+    said = run("%sc2 plan starcoder2-3b").out.splitlines()
+    assert said[0].startswith("starcoder2-3b on ")
+    assert said[1].split() == ["precision", "file", "memory", "fits", "speed", "engine"]
+    assert said[3].split()[:4] in (["bf16", "6.1", "GB", "6.1"], ["*", "bf16", "6.1", "GB"])
+    assert " is what loading takes: " in said[-1]
 
 
 def test_a_failure_while_completing_is_one_line(run, fake_engine):
@@ -248,7 +304,7 @@ def test_the_current_model_is_marked_among_those_known(shell, run):
 
 
 def test_help_names_every_command(run):
-    assert run("%sc2 help").out.count("%sc2 ") == 7
+    assert run("%sc2 help").out.count("%sc2 ") == 10
 
 
 def test_the_cursor_is_at_the_end_without_a_mark():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -253,7 +251,7 @@ def test_missing_bitsandbytes(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     assert (
         message(folder, precision="4bit")
-        == "Precision 4bit needs the package bitsandbytes: pip install bitsandbytes."
+        == "Precisions 8bit and 4bit need the package bitsandbytes: pip install bitsandbytes."
     )
 
 
@@ -278,143 +276,3 @@ def test_progress_goes_from_nothing_to_all_and_can_end_the_loading(folder):
 
     with pytest.raises(GivenUp):
         load_engine(str(folder), progress=give_up)
-
-
-# The hub
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The hub's client with an empty cache and a server that nobody can reach."""
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    return huggingface_hub
-
-
-def put_into_cache(hub_id, folder, cache, sha="0" * 40):
-    place = Path(cache) / ("models--" + hub_id.replace("/", "--"))
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(sha)
-    shutil.copytree(folder, place / "snapshots" / sha)
-
-
-def test_offline_without_the_files(hub):
-    start = time.monotonic()
-    assert message("owner/name", offline=True) == (
-        "owner/name is not on this disk and offline is set: "
-        "download it once with a network, or give a folder (./folder)."
-    )
-    assert time.monotonic() - start < 5
-
-
-def test_offline_by_the_environment(hub, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "offline is set" in message("owner/name")
-
-
-def test_offline_with_the_files(hub, good, tmp_path):
-    put_into_cache("owner/name", good, tmp_path / "cache")
-    engine = load_engine("owner/name", offline=True)
-    assert engine.card.hub_id == engine.card.name == "owner/name"
-
-
-def test_an_unreachable_hub_falls_back_on_the_cache(hub, good, tmp_path, monkeypatch):
-    shown = []
-    handler = logging.Handler()
-    handler.emit = lambda record: shown.append(record.getMessage())
-    logger = logging.getLogger("huggingface_hub")
-    logger.addHandler(handler)
-
-    def unreachable(*args, **kwargs):
-        assert kwargs["timeout"] <= 10
-        logging.getLogger("huggingface_hub.utils").warning("Retrying")
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
-    assert message("owner/name") == (
-        "owner/name is not on this disk and the hub cannot be reached: "
-        "download it once with a network, or give a folder (./folder)."
-    )
-    put_into_cache("owner/name", good, tmp_path / "cache")
-    assert load_engine("owner/name").card.name == "owner/name"
-    logger.warning("from the user's own code")
-    logger.removeHandler(handler)
-    assert shown == ["from the user's own code"]
-
-
-class Sibling:
-    def __init__(self, file):
-        self.rfilename, self.size = file.name, file.stat().st_size
-
-
-class Info:
-    sha = "1" * 40
-
-    def __init__(self, folder):
-        self.siblings = [Sibling(file) for file in sorted(folder.iterdir())]
-
-
-def serve(hub, monkeypatch, folder, tmp_path):
-    """A hub that has one model; returns the names of the files that were asked for."""
-    asked = []
-
-    def fetch(hub_id, name, *, revision, etag_timeout, tqdm_class):
-        asked.append(name)
-        place = tmp_path / "cache" / "models--owner--name" / "snapshots" / revision
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / name, place / name)
-        with tqdm_class(total=(folder / name).stat().st_size, unit="B", name="x") as bar:
-            bar.update((folder / name).stat().st_size)
-        return str(place / name)
-
-    monkeypatch.setattr(hub.HfApi, "model_info", lambda self, hub_id, **options: Info(folder))
-    monkeypatch.setattr(hub, "hf_hub_download", fetch)
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
-    return asked
-
-
-def test_a_download_takes_numbers_and_json_only_and_tells_its_progress(
-    hub, folder, tmp_path, monkeypatch, capfd
-):
-    for name in ("pytorch_model.bin", "modeling.py", "README.md"):
-        (folder / name).write_text("x")
-    asked = serve(hub, monkeypatch, folder, tmp_path)
-    shares = []
-    load_engine("owner/name", progress=lambda state, share: shares.append((state, share)))
-    assert asked == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-    downloading = [share for state, share in shares if state == "downloading"]
-    assert downloading[0] == 0.0 and downloading[-1] == 1.0 and downloading == sorted(downloading)
-    assert (
-        load_engine("owner/name", offline=True).card.name == "owner/name"
-    )  # found again without a network
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_hub_model_with_pickles_only_is_not_downloaded(hub, folder, tmp_path, monkeypatch):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    asked = serve(hub, monkeypatch, folder, tmp_path)
-    assert message("owner/name").startswith("owner/name has no *.safetensors")
-    assert asked == []
-
-
-def test_no_room_on_the_disk(hub, folder, tmp_path, monkeypatch):
-    asked = serve(hub, monkeypatch, folder, tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))
-    assert "of disk, and" in message("owner/name")
-    assert asked == []
-
-
-def test_who_gives_up_a_download_is_heard(hub, folder, tmp_path, monkeypatch):
-    class GivenUp(Exception):
-        pass
-
-    def give_up(state, share):
-        raise GivenUp
-
-    serve(hub, monkeypatch, folder, tmp_path)
-    with pytest.raises(GivenUp):
-        load_engine("owner/name", progress=give_up)

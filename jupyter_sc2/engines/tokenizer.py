@@ -84,12 +84,30 @@ class Tokenizer:
 def _from_spec(spec: dict[str, Any]) -> Any:
     from tokenizers import Tokenizer as FastTokenizer
 
+    spec = {**spec, "normalizer": _exact(spec.get("normalizer"))}
+    spec["pre_tokenizer"] = _exact(spec.get("pre_tokenizer"))
     tokenizer = FastTokenizer.from_str(json.dumps(spec))
     tokenizer.encode_special_tokens = True  # "encode them as the text they are"
     # A tokenizer.json may carry the lengths of somebody's training run.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _exact(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer without the blank that sentencepiece puts before every text.
+
+    A prompt is encoded in pieces, and each would begin with one.
+    """
+    if part is None or part["type"] == "Prepend":
+        return None
+    if part["type"] == "Metaspace":
+        kept = {key: value for key, value in part.items() if key != "add_prefix_space"}
+        return {**kept, "prepend_scheme": "never"}
+    for key in ("normalizers", "pretokenizers"):
+        if key in part:
+            return {**part, key: [one for p in part[key] if (one := _exact(p)) is not None]}
+    return part
 
 
 def _is_control(token: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Finds a model's files, downloads and verifies them. What cannot be loaded is refused here, in one line.
+"""Finds a model's files and checks them. What cannot be loaded is refused here, in one line.
 
 Only safetensors are read: they are plain numbers, while the older *.bin files are pickles, which run code when
 they are opened. Nothing here imports torch.
@@ -6,30 +6,28 @@ they are opened. Nothing here imports torch.
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import fnmatch
 import json
-import logging
 import math
-import os
-import shutil
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines import Progress
+from jupyter_sc2.engines import Progress, hub
+from jupyter_sc2.engines.quiet import quiet as quiet
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, ModelCard, find_card
+from jupyter_sc2.hardware import Machine, in_words, machine
+from jupyter_sc2.hardware import free_memory as free_memory
+from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, USERS, ModelCard, Shape, find_card
+from jupyter_sc2.plan import AUTO_GGUF, GGUF, Row, plan
+from jupyter_sc2.settings import LoadOptions
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 # What is fetched from the hub: numbers and JSON, neither code nor pickles.
 PATTERNS = ("*.safetensors", "*.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Seconds until the hub counts as unreachable.
-HUB_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,7 @@ def find(model: str, *, offline: bool, progress: Progress) -> tuple[ModelCard, P
             )
         return card, EMBEDDED_FOLDER
     if card.hub_id is not None and not Path(model).expanduser().is_dir():
-        return card, download(
-            card.hub_id,
-            card.revision,
-            offline=offline or _offline_by_environment(),
-            progress=progress,
-        )
+        return card, download(card, "auto", offline=offline, progress=progress)
     folder = Path(model).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -97,176 +90,134 @@ def describe(card: ModelCard, config: Mapping[str, Any], parameters: int) -> Mod
     return replace(card, context=context, window=min(window, context), parameters=size)
 
 
+def card_and_shape(model: str) -> tuple[ModelCard, Shape]:
+    """A model's card and its shape, from the card or from config.json, without a network. Raises ModelLoadError."""
+    card = find_card(model)
+    if card.shape is not None:
+        return card, card.shape
+    folder: Path | None = Path(model).expanduser()
+    if card.name == EMBEDDED.name:
+        folder = EMBEDDED_FOLDER
+    elif card.hub_id is not None:
+        folder = hub.cached_folder(card.hub_id, card.revision)
+    if folder is None or not folder.is_dir():
+        raise ModelLoadError(
+            f"The sizes of {card.name} are not known before its config.json is on this disk."
+        )
+    config = read_config(folder)
+    shape = Shape.from_config(config)
+    if shape is None:
+        raise ModelLoadError(f"{folder}/config.json does not tell the sizes of the model.")
+    return describe(card, config, shape.parameters), shape
+
+
+def plan_for(options: LoadOptions, *, tokens: int) -> tuple[ModelCard, Machine, list[Row]]:
+    """What loading with these options would choose on this machine, and what else there is. Raises ModelLoadError.
+
+    `tokens` are those of the prompt that the KV cache is for. Imports torch.
+    """
+    card, shape = card_and_shape(options.model)
+    here = machine()
+    rows = plan(
+        shape,
+        here,
+        tokens=min(tokens, card.window),
+        engine=options.engine,
+        precision=options.precision,
+    )
+    return card, here, rows
+
+
 # Downloading
 
 
-def download(hub_id: str, revision: str | None, *, offline: bool, progress: Progress) -> Path:
-    """The folder of a hub model in the hub's own cache; what is there already is not fetched again.
+def download(
+    card: ModelCard, precision: str, *, offline: bool, progress: Progress, verify: bool = False
+) -> Path:
+    """The folder with the weights of a model of the hub, or the GGUF file that the precision asks for.
 
-    Without a network, or with `offline`, what is on this disk is used. Raises ModelLoadError.
+    What is there already is not fetched again, unless `verify` finds it damaged. Raises ModelLoadError.
     """
-    try:
-        import huggingface_hub as hub
-        from huggingface_hub import errors
-    except ImportError as error:
+    if precision in GGUF:
+        return gguf(card, precision, offline=offline, progress=progress, verify=verify)
+    if card.hub_id is None:
         raise ModelLoadError(
-            "Models of the hub need the package huggingface_hub: pip install huggingface_hub."
-        ) from error
-    if offline:
-        return _cached(hub_id, revision, "offline is set")
-    stopped: list[Exception] = []
-
-    def tell(state: str, share: float | None) -> None:
-        try:
-            progress(state, share)
-        except (
-            Exception
-        ) as error:  # who asked for the model gives up, which is no failure of the hub's
-            stopped.append(error)
-            raise
-
-    with quiet("huggingface_hub"):
-        try:
-            # One request with a time limit. snapshot_download would ask without one, and from a pool of threads
-            # that the interpreter waits for when it exits.
-            info = hub.HfApi().model_info(
-                hub_id, revision=revision, files_metadata=True, timeout=HUB_TIMEOUT
-            )
-            return _fetch(hub_id, revision, info, tell)
-        except ModelLoadError:
-            raise
-        except errors.GatedRepoError as error:
-            raise ModelLoadError(
-                f"{hub_id} asks you to accept its licence first: do so on its page on the hub, then log in "
-                "with `hf auth login`."
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise ModelLoadError(f"{hub_id} has no revision {revision!r}.") from error
-        except errors.RepositoryNotFoundError as error:
-            raise ModelLoadError(
-                f"The hub has no model {hub_id}, or it is private: check the name, or log in with `hf auth login`."
-            ) from error
-        except errors.HFValidationError as error:
-            raise ModelLoadError(
-                f"{hub_id!r} cannot be the name of a model on the hub (owner/name)."
-            ) from error
-        except (
-            Exception
-        ) as error:  # each version of the hub's client has its own HTTP library and errors
-            if stopped:
-                raise stopped[0] from None
-            if isinstance(error, OSError) and error.errno in (
-                errno.ENOSPC,
-                errno.EDQUOT,
-                errno.EACCES,
-                errno.EROFS,
-            ):
-                raise ModelLoadError(f"{hub_id} cannot be stored: {error.strerror}.") from error
-            return _cached(hub_id, revision, "the hub cannot be reached", error)
+            f"{card.name} is no model of the hub, so there is nothing to download."
+        )
+    return hub.fetch(
+        card.hub_id,
+        card.revision,
+        lambda names: _safetensors(card, names),
+        offline=offline,
+        progress=progress,
+        verify=verify,
+    )
 
 
-def _offline_by_environment() -> bool:
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+def gguf(
+    card: ModelCard,
+    precision: str,
+    *,
+    offline: bool,
+    progress: Progress,
+    verify: bool = False,
+) -> Path:
+    """A GGUF file from the repository that the card names; "auto" takes the usual precision that is there.
 
-
-def _cached(hub_id: str, revision: str | None, why: str, cause: Exception | None = None) -> Path:
-    import huggingface_hub as hub
-
-    try:
-        with quiet("huggingface_hub"):
-            return Path(
-                hub.snapshot_download(
-                    hub_id, revision=revision, allow_patterns=[*PATTERNS], local_files_only=True
-                )
-            )
-    except Exception as error:
+    Raises ModelLoadError, also where there is no such file: it can be made of the original weights.
+    """
+    if card.gguf is None:
         raise ModelLoadError(
-            f"{hub_id} is not on this disk and {why}: download it once with a network, or give a folder (./folder)."
-        ) from (cause or error)
+            f"No GGUF files of {card.name} are known: give a file (./model.gguf), or `gguf` in {USERS}."
+        )
+    found: list[str] = []
 
-
-def _fetch(hub_id: str, revision: str | None, info: Any, progress: Progress) -> Path:
-    import huggingface_hub as hub
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    files = {
-        file.rfilename: file.size or 0 for file in info.siblings or () if _wanted(file.rfilename)
-    }
-    if not any(name.endswith(".safetensors") for name in files):
+    def choose(names: Sequence[str]) -> Sequence[str]:
+        for wanted in (*AUTO_GGUF, *GGUF) if precision == "auto" else (precision,):
+            pattern = card.gguf_file.format(precision=wanted).lower()
+            if hits := [name for name in names if fnmatch.fnmatch(name.lower(), pattern)]:
+                found[:] = hits[:1]
+                return hits[:1]
+        there = [name for name in names if name.lower().endswith(".gguf")]
         raise ModelLoadError(
-            f"{hub_id} has no *.safetensors: other formats are not loaded, for pickles (*.bin) can run code "
+            f"{card.gguf} has no file in {precision}; it has {', '.join(there) or 'none at all'}."
+        )
+
+    folder = hub.fetch(card.gguf, None, choose, offline=offline, progress=progress, verify=verify)
+    return folder / found[0]
+
+
+def bytes_on_disk(card: ModelCard) -> int:
+    """How much of a model's weights is on this disk, original ones and GGUF files."""
+    if card.name == EMBEDDED.name:
+        folders: list[Path | None] = [EMBEDDED_FOLDER]
+    else:
+        folders = [
+            hub.cached_folder(id, revision)
+            for id, revision in ((card.hub_id, card.revision), (card.gguf, None))
+            if id is not None
+        ]
+    return sum(
+        file.stat().st_size
+        for folder in dict.fromkeys(folders)
+        if folder is not None
+        for file in folder.iterdir()
+        if file.suffix in (".safetensors", ".gguf") and file.is_file()
+    )
+
+
+def _safetensors(card: ModelCard, names: Sequence[str]) -> Sequence[str]:
+    # Files in folders below are other variants of the weights.
+    top = [name for name in names if "/" not in name]
+    wanted = [name for name in top if any(Path(name).match(pattern) for pattern in PATTERNS)]
+    if not any(name.endswith(".safetensors") for name in wanted):
+        raise ModelLoadError(
+            f"{card.hub_id} has no *.safetensors: other formats are not loaded, for pickles (*.bin) can run code "
             "when they are opened."
         )
-    missing = {
-        name: size
-        for name, size in files.items()
-        if not isinstance(hub.try_to_load_from_cache(hub_id, name, revision=info.sha), str)
-    }
-    _check_disk(hub_id, Path(HF_HUB_CACHE), sum(missing.values()))
-    meter = _meter(progress, sum(missing.values()))
-    folder = Path()
-    for name in sorted(files):
-        file = hub.hf_hub_download(
-            hub_id,
-            name,
-            revision=info.sha,
-            etag_timeout=HUB_TIMEOUT,
-            tqdm_class=meter if name in missing else None,
-        )
-        if name == CONFIG:
-            folder = Path(file).parent
-    if folder == Path():
-        raise ModelLoadError(f"{hub_id} has no config.json, so it cannot be loaded.")
-    _remember_revision(hub_id, revision or "main", info.sha)
-    return folder
-
-
-def _wanted(name: str) -> bool:
-    # Files in folders below are other variants of the weights.
-    return "/" not in name and any(Path(name).match(pattern) for pattern in PATTERNS)
-
-
-def _check_disk(hub_id: str, cache: Path, needed: int) -> None:
-    place = next((folder for folder in (cache, *cache.parents) if folder.is_dir()), Path("/"))
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise ModelLoadError(
-            f"{hub_id} needs {_gb(needed)} of disk, and {place} has {_gb(free)} free."
-        )
-
-
-def _meter(progress: Progress, total: int) -> type:
-    """A progress bar for the hub's client that draws nothing and tells `progress` instead."""
-    from tqdm import tqdm
-
-    done = 0.0
-
-    class Meter(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            kwargs["disable"] = True
-            super().__init__(*args, **kwargs)
-
-        def update(self, n: float | None = 1) -> bool | None:
-            nonlocal done
-            done += n or 0
-            progress("downloading", min(1.0, done / total) if total else None)
-            return None
-
-    progress("downloading", 0.0 if total else None)
-    return Meter
-
-
-def _remember_revision(hub_id: str, revision: str, sha: str) -> None:
-    """Notes which commit a branch was, as the hub's client does: offline, the files are found by that."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    refs = Path(HF_HUB_CACHE) / ("models--" + hub_id.replace("/", "--")) / "refs"
-    if revision != sha:
-        with contextlib.suppress(OSError):
-            (refs / revision).parent.mkdir(parents=True, exist_ok=True)
-            (refs / revision).write_text(sha)
+    if CONFIG not in wanted:
+        raise ModelLoadError(f"{card.hub_id} has no config.json, so it cannot be loaded.")
+    return wanted
 
 
 # Verifying
@@ -369,24 +320,11 @@ def check_memory(needed: int, name: str, precision: str) -> None:
     if free is not None and needed > free:
         hint = " Try precision 4bit." if precision != "4bit" else " Try a smaller model."
         raise ModelLoadError(
-            f"{name} in {precision} needs about {_gb(needed)} of memory, and {_gb(free)} are free.{hint}"
+            f"{name} in {precision} needs about {in_words(needed)} of memory, and {in_words(free)} are free.{hint}"
         )
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that can be had without swapping; None if this machine does not tell."""
-    try:
-        import psutil  # comes with ipykernel
-    except ImportError:
-        return None
-    return int(psutil.virtual_memory().available)
-
-
 # Words
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
 def _short(parameters: int) -> str:
@@ -394,27 +332,3 @@ def _short(parameters: int) -> str:
         if parameters >= unit:
             return f"{parameters / unit:.3g}{letter}"
     return str(parameters)
-
-
-@contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Keeps what libraries log from this thread away from the user's notebook, where it would land in a cell.
-
-    What they log from the user's own threads still shows: nothing but a filter on their handlers changes, and
-    it goes again at the end.
-    """
-    thread = threading.get_ident()
-
-    def elsewhere(record: logging.LogRecord) -> bool:
-        return record.thread != thread or not record.name.startswith(names)
-
-    handlers = [handler for name in ("", *names) for handler in logging.getLogger(name).handlers]
-    if logging.lastResort is not None:
-        handlers.append(logging.lastResort)
-    for handler in handlers:
-        handler.addFilter(elsewhere)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(elsewhere)

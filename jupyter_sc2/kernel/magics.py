@@ -9,12 +9,11 @@ is wrong with a command is said in one line: IPython prints a UsageError without
 
 from __future__ import annotations
 
-import contextvars
 import difflib
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -24,10 +23,10 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from jupyter_sc2.completion import CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import show
-from jupyter_sc2.models import CARDS, find_card
+from jupyter_sc2.kernel import bars, show
+from jupyter_sc2.models import cards, find_card
 from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.session import Session, Status
+from jupyter_sc2.session import Session
 from jupyter_sc2.settings import PRECISIONS, SC2
 
 CURSORS = ("‸", "<cursor>")
@@ -37,6 +36,9 @@ SUBCOMMANDS = {
     "load": "load [MODEL] [--precision P] [--no-wait]: a name, a hub id (owner/name) or a folder (./folder)",
     "unload": "give the model's memory back",
     "model": "the models known by name; with one: the same as load",
+    "models": "the models known by name, with their sizes",
+    "plan": "plan [MODEL]: what of a model fits this machine, and what loading it would choose",
+    "license": "license [MODEL]: the loaded model's licence, and what it asks of you",
     "settings": "all settings; with a name: one; with a name and a value: set it",
     "panel": "the settings as a panel of widgets",
     "help": "this list",
@@ -186,7 +188,7 @@ class SC2Magics(Magics):
                 raise UsageError(
                     f"There is no %sc2 {command}.{hint} Commands are: {', '.join(SUBCOMMANDS)}."
                 )
-            most = {"load": 1, "model": 1, "settings": 2}.get(command, 0)
+            most = {"load": 1, "model": 1, "plan": 1, "license": 1, "settings": 2}.get(command, 0)
             if len(options.values) > most:
                 raise UsageError(
                     f"%sc2 {command} takes {most or 'no'} value{'s' * (most > 1)}: %sc2 help tells more."
@@ -207,8 +209,13 @@ class SC2Magics(Magics):
                     print("Unloaded. `%sc2 load` loads again.")
                 case "model" if options.values:
                     self._load(options.values[0], options.precision, not options.no_wait)
-                case "model":
-                    print(show.models(CARDS.values(), self.settings.model))
+                case "model" | "models":
+                    print(show.models(cards().values(), self.settings.model))
+                case "plan":
+                    self._plan(options.values[0] if options.values else self.settings.model)
+                case "license":
+                    name = options.values[0] if options.values else self._loaded()
+                    print(show.licence(find_card(name)))
                 case "settings":
                     self._set_or_show(options.values)
                 case "panel":
@@ -218,29 +225,50 @@ class SC2Magics(Magics):
 
     def _load(self, model: str | None, precision: str | None, wait: bool = True) -> None:
         """Loads, and reports in one line; what is set by it stays set. Raises SC2Error."""
-        find_card(model or self.settings.model)
+        card = find_card(model or self.settings.model)
+        if card.hub_id is not None and self.session.status.model != card.name:
+            from jupyter_sc2.engines.weights import bytes_on_disk
+
+            if not bytes_on_disk(card):  # it will be downloaded for the first time
+                print(show.licence(card))
         before = self.settings.load_options()
         started = time.monotonic()
-        with progress_line(self.session, wait):
-            with self.settings.hold_trait_notifications():
-                self.settings.model = model or self.settings.model
-                self.settings.precision = precision or self.settings.precision
-            if self.settings.load_options() == before:  # else the change itself has started it
-                self.session.load(before)
-            if not wait:
-                print(
-                    f"{self.settings.model} is being loaded in the background; `%sc2 status` tells how far it is."
+        with self.settings.hold_trait_notifications():
+            self.settings.model = model or self.settings.model
+            self.settings.precision = precision or self.settings.precision
+        if self.settings.load_options() == before:  # else the change itself has started it
+            self.session.load(before)
+        if not wait:
+            print(
+                f"{self.settings.model} is being loaded in the background; `%sc2 status` tells how far it is."
+            )
+            return
+        try:
+            with bars.bar(self.shell) as bar:
+                status = self.session.wait_ready(
+                    waiting=lambda status: bar.show(status.state, status.model, status.progress)
                 )
-                return
-            try:
-                status = self.session.wait_ready()
-            except SC2Error as error:
-                raise UsageError(self.session.status.message or str(error)) from error
-            except KeyboardInterrupt:
-                raise UsageError(
-                    "Interrupted; it is still being loaded in the background. `%sc2 unload` ends it."
-                ) from None
+        except SC2Error as error:
+            raise UsageError(self.session.status.message or str(error)) from error
+        except KeyboardInterrupt:
+            raise UsageError(
+                "Interrupted; it is still being loaded in the background. `%sc2 unload` ends it."
+            ) from None
         print(show.loaded(status, time.monotonic() - started))
+
+    def _loaded(self) -> str:
+        """What `find_card` knows the loaded model by."""
+        status = self.session.status
+        return self.settings.model if status.state in ("unloaded", "error") else status.model
+
+    def _plan(self, model: str) -> None:
+        from jupyter_sc2.engines.weights import plan_for
+        from jupyter_sc2.plan import lines
+
+        options = replace(self.settings.load_options(), model=model)
+        tokens = self.settings.context_tokens + self.settings.max_tokens
+        card, machine, rows = plan_for(options, tokens=tokens)
+        print("\n".join(lines(card.name, machine, rows)))
 
     def _set_or_show(self, values: list[str]) -> None:
         if len(values) == 1 and "=" in values[0]:
@@ -298,43 +326,3 @@ def one_line_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
         raise UsageError("Interrupted.") from None
-
-
-@contextmanager
-def progress_line(session: Session, wanted: bool) -> Iterator[None]:
-    """Shows how far a load is in one line that is written over, and wiped in the end."""
-    # The session's thread calls; in this context ipykernel shows what it prints under this cell.
-    context = contextvars.copy_context()
-    line = _Line(sys.stdout.write)
-    unsubscribe = (
-        session.subscribe(lambda status: context.copy().run(line.show, status))
-        if wanted
-        else lambda: None
-    )
-    try:
-        yield
-    finally:
-        unsubscribe()
-        line.wipe()
-
-
-class _Line:
-    """A line in which a number grows, no more than twice a second; quick loads show none."""
-
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self._write = write
-        self._next = time.monotonic() + 1.0
-        self._width = 0
-
-    def show(self, status: Status) -> None:
-        if status.progress is None or time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + 0.5
-        text = f"{status.state} {status.model}: {status.progress:.0%}"
-        self._write("\r" + text.ljust(self._width))
-        self._width = len(text)
-        sys.stdout.flush()
-
-    def wipe(self) -> None:
-        if self._width:
-            self._write("\r" + " " * self._width + "\r")

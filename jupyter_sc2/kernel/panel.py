@@ -13,7 +13,7 @@ from traitlets.utils.bunch import Bunch
 
 import jupyter_sc2.kernel.show as show
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.models import CARDS
+from jupyter_sc2.models import cards
 from jupyter_sc2.session import Session, Status
 from jupyter_sc2.settings import PRECISIONS, SC2
 
@@ -40,7 +40,7 @@ class Panel:
             return {"min": traits[name].min, "max": traits[name].max, "continuous_update": False}
 
         # A combobox tells of each letter typed, unless asked to wait for Enter or Tab.
-        names = sorted({*CARDS, settings.model})
+        names = sorted({*cards(), settings.model})
         self.fields: dict[str, widgets.Widget] = {
             "model": widgets.Combobox(
                 options=names, continuous_update=False, **options("model", "Model")

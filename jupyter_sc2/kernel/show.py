@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.hardware import in_words
 from jupyter_sc2.models import EMBEDDED, ModelCard
+from jupyter_sc2.plan import file_bytes
 from jupyter_sc2.session import Status
 from jupyter_sc2.settings import SC2
 
@@ -65,14 +67,25 @@ def loaded(status: Status, seconds: float) -> str:
 
 def models(cards: Iterable[ModelCard], current: str) -> str:
     """The known models, the current one marked; one that is not known by name comes last."""
-    rows = [
-        (card.name, f"{card.parameters} parameters, {card.licence}. {card.note}") for card in cards
-    ]
+    rows = [(card.name, _about(card)) for card in cards]
     if current not in [name for name, _ in rows]:
         rows.append((current, ""))
     return "\n".join(
         f"{'*' if name == current else ' '} {name}: {note}".rstrip(": ") for name, note in rows
     )
+
+
+def licence(card: ModelCard) -> str:
+    """A model's licence in a line."""
+    return f"Licence of {card.name}: {card.licence_line}"
+
+
+def _about(card: ModelCard) -> str:
+    sizes = ""
+    if card.shape is not None:
+        sizes = ", ".join(f"{in_words(file_bytes(card.shape, p))} in {p}" for p in ("bf16", "4bit"))
+        sizes = f" {sizes}."
+    return f"{card.parameters} parameters, {card.licence}.{sizes} {card.note}".rstrip()
 
 
 def settings(settings: SC2, names: Iterable[str]) -> str:

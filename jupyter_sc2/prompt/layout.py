@@ -9,6 +9,11 @@ user types, its ids stay as they are, and the KV cache of them too. Inside the b
 so that a key only appends. Both forms are StarCoder2's training format: files of a repository are joined by
 <file_sep> and permuted one by one, half of them suffix first (arXiv 2402.19173, section 5.1; 2207.14255).
 
+Other models' cards say what differs: prefix first (PSM), the file's name before the block, a token that opens
+every prompt. A model that was trained on single files has the cells above at the start of its PREFIX:
+
+    <fim_prefix> cell⏎⏎ cell⏎⏎ … PREFIX<fim_suffix>SUFFIX<fim_middle>
+
 Text of the user's is always encoded as plain text: a literal "<fim_middle>" in a cell stays text.
 """
 
@@ -16,12 +21,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.models import ModelCard
+from jupyter_sc2.models import EMBEDDED, FIM_ROLES, ModelCard
 from jupyter_sc2.prompt.notebook import Cell
 
 Mode = Literal["left-to-right", "spm", "psm"]
@@ -66,27 +71,39 @@ MAX_SUFFIX = 800
 
 
 def arrange(
-    trunk: Iterable[str], prefix: str, suffix: str, *, mode: Mode, language: str = "python"
+    trunk: Iterable[str],
+    prefix: str,
+    suffix: str,
+    *,
+    mode: Mode,
+    language: str = "python",
+    card: ModelCard = EMBEDDED,
+    state: str = "",
 ) -> list[Segment]:
-    """The parts of a prompt in their order. `trunk` are texts of cells as `cell_text` gives them."""
+    """The parts of a prompt in their order.
+
+    `trunk` are texts of cells as `cell_text` gives them, `state` is what the kernel knows (see namespace.py).
+    """
     ending, _ = LANGUAGES.get(language, ("txt", "#"))
-    head: list[Segment] = [
-        Special("repo_name"),
-        "notebook",
-        Special("file_sep"),
-        f"notebook.{ending}\n",
-        *trunk,
-    ]
-    block = f"cell.{ending}\n{prefix}"
-    match mode:
-        case "left-to-right":
-            return [*head, prefix]
-        case "spm":
-            opening = [Special("file_sep"), Special("fim_prefix"), Special("fim_suffix")]
-            return [*head, *opening, suffix, Special("fim_middle"), block]
-        case "psm":
-            opening = [Special("file_sep"), Special("fim_prefix")]
-            return [*head, *opening, block, Special("fim_suffix"), suffix, Special("fim_middle")]
+    first, second, middle = Special("fim_prefix"), Special("fim_suffix"), Special("fim_middle")
+    bos = [Special("bos")]  # left out where the card names none, as every role is
+    if "file_sep" not in card.special:
+        if mode == "left-to-right":
+            return [*bos, *trunk, state, prefix]
+        return [*bos, first, *trunk, state, prefix, second, suffix, middle]
+    head: list[Segment] = [*bos, Special("repo_name")]
+    if "repo_name" in card.special:
+        head.append("notebook" if card.path == "inside" else "notebook\n")
+    head += [Special("file_sep"), f"notebook.{ending}\n", *trunk]
+    if mode == "left-to-right":
+        return [*head, state, prefix]
+    opening: list[Segment] = [Special("file_sep")]
+    block = [f"cell.{ending}\n", state, prefix]
+    if card.path == "before":
+        opening.append(block.pop(0))
+    if mode == "spm":
+        return [*head, *opening, first, second, suffix, middle, *block]
+    return [*head, *opening, first, *block, second, suffix, middle]
 
 
 def cell_text(cell: Cell, language: str = "python") -> str:
@@ -103,7 +120,10 @@ def cell_text(cell: Cell, language: str = "python") -> str:
 
 def mode_for(suffix: str, card: ModelCard) -> Mode:
     """Left to right when nothing but blanks and closers follows, else the card's order of filling in."""
-    return card.order if suffix.strip(" \t\n)]}'\"") else "left-to-right"
+    if not suffix.strip(" \t\n)]}'\""):
+        return "left-to-right"
+    # Suffix first, cells that stand in the prefix would be read again whenever the suffix is another.
+    return "psm" if card.order == "spm" and "file_sep" not in card.special else card.order
 
 
 def split_at_boundary(prefix: str) -> tuple[str, str]:
@@ -125,7 +145,8 @@ class Layout:
     def __init__(
         self, card: ModelCard, encode: Callable[[str], list[int]], special_ids: Mapping[str, int]
     ) -> None:
-        self._card = card
+        there = {role: name for role, name in card.special.items() if name in special_ids}
+        self._card = replace(card, special=there)
         self._encode = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
         self._special_ids = special_ids
         self.stop_ids = frozenset(special_ids[name] for name in card.stop if name in special_ids)
@@ -149,7 +170,8 @@ class Layout:
         trunk = [cell_text(cell, language) for cell in request.notebook.above(request.cell_id)]
         trunk = drop_oldest([text for text in trunk if text], rest)
         while True:
-            ids = self.encode(arrange(trunk, prefix, suffix, mode=mode, language=language))
+            segments = arrange(trunk, prefix, suffix, mode=mode, language=language, card=self._card)
+            ids = self.encode(segments)
             if len(ids) <= budget:
                 return Prompt(tuple(ids), mode, healed.encode())
             # Text that is dense in tokens (numbers, other scripts): drop more than the estimate asked for.
@@ -168,13 +190,12 @@ class Layout:
         for segment in segments:
             if isinstance(segment, str):
                 ids.extend(self._encode(segment))
-            elif (name := self._card.special.get(segment.role, "")) in self._special_ids:
-                ids.append(self._special_ids[name])
+            elif segment.role in self._card.special:
+                ids.append(self._special_ids[self._card.special[segment.role]])
         return ids
 
     def _can_fill_in(self) -> bool:
-        roles = ("fim_prefix", "fim_middle", "fim_suffix")
-        return all(self._card.special.get(role) in self._special_ids for role in roles)
+        return all(role in self._card.special for role in FIM_ROLES)
 
 
 def drop_oldest(texts: list[str], limit: int) -> list[str]:

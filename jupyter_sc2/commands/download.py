@@ -1,0 +1,53 @@
+"""`jupyter sc2 download`: fetches a model's weights, or checks those that are there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.hardware import in_words
+from jupyter_sc2.models import EMBEDDED, find_card
+from jupyter_sc2.progress import TerminalBar
+from jupyter_sc2.settings import PRECISIONS
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "download",
+        help="download a model's weights, or check those on this disk and mend what is damaged",
+    )
+    parser.add_argument("model", help="a name (`jupyter sc2 models`) or a hub id (owner/name)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="Q8_0, Q4_K_M …: the GGUF file of that precision; else the original weights",
+    )
+    parser.set_defaults(run=_download)
+
+
+def _download(args: argparse.Namespace) -> int:
+    from jupyter_sc2.engines import weights
+
+    card = find_card(args.model)
+    if card.name == EMBEDDED.name:
+        raise ModelLoadError("embedded comes with the package: there is nothing to download.")
+    if not weights.bytes_on_disk(card):
+        print(f"Licence of {card.name}: {card.licence_line}", file=sys.stderr)
+    bar = TerminalBar(sys.stderr, delay=0.0)
+    try:
+        place = weights.download(
+            card,
+            args.precision,
+            offline=False,
+            progress=lambda state, share: bar.show(state, card.name, share),
+            verify=True,
+        )
+    finally:
+        bar.close()
+    files = [place] if place.is_file() else [file for file in place.iterdir() if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    print(f"{card.name} is on this disk ({in_words(size)}): {place}")
+    return 0

@@ -1,0 +1,54 @@
+"""`jupyter sc2 models`: what can be used, and what of it is on this disk."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from jupyter_sc2.commands import print_json
+from jupyter_sc2.hardware import in_words
+from jupyter_sc2.models import ModelCard, cards
+from jupyter_sc2.plan import file_bytes
+
+# The sizes that are listed: as published, and at the two usual quantizations.
+SIZES = ("bf16", "4bit", "Q4_K_M")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "models", help="list the models that are known, and which are on this disk"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    parser.set_defaults(run=_models)
+
+
+def _models(args: argparse.Namespace) -> int:
+    rows = [_row(card) for card in cards().values()]
+    if args.json:
+        print_json(rows)
+        return 0
+    for row in rows:
+        size = row["disk_bytes"]
+        where = f"{in_words(size)} on this disk" if size else "not on this disk"
+        print(f"{row['name']:<19} {row['parameters']:>4}  {row['licence']:<18}  {where}")
+        sizes = ", ".join(f"{in_words(size)} in {name}" for name, size in row["sizes"].items())
+        if more := " ".join(filter(None, (f"{sizes}." if sizes else "", row["note"]))):
+            print(f"    {more}")
+    return 0
+
+
+def _row(card: ModelCard) -> dict[str, Any]:
+    from jupyter_sc2.engines.weights import bytes_on_disk
+
+    return {
+        "name": card.name,
+        "hub_id": card.hub_id,
+        "gguf": card.gguf,
+        "parameters": card.parameters,
+        "licence": card.licence,
+        "context": card.context,
+        "window": card.window,
+        "sizes": {name: file_bytes(card.shape, name) for name in SIZES} if card.shape else {},
+        "disk_bytes": bytes_on_disk(card),
+        "note": card.note,
+    }

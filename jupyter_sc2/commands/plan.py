@@ -1,0 +1,44 @@
+"""`jupyter sc2 plan`: what of a model fits this machine, and what loading it would choose."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from jupyter_sc2.commands import print_json
+from jupyter_sc2.settings import ENGINES, SC2, LoadOptions
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "plan", help="show the sizes of each precision of a model and what fits this machine"
+    )
+    parser.add_argument(
+        "--model",
+        default="starcoder2-3b",
+        help="a name, a hub id or a folder (default: %(default)s)",
+    )
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=SC2.context_tokens.default_value,
+        metavar="N",
+        help="the tokens of the prompt that the KV cache is for (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list of rows")
+    parser.set_defaults(run=_plan)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from jupyter_sc2.engines.weights import plan_for
+    from jupyter_sc2.plan import lines
+
+    options = LoadOptions(model=args.model, engine=args.engine)
+    card, machine, rows = plan_for(options, tokens=args.tokens)
+    if args.json:
+        print_json([asdict(row) for row in rows])
+    else:
+        print("\n".join(lines(card.name, machine, rows)))
+    return 0

@@ -1,0 +1,397 @@
+"""Downloads files of the Hugging Face hub into the hub's own cache, where other tools find them too.
+
+The hub's client finds a repository and its files, and it knows the token, the endpoint and the cache. The bytes
+are fetched here: the client begins a broken download anew, never compares a checksum, downloads from pools of
+threads that the interpreter waits for at its exit, and draws bars into the user's cell. A file has its own name
+only once it is whole and its checksum is the hub's; until then it is `….incomplete`, and a later download goes
+on where that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.engines import Progress
+from jupyter_sc2.engines.quiet import quiet
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.hardware import in_words
+
+# Seconds until the hub counts as unreachable.
+TIMEOUT = 5.0
+# How often in a row a transfer may break off without a byte before it is given up, and the seconds between.
+RETRIES = 3
+RETRY_AFTER = 1.0
+CHUNK = 1 << 20
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+
+# Picks the files that are wanted from the names of all; raises ModelLoadError if none will do.
+Choose = Callable[[Sequence[str]], Sequence[str]]
+
+
+class _Broken(Exception):
+    """A transfer broke off for good; the text says why."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file to download: its size in bytes and its checksum, by which the cache names it."""
+
+    name: str
+    url: str
+    etag: str
+    size: int
+
+
+def fetch(
+    hub_id: str,
+    revision: str | None,
+    choose: Choose,
+    *,
+    offline: bool,
+    progress: Progress,
+    verify: bool = False,
+) -> Path:
+    """The folder that holds the chosen files of a repository. What is there already is not fetched again.
+
+    With `verify` it is, should its checksum be wrong. Without a network, or with `offline`, what is on this disk
+    is used. Raises ModelLoadError.
+    """
+    hub = _client()
+    if offline or _offline_by_environment():
+        return _cached(hub_id, revision, choose, "offline is set")
+    stopped: list[Exception] = []
+
+    def tell(state: str, share: float | None) -> None:
+        try:
+            progress(state, share)
+        except Exception as error:  # who asked for the model gives up: no failure of the hub's
+            stopped.append(error)
+            raise
+
+    with quiet("huggingface_hub", "httpx", "httpx2", "filelock"):
+        try:
+            # snapshot_download would ask without a time limit.
+            info = hub.HfApi().model_info(
+                hub_id, revision=revision, files_metadata=True, timeout=TIMEOUT
+            )
+            return _Download(hub, hub_id, info, tell).folder(choose, revision or "main", verify)
+        except ModelLoadError:
+            raise
+        except _Broken as error:
+            raise ModelLoadError(
+                f"The download of {hub_id} broke off ({error}): ask again, and it goes on from there."
+            ) from error
+        except Exception as error:  # each version of the client has its own HTTP library and errors
+            if stopped:
+                raise stopped[0] from None
+            if (message := _in_words(hub, hub_id, revision, error)) is not None:
+                raise ModelLoadError(message) from error
+            return _cached(hub_id, revision, choose, "the hub cannot be reached", error)
+
+
+def cached_folder(hub_id: str, revision: str | None) -> Path | None:
+    """The folder of what is on this disk of a repository, whole or not."""
+    storage = _storage(hub_id)
+    commit = revision or "main"
+    with contextlib.suppress(OSError):
+        commit = (storage / "refs" / commit).read_text().strip()
+    folder = storage / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def _cached(
+    hub_id: str,
+    revision: str | None,
+    choose: Choose,
+    why: str,
+    cause: Exception | None = None,
+) -> Path:
+    folder = cached_folder(hub_id, revision)
+    try:
+        if folder is not None:
+            choose(sorted(file.name for file in folder.iterdir() if file.is_file()))
+            return folder
+    except ModelLoadError as error:
+        cause = cause or error
+    raise ModelLoadError(
+        f"{hub_id} is not on this disk and {why}: download it once with a network, or give a folder (./folder)."
+    ) from cause
+
+
+class _Download:
+    """One download of some files of one commit."""
+
+    def __init__(self, hub: Any, hub_id: str, info: Any, progress: Progress) -> None:
+        self._hub = hub
+        self._id = hub_id
+        self._info = info
+        self._listed = {file.rfilename: file for file in info.siblings or ()}
+        self._progress = progress
+        self._storage = _storage(hub_id)
+        self._folder: Path = self._storage / "snapshots" / info.sha
+        self._total = self._done = 0
+
+    def folder(self, choose: Choose, revision: str, verify: bool) -> Path:
+        names = choose(sorted(self._listed))
+        if verify:
+            for name in names:
+                self._drop_damaged(self._folder / name)
+        if any(self._missing(name) for name in names):
+            with self._alone():
+                # Another kernel may have fetched some of them meanwhile.
+                files = [self._look_up(name) for name in names if self._missing(name)]
+                self._check_disk(files)
+                self._total = sum(file.size for file in files)
+                self._tell()
+                # The small ones first: without them the large one would be of no use.
+                for file in sorted(files, key=lambda file: file.size):
+                    self._get(file)
+        self._remember(revision)
+        return self._folder
+
+    def _missing(self, name: str) -> bool:
+        return not (self._folder / name).is_file()
+
+    def _drop_damaged(self, file: Path) -> None:
+        if not file.is_file():
+            return
+        etag = _checksum(self._listed[file.name]) or file.resolve().name
+        self._progress("downloading", None)
+        if not self._is_whole(file, etag):
+            file.resolve().unlink()
+            file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds the repository's lock: other kernels wait, and find the files there."""
+        import filelock
+
+        place = self._storage.parent / ".locks" / self._storage.name
+        place.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(place / "jupyter-sc2.lock")
+        try:
+            while True:
+                try:
+                    lock.acquire(timeout=0.5)
+                    break
+                except filelock.Timeout:
+                    self._progress("waiting", None)
+                except NotImplementedError:  # a file system without locks: both download
+                    break
+            yield
+        finally:
+            lock.release()
+
+    def _look_up(self, name: str) -> _File:
+        listed = self._listed[name]
+        url = self._hub.hf_hub_url(self._id, name, revision=self._info.sha)
+        found = self._hub.get_hf_file_metadata(url, timeout=TIMEOUT)
+        etag = found.etag or _checksum(listed)
+        if not etag or os.path.basename(etag) != etag:
+            raise ModelLoadError(
+                f"The hub names no checksum for {name} of {self._id}: check HF_ENDPOINT."
+            )
+        return _File(name, url, etag, (listed.size or 0) if found.size is None else found.size)
+
+    def _check_disk(self, files: Sequence[_File]) -> None:
+        needed = sum(file.size - _size(self._partial(file)) for file in files)
+        place = next(p for p in (self._storage, *self._storage.parents) if p.is_dir())
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise ModelLoadError(
+                f"{self._id} needs {in_words(needed)} of disk, and {place} has {in_words(free)} free."
+            )
+
+    def _get(self, file: _File) -> None:
+        blob, partial = self._storage / "blobs" / file.etag, self._partial(file)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        before = self._done
+        for attempt in (1, 2):
+            if blob.is_file() and blob.stat().st_size == file.size:
+                break  # another revision has the same file
+            self._transfer(file, partial)
+            if self._is_whole(partial, file.etag):
+                os.replace(partial, blob)
+                break
+            partial.unlink()
+            self._done = before
+            if attempt == 2:
+                raise ModelLoadError(
+                    f"{file.name} of {self._id} arrived damaged twice: its checksum is not the one that the hub "
+                    "gives. Try again later, or over another network."
+                )
+        self._done = before + file.size
+        self._tell()
+        _link(blob, self._folder / file.name)
+
+    def _partial(self, file: _File) -> Path:
+        return self._storage / "blobs" / f"{file.etag}.incomplete"
+
+    def _transfer(self, file: _File, partial: Path) -> None:
+        """Appends to `partial` what it lacks; goes on when the connection breaks. Raises _Broken in the end."""
+        before, failures = self._done, 0
+        with partial.open("ab") as out:
+            if out.tell() > file.size:
+                out.truncate(0)
+            while (have := out.seek(0, os.SEEK_END)) < file.size:
+                self._done = before + have
+                self._tell()
+                try:
+                    self._append(file, out, have)
+                    reason = "the connection ended early"
+                except Exception as error:
+                    if not _of_the_network(error):
+                        raise
+                    reason = str(error) or type(error).__name__
+                out.flush()
+                failures = 0 if out.seek(0, os.SEEK_END) > have else failures + 1
+                if failures > RETRIES:
+                    raise _Broken(reason.splitlines()[0])
+                if failures:
+                    time.sleep(RETRY_AFTER)
+
+    def _append(self, file: _File, out: Any, have: int) -> None:
+        utils = self._hub.utils
+        # Asked for as it is: a compressed answer has no ranges.
+        headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        timeout = self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with utils.get_session().stream(
+            "GET", file.url, headers=headers, timeout=timeout, follow_redirects=True
+        ) as response:
+            if response.status_code == 416:  # what is there cannot be the beginning of this file
+                out.truncate(0)
+                return
+            utils.hf_raise_for_status(response)
+            if have and response.status_code == 200:  # the server knows no ranges and sends all
+                out.truncate(0)
+                self._done -= have
+            for chunk in response.iter_bytes():
+                out.write(chunk)
+                self._done += len(chunk)
+                self._tell()
+
+    def _is_whole(self, path: Path, etag: str) -> bool:
+        """Whether the file has the checksum: SHA-256 of large files, git's SHA-1 of a blob for the others."""
+        if len(etag) == 64:
+            digest: Any = hashlib.sha256()
+        elif len(etag) == 40:
+            digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        else:
+            return True  # not a checksum: the size was right
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+                self._tell()  # who waits may give up
+        return bool(digest.hexdigest() == etag)
+
+    def _tell(self) -> None:
+        self._progress("downloading", min(1.0, self._done / self._total) if self._total else None)
+
+    def _remember(self, revision: str) -> None:
+        """Notes which commit a branch was, as the hub's client does: offline, the files are found by that."""
+        if revision != self._info.sha:
+            with contextlib.suppress(OSError):
+                ref = self._storage / "refs" / revision
+                ref.parent.mkdir(parents=True, exist_ok=True)
+                ref.write_text(self._info.sha)
+
+
+def _link(blob: Path, name: Path) -> None:
+    name.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        name.symlink_to(os.path.relpath(blob, name.parent))
+    except FileExistsError:
+        pass
+    except OSError:  # Windows grants links to some users only
+        os.replace(blob, name)
+
+
+def _client() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+        import huggingface_hub.utils
+    except ImportError as error:
+        raise ModelLoadError(
+            "Models of the hub need the package huggingface_hub: pip install huggingface_hub."
+        ) from error
+    return huggingface_hub
+
+
+def _storage(hub_id: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / ("models--" + hub_id.replace("/", "--"))
+
+
+def _checksum(listed: Any) -> str | None:
+    """A file's checksum as the listing of its repository has it."""
+    checksum: str | None = listed.lfs.sha256 if listed.lfs else listed.blob_id
+    return checksum
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _offline_by_environment() -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+
+
+# What went wrong
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status of an answer that was an error."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _of_the_network(error: Exception) -> bool:
+    """Whether the connection failed; an answer with an error is none of these."""
+    # httpx of this or the next major version: which one, the hub's client decides.
+    library = type(error).__module__.partition(".")[0]
+    return library in ("httpx", "httpx2") or isinstance(error, (ConnectionError, TimeoutError))
+
+
+def _in_words(hub: Any, hub_id: str, revision: str | None, error: Exception) -> str | None:
+    """What to tell the user; None where the hub cannot be reached at all."""
+    log_in = "log in with `hf auth login`"
+    status = _status(error)
+    match error:
+        case hub.errors.GatedRepoError():
+            return (
+                f"{hub_id} asks you to accept its licence first: do so on its page on the hub, then "
+                f"{log_in}."
+            )
+        case hub.errors.RevisionNotFoundError():
+            return f"{hub_id} has no revision {revision!r}."
+        case hub.errors.HFValidationError():
+            return f"{hub_id!r} cannot be the name of a model on the hub (owner/name)."
+        case _ if status == 401 and hub.get_token():
+            return f"The hub refused your token for {hub_id}: {log_in} again, or check the name."
+        case hub.errors.RepositoryNotFoundError():
+            return f"The hub has no model {hub_id}, or it is private: check the name, or {log_in}."
+        case _ if status in (401, 403):
+            return f"The hub does not let you read {hub_id} ({status}): {log_in}, or check your token's rights."
+        case _ if status == 429:
+            return f"The hub is too busy for {hub_id} (429): try again in some minutes."
+        case OSError() if error.errno in OF_THE_DISK:
+            return f"{hub_id} cannot be stored: {error.strerror}."
+    return None

@@ -1,0 +1,126 @@
+"""What this machine has to run a model with: processor, memory, GPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Memory is in bytes, None where the system does not tell. A GPU without memory of its own has None too."""
+
+    processor: str = ""
+    cores: int = 1
+    features: tuple[str, ...] = ()  # of "AVX2", "AVX-512", "AVX512-BF16", "AMX"
+    memory: int | None = None
+    free: int | None = None
+    gpu: str = ""
+    gpu_memory: int | None = None
+    gpu_free: int | None = None
+
+    @property
+    def quick_bf16(self) -> bool:
+        """Whether bf16 is computed natively."""
+        return bool(self.gpu) or bool({"AVX512-BF16", "AMX"}.intersection(self.features))
+
+    @property
+    def usable(self) -> int | None:
+        """Free memory where the weights would go."""
+        return self.gpu_free if self.gpu_free is not None else self.free
+
+    def __str__(self) -> str:
+        parts = [self.processor or "a processor", f"{self.cores} cores", *self.features]
+        if self.free is not None and self.memory is not None:
+            parts.append(f"{in_words(self.free)} of {in_words(self.memory)} free")
+        if self.gpu_free is not None and self.gpu_memory is not None:
+            parts.append(
+                f"{self.gpu} with {in_words(self.gpu_free)} of {in_words(self.gpu_memory)} free"
+            )
+        else:
+            parts.append(self.gpu or "no GPU that torch can use")
+        return ", ".join(parts)
+
+
+def machine() -> Machine:
+    """Looks at this machine through torch, which is what would compute; imports it."""
+    total, free = _memory()
+    gpu, gpu_memory, gpu_free = _gpu()
+    return Machine(
+        processor=_processor(),
+        cores=_cores(),
+        features=_features(),
+        memory=total,
+        free=free,
+        gpu=gpu,
+        gpu_memory=gpu_memory,
+        gpu_free=gpu_free,
+    )
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that can be had without swapping; None if this machine does not tell."""
+    return _memory()[1]
+
+
+def in_words(size: int) -> str:
+    """A size in bytes: "6.1 GB", "93 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _memory() -> tuple[int | None, int | None]:
+    try:
+        import psutil  # comes with ipykernel
+    except ImportError:
+        return None, None
+    memory = psutil.virtual_memory()
+    return int(memory.total), int(memory.available)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _cores() -> int:
+    """The cores that this process may use, which a container may have fewer of than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _features() -> tuple[str, ...]:
+    try:
+        import torch
+    except ImportError:
+        return ()
+    checks = {
+        "AVX2": "_is_avx2_supported",
+        "AVX-512": "_is_avx512_supported",
+        "AVX512-BF16": "_is_avx512_bf16_supported",
+        "AMX": "_is_amx_tile_supported",
+    }
+    return tuple(
+        name
+        for name, check in checks.items()
+        if (supported := getattr(torch.cpu, check, None)) is not None and supported()
+    )
+
+
+def _gpu() -> tuple[str, int | None, int | None]:
+    try:
+        import torch
+    except ImportError:
+        return "", None, None
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info(0)
+        return torch.cuda.get_device_name(0), total, free
+    if torch.backends.mps.is_available():
+        return "Apple GPU", None, None  # shares the machine's memory
+    return "", None, None

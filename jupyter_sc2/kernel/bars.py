@@ -1,0 +1,68 @@
+"""How far a load is, under the cell that waits for it: a widget in a notebook, a line of text in a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_sc2.progress import DELAY, TerminalBar, in_words
+
+
+class Bar(Protocol):
+    def show(self, state: str, model: str, share: float | None) -> None: ...
+    def close(self) -> None: ...
+
+
+class NotebookBar:
+    """A progress bar of ipywidgets that comes when a load takes long, and leaves nothing in the notebook's file."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._at = time.monotonic() + DELAY
+        self._box: Any = None
+        self._id = uuid.uuid4().hex
+
+    def show(self, state: str, model: str, share: float | None) -> None:
+        if time.monotonic() < self._at:
+            return
+        if self._box is None:
+            self._open()
+        words = in_words(state, model)
+        self._label.value = words if share is None else f"{words}: {share:.0%}"
+        self._bar.value = share or 0.0
+        self._bar.layout.visibility = "hidden" if share is None else "visible"
+
+    def _open(self) -> None:
+        import ipywidgets as widgets
+
+        self._label, self._bar = widgets.Label(), widgets.FloatProgress(min=0.0, max=1.0)
+        self._box = widgets.HBox([self._label, self._bar])
+        self._publish(self._box._repr_mimebundle_())
+
+    def _publish(self, data: dict[str, Any], *, update: bool = False) -> None:
+        # Not `display`, which takes the process's first shell for the only one.
+        publisher: Any = self._shell.display_pub
+        publisher.publish(data, transient={"display_id": self._id}, update=update)
+
+    def close(self) -> None:
+        if self._box is not None:
+            # A widget that is only closed would be an error message in the saved notebook.
+            self._publish({"text/plain": ""}, update=True)
+            for widget in (self._label, self._bar, self._box):
+                widget.close()
+
+
+@contextmanager
+def bar(shell: InteractiveShell) -> Iterator[Bar]:
+    """The bar for this front end, gone in the end."""
+    shown: Bar = NotebookBar(shell) if hasattr(shell, "kernel") else TerminalBar(sys.stderr)
+    try:
+        yield shown
+    finally:
+        shown.close()

@@ -1,0 +1,259 @@
+"""What fits this machine: for each precision the size of the file, the memory it takes, and how fast it would be.
+
+All of it follows from the model's shape. The automatic choice of a precision is made here too, so that `plan`
+shows what loading does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.hardware import Machine, in_words
+from jupyter_sc2.models import Shape
+
+TORCH = ("fp32", "bf16", "8bit", "4bit")
+GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
+# What `auto` chooses from, the most exact first. A GGUF file of more bits is hardly better and slower.
+AUTO_GGUF = ("Q4_K_M", "Q3_K_M", "Q2_K")
+
+# Below this many parameters a pass is overhead more than arithmetic, and fp32 is the quickest.
+SMALL = 50_000_000
+# Of the free memory, for what a pass needs and for the user's own data.
+RESERVE = 0.1
+
+# Nanoseconds for each weight and decoded token: StarCoder2-3B's shape on two cores with AVX-512 and AMX.
+NS_PER_WEIGHT = {"fp32": 0.26, "bf16": 0.13, "8bit": 0.12, "4bit": 0.053, "gguf": 0.044}
+MEASURED_ON_CORES = 2
+# More cores than that wait for the memory.
+MOST_CORES = 8
+GPU_BYTES_PER_SECOND = 3e11
+# Up to so many milliseconds a token: what ghost text can wait for, what it can hardly.
+CLASSES = ((40.0, "fast"), (200.0, "fair"), (500.0, "slow"), (float("inf"), "very slow"))
+
+# For files, whose size is a matter of taste in the scales' precision only.
+USUAL = Machine(features=("AVX512-BF16",))
+
+# Bits per weight of llama.cpp's types, with their scales.
+TYPE_BITS = {
+    **{"F16": 16.0, "Q8_0": 8.5, "Q6_K": 6.5625, "Q5_1": 6.0, "Q5_0": 5.5, "Q5_K": 5.5},
+    **{"Q4_K": 4.5, "Q4_0": 4.5, "IQ4_NL": 4.5, "Q3_K": 3.4375, "Q2_K": 2.625},
+}
+# What llama.cpp takes instead where a row is no multiple of 256 weights.
+FALLBACK = {"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0", "Q3_K": "IQ4_NL", "Q2_K": "IQ4_NL"}
+# Bytes of a GGUF file for each token of the vocabulary: its text, its kind, its merge.
+VOCABULARY_ENTRY = 36
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One precision. `memory_bytes` includes the KV cache; `speed` is a class of the time for a token."""
+
+    engine: str
+    precision: str
+    file_bytes: int
+    memory_bytes: int
+    fits: bool | None
+    speed: str
+    chosen: bool = False
+    why: str = ""
+
+
+def plan(
+    shape: Shape, machine: Machine, *, tokens: int, engine: str = "auto", precision: str = "auto"
+) -> list[Row]:
+    """All precisions for a model of this shape that reads `tokens` tokens, the chosen one marked.
+
+    `engine` and `precision` are what is set; with "auto" the choice is the one that loading makes.
+    """
+    rows = [_row(shape, name, machine, tokens) for name in (*TORCH, *GGUF)]
+    if precision == "auto":
+        gguf = engine == "llamacpp"
+        name, why = choose_gguf(shape, machine, tokens) if gguf else choose(shape, machine, tokens)
+    else:
+        name, why = precision, "it is set"
+        if name not in TORCH + GGUF:
+            rows.insert(len(TORCH), _row(shape, name, machine, tokens))
+    return [replace(r, chosen=True, why=why) if r.precision == name else r for r in rows]
+
+
+def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
+    """The precision that torch loads by itself, and why.
+
+    The most exact one that fits in memory and is not too slow for ghost text; if all are, the quickest that
+    fits; if none fits, the smallest.
+    """
+    if shape.parameters < SMALL:
+        return "fp32", "a model this small gains nothing from fewer bits"
+    names = TORCH[1:] if machine.quick_bf16 else (TORCH[0], *TORCH[2:])
+    fitting = [name for name in names if _fits(memory(shape, name, machine, tokens), machine)]
+    if not fitting:
+        return names[-1], "it is the smallest, and even that may not fit"
+    in_time = [name for name in fitting if _ms(shape, name, machine) <= CLASSES[1][0]]
+    if in_time:
+        return in_time[0], "the most exact one that fits and keeps up with typing"
+    return (
+        min(fitting, key=lambda name: _ms(shape, name, machine)),
+        "the quickest one that fits",
+    )
+
+
+def choose_gguf(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
+    """The same for llama.cpp."""
+    for name in AUTO_GGUF:
+        if _fits(memory(shape, name, machine, tokens), machine):
+            return name, "the usual balance of size and quality" if name == AUTO_GGUF[0] else (
+                "the most exact one that fits"
+            )
+    return AUTO_GGUF[-1], "it is the smallest, and even that may not fit"
+
+
+def check(shape: Shape, machine: Machine, *, name: str, precision: str, tokens: int) -> None:
+    """Refuses what would make the machine swap or kill the kernel. Raises ModelLoadError."""
+    needed, free = memory(shape, precision, machine, tokens), machine.usable
+    if free is not None and needed > free:
+        hint = "a smaller model" if precision in ("4bit", "Q2_K") else "precision 4bit"
+        raise ModelLoadError(
+            f"{name} in {precision} needs about {in_words(needed)} of memory, and {in_words(free)} are free. "
+            f"Try {hint}."
+        )
+
+
+# Sizes, in bytes
+
+
+def memory(shape: Shape, precision: str, machine: Machine, tokens: int) -> int:
+    """Bytes of the weights and of the KV cache for `tokens` tokens."""
+    value = 2 if precision in GGUF else _value_bytes(precision, machine.quick_bf16)
+    return weights(shape, precision, machine) + tokens * shape.kv_bytes(value)
+
+
+def weights(shape: Shape, precision: str, machine: Machine) -> int:
+    """Bytes of the weights in memory, with the scales of quantized ones.
+
+    Quantized weights leave the embedding and the output layer in what is computed in: fp32 where bf16 is slow.
+    """
+    if precision in GGUF:
+        return _gguf_file(shape, precision)
+    value = _value_bytes(precision, machine.quick_bf16)
+    if precision in ("fp32", "bf16", "fp16"):
+        return shape.parameters * value
+    exact = (shape.embedding + shape.rest) * value
+    if precision == "8bit":
+        heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+        rows = heads + 2 * shape.hidden + (2 if shape.gated else 1) * shape.intermediate
+        return shape.linear + 4 * shape.layers * rows + exact
+    # nf4 has a scale for 64 weights, of 4 bytes; double quantization makes it 1 byte, and 4 for 256 of those. The
+    # kernel for CPUs with AVX512-BF16 takes scales of 2 bytes.
+    scale = 1 + 4 / 256 if precision == "4bit-double" else 4.0
+    if "AVX512-BF16" in machine.features and not machine.gpu:
+        scale = 2.0
+    return int(shape.linear * (0.5 + scale / 64)) + exact
+
+
+def _value_bytes(precision: str, quick_bf16: bool) -> int:
+    if precision in ("bf16", "fp16"):
+        return 2
+    return 4 if precision == "fp32" or not quick_bf16 else 2
+
+
+def file_bytes(shape: Shape, precision: str) -> int:
+    """Bytes of a file with weights of this precision."""
+    return weights(shape, precision, USUAL)
+
+
+def _gguf_file(shape: Shape, precision: str) -> int:
+    """As llama.cpp's quantizer mixes its types: more bits where errors hurt most, in some layers or all."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    base, output, down_rows = _base(precision), precision, shape.intermediate
+    if precision not in ("F16", "Q8_0"):
+        output = "Q6_K"
+    bits = 0.0
+    for layer in range(shape.layers):
+        value, attention, down = _mix(precision, layer, shape)
+        bits += shape.hidden * (queries + keys) * _bits(base, shape.hidden)
+        bits += shape.hidden * keys * _bits(value, shape.hidden)
+        bits += queries * shape.hidden * _bits(attention, queries)
+        up = shape.mlp - down_rows * shape.hidden
+        bits += up * _bits(base, shape.hidden) + down_rows * shape.hidden * _bits(down, down_rows)
+    matrix = shape.vocab * shape.hidden
+    bits += matrix * _bits(output, shape.hidden)
+    if not shape.tied:
+        bits += matrix * _bits(base, shape.hidden)
+    return int(bits / 8) + 4 * shape.rest + VOCABULARY_ENTRY * shape.vocab
+
+
+def _base(precision: str) -> str:
+    return precision.removesuffix("_M")
+
+
+def _mix(precision: str, layer: int, shape: Shape) -> tuple[str, str, str]:
+    """The types of a layer's value, attention output and MLP output matrices."""
+    base, count = _base(precision), shape.layers
+    more = layer < count // 8 or layer >= 7 * count // 8 or (layer - count // 8) % 3 == 2
+    match precision:
+        case "Q2_K":
+            value = "Q4_K" if shape.heads // shape.kv_heads >= 4 else "Q3_K"
+            return value, "Q3_K", "Q3_K"
+        case "Q3_K_M":
+            down = "Q5_K" if layer < count // 16 else "Q4_K"
+            return "Q5_K" if layer < 2 else "Q4_K", "Q4_K", down
+        case "Q4_K_M" | "Q5_K_M":
+            return ("Q6_K", base, "Q6_K") if more else (base, base, base)
+    return base, base, base
+
+
+def _bits(kind: str, row: int) -> float:
+    return TYPE_BITS[FALLBACK.get(kind, kind) if row % 256 else kind]
+
+
+# Fit and speed
+
+
+def _row(shape: Shape, precision: str, machine: Machine, tokens: int) -> Row:
+    needed = memory(shape, precision, machine, tokens)
+    ms = _ms(shape, precision, machine)
+    return Row(
+        engine="llamacpp" if precision in GGUF else "transformers",
+        precision=precision,
+        file_bytes=file_bytes(shape, precision),
+        memory_bytes=needed,
+        fits=None if machine.usable is None else _fits(needed, machine),
+        speed=next(name for limit, name in CLASSES if ms <= limit),
+    )
+
+
+def _fits(needed: int, machine: Machine) -> bool:
+    return machine.usable is None or needed < machine.usable * (1 - RESERVE)
+
+
+def _ms(shape: Shape, precision: str, machine: Machine) -> float:
+    """An estimate of the milliseconds for a decoded token."""
+    if machine.gpu:
+        return weights(shape, precision, machine) / GPU_BYTES_PER_SECOND * 1e3
+    if precision in GGUF:  # in step with their size
+        ns = NS_PER_WEIGHT["gguf"] * file_bytes(shape, precision) / file_bytes(shape, "Q4_K_M")
+    else:
+        ns = NS_PER_WEIGHT[precision.removesuffix("-double").replace("fp16", "bf16")]
+        if precision in ("bf16", "fp16") and not machine.quick_bf16:
+            ns = 4 * NS_PER_WEIGHT["fp32"]  # emulated
+    cores = min(machine.cores, MOST_CORES) / MEASURED_ON_CORES
+    return shape.parameters * ns / cores / 1e6
+
+
+def lines(name: str, machine: Machine, rows: Sequence[Row]) -> list[str]:
+    """The plan as a table of text, and under it the choice with its reason."""
+    table = [("", "precision", "file", "memory", "fits", "speed", "engine")]
+    for row in rows:
+        fits = {True: "yes", False: "no", None: "?"}[row.fits]
+        sizes = in_words(row.file_bytes), in_words(row.memory_bytes)
+        mark = "*" if row.chosen else ""
+        table.append((mark, row.precision, *sizes, fits, row.speed, row.engine))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    texts = [
+        " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    chosen = [f"* {row.precision} is what loading takes: {row.why}." for row in rows if row.chosen]
+    return [f"{name} on {machine}", *texts, *chosen]

@@ -1,0 +1,50 @@
+"""How far a download or a load is, as a bar in a terminal."""
+
+from __future__ import annotations
+
+import threading
+from typing import TextIO
+
+# Seconds after which a bar appears: what is quicker than that needs none.
+DELAY = 1.0
+
+
+def in_words(state: str, model: str) -> str:
+    """What is going on, for the states that an engine's `progress` is called with."""
+    if state == "waiting":
+        return f"waiting for another process that downloads {model}"
+    return f"{state} {model}"
+
+
+class TerminalBar:
+    """A bar that is written over and wiped in the end; none where `stream` is no terminal."""
+
+    def __init__(self, stream: TextIO, *, delay: float = DELAY) -> None:
+        from tqdm import tqdm
+
+        class Bar(tqdm):  # type: ignore[misc]
+            # tqdm would start a thread of its own, and make a lock for subprocesses.
+            monitor_interval = 0
+            _lock = threading.RLock()
+
+        self._bar = Bar(
+            total=1.0,
+            file=stream,
+            disable=not stream.isatty(),
+            leave=False,
+            delay=delay,
+            bar_format="{desc}{percentage:3.0f} %|{bar:30}| {elapsed}<{remaining}",
+        )
+
+    def show(self, state: str, model: str, share: float | None) -> None:
+        words = in_words(state, model)
+        if self._bar.disable:
+            return
+        if words != self._bar.desc.removesuffix(": "):
+            self._bar.set_description(words, refresh=False)
+            self._bar.reset(total=1.0)
+        if share is not None:
+            self._bar.update(share - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
