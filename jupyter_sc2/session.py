@@ -1,16 +1,18 @@
-"""One engine, one thread. Every front end in the kernel asks the same session.
+"""One engine answers at a time. Every front end in the kernel asks the same session.
 
 An automatic request replaces any automatic request before it: the newest keystroke wins, and never waits for
-the completion of an older one. Invoked requests go first and wait their turn among themselves. Loading is work
-of the same thread; what was asked meanwhile is answered when the model is there.
+the completion of an older one. Invoked requests go first and wait their turn among themselves.
 
-Nothing here blocks its caller, `complete` and `wait_ready` excepted. The thread is a daemon and is never
+Each engine has a worker, a thread that loads it, uses it and closes it; nobody else calls it. While one loads,
+the one before it goes on answering; if there is none, or it was too large to stay, the embedded model answers
+meanwhile. What is asked before any engine is there is answered when the first one is.
+
+Nothing here blocks its caller, `complete` and `wait_ready` excepted. The threads are daemons and are never
 joined: a kernel that loads or generates shuts down at once.
 """
 
 from __future__ import annotations
 
-import codecs
 import logging
 import math
 import queue
@@ -20,7 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from jupyter_sc2 import engines, postprocess
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Stats, Token
+from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Stats
+from jupyter_sc2.drawing import Drawing, varied
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
 from jupyter_sc2.prompt.layout import Layout, Prompt
@@ -34,10 +37,11 @@ Fail = Callable[[SC2Error], None]
 
 # Below this much memory the loaded model stays until its successor is there.
 KEEP_WHILE_LOADING = 1 << 30
-# Further candidates have to be drawn with some chance, or all would be the same.
-CANDIDATE_TEMPERATURE = 0.7
-# A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
-UPDATE_INTERVAL = 0.03
+# What an engine's `progress` tells beyond the states of a status: the state for it, and the rest in words.
+STAGES = {
+    "waiting": ("downloading", "Another process downloads it; this one waits."),
+    "quantizing": ("loading", "It is quantized, which is done once."),
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,23 @@ class _Superseded(Exception):
     """Ends a load that nobody waits for any more."""
 
 
+@dataclass(eq=False)
+class _Worker:
+    """An engine, what is kept for it, and what it was loaded with. `retired` tells its thread to end.
+
+    `predecessors` are retired ones; their memory has to be free before this one loads.
+    """
+
+    options: LoadOptions
+    predecessors: list[_Worker]
+    stopgap: bool = False
+    retired: bool = False
+    engine: engines.Engine | None = None
+    layout: Layout | None = None
+    memory_bytes: int = 0
+    cache: TypeThroughCache = field(default_factory=TypeThroughCache)
+
+
 class Session:
     """Completes requests on a background thread."""
 
@@ -79,22 +100,20 @@ class Session:
         self._load_engine = load_engine
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
-        self._engine: engines.Engine | None = None
-        self._layout: Layout | None = None
-        self._cache = TypeThroughCache()
         self._status = Status(model=self._load_options.model)
         self._listeners: list[Callable[[Status], None]] = []
+        self._telling = threading.RLock()  # two workers may have a status to tell
         # Guarded by _changed, which is notified when one of them changes.
         self._changed = threading.Condition()
         self._jobs: list[_Job] = []
-        self._running: _Job | None = None
-        self._to_load: LoadOptions | None = None
-        self._loading = False
+        self._running: list[_Job] = []
+        self._workers: list[_Worker] = []  # whose threads have not ended
+        self._serving: _Worker | None = None
+        self._loading: _Worker | None = None
+        self._stopgap: _Worker | None = None  # that loads, too
         self._load_error: ModelLoadError | None = None
-        self._to_unload = False
         self._held = False  # unloaded on purpose: only an explicit act loads again
         self._closed = False
-        self._thread: threading.Thread | None = None
 
     # What the front ends call, on any thread
 
@@ -103,7 +122,7 @@ class Session:
         return self._status
 
     def subscribe(self, listener: Callable[[Status], None]) -> Callable[[], None]:
-        """Calls `listener` from the session's thread at each change; returns what ends that."""
+        """Calls `listener` from a worker's thread at each change; returns what ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
@@ -111,65 +130,89 @@ class Session:
         self._options = options
 
     def load(self, options: LoadOptions | None = None) -> None:
-        """Starts loading; what is loaded stays in use until then. A failure shows in the status."""
+        """Starts loading; what is loaded answers until then. A failure shows in the status."""
         with self._changed:
-            self._to_load = options or self._load_options
-            self._load_error = None
-            self._to_unload = self._held = False
-            self._wake()
+            if self._closed:
+                return
+            self._load_error, self._held = None, False
+            if self._loading is not None:
+                self._loading.retired = True
+            if self._serving is not None and self._serving.memory_bytes > KEEP_WHILE_LOADING:
+                self._serving.retired, self._serving = True, None
+            self._loading = self._start(options or self._load_options)
+            self._changed.notify_all()
 
     def want(self) -> None:
         """Loads unless something is loaded or loading, or was unloaded on purpose."""
         with self._changed:
-            idle = self._engine is None and self._to_load is None and not self._loading
-            if idle and not self._held and self._load_error is None:
-                self._to_load = self._load_options
-                self._wake()
+            if not self._busy() and not self._held and self._load_error is None:
+                self.load()
 
-    def wait_ready(self, timeout: float | None = None) -> Status:
-        """Waits until nothing loads any more. Raises ModelLoadError once what was last asked for has failed."""
-        with self._changed:
-            done = self._changed.wait_for(
-                lambda: self._closed or self._load_error or not (self._loading or self._to_load),
-                timeout,
-            )
-            if not done:
+    def wait_ready(
+        self, timeout: float | None = None, waiting: Callable[[Status], None] | None = None
+    ) -> Status:
+        """Waits until nothing loads any more. Raises ModelLoadError once what was last asked for has failed.
+
+        `waiting` is called with the status, five times a second.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._changed:
+                done = self._changed.wait_for(
+                    lambda: self._closed or self._load_error or self._loading is None,
+                    max(0.0, min(0.2, deadline - time.monotonic())),
+                )
+                if self._load_error is not None:
+                    raise self._load_error
+            if done:
+                return self._status
+            if waiting is not None:
+                waiting(self._status)
+            if time.monotonic() >= deadline:
                 raise ModelLoadError(f"{self._status.model} is still loading.")
-            if self._load_error is not None:
-                raise self._load_error
-        return self._status
 
     def unload(self) -> None:
         """Gives the model's memory back. Ghost text stays away until something is loaded again."""
         with self._changed:
-            self._to_load, self._to_unload, self._held = None, True, True
-            for job in self._jobs:
+            self._held = True
+            for worker in self._workers:
+                worker.retired = True
+            self._serving = self._loading = self._stopgap = None
+            for job in [*self._jobs, *self._running]:
                 job.cancelled.set()
-            if self._running is not None:
-                self._running.cancelled.set()
-            self._wake()
+            self._changed.notify_all()
+            nobody = not self._workers
+        if nobody:
+            self._ended()
 
     def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
         """Asks for a completion. `update` gets the text so far, again and again, and last a final one.
 
         Exactly one final update (`finish_reason` set) or one call of `fail` ends each request. Both are called
-        from the session's thread.
+        from a worker's thread, or at once where nothing is loaded and nothing will be.
         """
         job = _Job(request, update, fail, time.monotonic())
         with self._changed:
             if self._closed:
                 fail(GenerationError("jupyter-sc2 was unloaded."))
                 return
-            running = [self._running] if self._running is not None else []
-            for other in [*self._jobs, *running]:
+            for other in [*self._jobs, *self._running]:
                 # An invoked request may interrupt ghost text, never the reverse.
                 if other.request.trigger == "automatic":
                     other.cancelled.set()
             if request.trigger == "invoke":
-                self._held, self._load_error = False, None
-            self.want()  # before the job is there to be taken: it would find no engine
+                self._held = False
+                if not self._busy():
+                    self._load_error = None
+            self.want()
             self._jobs.append(job)
-            self._wake()
+            embedded = self._loading is None or self._loading.options.model == EMBEDDED.name
+            if self._serving is None and self._stopgap is None and not embedded:
+                self._stopgap = self._start_stopgap()
+            self._changed.notify_all()
+            nobody = not self._busy()
+        if nobody:
+            self._ended()
 
     def complete(self, request: CompletionRequest) -> Iterator[Completion]:
         """The same for a caller that waits. Raises SC2Error; closing the iterator cancels the request."""
@@ -194,55 +237,86 @@ class Session:
     def cancel(self, request_id: str) -> None:
         """Ends a request at the next token or prefill chunk; it then gets a final update like any other."""
         with self._changed:
-            running = [self._running] if self._running is not None else []
-            for job in [*self._jobs, *running]:
+            for job in [*self._jobs, *self._running]:
                 if job.request.id == request_id:
                     job.cancelled.set()
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends the thread at its next token; returns at once."""
+        """Ends the threads at their next token; returns at once."""
         with self._changed:
             self._closed = True
-            if self._running is not None:
-                self._running.cancelled.set()
+            for job in self._running:
+                job.cancelled.set()
             self._changed.notify_all()
 
-    # The thread
+    # The workers' threads
 
-    def _wake(self) -> None:
-        if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, name="jupyter-sc2", daemon=True)
-            self._thread.start()
-        self._changed.notify_all()
+    def _busy(self) -> bool:
+        return not (self._serving is None and self._loading is None and self._stopgap is None)
 
-    def _run(self) -> None:
+    def _start(self, options: LoadOptions, *, stopgap: bool = False) -> _Worker:
+        worker = _Worker(options, [one for one in self._workers if one.retired], stopgap)
+        self._workers.append(worker)
+        threading.Thread(target=self._work, args=(worker,), name="jupyter-sc2", daemon=True).start()
+        return worker
+
+    def _start_stopgap(self) -> _Worker:
+        return self._start(LoadOptions(threads=self._load_options.threads), stopgap=True)
+
+    def _work(self, worker: _Worker) -> None:
+        """All of a worker's life."""
+        try:
+            worker.engine = self._try_load(worker)
+        except _Superseded:
+            pass
+        except ModelLoadError as error:
+            self._failed(worker, error)
+        else:
+            if self._take_over(worker):
+                self._serve(worker)
+            worker.engine.close()
+            worker.engine = worker.layout = None
+        with self._changed:
+            self._workers.remove(worker)
+            self._changed.notify_all()
+        self._ended()
+
+    def _serve(self, worker: _Worker) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_work)
-                if self._closed:
-                    break
-                unload, self._to_unload = self._to_unload, False
-                load, self._to_load = self._to_load, None
-                self._loading = load is not None
-                job = None if unload or load else self._next_job()
-                self._running = job
-            if unload:
-                self._drop_engine()
-                self._set_status(Status(model=self._load_options.model))
-            elif load:
-                self._load(load)
+                self._changed.wait_for(lambda: self._jobs or worker.retired or self._closed)
+                if worker.retired or self._closed:
+                    return
+                job = self._next_job()
+                self._running.append(job)
+            try:
+                self._complete(worker, job)
+            finally:
                 with self._changed:
-                    self._loading = False
-                    self._changed.notify_all()
-            elif job is not None:
-                self._complete(job)
-                with self._changed:
-                    self._running = None
-        self._drop_engine()
+                    self._running.remove(job)
 
-    def _has_work(self) -> bool:
-        return bool(self._closed or self._jobs or self._to_load or self._to_unload)
+    def _ended(self) -> None:
+        """Where nothing is loaded and nothing will be: says so, also to those who still wait."""
+        with self._changed:
+            if self._busy() and not self._closed:
+                return
+            jobs, self._jobs = self._jobs, []
+            error = self._load_error
+            unloaded = self._held and not self._workers
+        if unloaded:
+            self._set_status(Status(model=self._load_options.model))
+        for job in jobs:
+            if self._closed:
+                job.fail(GenerationError("jupyter-sc2 was unloaded."))
+            elif job.cancelled.is_set():
+                self._finish(
+                    job, Completion(text="", finish_reason="cancelled", reason="cancelled")
+                )
+            elif job.request.trigger == "invoke" and error is not None:
+                job.fail(error)
+            else:
+                self._finish(job, Completion(text="", finish_reason="stop", reason="not_ready"))
 
     def _next_job(self) -> _Job:
         """Cancelled ones first, as they only want to hear so; then invoked ones; then ghost text."""
@@ -258,46 +332,47 @@ class Session:
         return job
 
     def _set_status(self, status: Status) -> None:
-        if status == self._status:
-            return
-        self._status = status
-        for listener in list(self._listeners):
-            try:
-                listener(status)
-            except Exception:
-                logger.exception("A listener to the session's status failed")
+        with self._telling:
+            if status == self._status:
+                return
+            self._status = status
+            for listener in list(self._listeners):
+                try:
+                    listener(status)
+                except Exception:
+                    logger.exception("A listener to the session's status failed")
 
     # Loading
 
-    def _load(self, options: LoadOptions) -> None:
-        if self._engine is not None and self._engine.memory_bytes() > KEEP_WHILE_LOADING:
-            self._drop_engine()
-        try:
-            engine = self._try_load(options)
-        except _Superseded:
-            return
-        except ModelLoadError as error:
-            with self._changed:
-                self._load_error = error
-                self._changed.notify_all()  # who waits need not wait for what falls in
-            self._load_options = options
-            self._fall_back(options, error)
-        else:
-            self._load_options = options
-            self._use(engine)
+    def _try_load(self, worker: _Worker) -> engines.Engine:
+        options = worker.options
 
-    def _try_load(self, options: LoadOptions) -> engines.Engine:
+        def given_up() -> bool:
+            return worker.retired or self._closed
+
         def progress(state: str, share: float | None) -> None:
             with self._changed:
-                if self._to_load is not None or self._to_unload or self._closed:
+                if given_up():
                     raise _Superseded
-            self._set_status(Status(state=state, model=options.model, progress=share))
+                shown = worker is self._loading
+                message = self._meanwhile(state)
+            if shown:  # nobody waits for a stopgap
+                state = STAGES.get(state, (state,))[0]
+                self._set_status(
+                    Status(state=state, model=options.model, progress=share, message=message)
+                )
 
+        with self._changed:
+            self._changed.wait_for(
+                lambda: given_up() or not any(one in self._workers for one in worker.predecessors)
+            )
         try:
             progress("loading", None)
             return self._load_engine(
                 options.model,
+                engine=options.engine,
                 precision=options.precision,
+                server=options.server,
                 threads=options.threads or None,
                 offline=options.offline,
                 progress=progress,
@@ -310,81 +385,125 @@ class Session:
                 f"{options.model} could not be loaded: {_one_line(error)}"
             ) from error
 
-    def _fall_back(self, options: LoadOptions, error: ModelLoadError) -> None:
-        """Something that answers is better than nothing: what was loaded before, else the embedded model."""
-        if self._engine is not None:
-            self._use(self._engine, message=f"{error} {self._engine.card.name} stays loaded.")
-            return
-        if options.model != EMBEDDED.name:
-            try:
-                engine = self._try_load(LoadOptions(threads=options.threads))
-            except (_Superseded, ModelLoadError):
-                pass
+    def _meanwhile(self, state: str) -> str | None:
+        """What there is to know about a load besides how far it is."""
+        _, *said = STAGES.get(state, (state,))
+        if self._serving is not None and self._serving.engine is not None:
+            said.append(f"{_called(self._serving.engine)} answers meanwhile.")
+        return " ".join(said) or None
+
+    def _take_over(self, worker: _Worker) -> bool:
+        """Makes a loaded worker the one that answers; False if nobody wants it any more."""
+        engine = worker.engine
+        assert engine is not None
+        worker.layout = Layout(engine.card, engine.encode, engine.special_ids)
+        worker.memory_bytes = engine.memory_bytes()
+        with self._changed:
+            if worker.retired or self._closed:
+                return False
+            if self._serving is not None:
+                self._serving.retired = True
+            self._serving = worker
+            if worker.stopgap:
+                self._stopgap = None
             else:
-                self._use(engine, message=f"{error} The embedded model answers instead.")
+                if self._stopgap is not None:
+                    self._stopgap.retired, self._stopgap = True, None
+                self._load_options = worker.options
+            loading = worker.stopgap and self._loading is not None
+            message = self._meanwhile("") if loading else None
+            if worker.stopgap and self._load_error is not None:
+                message = f"{self._load_error} The embedded model answers instead."
+        # Before those who wait for it go on: they look at the status.
+        with self._telling:
+            if self._serving is worker:  # another may have taken over in turn
+                about = self._status if loading else self._status_of(worker, "ready")
+                self._set_status(replace(about, message=message))
+        with self._changed:
+            if self._loading is worker:
+                self._loading = None
+            self._changed.notify_all()
+        return True
+
+    def _failed(self, worker: _Worker, error: ModelLoadError) -> None:
+        """Something that answers is better than nothing: what was loaded before, else the embedded model."""
+        with self._changed:
+            if worker.retired or self._closed:
                 return
-        self._set_status(Status(state="error", model=options.model, message=str(error)))
+            serving = self._serving
+            if worker.stopgap:
+                self._stopgap = None
+            else:
+                self._loading, self._load_error = None, error
+                self._load_options = worker.options
+                embedded = worker.options.model == EMBEDDED.name
+                if serving is None and self._stopgap is None and not embedded:
+                    self._stopgap = self._start_stopgap()
+            told = self._load_error
+            waiting = self._loading is not None or self._stopgap is not None
+            self._changed.notify_all()  # who waits need not wait for what falls in
+        if serving is not None and serving.engine is not None:
+            does = "answers instead" if serving.stopgap else "stays loaded"
+            answers = f"{_called(serving.engine)} {does}."
+            self._set_status(self._status_of(serving, "ready", f"{error} {answers}"))
+        elif told is not None and not waiting:
+            self._set_status(
+                Status(state="error", model=self._load_options.model, message=str(told))
+            )
 
-    def _use(self, engine: engines.Engine, message: str | None = None) -> None:
-        if engine is not self._engine:
-            self._drop_engine()
-            self._engine = engine
-            self._layout = Layout(engine.card, engine.encode, engine.special_ids)
-        self._set_status(self._status_of(engine, "ready", message))
-
-    def _status_of(self, engine: engines.Engine, state: str, message: str | None = None) -> Status:
+    def _status_of(self, worker: _Worker, state: str, message: str | None = None) -> Status:
+        engine = worker.engine
+        if engine is None:
+            return Status(model=worker.options.model)
         return Status(
             state=state,
             model=engine.card.name,
             engine=engine.name,
             precision=engine.precision,
-            memory_bytes=engine.memory_bytes(),
+            memory_bytes=worker.memory_bytes,
             message=message,
         )
 
-    def _drop_engine(self) -> None:
-        engine, self._engine, self._layout = self._engine, None, None
-        self._cache.clear()
-        if engine is not None:
-            engine.close()
-
     # Completing
 
-    def _complete(self, job: _Job) -> None:
+    def _complete(self, worker: _Worker, job: _Job) -> None:
         try:
-            self._answer(job)
+            self._answer(worker, job)
         except SC2Error as error:
             job.fail(error)
         except Exception as error:
             logger.debug("Completing failed", exc_info=True)
             job.fail(GenerationError(f"The model failed while completing: {_one_line(error)}"))
 
-    def _answer(self, job: _Job) -> None:
+    def _answer(self, worker: _Worker, job: _Job) -> None:
         # The settings of this moment, so that the cache tells what was made with others.
         sampling = job.request.sampling or self._options.sampling
         job.request = replace(job.request, sampling=sampling)
-        request, engine, layout = job.request, self._engine, self._layout
+        request, engine, layout = job.request, worker.engine, worker.layout
+        assert engine is not None and layout is not None
         if job.cancelled.is_set():
-            self._finish(job, Completion(text="", finish_reason="cancelled", reason="cancelled"))
-            return
-        if engine is None or layout is None:
-            if request.trigger == "invoke" and self._load_error is not None:
-                raise self._load_error
-            self._finish(job, Completion(text="", finish_reason="stop", reason="not_ready"))
+            completion = Completion(text="", finish_reason="cancelled", reason="cancelled")
+            self._finish(job, completion, engine)
             return
         if (reason := postprocess.hopeless(request)) is not None:
-            self._finish(job, Completion(text="", finish_reason="stop", reason=reason))
+            self._finish(job, Completion(text="", finish_reason="stop", reason=reason), engine)
             return
-        if request.trigger == "automatic" and (text := self._cache.find(request)):
-            self._finish(job, Completion(text=text, finish_reason="stop", source="cache"))
+        if request.trigger == "automatic" and (text := worker.cache.find(request)):
+            self._finish(job, Completion(text=text, finish_reason="stop", source="cache"), engine)
             return
-        message = self._status.message
-        self._set_status(replace(self._status, state="generating"))
+        self._tell_of(worker, "generating")
         try:
             prompt = layout.build(request, budget=self._budget(engine, sampling))
-            self._generate(job, engine, layout, prompt, sampling)
+            self._generate(job, worker, engine, layout, prompt, sampling)
         finally:
-            self._set_status(self._status_of(engine, "ready", message))
+            worker.memory_bytes = engine.memory_bytes()
+            self._tell_of(worker, "ready")
+
+    def _tell_of(self, worker: _Worker, state: str) -> None:
+        """The status of the worker that answers; while another loads, that is what the status is about."""
+        with self._telling:
+            if self._serving is worker and self._loading is None:
+                self._set_status(self._status_of(worker, state, self._status.message))
 
     def _budget(self, engine: engines.Engine, sampling: SamplingParams) -> int:
         """Prompt and completion stay within the window, where a sliding and a full attention are the same."""
@@ -394,6 +513,7 @@ class Session:
     def _generate(
         self,
         job: _Job,
+        worker: _Worker,
         engine: engines.Engine,
         layout: Layout,
         prompt: Prompt,
@@ -408,10 +528,10 @@ class Session:
         for attempt in range(2 * request.candidates - 1):
             if len(texts) == request.candidates or job.cancelled.is_set():
                 break
-            drawing = _Drawing(request, prompt)
+            drawing = Drawing(request, prompt)
             for token in engine.generate(
                 prompt.ids,
-                _varied(sampling, attempt),
+                varied(sampling, attempt),
                 layout.stop_ids,
                 job.cancelled.is_set,
                 prompt.healed,
@@ -434,7 +554,7 @@ class Session:
                     self._say(job, engine, replace(best, finish_reason=None))
         best = best or Completion(text="", finish_reason="cancelled", reason="cancelled")
         if best.finish_reason != "cancelled":
-            self._cache.add(request, texts[0])
+            worker.cache.add(request, texts[0])
         self._finish(
             job,
             replace(
@@ -446,84 +566,27 @@ class Session:
                     first_token_ms=first_token_ms,
                 ),
             ),
+            engine,
         )
 
     def _say(self, job: _Job, engine: engines.Engine, completion: Completion) -> None:
         job.update(replace(completion, model=engine.card.name, engine=engine.name))
 
-    def _finish(self, job: _Job, completion: Completion) -> None:
+    def _finish(
+        self, job: _Job, completion: Completion, engine: engines.Engine | None = None
+    ) -> None:
         total_ms = (time.monotonic() - job.arrived) * 1000
         completion = replace(completion, stats=replace(completion.stats, total_ms=total_ms))
-        if self._engine is not None:
-            self._say(job, self._engine, completion)
+        if engine is not None:
+            self._say(job, engine, completion)
         else:
             job.update(completion)
-
-
-class _Drawing:
-    """One completion while it is being decoded: bytes to text, text to what may be shown."""
-
-    def __init__(self, request: CompletionRequest, prompt: Prompt) -> None:
-        self._request = request
-        self._scope = postprocess.scope(request)
-        self._healed = len(prompt.healed)  # bytes that the user has typed already
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._raw = ""
-        self._logprobs: list[float] = []
-        self._shown = ""
-        self._shown_at = -math.inf
-        self.text = ""
-        self.complete = False
-        self.stopped = False
-
-    def add(self, data: bytes, token: Token) -> bool:
-        """Takes one token; returns whether there is something new to show."""
-        self._logprobs.append(token.logprob)
-        skipped = min(self._healed, len(data))
-        self._healed -= skipped
-        self._raw += self._decoder.decode(data[skipped:])
-        self.text, self.complete = postprocess.shape(
-            self._raw, self._request, self._scope, final=False
-        )
-        now = time.monotonic()
-        if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
-            return False
-        self._shown, self._shown_at = self.text, now
-        return True
-
-    def finish(self, *, cancelled: bool) -> Completion:
-        self._raw += self._decoder.decode(b"", final=True)
-        text, complete = postprocess.shape(self._raw, self._request, self._scope, final=True)
-        mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
-        if complete or self.stopped:
-            return Completion(
-                text=text,
-                finish_reason="stop",
-                mean_logprob=mean,
-                reason=None if text else "nothing_to_add",
-            )
-        if cancelled:
-            return Completion(
-                text=text, finish_reason="cancelled", mean_logprob=mean, reason="cancelled"
-            )
-        return Completion(
-            text=text,
-            finish_reason="length",
-            mean_logprob=mean,
-            reason=None if text else "nothing_to_add",
-        )
-
-
-def _varied(sampling: SamplingParams, attempt: int) -> SamplingParams:
-    """The first candidate as the settings say; the others drawn, each with a seed of its own."""
-    if attempt == 0:
-        return sampling
-    seed = None if sampling.seed is None else sampling.seed + attempt
-    return replace(
-        sampling, temperature=max(sampling.temperature, CANDIDATE_TEMPERATURE), seed=seed
-    )
 
 
 def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _called(engine: engines.Engine) -> str:
+    return "The embedded model" if engine.card.name == EMBEDDED.name else engine.card.name

@@ -14,6 +14,7 @@ from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.extension import WhenIdle
 from jupyter_sc2.kernel.panel import Panel
+from jupyter_sc2.settings import PRECISIONS
 
 QUIET = Config(HistoryManager={"enabled": False})
 
@@ -25,7 +26,7 @@ class Loads:
         self.engine = engine
         self.asked = []
 
-    def __call__(self, model, *, precision, threads, offline, progress):
+    def __call__(self, model, *, precision, **_):
         self.asked.append((model, precision))
         return self.engine
 
@@ -139,7 +140,7 @@ def test_a_refused_value_does_not_come_back_at_the_next_load(shell, running, loa
     extension.load(shell, load_engine=loads)
     assert extension._running[shell].settings.precision == "auto"
     assert capsys.readouterr().err == (
-        "jupyter-sc2: precision cannot be '3bit': it must be one of auto, fp32, bf16, 8bit, 4bit.\n"
+        f"jupyter-sc2: precision cannot be '3bit': it must be one of {', '.join(PRECISIONS)}.\n"
     )
 
 

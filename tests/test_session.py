@@ -6,6 +6,7 @@ import pytest
 
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
+from jupyter_sc2.models import ModelCard
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
@@ -320,3 +321,174 @@ def test_close_returns_at_once_while_the_model_works(session, fake_engine):
     assert fake_engine.started.wait(5)
     session.close()
     fake_engine.gate.set()
+
+
+# A large model loads while another answers
+
+
+class SlowLoads:
+    """Loads "large" when told to, and anything else at once; each engine's thread is noted when it is used."""
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.started = threading.Event()
+        self.fails = False
+        self.large = FakeEngine("from large", "more", card=ModelCard(name="large"))
+        self.small = FakeEngine("from small", "again")
+        self.loaded_by: dict[str, int] = {}
+
+    def __call__(self, model, *, progress, **_):
+        self.loaded_by[model] = threading.get_ident()
+        if model != "large":
+            return self.small
+        self.started.set()
+        while not self.ready.wait(0.01):
+            progress("downloading", 0.5)
+        if self.fails:
+            raise ModelLoadError("large is broken.")
+        return self.large
+
+
+@pytest.fixture
+def slow():
+    return SlowLoads()
+
+
+@pytest.fixture
+def loading(slow):
+    """A session that loads the large model, with nothing loaded before."""
+    session = Session(load_engine=slow, load_options=LoadOptions(model="large"))
+    session.load()
+    assert slow.started.wait(5)
+    yield session
+    slow.ready.set()
+    session.close()
+
+
+def test_the_embedded_model_answers_while_a_large_one_loads_and_then_hands_over(loading, slow):
+    assert submit(loading, request()).final.text == "from small"
+    wait_until(lambda: loading.status.progress == 0.5 and loading.status.message is not None)
+    assert loading.status.state == "downloading"
+    assert loading.status.message == "The embedded model answers meanwhile."
+    slow.ready.set()
+    status = loading.wait_ready(5)
+    assert (status.state, status.model, status.message) == ("ready", "large", None)
+    assert submit(loading, request("y = ")).final.text == "from large"
+    wait_until(lambda: slow.small.closed)
+
+
+def test_what_was_loaded_answers_while_another_loads(slow):
+    session = Session(load_engine=slow)
+    session.load()
+    session.wait_ready(5)
+    session.load(LoadOptions(model="large"))
+    assert slow.started.wait(5)
+    assert submit(session, request()).final.text == "from small"
+    slow.ready.set()
+    session.wait_ready(5)
+    assert submit(session, request()).final.text == "from large"  # not from the other one's cache
+    session.close()
+
+
+def test_no_embedded_model_is_loaded_as_long_as_nothing_is_asked(loading, slow):
+    slow.ready.set()
+    loading.wait_ready(5)
+    assert list(slow.loaded_by) == ["large"]
+
+
+def test_an_engine_is_used_by_the_thread_that_loaded_it(loading, slow):
+    used_by = {}
+    for name, engine in (("embedded", slow.small), ("large", slow.large)):
+        generate = engine.generate
+
+        def noting(*args, name=name, generate=generate):
+            used_by[name] = threading.get_ident()
+            return generate(*args)
+
+        engine.generate = noting
+    submit(loading, request()).final  # noqa: B018
+    slow.ready.set()
+    loading.wait_ready(5)
+    submit(loading, request("y = ")).final  # noqa: B018
+    assert used_by == slow.loaded_by and len(set(used_by.values())) == 2
+
+
+def test_a_load_that_fails_leaves_the_one_that_answered_meanwhile(loading, slow):
+    submit(loading, request()).final  # noqa: B018
+    slow.fails = True
+    slow.ready.set()
+    with pytest.raises(ModelLoadError, match=r"large is broken\."):
+        loading.wait_ready(5)
+    wait_until(lambda: loading.status.state == "ready")
+    assert loading.status.message == "large is broken. The embedded model answers instead."
+    assert submit(loading, request("y = ")).final.text == "again"
+
+
+def test_unloading_ends_the_load_and_who_answered_meanwhile(loading, slow):
+    submit(loading, request()).final  # noqa: B018
+    loading.unload()
+    wait_until(lambda: loading.status.state == "unloaded" and slow.small.closed)
+    assert submit(loading, request("y = ")).final.reason == "not_ready"
+
+
+def test_a_large_model_is_gone_before_its_successor_loads(slow):
+    class Large(FakeEngine):
+        def memory_bytes(self):
+            return 2 << 30
+
+    old = Large()
+    closed_before = []
+
+    def load(model, **options):
+        if model == "large":
+            closed_before.append(old.closed)
+            return slow.large
+        return old
+
+    session = Session(load_engine=load)
+    session.load()
+    session.wait_ready(5)
+    session.load(LoadOptions(model="large"))
+    session.wait_ready(5)
+    assert closed_before == [True]
+    session.close()
+
+
+def test_waiting_for_another_process_is_said():
+    go_on = threading.Event()
+
+    def load(model, *, progress, **_):
+        while not go_on.wait(0.01):
+            progress("waiting", None)
+        return FakeEngine()
+
+    session = Session(load_engine=load)
+    session.load()
+    wait_until(lambda: session.status.state == "downloading")
+    assert session.status.message == "Another process downloads it; this one waits."
+    go_on.set()
+    session.wait_ready(5)
+    session.close()
+
+
+def test_who_waits_hears_the_status_now_and_then(loading, slow):
+    heard = []
+
+    def listen(status):
+        heard.append((status.state, status.progress))
+        slow.ready.set()
+
+    loading.wait_ready(5, waiting=listen)
+    assert heard == [("downloading", 0.5)]
+
+
+def test_closing_answers_those_who_still_wait(slow):
+    session = Session(load_engine=slow, load_options=LoadOptions(model="embedded-not"))
+    slow.small.gate.clear()
+    slow.small.answers = ["never"]
+    running = submit(session, invoke())
+    assert slow.small.started.wait(5)
+    waiting = submit(session, invoke("y = "))
+    session.close()
+    assert running.final.finish_reason == "cancelled"
+    assert waiting.done.wait(5) and isinstance(waiting.error, GenerationError)
