@@ -19,7 +19,12 @@ from jupyter_sc2.completion import SamplingParams
 from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.models import find_card
 
-PRECISIONS = ("auto", "fp32", "bf16", "8bit", "4bit")
+ENGINES = ("auto", "transformers", "llamacpp", "openai")
+# Torch's own, bitsandbytes' and, in capitals as llama.cpp writes them, those of GGUF files.
+PRECISIONS = (
+    *("auto", "fp32", "bf16", "fp16", "8bit", "4bit", "4bit-double"),
+    *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,9 @@ class LoadOptions:
     """What decides which weights are loaded, and how."""
 
     model: str = "embedded"
+    engine: str = "auto"
     precision: str = "auto"
+    server: str = ""
     threads: int = 0
     offline: bool = False
 
@@ -48,10 +55,19 @@ class SC2(Configurable):
         "embedded",
         help="A model's name (`jupyter sc2 models`), a hub id (owner/name), or a folder (./folder).",
     ).tag(config=True)
+    engine = Enum(
+        ENGINES,
+        default_value="auto",
+        help="What runs the model: transformers (torch), llamacpp (GGUF) or openai (a completions server).",
+    ).tag(config=True)
     precision = Enum(
         PRECISIONS,
         default_value="auto",
         help="Precision of the weights: auto takes what suits this machine; 8bit and 4bit quantize.",
+    ).tag(config=True)
+    server = Unicode(
+        "",
+        help="The address of a completions server (http://host:8000), for the engine openai.",
     ).tag(config=True)
     max_tokens = Int(64, min=1, max=1024, help="The most tokens in one completion.").tag(
         config=True
@@ -121,7 +137,12 @@ class SC2(Configurable):
 
     def load_options(self) -> LoadOptions:
         return LoadOptions(
-            model=self.model, precision=self.precision, threads=self.threads, offline=self.offline
+            model=self.model,
+            engine=self.engine,
+            precision=self.precision,
+            server=self.server,
+            threads=self.threads,
+            offline=self.offline,
         )
 
     def completion_options(self) -> CompletionOptions:

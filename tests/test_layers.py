@@ -13,15 +13,18 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
-    {"errors"},
-    {"prompt.notebook"},
+    {"errors", "hardware", "progress"},
+    {"prompt.notebook", "prompt.namespace", "prompt.variables"},
     {"completion"},
     {"models", "settings"},
-    {"prompt.layout", "postprocess", "type_through"},
+    {"prompt.layout", "postprocess", "type_through", "plan"},
+    {"drawing"},
     {"engines"},
-    {"session", "embedded"},
+    {"session", "embedded", "provenance"},
     {"kernel"},
     {"extension"},
+    {"evaluate"},
+    {"commands"},
     {"cli"},
 ]
 

@@ -10,7 +10,7 @@ from jupyter_sc2.settings import SC2
     ("name", "value", "message"),
     [
         ("temperature", "5", "temperature cannot be '5': it must lie between 0.0 and 2.0."),
-        ("precision", "3bit", "it must be one of auto, fp32, bf16, 8bit, 4bit."),
+        ("precision", "3bit", "it must be one of auto, fp32, bf16,"),
         ("max_tokens", "many", "max_tokens cannot be 'many': it must lie between 1 and 1024."),
         ("colour", "red", "There is no setting named 'colour'. Settings are: enabled, model"),
     ],

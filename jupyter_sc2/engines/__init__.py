@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from jupyter_sc2.models import ModelCard
 
 Cancelled = Callable[[], bool]
-# Called with "downloading" or "loading", and the share done from 0 to 1, or None.
+# Called with "downloading", "waiting" (for another process), "quantizing" or "loading", and the share done from 0
+# to 1, or None. What it raises ends the loading.
 Progress = Callable[[str, float | None], None]
 
 
@@ -22,8 +23,8 @@ class Engine(Protocol):
     """A loaded model."""
 
     card: ModelCard
-    precision: str  # "fp32", "bf16", "8bit", "4bit"
-    name: str  # "transformers"
+    precision: str  # "fp32", "bf16", "8bit", "4bit", "Q4_K_M", …; "" where a server does not tell
+    name: str  # "transformers", "llamacpp", "openai"
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -62,12 +63,41 @@ class Engine(Protocol):
 def load_engine(
     model: str,
     *,
+    engine: str = "auto",
     precision: str = "auto",
+    server: str = "",
     threads: int | None = None,
     offline: bool = False,
     progress: Progress = lambda state, share: None,
 ) -> Engine:
-    """Loads a model by its name, its hub id or a local folder. Raises ModelLoadError in the user's terms."""
-    from jupyter_sc2.engines.transformers import load
+    """Loads a model by its name, its hub id, a local folder or a GGUF file, or asks a server for it.
 
-    return load(model, precision=precision, threads=threads, offline=offline, progress=progress)
+    Raises ModelLoadError in the user's terms.
+    """
+    match choose_engine(model, engine, precision, server):
+        case "openai":
+            from jupyter_sc2.engines import openai
+
+            return openai.load(model, server=server, offline=offline, progress=progress)
+        case "llamacpp":
+            from jupyter_sc2.engines import llamacpp
+
+            return llamacpp.load(
+                model, precision=precision, threads=threads, offline=offline, progress=progress
+            )
+    from jupyter_sc2.engines import transformers
+
+    return transformers.load(
+        model, precision=precision, threads=threads, offline=offline, progress=progress
+    )
+
+
+def choose_engine(model: str, engine: str, precision: str, server: str) -> str:
+    """The engine that is named, else the one that the server, the file or the precision asks for."""
+    if engine != "auto":
+        return engine
+    if server:
+        return "openai"
+    if model.endswith(".gguf") or precision[:1] in "QF":
+        return "llamacpp"
+    return "transformers"

@@ -1,0 +1,41 @@
+"""The commands of `jupyter sc2`, a module for each family; `add_parser` of each tells the command line about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.settings import ENGINES, PRECISIONS, LoadOptions
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What chooses a model and how it is run; `load_options` reads them."""
+    parser.add_argument(
+        "--model", default=EMBEDDED.name, help="a name, a hub id or a folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="what runs it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="of the weights (default: auto)"
+    )
+    parser.add_argument("--server", default="", metavar="URL", help="a completions server to ask")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads")
+    parser.add_argument("--offline", action="store_true", help="never use the network")
+
+
+def load_options(args: argparse.Namespace) -> LoadOptions:
+    return LoadOptions(
+        model=args.model,
+        engine=args.engine,
+        precision=args.precision,
+        server=args.server,
+        threads=args.threads,
+        offline=args.offline,
+    )
+
+
+def print_json(value: object) -> None:
+    """The one thing that `--json` prints on stdout."""
+    print(json.dumps(value, ensure_ascii=False))

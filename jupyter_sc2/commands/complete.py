@@ -1,0 +1,133 @@
+"""`jupyter sc2 complete`: one completion for a cell of a notebook, or for a source file."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.commands import add_model_options, load_options, print_json
+from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.settings import CompletionOptions
+
+LANGUAGE_BY_ENDING = {
+    ".py": "python",
+    ".r": "r",
+    ".jl": "julia",
+    ".js": "javascript",
+    ".ts": "typescript",
+    ".scala": "scala",
+    ".sh": "bash",
+    ".sql": "sql",
+}
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("complete", help="complete a cell of a notebook, or a source file")
+    parser.add_argument(
+        "file", type=Path, help="an .ipynb notebook, or a source file, which counts as one cell"
+    )
+    parser.add_argument(
+        "--cell", type=int, help="which cell, counted from 0 (default: the last code cell)"
+    )
+    parser.add_argument(
+        "--offset",
+        type=int,
+        help="the cursor, in characters from the cell's start (default: its end)",
+    )
+    add_model_options(parser)
+    parser.add_argument("--max-tokens", type=int, default=64, metavar="N")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T")
+    parser.add_argument("--candidates", type=int, default=1, metavar="N")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_complete)
+
+
+def _complete(args: argparse.Namespace) -> int:
+    from jupyter_sc2.session import Session
+
+    request = _read_request(args)
+    session = Session(
+        options=CompletionOptions(sampling=request.sampling or SamplingParams()),
+        load_options=load_options(args),
+    )
+    try:
+        session.load()
+        session.wait_ready()
+        latest: dict[int, Completion] = {}
+        for update in session.complete(request):
+            latest[update.index] = final = update
+    finally:
+        session.close()
+    candidates = [latest[index] for index in sorted(latest)]
+    if args.json:
+        first = candidates[0]
+        print_json(
+            {
+                "text": first.text,
+                "finish_reason": final.finish_reason,
+                "reason": final.reason,
+                "source": final.source,
+                "model": final.model,
+                "engine": final.engine,
+                "candidates": [
+                    {"text": c.text, "mean_logprob": c.mean_logprob} for c in candidates
+                ],
+                "stats": asdict(final.stats),
+            }
+        )
+    else:
+        for completion in candidates:
+            print(completion.text)
+    return 0
+
+
+def _read_request(args: argparse.Namespace) -> CompletionRequest:
+    path: Path = args.file
+    notebook, cell_id, language = Notebook(), None, "python"
+    if path.suffix == ".ipynb":
+        notebook = Notebook.from_file(path)
+        cell = _pick_cell(notebook, args.cell, path)
+        text, cell_id = cell.source, cell.id
+    else:
+        if args.cell is not None:
+            raise RequestError(f"--cell is for notebooks; {path} counts as one cell.")
+        text = _read_text(path)
+        language = LANGUAGE_BY_ENDING.get(path.suffix.lower(), "text")
+    return CompletionRequest(
+        text=text,
+        offset=len(text) if args.offset is None else args.offset,
+        notebook=notebook,
+        cell_id=cell_id,
+        language=language,
+        trigger="invoke",
+        candidates=args.candidates,
+        sampling=SamplingParams(
+            max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed
+        ),
+    )
+
+
+def _pick_cell(notebook: Notebook, index: int | None, path: Path) -> Any:
+    count = len(notebook.cells)
+    if index is None:
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        if not code:
+            raise RequestError(f"{path} has no code cell.")
+        return code[-1]
+    if not 0 <= index < count:
+        raise RequestError(f"{path} has {count} cells, numbered from 0; there is no cell {index}.")
+    return notebook.cells[index]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8 text (byte {error.start}).") from error
