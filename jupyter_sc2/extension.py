@@ -31,7 +31,13 @@ LoadEngine = Callable[..., engines.Engine]
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0
 COMPLETED_BY = ("max_tokens", "temperature", "top_k", "top_p", "seed", "context_tokens")
-LOADED_BY = ("model", "engine", "precision", "server", "threads")  # `offline` counts from the next load on
+LOADED_BY = (
+    "model",
+    "engine",
+    "precision",
+    "server",
+    "threads",
+)  # `offline` counts from the next load on
 
 
 def load(

@@ -206,7 +206,7 @@ class Session:
                     self._load_error = None
             self.want()
             self._jobs.append(job)
-            embedded = self._loading is None or self._loading.options.model == EMBEDDED.name
+            embedded = self._loading is None or _is_embedded(self._loading.options)
             if self._serving is None and self._stopgap is None and not embedded:
                 self._stopgap = self._start_stopgap()
             self._changed.notify_all()
@@ -411,7 +411,7 @@ class Session:
                     self._stopgap.retired, self._stopgap = True, None
                 self._load_options = worker.options
             loading = worker.stopgap and self._loading is not None
-            message = self._meanwhile("") if loading else None
+            message = self._meanwhile("") if loading else engine.notice or None
             if worker.stopgap and self._load_error is not None:
                 message = f"{self._load_error} The embedded model answers instead."
         # Before those who wait for it go on: they look at the status.
@@ -436,7 +436,7 @@ class Session:
             else:
                 self._loading, self._load_error = None, error
                 self._load_options = worker.options
-                embedded = worker.options.model == EMBEDDED.name
+                embedded = _is_embedded(worker.options)
                 if serving is None and self._stopgap is None and not embedded:
                     self._stopgap = self._start_stopgap()
             told = self._load_error
@@ -586,6 +586,12 @@ class Session:
 def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _is_embedded(options: LoadOptions) -> bool:
+    """Whether this is what would stand in for any other model that is not there."""
+    here = options.engine in ("auto", "transformers") and not options.server
+    return options.model == EMBEDDED.name and here
 
 
 def _called(engine: engines.Engine) -> str:

@@ -67,7 +67,7 @@ class SC2(Configurable):
     ).tag(config=True)
     server = Unicode(
         "",
-        help="The address of a completions server (http://host:8000), for the engine openai.",
+        help="A completions server to ask: http://host:8000, or auto for one of `jupyter sc2 serve`.",
     ).tag(config=True)
     max_tokens = Int(64, min=1, max=1024, help="The most tokens in one completion.").tag(
         config=True
@@ -103,7 +103,12 @@ class SC2(Configurable):
 
     @validate("model")
     def _check_model(self, proposal: Bunch) -> str:
-        """A misspelt name is refused where it is set, not later on the session's thread."""
+        """A misspelt name is refused where it is set, not later on the session's thread.
+
+        Not so where a server is asked: what its models are called is its own business.
+        """
+        if self.server:
+            return str(proposal.value)
         try:
             find_card(proposal.value)
         except ModelLoadError as error:

@@ -24,6 +24,7 @@ class FakeEngine:
 
     name = "fake"
     precision = "fp32"
+    notice = ""
 
     def __init__(self, *answers: str, card: ModelCard = EMBEDDED) -> None:
         self.card = card

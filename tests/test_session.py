@@ -492,3 +492,26 @@ def test_closing_answers_those_who_still_wait(slow):
     session.close()
     assert running.final.finish_reason == "cancelled"
     assert waiting.done.wait(5) and isinstance(waiting.error, GenerationError)
+
+
+def test_what_an_engine_has_to_tell_is_in_the_status(session, fake_engine):
+    fake_engine.notice = "Code is sent to example.org."
+    session.load()
+    assert session.wait_ready().message == "Code is sent to example.org."
+
+
+def test_a_server_that_is_gone_leaves_the_embedded_model_of_this_kernel(fake_engine):
+    def load(model, *, server, **_):
+        if server:
+            raise ModelLoadError("127.0.0.1:1 cannot be reached.")
+        return fake_engine
+
+    session = Session(load_engine=load, load_options=LoadOptions(server="http://127.0.0.1:1"))
+    try:
+        fake_engine.answers = ["pd"]
+        text = "import pandas as "
+        request = CompletionRequest(text=text, offset=len(text), trigger="automatic")
+        assert [completion.text for completion in session.complete(request)][-1] == "pd"
+        assert "127.0.0.1:1 cannot be reached." in (session.status.message or "")
+    finally:
+        session.close()

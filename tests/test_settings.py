@@ -68,3 +68,9 @@ def test_the_readme_lists_every_setting_with_its_default_and_help():
     readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
     for name, trait in SC2.settings().items():
         assert f"| `{name}` | `{trait.default_value!r}` | {trait.help} |" in readme
+
+
+def test_any_name_of_a_model_will_do_where_a_server_is_asked():
+    settings = SC2(server="http://127.0.0.1:8000")
+    settings.set("model", "my-own-coder")
+    assert settings.model == "my-own-coder"

@@ -25,6 +25,7 @@ class Engine(Protocol):
     card: ModelCard
     precision: str  # "fp32", "bf16", "8bit", "4bit", "Q4_K_M", …; "" where a server does not tell
     name: str  # "transformers", "llamacpp", "openai"
+    notice: str  # what the user should know about this load, in a sentence; or ""
 
     @property
     def special_ids(self) -> dict[str, int]:

@@ -1,0 +1,371 @@
+"""Talks to a completions server: addresses, keys, retries, streams, and one clear line for whatever goes wrong.
+
+The requests run on an event loop that only the calling thread drives, a moment at a time: so a caller can look
+up between two moments whether the answer is still wanted, and giving up closes the connection, which is how a
+server learns that it may stop. No thread of our own, and none of the user's event loops is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import json
+import os
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from jupyter_sc2.engines.quiet import quiet
+from jupyter_sc2.errors import GenerationError, ModelLoadError
+
+T = TypeVar("T")
+
+KEY_VARIABLE = "JUPYTER_SC2_API_KEY"
+KEYRING_SERVICE = "jupyter-sc2"
+
+# Seconds. A busy server on a CPU may read a long prompt for a minute before its first byte.
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 120.0
+# How often a request that waits is asked whether it is still wanted.
+POLL = 0.02
+# Before the first byte a request is tried again after these waits, unless the server names another.
+DELAYS = (0.25, 0.5, 1.0)
+LONGEST_DELAY = 5.0
+BUSY = (429, 502, 503)
+
+
+class Rejected(GenerationError):
+    """The server understood the request and will not do it (4xx): another form of it may do."""
+
+
+class NotFound(Rejected):
+    """The server has no such path, or no such model."""
+
+
+class Unauthorized(GenerationError):
+    """The server wants a key, or another one."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is. `root` is its URL without /v1; `host` is what messages call it."""
+
+    root: str
+    host: str
+    loopback: bool
+
+
+def parse_address(server: str) -> Address:
+    """Reads the setting `server`, with or without /v1. Raises ModelLoadError in one line."""
+    try:
+        parts = urlsplit(server.strip())
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ModelLoadError("server is not an address: write http://HOST:PORT.") from error
+    # None of these messages repeats the address: what stands in the wrong place may be a secret.
+    if parts.scheme not in ("http", "https") or not host:
+        raise ModelLoadError(
+            "server has to be an address such as http://127.0.0.1:8000 or https://HOST/v1."
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ModelLoadError(
+            f"server is an address without a name, a key or a query in it: a key belongs in {KEY_VARIABLE}."
+        )
+    shown = f"[{host}]" if ":" in host else host
+    shown = f"{shown}:{port}" if port else shown
+    path = parts.path.rstrip("/")
+    for ending in ("/completions", "/models", "/v1"):
+        path = path.removesuffix(ending)
+    return Address(f"{parts.scheme}://{shown}{path}", shown, _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def find_key(address: Address) -> str | None:
+    """The key for a server: from the environment, else from the system's keyring. Raises ModelLoadError.
+
+    Other products' variables are not read: their keys are not meant for whatever `server` says.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip() or _from_keyring(address.host)
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ModelLoadError("The server's key has characters that no key can have.")
+    return key or None
+
+
+def _from_keyring(host: str) -> str:
+    try:
+        import keyring
+    except ImportError:
+        return ""
+    try:
+        return (keyring.get_password(KEYRING_SERVICE, host) or "").strip()
+    except Exception:  # a desktop without one, a keyring that is locked: as if there were no key
+        return ""
+
+
+@dataclass
+class Client:
+    """One server. Only one thread calls it. Every method raises GenerationError in the user's terms.
+
+    Raises ModelLoadError at once where the key would travel unencrypted.
+    """
+
+    address: Address
+    key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.key and not self.address.loopback and self.address.root.startswith("http:"):
+            raise ModelLoadError(
+                f"Your key would travel unencrypted to {self.address.host}: use https, or a tunnel to 127.0.0.1."
+            )
+        self._loop = asyncio.new_event_loop()
+        self._http = httpx.AsyncClient(
+            base_url=self.address.root,
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
+            # What is meant for this machine must not go to a proxy that the environment names.
+            mounts={"http://": None, "https://": None} if self.address.loopback else None,
+        )
+
+    def get(self, path: str, cancelled: Callable[[], bool] = lambda: False) -> Any:
+        """The JSON at a path; None when `cancelled`."""
+        return self._json("GET", path, None, cancelled)
+
+    def post(self, path: str, payload: Any, cancelled: Callable[[], bool] = lambda: False) -> Any:
+        """The JSON that answers a JSON; None when `cancelled`."""
+        return self._json("POST", path, payload, cancelled)
+
+    def stream(
+        self, path: str, payload: Any, cancelled: Callable[[], bool]
+    ) -> Iterator[dict[str, Any]]:
+        """The events of an answer in their order. Ends early when cancelled; closing it ends the request."""
+        events = self._events(path, payload)
+        try:
+            while True:
+                try:
+                    yield self._wait(anext(events), cancelled)
+                except (StopAsyncIteration, _Cancelled):
+                    return
+        finally:
+            self._run(events.aclose())
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._run(self._end())
+            self._loop.close()
+
+    # The loop
+
+    def _wait(self, work: Any, cancelled: Callable[[], bool]) -> Any:
+        """Drives the loop until `work` is done. Raises _Cancelled, and whatever `cancelled` raises."""
+        task = self._loop.create_task(_as_coroutine(work))
+        try:
+            while not task.done():
+                self._run(asyncio.wait({task}, timeout=POLL))
+                if not task.done() and cancelled():
+                    raise _Cancelled
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                self._run(asyncio.wait({task}))
+
+    async def _end(self) -> None:
+        await self._http.aclose()
+        # Streams that were given up leave generators of httpx behind, each with a task that closes it.
+        await self._loop.shutdown_asyncgens()
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        with quiet("httpx", "httpcore"):
+            return self._loop.run_until_complete(work)
+
+    # Requests
+
+    def _json(self, method: str, path: str, payload: Any, cancelled: Callable[[], bool]) -> Any:
+        with contextlib.suppress(_Cancelled):
+            return self._wait(self._read_json(method, path, payload), cancelled)
+        return None
+
+    async def _read_json(self, method: str, path: str, payload: Any) -> Any:
+        async with self._answer(method, path, payload) as response:
+            return self._parse(await response.aread())
+
+    async def _events(self, path: str, payload: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """Server-sent events: lines "data: {…}", comments, and "data: [DONE]" at the end."""
+        async with self._answer("POST", path, payload) as response:
+            if "event-stream" not in response.headers.get("content-type", ""):
+                yield self._checked(self._parse(await response.aread()))
+                return
+            complete = False
+            async for line in response.aiter_lines():
+                field_name, _, data = line.partition(":")
+                if field_name not in ("data", "error") or not data.strip():
+                    continue
+                if data.strip() == "[DONE]":
+                    complete = True
+                    continue
+                event = self._parse(data.encode())
+                event = self._checked({"error": event} if field_name == "error" else event)
+                yield event
+                choices = event.get("choices") or [{}]
+                complete = complete or bool(choices[0].get("finish_reason"))
+            if not complete:
+                raise self._broke_off()
+
+    @contextlib.asynccontextmanager
+    async def _answer(self, method: str, path: str, payload: Any) -> AsyncIterator[httpx.Response]:
+        """A response that has begun well. A server that is busy or just starting is tried again."""
+        try:
+            response = await self._send(method, path, payload)
+            try:
+                await self._check(response)
+                yield response
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            raise self._explained(error) from error
+
+    async def _send(self, method: str, path: str, payload: Any) -> httpx.Response:
+        dropped = False
+        waits = [*DELAYS]
+        while True:
+            request = self._http.build_request(method, path, json=payload)
+            try:
+                response = await self._http.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # A kept connection that the server has closed meanwhile. Nothing was answered yet.
+                if dropped:
+                    raise
+                dropped = True
+                continue
+            except httpx.ConnectError as error:
+                if not waits or _is_certificate(error):
+                    raise
+                delay = waits.pop(0)
+            else:
+                if response.status_code not in BUSY or not waits:
+                    return response
+                delay = max(waits.pop(0), _retry_after(response))
+                await response.aclose()
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+
+    async def _check(self, response: httpx.Response) -> None:
+        """Raises what a status or a content type says."""
+        status = response.status_code
+        html = "text/html" in response.headers.get("content-type", "")
+        if status == 200 and not html:
+            return
+        host = self.address.host
+        if status in (401, 403):
+            what = "does not take your key" if self.key else "wants a key"
+            raise Unauthorized(
+                f"{host} {what}: set the environment variable {KEY_VARIABLE}, or "
+                f"`keyring set {KEYRING_SERVICE} {host}`, and start the kernel again."
+            )
+        if html or 300 <= status < 400:
+            raise NotFound(
+                f"{host} answers with a web page or a redirect: is {self.address.root} the address of a "
+                "completions server?"
+            )
+        said = self._said(await response.aread())
+        if status == 404:
+            raise NotFound(f"{host} has no {response.url.path}: {said}")
+        if 400 <= status < 500 and status != 429:
+            raise Rejected(f"{host} refused the request ({status}): {said}")
+        busy = "is too busy" if status in BUSY else "failed"
+        raise GenerationError(f"{host} {busy} ({status}): {said}")
+
+    def _checked(self, event: Any) -> dict[str, Any]:
+        if not isinstance(event, dict):
+            raise GenerationError(
+                f"{self.address.host} does not answer as a completions server does."
+            )
+        if error := event.get("error"):
+            said = self._said(json.dumps({"error": error}).encode())
+            raise GenerationError(f"{self.address.host} failed: {said}")
+        return event
+
+    def _parse(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise GenerationError(
+                f"{self.address.host} answers with something that is not JSON: is {self.address.root} "
+                "the address of a completions server?"
+            ) from error
+
+    def _said(self, body: bytes) -> str:
+        """A server's own words in one line, without the key, should it repeat that."""
+        text = body.decode(errors="replace")
+        with contextlib.suppress(ValueError, AttributeError):
+            said = json.loads(text)
+            said = said.get("error", said)
+            said = said.get("message", said) if isinstance(said, dict) else said
+            text = said if isinstance(said, str) else text
+        text = " ".join(text.split())[:300] or "no more is said."
+        return text.replace(self.key, "…") if self.key else text
+
+    def _explained(self, error: httpx.HTTPError) -> GenerationError:
+        host = self.address.host
+        match error:
+            case httpx.ConnectTimeout() | httpx.PoolTimeout():
+                return GenerationError(
+                    f"{host} cannot be reached: no answer in {CONNECT_TIMEOUT:g} s."
+                )
+            case httpx.TimeoutException():
+                return GenerationError(f"{host} has said nothing for {READ_TIMEOUT:g} s.")
+            case httpx.ConnectError() if _is_certificate(error):
+                return GenerationError(
+                    f"{host} cannot be trusted: {_reason(error)}. Where your own authority signed its "
+                    "certificate, name that in SSL_CERT_FILE."
+                )
+            case httpx.ConnectError():
+                return GenerationError(
+                    f"{host} cannot be reached: {_reason(error)}. Is the server running?"
+                )
+        return self._broke_off()
+
+    def _broke_off(self) -> GenerationError:
+        return GenerationError(f"{self.address.host} broke off in the middle of an answer.")
+
+
+class _Cancelled(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def _as_coroutine(work: Any) -> Any:
+    return await work  # anext() gives an awaitable, and a task wants a coroutine
+
+
+def _is_certificate(error: Exception) -> bool:
+    return "CERTIFICATE" in str(error).upper()
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, as the system says it: the last cause is the first that happened."""
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    said = getattr(cause, "verify_message", "") or str(cause)
+    if isinstance(cause, OSError) and cause.errno and cause.errno in errno.errorcode:
+        said = os.strerror(cause.errno)  # in place of asyncio's own words
+    return " ".join(str(said).split()).rstrip(".") or type(error).__name__
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """What the server asks for, in seconds; dates are not read, and nobody waits long for ghost text."""
+    with contextlib.suppress(ValueError):
+        return min(max(0.0, float(response.headers.get("retry-after", 0))), LONGEST_DELAY)
+    return 0.0

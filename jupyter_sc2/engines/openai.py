@@ -1,0 +1,295 @@
+"""The engine for a completions server (/v1/completions): vLLM, llama-server, TGI, Ollama …
+
+Where the model's tokenizer is at hand and the server takes ids, prompts are ids, and greedy tokens are those of
+the same weights in this process. Else prompts are text, in which what only looks like a special token is
+defused. The KV cache is the server's; cancelling closes the connection, upon which servers stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jupyter_sc2.completion import SamplingParams, Token
+from jupyter_sc2.engines import Cancelled, Progress
+from jupyter_sc2.engines.deployment import COMPLETIONS, Deployment, find_deployment, open_client
+from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.healing import advance
+from jupyter_sc2.engines.http import Client, NotFound
+from jupyter_sc2.engines.pieces import Pieces
+from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.models import EMBEDDED
+
+# Fewer new ids than these are read by the request that needs them: asking twice would cost more.
+WORTH_PREFILLING = 32
+# How many stop strings every server takes.
+MAX_STOPS = 4
+
+
+class OpenAIEngine:
+    """A model on a server. Only one thread calls it, the one that loaded it."""
+
+    name = "openai"
+    precision = ""
+
+    def __init__(self, client: Client, deployment: Deployment) -> None:
+        self.card = deployment.card
+        self.vocabulary = deployment.vocabulary
+        self._client = client
+        self._model = deployment.model
+        self._kind = deployment.kind
+        self._sent: list[int] = []  # the ids that the server last read or wrote for us
+        self._read: int | None = None  # how many ids it had to read last, where it tells
+        self.notice = f"Code is sent to {client.address.host}."
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        return self.vocabulary.special_ids
+
+    def encode(self, text: str) -> list[int]:
+        with gate:
+            return self.vocabulary.encode(text)
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return self.vocabulary.decode_bytes(ids)
+
+    def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        """Has the server read `ids`; returns how many it had to read, as far as it tells.
+
+        A few new ids are left to the request that follows.
+        """
+        self._check_length(ids)
+        new = len(ids) - self._common(ids)
+        if new < WORTH_PREFILLING or cancelled():
+            return new
+        self._read = None
+        payload = self._payload(ids, SamplingParams(max_tokens=1), ())
+        for _ in self._tokens(payload, cancelled):
+            pass
+        if cancelled():
+            return 0
+        self._sent = list(ids)
+        return new if self._read is None else self._read
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        stop_ids: Collection[int],
+        cancelled: Cancelled,
+        healed: bytes = b"",
+    ) -> Iterator[Token]:
+        """See Engine. Where a server tells no log-probabilities, they are 0.
+
+        Healed bytes are spelled by a constraint where the server knows one; else they go back to the prompt, and
+        one token stands for them.
+        """
+        self._check_length(ids)
+        self._sent, self._read = list(ids), None
+        left = min(sampling.max_tokens, self.card.context - len(ids))
+        rest = healed
+        constrained = self._kind == "vllm" and isinstance(self.vocabulary, Tokenizer)
+        while rest and constrained and left > 0:
+            allowed = self.vocabulary.spelling.allowed(rest)  # type: ignore[union-attr]
+            if not allowed:  # no byte-level vocabulary: the constraint ends
+                break
+            payload = self._payload(self._sent, _at_most(sampling, 1), stop_ids)
+            token = next(self._tokens(payload | {"allowed_token_ids": allowed}, cancelled), None)
+            if token is None:
+                return
+            yield token
+            self._sent.append(token.id)
+            left -= 1
+            rest = advance(rest, self.decode_bytes([token.id]))
+        if cancelled() or left <= 0:
+            return
+        payload = self._payload(self._sent, _at_most(sampling, left), stop_ids)
+        if rest and self._kind == "llamacpp":
+            payload["grammar"] = spelling_grammar(rest.decode(errors="replace"))
+        elif rest and not constrained:
+            text = rest.decode(errors="replace")
+            if isinstance(self.vocabulary, Pieces):
+                payload["prompt"] = self.vocabulary.render(self._sent, end=text)
+                spelled = [self.vocabulary.id_of(text)]
+            else:
+                spelled = self.encode(text)
+                payload["prompt"] = [*self._sent, *spelled]
+            self._sent += spelled
+            for id in spelled:
+                yield Token(id, 0.0)
+        for token in self._tokens(payload, cancelled):
+            yield token
+            if token.id in stop_ids:
+                return
+            self._sent.append(token.id)
+
+    def memory_bytes(self) -> int:
+        """Nothing: weights and KV cache are the server's."""
+        return 0
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _check_length(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise GenerationError("There is nothing to complete: the prompt is empty.")
+        if len(ids) >= self.card.context:
+            raise GenerationError(
+                f"The prompt has {len(ids)} tokens and {self.card.name} on "
+                f"{self._client.address.host} reaches {self.card.context}: lower context_tokens."
+            )
+
+    def _common(self, ids: Sequence[int]) -> int:
+        common = 0
+        for old, new in zip(self._sent, ids, strict=False):
+            if old != new:
+                break
+            common += 1
+        return common
+
+    # One request
+
+    def _payload(
+        self, ids: Sequence[int], sampling: SamplingParams, stop_ids: Collection[int]
+    ) -> dict[str, Any]:
+        text = isinstance(self.vocabulary, Pieces)
+        payload: dict[str, Any] = {
+            "model": self._model,
+            "prompt": self.vocabulary.render(ids) if isinstance(self.vocabulary, Pieces) else ids,
+            "max_tokens": sampling.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": sampling.temperature,
+            "logprobs": 1,
+        }
+        if sampling.temperature > 0:
+            payload["top_p"] = sampling.top_p
+            if sampling.seed is not None:
+                payload["seed"] = sampling.seed
+        stops = [name for name, id in self.special_ids.items() if id in stop_ids]
+        match self._kind:
+            case "vllm":
+                # A model's own defaults for sampling would count where none are given.
+                payload |= {"top_k": sampling.top_k, "min_p": 0.0, "repetition_penalty": 1.0}
+                if text:
+                    payload |= {"stop": stops, "skip_special_tokens": False}
+                else:
+                    payload |= {"stop_token_ids": sorted(stop_ids)}
+                    payload["return_tokens_as_token_ids"] = True
+            case "llamacpp":
+                payload |= {"top_k": sampling.top_k, "min_p": 0.0, "cache_prompt": True}
+                if text:
+                    payload |= {"stop": stops, "preserved_tokens": stops}
+            case _:
+                if sampling.temperature > 0 and sampling.top_k:
+                    payload["top_k"] = sampling.top_k
+                payload["stop"] = stops[:MAX_STOPS]
+        return payload
+
+    def _tokens(self, payload: dict[str, Any], cancelled: Cancelled) -> Iterator[Token]:
+        """What the server decodes; where a stop ended it that it does not show, the id of one comes last."""
+        try:
+            for event in self._client.stream(COMPLETIONS, payload, cancelled):
+                self._note_usage(event.get("usage"))
+                for choice in event.get("choices") or ():
+                    token = None
+                    for token in self._tokens_of(choice):
+                        yield token
+                        if cancelled():
+                            return
+                    if choice.get("finish_reason") == "stop" and (
+                        token is None or token.id not in self.special_ids.values()
+                    ):
+                        yield Token(self._stop_id(choice), 0.0)
+        except NotFound as error:
+            raise GenerationError(f"{error} Load the model again.") from error
+
+    def _tokens_of(self, choice: dict[str, Any]) -> list[Token]:
+        text = choice.get("text") or ""
+        logprobs = choice.get("logprobs") or {}
+        if isinstance(self.vocabulary, Pieces):
+            if not text:
+                return []
+            special = self.special_ids.get(text)
+            total = sum(value or 0.0 for value in _logprobs(logprobs))
+            return [Token(self.vocabulary.id_of(text) if special is None else special, total)]
+        tokens = [
+            Token(id, value or 0.0)
+            for id, value in zip(_ids(logprobs), _logprobs(logprobs), strict=False)
+        ]
+        if self._kind != "vllm":
+            # llama-server tells of a character's last token only, where it has several; others tell no ids.
+            spelled = self.decode_bytes([token.id for token in tokens])
+            if spelled != text.encode():
+                total = sum(token.logprob for token in tokens)
+                ids = self.encode(text)
+                tokens = [Token(id, total / len(ids)) for id in ids]
+        return tokens
+
+    def _stop_id(self, choice: dict[str, Any]) -> int:
+        reason = choice.get(
+            "stop_reason"
+        )  # vLLM: the id or the string; nothing for the end of text
+        if isinstance(reason, int) and isinstance(self.vocabulary, Tokenizer):
+            return reason
+        names = [reason, *self.card.stop, *self.special_ids]
+        return next(self.special_ids[name] for name in names if name in self.special_ids)
+
+    def _note_usage(self, usage: dict[str, Any] | None) -> None:
+        details = (usage or {}).get("prompt_tokens_details")
+        if usage and isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
+            self._read = usage["prompt_tokens"] - details["cached_tokens"]
+
+
+def spelling_grammar(text: str) -> str:
+    """llama.cpp's grammar (GBNF) for an answer that begins with `text`."""
+    spelled = "".join(f"\\U{ord(char):08X}" for char in text)
+    return f'root ::= "{spelled}" [^\\x00]*'
+
+
+def _ids(logprobs: dict[str, Any]) -> list[int]:
+    if "content" in logprobs:  # llama-server
+        return [entry["id"] for entry in logprobs["content"] or () if "id" in entry]
+    names = [str(name) for name in logprobs.get("tokens") or ()]
+    return [int(name[9:]) for name in names if name.startswith("token_id:")]
+
+
+def _logprobs(logprobs: dict[str, Any]) -> list[float | None]:
+    if "content" in logprobs:
+        return [entry.get("logprob") for entry in logprobs["content"] or ()]
+    return list(logprobs.get("token_logprobs") or ())
+
+
+def _at_most(sampling: SamplingParams, count: int) -> SamplingParams:
+    return replace(sampling, max_tokens=count)
+
+
+def load(
+    model: str,
+    *,
+    server: str,
+    offline: bool = False,
+    progress: Progress = lambda state, share: None,
+) -> OpenAIEngine:
+    """Finds a model on a server. Raises ModelLoadError in the user's terms, in one line.
+
+    `server` is an address with or without /v1, or "auto" for the newest `jupyter sc2 serve` of this user.
+    """
+    progress("loading", None)
+    if not server:
+        raise ModelLoadError(
+            "The engine openai needs the address of a server in the setting server."
+        )
+    client, told = open_client(server, offline=offline)
+    if model == EMBEDDED.name and told is not None:  # the default: whatever is served
+        model = told
+    try:
+        found = find_deployment(client, model, offline=offline, progress=progress)
+    except BaseException as error:
+        client.close()
+        if isinstance(error, GenerationError):
+            raise ModelLoadError(str(error)) from error
+        raise
+    return OpenAIEngine(client, found)

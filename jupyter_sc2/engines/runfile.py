@@ -1,0 +1,78 @@
+"""Notes of the servers that run here (`jupyter sc2 serve`), by which this user's kernels find them.
+
+Each is a small file in Jupyter's runtime folder that only its owner can read, for it holds the server's token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+from jupyter_core.paths import jupyter_runtime_dir, secure_write
+
+PATTERN = "sc2-server-*.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningServer:
+    """A server: its address, its token, what it serves, and the process that it is.
+
+    `created` is when the process began (seconds since 1970), which tells it from a later one of the same number;
+    `machine` is there for runtime folders that several machines share.
+    """
+
+    url: str
+    token: str = field(repr=False)
+    model: str
+    pid: int
+    created: float
+    machine: str
+
+    def lives(self) -> bool:
+        if self.machine != socket.gethostname():
+            return False
+        with contextlib.suppress(psutil.Error):
+            return bool(abs(psutil.Process(self.pid).create_time() - self.created) < 1.0)
+        return False
+
+
+@contextlib.contextmanager
+def announced(*, url: str, token: str, model: str) -> Iterator[RunningServer]:
+    """Notes that this process serves; the note goes when the block ends."""
+    server = RunningServer(
+        url=url,
+        token=token,
+        model=model,
+        pid=os.getpid(),
+        created=psutil.Process().create_time(),
+        machine=socket.gethostname(),
+    )
+    folder = Path(jupyter_runtime_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"sc2-server-{server.pid}.json"
+    unfinished = file.with_suffix(".part")
+    with secure_write(str(unfinished)) as stream:
+        json.dump(asdict(server), stream)
+    os.replace(unfinished, file)
+    try:
+        yield server
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def running_servers() -> list[RunningServer]:
+    """This user's servers on this machine, the newest first."""
+    servers: list[RunningServer] = []
+    for file in Path(jupyter_runtime_dir()).glob(PATTERN):
+        # What cannot be read is not ours, or is being taken away just now.
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            server = RunningServer(**json.loads(file.read_text("utf-8")))
+            if server.lives():
+                servers.append(server)
+    return sorted(servers, key=lambda server: server.created, reverse=True)

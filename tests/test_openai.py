@@ -1,0 +1,528 @@
+"""The engine for completions servers: what goes over the wire, what goes wrong there, and two real servers."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import os
+import signal
+import socket
+import stat
+import threading
+
+import pytest
+
+from tests.servers import (
+    breaks_off,
+    never_answers,
+    says,
+    says_one_piece_and_waits,
+    scripted,
+    serving,
+)
+
+pytest.importorskip("httpx")
+pytest.importorskip("tokenizers")
+
+from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.engines import http, load_engine, runfile
+from jupyter_sc2.engines.deployment import choose_entry
+from jupyter_sc2.engines.http import find_key, parse_address
+from jupyter_sc2.engines.pieces import Pieces
+from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, STARCODER2_STOP
+
+COMPLETIONS = "/v1/completions"
+KEY = "sk-very-secret"
+GREEDY = SamplingParams(max_tokens=8)
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.delenv(http.KEY_VARIABLE, raising=False)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setattr(http, "_from_keyring", lambda host: "")
+    monkeypatch.setattr(http, "DELAYS", (0.01, 0.01, 0.01))
+
+
+@pytest.fixture
+def server():
+    with scripted() as server:
+        yield server
+
+
+@pytest.fixture
+def engine(server):
+    engine = load_engine("embedded", server=server.url)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def text_engine():
+    """An engine on a server whose tokenizer nobody has here."""
+    with scripted({"id": "acme/coder"}) as server:
+        engine = load_engine("acme/coder", server=server.url, offline=True)
+        yield engine, server
+        engine.close()
+
+
+def text_of(engine, tokens) -> str:
+    return engine.decode_bytes([token.id for token in tokens]).decode()
+
+
+# Addresses and keys
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "/", "/v1", "/v1/", "/v1/completions", "/v1/models"],
+    ids=lambda text: text or "bare",
+)
+def test_an_address_counts_with_and_without_v1(written):
+    assert parse_address(f"http://localhost:8000{written}").root == "http://localhost:8000"
+    assert parse_address(f"https://hub.org/llm{written}").root == "https://hub.org/llm"
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["localhost:8000", "sk-secret", "ftp://h", "https://me:sk-secret@h", "http://h/?key=sk-secret"],
+)
+def test_what_is_no_address_is_refused_without_being_repeated(written):
+    with pytest.raises(ModelLoadError) as caught:
+        parse_address(written)
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_key_comes_from_its_own_variable_or_the_keyring(monkeypatch):
+    address = parse_address("https://gpu.example.org")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-product")
+    assert find_key(address) is None
+    monkeypatch.setattr(http, "_from_keyring", lambda host: f"of {host}".replace(" ", "-"))
+    assert find_key(address) == "of-gpu.example.org"
+    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    assert find_key(address) == KEY
+
+
+def test_the_key_does_not_travel_unencrypted_to_another_machine(monkeypatch):
+    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    with pytest.raises(ModelLoadError, match=r"unencrypted to gpu\.example\.org:8000"):
+        load_engine("embedded", server="http://gpu.example.org:8000")
+
+
+def test_offline_allows_this_machine_only(server):
+    load_engine("embedded", server=server.url, offline=True).close()
+    with pytest.raises(ModelLoadError, match=r"gpu\.example\.org is not this machine"):
+        load_engine("embedded", server="https://gpu.example.org", offline=True)
+
+
+def test_the_key_is_sent_and_never_shown(server, monkeypatch, caplog):
+    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    caplog.set_level("DEBUG")
+    engine = load_engine("embedded", server=server.url)
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    server.queue(COMPLETIONS, says(400, {"error": {"message": f"bad request with {KEY}"}}))
+    with pytest.raises(GenerationError) as caught:
+        list(engine.generate([1, 2], GREEDY, (), never))
+    assert "bad request with …" in str(caught.value)
+    shown = [repr(caught.value), repr(vars(engine)), repr(vars(engine._client._http)), caplog.text]
+    assert not [text for text in shown if KEY in text]
+    engine.close()
+
+
+def test_nothing_goes_to_a_proxy_for_this_machine(server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    load_engine("embedded", server=server.url).close()
+
+
+# What goes wrong while loading
+
+
+def load_error(server, model="embedded") -> str:
+    with pytest.raises(ModelLoadError) as caught:
+        load_engine(model, server=server if isinstance(server, str) else server.url)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    said = load_error(f"http://127.0.0.1:{port}")
+    assert f"127.0.0.1:{port} cannot be reached" in said and "refused" in said
+
+
+def test_a_missing_key_is_asked_for_and_a_wrong_one_told(server, monkeypatch):
+    server.queue("/v1/models", says(401, {"error": "Unauthorized"}))
+    assert f"wants a key: set the environment variable {http.KEY_VARIABLE}" in load_error(server)
+    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    server.queue(COMPLETIONS, says(401, {"error": "Unauthorized"}))
+    assert "does not take your key" in load_error(server)
+
+
+def test_a_wrong_path_and_a_web_page_are_told_apart_from_servers(server):
+    assert "/elsewhere a completions server?" in load_error(f"{server.url}/elsewhere")
+    server.queue("/v1/models", says(200, "<html>Log in</html>", "text/html"))
+    assert "answers with a web page" in load_error(server)
+    server.queue("/v1/models", says(200, "hello"))
+    assert "not JSON" in load_error(server)
+    server.queue("/v1/models", says(200, {"data": []}))
+    assert "lists no models" in load_error(server)
+
+
+def test_a_model_that_the_server_lacks_brings_the_list_of_those_it_has(server):
+    server.models = [{"id": "bigcode/starcoder2-7b"}, {"id": "qwen"}]
+    assert "set model to one of bigcode/starcoder2-7b, qwen" in load_error(server, "starcoder2-3b")
+    server.models = [{"id": "embedded"}]
+    server.queue(COMPLETIONS, says(404, {"error": {"message": "The model does not exist."}}))
+    assert "The model does not exist." in load_error(server)
+
+
+def test_a_model_is_found_under_the_names_that_servers_give_it():
+    def chosen(model, *names):
+        return choose_entry(model, [{"id": name} for name in names], "host")["id"]
+
+    assert chosen("starcoder2-3b", "x", "bigcode/starcoder2-3b") == "bigcode/starcoder2-3b"
+    assert chosen("bigcode/starcoder2-3b", "x", "starcoder2:3b") == "starcoder2:3b"
+    assert chosen("starcoder2-3b", "StarCoder2-3B-Q4_K_M.gguf") == "StarCoder2-3B-Q4_K_M.gguf"
+    assert chosen("my-own", "x", "my-own") == "my-own"
+    assert chosen("embedded", "whatever") == "whatever"
+
+
+def test_a_busy_server_is_asked_again(server):
+    server.queue("/v1/models", says(429, {}), says(503, {"error": "Loading model"}))
+    engine = load_engine("embedded", server=server.url)
+    server.asked.clear()
+    server.queue(COMPLETIONS, says(502, "<html>", "text/html"))
+    assert text_of(engine, engine.generate([20], GREEDY, (), never)) == "print(x)\n"
+    assert len(server.asked) == 2
+    engine.close()
+
+
+def test_a_server_that_stays_busy_is_given_up(server):
+    server.queue("/v1/models", *[says(503, {"error": "Loading model"})] * 4)
+    assert "is too busy (503): Loading model" in load_error(server)
+    assert len(server.asked) == 4
+
+
+# What goes over the wire
+
+
+def test_with_the_tokenizer_at_hand_prompts_are_ids(engine, server):
+    ids = [engine.special_ids["<file_sep>"], *engine.encode("x = 1\n")]
+    tokens = list(engine.generate(ids, GREEDY, (0, 6), never))
+    assert server.prompts()[-1] == ids
+    assert text_of(engine, tokens) == "print(x)\n"
+    assert tokens[-1].id in STOPS and engine.decode_bytes([tokens[-1].id]) == b""
+    assert {token.logprob for token in tokens} == {0.0}  # this server tells none
+    assert engine.card == EMBEDDED and engine.memory_bytes() == 0
+    assert engine.notice == f"Code is sent to {server.url[7:]}."
+
+
+STOPS = range(len(STARCODER2_STOP))
+
+
+def test_a_server_that_refuses_ids_gets_text():
+    with scripted() as server:
+        server.queue(COMPLETIONS, says(422, {"error": "prompt must be a string"}))
+        engine = load_engine("embedded", server=server.url)
+        ids = [engine.special_ids["<file_sep>"], *engine.encode("x = 1\n")]
+        list(engine.generate(ids, GREEDY, (), never))
+        assert server.prompts()[-1] == "<file_sep>x = 1\n"
+        engine.close()
+
+
+def test_sampling_parameters_are_passed_on(engine, server):
+    sampling = SamplingParams(max_tokens=5, temperature=0.7, top_k=3, top_p=0.9, seed=4)
+    list(engine.generate([20], sampling, (0, 6), never))
+    asked = server.asked[-1][1]
+    wanted = {"max_tokens": 5, "temperature": 0.7, "top_k": 3, "top_p": 0.9, "seed": 4}
+    assert {name: asked[name] for name in wanted} == wanted
+    assert asked["stop"] == ["<|endoftext|>", "<file_sep>"] and asked["model"] == "embedded"
+
+
+def test_prompt_and_completion_stay_within_what_the_server_takes():
+    with scripted({"id": "embedded", "max_model_len": 100}) as server:
+        engine = load_engine("embedded", server=server.url)
+        assert engine.card.context == 100
+        list(engine.generate([20] * 97, GREEDY, (), never))
+        assert server.asked[-1][1]["max_tokens"] == 3
+        with pytest.raises(GenerationError, match="lower context_tokens"):
+            list(engine.generate([20] * 100, GREEDY, (), never))
+        engine.close()
+
+
+def test_only_much_new_text_is_prefilled_by_a_request_of_its_own(engine, server):
+    ids = [20 + i for i in range(200)]
+    before = len(server.asked)
+    assert engine.prefill(ids, never) == 200 and server.asked[-1][1]["max_tokens"] == 1
+    assert engine.prefill([*ids, 7, 8], never) == 2
+    assert len(server.asked) == before + 1
+
+
+def test_healed_bytes_go_back_to_the_prompt_of_a_server_without_constraints(text_engine):
+    engine, server = text_engine
+    tokens = list(engine.generate(engine.encode("import numpy as"), GREEDY, (), never, b" n"))
+    assert server.prompts()[-1] == "import numpy as n"
+    assert text_of(engine, tokens) == " nprint(x)\n"
+
+
+# Text in which nothing is special that should not be
+
+WRITTEN = (
+    'stop = "<|endoftext|>"  # <fim_middle>x<file_sep>\n<repo_name> <jupyter_code> <issue_start><a>'
+)
+
+
+def test_pieces_are_exact_and_never_special():
+    pieces = Pieces(STARCODER2_STOP)
+    for text in (WRITTEN, "naïve = '東京 🎉'\n\t# \x00 ÿ", "x" * 50, ""):
+        ids = pieces.encode(text)
+        assert pieces.decode_bytes(ids).decode() == text
+        assert not set(ids) & set(pieces.special_ids.values())
+    code = "import numpy as np\nfor index in range(10):\n    total += values[index]\n"
+    tokenizer = Tokenizer(EMBEDDED_FOLDER / "tokenizer.json")
+    assert 0.6 < len(pieces.encode(code)) / len(tokenizer.encode(code)) < 1.6
+
+
+def test_a_users_literal_special_tokens_stay_text_for_the_servers_tokenizer():
+    from tokenizers import Tokenizer as ServersTokenizer
+
+    pieces = Pieces(STARCODER2_STOP)
+    special = pieces.special_ids
+    # Also where a token is put together from what stands on both sides of a seam.
+    halves = [*pieces.encode("<file_"), *pieces.encode("sep>")]
+    ids = [special["<file_sep>"], *pieces.encode(WRITTEN), special["<fim_middle>"], *halves]
+    server = ServersTokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
+    read = server.encode(pieces.render(ids, end="<fim_pad>"), add_special_tokens=False).ids
+    assert [server.id_to_token(id) for id in read if id < 16] == ["<file_sep>", "<fim_middle>"]
+
+
+def test_markup_that_is_no_special_token_is_left_alone():
+    pieces = Pieces(STARCODER2_STOP)
+    html = "<div><a href='x'>a_b</a></div> List<int> x <| y |> z"
+    assert pieces.render(pieces.encode(html)) == html
+
+
+def test_a_special_token_that_comes_as_text_ends_the_answer(text_engine):
+    engine, server = text_engine
+    server.pieces = ["x", "<file_sep>", "y"]
+    stop = {engine.special_ids["<file_sep>"]}
+    tokens = list(engine.generate(engine.encode("a"), GREEDY, stop, never))
+    assert [engine.decode_bytes([token.id]) for token in tokens] == [b"x", b""]
+
+
+# What goes wrong in an answer
+
+
+def test_a_stream_that_breaks_off_gives_what_came_and_then_an_error(engine, server):
+    server.queue(COMPLETIONS, breaks_off)
+    stream = engine.generate([20], GREEDY, (), never)
+    assert engine.decode_bytes([next(stream).id]) == b"print"
+    with pytest.raises(GenerationError, match="broke off in the middle of an answer"):
+        list(stream)
+    assert text_of(engine, engine.generate([20], GREEDY, (), never)) == "print(x)\n"
+
+
+def test_an_error_within_a_stream_is_told_in_the_servers_words(engine, server):
+    def fails(handler, body):
+        handler.begin_stream()
+        handler.event({"error": {"message": "out of memory", "code": 500}})
+
+    server.queue(COMPLETIONS, fails)
+    with pytest.raises(GenerationError, match="failed: out of memory"):
+        list(engine.generate([20], GREEDY, (), never))
+
+
+def test_cancelling_before_the_first_byte_closes_the_connection(engine, server):
+    server.queue(COMPLETIONS, never_answers)
+    asked = threading.Event()
+    before = len(server.asked)
+
+    def cancelled():
+        if len(server.asked) > before:
+            asked.set()
+        return asked.is_set()
+
+    assert list(engine.generate([20], GREEDY, (), cancelled)) == []
+    assert server.closed.wait(10)
+
+
+@pytest.mark.parametrize("way", ["cancelled", "closed", "stop id"])
+def test_giving_up_in_an_answer_closes_the_connection(engine, server, way, caplog):
+    server.queue(COMPLETIONS, says_one_piece_and_waits)
+    caplog.set_level("ERROR")
+    seen = []
+    stops = engine.encode("print") if way == "stop id" else []
+    stream = engine.generate([20], GREEDY, stops, lambda: way == "cancelled" and bool(seen))
+    seen.append(next(stream))
+    if way == "closed":
+        stream.close()
+    else:
+        assert list(stream) == []
+    assert server.closed.wait(10)
+    del stream
+    engine.close()
+    gc.collect()
+    assert caplog.messages == []  # nothing that was pending when the loop ended
+
+
+def test_loading_stops_when_something_else_is_wanted(server):
+    class Superseded(Exception):
+        pass
+
+    def progress(state, share):
+        if server.asked:
+            raise Superseded
+
+    server.queue("/v1/models", never_answers)
+    with pytest.raises(Superseded):
+        load_engine("embedded", server=server.url, progress=progress)
+    assert server.closed.wait(10)
+
+
+# A server of one's own
+
+
+def test_a_running_server_is_found_with_its_key_and_a_dead_one_is_not(server, tmp_path):
+    with pytest.raises(ModelLoadError, match="jupyter sc2 serve"):
+        load_engine("embedded", server="auto")
+    with runfile.announced(url=server.url, token=KEY, model="embedded") as running:
+        file = next((tmp_path / "runtime").glob(runfile.PATTERN))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600 or os.name == "nt"
+        assert KEY not in repr(running)
+        for address in ("auto", f"{server.url}/v1"):
+            load_engine("embedded", server=address).close()
+        assert set(server.keys) == {f"Bearer {KEY}"}
+        text = json.loads(file.read_text())
+        file.write_text(json.dumps({**text, "created": text["created"] - 100}))
+        assert runfile.running_servers() == []
+    assert list((tmp_path / "runtime").iterdir()) == []
+
+
+has_llamacpp = pytest.mark.skipif(
+    importlib.util.find_spec("xllamacpp") is None, reason="needs xllamacpp"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def llama(home):
+    """`jupyter sc2 serve` with the embedded model in two slots."""
+    with serving(home, "--precision", "F16", "--slots", "2") as (_, url):
+        yield url
+
+
+@pytest.fixture
+def at_home(home, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(home / "runtime"))
+
+
+SOURCES = [
+    "import numpy as np\nimport pandas as pd\n\ndf = pd.read_csv('data.csv')\ndf.",
+    "import matplotlib.pyplot as plt\n\nfig, ax = plt.subplots()\nax.",
+    "def mean(values):\n    return ",
+    "for i in range(10):\n    print(",
+]
+
+
+def diverges_by(local, remote, ids, healed=b"") -> float:
+    """How much likelier the local model's own token is where the two first differ; 0 if they do not."""
+    import torch
+
+    ours = [t.id for t in local.generate(ids, GREEDY, (0,), never, healed)]
+    theirs = [t.id for t in remote.generate(ids, GREEDY, (0,), never, healed)]
+    common = 0
+    while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
+        common += 1
+    if ours == theirs:
+        return 0.0
+    with torch.inference_mode():
+        read = torch.tensor([[*ids, *ours[:common]]])
+        logits = local._model(input_ids=read, use_cache=False).logits[0, -1]
+    return float(logits[ours[common]] - logits[theirs[common]])
+
+
+@has_llamacpp
+def test_llama_cpps_server_gives_the_tokens_of_the_same_weights_here(llama, at_home):
+    pytest.importorskip("transformers")
+    local = load_engine("embedded", precision="fp32")
+    remote = load_engine("embedded", server=llama)
+    for source in SOURCES:
+        for healed in (b"", b" n", "é".encode()):
+            # Keys and values are rounded to 16 bits there: what is all but equally likely may change places.
+            assert diverges_by(local, remote, local.encode(source), healed) < 0.05
+    remote.close()
+    local.close()
+
+
+@has_llamacpp
+def test_healed_bytes_are_spelled_by_llama_cpps_server(llama, at_home):
+    remote = load_engine("embedded", server=llama)
+    for healed in ("imp", " tot", "\n    ", "naï", '"\\', "東京"):
+        tokens = list(
+            remote.generate(remote.encode(SOURCES[0]), GREEDY, (), never, healed.encode())
+        )
+        assert text_of(remote, tokens).startswith(healed)
+    remote.close()
+
+
+@has_llamacpp
+def test_each_kernel_keeps_its_prompt_on_the_server(llama, at_home):
+    first, second = (load_engine("embedded", server="auto") for _ in range(2))
+    prompts = [first.encode("import os\n" + f"print({word!r})\n" * 20) for word in ("one", "two")]
+    read = [
+        engine.prefill(ids, never) for engine, ids in zip((first, second), prompts, strict=True)
+    ]
+    assert read[0] > 100 and read[1] > 100
+    for engine, ids in zip((first, second), prompts, strict=True):
+        list(engine.generate([*ids, *engine.encode("x = ")], GREEDY, (), never))
+        assert 0 < engine._read < 10
+    first.close()
+    second.close()
+
+
+@has_llamacpp
+def test_the_server_wants_its_token(llama):
+    with pytest.raises(ModelLoadError, match="wants a key"):
+        load_engine("embedded", server=llama)
+
+
+@has_llamacpp
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for another process there")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_ends_serve_cleanly(home, name):
+    with serving(home, "--precision", "F16", "--slots", "1") as (process, _):
+        assert process.stdout is not None
+        assert list((home / "runtime").glob(f"*-{process.pid}.json"))
+        process.send_signal(getattr(signal, name))
+        rest = process.stdout.read()
+        assert process.wait(20) == 0 and rest.endswith("Stopped.\n") and "Traceback" not in rest
+    assert not list((home / "runtime").glob(f"*-{process.pid}.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "JUPYTER_SC2_VLLM_URL" not in os.environ, reason="needs a vLLM that serves the model"
+)
+@pytest.mark.parametrize("healed", [b"", b" n", b"\n    re"])
+def test_vllm_gives_the_tokens_of_the_same_weights_here(healed):
+    """A vLLM that serves the folder of the embedded model, in float32."""
+    local = load_engine("embedded", precision="fp32")
+    remote = load_engine("embedded", server=os.environ["JUPYTER_SC2_VLLM_URL"])
+    for source in SOURCES:
+        assert diverges_by(local, remote, local.encode(source), healed) < 1e-3
+    remote.close()
+    local.close()
