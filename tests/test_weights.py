@@ -251,7 +251,7 @@ def test_missing_bitsandbytes(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     assert (
         message(folder, precision="4bit")
-        == "Precisions 8bit and 4bit need the package bitsandbytes: pip install bitsandbytes."
+        == "Precision 4bit needs the package bitsandbytes: pip install bitsandbytes."
     )
 
 

@@ -8,11 +8,9 @@ model is in memory. Here tensors are read and quantized one by one: the peak sta
 
 from __future__ import annotations
 
-import importlib
-import logging
-import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,125 @@ from torch.overrides import TorchFunctionMode
 
 from jupyter_sc2.engines import Progress
 from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.linear import (
+    QuantizedLinear,
+    bitsandbytes,
+    quantized_linear,
+    reads_tiles,
+)
 from jupyter_sc2.engines.weights import Stored, check_shapes
 from jupyter_sc2.errors import ModelLoadError
 
+QUANTIZED = ("8bit", "4bit", "4bit-double")
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
 # are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.
 COPY_BELOW = 1 << 30
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model without its weights, and where they come from. Its tensors are named as in its state."""
+
+    model: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    precision: str
+    tiled: bool  # nf4 in the order of the CPU's kernel
+    tensors: Mapping[
+        str, torch.Tensor
+    ]  # what it wants, on the meta device; tied ones under one name
+    source: Mapping[str, tuple[Stored, str]]  # what the folder has for it, and its name there
+    tied: Mapping[str, str]
+
+    @cached_property
+    def nbytes(self) -> int:
+        """What all its tensors take."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def put(self, name: str, tensor: torch.Tensor) -> None:
+        """Gives the model one of its tensors, which may be a view of a mapped file."""
+        tensor = tensor.to(self.device)
+        _assign(self.model, name, tensor.clone() if self.nbytes < COPY_BELOW else tensor)
+
+    def complete(self) -> nn.Module:
+        """The model in eval mode; all its tensors have to be there."""
+        with gate, torch.inference_mode():
+            for name, source in self.tied.items():
+                _assign(self.model, name, _get(self.model, source))
+            for module in self.model.modules():
+                # Tables that are computed, such as the frequencies of the positions.
+                for key, buffer in module.named_buffers(recurse=False):
+                    module._buffers[key] = buffer.to(self.device)
+                if isinstance(module, QuantizedLinear):
+                    module.settle()
+            return self.model.eval().requires_grad_(False)
+
+
+def skeleton(
+    config: Mapping[str, Any],
+    stored: Mapping[str, Stored],
+    folder: Path,
+    *,
+    precision: str,
+    device: torch.device,
+) -> Skeleton:
+    """The model that the files describe, in `precision`. Raises ModelLoadError if their tensors lack or do not fit."""
+    model = _empty_model(config, folder)
+    tied = _tied(model)
+    # A tied tensor has two names and some files store it under both, some under either.
+    source = {tied.get(name, name): (entry, name) for name, entry in stored.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in _tensors(model) if name not in tied}
+    check_shapes(expected, {name: entry for name, (entry, _) in source.items()}, folder)
+    tiled = False
+    dtype = compute_dtype(precision, device)
+    with gate, torch.inference_mode():
+        if precision in QUANTIZED:
+            bitsandbytes(precision)
+            tiled = device.type == "cpu" and precision != "8bit" and reads_tiles()
+            _exchange_linear_layers(model, precision, tiled)
+        tensors = {
+            name: tensor.to(dtype) if tensor.is_floating_point() and name in expected else tensor
+            for name, tensor in _tensors(model)
+            if name not in tied
+        }
+    source = {name: source[name] for name in expected}
+    return Skeleton(model, device, dtype, precision, tiled, tensors, source, tied)
+
+
+def convert(
+    skeleton: Skeleton, put: Callable[[str, torch.Tensor], None], progress: Progress
+) -> None:
+    """Reads what the folder has, tensor by tensor, and hands on what the model wants, on the CPU or the device.
+
+    Views of mapped files are among it. Raises ModelLoadError for damaged files.
+    """
+    elements = {name: entry.elements for name, (entry, _) in skeleton.source.items()}
+    # Of what is quantized nothing stays, and an open file's pages would count as this process's memory.
+    reader = Reader(keep_open=skeleton.precision not in QUANTIZED)
+    total, done = sum(elements.values()), 0
+    progress("loading", 0.0)
+    # In the order of the files, which reads the disk from front to back.
+    for name in sorted(elements, key=lambda name: (skeleton.source[name][0].file, name)):
+        entry, file_name = skeleton.source[name]
+        path, _, key = name.rpartition(".")
+        module = skeleton.model.get_submodule(path)
+        with gate, torch.inference_mode():
+            tensor = reader.read(entry.file, file_name)
+            if isinstance(module, QuantizedLinear) and key == "weight":
+                tensor = tensor.to(device=skeleton.device, dtype=skeleton.dtype)
+                for part, quantized in module.quantize(tensor).items():
+                    put(f"{path}.{part}", quantized)
+                del quantized
+            else:
+                if tensor.is_floating_point():
+                    tensor = tensor.to(device=skeleton.device, dtype=skeleton.dtype)
+                put(name, tensor)
+            del tensor  # in here, see gate
+        if done * 50 // total != (done + elements[name]) * 50 // total:
+            progress("loading", (done + elements[name]) / total)
+        done += elements[name]
+    with gate:
+        del reader
 
 
 def architecture(config: Mapping[str, Any], folder: Path) -> tuple[type[nn.Module], Any]:
@@ -71,62 +182,21 @@ def architecture(config: Mapping[str, Any], folder: Path) -> tuple[type[nn.Modul
     return getattr(transformers, class_name), settings
 
 
-def build(
-    config: Mapping[str, Any],
-    stored: Mapping[str, Stored],
-    folder: Path,
-    *,
-    precision: str,
-    device: torch.device,
-    progress: Progress,
-) -> nn.Module:
-    """The model in eval mode with its weights in `precision` on `device`. Raises ModelLoadError."""
-    model = _skeleton(config, folder)
-    tied = _tied(model)
-    # A tied tensor has two names and some files store it under both, some under either.
-    renamed = {tied.get(name, name): entry for name, entry in stored.items()}
-    file_names = {tied.get(name, name): name for name in stored}
-    expected = {name: tuple(tensor.shape) for name, tensor in _tensors(model) if name not in tied}
-    check_shapes(expected, renamed, folder)
-
-    dtype = compute_dtype(precision, device)
-    quantized = _to_quantize(model, precision) if precision in ("8bit", "4bit") else {}
-    copy = sum(renamed[name].elements for name in expected) * 4 < COPY_BELOW
-    reader = _Reader()
-    total, done = sum(renamed[name].elements for name in expected), 0
-    progress("loading", 0.0)
-    # In the order of the files, which reads the disk from front to back.
-    for name in sorted(expected, key=lambda name: (renamed[name].file, name)):
-        entry = renamed[name]
-        with gate, torch.inference_mode():
-            tensor = reader.read(entry.file, file_names[name])
-            if name in quantized:
-                _quantize(model, name, tensor.to(dtype), precision, device)
-            else:
-                if tensor.is_floating_point():
-                    tensor = tensor.to(device=device, dtype=dtype)
-                # Read tensors are views of the mapped file unless something converted them.
-                _assign(model, name, tensor.clone() if copy else tensor)
-        if done * 50 // total != (done + entry.elements) * 50 // total:
-            progress("loading", (done + entry.elements) / total)
-        done += entry.elements
-    with gate:
-        del tensor, reader  # in here, see gate
-        for name, source in tied.items():
-            _assign(model, name, _get(model, source))
-        for (
-            module
-        ) in model.modules():  # tables that are computed, such as the frequencies of the positions
-            for key, buffer in module.named_buffers(recurse=False):
-                module._buffers[key] = buffer.to(device)
-        return model.eval().requires_grad_(False)
+def best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """What is computed in; quantized weights are multiplied in bf16 where that is quick."""
-    if precision == "fp32" or (precision in ("8bit", "4bit") and not quick_bf16(device)):
-        return torch.float32
-    return torch.bfloat16
+    if precision in ("bf16", "fp16", "fp32"):
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    if quick_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def quick_bf16(device: torch.device) -> bool:
@@ -140,13 +210,9 @@ def quick_bf16(device: torch.device) -> bool:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """What the weights take, with the scales of quantized ones."""
-    seen: dict[tuple[int, int], int] = {}
-    for tensor in _all_tensors(model):
-        seen[tensor.data_ptr(), tensor.nbytes] = (
-            tensor.nbytes
-        )  # tied weights and aliases count once
-    return sum(seen.values())
+    """What the weights take, with the scales of quantized ones; tied ones count once."""
+    tensors = (*model.parameters(), *model.buffers())
+    return sum({(tensor.data_ptr(), tensor.nbytes): tensor.nbytes for tensor in tensors}.values())
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -165,7 +231,7 @@ class _EmptyOnMeta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _skeleton(config: Mapping[str, Any], folder: Path) -> nn.Module:
+def _empty_model(config: Mapping[str, Any], folder: Path) -> nn.Module:
     model_class, settings = architecture(config, folder)
     try:
         with gate, _EmptyOnMeta():
@@ -215,10 +281,11 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
         )
 
 
-class _Reader:
-    """Reads tensors; keeps the file that it read from last open."""
+class Reader:
+    """Reads tensors as views of a mapped file. It stays open with `keep_open`, or for as long as there are views."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_open: bool) -> None:
+        self._keep_open = keep_open
         self._file: Path | None = None
         self._open: Any = None
 
@@ -226,7 +293,7 @@ class _Reader:
         from safetensors import SafetensorError, safe_open
 
         try:
-            if file != self._file:
+            if file != self._file or not self._keep_open:
                 self._open = safe_open(str(file), framework="pt", device="cpu")
                 self._file = file
             tensor: torch.Tensor = self._open.get_tensor(name)
@@ -237,100 +304,16 @@ class _Reader:
         return tensor
 
 
-# Quantization (bitsandbytes)
-
-
-def _to_quantize(model: nn.Module, precision: str) -> dict[str, nn.Linear]:
-    """The linear layers worth quantizing, by the name of their weight; the output layer stays exact."""
+def _exchange_linear_layers(model: nn.Module, precision: str, tiled: bool) -> None:
+    """Puts quantized linear layers in the place of all that are worth it; the output layer stays exact."""
     causal_model: Any = model
     head = causal_model.get_output_embeddings()
-    return {
-        f"{name}.weight": module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and _divides(module, precision)
-    }
-
-
-def _divides(linear: nn.Linear, precision: str) -> bool:
-    # bitsandbytes' 4-bit kernel for the CPU wants blocks of 64 inputs and 32 outputs; others stay as they are.
-    return precision == "8bit" or (linear.in_features % 64 == 0 and linear.out_features % 32 == 0)
-
-
-def _quantize(
-    model: nn.Module, name: str, tensor: torch.Tensor, precision: str, device: torch.device
-) -> None:
-    bnb = _bitsandbytes(precision)
-    path, _, _ = name.rpartition(".")
-    old: Any = model.get_submodule(path)
-    common = {"bias": old.bias is not None, "device": "meta"}
-    new: Any
-    if precision == "4bit":
-        # The CPU kernel cannot read compressed scales; elsewhere they save 0.4 bits a weight.
-        kind = {"quant_type": "nf4", "compress_statistics": device.type != "cpu"}
-        new = bnb.nn.Linear4bit(
-            old.in_features, old.out_features, compute_dtype=tensor.dtype, **kind, **common
-        )
-        new.weight = bnb.nn.Params4bit(tensor, requires_grad=False, module=new, **kind).to(device)
-    else:
-        _silence_int8()
-        # LLM.int8() (2208.07339): inputs above 6 are multiplied in full precision.
-        new = bnb.nn.Linear8bitLt(
-            old.in_features, old.out_features, has_fp16_weights=False, threshold=6.0, **common
-        )
-        new.weight = bnb.nn.Int8Params(tensor, requires_grad=False, has_fp16_weights=False).to(
-            device
-        )
-    if old.bias is not None:
-        new.bias = old.bias
-    parent, _, key = path.rpartition(".")
-    setattr(model.get_submodule(parent), key, new.eval())
-
-
-def _bitsandbytes(precision: str) -> Any:
-    if "bitsandbytes" in sys.modules and sys.modules["bitsandbytes"] is not None:
-        return sys.modules["bitsandbytes"]
-    # On CPUs with AVX512-BF16 its import has the package `kernels`, where there is one, download and run machine
-    # code from the hub. Nothing from there is ever run here, so that package is hidden for the moment.
-    hidden = sys.modules.get("kernels")
-    sys.modules["kernels"] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("bitsandbytes")
-    except ImportError as error:
-        raise ModelLoadError(
-            f"Precision {precision} needs the package bitsandbytes: pip install bitsandbytes."
-        ) from error
-    finally:
-        del sys.modules["kernels"]
-        if hidden is not None:
-            sys.modules["kernels"] = hidden
-
-
-_silenced: set[int] = set()
-
-
-def _silence_int8() -> None:
-    """bitsandbytes warns that it casts bf16 to fp16: true, meant to be, and no news in the user's cell."""
-    thread = threading.get_ident()
-    if thread not in _silenced:
-        _silenced.add(thread)
-        logger = logging.getLogger("bitsandbytes.autograd._functions")
-        logger.addFilter(lambda record: record.thread != thread)
-
-
-def _all_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
-    for module in model.modules():
-        quant_state = getattr(getattr(module, "weight", None), "quant_state", None)  # 4 bits
-        while quant_state is not None:
-            for key in ("absmax", "code", "offset"):
-                if isinstance(tensor := getattr(quant_state, key, None), torch.Tensor):
-                    yield tensor
-            quant_state = getattr(quant_state, "state2", None)
-        for holder in (getattr(module, "weight", None), getattr(module, "state", None)):  # 8 bits
-            for key in ("CB", "SCB"):
-                if isinstance(tensor := getattr(holder, key, None), torch.Tensor):
-                    yield tensor
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and module is not head:
+            parent, _, key = path.rpartition(".")
+            layer = quantized_linear(module, precision, tiled=tiled)
+            if layer is not None:
+                setattr(model.get_submodule(parent), key, layer)
 
 
 def _one_line(error: Exception) -> str:

@@ -2,13 +2,13 @@
 
 The cache that transformers builds from StarCoder2's configuration forgets what lies behind the sliding window,
 so it cannot be cut back once it is longer than the window. Here each layer keeps everything and the model's
-mask alone makes the window; cutting back is setting a length. What was read is kept in blocks with room at
-their end: transformers' own layer copies all of its cache for each token.
+mask alone makes the window, however long the prompt; cutting back is setting a length. What was read is kept in
+blocks with room at their end: transformers' own layer copies all of its cache for each token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -74,13 +74,42 @@ class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.length = 0
 
 
+class Interrupted(Exception):
+    """Ends a forward pass that nobody waits for any more."""
+
+
 class KVCache(Cache):
-    """All layers, and the ids they hold: after each whole forward pass, `len(ids)` is every layer's length."""
+    """All layers, and the ids they hold: after each whole forward pass, `len(ids)` is every layer's length.
+
+    A pass comes by here once in each layer, so here it can be interrupted: `unwanted` is asked.
+    """
 
     def __init__(self, layers: int) -> None:
         self.layers: list[KVLayer]  # type: ignore[assignment]
         super().__init__(layers=[KVLayer() for _ in range(layers)])
         self.ids: list[int] = []
+        self.unwanted: Callable[[], bool] | None = None
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See KVLayer. Raises Interrupted if the pass is unwanted; `forget_last_pass` then puts things right."""
+        if self.unwanted is not None and self.unwanted():
+            raise Interrupted
+        states: tuple[torch.Tensor, torch.Tensor] = super().update(
+            key_states, value_states, layer_idx, *args, **kwargs
+        )
+        return states
+
+    def forget_last_pass(self) -> None:
+        """Takes out of the layers what a pass that did not end has left in some of them."""
+        for layer in self.layers:
+            layer.length = len(self.ids)
 
     def keep_common(self, ids: Sequence[int], *, at_most: int) -> int:
         """Cuts back to the longest common prefix with `ids`, of `at_most` tokens; returns its length."""

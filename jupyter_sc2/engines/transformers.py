@@ -1,8 +1,9 @@
-"""The engine on torch: fp32, bf16, 8-bit and 4-bit, on the CPU, CUDA or MPS.
+"""The engine on torch: fp32, bf16, fp16, 8-bit and 4-bit, on the CPU, CUDA or MPS.
 
 The loop is our own and small: read what is new of the prompt in chunks, then one token at a time. Between any
-two forward passes it asks whether it is still wanted. All of torch's switches that it needs (inference mode,
-number of threads, random state) are those of its own thread: nothing changes for the user's code.
+two forward passes, and in a prefill chunk between any two layers, it asks whether it is still wanted. All of
+torch's switches that it needs (inference mode, number of threads, random state) are those of its own thread:
+nothing changes for the user's code.
 """
 
 from __future__ import annotations
@@ -12,28 +13,35 @@ import ctypes
 import gc
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from jupyter_sc2 import plan
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, weights
-from jupyter_sc2.engines.build import build, quick_bf16, weight_bytes
+from jupyter_sc2.engines import Cancelled, Progress, quantized, weights
+from jupyter_sc2.engines.build import (
+    QUANTIZED,
+    best_device,
+    convert,
+    quick_bf16,
+    skeleton,
+    weight_bytes,
+)
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.healing import advance
-from jupyter_sc2.engines.kvcache import KVCache
+from jupyter_sc2.engines.kvcache import Interrupted, KVCache
 from jupyter_sc2.engines.sampler import Sampler, make_sampler
 from jupyter_sc2.engines.tokenizer import Tokenizer, missing
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
-from jupyter_sc2.models import ModelCard
+from jupyter_sc2.hardware import machine
+from jupyter_sc2.models import ModelCard, Shape, suited
+from jupyter_sc2.plan import SMALL
 
-# Bits per weight of the linear layers, with the scales.
-BITS = {"fp32": 32, "bf16": 16, "8bit": 8, "4bit": 4.5}
-# Below this many parameters a pass is overhead more than arithmetic.
-SMALL = 50_000_000
+PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
 
 
 class TransformersEngine:
@@ -43,22 +51,26 @@ class TransformersEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Tokenizer,
         card: ModelCard,
         *,
         precision: str,
         device: torch.device,
         chunk: int,
+        notice: str = "",
     ) -> None:
         self.card = card
+        self.notice = notice  # what the user should know about this load, in one sentence
         self.precision = precision
         self.tokenizer = tokenizer
         self.chunk = chunk
-        self._model: Any = model
+        self._model = model
+        self._model.get_output_embeddings().register_forward_pre_hook(_compact)
         self._device = device
-        self._cache = KVCache(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        self._cache = KVCache(model.config.num_hidden_layers)
         self._prompt: _Prompt | None = None
+        self._interrupted: tuple[int, int] | None = None  # where a chunk was given up: position, id
         self._logits = torch.empty(0)  # (V,) float32 on the CPU: what follows the ids in the cache
 
     @property
@@ -144,18 +156,29 @@ class TransformersEngine:
         for position in range(start, len(ids), self.chunk):
             if cancelled():
                 return position - start
-            self._forward(ids[position : position + self.chunk])
+            # A chunk that was given up once is read to its end the next time: who types on asks for it again and
+            # again, and would never see it done.
+            here = (position, ids[position])
+            unwanted = cancelled if here != self._interrupted else None
+            if not self._forward(ids[position : position + self.chunk], unwanted):
+                self._interrupted = here
+                return position - start
+            self._interrupted = None
         with gate:
             self._prompt = _Prompt(tuple(ids), self._logits)
         return len(ids) - start
 
-    def _forward(self, ids: Sequence[int]) -> None:
-        """Reads `ids` after what the cache holds; the last one's logits are then in `_logits`."""
+    def _forward(self, ids: Sequence[int], unwanted: Cancelled | None = None) -> bool:
+        """Reads `ids` after what the cache holds; the last one's logits are then in `_logits`.
+
+        Ends early if `unwanted`, and returns False; then the cache is as before.
+        """
         if self._model is None:
             raise GenerationError(f"{self.card.name} is not loaded any more.")
         # No tensor leaves the gate as a local: freeing one releases the GIL in the middle of torch's code.
         with gate, torch.inference_mode():
             try:
+                self._cache.unwanted = unwanted
                 out = self._model(
                     input_ids=torch.tensor([ids], device=self._device),  # (1, T)
                     past_key_values=self._cache,
@@ -164,11 +187,15 @@ class TransformersEngine:
                 )
                 self._logits = out.logits[0, -1].to(device="cpu", dtype=torch.float32)
                 del out
+            except Interrupted:
+                self._cache.forget_last_pass()
+                return False
             except BaseException:
                 # Some layers may have taken these ids in already, and others not.
                 self._forget()
                 raise
         self._cache.ids.extend(ids)
+        return True
 
     def _draw(self, sample: Sampler, allowed: Sequence[int] | None) -> Token:
         # Inference mode is never held during a `yield`: it would hold for the caller's code too.
@@ -179,6 +206,11 @@ class TransformersEngine:
         self._cache.clear()
         self._prompt = None
         self._logits = torch.empty(0)
+
+
+def _compact(head: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Copies the last token's state, a slice of all: by that torch would multiply a copy of the output matrix."""
+    return (args[0].clone(memory_format=torch.contiguous_format),)
 
 
 @dataclass(frozen=True)
@@ -210,21 +242,31 @@ def load(
     with gate:
         tokenizer = Tokenizer(folder / "tokenizer.json")
     parameters = sum(entry.elements for entry in stored.values())
-    card = _noting_fim(weights.describe(card, config, parameters), tokenizer)
+    card = suited(weights.describe(card, config, parameters), tokenizer.special_ids)
+    card = _noting_fim(card, tokenizer)
     device = best_device()
     set_own_threads(threads or default_threads(parameters))
     if precision == "auto":
-        precision = best_precision(parameters, device)
-    if device.type == "cpu":
-        weights.check_memory(int(parameters * BITS[precision] / 8), card.name, precision)
+        precision = best_precision(config, parameters, device)
     try:
-        with weights.quiet("transformers", "bitsandbytes", "torch"):
-            module = build(
-                config, stored, folder, precision=precision, device=device, progress=progress
-            )
-            chunk = prefill_chunk(parameters, precision, device)
+        with weights.quiet("transformers", "bitsandbytes", "torch", "filelock"):
+            empty = skeleton(config, stored, folder, precision=precision, device=device)
+            if device.type == "cpu":
+                weights.check_memory(empty.nbytes, card.name, precision)
+            notice = ""
+            if precision in QUANTIZED:
+                module, notice = quantized.load(empty, folder, progress)
+            else:
+                convert(empty, empty.put, progress)
+                module = empty.complete()
             engine = TransformersEngine(
-                module, tokenizer, card, precision=precision, device=device, chunk=chunk
+                module,
+                tokenizer,
+                card,
+                precision=precision,
+                device=device,
+                chunk=prefill_chunk(parameters, precision, device),
+                notice=notice,
             )
             _try_out(engine)
     except SC2Error:
@@ -235,6 +277,11 @@ def load(
         ):
             raise ModelLoadError(
                 f"There is not enough memory for {card.name} in {precision}: try precision 4bit or a smaller model."
+            ) from error
+        if "not implemented for" in str(error):
+            raise ModelLoadError(
+                f"The installed torch cannot compute {card.name} in {precision} on this machine: "
+                "try precision bf16 or fp32."
             ) from error
         raise
     return engine
@@ -262,38 +309,28 @@ def _noting_fim(card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
     return replace(card, note=note)
 
 
-def best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def best_precision(parameters: int, device: torch.device) -> str:
-    """bf16 where it is native and the model is large; less where memory does not suffice for that."""
-    if parameters < SMALL:
-        return "fp32"
-    wanted = "bf16" if quick_bf16(device) else "fp32"
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else weights.free_memory()
-    order = [name for name in BITS if BITS[name] <= BITS[wanted]]
-    if free is None:
-        return wanted
-    # A tenth in reserve for the KV cache and what a pass needs.
-    return next((name for name in order if parameters * BITS[name] / 8 < free * 0.9), order[-1])
+def best_precision(config: Mapping[str, Any], parameters: int, device: torch.device) -> str:
+    """What suits this machine; for shapes that cannot be told from config.json what is computed natively."""
+    shape = Shape.from_config(config)
+    if shape is not None:
+        return plan.choose(shape, machine(), PLANNED_TOKENS)[0]
+    return "bf16" if parameters >= SMALL and quick_bf16(device) else "fp32"
 
 
 def prefill_chunk(parameters: int, precision: str, device: torch.device) -> int:
-    """Tokens per prefill pass: a cancelled request has to wait for one of them, so half a second at most.
+    """Tokens per prefill pass.
 
-    On two cores 3B parameters read 64 tokens in 0.45 s in bf16, and 16 in 0.8 s in 4 bits, where longer chunks
-    gain nothing; the pass of a small model is mostly overhead up to 256 tokens.
+    A cancelled pass ends at its next layer, and what it has read so far is lost. So a chunk is no longer than it
+    has to be: on two cores with AMX 3B parameters read 512 tokens in bf16 hardly quicker in one pass than in two,
+    while nf4 weights are dequantized once in each pass. Without bf16 a pass takes long, and more tokens gain little.
     """
     if device.type != "cpu":
         return 512
     if parameters < SMALL:
         return 256
-    return {"fp32": 64, "bf16": 64, "8bit": 32, "4bit": 16}[precision]
+    if not quick_bf16(device):
+        return 64
+    return {"fp32": 64, "bf16": 256, "fp16": 256, "8bit": 256}.get(precision, 512)
 
 
 def default_threads(parameters: int) -> int:

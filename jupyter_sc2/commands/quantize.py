@@ -1,0 +1,104 @@
+"""`jupyter sc2 quantize`: makes a smaller model of the original weights, where loading finds it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.commands import print_json
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.hardware import in_words
+from jupyter_sc2.models import ModelCard
+from jupyter_sc2.plan import GGUF
+from jupyter_sc2.progress import TerminalBar
+
+# bitsandbytes' formats by the names of loading's precisions.
+TORCH = {"nf4": "4bit", "int8": "8bit"}
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "quantize", help="make a GGUF file or 8-bit or 4-bit weights of the original ones"
+    )
+    parser.add_argument("model", help="a name (`jupyter sc2 models`), a hub id or a folder")
+    parser.add_argument(
+        "--to",
+        choices=(*GGUF, *TORCH),
+        required=True,
+        help="Q4_K_M and the like for llama.cpp, nf4 and int8 for transformers",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where to write the GGUF file (default: where loading looks for it)",
+    )
+    parser.add_argument("--offline", action="store_true", help="never use the network")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_quantize)
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from jupyter_sc2.engines import weights
+
+    if args.output is not None and args.to in TORCH:
+        raise ModelLoadError(f"--output is for GGUF files; {args.to} is kept where loading looks.")
+    if _is_gguf(args.model):
+        raise ModelLoadError(
+            f"{args.model} is a GGUF file, and quantizing twice adds up the errors: give the original weights, "
+            "a name, a hub id or a folder."
+        )
+    began = time.monotonic()
+    bar = TerminalBar(sys.stderr, delay=0.0)
+    try:
+        card, folder = weights.find(
+            args.model,
+            offline=args.offline,
+            progress=lambda state, share: bar.show(state, args.model, share),
+        )
+        place = _make(card, folder, args, bar)
+    finally:
+        bar.close()
+    files = [place] if place.is_file() else [file for file in place.iterdir() if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    seconds = time.monotonic() - began
+    if args.json:
+        found = {"model": card.name, "precision": args.to, "path": str(place), "bytes": size}
+        print_json({**found, "seconds": round(seconds, 1)})
+    else:
+        print(f"{card.name} in {args.to} ({in_words(size)}, {seconds:.0f} s): {place}")
+    return 0
+
+
+def _make(card: ModelCard, folder: Path, args: argparse.Namespace, bar: TerminalBar) -> Path:
+    if args.to in TORCH:
+        from jupyter_sc2.engines import quantized
+
+        return quantized.make(
+            folder,
+            TORCH[args.to],
+            lambda state, share: bar.show("quantizing", card.name, share),
+        )
+    from jupyter_sc2.engines import gguf, gguffiles
+
+    if args.output is not None and args.output.is_dir():
+        raise ModelLoadError(f"{args.output} is a folder: name the file to write.")
+    file: Path = args.output or gguffiles.place(card, folder, args.to)
+    gguf.write_gguf(
+        folder,
+        file,
+        args.to,
+        name=card.name,
+        progress=lambda share: bar.show("quantizing", card.name, share),
+    )
+    return file
+
+
+def _is_gguf(model: str) -> bool:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return any(path.glob("*.gguf")) and not any(path.glob("*.safetensors"))
+    return model.lower().endswith(".gguf")

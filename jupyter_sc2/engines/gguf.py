@@ -1,0 +1,329 @@
+"""Makes a GGUF file from the original weights, in any of llama.cpp's usual precisions.
+
+Tensors are read, quantized and written in pieces of some megabytes, so the peak of memory stays below a gigabyte
+whatever the model's size, and no file in between is needed. The numbers are quantized by libgguf, whose
+results are ggml's to the bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.llamaserver import EXTRA
+from jupyter_sc2.engines.mixture import tensor_type
+from jupyter_sc2.engines.vocabulary import Vocabulary, read_vocabulary
+from jupyter_sc2.engines.weights import Stored, read_config, read_headers
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.hardware import in_words
+
+if TYPE_CHECKING:
+    import torch
+
+# What a model is called in config.json, and in GGUF.
+ARCHITECTURES = {"starcoder2": "STARCODER2", "llama": "LLAMA", "gemma": "GEMMA", "qwen2": "QWEN2"}
+# Numbers that are quantized at once: 8 MB of float32.
+PIECE = 1 << 21
+
+
+def write_gguf(
+    folder: Path,
+    file: Path,
+    precision: str,
+    *,
+    name: str,
+    progress: Callable[[float], None] = lambda share: None,
+) -> None:
+    """Writes the model of a folder with config.json, tokenizer.json and *.safetensors to `file`.
+
+    `precision` is one of plan.GGUF; `progress` is called with the share done. `file` appears when it is whole, not
+    before. Raises ModelLoadError.
+    """
+    check_packages()
+    source = _Source(folder, precision)
+    # The name carries the process, so that two that make the same file do not write into one another's.
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(file)
+        _check_disk(file, sum(tensor.nbytes for tensor in source.tensors))
+        _write(source, unfinished, name=name, progress=progress)
+        os.replace(unfinished, file)
+    except OSError as error:
+        raise ModelLoadError(f"{file} cannot be written: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def check_packages() -> None:
+    """Raises ModelLoadError where the packages for making GGUF files are not installed."""
+    try:
+        import gguf  # noqa: F401
+        import libgguf  # noqa: F401
+    except ImportError as error:
+        raise ModelLoadError(
+            f"Making a GGUF file needs the package {error.name}: {EXTRA}."
+        ) from error
+
+
+def _tidy(file: Path) -> None:
+    """Deletes what processes left that ended in the middle of the same file."""
+    import psutil
+
+    for left in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
+        process = left.suffixes[-2][1:]
+        if not (process.isdigit() and psutil.pid_exists(int(process))):
+            left.unlink(missing_ok=True)
+
+
+def _check_disk(file: Path, needed: int) -> None:
+    free = shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise ModelLoadError(
+            f"{file} needs {in_words(needed)} of disk, and {file.parent} has {in_words(free)} free."
+        )
+
+
+# Reading
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor of the file to be: its name there, its type, and where it comes from."""
+
+    name: str
+    type: str
+    source: str
+    stored: Stored
+
+    @property
+    def nbytes(self) -> int:
+        return _row_bytes(self.type, self.stored.shape[-1]) * self.rows
+
+    @property
+    def rows(self) -> int:
+        return self.stored.elements // self.stored.shape[-1]
+
+
+class _Source:
+    """The folder's model: what GGUF calls its numbers, and the plan of the tensors."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        from jupyter_sc2.engines.build import architecture
+
+        self.folder, self.precision = folder, precision
+        raw = read_config(folder)
+        kind = raw["model_type"]
+        if kind not in ARCHITECTURES:
+            raise ModelLoadError(
+                f"{folder} is of the kind {kind!r}; GGUF files are made here of {', '.join(ARCHITECTURES)}."
+            )
+        self.kind = kind
+        _, self.config = architecture(raw, folder)
+        rope = getattr(self.config, "rope_parameters", None) or {}
+        if rope.get("rope_type", "default") != "default":
+            raise ModelLoadError(
+                f"{folder} stretches its positions ({rope['rope_type']}), which is not translated into GGUF here: "
+                "take a GGUF file that somebody made."
+            )
+        self.rope_theta = float(rope.get("rope_theta", 10000.0))
+        self.heads = int(self.config.num_attention_heads)
+        self.key_heads = int(getattr(self.config, "num_key_value_heads", None) or self.heads)
+        self.head_size = int(
+            getattr(self.config, "head_dim", None) or self.config.hidden_size // self.heads
+        )
+        self.vocabulary: Vocabulary = read_vocabulary(folder, int(self.config.vocab_size))
+        self.tensors = list(self._plan(read_headers(folder)))
+
+    def _plan(self, stored: Mapping[str, Stored]) -> Iterator[_Tensor]:
+        import gguf
+
+        layers = int(self.config.num_hidden_layers)
+        names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, ARCHITECTURES[self.kind]), layers)
+        tied = bool(getattr(self.config, "tie_word_embeddings", False))
+        for source, entry in stored.items():
+            if source == "lm_head.weight" and tied:
+                continue
+            if source.endswith(
+                "rotary_emb.inv_freq"
+            ):  # computed from rope_theta, stored by old versions
+                continue
+            name = names.get_name(source, try_suffixes=(".weight", ".bias"))
+            if name is None:
+                raise ModelLoadError(f"{entry.file} holds {source}, which GGUF has no name for.")
+            kind = tensor_type(
+                name,
+                entry.shape,
+                self.precision,
+                layers=layers,
+                group=self.heads // self.key_heads,
+                tied=tied,
+            )
+            yield _Tensor(name, kind, source, entry)
+
+    def read(self, tensor: _Tensor) -> torch.Tensor:
+        """The tensor as (rows, columns), in the order of rows and with the offset that llama.cpp wants."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(tensor.stored.file), framework="pt") as opened:
+                value: torch.Tensor = opened.get_tensor(tensor.source)  # a view of the mapped file
+        except (SafetensorError, OSError) as error:
+            raise ModelLoadError(
+                f"{tensor.stored.file} is damaged: delete it and download it again."
+            ) from error
+        if self.kind == "llama" and ".self_attn.q_proj." in tensor.source:
+            value = _interleaved(value, self.heads)
+        elif self.kind == "llama" and ".self_attn.k_proj." in tensor.source:
+            value = _interleaved(value, self.key_heads)
+        elif self.kind == "gemma" and tensor.source.endswith("norm.weight"):
+            value = value.float() + 1  # Gemma stores its norms' scales less one
+        return value.reshape(tensor.rows, -1)
+
+
+def _interleaved(value: torch.Tensor, heads: int) -> torch.Tensor:
+    """llama.cpp turns neighbouring rows of a head by an angle, transformers those half a head apart."""
+    rest = value.shape[1:]
+    halves = value.reshape(heads, 2, value.shape[0] // heads // 2, *rest)
+    return halves.swapaxes(1, 2).reshape(value.shape)
+
+
+# Writing
+
+
+def _write(source: _Source, file: Path, *, name: str, progress: Callable[[float], None]) -> None:
+    import gguf
+
+    architecture = gguf.MODEL_ARCH_NAMES[getattr(gguf.MODEL_ARCH, ARCHITECTURES[source.kind])]
+    writer = gguf.GGUFWriter(file, architecture)
+    _add_numbers(writer, source, name)
+    _add_vocabulary(writer, source.vocabulary, source.config)
+    for tensor in source.tensors:
+        writer.add_tensor_info(
+            tensor.name,
+            tensor.stored.shape,
+            None,  # type: ignore[arg-type]  # only asked where no type is given
+            tensor.nbytes,
+            raw_dtype=gguf.GGMLQuantizationType[tensor.type],
+        )
+    total, done = sum(tensor.stored.elements for tensor in source.tensors), 0
+    workers = os.cpu_count() or 1
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        with ThreadPoolExecutor(workers, thread_name_prefix="jupyter-sc2-quantize") as pool:
+            for tensor in source.tensors:
+                with gate:
+                    value = source.read(tensor)
+                writer.write_tensor_data(_Pieces(tensor, value, pool, workers))  # type: ignore[arg-type]
+                with gate:
+                    del value
+                done += tensor.stored.elements
+                progress(done / total)
+    finally:
+        writer.close()
+
+
+class _Pieces:
+    """A tensor for GGUFWriter that is quantized while it is written."""
+
+    def __init__(
+        self, tensor: _Tensor, value: torch.Tensor, pool: ThreadPoolExecutor, workers: int
+    ) -> None:
+        self.nbytes = tensor.nbytes
+        self._tensor, self._value, self._pool, self._workers = tensor, value, pool, workers
+
+    def tofile(self, stream: BinaryIO) -> None:
+        rows = max(1, PIECE // self._tensor.stored.shape[-1])
+        starts = range(0, self._tensor.rows, rows)
+        # A few at a time: what is packed already waits in memory for the disk.
+        some = 2 * self._workers
+        for index in range(0, len(starts), some):
+            batch = starts[index : index + some]
+            for packed in self._pool.map(lambda start: self._pack(start, start + rows), batch):
+                stream.write(packed)
+
+    def _pack(self, start: int, end: int) -> bytes:
+        import gguf
+        import libgguf
+
+        numbers = _float32(self._value[start:end])
+        packed = libgguf.quantize_rows(numbers, gguf.GGMLQuantizationType[self._tensor.type])
+        return bytes(packed.tobytes())
+
+
+def _float32(value: torch.Tensor) -> Any:
+    """The numbers as float32 in numpy, which converts in the calling thread alone, as torch does not."""
+    import numpy as np
+    import torch
+
+    if value.dtype == torch.bfloat16:  # unknown to numpy: the upper half of a float32
+        upper = value.contiguous().view(torch.int16).numpy().view(np.uint16)
+        return (upper.astype(np.uint32) << 16).view(np.float32)
+    return value.numpy().astype(np.float32)
+
+
+def _row_bytes(type: str, columns: int) -> int:
+    import gguf
+
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type]]
+    return columns // block * size
+
+
+def _add_numbers(writer: Any, source: _Source, name: str) -> None:
+    import gguf
+
+    config, key_heads = source.config, source.key_heads
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(name)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_file_type(int(gguf.LlamaFileType[f"MOSTLY_{source.precision}"]))
+    writer.add_vocab_size(int(config.vocab_size))
+    writer.add_context_length(int(config.max_position_embeddings))
+    writer.add_embedding_length(int(config.hidden_size))
+    writer.add_block_count(int(config.num_hidden_layers))
+    writer.add_feed_forward_length(int(config.intermediate_size))
+    writer.add_head_count(source.heads)
+    writer.add_head_count_kv(key_heads)
+    writer.add_key_length(source.head_size)
+    writer.add_value_length(source.head_size)
+    writer.add_rope_dimension_count(source.head_size)
+    writer.add_rope_freq_base(source.rope_theta)
+    if source.kind == "starcoder2":
+        writer.add_layer_norm_eps(float(config.norm_epsilon))
+    else:
+        writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
+    if window := getattr(config, "sliding_window", None):
+        writer.add_sliding_window(int(window))
+
+
+def _add_vocabulary(writer: Any, vocabulary: Vocabulary, config: Any) -> None:
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.kinds)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    if vocabulary.scores:
+        writer.add_token_scores(vocabulary.scores)
+    for key, id in vocabulary.fim.items():
+        writer.add_uint32(f"tokenizer.ggml.{key}_token_id", id)
+    for key in ("bos", "eos", "pad"):
+        found: Any = getattr(config, f"{key}_token_id", None)
+        found = found[0] if isinstance(found, list) else found
+        if found is not None and 0 <= found < len(vocabulary.tokens):
+            getattr(writer, f"add_{key}_token_id")(found)
+    # Prompts are laid out token by token; nothing is ever to be added to them.
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)

@@ -1,0 +1,128 @@
+"""What a GGUF file says about itself before its weights: the model, its vocabulary, its special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.engines.healing import SpellingTable
+from jupyter_sc2.engines.llamaserver import EXTRA
+from jupyter_sc2.engines.tokenizer import _byte_level_bytes, _sentencepiece_bytes
+from jupyter_sc2.engines.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
+from jupyter_sc2.errors import ModelLoadError
+
+
+class GGUFHeader:
+    """The header of one file; its weights are not read, but that they are all there is checked."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises ModelLoadError for a file that is missing, damaged, or not GGUF."""
+        try:
+            from libgguf import read_gguf_header
+        except ImportError as error:
+            raise ModelLoadError(f"GGUF models need the package libgguf: {EXTRA}.") from error
+        if not file.is_file():
+            raise ModelLoadError(f"{file} does not exist.")
+        try:
+            header = read_gguf_header(file)
+            self._values = {key: entry.value for key, entry in header.metadata.items()}
+            self.weight_bytes = sum(tensor.nbytes or 0 for tensor in header.tensors)
+            self._bytes_in: dict[str, int] = {}
+            for tensor in header.tensors:
+                known = self._bytes_in.get(tensor.qtype, 0)
+                self._bytes_in[tensor.qtype] = known + (tensor.nbytes or 0)
+            self.parameters = sum(_elements(tensor.shape) for tensor in header.tensors)
+            end = max((t.data_offset + (t.nbytes or 0) for t in header.tensors), default=0)
+            self.architecture = str(self._values["general.architecture"])
+            self.tokens: list[str] = self._values["tokenizer.ggml.tokens"]
+            self._kinds: list[int] = self._values["tokenizer.ggml.token_type"]
+        except OSError as error:
+            raise ModelLoadError(f"{file} cannot be read: {error.strerror or error}.") from error
+        except KeyError as error:
+            raise ModelLoadError(
+                f"{file} is no language model: it does not tell {error}."
+            ) from error
+        except Exception as error:  # the library has errors of several kinds
+            raise ModelLoadError(
+                f"{file} is damaged or no GGUF file ({error}): download or make it again."
+            ) from error
+        if not header.tensors or end > file.stat().st_size:
+            raise ModelLoadError(
+                f"{file} is cut off: it has {file.stat().st_size:,} bytes and should have {end:,}. "
+                "Download or make it again."
+            )
+
+    def number(self, key: str, default: int) -> int:
+        """A number of the model's architecture, such as "context_length"."""
+        value = self._values.get(f"{self.architecture}.{key}")
+        # Some numbers differ from layer to layer.
+        value = max(value) if isinstance(value, list) and value else value
+        return int(value) if isinstance(value, (int, float)) and value else default
+
+    @property
+    def licence(self) -> str:
+        return str(self._values.get("general.license") or "unknown")
+
+    @cached_property
+    def precision(self) -> str:
+        """ "Q4_K_M", "F16", …; "" if the file does not tell."""
+        from libgguf import LlamaFileType
+
+        try:
+            return str(LlamaFileType(self._values["general.file_type"]).name).removeprefix(
+                "MOSTLY_"
+            )
+        except (KeyError, ValueError):
+            return ""
+
+    def share_of(self, types: Collection[str]) -> float:
+        """How much of the weights' bytes is in these of ggml's types, from 0 to 1."""
+        return sum(self._bytes_in.get(type, 0) for type in types) / self.weight_bytes
+
+    def kv_bytes(self, tokens: int) -> int:
+        """What the KV cache takes for so many tokens, in fp16."""
+        heads = self.number("attention.head_count", 1)
+        size = self.number("embedding_length", 0) // heads
+        sizes = sum(self.number(f"attention.{part}_length", size) for part in ("key", "value"))
+        key_heads = self.number("attention.head_count_kv", heads)
+        return 2 * tokens * self.number("block_count", 0) * key_heads * sizes
+
+    @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """The tokens that steer the model, by their text; some files mark them as the user's own."""
+        return {
+            token: id
+            for id, (token, kind) in enumerate(zip(self.tokens, self._kinds, strict=True))
+            if kind == CONTROL
+            or (kind == USER_DEFINED and len(token) > 2 and token[0] == "<" and token[-1] == ">")
+        }
+
+    @cached_property
+    def bytes_of(self) -> list[bytes]:
+        """The bytes of every token by its id; none for special tokens and for unused ids."""
+        special = set(self.special_ids.values())
+        byte_level = self._values.get("tokenizer.ggml.model") == "gpt2"
+        spell = _byte_level_bytes if byte_level else _sentencepiece_bytes
+        table = [b""] * len(self.tokens)
+        for id, (token, kind) in enumerate(zip(self.tokens, self._kinds, strict=True)):
+            if id in special:
+                continue
+            if kind in (NORMAL, BYTE):
+                table[id] = spell(token)
+            elif kind == USER_DEFINED:
+                table[id] = token.encode() if byte_level else _sentencepiece_bytes(token)
+        return table
+
+    @cached_property
+    def spelling(self) -> SpellingTable:
+        """For token healing; built at its first use."""
+        return SpellingTable(self.bytes_of)
+
+
+def _elements(shape: Sequence[Any]) -> int:
+    product = 1
+    for length in shape:
+        product *= int(length)
+    return product

@@ -1,0 +1,325 @@
+"""The engine on llama.cpp: GGUF files, on the CPU, or on the GPU that the installed xllamacpp was built for.
+
+Prompts are our own ids, token by token, as for every engine: llama.cpp's templates for filling in the middle
+are not used. Each token is asked for by itself. The server keeps the KV cache of the last prompt, so that costs
+one pass as in any loop, nothing is computed past the end, and the first tokens can be held to what token healing
+wants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import random
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jupyter_sc2.completion import SamplingParams, Token
+from jupyter_sc2.engines import Cancelled, Progress, gguffiles, weights
+from jupyter_sc2.engines.ggufheader import GGUFHeader
+from jupyter_sc2.engines.healing import advance
+from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer
+from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.hardware import free_memory, in_words
+from jupyter_sc2.models import ModelCard, suited
+from jupyter_sc2.plan import SMALL
+
+# Added to the logits of the tokens that are allowed. A power of two: it costs the fewest digits.
+BIAS = 64.0
+# llama.cpp sets the memory of its KV cache aside when it loads; StarCoder2 was trained on windows of this length.
+CONTEXT = 4096
+# Weights of these types are copied into an order that is quicker to multiply. With the file mapped they would be in
+# memory twice: StarCoder2-3B in Q4_K_M takes 3.3 GB so, and 2.0 GB if it is read.
+REARRANGED = ("Q4_0", "Q4_K", "IQ4_NL")
+
+
+class LlamaCppEngine:
+    """A loaded model and its KV cache. Only one thread calls it."""
+
+    name = "llamacpp"
+    notice = ""
+
+    def __init__(self, server: LlamaServer, header: GGUFHeader, card: ModelCard) -> None:
+        self.card = card
+        self.precision = header.precision
+        self._server: LlamaServer | None = server
+        self._header = header
+        self._held: list[int] = []  # the ids whose keys and values the server has
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        return self._header.special_ids
+
+    def encode(self, text: str) -> list[int]:
+        """See Engine. llama.cpp takes what a file marks as the user's own token for that token in any text."""
+        ids = self._tokenize(text)
+        special = self.special_ids
+        if special.keys().isdisjoint(self._header.tokens[id] for id in ids):
+            return ids
+        # Cut after its first character, such a token is text like any other.
+        pieces = [text]
+        for name in special:
+            pieces = [part for piece in pieces for part in _cut(piece, name)]
+        return [id for piece in pieces for id in self._tokenize(piece)]
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        table = self._header.bytes_of
+        return b"".join(table[id] if 0 <= id < len(table) else b"" for id in ids)
+
+    def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        """Reads `ids` into the KV cache in chunks; returns how many of them were new.
+
+        The last of them is read when the next token is asked for.
+        """
+        self._check(ids)
+        common = _common(self._held, ids[:-1])
+        new = len(ids) - 1 - common
+        if new == 0:
+            return 1
+        if cancelled():
+            return 0
+        read = self._read(ids[:-1], cancelled)
+        return read - common + (1 if read == len(ids) - 1 else 0)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        stop_ids: Collection[int],
+        cancelled: Cancelled,
+        healed: bytes = b"",
+    ) -> Iterator[Token]:
+        """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
+
+        What was decoded stays in the KV cache: if the user accepts it, it need not be read again.
+        """
+        self.prefill(ids, cancelled)
+        ids, rest = list(ids), healed
+        draw = random.Random(sampling.seed)  # None: from the system's own
+        for index in range(sampling.max_tokens):
+            if cancelled():
+                return
+            allowed = (self._header.spelling.allowed(rest) or None) if rest else None
+            token = self._next(ids, sampling, draw.getrandbits(32), allowed)
+            yield token
+            last = index + 1 == sampling.max_tokens or len(ids) + 1 >= self.card.context
+            if last or token.id in stop_ids:
+                return
+            if rest:
+                # Where no token can go on spelling (no byte-level vocabulary) the constraint ends.
+                spelled = self._header.bytes_of[token.id]
+                rest = advance(rest, spelled) if allowed is not None else b""
+            ids.append(token.id)
+
+    def memory_bytes(self) -> int:
+        """What the process takes that runs the model; at least the weights and the KV cache, wherever they are."""
+        if self._server is None:
+            return 0
+        held = self._header.weight_bytes + self._header.kv_bytes(self.card.context)
+        return max(held, self._server.resident_bytes())
+
+    def close(self) -> None:
+        """Gives the memory back: the process that has it ends."""
+        server, self._server, self._held = self._server, None, []
+        if server is not None:
+            server.close()
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise GenerationError("There is nothing to complete: the prompt is empty.")
+        if len(ids) >= self.card.context:
+            raise GenerationError(
+                f"The prompt has {len(ids)} tokens and {self.card.name} reaches {self.card.context}: "
+                "lower context_tokens."
+            )
+
+    def _loaded(self) -> LlamaServer:
+        if self._server is None:
+            raise GenerationError(f"{self.card.name} is not loaded any more.")
+        return self._server
+
+    def _tokenize(self, text: str) -> list[int]:
+        body = {"content": text, "add_special": False, "parse_special": False}
+        ids: list[int] = self._loaded().post("/tokenize", body)["tokens"]
+        return ids
+
+    def _read(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        """Reads a prompt until its end or until cancelled; returns how many of its ids the server then has."""
+        request = {
+            "prompt": list(ids),
+            "n_predict": 0,
+            "cache_prompt": True,
+            "stream": True,
+            "return_progress": True,
+        }
+        read = 0
+        try:
+            with contextlib.closing(self._loaded().stream("/completion", request)) as events:
+                for event in events:
+                    if "prompt_progress" in event:
+                        read = int(event["prompt_progress"]["processed"])
+                    if cancelled():
+                        break
+        finally:
+            # A pass that is under way when the stream is closed is finished; what it reads is found later.
+            self._held = list(ids[:read])
+        return read
+
+    def _next(
+        self, ids: Sequence[int], sampling: SamplingParams, seed: int, allowed: Sequence[int] | None
+    ) -> Token:
+        """One pass over the last of `ids`, and the token drawn after it, one of `allowed` (None: any)."""
+        bias: list[list[Any]] = []
+        if allowed is not None:
+            bias = [[id, BIAS] for id in allowed]
+        answer = self._complete(ids, sampling, seed, bias)
+        if allowed is not None and answer["tokens"][0] not in allowed:
+            # The others were likelier by more than that, so they are ruled out one by one.
+            forbidden = set(range(len(self._header.tokens))).difference(allowed)
+            answer = self._complete(ids, sampling, seed, [[id, False] for id in forbidden])
+        id = int(answer["tokens"][0])
+        logprob = _logprob_of(id, answer.get("completion_probabilities"))
+        return Token(id, self._logprob(ids, id) if logprob is None else logprob)
+
+    def _complete(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        seed: int,
+        bias: list[list[Any]],
+        n: int = 1,
+    ) -> dict[str, Any]:
+        request = {
+            "prompt": ids,
+            "n_predict": 1,
+            "cache_prompt": True,
+            "return_tokens": True,
+            "n_probs": n,
+            "samplers": ["temperature", "top_k", "top_p"],
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "seed": seed,
+            "logit_bias": bias,
+            "response_fields": ["tokens", "completion_probabilities"],
+        }
+        answer = self._loaded().post("/completion", request)
+        self._held = list(ids)
+        return answer
+
+    def _logprob(self, ids: Sequence[int], id: int) -> float:
+        """The log-probability of a token that begins a character, for which the server tells none.
+
+        It does for one that stands alone: so any such token is forced, and among the likeliest the other found.
+        """
+        whole = next(i for i, spelled in enumerate(self._header.bytes_of) if spelled == b"\n")
+        for count in (16, len(self._header.tokens)):
+            answer = self._complete(ids, SamplingParams(), 0, [[whole, 1e6]], count)
+            (first,) = answer["completion_probabilities"]
+            for entry in first["top_logprobs"]:
+                if entry["id"] == id:
+                    return float(entry["logprob"])
+        raise GenerationError(_NOT_A_NUMBER)
+
+
+_NOT_A_NUMBER = (
+    "The model computed something that is not a number: its weights are damaged, "
+    "or the precision is too low for it."
+)
+
+
+def _logprob_of(id: int, probabilities: list[dict[str, Any]] | None) -> float | None:
+    if not probabilities:
+        return None
+    logprob = probabilities[0]["logprob"]
+    if logprob is None or not math.isfinite(logprob):
+        raise GenerationError(_NOT_A_NUMBER)
+    return float(logprob)
+
+
+def _common(old: Sequence[int], new: Sequence[int]) -> int:
+    limit = min(len(old), len(new))
+    return next((i for i in range(limit) if old[i] != new[i]), limit)
+
+
+def _cut(text: str, name: str) -> list[str]:
+    """The text in pieces of which none holds `name`."""
+    first, *others = text.split(name)
+    pieces = [first]
+    for other in others:
+        pieces[-1] += name[:1]
+        pieces.append(name[1:] + other)
+    return [piece for piece in pieces if piece]
+
+
+# Loading
+
+
+def load(
+    model: str,
+    *,
+    precision: str = "auto",
+    threads: int | None = None,
+    offline: bool = False,
+    progress: Progress = lambda state, share: None,
+) -> LlamaCppEngine:
+    """Loads a GGUF file by its path, or by the name, hub id or folder of a model. Raises ModelLoadError.
+
+    What is neither made yet nor on the hub is made of the original weights, once.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise ModelLoadError(f"The engine llamacpp needs the package xllamacpp: {EXTRA}.")
+    card, file = gguffiles.find(model, precision, offline=offline, progress=progress)
+    header = GGUFHeader(file)
+    if precision not in ("auto", header.precision) and header.precision:
+        raise ModelLoadError(f"{file} is in {header.precision}, and {precision} is set.")
+    card = _described(card, header)
+    _check_memory(header, card)
+    server = LlamaServer.start(
+        file,
+        context=card.context,
+        chunk=prefill_chunk(header.parameters),
+        threads=threads or default_threads(header.parameters),
+        mapped=header.share_of(REARRANGED) < 0.25,
+        waiting=lambda: progress("loading", None),
+    )
+    return LlamaCppEngine(server, header, card)
+
+
+def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:
+    """The card with what the file says; the context is no longer than the memory set aside for it."""
+    card = suited(card, header.special_ids)
+    context = header.number("context_length", card.context)
+    # Some files do not tell the window that a model was trained with, and then its card does.
+    window = header.number("attention.sliding_window", min(card.window, context))
+    context = min(context, CONTEXT)
+    size = card.parameters if card.parameters != "?" else weights._short(header.parameters)
+    licence = card.licence if card.licence != "unknown" else header.licence
+    return replace(
+        card, context=context, window=min(window, context), parameters=size, licence=licence
+    )
+
+
+def _check_memory(header: GGUFHeader, card: ModelCard) -> None:
+    needed, free = header.weight_bytes + header.kv_bytes(card.context), free_memory()
+    if free is not None and needed > free:
+        raise ModelLoadError(
+            f"{card.name} in {header.precision} needs about {in_words(needed)} of memory, and {in_words(free)} "
+            "are free. Try a precision of fewer bits or a smaller model."
+        )
+
+
+def prefill_chunk(parameters: int) -> int:
+    """Tokens per prefill pass on the CPU: a cancelled request has to wait for one of them."""
+    return 256 if parameters < SMALL else 64 if parameters < 500_000_000 else 32
+
+
+def default_threads(parameters: int) -> int:
+    """One for a small model, whose passes are too short to be shared out; else the physical cores."""
+    if parameters < SMALL:
+        return 1
+    import psutil  # comes with ipykernel
+
+    return int(psutil.cpu_count(logical=False) or 1)

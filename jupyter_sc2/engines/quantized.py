@@ -1,0 +1,236 @@
+"""Keeps weights that were quantized here, so that it is done once for a model and loads in seconds afterwards.
+
+A kept model is a folder in the cache: the tensors in one safetensors file, which is mapped, and manifest.json,
+which names that file and says what it was made of. The manifest is written last and whole, so what a killed
+quantization leaves behind is never loaded; what no longer matches its source is made again. One process writes
+at a time, and others wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from jupyter_sc2.engines import Progress, weights
+from jupyter_sc2.engines.build import QUANTIZED, Reader, Skeleton, best_device, convert, skeleton
+from jupyter_sc2.engines.cache import cache_folder
+from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.hardware import in_words
+
+FORMAT = 1  # of what is kept: raised whenever the same name means other bytes
+MANIFEST = "manifest.json"
+# Smaller ones are quantized in a second or two.
+KEEP_FROM = 200_000_000
+# Of the disk, left for others.
+SPARE_DISK = 1 << 30
+# Tensors begin at multiples of this many bytes: no number is misaligned, and vectors are whole.
+ALIGNMENT = 64
+# Bytes of the header for each tensor besides its name: dtype, shape and place in JSON, and the padding's.
+ENTRY = 300
+DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int64: "I64",
+}
+
+
+def load(empty: Skeleton, folder: Path, progress: Progress) -> tuple[nn.Module, str]:
+    """The model with its weights, and in one sentence why those are not kept, or "" if they are or are small.
+
+    Raises ModelLoadError if the source cannot be read.
+    """
+    why = ""
+    if empty.nbytes >= KEEP_FROM:
+        try:
+            _read(_keep(empty, folder, progress), empty)
+            return empty.complete(), ""
+        except OSError as error:
+            reason = error.strerror or str(error)
+            why = f"Quantizing again at each load, since the result cannot be kept: {reason}."
+    convert(empty, empty.put, progress)
+    return empty.complete(), why
+
+
+def make(folder: Path, precision: str, progress: Progress) -> Path:
+    """Quantizes the model in `folder` to "8bit", "4bit" or "4bit-double" for this machine; returns where it is kept.
+
+    What is kept already and still matches is not made again. Raises ModelLoadError.
+    """
+    if precision not in QUANTIZED:
+        raise ModelLoadError(
+            f"{precision} is no precision to quantize to: take one of {', '.join(QUANTIZED)}."
+        )
+    config, stored = weights.read_config(folder), weights.read_headers(folder)
+    with weights.quiet("transformers", "bitsandbytes", "torch", "filelock"):
+        empty = skeleton(config, stored, folder, precision=precision, device=best_device())
+        try:
+            return _keep(empty, folder, progress).parent
+        except OSError as error:
+            raise ModelLoadError(
+                f"{_place(empty, folder)} cannot be written: {error.strerror or error}."
+            ) from error
+
+
+def _keep(empty: Skeleton, folder: Path, progress: Progress) -> Path:
+    """The file of the kept model, which is made if need be. Raises OSError if it cannot be written."""
+    place, wanted = _place(empty, folder), _identity(empty, folder)
+    if file := _kept(place, wanted):
+        return file
+    place.mkdir(parents=True, exist_ok=True)
+    with _only_writer(place, progress):
+        if file := _kept(place, wanted):  # another process has made it meanwhile
+            return file
+        leftovers = list(place.glob("*.safetensors*"))
+        for leftover in leftovers:
+            with contextlib.suppress(
+                OSError
+            ):  # on Windows nobody can delete what somebody has mapped
+                leftover.unlink()
+        free = shutil.disk_usage(place).free
+        if empty.nbytes + SPARE_DISK > free:
+            raise OSError(
+                f"it takes {in_words(empty.nbytes)} and {place} has {in_words(free)} free"
+            )
+        file = place / f"weights-{uuid.uuid4().hex[:8]}.safetensors"
+        try:
+            with _Writer(file, empty.tensors) as writer:
+                convert(empty, writer.add, progress)
+            manifest = {**wanted, "file": file.name, "size": file.stat().st_size}
+            _write_whole(place / MANIFEST, json.dumps(manifest, indent=1).encode())
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+        return file
+
+
+def _kept(place: Path, wanted: dict[str, Any]) -> Path | None:
+    """The file with the tensors, if there is one that was made of what is `wanted`."""
+    try:
+        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        file: Path = place / manifest.pop("file")
+        size = manifest.pop("size")
+        return file if manifest == wanted and file.stat().st_size == size else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _place(empty: Skeleton, folder: Path) -> Path:
+    # A snapshot of the hub's cache has its commit as its name; a later commit takes the place of an earlier one.
+    home = folder.resolve()
+    if home.parent.name == "snapshots":
+        home = home.parent.parent
+    order = "tiled" if empty.tiled else "rows"
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+    name = f"{home.name.removeprefix('models--')}-{empty.precision}-{order}-{digest}"
+    return cache_folder() / "quantized" / name
+
+
+def _identity(empty: Skeleton, folder: Path) -> dict[str, Any]:
+    """What the kept tensors depend on. Files count by name, size and time: reading 6 GB would take its time."""
+    files = sorted({entry.file.resolve() for entry, _ in empty.source.values()})
+    config = hashlib.sha256((folder / weights.CONFIG).read_bytes()).hexdigest()
+    return {
+        "format": FORMAT,
+        "precision": empty.precision,
+        "order": "tiled" if empty.tiled else "rows",
+        "dtype": str(empty.dtype).removeprefix("torch."),
+        "bitsandbytes": version("bitsandbytes"),
+        "config": config,
+        "source": [
+            [file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files
+        ],
+    }
+
+
+@contextlib.contextmanager
+def _only_writer(place: Path, progress: Progress) -> Iterator[None]:
+    """Waits until no other process writes there; `progress` may end the wait by an exception."""
+    lock = FileLock(place.with_name(place.name + ".lock"))
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            progress("loading", None)
+        except NotImplementedError as error:  # a file system without locks
+            raise OSError("its disk has no locks") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(file: Path, empty: Skeleton) -> None:
+    """Gives the model its tensors, as views of the mapped file."""
+    reader = Reader(keep_open=True)
+    for name in empty.tensors:
+        with gate, torch.inference_mode():
+            empty.put(name, reader.read(file, name))
+    with gate:
+        del reader
+
+
+class _Writer:
+    """Writes a safetensors file one tensor after the other.
+
+    The library's own writer wants all of them at once, which would double the memory. The header comes first in
+    the file, so room is left for it.
+    """
+
+    def __init__(self, file: Path, names: Iterable[str]) -> None:
+        self._file = file
+        room = 8 + sum(len(name.encode()) + ENTRY for name in names)
+        self._start = -(-room // 4096) * 4096
+        self._header: dict[str, Any] = {}
+        self._end = 0
+
+    def __enter__(self) -> _Writer:
+        self._stream = self._file.open("xb")
+        self._stream.seek(self._start)
+        return self
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        tensor = tensor.detach().cpu().contiguous()
+        self._add(name, DTYPES[tensor.dtype], list(tensor.shape), tensor.view(-1).view(torch.uint8))
+        if (
+            rest := -self._end % ALIGNMENT
+        ):  # holes are not allowed, but tensors that nobody asks for are
+            padding = torch.zeros(rest, dtype=torch.uint8)
+            self._add(f"padding.{len(self._header)}", "U8", [rest], padding)
+
+    def _add(self, name: str, dtype: str, shape: list[int], data: torch.Tensor) -> None:
+        offsets = [self._end, self._end + data.numel()]
+        self._header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        self._stream.write(data.numpy().data)
+        self._end = offsets[1]
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with self._stream:
+            if kind is None:
+                header = json.dumps(self._header).encode().ljust(self._start - 8)
+                self._stream.seek(0)
+                self._stream.write(len(header).to_bytes(8, "little") + header)
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+
+
+def _write_whole(file: Path, data: bytes) -> None:
+    temporary = file.with_name(file.name + ".part")
+    temporary.write_bytes(data)
+    os.replace(temporary, file)
