@@ -6,11 +6,12 @@ shows what loading does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import Machine, in_words
+from jupyter_sc2.mixture import tensor_type
 from jupyter_sc2.models import Shape
 
 TORCH = ("fp32", "bf16", "8bit", "4bit")
@@ -38,10 +39,8 @@ USUAL = Machine(features=("AVX512-BF16",))
 # Bits per weight of llama.cpp's types, with their scales.
 TYPE_BITS = {
     **{"F16": 16.0, "Q8_0": 8.5, "Q6_K": 6.5625, "Q5_1": 6.0, "Q5_0": 5.5, "Q5_K": 5.5},
-    **{"Q4_K": 4.5, "Q4_0": 4.5, "IQ4_NL": 4.5, "Q3_K": 3.4375, "Q2_K": 2.625},
+    **{"Q4_K": 4.5, "Q4_0": 4.5, "Q3_K": 3.4375, "Q2_K": 2.625},
 }
-# What llama.cpp takes instead where a row is no multiple of 256 weights.
-FALLBACK = {"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0", "Q3_K": "IQ4_NL", "Q2_K": "IQ4_NL"}
 # Bytes of a GGUF file for each token of the vocabulary: its text, its kind, its merge.
 VOCABULARY_ENTRY = 36
 
@@ -164,48 +163,40 @@ def file_bytes(shape: Shape, precision: str) -> int:
 
 
 def _gguf_file(shape: Shape, precision: str) -> int:
-    """As llama.cpp's quantizer mixes its types: more bits where errors hurt most, in some layers or all."""
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    base, output, down_rows = _base(precision), precision, shape.intermediate
-    if precision not in ("F16", "Q8_0"):
-        output = "Q6_K"
+    group = shape.heads // shape.kv_heads
     bits = 0.0
-    for layer in range(shape.layers):
-        value, attention, down = _mix(precision, layer, shape)
-        bits += shape.hidden * (queries + keys) * _bits(base, shape.hidden)
-        bits += shape.hidden * keys * _bits(value, shape.hidden)
-        bits += queries * shape.hidden * _bits(attention, queries)
-        up = shape.mlp - down_rows * shape.hidden
-        bits += up * _bits(base, shape.hidden) + down_rows * shape.hidden * _bits(down, down_rows)
-    matrix = shape.vocab * shape.hidden
-    bits += matrix * _bits(output, shape.hidden)
-    if not shape.tied:
-        bits += matrix * _bits(base, shape.hidden)
+    for name, rows, columns in _matrices(shape):
+        kind = tensor_type(
+            name,
+            (rows, columns),
+            precision,
+            layers=shape.layers,
+            group=group,
+            tied=shape.tied,
+        )
+        bits += rows * columns * TYPE_BITS[kind]
     return int(bits / 8) + 4 * shape.rest + VOCABULARY_ENTRY * shape.vocab
 
 
-def _base(precision: str) -> str:
-    return precision.removesuffix("_M")
-
-
-def _mix(precision: str, layer: int, shape: Shape) -> tuple[str, str, str]:
-    """The types of a layer's value, attention output and MLP output matrices."""
-    base, count = _base(precision), shape.layers
-    more = layer < count // 8 or layer >= 7 * count // 8 or (layer - count // 8) % 3 == 2
-    match precision:
-        case "Q2_K":
-            value = "Q4_K" if shape.heads // shape.kv_heads >= 4 else "Q3_K"
-            return value, "Q3_K", "Q3_K"
-        case "Q3_K_M":
-            down = "Q5_K" if layer < count // 16 else "Q4_K"
-            return "Q5_K" if layer < 2 else "Q4_K", "Q4_K", down
-        case "Q4_K_M" | "Q5_K_M":
-            return ("Q6_K", base, "Q6_K") if more else (base, base, base)
-    return base, base, base
-
-
-def _bits(kind: str, row: int) -> float:
-    return TYPE_BITS[FALLBACK.get(kind, kind) if row % 256 else kind]
+def _matrices(shape: Shape) -> Iterator[tuple[str, int, int]]:
+    """Name in GGUF, rows and columns."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    wide, hidden = shape.intermediate, shape.hidden
+    layer = {
+        "attn_q": (queries, hidden),
+        "attn_k": (keys, hidden),
+        "attn_v": (keys, hidden),
+        "attn_output": (hidden, queries),
+        "ffn_up": (wide, hidden),
+        "ffn_down": (hidden, wide),
+        **({"ffn_gate": (wide, hidden)} if shape.gated else {}),
+    }
+    for index in range(shape.layers):
+        for name, (rows, columns) in layer.items():
+            yield f"blk.{index}.{name}.weight", rows, columns
+    yield "token_embd.weight", shape.vocab, hidden
+    if not shape.tied:
+        yield "output.weight", shape.vocab, hidden
 
 
 # Fit and speed

@@ -24,8 +24,8 @@ import transformers  # noqa: E402
 from jupyter_sc2.completion import SamplingParams  # noqa: E402
 from jupyter_sc2.engines import gguf, gguffiles, load_engine  # noqa: E402
 from jupyter_sc2.engines.ggufheader import GGUFHeader  # noqa: E402
-from jupyter_sc2.engines.mixture import tensor_type  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
+from jupyter_sc2.mixture import tensor_type  # noqa: E402
 from jupyter_sc2.models import find_card  # noqa: E402
 
 PROMPT = [20 + 37 * i % 350 for i in range(40)]

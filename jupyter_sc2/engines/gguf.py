@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.llamaserver import EXTRA
-from jupyter_sc2.engines.mixture import tensor_type
 from jupyter_sc2.engines.vocabulary import Vocabulary, read_vocabulary
 from jupyter_sc2.engines.weights import Stored, read_config, read_headers
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
+from jupyter_sc2.mixture import tensor_type
 
 if TYPE_CHECKING:
     import torch

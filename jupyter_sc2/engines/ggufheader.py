@@ -9,7 +9,7 @@ from typing import Any
 
 from jupyter_sc2.engines.healing import SpellingTable
 from jupyter_sc2.engines.llamaserver import EXTRA
-from jupyter_sc2.engines.tokenizer import _byte_level_bytes, _sentencepiece_bytes
+from jupyter_sc2.engines.tokenizer import byte_level_bytes, sentencepiece_bytes
 from jupyter_sc2.engines.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
 from jupyter_sc2.errors import ModelLoadError
 
@@ -104,7 +104,7 @@ class GGUFHeader:
         """The bytes of every token by its id; none for special tokens and for unused ids."""
         special = set(self.special_ids.values())
         byte_level = self._values.get("tokenizer.ggml.model") == "gpt2"
-        spell = _byte_level_bytes if byte_level else _sentencepiece_bytes
+        spell = byte_level_bytes if byte_level else sentencepiece_bytes
         table = [b""] * len(self.tokens)
         for id, (token, kind) in enumerate(zip(self.tokens, self._kinds, strict=True)):
             if id in special:
@@ -112,7 +112,7 @@ class GGUFHeader:
             if kind in (NORMAL, BYTE):
                 table[id] = spell(token)
             elif kind == USER_DEFINED:
-                table[id] = token.encode() if byte_level else _sentencepiece_bytes(token)
+                table[id] = token.encode() if byte_level else sentencepiece_bytes(token)
         return table
 
     @cached_property

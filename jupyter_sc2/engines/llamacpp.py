@@ -295,7 +295,7 @@ def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:
     # Some files do not tell the window that a model was trained with, and then its card does.
     window = header.number("attention.sliding_window", min(card.window, context))
     context = min(context, CONTEXT)
-    size = card.parameters if card.parameters != "?" else weights._short(header.parameters)
+    size = card.parameters if card.parameters != "?" else weights.in_billions(header.parameters)
     licence = card.licence if card.licence != "unknown" else header.licence
     return replace(
         card, context=context, window=min(window, context), parameters=size, licence=licence
@@ -312,8 +312,12 @@ def _check_memory(header: GGUFHeader, card: ModelCard) -> None:
 
 
 def prefill_chunk(parameters: int) -> int:
-    """Tokens per prefill pass on the CPU: a cancelled request has to wait for one of them."""
-    return 256 if parameters < SMALL else 64 if parameters < 500_000_000 else 32
+    """Tokens per prefill pass on the CPU: a cancelled request has to wait for one of them.
+
+    Two cores read 3B parameters in Q4_K_M at some 30 tokens/s in passes of 32 tokens and longer; passes of 16 cost a
+    quarter more in all, and half a second each.
+    """
+    return 256 if parameters < SMALL else 64 if parameters < 500_000_000 else 16
 
 
 def default_threads(parameters: int) -> int:

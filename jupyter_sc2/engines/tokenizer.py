@@ -66,9 +66,9 @@ class Tokenizer:
             if id in self._added:
                 table[id] = self._added[id].encode()
             elif self._byte_level:
-                table[id] = _byte_level_bytes(token)
+                table[id] = byte_level_bytes(token)
             else:
-                table[id] = _sentencepiece_bytes(token)
+                table[id] = sentencepiece_bytes(token)
         return table
 
     @cached_property
@@ -142,14 +142,14 @@ def _byte_alphabet() -> dict[str, int]:
 _ALPHABET = _byte_alphabet()
 
 
-def _byte_level_bytes(token: str) -> bytes:
+def byte_level_bytes(token: str) -> bytes:
     try:
         return bytes(_ALPHABET[char] for char in token)
     except KeyError:  # not written in the alphabet: a token that somebody put in by hand
         return token.encode()
 
 
-def _sentencepiece_bytes(token: str) -> bytes:
+def sentencepiece_bytes(token: str) -> bytes:
     # Sentencepiece writes a blank as U+2581, and single bytes as <0x0A>.
     if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
         return bytes([int(token[3:5], 16)])

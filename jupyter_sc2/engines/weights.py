@@ -86,7 +86,7 @@ def describe(card: ModelCard, config: Mapping[str, Any], parameters: int) -> Mod
     """The card with what the files say: how far positions reach, how far a layer looks back, how large it is."""
     context = config.get("max_position_embeddings") or card.context
     window = config.get("sliding_window") or context
-    size = card.parameters if card.parameters != "?" else _short(parameters)
+    size = card.parameters if card.parameters != "?" else in_billions(parameters)
     return replace(card, context=context, window=min(window, context), parameters=size)
 
 
@@ -327,7 +327,7 @@ def check_memory(needed: int, name: str, precision: str) -> None:
 # Words
 
 
-def _short(parameters: int) -> str:
+def in_billions(parameters: int) -> str:
     for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if parameters >= unit:
             return f"{parameters / unit:.3g}{letter}"
