@@ -187,8 +187,9 @@ def test_the_command_trains_on_a_folder_of_notebooks(tmp_path: Path, start: Path
     cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("print(mean([1, 2]))")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), notebooks / "a.ipynb")
     arguments = ["train", notebooks, tmp_path / "out", "--start", start, "--minutes", "0.001"]
-    assert cli.main([str(argument) for argument in arguments]) == 0
+    assert cli.main([str(argument) for argument in [*arguments, "--pack"]]) == 0
     assert (tmp_path / "out" / "model.safetensors").exists()
+    assert (tmp_path / "out" / "packed" / "model.safetensors").exists()
 
 
 def test_a_folder_without_python_is_refused_in_one_line(tmp_path: Path, start: Path, capsys):

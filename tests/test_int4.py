@@ -4,6 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from jupyter_sc2.embedded.pack import pack  # noqa: E402
+from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.engines.int4 import (  # noqa: E402
     FEW,
     Int4Linear,
@@ -13,6 +15,8 @@ from jupyter_sc2.engines.int4 import (  # noqa: E402
     quantize_int4,
     quantize_int8,
 )
+from jupyter_sc2.errors import ModelLoadError  # noqa: E402
+from tests.tiny import make_tiny_model  # noqa: E402
 
 
 @pytest.fixture
@@ -20,12 +24,12 @@ def weight():
     return torch.randn(96, 128, generator=torch.Generator().manual_seed(0)) * 0.05
 
 
-def layer(weight, dtype=torch.float32, bias=None) -> Int4Linear:
+def layer(weight, dtype=torch.float32, bias=None, exact=False) -> Int4Linear:
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     if bias is not None:
         linear.bias.data = bias
-    made = Int4Linear(linear.to(dtype), dtype)
-    for name, tensor in made.quantize(weight).items():
+    made = Int4Linear(linear.to(dtype), dtype, exact=exact)
+    for name, tensor in quantize_int4(weight).items():
         made._buffers[name] = tensor
     made.settle()
     return made.requires_grad_(False)
@@ -73,3 +77,40 @@ def test_the_output_layer_is_the_table_of_embeddings(weight):
     expected = x @ table(torch.arange(96)).T
     assert torch.allclose(Int8Head(table)(x), expected, atol=1e-3)
     assert torch.allclose(table(torch.arange(96)), weight, atol=0.002)
+
+
+@pytest.fixture
+def packed(tmp_path):
+    folder = make_tiny_model(tmp_path / "model", hidden=64, intermediate=128)
+    pack(folder, tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+def logits(engine):
+    engine.prefill(engine.encode("import numpy as np"), lambda: False)
+    return engine._logits.clone()
+
+
+def test_a_packed_model_takes_a_quarter_of_the_disk(packed):
+    sizes = [
+        (folder / "model.safetensors").stat().st_size
+        for folder in (packed, packed.parent / "model")
+    ]
+    assert sizes[0] < 0.3 * sizes[1]
+
+
+def test_a_packed_model_is_loaded_as_it_is(packed):
+    engine = load_engine(str(packed))
+    assert engine.precision == "packed"
+    assert engine.card.parameters != "?"
+
+
+def test_a_packed_model_says_what_its_unpacked_weights_say(packed):
+    quick, exact = load_engine(str(packed)), load_engine(str(packed), precision="fp32")
+    found, expected = logits(quick), logits(exact)
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.99
+
+
+def test_a_packed_model_cannot_be_quantized_again(packed):
+    with pytest.raises(ModelLoadError, match="is packed in 4 bits already"):
+        load_engine(str(packed), precision="4bit")

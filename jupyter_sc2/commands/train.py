@@ -39,6 +39,9 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="rows of an evaluation (JSON lines) whose solutions are kept out of a corpus that is gathered",
     )
+    parser.add_argument(
+        "--pack", action="store_true", help="also write the model in 4 bits, to OUTPUT/packed"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=_train)
 
@@ -55,7 +58,13 @@ def _train(args: argparse.Namespace) -> int:
     if args.start == "smollm2":
         start = _cut_down_smollm(documents, args.output / "start")
     train(documents, start, args.output, minutes=args.minutes, seed=args.seed)
-    print(f"The model is in {args.output}; load it with: %sc2 load {args.output}")
+    made = args.output
+    if args.pack:
+        from jupyter_sc2.embedded.pack import pack
+
+        made = args.output / "packed"
+        pack(args.output, made)
+    print(f"The model is in {made}; load it with: %sc2 load {made.absolute()}")
     return 0
 
 

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from jupyter_sc2.engines import Progress
 from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.int4 import exchange_packed
 from jupyter_sc2.engines.linear import (
     QuantizedLinear,
     bitsandbytes,
@@ -30,6 +31,8 @@ from jupyter_sc2.engines.weights import Stored, check_shapes
 from jupyter_sc2.errors import ModelLoadError
 
 QUANTIZED = ("8bit", "4bit", "4bit-double")
+# In config.json: the tensors are those of int4.py. And the precision that such a model is computed in by itself.
+PACKED = "packed"
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
 # are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.
 COPY_BELOW = 1 << 30
@@ -84,13 +87,20 @@ def skeleton(
 ) -> Skeleton:
     """The model that the files describe, in `precision`. Raises ModelLoadError if their tensors lack or do not fit."""
     model = _empty_model(config, folder)
+    dtype = compute_dtype(precision, device)
+    if PACKED in config:
+        if precision in QUANTIZED:
+            raise ModelLoadError(
+                f"{folder} is packed in 4 bits already: load it with precision auto."
+            )
+        with gate, torch.inference_mode():
+            exchange_packed(model, stored, dtype, exact=precision != PACKED)
     tied = _tied(model)
     # A tied tensor has two names and some files store it under both, some under either.
     source = {tied.get(name, name): (entry, name) for name, entry in stored.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in _tensors(model) if name not in tied}
     check_shapes(expected, {name: entry for name, (entry, _) in source.items()}, folder)
     tiled = False
-    dtype = compute_dtype(precision, device)
     with gate, torch.inference_mode():
         if precision in QUANTIZED:
             bitsandbytes(precision)
@@ -124,7 +134,11 @@ def convert(
         module = skeleton.model.get_submodule(path)
         with gate, torch.inference_mode():
             tensor = reader.read(entry.file, file_name)
-            if isinstance(module, QuantizedLinear) and key == "weight":
+            if (
+                skeleton.precision in QUANTIZED
+                and isinstance(module, QuantizedLinear)
+                and key == "weight"
+            ):
                 tensor = tensor.to(device=skeleton.device, dtype=skeleton.dtype)
                 for part, quantized in module.quantize(tensor).items():
                     put(f"{path}.{part}", quantized)

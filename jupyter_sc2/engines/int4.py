@@ -8,7 +8,7 @@ afford that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
@@ -23,37 +23,39 @@ RANGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.72)
 
 
 class Int4Linear(QuantizedLinear):
-    """4 bits a weight. `settle` replaces the file's tensors by what the kernels read."""
+    """4 bits a weight. `settle` replaces the file's tensors by what is computed with.
+
+    With `exact` that is the product in full for any number of tokens.
+    """
 
     weight: torch.Tensor  # (out, in / 2) uint8: of two inputs the first in the lower half
     scales: torch.Tensor  # (in / 32, out, 2) bfloat16: scale and middle
+    full: torch.Tensor  # (out, in), in what is computed
+    packed: torch.Tensor  # in the order of torch's kernel
 
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, *, exact: bool = False) -> None:
         super().__init__(linear)
-        self.dtype = dtype
+        self.dtype, self.exact = dtype, exact
         rows, columns = self.out_features, self.in_features
         self.buffer("weight", rows, columns // 2, dtype=torch.uint8)
         self.buffer("scales", columns // GROUP, rows, 2, dtype=torch.bfloat16)
-        self.full = torch.empty(0)  # (out, in), in what is computed
-        self._packed: torch.Tensor | None = None
-
-    def quantize(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        return quantize_int4(weight)
 
     def settle(self) -> None:
         levels = unpack(self.weight)  # (out, in) uint8
-        self.full = dequantize_int4(self.weight, self.scales).to(self.dtype)
-        if self.weight.device.type == "cpu":
+        full = dequantize_int4(self.weight, self.scales).to(self.dtype)
+        self.register_buffer("full", full)
+        self.exact = self.exact or self.weight.device.type != "cpu"
+        if not self.exact:
             pack: Any = torch.ops.aten._convert_weight_to_int4pack_for_cpu
-            self._packed = pack(levels.to(torch.int32), 1)
+            self.register_buffer("packed", pack(levels.to(torch.int32), 1))
             self.register_buffer("scales", self.scales.to(self.dtype))
         del self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self._packed is None or x.numel() > FEW * self.in_features:
+        if self.exact or x.numel() > FEW * self.in_features:
             return nn.functional.linear(x, self.full, self.bias)
         product: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.reshape(-1, self.in_features), self._packed, GROUP, self.scales
+            x.reshape(-1, self.in_features), self.packed, GROUP, self.scales
         ).view(*x.shape[:-1], self.out_features)
         return product if self.bias is None else product.add_(self.bias)
 
@@ -80,18 +82,37 @@ class Int8Table(nn.Module):
 class Int8Head(nn.Module):
     """The output layer over a table of embeddings."""
 
-    def __init__(self, table: Int8Table) -> None:
+    def __init__(self, table: Int8Table, *, exact: bool = False) -> None:
         super().__init__()
         self._table = [table]  # in a list: as a module of its own its tensors would have two names
+        self._exact = exact
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         (table,) = self._table
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and not self._exact:
             rows = x.reshape(-1, x.shape[-1])
             product = torch._weight_int8pack_mm(rows, table.weight, table.scales.to(x.dtype))
             return product.view(*x.shape[:-1], len(table.weight))
         product = nn.functional.linear(x, table.weight.to(x.dtype))
         return product * table.scales.to(x.dtype)
+
+
+def exchange_packed(
+    model: nn.Module, names: Container[str], dtype: torch.dtype, *, exact: bool
+) -> None:
+    """Puts packed layers in the place of those that `names`, the tensors of a file, have in packed form."""
+    causal_model: Any = model
+    head = causal_model.get_output_embeddings()
+    for path, module in list(model.named_modules()):
+        if f"{path}.scales" not in names:
+            continue
+        if isinstance(module, nn.Linear) and module is not head:
+            parent, _, key = path.rpartition(".")
+            setattr(model.get_submodule(parent), key, Int4Linear(module, dtype, exact=exact))
+        elif isinstance(module, nn.Embedding):
+            table = Int8Table(module.num_embeddings, module.embedding_dim, dtype)
+            causal_model.set_input_embeddings(table)
+            causal_model.set_output_embeddings(Int8Head(table, exact=exact))
 
 
 def quantize_int4(

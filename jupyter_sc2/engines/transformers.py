@@ -24,6 +24,7 @@ from jupyter_sc2 import plan
 from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.engines import Cancelled, Progress, quantized, weights
 from jupyter_sc2.engines.build import (
+    PACKED,
     QUANTIZED,
     best_device,
     convert,
@@ -311,6 +312,8 @@ def _noting_fim(card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
 
 def best_precision(config: Mapping[str, Any], parameters: int, device: torch.device) -> str:
     """What suits this machine; for shapes that cannot be told from config.json what is computed natively."""
+    if PACKED in config:
+        return PACKED
     shape = Shape.from_config(config)
     if shape is not None:
         return plan.choose(shape, machine(), PLANNED_TOKENS)[0]
