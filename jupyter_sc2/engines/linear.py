@@ -26,9 +26,9 @@ SCALES = 256  # scales with one scale of their own, where they are quantized too
 TILE = 32  # rows that the CPU's kernel interleaves
 # From this many tokens nf4 is dequantized on the CPU. Measured on a Xeon with AMX; at 512 it takes a seventh.
 MANY = 64
-# Weights dequantized at a time: 32 MB as bf16. Each of a dozen operations ends when its slowest thread does, so where
+# Weights dequantized at a time: 16 MB as bf16. Each of a dozen operations ends when its slowest thread does, so where
 # the cores have other work too, as in a kernel whose cell runs, small pieces are slower by far.
-AT_A_TIME = 1 << 24
+AT_A_TIME = 1 << 23
 # Weights quantized at a time, which takes a tenth of a second; longer would hold up an exit.
 PIECE = 1 << 21
 LOW, HIGH = 0x0F0F0F0F, -0x0F0F0F10  # the lower and the upper half of each byte of an int32
