@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from jupyter_sc2.errors import GenerationError
+
 if TYPE_CHECKING:
     from jupyter_sc2.completion import SamplingParams, Token
     from jupyter_sc2.models import ModelCard
@@ -102,3 +104,14 @@ def choose_engine(model: str, engine: str, precision: str, server: str) -> str:
     if model.endswith(".gguf") or precision[:1] in "QF":
         return "llamacpp"
     return "transformers"
+
+
+def check_length(ids: Sequence[int], card: ModelCard, *, where: str = "") -> None:
+    """Raises GenerationError for a prompt that is empty, or longer than the model reaches (on the server `where`)."""
+    if not ids:
+        raise GenerationError("There is nothing to complete: the prompt is empty.")
+    if len(ids) >= card.context:
+        on = f" on {where}" if where else ""
+        raise GenerationError(
+            f"The prompt has {len(ids)} tokens and {card.name}{on} reaches {card.context}: lower context_tokens."
+        )

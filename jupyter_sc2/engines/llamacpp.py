@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, gguffiles, weights
+from jupyter_sc2.engines import Cancelled, Progress, check_length, gguffiles, weights
 from jupyter_sc2.engines.ggufheader import GGUFHeader
 from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer
@@ -73,7 +73,7 @@ class LlamaCppEngine:
 
         The last of them is read when the next token is asked for.
         """
-        self._check(ids)
+        check_length(ids, self.card)
         common = _common(self._held, ids[:-1])
         new = len(ids) - 1 - common
         if new == 0:
@@ -125,15 +125,6 @@ class LlamaCppEngine:
         server, self._server, self._held = self._server, None, []
         if server is not None:
             server.close()
-
-    def _check(self, ids: Sequence[int]) -> None:
-        if not ids:
-            raise GenerationError("There is nothing to complete: the prompt is empty.")
-        if len(ids) >= self.card.context:
-            raise GenerationError(
-                f"The prompt has {len(ids)} tokens and {self.card.name} reaches {self.card.context}: "
-                "lower context_tokens."
-            )
 
     def _loaded(self) -> LlamaServer:
         if self._server is None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress
+from jupyter_sc2.engines import Cancelled, Progress, check_length
 from jupyter_sc2.engines.deployment import COMPLETIONS, Deployment, find_deployment, open_client
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.healing import advance
@@ -60,7 +60,7 @@ class OpenAIEngine:
 
         A few new ids are left to the request that follows.
         """
-        self._check_length(ids)
+        check_length(ids, self.card, where=self._client.address.host)
         new = len(ids) - self._common(ids)
         if new < WORTH_PREFILLING or cancelled():
             return new
@@ -86,7 +86,7 @@ class OpenAIEngine:
         Healed bytes are spelled by a constraint where the server knows one; else they go back to the prompt, and
         one token stands for them.
         """
-        self._check_length(ids)
+        check_length(ids, self.card, where=self._client.address.host)
         self._sent, self._read = list(ids), None
         left = min(sampling.max_tokens, self.card.context - len(ids))
         rest = healed
@@ -131,15 +131,6 @@ class OpenAIEngine:
 
     def close(self) -> None:
         self._client.close()
-
-    def _check_length(self, ids: Sequence[int]) -> None:
-        if not ids:
-            raise GenerationError("There is nothing to complete: the prompt is empty.")
-        if len(ids) >= self.card.context:
-            raise GenerationError(
-                f"The prompt has {len(ids)} tokens and {self.card.name} on "
-                f"{self._client.address.host} reaches {self.card.context}: lower context_tokens."
-            )
 
     def _common(self, ids: Sequence[int]) -> int:
         common = 0

@@ -22,7 +22,7 @@ from torch import nn
 
 from jupyter_sc2 import plan
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, quantized, weights
+from jupyter_sc2.engines import Cancelled, Progress, check_length, quantized, weights
 from jupyter_sc2.engines.build import (
     PACKED,
     QUANTIZED,
@@ -140,13 +140,7 @@ class TransformersEngine:
 
     def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         """Reads what is new of `ids`, up to the end unless cancelled before; returns how many ids that were."""
-        if not ids:
-            raise GenerationError("There is nothing to complete: the prompt is empty.")
-        if len(ids) >= self.card.context:
-            raise GenerationError(
-                f"The prompt has {len(ids)} tokens and {self.card.name} reaches {self.card.context}: "
-                "lower context_tokens."
-            )
+        check_length(ids, self.card)
         # After an idle prefill, or for the next candidate, the same prompt comes again and its logits are known.
         repeated = self._prompt is not None and self._prompt.ids == tuple(ids)
         start = self._cache.keep_common(ids, at_most=len(ids) if repeated else len(ids) - 1)
