@@ -13,13 +13,15 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
-    {"errors", "hardware", "progress", "mixture"},
+    {"errors", "hardware", "progress", "mixture", "guessing", "prompt.brackets"},
     {"prompt.notebook", "prompt.namespace", "prompt.variables"},
     {"completion"},
     {"models", "settings"},
-    {"prompt.layout", "postprocess", "type_through", "plan"},
+    {"prompt.layout", "postprocess", "plan"},
+    {"type_through"},
     {"drawing"},
     {"engines"},
+    {"answering"},
     {"session", "embedded", "provenance"},
     {"kernel"},
     {"extension"},

@@ -17,7 +17,15 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, check_length, gguffiles, weights
+from jupyter_sc2.engines import (
+    Cancelled,
+    Guess,
+    Progress,
+    check_length,
+    gguffiles,
+    no_guess,
+    weights,
+)
 from jupyter_sc2.engines.ggufheader import GGUFHeader
 from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer
@@ -90,6 +98,7 @@ class LlamaCppEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
+        guess: Guess = no_guess,
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, check_length
+from jupyter_sc2.engines import Cancelled, Guess, Progress, check_length, no_guess
 from jupyter_sc2.engines.deployment import COMPLETIONS, Deployment, find_deployment, open_client
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.healing import advance
@@ -80,6 +80,7 @@ class OpenAIEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
+        guess: Guess = no_guess,
     ) -> Iterator[Token]:
         """See Engine. Where a server tells no log-probabilities, they are 0.
 

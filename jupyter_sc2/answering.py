@@ -1,0 +1,172 @@
+"""Answers requests with one engine: from what was said before, else by reading a prompt and decoding.
+
+Only the engine's thread is in here. The engine keeps the KV cache; here is kept what it said.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from jupyter_sc2 import engines, postprocess
+from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Stats
+from jupyter_sc2.drawing import Drawing, varied
+from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.guessing import LONGEST, Lookup
+from jupyter_sc2.prompt.layout import Layout, Prompt
+from jupyter_sc2.type_through import TypeThroughCache
+
+# Completions in which the next ones are looked up.
+EARLIER = 8
+
+
+@dataclass(eq=False)
+class Job:
+    """A request and who waits for its answer."""
+
+    request: CompletionRequest  # with its sampling params set
+    update: Callable[[Completion], None]
+    fail: Callable[[SC2Error], None]
+    arrived: float = field(default_factory=time.monotonic)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    drawing: Drawing | None = None  # while it is decoded and another may go on with it
+
+    @property
+    def automatic(self) -> bool:
+        return self.request.trigger == "automatic"
+
+    @property
+    def sampling(self) -> SamplingParams:
+        assert self.request.sampling is not None
+        return self.request.sampling
+
+    def say(self, completion: Completion, engine: engines.Engine | None = None) -> None:
+        if engine is not None:
+            completion = replace(completion, model=engine.card.name, engine=engine.name)
+        self.update(completion)
+
+    def finish(self, completion: Completion, engine: engines.Engine | None = None) -> None:
+        total_ms = (time.monotonic() - self.arrived) * 1000
+        stats = replace(completion.stats, total_ms=total_ms)
+        self.say(replace(completion, stats=stats), engine)
+
+
+# From a job that is being decoded to a later one that goes on with what is being said, if there is one.
+Successor = Callable[[Job], "Job | None"]
+
+CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
+
+
+class Answerer:
+    """What answers, for as long as its engine is loaded."""
+
+    def __init__(self, engine: engines.Engine) -> None:
+        self.engine = engine
+        self.layout = Layout(engine.card, engine.encode, engine.special_ids)
+        self.cache = TypeThroughCache()
+        self._earlier: deque[Sequence[int]] = deque(maxlen=EARLIER)
+
+    def answer_at_once(self, job: Job) -> bool:
+        """Finishes a job that needs no model; False if it needs it."""
+        request = job.request
+        if job.cancelled.is_set():
+            job.finish(CANCELLED, self.engine)
+            return True
+        if (reason := postprocess.hopeless(request)) is not None:
+            job.finish(Completion(text="", finish_reason="stop", reason=reason), self.engine)
+            return True
+        text = self.cache.find(request) if job.automatic else None
+        if text is None:
+            return False
+        reason = None if text else "nothing_to_add"
+        completion = Completion(text=text, finish_reason="stop", source="cache", reason=reason)
+        job.finish(completion, self.engine)
+        return True
+
+    def answer(self, job: Job, context_tokens: int, successor: Successor) -> None:
+        """Has the model answer, and those that meanwhile go on from what it says."""
+        unanswered: Job | None = job
+        while unanswered is not None:
+            prompt = self._prompt(unanswered.request, context_tokens)
+            unanswered = self._decode(unanswered, prompt, successor)
+
+    def read_ahead(
+        self, request: CompletionRequest, context_tokens: int, unwanted: engines.Cancelled
+    ) -> None:
+        """Reads what a request like this will need, for nobody yet."""
+        self.engine.prefill(self._prompt(request, context_tokens).ids, unwanted)
+
+    def _prompt(self, request: CompletionRequest, context_tokens: int) -> Prompt:
+        """Prompt and completion stay within the window, where a sliding and a full attention are the same."""
+        card, sampling = self.engine.card, request.sampling or SamplingParams()
+        room = min(card.window, card.context) - sampling.max_tokens
+        return self.layout.build(request, budget=max(16, min(context_tokens, room)))
+
+    def _decode(self, job: Job, prompt: Prompt, successor: Successor) -> Job | None:
+        """Draws the candidates one after another; the later ones find the prompt in the KV cache.
+
+        Returns a job that went on with what was said until it was something else than the user typed.
+        """
+        engine, first = self.engine, job.request
+
+        def cancelled() -> bool:
+            return job.cancelled.is_set()
+
+        reused = len(prompt.ids) - engine.prefill(prompt.ids, cancelled)
+        texts: list[str] = []
+        best: Completion | None = None
+        generated, first_token_ms = 0, None
+        for attempt in range(2 * first.candidates - 1):
+            if len(texts) == first.candidates or cancelled():
+                break
+            drawing = Drawing(first, prompt)
+            job.drawing = drawing if job.automatic and first.candidates == 1 else None
+            for token in engine.generate(
+                prompt.ids,
+                varied(job.sampling, attempt),
+                self.layout.stop_ids,
+                cancelled,
+                prompt.healed,
+                Lookup(prompt.ids, self._earlier),
+            ):
+                generated += 1
+                if first_token_ms is None:
+                    first_token_ms = (time.monotonic() - job.arrived) * 1000
+                if token.id in self.layout.stop_ids:
+                    drawing.stopped = True
+                    break
+                if drawing.add(engine.decode_bytes([token.id]), token):
+                    job.say(Completion(text=drawing.text, index=len(texts)), engine)
+                if drawing.complete:
+                    break
+                if job.drawing is not None and (later := successor(job)) is not None:
+                    job.finish(replace(CANCELLED, text=drawing.text), engine)
+                    job, reused, generated, first_token_ms = later, len(prompt.ids), 0, None
+                    job.drawing = drawing
+                    if drawing.go_on_for(job.request):
+                        job.say(Completion(text=drawing.text), engine)
+                if drawing.astray:
+                    break
+            job.drawing = None
+            self._earlier.append([*prompt.ids[-LONGEST:], *drawing.ids])
+            if drawing.astray:
+                return job
+            completion = drawing.finish(cancelled=cancelled())
+            if best is None or (completion.text and completion.text not in texts):
+                best = replace(completion, index=len(texts))
+                texts.append(completion.text)
+                if attempt == 0 and completion.finish_reason != "cancelled":
+                    self.cache.add(first, drawing.typed + completion.text, drawing.said)
+                if len(texts) < first.candidates:
+                    job.say(replace(best, finish_reason=None), engine)
+        stats = Stats(
+            prompt_tokens=len(prompt.ids),
+            reused_tokens=reused,
+            generated_tokens=generated,
+            first_token_ms=first_token_ms,
+        )
+        job.finish(replace(best or CANCELLED, stats=stats), engine)
+        return None
