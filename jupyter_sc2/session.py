@@ -30,6 +30,7 @@ from jupyter_sc2.answering import CANCELLED, Answerer, Job
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.priority import give_way
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 
 logger = logging.getLogger(__name__)
@@ -279,6 +280,7 @@ class Session:
 
     def _work(self, worker: _Worker) -> None:
         """All of a worker's life."""
+        give_way()
         engine: engines.Engine | None = None
         try:
             engine = self._try_load(worker)

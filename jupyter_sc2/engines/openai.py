@@ -17,6 +17,7 @@ from jupyter_sc2.engines.deployment import COMPLETIONS, Deployment, find_deploym
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.http import Client, NotFound
+from jupyter_sc2.engines.kept import common_length
 from jupyter_sc2.engines.pieces import Pieces
 from jupyter_sc2.engines.tokenizer import Tokenizer
 from jupyter_sc2.errors import GenerationError, ModelLoadError
@@ -61,7 +62,7 @@ class OpenAIEngine:
         A few new ids are left to the request that follows.
         """
         check_length(ids, self.card, where=self._client.address.host)
-        new = len(ids) - self._common(ids)
+        new = len(ids) - common_length(self._sent, ids)
         if new < WORTH_PREFILLING or cancelled():
             return new
         self._read = None
@@ -132,14 +133,6 @@ class OpenAIEngine:
 
     def close(self) -> None:
         self._client.close()
-
-    def _common(self, ids: Sequence[int]) -> int:
-        common = 0
-        for old, new in zip(self._sent, ids, strict=False):
-            if old != new:
-                break
-            common += 1
-        return common
 
     # One request
 
