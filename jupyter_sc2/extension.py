@@ -71,6 +71,7 @@ class Extension:
             load_engine=load_engine,
             options=self.settings.completion_options(),
             load_options=self._asked,
+            gives_way=True,
         )
         self.settings.observe(self._setting_changed, list(SC2.settings()))
         self._configurables = cast(list[Any], shell.configurables)

@@ -92,10 +92,13 @@ class Session:
         load_engine: Callable[..., engines.Engine] = engines.load_engine,
         options: CompletionOptions | None = None,
         load_options: LoadOptions | None = None,
+        gives_way: bool = False,
     ) -> None:
+        """With `gives_way`, the model computes when nothing else in this process wants the cores."""
         self._load_engine = load_engine
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
+        self._gives_way = gives_way
         self._status = Status(model=self._load_options.model)
         self._listeners: list[Callable[[Status], None]] = []
         self._telling = threading.RLock()  # two workers may have a status to tell
@@ -118,6 +121,11 @@ class Session:
     @property
     def status(self) -> Status:
         return self._status
+
+    @property
+    def engine(self) -> engines.Engine | None:
+        """What answers now. Only its own thread may use it while anything is asked."""
+        return None if self._serving is None else self._serving.engine
 
     def subscribe(self, listener: Callable[[Status], None]) -> Callable[[], None]:
         """Calls `listener` from a worker's thread at each change; returns what ends that."""
@@ -280,7 +288,8 @@ class Session:
 
     def _work(self, worker: _Worker) -> None:
         """All of a worker's life."""
-        give_way()
+        if self._gives_way:
+            give_way()
         engine: engines.Engine | None = None
         try:
             engine = self._try_load(worker)

@@ -22,7 +22,12 @@ RESAMPLES = 1000
 
 
 def open_session(
-    options: LoadOptions, *, max_tokens: int, context_tokens: int = 2048, order: Order | None = None
+    options: LoadOptions,
+    *,
+    max_tokens: int,
+    context_tokens: int = 2048,
+    order: Order | None = None,
+    gives_way: bool = False,
 ) -> Session:
     """A session that decodes greedily. `order` overrides the model's own order of filling in."""
 
@@ -37,6 +42,7 @@ def open_session(
         load_engine=load_engine,
         options=CompletionOptions(sampling=sampling, context_tokens=context_tokens),
         load_options=options,
+        gives_way=gives_way,
     )
     session.load()
     session.wait_ready()
