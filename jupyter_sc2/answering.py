@@ -17,6 +17,7 @@ from jupyter_sc2.drawing import Drawing, varied
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.guessing import LONGEST, Lookup
 from jupyter_sc2.prompt.layout import Layout, Prompt
+from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.type_through import TypeThroughCache
 
 # Completions in which the next ones are looked up.
@@ -63,8 +64,9 @@ CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
 class Answerer:
     """What answers, for as long as its engine is loaded."""
 
-    def __init__(self, engine: engines.Engine) -> None:
+    def __init__(self, engine: engines.Engine, rhythm: Rhythm) -> None:
         self.engine = engine
+        self._rhythm = rhythm
         self.layout = Layout(engine.card, engine.encode, engine.special_ids)
         self.cache = TypeThroughCache()
         self._earlier: deque[Sequence[int]] = deque(maxlen=EARLIER)
@@ -116,6 +118,9 @@ class Answerer:
             return job.cancelled.is_set()
 
         reused = len(prompt.ids) - engine.prefill(prompt.ids, cancelled)
+        if job.automatic:
+            job.cancelled.wait(max(0.0, job.arrived + self._rhythm.delay() - time.monotonic()))
+        began = time.monotonic()
         texts: list[str] = []
         best: Completion | None = None
         generated, first_token_ms = 0, None
@@ -155,6 +160,8 @@ class Answerer:
             if drawing.astray:
                 return job
             completion = drawing.finish(cancelled=cancelled())
+            if completion.finish_reason != "cancelled":
+                self._rhythm.decoded(time.monotonic() - began)
             if best is None or (completion.text and completion.text not in texts):
                 best = replace(completion, index=len(texts))
                 texts.append(completion.text)

@@ -31,6 +31,7 @@ from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
 from jupyter_sc2.priority import give_way
+from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Session:
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
         self._gives_way = gives_way
+        self._rhythm = Rhythm()
         self._status = Status(model=self._load_options.model)
         self._listeners: list[Callable[[Status], None]] = []
         self._telling = threading.RLock()  # two workers may have a status to tell
@@ -198,6 +200,8 @@ class Session:
         from a worker's thread, or at once where nothing is loaded and nothing will be.
         """
         job = Job(self._with_sampling(request), update, fail)
+        if job.automatic:
+            self._rhythm.key(job.arrived)
         with self._changed:
             if self._closed:
                 fail(GenerationError("jupyter-sc2 was unloaded."))
@@ -298,7 +302,7 @@ class Session:
         except ModelLoadError as error:
             self._failed(worker, error)
         else:
-            worker.answerer = Answerer(engine)
+            worker.answerer = Answerer(engine, self._rhythm)
             if self._take_over(worker):
                 self._serve(worker, worker.answerer)
             worker.answerer = None

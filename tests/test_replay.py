@@ -61,8 +61,10 @@ def test_every_key_asks_and_gets_an_answer(session, fake_engine, events):
     assert 0 < result["shown"] <= result["pauses"]
 
 
-def test_after_keys_no_further_cell_is_begun():
-    assert {event.cell for event in type_cells(SOURCES, Random(1), keys=5)} == {0}
+def test_with_few_keys_the_cells_above_are_there_already():
+    events = list(type_cells(SOURCES, Random(1), keys=5))
+    assert [(e.cell, e.text) for e in events if e.kind == "open"] == [(0, SOURCES[0])]
+    assert {event.cell for event in events if event.kind == "key"} == {1}
 
 
 def test_some_cells_are_entered_once_more(events):

@@ -23,7 +23,9 @@ def add_parser(commands: Any) -> None:
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     replay = tasks.add_parser("replay", help="type notebooks key by key")
     replay.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
-    replay.add_argument("--keys", type=int, metavar="N", help="stop after N keys of each notebook")
+    replay.add_argument(
+        "--keys", type=int, metavar="N", help="write the last cells only, of about N keys"
+    )
     replay.add_argument("--seed", type=int, default=0)
     replay.add_argument("--max-tokens", type=int, default=48, metavar="N")
     replay.add_argument("--context-tokens", type=int, default=2048, metavar="N")

@@ -14,6 +14,7 @@ from jupyter_sc2.drawing import Drawing
 from jupyter_sc2.engines.kept import KeptPrompts
 from jupyter_sc2.guessing import Lookup
 from jupyter_sc2.prompt import layout
+from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.session import Session
 from jupyter_sc2.type_through import TypeThroughCache
 
@@ -41,6 +42,7 @@ TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
     "reading ahead": [(Session, "read_ahead", lambda self, request: None)],
     "type-through": [(TypeThroughCache, "find", lambda self, request: None)],
     "going on": [(Drawing, "agrees", lambda self, request: False)],
+    "waiting for the next key": [(Rhythm, "delay", lambda self: 0.0)],
     "guessing": [(Lookup, "__call__", lambda self, drawn: ())],
 }
 

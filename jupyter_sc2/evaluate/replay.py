@@ -79,7 +79,7 @@ def replay(
             client.read_ahead(_request(event, cells, 0))
         sleep(event.gap / speed)
         cells[event.cell] = event.text
-        if event.kind == "run" or (pauses_only and not event.pauses):
+        if event.kind in ("open", "run") or (pauses_only and not event.pauses):
             continue
         one = Asked(event, time.monotonic())
         asked.append(one)

@@ -28,7 +28,7 @@ CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 class Event:
     """What the typist did, `gap` seconds after the event before, and the cell as it then is."""
 
-    kind: Literal["enter", "key", "run", "return"]
+    kind: Literal["open", "enter", "key", "run", "return"]
     cell: int
     visit: int = 0  # counts the stretches that are typed without moving elsewhere
     text: str
@@ -41,14 +41,16 @@ class Event:
 def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) -> Iterator[Event]:
     """The events of writing these cells one after another. Each ends as its source.
 
-    After `keys` of them no further cell is begun.
+    With `keys`, only the last cells are written, of about so many keys; those above them are there when the notebook
+    is opened.
     """
-    visit, typed = 0, 0
-    for index, source in enumerate(sources):
-        if keys is not None and typed >= keys:
-            sources = sources[:index]
-            break
-        typed += len(source)
+    begun = len(sources)
+    while begun > 0 and (keys is None or sum(map(len, sources[begun:])) < keys):
+        begun -= 1
+    for index, source in enumerate(sources[:begun]):
+        yield Event(kind="open", cell=index, text=source, offset=len(source), gap=0.0)
+    visit = 0
+    for index, source in enumerate(sources[begun:], begun):
         lines = source.split("\n")
         later = {
             n for n in range(1, len(lines) - 1) if rng.random() < LATER_SHARE and lines[n].strip()
