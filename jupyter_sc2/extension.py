@@ -84,10 +84,14 @@ class Extension:
             self.channel = Channel(self.session, self, kernel)
             self.channel.install()
         self._idle = WhenIdle(shell, idle_seconds, self._idled)
+        shell.events.register("pre_run_cell", self._cell_begins)
+        shell.events.register("post_run_cell", self._cell_ended)
         atexit.register(self.session.close)
 
     def close(self) -> None:
         self._idle.stop()
+        self.shell.events.unregister("pre_run_cell", self._cell_begins)
+        self.shell.events.unregister("post_run_cell", self._cell_ended)
         if self.channel is not None:
             self.channel.close()
         self.magics.remove()
@@ -123,6 +127,12 @@ class Extension:
                 self.session.load(options)
         elif change.name == "enabled" and change.new:
             self.session.want()
+
+    def _cell_begins(self, info: object = None) -> None:
+        self.session.cell_runs(True)
+
+    def _cell_ended(self, result: object = None) -> None:
+        self.session.cell_runs(False)
 
     def _idled(self) -> None:
         if self.enabled():
