@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from jupyter_sc2 import postprocess
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Token
+from jupyter_sc2.completion import Choices, Completion, CompletionRequest, SamplingParams, Token
+from jupyter_sc2.grounding import Check, Refutation
 from jupyter_sc2.prompt.layout import Prompt
 
 # Further candidates have to be drawn with some chance, or all would be the same.
@@ -20,8 +22,13 @@ UPDATE_INTERVAL = 0.03
 class Drawing:
     """Takes tokens, and tells after each what may be shown and whether more would change nothing."""
 
-    def __init__(self, request: CompletionRequest, prompt: Prompt) -> None:
+    def __init__(
+        self, request: CompletionRequest, prompt: Prompt, check: Check | None = None
+    ) -> None:
         self._request = request
+        self._prompt = prompt
+        self._check = check
+        self._refutation: Refutation | None = None
         self._scope = postprocess.scope(request)
         self._healed = len(prompt.healed)  # bytes that the user has typed already
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -32,6 +39,35 @@ class Drawing:
         self.text = ""
         self.complete = False
         self.stopped = False
+
+    def attempts(self, encode: Callable[[str], list[int]]) -> Iterator[Prompt]:
+        """The prompts to decode from: the request's own, and once more one where a word was refuted.
+
+        That one goes on from before the word, which the model then chooses among those that can stand there.
+        """
+        yield self._prompt
+        text, refutation = self.text, self._refutation
+        if refutation is None and self._check is not None:
+            text, _ = postprocess.shape(self._raw, self._request, self._scope, final=True)
+            refutation = self._check(text, True)
+        self._refutation = None
+        if refutation is None or not refutation.choices:
+            return
+        healed = self._prompt.healed.decode()
+        written = healed + text
+        start = len(healed) + refutation.start
+        cut = max(0, start)
+        names = [name[cut - start :] for name in refutation.choices]
+        if written[:cut].endswith(" "):  # most tokens begin with their blank
+            cut -= 1
+            names = [f" {name}" for name in names]
+        self._raw = written[len(healed) : cut]
+        self._healed = len(written[cut : len(healed)].encode())
+        self._decoder.reset()
+        self._logprobs.clear()
+        self.complete = self.stopped = False
+        ids = (*self._prompt.ids, *encode(written[:cut]))
+        yield replace(self._prompt, ids=ids, healed=Choices(name.encode() for name in names))
 
     def add(self, data: bytes, token: Token) -> bool:
         """Takes one token; returns whether there is something new to show."""
@@ -45,19 +81,27 @@ class Drawing:
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
+        if self._check is not None and (found := self._check(self.text, False)) is not None:
+            if found.certain:
+                self._refutation, self.complete = found, True
+            return False
         self._shown, self._shown_at = self.text, now
         return True
 
     def finish(self, *, cancelled: bool) -> Completion:
         self._raw += self._decoder.decode(b"", final=True)
         text, complete = postprocess.shape(self._raw, self._request, self._scope, final=True)
+        refutation = self._check(text, True) if self._check is not None and not cancelled else None
+        if refutation is not None:  # the lines before it may stand
+            text = text[: max(0, text.rfind("\n", 0, max(0, refutation.start)))].rstrip()
         mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
+        nothing = "refuted" if refutation is not None else "nothing_to_add"
         if complete or self.stopped:
             return Completion(
                 text=text,
                 finish_reason="stop",
                 mean_logprob=mean,
-                reason=None if text else "nothing_to_add",
+                reason=None if text else nothing,
             )
         if cancelled:
             return Completion(
@@ -67,7 +111,7 @@ class Drawing:
             text=text,
             finish_reason="length",
             mean_logprob=mean,
-            reason=None if text else "nothing_to_add",
+            reason=None if text else nothing,
         )
 
 

@@ -18,15 +18,16 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from jupyter_sc2 import engines, postprocess
+from jupyter_sc2 import engines, grounding, postprocess
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Stats
 from jupyter_sc2.drawing import Drawing, varied
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
-from jupyter_sc2.prompt.layout import Layout, Prompt
+from jupyter_sc2.prompt.layout import Arrangement, Layout, Piece, Prompt
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 from jupyter_sc2.type_through import TypeThroughCache
 
@@ -85,6 +86,7 @@ class _Worker:
     layout: Layout | None = None
     memory_bytes: int = 0
     cache: TypeThroughCache = field(default_factory=TypeThroughCache)
+    epoch: int = 0  # of the namespace that the cached completions were made with
 
 
 class Session:
@@ -96,8 +98,11 @@ class Session:
         load_engine: Callable[..., engines.Engine] = engines.load_engine,
         options: CompletionOptions | None = None,
         load_options: LoadOptions | None = None,
+        namespace: grounding.Namespace | None = None,
     ) -> None:
         self._load_engine = load_engine
+        self._namespace = namespace
+        self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
         self._status = Status(model=self._load_options.model)
@@ -192,6 +197,7 @@ class Session:
         from a worker's thread, or at once where nothing is loaded and nothing will be.
         """
         job = _Job(request, update, fail, time.monotonic())
+        self.recent.append(request)
         with self._changed:
             if self._closed:
                 fail(GenerationError("jupyter-sc2 was unloaded."))
@@ -233,6 +239,17 @@ class Session:
                     return
         finally:
             self.cancel(request.id)
+
+    def explain(self, request: CompletionRequest) -> tuple[list[Piece], Arrangement] | None:
+        """What the model that answers would read for this request; None while there is none."""
+        with self._changed:
+            worker = self._serving
+            engine, layout = (worker.engine, worker.layout) if worker is not None else (None, None)
+        if engine is None or layout is None:
+            return None
+        budget = self._budget(engine, request.sampling or self._options.sampling)
+        arrangement = layout.arrange(request, budget=budget, state=self._state(request))
+        return layout.pieces(arrangement), arrangement
 
     def cancel(self, request_id: str) -> None:
         """Ends a request at the next token or prefill chunk; it then gets a final update like any other."""
@@ -485,7 +502,8 @@ class Session:
             completion = Completion(text="", finish_reason="cancelled", reason="cancelled")
             self._finish(job, completion, engine)
             return
-        if (reason := postprocess.hopeless(request)) is not None:
+        self._note_run(worker)
+        if (reason := postprocess.hopeless(request, prose=self._options.prose)) is not None:
             self._finish(job, Completion(text="", finish_reason="stop", reason=reason), engine)
             return
         if request.trigger == "automatic" and (text := worker.cache.find(request)):
@@ -493,11 +511,27 @@ class Session:
             return
         self._tell_of(worker, "generating")
         try:
-            prompt = layout.build(request, budget=self._budget(engine, sampling))
+            budget = self._budget(engine, sampling)
+            prompt = layout.build(request, budget=budget, state=self._state(request))
             self._generate(job, worker, engine, layout, prompt, sampling)
         finally:
             worker.memory_bytes = engine.memory_bytes()
             self._tell_of(worker, "ready")
+
+    def _note_run(self, worker: _Worker) -> None:
+        """What was proposed before a cell ran may be wrong after it."""
+        epoch = self._namespace.epoch if self._namespace is not None else 0
+        if epoch != worker.epoch:
+            worker.epoch = epoch
+            worker.cache.clear()
+
+    def _state(self, request: CompletionRequest) -> str:
+        return self._namespace.state(request) if self._namespace is not None else ""
+
+    def _check(self, request: CompletionRequest) -> grounding.Check | None:
+        if self._namespace is None or not self._options.grounding or not grounding.applies(request):
+            return None
+        return grounding.checker(request, self._namespace)
 
     def _tell_of(self, worker: _Worker, state: str) -> None:
         """The status of the worker that answers; while another loads, that is what the status is about."""
@@ -528,24 +562,25 @@ class Session:
         for attempt in range(2 * request.candidates - 1):
             if len(texts) == request.candidates or job.cancelled.is_set():
                 break
-            drawing = Drawing(request, prompt)
-            for token in engine.generate(
-                prompt.ids,
-                varied(sampling, attempt),
-                layout.stop_ids,
-                job.cancelled.is_set,
-                prompt.healed,
-            ):
-                generated += 1
-                if first_token_ms is None:
-                    first_token_ms = (time.monotonic() - job.arrived) * 1000
-                if token.id in layout.stop_ids:
-                    drawing.stopped = True
-                    break
-                if drawing.add(engine.decode_bytes([token.id]), token):
-                    self._say(job, engine, Completion(text=drawing.text, index=len(texts)))
-                if drawing.complete:
-                    break
+            drawing = Drawing(request, prompt, self._check(request))
+            for asked in drawing.attempts(engine.encode):
+                for token in engine.generate(
+                    asked.ids,
+                    varied(sampling, attempt),
+                    layout.stop_ids,
+                    job.cancelled.is_set,
+                    asked.healed,
+                ):
+                    generated += 1
+                    if first_token_ms is None:
+                        first_token_ms = (time.monotonic() - job.arrived) * 1000
+                    if token.id in layout.stop_ids:
+                        drawing.stopped = True
+                        break
+                    if drawing.add(engine.decode_bytes([token.id]), token):
+                        self._say(job, engine, Completion(text=drawing.text, index=len(texts)))
+                    if drawing.complete:
+                        break
             completion = drawing.finish(cancelled=job.cancelled.is_set())
             if best is None or (completion.text and completion.text not in texts):
                 best = replace(completion, index=len(texts))

@@ -14,10 +14,11 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
     {"errors", "hardware", "progress", "mixture"},
-    {"prompt.notebook", "prompt.namespace", "prompt.variables"},
-    {"completion"},
+    {"prompt.notebook", "prompt.namespace", "prompt.variables", "prompt.facts", "prompt.uses"},
+    {"completion", "prompt.syntax"},
     {"models", "settings"},
     {"prompt.layout", "postprocess", "type_through", "plan"},
+    {"grounding"},
     {"drawing"},
     {"engines"},
     {"session", "embedded", "provenance"},

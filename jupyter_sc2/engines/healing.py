@@ -3,12 +3,16 @@
 A prompt that ends in the middle of a token asks the model for something it never saw. So the prompt is cut
 back to a token boundary, and the first tokens that are decoded are held to the bytes that were cut off; the
 last of them may run on beyond.
+
+Several spellings may be allowed at once: then the model chooses which of them it writes, and stays within them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+
+from jupyter_sc2.completion import Choices
 
 
 class SpellingTable:
@@ -22,11 +26,22 @@ class SpellingTable:
 
     def allowed(self, rest: bytes) -> list[int]:
         """The ids of the tokens that begin with `rest` or that `rest` begins with; `rest` is not empty."""
-        allowed: list[int] = []
+        if isinstance(rest, Choices):
+            return sorted({id for name in rest.names for id in self._of_name(name)})
+        return [*self._beginnings(rest), *self._ids[self._from(rest) : self._after(rest)]]
+
+    def _of_name(self, name: bytes) -> list[int]:
+        """The same for a name that ends where it ends: behind "head" may stand "(", not "er"."""
+        longer = range(self._from(name), self._after(name))
+        ending = [self._ids[at] for at in longer if not _goes_on(self._bytes[at], len(name))]
+        return [*self._beginnings(name), *ending]
+
+    def _beginnings(self, rest: bytes) -> list[int]:
+        """The ids of the tokens that `rest` begins with and goes on after."""
+        found: list[int] = []
         for length in range(1, len(rest)):
-            allowed += self._ids[self._from(rest[:length]) : self._from(rest[:length] + b"\0")]
-        allowed += self._ids[self._from(rest) : self._after(rest)]
-        return allowed
+            found += self._ids[self._from(rest[:length]) : self._from(rest[:length] + b"\0")]
+        return found
 
     def _from(self, spelled: bytes) -> int:
         return bisect_left(self._bytes, spelled)
@@ -41,4 +56,19 @@ class SpellingTable:
 
 def advance(rest: bytes, spelled: bytes) -> bytes:
     """What is left to spell of `rest` after a token that was allowed."""
-    return rest[len(spelled) :]
+    if not isinstance(rest, Choices):
+        return rest[len(spelled) :]
+    if any(spelled.startswith(name) for name in rest.names):
+        return b""
+    return Choices(name[len(spelled) :] for name in rest.names if name.startswith(spelled))
+
+
+def _goes_on(spelled: bytes, position: int) -> bool:
+    """Whether a name goes on at this position; bytes above ASCII are taken for letters."""
+    if position >= len(spelled) or not _is_name_byte(spelled[position - 1]):
+        return False
+    return _is_name_byte(spelled[position])
+
+
+def _is_name_byte(byte: int) -> bool:
+    return byte >= 0x80 or bytes([byte]).isalnum() or byte == ord("_")
