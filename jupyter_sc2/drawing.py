@@ -10,13 +10,15 @@ from dataclasses import replace
 
 from jupyter_sc2 import postprocess
 from jupyter_sc2.completion import Choices, Completion, CompletionRequest, SamplingParams, Token
-from jupyter_sc2.grounding import Check, Refutation
+from jupyter_sc2.grounding import Check, Refutation, sound_part
 from jupyter_sc2.prompt.layout import Prompt
 
 # Further candidates have to be drawn with some chance, or all would be the same.
 CANDIDATE_TEMPERATURE = 0.7
 # A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
 UPDATE_INTERVAL = 0.03
+# How many words of one completion may be replaced; each time it is decoded on from there.
+REPAIRS = 3
 
 
 class Drawing:
@@ -41,18 +43,24 @@ class Drawing:
         self.stopped = False
 
     def attempts(self, encode: Callable[[str], list[int]]) -> Iterator[Prompt]:
-        """The prompts to decode from: the request's own, and once more one where a word was refuted.
+        """The prompts to decode from: the request's own and, while a word is refuted, ones that go on before it.
 
-        That one goes on from before the word, which the model then chooses among those that can stand there.
+        The model then chooses among the words that can stand there.
         """
         yield self._prompt
-        text, refutation = self.text, self._refutation
-        if refutation is None and self._check is not None:
-            text, _ = postprocess.shape(self._raw, self._request, self._scope, final=True)
-            refutation = self._check(text, True)
-        self._refutation = None
-        if refutation is None or not refutation.choices:
-            return
+        for _ in range(REPAIRS):
+            text, refutation = self.text, self._refutation
+            if refutation is None and self._check is not None:
+                text, _ = postprocess.shape(self._raw, self._request, self._scope, final=True)
+                refutation = self._check(text, True)
+            if refutation is None or not refutation.choices:
+                return
+            yield self._mended(text, refutation, encode)
+
+    def _mended(
+        self, text: str, refutation: Refutation, encode: Callable[[str], list[int]]
+    ) -> Prompt:
+        """Takes the text back to before the refuted word, or to where of that the user has typed a beginning."""
         healed = self._prompt.healed.decode()
         written = healed + text
         start = len(healed) + refutation.start
@@ -65,9 +73,9 @@ class Drawing:
         self._healed = len(written[cut : len(healed)].encode())
         self._decoder.reset()
         self._logprobs.clear()
-        self.complete = self.stopped = False
+        self._refutation, self.complete, self.stopped = None, False, False
         ids = (*self._prompt.ids, *encode(written[:cut]))
-        yield replace(self._prompt, ids=ids, healed=Choices(name.encode() for name in names))
+        return replace(self._prompt, ids=ids, healed=Choices(name.encode() for name in names))
 
     def add(self, data: bytes, token: Token) -> bool:
         """Takes one token; returns whether there is something new to show."""
@@ -92,8 +100,8 @@ class Drawing:
         self._raw += self._decoder.decode(b"", final=True)
         text, complete = postprocess.shape(self._raw, self._request, self._scope, final=True)
         refutation = self._check(text, True) if self._check is not None and not cancelled else None
-        if refutation is not None:  # the lines before it may stand
-            text = text[: max(0, text.rfind("\n", 0, max(0, refutation.start)))].rstrip()
+        if refutation is not None:
+            text = sound_part(text, refutation)
         mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
         nothing = "refuted" if refutation is not None else "nothing_to_add"
         if complete or self.stopped:

@@ -23,7 +23,7 @@ from typing import Literal, Protocol
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.prompt.facts import Facts, Known, Path
 from jupyter_sc2.prompt.layout import of_cell_magic
-from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line, open_at_end
+from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line, open_at_end, scan
 from jupyter_sc2.prompt.uses import Kind, Use, bound_names, stored_strings, uses
 
 LONGEST_CELL = 8_000  # characters; longer ones are not looked at
@@ -224,6 +224,21 @@ class _Surroundings:
             if not bound.get(path[0], True):
                 return None
         return self._facts.known.get(path)
+
+
+def sound_part(text: str, refutation: Refutation) -> str:
+    """What may be shown of a refuted text: up to the attribute, the argument or the line that is wrong."""
+    start = max(0, refutation.start)
+    line = text.rfind("\n", 0, start) + 1
+    cut = max(0, line - 1)
+    if refutation.kind == "attribute":
+        cut = max(cut, start - 1)
+    elif refutation.kind != "syntax":
+        commas = [
+            i for i, char, quote in scan(text[:start]) if char == "," and not quote and i > line
+        ]
+        cut = commas[-1] if commas else cut
+    return text[:cut].rstrip()
 
 
 @lru_cache(maxsize=512)

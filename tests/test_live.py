@@ -215,10 +215,30 @@ def test_in_the_middle_of_a_cell_a_word_is_repaired_as_well(frame, asking, fake_
     assert asking("x = df.gro\nprint(x)", 10).text == "upby('age')"
 
 
-def test_a_repair_that_is_refuted_again_is_dropped(frame, asking, fake_engine):
-    fake_engine.answers = ["'agee'].mean()", "].meen()"]
-    final = asking("x = df[")
+def test_several_words_of_a_completion_are_repaired(frame, asking, fake_engine):
+    fake_engine.answers = ["'agee'].meen()", "].meen()", "()"]
+    assert asking("x = df[").text == "'age'].mean()"
+    assert len(fake_engine.prompts) == 3
+
+
+def test_a_word_without_another_in_its_place_is_dropped(frame, asking, fake_engine):
+    fake_engine.answers = ["zzzz(df)"]
+    final = asking("x = ")
     assert (final.text, final.reason, final.finish_reason) == ("", "refuted", "stop")
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("df.head(1), zzzz)", "df.head(1)"),
+        ("'a, b', zzzz)", "'a, b'"),
+        ("df, df.age + zzzz)", "df"),
+        ("zzzz)", ""),
+    ],
+)
+def test_the_arguments_before_a_wrong_one_are_kept(frame, asking, fake_engine, answer, shown):
+    fake_engine.answers = [answer]
+    assert asking("print(").text == shown
 
 
 def test_of_several_lines_those_before_the_refuted_one_are_kept(shell, asking, fake_engine):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 from random import Random
@@ -36,7 +36,7 @@ from jupyter_sc2.settings import SC2, CompletionOptions
 CLASSES = ("column", "attribute", "argument", "name", "rest")
 # What is compared: the notebook's cells alone, and with one source more each.
 SOURCES = ("cells", "variables", "grounding", "variables+grounding")
-LONGEST_LINE = 120
+SHORTEST_LINE, LONGEST_LINE = 8, 120
 
 
 @dataclass(frozen=True)
@@ -74,30 +74,29 @@ class Sources:
         return self.live.facts(paths, request) if self.live is not None else Facts()
 
 
-def holes_in(source: str, rng: Random) -> list[Hole]:
-    """One hole a line at most, the rarer classes first; lines before the cursor stand, half of those below too."""
+def holes_in(source: str, rng: Random, wanted: Collection[str] = CLASSES) -> list[Hole]:
+    """At most one hole a line, of a class that is `wanted`; of half of them the lines below are left out as well."""
     tree = parse(source)
     if tree is None or any(is_magic_line(line) for line in source.split("\n")):
         return []
-    by_line: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
+    places: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
     for use in uses(tree, source):
-        by_line[source.count("\n", 0, use.start)].append((use.kind, use.word, use.start))
-    found = []
-    lines = source.split("\n")
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line) + 1)
-    for number, line in enumerate(lines):
-        if not line.strip() or len(line) > LONGEST_LINE or line.lstrip().startswith("#"):
+        if use.word != use.word.strip() or len(use.word) < 2:
             continue
-        indent = len(line) - len(line.lstrip())
-        places = [*by_line[number], ("rest", line.strip(), starts[number] + indent)]
-        kind, word, start = min(places, key=lambda place: (CLASSES.index(place[0]), rng.random()))
-        if kind != "rest" and rng.random() < 0.2:
-            kind, word, start = places[-1]
-        end = starts[number] + len(line)
-        below = source[end:] if rng.random() < 0.5 else ""
-        found.append(Hole(kind, word, source[:start], source[start:end], below))
+        places[source.count("\n", 0, use.start)][use.kind] = (use.word, use.start)
+    found = []
+    start = 0
+    for number, line in enumerate(source.split("\n")):
+        code = line.strip()
+        if len(code) >= SHORTEST_LINE and len(line) <= LONGEST_LINE and not code.startswith("#"):
+            here = places[number] | {"rest": (code, start + line.index(code))}
+            if kinds := [kind for kind in CLASSES if kind in here and kind in wanted]:
+                kind = rng.choice(kinds)
+                word, place = here[kind]
+                end = start + len(line)
+                below = source[end:] if rng.random() < 0.5 else ""
+                found.append(Hole(kind, word, source[:place], source[place:end], below))
+        start += len(line) + 1
     return found
 
 
@@ -128,7 +127,8 @@ def evaluate(
             for notebook, cell, shell in run(cells, setup):
                 settings = SC2(context_error=False)
                 sources.live = LiveNamespace(shell, settings)
-                for hole in holes_in(cell.source, rng):
+                wanted = [kind for kind in CLASSES if shares[kind] < count // len(CLASSES)]
+                for hole in holes_in(cell.source, rng, wanted):
                     if shares[hole.kind] >= count // len(CLASSES):
                         continue
                     shares[hole.kind] += 1

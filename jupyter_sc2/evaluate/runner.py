@@ -13,6 +13,7 @@ from typing import Any
 from jupyter_sc2 import engines
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import RequestError
+from jupyter_sc2.grounding import Namespace
 from jupyter_sc2.models import Order
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
@@ -22,7 +23,12 @@ RESAMPLES = 1000
 
 
 def open_session(
-    options: LoadOptions, *, max_tokens: int, context_tokens: int = 2048, order: Order | None = None
+    options: LoadOptions,
+    *,
+    max_tokens: int,
+    context_tokens: int = 2048,
+    order: Order | None = None,
+    namespace: Namespace | None = None,
 ) -> Session:
     """A session that decodes greedily. `order` overrides the model's own order of filling in."""
 
@@ -37,6 +43,7 @@ def open_session(
         load_engine=load_engine,
         options=CompletionOptions(sampling=sampling, context_tokens=context_tokens),
         load_options=options,
+        namespace=namespace,
     )
     session.load()
     session.wait_ready()
