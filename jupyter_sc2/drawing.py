@@ -12,6 +12,7 @@ from jupyter_sc2 import postprocess
 from jupyter_sc2.completion import Choices, Completion, CompletionRequest, SamplingParams, Token
 from jupyter_sc2.grounding import Check, Refutation, sound_part
 from jupyter_sc2.prompt.layout import Prompt
+from jupyter_sc2.type_through import typed_since
 
 # Further candidates have to be drawn with some chance, or all would be the same.
 CANDIDATE_TEMPERATURE = 0.7
@@ -22,25 +23,40 @@ REPAIRS = 3
 
 
 class Drawing:
-    """Takes tokens, and tells after each what may be shown and whether more would change nothing."""
+    """Takes tokens, and tells after each what may be shown and whether more would change nothing.
+
+    Who types what is being said need not begin anew: the drawing goes on for the later request. With `checking`,
+    text is held against what is known where a request is made (see grounding.py).
+    """
 
     def __init__(
-        self, request: CompletionRequest, prompt: Prompt, check: Check | None = None
+        self,
+        request: CompletionRequest,
+        prompt: Prompt,
+        checking: Callable[[CompletionRequest], Check | None] = lambda request: None,
     ) -> None:
-        self._request = request
+        self.ids: list[int] = []
+        self.text = ""
+        self.complete = False
+        self.stopped = False
+        self._first = self._request = request
         self._prompt = prompt
-        self._check = check
+        self._checking = checking
+        self._check = checking(request)
         self._refutation: Refutation | None = None
         self._scope = postprocess.scope(request)
+        self.typed = ""  # since the first request
         self._healed = len(prompt.healed)  # bytes that the user has typed already
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._raw = ""
         self._logprobs: list[float] = []
         self._shown = ""
         self._shown_at = -math.inf
-        self.text = ""
-        self.complete = False
-        self.stopped = False
+
+    @property
+    def said(self) -> str:
+        """All of the text so far, as it would stand behind the first request's cursor."""
+        return postprocess.without_doubled_blanks(self._raw, self._first)
 
     def attempts(self, encode: Callable[[str], list[int]]) -> Iterator[Prompt]:
         """The prompts to decode from: the request's own and, while a word is refuted, ones that go on before it.
@@ -51,7 +67,7 @@ class Drawing:
         for _ in range(REPAIRS):
             text, refutation = self.text, self._refutation
             if refutation is None and self._check is not None:
-                text, _ = postprocess.shape(self._raw, self._request, self._scope, final=True)
+                text, _ = self._shape(final=True)
                 refutation = self._check(text, True)
             if refutation is None or not refutation.choices:
                 return
@@ -60,10 +76,11 @@ class Drawing:
     def _mended(
         self, text: str, refutation: Refutation, encode: Callable[[str], list[int]]
     ) -> Prompt:
-        """Takes the text back to before the refuted word, or to where of that the user has typed a beginning."""
+        """Takes the text back to before the refuted word, or to where the user has typed a beginning of it."""
         healed = self._prompt.healed.decode()
-        written = healed + text
-        start = len(healed) + refutation.start
+        before = healed + self.said[: self._from]
+        written = before + text
+        start = len(before) + refutation.start
         cut = max(0, start)
         names = [name[cut - start :] for name in refutation.choices]
         if written[:cut].endswith(" "):  # most tokens begin with their blank
@@ -74,18 +91,56 @@ class Drawing:
         self._decoder.reset()
         self._logprobs.clear()
         self._refutation, self.complete, self.stopped = None, False, False
-        ids = (*self._prompt.ids, *encode(written[:cut]))
-        return replace(self._prompt, ids=ids, healed=Choices(name.encode() for name in names))
+        self.ids = encode(written[:cut])
+        return replace(
+            self._prompt,
+            ids=(*self._prompt.ids, *self.ids),
+            healed=Choices(name.encode() for name in names),
+        )
 
     def add(self, data: bytes, token: Token) -> bool:
         """Takes one token; returns whether there is something new to show."""
+        self.ids.append(token.id)
         self._logprobs.append(token.logprob)
         skipped = min(self._healed, len(data))
         self._healed -= skipped
         self._raw += self._decoder.decode(data[skipped:])
-        self.text, self.complete = postprocess.shape(
-            self._raw, self._request, self._scope, final=False
-        )
+        return self._look()
+
+    def agrees(self, request: CompletionRequest) -> bool:
+        """Whether what is typed for `request` is what is being said, or may still be said."""
+        typed = typed_since(self._first, request)
+        if typed is None or self.complete:
+            return False
+        said = self.said
+        return said.startswith(typed) if len(typed) < len(said) else typed.startswith(said)
+
+    def go_on_for(self, request: CompletionRequest) -> bool:
+        """Goes on for a request that `agrees`; returns whether there is something to show at once."""
+        self.typed = request.prefix[len(self._first.prefix) :]
+        self._request = request
+        self._check = self._checking(request)
+        self._shown, self._shown_at = "", -math.inf
+        return self._look()
+
+    @property
+    def astray(self) -> bool:
+        """Whether something else was said than was typed meanwhile."""
+        said = self.said[: len(self.typed)]
+        return not self.typed.startswith(said)
+
+    @property
+    def _from(self) -> int:
+        """Where in what is said the text begins that may be shown."""
+        rest = self.said[len(self.typed) :]
+        return len(self.said) - len(postprocess.without_doubled_blanks(rest, self._request))
+
+    def _shape(self, *, final: bool) -> tuple[str, bool]:
+        rest = self.said[len(self.typed) :]
+        return postprocess.shape(rest, self._request, self._scope, final=final)
+
+    def _look(self) -> bool:
+        self.text, self.complete = self._shape(final=False)
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
@@ -94,16 +149,17 @@ class Drawing:
                 self._refutation, self.complete = found, True
             return False
         self._shown, self._shown_at = self.text, now
-        return True
+        return not self.astray
 
     def finish(self, *, cancelled: bool) -> Completion:
         self._raw += self._decoder.decode(b"", final=True)
-        text, complete = postprocess.shape(self._raw, self._request, self._scope, final=True)
+        text, complete = self._shape(final=True)
         refutation = self._check(text, True) if self._check is not None and not cancelled else None
         if refutation is not None:
             text = sound_part(text, refutation)
+            self._raw = self.said[: self._from] + text  # the rest is not to be found again
+        nothing = "nothing_to_add" if refutation is None else "refuted"
         mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
-        nothing = "refuted" if refutation is not None else "nothing_to_add"
         if complete or self.stopped:
             return Completion(
                 text=text,

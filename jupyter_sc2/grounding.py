@@ -230,13 +230,12 @@ def sound_part(text: str, refutation: Refutation) -> str:
     """What may be shown of a refuted text: up to the attribute, the argument or the line that is wrong."""
     start = max(0, refutation.start)
     line = text.rfind("\n", 0, start) + 1
+    if refutation.kind == "attribute" and text[line : start - 1].endswith((")", "]", '"', "'")):
+        return text[: start - 1]
     cut = max(0, line - 1)
-    if refutation.kind == "attribute":
-        cut = max(cut, start - 1)
-    elif refutation.kind != "syntax":
-        commas = [
-            i for i, char, quote in scan(text[:start]) if char == "," and not quote and i > line
-        ]
+    if refutation.kind != "syntax":
+        signs = scan(text[:start])
+        commas = [i for i, char, quote in signs if char == "," and not quote and i > line]
         cut = commas[-1] if commas else cut
     return text[:cut].rstrip()
 

@@ -70,7 +70,7 @@ def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) ->
 
     `final` says that no more comes.
     """
-    text = _without_doubled_blanks(raw.replace("\r\n", "\n"), request)
+    text = without_doubled_blanks(raw.replace("\r\n", "\n"), request)
     cut = len(text)
     for rule in (
         _end_of_scope,
@@ -227,7 +227,7 @@ def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: 
 # Trims
 
 
-def _without_doubled_blanks(text: str, request: CompletionRequest) -> str:
+def without_doubled_blanks(text: str, request: CompletionRequest) -> str:
     """A blank or an indentation that the user has typed is not given once more."""
     return text.lstrip(" \t") if request.prefix.endswith((" ", "\t")) else text
 

@@ -7,6 +7,10 @@ Each engine has a worker, a thread that loads it, uses it and closes it; nobody 
 the one before it goes on answering; if there is none, or it was too large to stay, the embedded model answers
 meanwhile. What is asked before any engine is there is answered when the first one is.
 
+A request that goes on where a running one says what was typed meanwhile takes over what is said.
+
+While nothing is asked, what is likely to be asked next is read ahead, unless a cell runs.
+
 Nothing here blocks its caller, `complete` and `wait_ready` excepted. The threads are daemons and are never
 joined: a kernel that loads or generates shuts down at once.
 """
@@ -20,16 +24,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from jupyter_sc2 import engines, grounding, postprocess
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Stats
-from jupyter_sc2.drawing import Drawing, varied
+from jupyter_sc2 import engines, grounding
+from jupyter_sc2.answering import CANCELLED, Answerer, Job
+from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
-from jupyter_sc2.prompt.layout import Arrangement, Layout, Piece, Prompt
+from jupyter_sc2.priority import give_way
+from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
-from jupyter_sc2.type_through import TypeThroughCache
 
 logger = logging.getLogger(__name__)
 
@@ -58,22 +62,13 @@ class Status:
     memory_bytes: int = 0
 
 
-@dataclass(eq=False)
-class _Job:
-    request: CompletionRequest
-    update: Update
-    fail: Fail
-    arrived: float
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-
 class _Superseded(Exception):
     """Ends a load that nobody waits for any more."""
 
 
 @dataclass(eq=False)
 class _Worker:
-    """An engine, what is kept for it, and what it was loaded with. `retired` tells its thread to end.
+    """What answers, and what it was loaded with. `retired` tells its thread to end.
 
     `predecessors` are retired ones; their memory has to be free before this one loads.
     """
@@ -82,11 +77,12 @@ class _Worker:
     predecessors: list[_Worker]
     stopgap: bool = False
     retired: bool = False
-    engine: engines.Engine | None = None
-    layout: Layout | None = None
+    answerer: Answerer | None = None
     memory_bytes: int = 0
-    cache: TypeThroughCache = field(default_factory=TypeThroughCache)
-    epoch: int = 0  # of the namespace that the cached completions were made with
+
+    @property
+    def engine(self) -> engines.Engine | None:
+        return None if self.answerer is None else self.answerer.engine
 
 
 class Session:
@@ -110,8 +106,10 @@ class Session:
         self._telling = threading.RLock()  # two workers may have a status to tell
         # Guarded by _changed, which is notified when one of them changes.
         self._changed = threading.Condition()
-        self._jobs: list[_Job] = []
-        self._running: list[_Job] = []
+        self._jobs: list[Job] = []
+        self._running: list[Job] = []
+        self._ahead: CompletionRequest | None = None
+        self._cell_runs = False
         self._workers: list[_Worker] = []  # whose threads have not ended
         self._serving: _Worker | None = None
         self._loading: _Worker | None = None
@@ -196,7 +194,7 @@ class Session:
         Exactly one final update (`finish_reason` set) or one call of `fail` ends each request. Both are called
         from a worker's thread, or at once where nothing is loaded and nothing will be.
         """
-        job = _Job(request, update, fail, time.monotonic())
+        job = Job(self._with_sampling(request), update, fail)
         self.recent.append(request)
         with self._changed:
             if self._closed:
@@ -204,7 +202,7 @@ class Session:
                 return
             for other in [*self._jobs, *self._running]:
                 # An invoked request may interrupt ghost text, never the reverse.
-                if other.request.trigger == "automatic":
+                if other.automatic and not (job.automatic and _agrees(other, job)):
                     other.cancelled.set()
             if request.trigger == "invoke":
                 self._held = False
@@ -243,13 +241,11 @@ class Session:
     def explain(self, request: CompletionRequest) -> tuple[list[Piece], Arrangement] | None:
         """What the model that answers would read for this request; None while there is none."""
         with self._changed:
-            worker = self._serving
-            engine, layout = (worker.engine, worker.layout) if worker is not None else (None, None)
-        if engine is None or layout is None:
+            answerer = self._serving.answerer if self._serving is not None else None
+        if answerer is None:
             return None
-        budget = self._budget(engine, request.sampling or self._options.sampling)
-        arrangement = layout.arrange(request, budget=budget, state=self._state(request))
-        return layout.pieces(arrangement), arrangement
+        arrangement = answerer.arrange(self._with_sampling(request), self._options)
+        return answerer.layout.pieces(arrangement), arrangement
 
     def cancel(self, request_id: str) -> None:
         """Ends a request at the next token or prefill chunk; it then gets a final update like any other."""
@@ -259,6 +255,18 @@ class Session:
                     job.cancelled.set()
             self._changed.notify_all()
 
+    def read_ahead(self, request: CompletionRequest) -> None:
+        """Says what may be asked next: its prompt is read as soon as there is nothing else to do."""
+        with self._changed:
+            self._ahead = self._with_sampling(request)
+            self._changed.notify_all()
+
+    def cell_runs(self, running: bool) -> None:
+        """While a cell of the user's runs, nothing is read ahead."""
+        with self._changed:
+            self._cell_runs = running
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Ends the threads at their next token; returns at once."""
         with self._changed:
@@ -266,6 +274,10 @@ class Session:
             for job in self._running:
                 job.cancelled.set()
             self._changed.notify_all()
+
+    def _with_sampling(self, request: CompletionRequest) -> CompletionRequest:
+        """With the settings of this moment, so that the cache tells what was made with others."""
+        return replace(request, sampling=request.sampling or self._options.sampling)
 
     # The workers' threads
 
@@ -283,35 +295,46 @@ class Session:
 
     def _work(self, worker: _Worker) -> None:
         """All of a worker's life."""
+        give_way()
+        engine: engines.Engine | None = None
         try:
-            worker.engine = self._try_load(worker)
+            engine = self._try_load(worker)
         except _Superseded:
             pass
         except ModelLoadError as error:
             self._failed(worker, error)
         else:
+            worker.answerer = Answerer(engine, self._namespace)
             if self._take_over(worker):
-                self._serve(worker)
-            worker.engine.close()
-            worker.engine = worker.layout = None
+                self._serve(worker, worker.answerer)
+            worker.answerer = None
+            engine.close()
         with self._changed:
             self._workers.remove(worker)
             self._changed.notify_all()
         self._ended()
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: _Worker, answerer: Answerer) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs or worker.retired or self._closed)
+                self._changed.wait_for(
+                    lambda: (
+                        self._jobs
+                        or worker.retired
+                        or self._closed
+                        or (self._ahead is not None and not self._cell_runs)
+                    )
+                )
                 if worker.retired or self._closed:
                     return
-                job = self._next_job()
-                self._running.append(job)
-            try:
-                self._complete(worker, job)
-            finally:
-                with self._changed:
-                    self._running.remove(job)
+                job = self._next_job() if self._jobs else None
+                if job is not None:
+                    self._running.append(job)
+                ahead, self._ahead = (self._ahead, None) if job is None else (None, self._ahead)
+            if job is not None:
+                self._answer(worker, answerer, job)
+            elif ahead is not None:
+                self._read_ahead(worker, answerer, ahead)
 
     def _ended(self) -> None:
         """Where nothing is loaded and nothing will be: says so, also to those who still wait."""
@@ -327,21 +350,19 @@ class Session:
             if self._closed:
                 job.fail(GenerationError("jupyter-sc2 was unloaded."))
             elif job.cancelled.is_set():
-                self._finish(
-                    job, Completion(text="", finish_reason="cancelled", reason="cancelled")
-                )
+                job.finish(CANCELLED)
             elif job.request.trigger == "invoke" and error is not None:
                 job.fail(error)
             else:
-                self._finish(job, Completion(text="", finish_reason="stop", reason="not_ready"))
+                job.finish(Completion(text="", finish_reason="stop", reason="not_ready"))
 
-    def _next_job(self) -> _Job:
+    def _next_job(self) -> Job:
         """Cancelled ones first, as they only want to hear so; then invoked ones; then ghost text."""
         job = min(
             self._jobs,
             key=lambda job: (
                 not job.cancelled.is_set(),
-                job.request.trigger == "automatic",
+                job.automatic,
                 job.arrived,
             ),
         )
@@ -413,7 +434,6 @@ class Session:
         """Makes a loaded worker the one that answers; False if nobody wants it any more."""
         engine = worker.engine
         assert engine is not None
-        worker.layout = Layout(engine.card, engine.encode, engine.special_ids)
         worker.memory_bytes = engine.memory_bytes()
         with self._changed:
             if worker.retired or self._closed:
@@ -483,55 +503,61 @@ class Session:
 
     # Completing
 
-    def _complete(self, worker: _Worker, job: _Job) -> None:
+    def _answer(self, worker: _Worker, answerer: Answerer, job: Job) -> None:
+        answering = job
+
+        def successor(running: Job) -> Job | None:
+            nonlocal answering
+            if self._jobs and (later := self._successor(running)) is not None:
+                answering = later
+                return later
+            return None
+
         try:
-            self._answer(worker, job)
+            if answerer.answer_at_once(job, self._options):
+                return
+            self._tell_of(worker, "generating")
+            try:
+                answerer.answer(job, self._options, successor)
+            finally:
+                worker.memory_bytes = answerer.engine.memory_bytes()
+                self._tell_of(worker, "ready")
         except SC2Error as error:
-            job.fail(error)
+            answering.fail(error)
         except Exception as error:
             logger.debug("Completing failed", exc_info=True)
-            job.fail(GenerationError(f"The model failed while completing: {_one_line(error)}"))
-
-    def _answer(self, worker: _Worker, job: _Job) -> None:
-        # The settings of this moment, so that the cache tells what was made with others.
-        sampling = job.request.sampling or self._options.sampling
-        job.request = replace(job.request, sampling=sampling)
-        request, engine, layout = job.request, worker.engine, worker.layout
-        assert engine is not None and layout is not None
-        if job.cancelled.is_set():
-            completion = Completion(text="", finish_reason="cancelled", reason="cancelled")
-            self._finish(job, completion, engine)
-            return
-        self._note_run(worker)
-        if (reason := postprocess.hopeless(request, prose=self._options.prose)) is not None:
-            self._finish(job, Completion(text="", finish_reason="stop", reason=reason), engine)
-            return
-        if request.trigger == "automatic" and (text := worker.cache.find(request)):
-            self._finish(job, Completion(text=text, finish_reason="stop", source="cache"), engine)
-            return
-        self._tell_of(worker, "generating")
-        try:
-            budget = self._budget(engine, sampling)
-            prompt = layout.build(request, budget=budget, state=self._state(request))
-            self._generate(job, worker, engine, layout, prompt, sampling)
+            text = f"The model failed while completing: {_one_line(error)}"
+            answering.fail(GenerationError(text))
         finally:
-            worker.memory_bytes = engine.memory_bytes()
-            self._tell_of(worker, "ready")
+            with self._changed:
+                self._running.remove(answering)
 
-    def _note_run(self, worker: _Worker) -> None:
-        """What was proposed before a cell ran may be wrong after it."""
-        epoch = self._namespace.epoch if self._namespace is not None else 0
-        if epoch != worker.epoch:
-            worker.epoch = epoch
-            worker.cache.clear()
+    def _successor(self, running: Job) -> Job | None:
+        """A waiting job that goes on from what is being said; others cancel it, as when they are submitted."""
+        with self._changed:
+            for job in self._jobs:
+                if not job.automatic or job.cancelled.is_set():
+                    continue
+                if not _agrees(running, job):
+                    running.cancelled.set()
+                    continue
+                self._jobs.remove(job)
+                self._running[self._running.index(running)] = job
+                return job
+        return None
 
-    def _state(self, request: CompletionRequest) -> str:
-        return self._namespace.state(request) if self._namespace is not None else ""
+    def _read_ahead(self, worker: _Worker, answerer: Answerer, request: CompletionRequest) -> None:
+        def unwanted() -> bool:
+            newer = self._ahead is not None
+            return bool(self._jobs) or newer or self._cell_runs or worker.retired or self._closed
 
-    def _check(self, request: CompletionRequest) -> grounding.Check | None:
-        if self._namespace is None or not self._options.grounding or not grounding.applies(request):
-            return None
-        return grounding.checker(request, self._namespace)
+        try:
+            answerer.read_ahead(request, self._options, unwanted)
+        except Exception:  # nobody has asked: who asks for it will hear
+            logger.debug("Reading ahead failed", exc_info=True)
+        with self._changed:
+            if self._ahead is None and unwanted():
+                self._ahead = request
 
     def _tell_of(self, worker: _Worker, state: str) -> None:
         """The status of the worker that answers; while another loads, that is what the status is about."""
@@ -539,83 +565,9 @@ class Session:
             if self._serving is worker and self._loading is None:
                 self._set_status(self._status_of(worker, state, self._status.message))
 
-    def _budget(self, engine: engines.Engine, sampling: SamplingParams) -> int:
-        """Prompt and completion stay within the window, where a sliding and a full attention are the same."""
-        room = min(engine.card.window, engine.card.context) - sampling.max_tokens
-        return max(16, min(self._options.context_tokens, room))
 
-    def _generate(
-        self,
-        job: _Job,
-        worker: _Worker,
-        engine: engines.Engine,
-        layout: Layout,
-        prompt: Prompt,
-        sampling: SamplingParams,
-    ) -> None:
-        """Draws the candidates one after another; the later ones find the prompt in the KV cache."""
-        request = job.request
-        reused = len(prompt.ids) - engine.prefill(prompt.ids, job.cancelled.is_set)
-        texts: list[str] = []
-        best: Completion | None = None
-        generated, first_token_ms = 0, None
-        for attempt in range(2 * request.candidates - 1):
-            if len(texts) == request.candidates or job.cancelled.is_set():
-                break
-            drawing = Drawing(request, prompt, self._check(request))
-            for asked in drawing.attempts(engine.encode):
-                for token in engine.generate(
-                    asked.ids,
-                    varied(sampling, attempt),
-                    layout.stop_ids,
-                    job.cancelled.is_set,
-                    asked.healed,
-                ):
-                    generated += 1
-                    if first_token_ms is None:
-                        first_token_ms = (time.monotonic() - job.arrived) * 1000
-                    if token.id in layout.stop_ids:
-                        drawing.stopped = True
-                        break
-                    if drawing.add(engine.decode_bytes([token.id]), token):
-                        self._say(job, engine, Completion(text=drawing.text, index=len(texts)))
-                    if drawing.complete:
-                        break
-            completion = drawing.finish(cancelled=job.cancelled.is_set())
-            if best is None or (completion.text and completion.text not in texts):
-                best = replace(completion, index=len(texts))
-                texts.append(completion.text)
-                if len(texts) < request.candidates:
-                    self._say(job, engine, replace(best, finish_reason=None))
-        best = best or Completion(text="", finish_reason="cancelled", reason="cancelled")
-        if best.finish_reason != "cancelled":
-            worker.cache.add(request, texts[0])
-        self._finish(
-            job,
-            replace(
-                best,
-                stats=Stats(
-                    prompt_tokens=len(prompt.ids),
-                    reused_tokens=reused,
-                    generated_tokens=generated,
-                    first_token_ms=first_token_ms,
-                ),
-            ),
-            engine,
-        )
-
-    def _say(self, job: _Job, engine: engines.Engine, completion: Completion) -> None:
-        job.update(replace(completion, model=engine.card.name, engine=engine.name))
-
-    def _finish(
-        self, job: _Job, completion: Completion, engine: engines.Engine | None = None
-    ) -> None:
-        total_ms = (time.monotonic() - job.arrived) * 1000
-        completion = replace(completion, stats=replace(completion.stats, total_ms=total_ms))
-        if engine is not None:
-            self._say(job, engine, completion)
-        else:
-            job.update(completion)
+def _agrees(running: Job, later: Job) -> bool:
+    return running.drawing is not None and running.drawing.agrees(later.request)
 
 
 def _one_line(error: Exception) -> str:

@@ -3,40 +3,82 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
+from jupyter_sc2 import postprocess
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.prompt.brackets import settled
+
+# Typed since a completion was made, in characters.
+REACH = 128
+
+
+@dataclass(frozen=True)
+class _Said:
+    shown: str
+    said: str
+    scope: postprocess.Scope
+    suffix: str
 
 
 class TypeThroughCache:
-    """Finished completions, found again while the user types what they say, and after Backspace."""
+    """What the model said, found again while the user types it and after Backspace."""
 
     SIZE = 256
-    # Typed since the completion was made, in characters.
-    REACH = 128
 
     def __init__(self) -> None:
-        self._texts: OrderedDict[tuple[int, str, str], str] = OrderedDict()
+        self._said: OrderedDict[tuple[int, str, str], _Said] = OrderedDict()
 
-    def add(self, request: CompletionRequest, text: str) -> None:
-        if not text:
+    def add(self, request: CompletionRequest, shown: str, said: str = "") -> None:
+        """Keeps what was shown for `request`, and all that the model `said` for it."""
+        if not shown and not said.strip():
             return
-        self._texts[_surroundings(request), request.suffix, request.prefix] = text
-        while len(self._texts) > self.SIZE:
-            self._texts.popitem(last=False)
+        entry = _Said(shown, said, postprocess.scope(request), request.suffix)
+        self._said[_surroundings(request), _suffix(request), request.prefix] = entry
+        while len(self._said) > self.SIZE:
+            self._said.popitem(last=False)
 
     def find(self, request: CompletionRequest) -> str | None:
-        """What is left of a completion that says what was typed since, or None."""
-        surroundings = _surroundings(request)
-        prefix = request.prefix
-        for typed in range(min(self.REACH, len(prefix)) + 1):
-            start = len(prefix) - typed
-            text = self._texts.get((surroundings, request.suffix, prefix[:start]))
-            if text is not None and len(text) > typed and text.startswith(prefix[start:]):
-                return text[typed:]
+        """What is left of a text that says what was typed since: "" if nothing, None if there is no such text."""
+        surroundings, suffix, prefix = _surroundings(request), _suffix(request), request.prefix
+        for length in range(min(REACH, len(prefix)) + 1):
+            start = len(prefix) - length
+            entry = self._said.get((surroundings, suffix, prefix[:start]))
+            if entry is not None:
+                rest = _rest(entry, prefix[start:], request)
+                if rest is not None:
+                    return rest
         return None
 
     def clear(self) -> None:
-        self._texts.clear()
+        self._said.clear()
+
+
+def typed_since(older: CompletionRequest, newer: CompletionRequest) -> str | None:
+    """What was typed at the cursor between two requests, or None if anything else is different."""
+    same = (
+        newer.prefix.startswith(older.prefix)
+        and _suffix(newer) == _suffix(older)
+        and _surroundings(newer) == _surroundings(older)
+    )
+    return newer.prefix[len(older.prefix) :] if same else None
+
+
+def _rest(entry: _Said, typed: str, request: CompletionRequest) -> str | None:
+    shown = entry.shown if entry.suffix == request.suffix else ""
+    if shown.startswith(typed) and len(shown) > len(typed):
+        return shown[len(typed) :]
+    if not entry.said.startswith(typed):
+        return None
+    # An editor has closed a bracket meanwhile, or all that was shown is typed: then the line was to end here.
+    rest = entry.said[len(typed) :]
+    if not rest.strip() and ("\n" not in rest or "\n" in typed):
+        return None
+    return postprocess.shape(rest, request, entry.scope, final=True)[0]
+
+
+def _suffix(request: CompletionRequest) -> str:
+    return settled(request.prefix, request.suffix)
 
 
 def _surroundings(request: CompletionRequest) -> int:

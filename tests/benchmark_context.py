@@ -55,11 +55,13 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     os.environ["MPLBACKEND"] = "Agg"
     warnings.simplefilter("ignore")
     sources = Sources()
-    session = open_session(LoadOptions(model=args.model), max_tokens=32, namespace=sources)
+    options = LoadOptions(model=args.model, threads=args.threads)
+    session = open_session(options, max_tokens=32, namespace=sources)
     figures = evaluate(
         session,
         sources,

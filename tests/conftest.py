@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Iterator, Sequence
 
 import pytest
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled
+from jupyter_sc2.engines import Cancelled, Guess, no_guess
 from jupyter_sc2.models import EMBEDDED, STARCODER2_STOP, ModelCard
 from jupyter_sc2.session import Session
 
@@ -19,7 +20,8 @@ FIRST_BYTE = len(SPECIAL_IDS)
 class FakeEngine:
     """Answers with what was queued, byte by byte; ids are bytes behind the special tokens.
 
-    `prompts` is what it was asked, `gate` holds it before each token when cleared, `error` is raised once.
+    `prompts` is what it was asked, `gate` holds it before each token when cleared, `hold_after` once it has said
+    something, `error` is raised once.
     """
 
     name = "fake"
@@ -36,6 +38,8 @@ class FakeEngine:
         self.started = threading.Event()
         self.error: Exception | None = None
         self.closed = False
+        self.held = self.reading = self.slow_prefill = False
+        self._hold_after: str | None = None
         self._read: tuple[int, ...] = ()
 
     @property
@@ -54,8 +58,16 @@ class FakeEngine:
             if old != new:
                 break
             common += 1
+        self.reading = True
+        while self.slow_prefill and not cancelled():
+            time.sleep(0.005)
+        self.slow_prefill = self.reading = False
         self._read = tuple(ids)
         return len(ids) - common
+
+    def hold_after(self, said: str | None) -> None:
+        """Waits once it has said this, whether cancelled or not, until told to hold after nothing."""
+        self._hold_after, self.held = said, False
 
     def generate(
         self,
@@ -64,6 +76,7 @@ class FakeEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
+        guess: Guess = no_guess,
     ) -> Iterator[Token]:
         self.prompts.append(tuple(ids))
         self.samplings.append(sampling)
@@ -77,6 +90,11 @@ class FakeEngine:
             while not self.gate.wait(0.01):
                 if cancelled():
                     return
+            while self._hold_after is not None and data[len(healed) : count].decode(
+                errors="ignore"
+            ) == (self._hold_after):
+                self.held = True
+                time.sleep(0.005)
             if cancelled() or count == sampling.max_tokens + len(healed):
                 return
             yield Token(FIRST_BYTE + byte, -0.5)

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from jupyter_sc2.completion import Choices, SamplingParams, Token  # noqa: E402
-from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines import load_engine, no_guess  # noqa: E402
 from jupyter_sc2.engines.healing import SpellingTable, advance  # noqa: E402
 from jupyter_sc2.engines.sampler import keep_top_k, keep_top_p, make_sampler  # noqa: E402
 from jupyter_sc2.errors import GenerationError, ModelLoadError  # noqa: E402
@@ -50,8 +50,8 @@ def never() -> bool:
     return False
 
 
-def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, healed=b""):
-    return list(engine.generate(ids, sampling, stop, cancelled, healed))
+def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, healed=b"", guess=no_guess):
+    return list(engine.generate(ids, sampling, stop, cancelled, healed, guess))
 
 
 def ids_of(tokens: list[Token]) -> list[int]:
@@ -155,7 +155,7 @@ def test_5000_tokens_with_a_window_of_4096(tmp_path):
     behind = [5, 6, 7, *prompt[3:]]  # what differs lies behind the window of the only layer
     assert ids_of(generate(engine, behind, SamplingParams(max_tokens=4))) == expected
     edited = [*prompt[:4990], 5, 6, 7]
-    assert engine.prefill(edited, never) == 4993  # all of it, as the first ids differ
+    assert engine.prefill(edited, never) == 3  # the first prompt was put aside
     assert engine.prefill(prompt, never) == 10
     assert engine.prefill(edited, never) == 3
     assert ids_of(generate(engine, edited)) == fresh_greedy(folder, edited, 8)
@@ -211,13 +211,25 @@ def test_a_cancelled_prefill_ends_at_the_next_layer_and_whole_chunks_are_kept(en
 
 
 def test_a_chunk_that_was_given_up_once_is_read_to_its_end_the_next_time(engine):
-    engine.chunk = 10
+    engine.chunk = 20
     lengths = passes(engine)
     assert engine.prefill(PROMPT, after(2)) == 0
-    assert engine.prefill([*PROMPT, 90], after(1)) == 10
-    assert lengths == [10, 10]
+    assert engine.prefill([*PROMPT, 90], after(1)) == 20
+    assert lengths == [20, 20]
     assert generate(engine, PROMPT, cancelled=after(2)) == []
-    assert len(engine._cache.ids) == engine._cache.get_seq_length() == 10
+    assert len(engine._cache.ids) == engine._cache.get_seq_length() == 20
+    assert ids_of(generate(engine, PROMPT)) == plain_greedy(engine, PROMPT, 8)
+
+
+def test_a_short_chunk_can_be_given_up_again_and_again(engine):
+    assert [engine.prefill(PROMPT[:9], after(2)) for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_pass_over_a_drawn_token_ends_at_the_next_layer_too(engine):
+    engine.prefill(PROMPT, never)
+    lengths = passes(engine)
+    assert len(generate(engine, PROMPT, cancelled=after(3))) == 1
+    assert lengths == [1] and engine._cache.ids == PROMPT
     assert ids_of(generate(engine, PROMPT)) == plain_greedy(engine, PROMPT, 8)
 
 
@@ -226,6 +238,71 @@ def test_a_new_prompt_after_an_interrupted_one_is_read_as_by_a_fresh_engine(engi
     engine.prefill([*PROMPT[:30], *range(100, 160)], after(2))
     other = [*PROMPT[:40], 7, 8, 9]
     assert ids_of(generate(engine, other)) == plain_greedy(engine, other, 8)
+
+
+# Guesses
+
+
+def test_right_guesses_save_passes_and_change_no_token(engine):
+    expected = plain_greedy(engine, PROMPT, 8)
+    engine.prefill(PROMPT, never)
+    lengths = passes(engine)
+    tokens = generate(engine, PROMPT, guess=lambda drawn: expected[len(drawn) : len(drawn) + 3])
+    assert ids_of(tokens) == expected
+    assert lengths == [4, 3]
+
+
+@pytest.mark.parametrize("wrong_from", [0, 1, 2])
+def test_wrong_guesses_change_no_token(engine, wrong_from):
+    expected = plain_greedy(engine, PROMPT, 8)
+
+    def guess(drawn):
+        right = expected[len(drawn) : len(drawn) + wrong_from]
+        return [*right, *((id + 1) % 300 for id in expected[len(drawn) + wrong_from :])]
+
+    assert ids_of(generate(engine, PROMPT, guess=guess)) == expected
+    # and what was guessed wrongly is not taken for read
+    other = [*PROMPT, *expected[:4], 7]
+    assert ids_of(generate(engine, other)) == plain_greedy(engine, other, 8)
+
+
+def test_guesses_do_not_change_what_is_drawn_with_a_seed(engine):
+    sampling = SamplingParams(max_tokens=8, temperature=1.5, seed=3)
+    expected = ids_of(generate(engine, PROMPT, sampling))
+    tokens = generate(engine, PROMPT, sampling, guess=lambda drawn: expected[len(drawn) :])
+    assert ids_of(tokens) == expected
+
+
+def test_no_more_is_guessed_than_may_be_drawn(engine):
+    engine.prefill(PROMPT, never)
+    lengths = passes(engine)
+    sampling = SamplingParams(max_tokens=3)
+    assert len(generate(engine, PROMPT, sampling, guess=lambda drawn: [1] * 20)) == 3
+    assert max(lengths) <= 2
+
+
+# Prompts that are put aside
+
+
+def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine):
+    trunk, below, above = PROMPT[:10], [*range(100, 200)], [*range(200, 260)]
+    engine.prefill([*trunk, *below], never)
+    assert engine.prefill([*trunk, *above], never) == 60
+    assert engine.prefill([*trunk, *below, 5], never) == 1
+    assert engine.prefill([*trunk, *above, 5], never) == 1
+    assert ids_of(generate(engine, [*trunk, *below])) == plain_greedy(engine, [*trunk, *below], 8)
+
+
+def test_what_was_put_aside_counts_as_memory_and_has_a_limit(engine, monkeypatch):
+    one = len(PROMPT) * 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, their size, bytes
+    monkeypatch.setattr(engine._cache._kept, "_limit", 2 * one)
+    for index in range(5):
+        engine.prefill([30 + index, *PROMPT[1:]], never)
+        kept = engine._cache._kept.nbytes()
+        assert kept == min(index, 2) * one
+    assert engine.memory_bytes() > kept
+    engine.close()
+    assert engine.memory_bytes() == 0
 
 
 def test_a_cancelled_decode_ends_at_the_next_token(engine):

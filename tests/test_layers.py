@@ -13,14 +13,15 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
-    {"errors", "hardware", "progress", "mixture"},
+    {"errors", "hardware", "progress", "mixture", "guessing", "priority", "prompt.brackets"},
     {"prompt.notebook", "prompt.namespace", "prompt.variables", "prompt.facts", "prompt.uses"},
     {"completion", "prompt.syntax"},
     {"models", "settings"},
-    {"prompt.layout", "postprocess", "type_through", "plan"},
-    {"grounding"},
+    {"prompt.layout", "postprocess", "plan"},
+    {"type_through", "grounding"},
     {"drawing"},
     {"engines"},
+    {"answering"},
     {"session", "embedded", "provenance"},
     {"kernel"},
     {"extension"},

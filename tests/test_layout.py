@@ -236,3 +236,9 @@ def test_a_model_without_its_cards_tokens_reads_the_cells_alone():
 def test_a_broken_fill_in_is_not_used():
     ids = {token: id for id, token in enumerate(cards()["starcoder2-15b"].stop)}
     assert laid_out(cards()["starcoder2-15b"], "y = \nprint(y)", 4, ids) == TRUNK + "y ="
+
+
+def test_a_bracket_that_an_editor_closes_leaves_the_prompt_as_it_was():
+    before, *_ = build("x = 1\ny = \nz = 3", 10)
+    opened, *_ = build("x = 1\ny = f()\nz = 3", 12)
+    assert opened == before + "f("

@@ -93,8 +93,9 @@ def ids_of(tokens: list[Token]) -> list[int]:
 
 
 def forget(engine) -> None:
-    """Fills the KV cache with something that begins otherwise."""
+    """Fills the KV cache with something that begins otherwise, and forgets what was put aside."""
     engine.prefill([7, 8, 9], never)
+    engine._kept.clear()
 
 
 # The same as torch
@@ -208,6 +209,29 @@ def test_what_was_decoded_stays_in_the_cache(engine, passes):
     passes.clear()
     assert engine.prefill([*PROMPT, *tokens], never) == 1
     assert passes == []
+
+
+def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine, passes):
+    forget(engine)
+    trunk, below, above = PROMPT[:10], [*range(100, 200)], [*range(200, 260)]
+    fresh = ids_of(generate(engine, [*trunk, *below]))
+    assert engine.prefill([*trunk, *above], never) == 60
+    passes.clear()
+    assert engine.prefill([*trunk, *below], never) == 1
+    assert ids_of(generate(engine, [*trunk, *below])) == fresh
+    assert engine.prefill([*trunk, *above, 5], never) == 2
+    assert sum(passes) < 8 + 5  # what was drawn, and what follows the prompts
+
+
+def test_what_is_put_aside_on_the_disk_goes_with_the_engine(torch_engine, folder, tmp_path):
+    gguf.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
+    engine = load_engine(str(tmp_path / "model.gguf"))
+    kept = engine._server._folder / "kept"
+    for index in range(9):
+        engine.prefill([30 + index, *PROMPT[1:]], never)
+    assert 0 < len(list(kept.iterdir())) <= 6
+    engine.close()
+    assert not kept.exists()
 
 
 def test_a_cancelled_prefill_ends_after_the_pass_that_runs_and_its_part_is_kept(engine, passes):

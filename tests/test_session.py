@@ -101,10 +101,104 @@ def test_a_newer_automatic_request_cancels_the_older(session, fake_engine):
     fake_engine.gate.clear()
     older = submit(session, request("x = ", id="1"))
     assert fake_engine.started.wait(5)
-    newer = submit(session, request("x = y", id="2"))
+    newer = submit(session, request("y = ", id="2"))
     assert older.final.finish_reason == "cancelled"
     fake_engine.gate.set()
     assert newer.final.text == "new"
+
+
+def test_typing_what_is_being_said_goes_on_with_it(session, fake_engine):
+    fake_engine.answers = ["np.zeros(3)"]
+    fake_engine.hold_after("np.z")
+    older = submit(session, request("x = "))
+    wait_until(lambda: fake_engine.held)
+    newer = submit(session, request("x = np."))
+    fake_engine.hold_after(None)
+    assert older.final.finish_reason == "cancelled"
+    assert (newer.final.text, newer.final.source) == ("zeros(3)", "model")
+    assert len(fake_engine.prompts) == 1
+
+
+def test_who_types_faster_than_it_is_said_waits_for_it(session, fake_engine):
+    fake_engine.answers = ["np.zeros(3)"]
+    fake_engine.hold_after("n")
+    submit(session, request("x = "))
+    wait_until(lambda: fake_engine.held)
+    newer = submit(session, request("x = np.ze"))
+    fake_engine.hold_after(None)
+    assert newer.final.text == "ros(3)"
+    assert not any(update.text.startswith("np") for update in newer.updates)
+
+
+def test_what_turns_out_to_be_something_else_is_asked_anew(session, fake_engine):
+    fake_engine.answers = ["np.zeros(3)", "ones(3)"]
+    fake_engine.hold_after("n")
+    submit(session, request("x = "))
+    wait_until(lambda: fake_engine.held)
+    newer = submit(session, request("x = np."))
+    newest = submit(session, request("x = np.o"))
+    fake_engine.hold_after(None)
+    assert newer.final.finish_reason == "cancelled"
+    assert newest.final.text == "ones(3)"
+    assert len(fake_engine.prompts) == 2
+
+
+def test_what_somebody_went_on_with_is_found_again_after_backspace(session, fake_engine):
+    fake_engine.answers = ["np.zeros(3)"]
+    fake_engine.hold_after("np.z")
+    submit(session, request("x = "))
+    wait_until(lambda: fake_engine.held)
+    newer = submit(session, request("x = np."))
+    fake_engine.hold_after(None)
+    assert newer.final
+    final = submit(session, request("x = n")).final
+    assert (final.text, final.source) == ("p.zeros(3)", "cache")
+
+
+def test_a_bracket_that_the_editor_closed_is_no_reason_to_ask_again(session, fake_engine):
+    fake_engine.answers = ["print(x)"]
+    assert submit(session, request("")).final.text == ""  # an empty notebook is not asked about
+    assert submit(session, request("a\n")).final.text == "print(x)"
+    final = submit(session, request("a\nprint()", 8)).final
+    assert (final.text, final.source) == ("x", "cache")
+
+
+def test_a_line_that_was_typed_to_its_end_is_not_asked_about_again(session, fake_engine):
+    fake_engine.answers = ["1\nmore"]
+    assert submit(session, request("x = ")).final.text == "1"
+    final = submit(session, request("x = 1")).final
+    assert (final.text, final.reason, final.source) == ("", "nothing_to_add", "cache")
+    assert submit(session, request("x = 1\n")).final.source == "model"
+
+
+def test_what_may_be_asked_next_is_read_when_there_is_nothing_else_to_do(session, fake_engine):
+    session.load()
+    session.wait_ready(5)
+    session.read_ahead(request("import numpy as np\n"))
+    wait_until(lambda: len(fake_engine._read) > 10)
+    stats = submit(session, request("import numpy as np\nx = ")).final.stats
+    assert stats.reused_tokens > 10
+
+
+def test_nothing_is_read_ahead_while_a_cell_runs(session, fake_engine):
+    session.load()
+    session.wait_ready(5)
+    session.cell_runs(True)
+    session.read_ahead(request("import numpy as np\n"))
+    time.sleep(0.05)
+    assert fake_engine._read == ()
+    session.cell_runs(False)
+    wait_until(lambda: len(fake_engine._read) > 10)
+
+
+def test_who_asks_does_not_wait_for_what_is_read_ahead(session, fake_engine):
+    session.load()
+    session.wait_ready(5)
+    fake_engine.slow_prefill = True  # until cancelled
+    session.read_ahead(request("import numpy as np\n"))
+    wait_until(lambda: fake_engine.reading)
+    fake_engine.answers = ["1"]
+    assert submit(session, request()).final.text == "1"
 
 
 def test_an_invoked_request_survives_ghost_text(session, fake_engine):

@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from jupyter_sc2.models import ModelCard
 
 Cancelled = Callable[[], bool]
+# From the ids drawn so far to those that may come next: guesses that an engine may check, several in one pass.
+Guess = Callable[[Sequence[int]], Sequence[int]]
 # Called with "downloading", "waiting" (for another process), "quantizing" or "loading", and the share done from 0
 # to 1, or None. What it raises ends the loading.
 Progress = Callable[[str, float | None], None]
+
+
+def no_guess(drawn: Sequence[int]) -> Sequence[int]:
+    return ()
 
 
 class Engine(Protocol):
@@ -49,11 +55,13 @@ class Engine(Protocol):
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
+        guess: Guess = no_guess,
     ) -> Iterator[Token]:
         """Reads `ids`, then decodes up to `sampling.max_tokens` tokens, a stop id last where one came.
 
         `healed` are bytes cut from the end of the prompt to reach a token boundary: the first tokens are
-        constrained to spell them out again (token healing), and they count towards the output.
+        constrained to spell them out again (token healing), and they count towards the output. `guess` may
+        save passes; it never changes what is decoded.
         """
 
     def memory_bytes(self) -> int:

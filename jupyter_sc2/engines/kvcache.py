@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from jupyter_sc2.engines.kept import Kept, KeptPrompts, common_length, worth_keeping
+
 BLOCK = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
+KEPT_BYTES = 128 << 20  # of prompts that were put aside; for StarCoder2-3B in bf16 4,300 tokens
+
+Blocks = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
 
 
 class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -68,6 +73,11 @@ class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def get_max_length(self) -> int:
         return -1
 
+    def take(self, block: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Goes on from these keys and values, and from no others."""
+        self.keys, self.values = block
+        self.length = self.keys.shape[-2]
+
     def reset(self) -> None:
         self.keys = self.values = None
         self.is_initialized = False
@@ -88,7 +98,9 @@ class KVCache(Cache):
         self.layers: list[KVLayer]  # type: ignore[assignment]
         super().__init__(layers=[KVLayer() for _ in range(layers)])
         self.ids: list[int] = []
+        self.read = 0  # how many of them were read as a prompt; the others were decoded
         self.unwanted: Callable[[], bool] | None = None
+        self._kept: KeptPrompts[Blocks] = KeptPrompts(KEPT_BYTES)
 
     def update(
         self,
@@ -112,19 +124,47 @@ class KVCache(Cache):
             layer.length = len(self.ids)
 
     def keep_common(self, ids: Sequence[int], *, at_most: int) -> int:
-        """Cuts back to the longest common prefix with `ids`, of `at_most` tokens; returns its length."""
-        limit = min(len(self.ids), len(ids), at_most)
-        common = next((i for i in range(limit) if self.ids[i] != ids[i]), limit)
-        for layer in self.layers:
-            layer.length = common
-        del self.ids[common:]
+        """Cuts back to the longest common prefix with `ids`, of `at_most` tokens; returns its length.
+
+        What was read and would be lost is put aside, and a prompt that was put aside is taken up again where it
+        has more of `ids`.
+        """
+        common = common_length(self.ids, ids[:at_most])
+        better = self._kept.better(ids[:at_most], common)
+        if worth_keeping(self.read, common):
+            self._put_aside()
+        if better is not None:
+            for layer, block in zip(self.layers, better.held, strict=True):
+                layer.take(block)
+            self.ids = list(better.ids)
+            common = common_length(self.ids, ids[:at_most])
+        self.cut(common)
         return common
+
+    def cut(self, length: int) -> None:
+        """Forgets what comes after the first `length` ids."""
+        for layer in self.layers:
+            layer.length = length
+        del self.ids[length:]
+        self.read = min(self.read, length)
+
+    def _put_aside(self) -> None:
+        end = self.read
+        blocks = [
+            (layer.keys[:, :, :end].clone(), layer.values[:, :, :end].clone())
+            for layer in self.layers
+            if layer.keys is not None and layer.values is not None
+        ]
+        nbytes = sum(keys.nbytes + values.nbytes for keys, values in blocks)
+        self._kept.add(Kept(tuple(self.ids[:end]), blocks, nbytes))
 
     def clear(self) -> None:
         """Forgets everything, also what a failed forward pass left in some of the layers."""
         for layer in self.layers:
             layer.reset()
         self.ids.clear()
+        self.read = 0
+        self._kept.clear()
 
     def memory_bytes(self) -> int:
         blocks = [
@@ -133,4 +173,4 @@ class KVCache(Cache):
             for block in (layer.keys, layer.values)
             if block is not None
         ]
-        return sum(block.nbytes for block in blocks)
+        return sum(block.nbytes for block in blocks) + self._kept.nbytes()

@@ -17,9 +17,18 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, check_length, gguffiles, weights
+from jupyter_sc2.engines import (
+    Cancelled,
+    Guess,
+    Progress,
+    check_length,
+    gguffiles,
+    no_guess,
+    weights,
+)
 from jupyter_sc2.engines.ggufheader import GGUFHeader
 from jupyter_sc2.engines.healing import advance
+from jupyter_sc2.engines.kept import Kept, KeptPrompts, common_length, worth_keeping
 from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.hardware import free_memory, in_words
@@ -30,6 +39,7 @@ from jupyter_sc2.plan import SMALL
 BIAS = 64.0
 # llama.cpp sets the memory of its KV cache aside when it loads; StarCoder2 was trained on windows of this length.
 CONTEXT = 4096
+KEPT_BYTES = 512 << 20  # on the disk, of prompts that were put aside
 # Weights of these types are copied into an order that is quicker to multiply. With the file mapped they would be in
 # memory twice: StarCoder2-3B in Q4_K_M takes 3.3 GB so, and 2.0 GB if it is read.
 REARRANGED = ("Q4_0", "Q4_K", "IQ4_NL")
@@ -47,6 +57,9 @@ class LlamaCppEngine:
         self._server: LlamaServer | None = server
         self._header = header
         self._held: list[int] = []  # the ids whose keys and values the server has
+        self._read = 0  # how many of them were read as a prompt; the others were decoded
+        self._kept: KeptPrompts[str] = KeptPrompts(KEPT_BYTES)
+        self._put_aside = 0
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -74,13 +87,14 @@ class LlamaCppEngine:
         The last of them is read when the next token is asked for.
         """
         check_length(ids, self.card)
-        common = _common(self._held, ids[:-1])
+        common = self._keep_common(ids[:-1])
         new = len(ids) - 1 - common
         if new == 0:
+            self._read = len(ids) - 1
             return 1
         if cancelled():
             return 0
-        read = self._read(ids[:-1], cancelled)
+        read = self._read_new(ids[:-1], cancelled)
         return read - common + (1 if read == len(ids) - 1 else 0)
 
     def generate(
@@ -90,6 +104,7 @@ class LlamaCppEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
+        guess: Guess = no_guess,
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
 
@@ -112,6 +127,25 @@ class LlamaCppEngine:
                 spelled = self._header.bytes_of[token.id]
                 rest = advance(rest, spelled) if allowed is not None else b""
             ids.append(token.id)
+
+    def _keep_common(self, ids: Sequence[int]) -> int:
+        """How many of `ids` the server has; what it would forget is put aside, and what was put aside taken up."""
+        common = common_length(self._held, ids)
+        better = self._kept.better(ids, common)
+        if worth_keeping(self._read, common):
+            self._put_aside += 1
+            name = f"{self._put_aside}.kept"
+            nbytes = self._loaded().put_aside(name)
+            if nbytes:
+                for gone in self._kept.add(Kept(tuple(self._held), name, nbytes)):
+                    self._loaded().forget(gone.held)
+            self._read = common
+        if better is not None:
+            if self._loaded().take_up(better.held):
+                self._held, self._read = list(better.ids), len(better.ids)
+                common = common_length(self._held, ids)
+            self._loaded().forget(better.held)
+        return common
 
     def memory_bytes(self) -> int:
         """What the process takes that runs the model; at least the weights and the KV cache, wherever they are."""
@@ -136,7 +170,7 @@ class LlamaCppEngine:
         ids: list[int] = self._loaded().post("/tokenize", body)["tokens"]
         return ids
 
-    def _read(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+    def _read_new(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         """Reads a prompt until its end or until cancelled; returns how many of its ids the server then has."""
         request = {
             "prompt": list(ids),
@@ -155,7 +189,7 @@ class LlamaCppEngine:
                         break
         finally:
             # A pass that is under way when the stream is closed is finished; what it reads is found later.
-            self._held = list(ids[:read])
+            self._held, self._read = list(ids[:read]), read
         return read
 
     def _next(
@@ -228,11 +262,6 @@ def _logprob_of(id: int, probabilities: list[dict[str, Any]] | None) -> float | 
     if logprob is None or not math.isfinite(logprob):
         raise GenerationError(_NOT_A_NUMBER)
     return float(logprob)
-
-
-def _common(old: Sequence[int], new: Sequence[int]) -> int:
-    limit = min(len(old), len(new))
-    return next((i for i in range(limit) if old[i] != new[i]), limit)
 
 
 def _cut(text: str, name: str) -> list[str]:

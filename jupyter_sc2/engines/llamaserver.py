@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import importlib.util
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -27,6 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.priority import give_way_as_a_process
+
+logger = logging.getLogger(__name__)
 
 EXTRA = 'pip install "jupyter-sc2[llamacpp]"'
 # Seconds without a word until a server counts as dead: a pass on a machine that swaps may take long.
@@ -64,9 +68,9 @@ class LlamaServer:
         """
         if importlib.util.find_spec("xllamacpp") is None:
             raise ModelLoadError(f"GGUF models need the package xllamacpp: {EXTRA}.")
-        folder = Path(
-            tempfile.mkdtemp(prefix="sc2-")
-        )  # a short name: a socket's path has 104 bytes
+        # A short name: a socket's path has 104 bytes.
+        folder = Path(tempfile.mkdtemp(prefix="sc2-"))
+        (folder / "kept").mkdir()
         key = secrets.token_urlsafe(32)
         host = str(folder / "llama.sock") if hasattr(socket, "AF_UNIX") else "127.0.0.1"
         options = {
@@ -77,6 +81,7 @@ class LlamaServer:
             "mapped": mapped,
             "host": host,
             "key": key,
+            "kept": str(folder / "kept"),
         }
         process: subprocess.Popen[str] | None = None
         try:
@@ -111,6 +116,27 @@ class LlamaServer:
                 if line.startswith(b"data: {"):
                     event: dict[str, Any] = json.loads(line[6:])
                     yield event
+
+    def put_aside(self, name: str) -> int:
+        """Writes the KV cache to a file of this name; returns its size in bytes, 0 if that did not work."""
+        try:
+            answer = self.post("/slots/0?action=save", {"filename": name})
+            return int(answer["n_written"])
+        except GenerationError:  # a full disk, say: the prompt is then read again
+            logger.debug("A prompt could not be put aside", exc_info=True)
+            return 0
+
+    def take_up(self, name: str) -> bool:
+        """Goes on from the KV cache in the file of this name."""
+        try:
+            self.post("/slots/0?action=restore", {"filename": name})
+        except GenerationError:
+            logger.debug("A prompt could not be taken up", exc_info=True)
+            return False
+        return True
+
+    def forget(self, name: str) -> None:
+        (self._folder / "kept" / name).unlink(missing_ok=True)
 
     def resident_bytes(self) -> int:
         """The memory that the process takes, 0 where that cannot be told or it has ended."""
@@ -229,6 +255,7 @@ def _why(file: Path, code: int, log: Path) -> str:
 def serve() -> None:
     """Loads the model that the first line of stdin names, says where it listens, and serves until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    give_way_as_a_process()
     # stdout is for the one line; whatever a library prints goes to the log.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -259,6 +286,7 @@ def serve() -> None:
     params.n_ctx_checkpoints = 0
     params.n_threads_http = 2
     params.ui = False
+    params.slot_save_path = options["kept"] + os.sep
     try:
         server = xllamacpp.Server(params)
     except Exception as error:
@@ -267,6 +295,7 @@ def serve() -> None:
         os._exit(1)
     print(json.dumps({"address": server.listening_address, "gpu": gpu}), file=out, flush=True)
     sys.stdin.read()
+    shutil.rmtree(options["kept"], ignore_errors=True)  # the kernel may have been killed
     os._exit(0)  # its threads may be in the middle of a pass
 
 

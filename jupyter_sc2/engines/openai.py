@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, check_length
+from jupyter_sc2.engines import Cancelled, Guess, Progress, check_length, no_guess
 from jupyter_sc2.engines.deployment import COMPLETIONS, Deployment, find_deployment, open_client
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.http import Client, NotFound
+from jupyter_sc2.engines.kept import common_length
 from jupyter_sc2.engines.pieces import Pieces
 from jupyter_sc2.engines.tokenizer import Tokenizer
 from jupyter_sc2.errors import GenerationError, ModelLoadError
@@ -61,7 +62,7 @@ class OpenAIEngine:
         A few new ids are left to the request that follows.
         """
         check_length(ids, self.card, where=self._client.address.host)
-        new = len(ids) - self._common(ids)
+        new = len(ids) - common_length(self._sent, ids)
         if new < WORTH_PREFILLING or cancelled():
             return new
         self._read = None
@@ -80,6 +81,7 @@ class OpenAIEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
+        guess: Guess = no_guess,
     ) -> Iterator[Token]:
         """See Engine. Where a server tells no log-probabilities, they are 0.
 
@@ -131,14 +133,6 @@ class OpenAIEngine:
 
     def close(self) -> None:
         self._client.close()
-
-    def _common(self, ids: Sequence[int]) -> int:
-        common = 0
-        for old, new in zip(self._sent, ids, strict=False):
-            if old != new:
-                break
-            common += 1
-        return common
 
     # One request
 

@@ -13,7 +13,7 @@ import ctypes
 import gc
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,15 @@ from torch import nn
 
 from jupyter_sc2 import plan
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Progress, check_length, quantized, weights
+from jupyter_sc2.engines import (
+    Cancelled,
+    Guess,
+    Progress,
+    check_length,
+    no_guess,
+    quantized,
+    weights,
+)
 from jupyter_sc2.engines.build import (
     PACKED,
     QUANTIZED,
@@ -43,6 +51,10 @@ from jupyter_sc2.models import ModelCard, Shape, suited
 from jupyter_sc2.plan import SMALL
 
 PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
+SHORT = 16  # tokens that are read in a pass hardly longer than that of one
+# Reading more tokens than this leaves behind much memory that is free and not the system's: 150 MB for StarCoder2-3B
+# and 512 tokens. Giving it back takes 15 ms, where reading took seconds.
+LONG = 256
 
 
 class TransformersEngine:
@@ -59,6 +71,7 @@ class TransformersEngine:
         precision: str,
         device: torch.device,
         chunk: int,
+        guessed: int = 0,
         notice: str = "",
     ) -> None:
         self.card = card
@@ -66,13 +79,15 @@ class TransformersEngine:
         self.precision = precision
         self.tokenizer = tokenizer
         self.chunk = chunk
+        self.guessed = guessed  # the most guessed tokens that one pass checks
         self._model = model
         self._model.get_output_embeddings().register_forward_pre_hook(_compact)
         self._device = device
         self._cache = KVCache(model.config.num_hidden_layers)
         self._prompt: _Prompt | None = None
         self._interrupted: tuple[int, int] | None = None  # where a chunk was given up: position, id
-        self._logits = torch.empty(0)  # (V,) float32 on the CPU: what follows the ids in the cache
+        # (K, V) float32 on the CPU: what follows each of the last K ids in the cache
+        self._logits = torch.empty(0, 0)
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -96,31 +111,44 @@ class TransformersEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
+        guess: Guess = no_guess,
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
 
-        What was decoded stays in the KV cache: if the user accepts it, it need not be read again.
+        What was decoded stays in the KV cache: if the user accepts it, it need not be read again. A pass over a
+        drawn token reads a few guessed ones after it. Each is then drawn as if it had not been guessed, and is
+        already read where the guess was right.
         """
         sample = make_sampler(sampling)
         self._read_prompt(ids, cancelled)
         if self._cache.ids != list(ids):  # cancelled
             return
-        rest = healed
-        for index in range(sampling.max_tokens):
+        rest, drawn = healed, list[int]()
+        row, guesses = 0, list[int]()
+        for left in range(sampling.max_tokens - 1, -1, -1):
             if cancelled():
                 return
             allowed = (self.tokenizer.spelling.allowed(rest) or None) if rest else None
-            token = self._draw(sample, allowed)
+            token = self._draw(sample, row, allowed)
             yield token
-            last = index + 1 == sampling.max_tokens or len(self._cache.ids) + 1 >= self.card.context
-            if last or token.id in stop_ids or cancelled():
+            room = self.card.context - len(ids) - len(drawn) - 1
+            if min(left, room) <= 0 or token.id in stop_ids or cancelled():
                 return
             if rest:
                 # Where no token can go on spelling (no byte-level vocabulary) the constraint ends.
                 rest = (
                     advance(rest, self.tokenizer.bytes_of[token.id]) if allowed is not None else b""
                 )
-            self._forward([token.id])
+            drawn.append(token.id)
+            if row < len(guesses) and guesses[row] == token.id:
+                row += 1
+                continue
+            self._cache.cut(len(ids) + len(drawn) - 1)
+            row, guesses = 0, []
+            if self.guessed and not rest:
+                guesses = list(guess(drawn)[: min(self.guessed, left - 1, room - 1)])
+            if not self._forward([token.id, *guesses], cancelled):
+                return
 
     def memory_bytes(self) -> int:
         """Bytes of weights, scales of quantized weights, and the KV cache, counted from the tensors."""
@@ -134,16 +162,15 @@ class TransformersEngine:
             gc.collect()  # modules and their hooks refer to one another
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
-                ctypes.CDLL(None).malloc_trim(0)
+        give_back_memory()
 
     def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         """Reads what is new of `ids`, up to the end unless cancelled before; returns how many ids that were."""
         check_length(ids, self.card)
         # After an idle prefill, or for the next candidate, the same prompt comes again and its logits are known.
         repeated = self._prompt is not None and self._prompt.ids == tuple(ids)
-        start = self._cache.keep_common(ids, at_most=len(ids) if repeated else len(ids) - 1)
+        with gate, torch.inference_mode():
+            start = self._cache.keep_common(ids, at_most=len(ids) if repeated else len(ids) - 1)
         if repeated and start == len(ids):
             with gate:
                 self._logits = self._prompt.logits  # type: ignore[union-attr]
@@ -152,19 +179,25 @@ class TransformersEngine:
             if cancelled():
                 return position - start
             # A chunk that was given up once is read to its end the next time: who types on asks for it again and
-            # again, and would never see it done.
+            # again, and would never see it done. A short one has the keys of the next request in it as well.
+            chunk = ids[position : position + self.chunk]
             here = (position, ids[position])
-            unwanted = cancelled if here != self._interrupted else None
-            if not self._forward(ids[position : position + self.chunk], unwanted):
+            again = here == self._interrupted and len(chunk) > SHORT
+            if not self._forward(chunk, None if again else cancelled, every=False):
                 self._interrupted = here
                 return position - start
             self._interrupted = None
+            self._cache.read = position + len(chunk)
+        if len(ids) - start > LONG and self._device.type == "cpu":
+            give_back_memory()
         with gate:
             self._prompt = _Prompt(tuple(ids), self._logits)
         return len(ids) - start
 
-    def _forward(self, ids: Sequence[int], unwanted: Cancelled | None = None) -> bool:
-        """Reads `ids` after what the cache holds; the last one's logits are then in `_logits`.
+    def _forward(
+        self, ids: Sequence[int], unwanted: Cancelled | None = None, *, every: bool = True
+    ) -> bool:
+        """Reads `ids` after what the cache holds; `_logits` are then those of `every` one, or of the last.
 
         Ends early if `unwanted`, and returns False; then the cache is as before.
         """
@@ -178,9 +211,9 @@ class TransformersEngine:
                     input_ids=torch.tensor([ids], device=self._device),  # (1, T)
                     past_key_values=self._cache,
                     use_cache=True,
-                    logits_to_keep=1,
+                    logits_to_keep=len(ids) if every else 1,
                 )
-                self._logits = out.logits[0, -1].to(device="cpu", dtype=torch.float32)
+                self._logits = out.logits[0].to(device="cpu", dtype=torch.float32)
                 del out
             except Interrupted:
                 self._cache.forget_last_pass()
@@ -192,15 +225,15 @@ class TransformersEngine:
         self._cache.ids.extend(ids)
         return True
 
-    def _draw(self, sample: Sampler, allowed: Sequence[int] | None) -> Token:
+    def _draw(self, sample: Sampler, row: int, allowed: Sequence[int] | None) -> Token:
         # Inference mode is never held during a `yield`: it would hold for the caller's code too.
         with gate, torch.inference_mode():
-            return sample(self._logits, allowed)
+            return sample(self._logits[row], allowed)
 
     def _forget(self) -> None:
         self._cache.clear()
         self._prompt = None
-        self._logits = torch.empty(0)
+        self._logits = torch.empty(0, 0)
 
 
 def _compact(head: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -261,6 +294,7 @@ def load(
                 precision=precision,
                 device=device,
                 chunk=prefill_chunk(parameters, precision, device),
+                guessed=guessed_at_once(precision),
                 notice=notice,
             )
             _try_out(engine)
@@ -330,6 +364,15 @@ def prefill_chunk(parameters: int, precision: str, device: torch.device) -> int:
     return {"fp32": 64, "bf16": 256, "fp16": 256, "8bit": 256}.get(precision, 512)
 
 
+def guessed_at_once(precision: str) -> int:
+    """The most guessed tokens that are read with a drawn one.
+
+    A pass over 16 tokens costs what one over a single token costs while it is the weights that have to be fetched:
+    in bf16 and fp32. Quantized weights are computed with, too: three more tokens cost half as much again.
+    """
+    return 15 if precision in ("fp32", "bf16", "fp16", "8bit") else 3
+
+
 def default_threads(parameters: int) -> int:
     """One for a small model, else what torch takes: the physical cores.
 
@@ -337,7 +380,14 @@ def default_threads(parameters: int) -> int:
     the user's own cell often is, 7M parameters took 14 ms a token with one thread and 130 ms with two, which
     wait for one another at the end of each operation.
     """
-    return 1 if parameters < SMALL else torch.get_num_threads()
+    return 1 if parameters < SMALL else _noted_threads()
+
+
+def give_back_memory() -> None:
+    """Has the C library return what is free to the system, where that can be asked for."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def set_own_threads(count: int) -> None:
@@ -346,10 +396,20 @@ def set_own_threads(count: int) -> None:
     OpenMP keeps that number for each thread, but torch also notes it down for threads that use torch for the
     first time later on, which would slow the user's. So the note is written back, from a thread that ends.
     """
-    before = (
-        torch.get_num_threads()
-    )  # also initialises this thread, which else would take the note's value later
+    before = _noted_threads()
+    torch.get_num_threads()  # initialises this thread, which else would take the note's value later
     torch.set_num_threads(count)
-    restore = threading.Thread(target=torch.set_num_threads, args=(before,))
-    restore.start()
-    restore.join()
+    _in_a_new_thread(lambda: torch.set_num_threads(before))
+
+
+def _noted_threads() -> int:
+    """What a thread that has not used torch yet would take."""
+    noted: list[int] = []
+    _in_a_new_thread(lambda: noted.append(torch.get_num_threads()))
+    return noted[0]
+
+
+def _in_a_new_thread(act: Callable[[], None]) -> None:
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()

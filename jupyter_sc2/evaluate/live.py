@@ -36,6 +36,7 @@ from jupyter_sc2.settings import SC2, CompletionOptions
 CLASSES = ("column", "attribute", "argument", "name", "rest")
 # What is compared: the notebook's cells alone, and with one source more each.
 SOURCES = ("cells", "variables", "grounding", "variables+grounding")
+MOST_IN_NOTEBOOK = 8
 SHORTEST_LINE, LONGEST_LINE = 8, 120
 
 
@@ -124,19 +125,21 @@ def evaluate(
         for name, cells in order:
             if sum(shares.values()) >= count:
                 break
+            here = 0
             for notebook, cell, shell in run(cells, setup):
+                if here == MOST_IN_NOTEBOOK:
+                    break
                 settings = SC2(context_error=False)
                 sources.live = LiveNamespace(shell, settings)
                 wanted = [kind for kind in CLASSES if shares[kind] < count // len(CLASSES)]
                 for hole in holes_in(cell.source, rng, wanted):
-                    if shares[hole.kind] >= count // len(CLASSES):
+                    if shares[hole.kind] >= count // len(CLASSES) or here == MOST_IN_NOTEBOOK:
                         continue
                     shares[hole.kind] += 1
-                    rows = [_ask(session, sources, notebook, cell, hole, way) for way in SOURCES]
-                    for row in rows:
-                        row["notebook"] = name
-                        keep(row)
-                    results += rows
+                    here += 1
+                    for row in _ask_all(session, sources, notebook, cell, hole):
+                        results.append(row | {"notebook": name})
+                        keep(results[-1])
             tell(f"{name}: {dict(shares)}")
     return {"model": session.status.model, **figures(results), "rows": results}
 
@@ -166,6 +169,20 @@ def _runs(shell: InteractiveShell, source: str) -> bool:
     with capture_output():
         result = shell.run_cell(source, store_history=True)
     return bool(result.success)
+
+
+def _ask_all(
+    session: Session, sources: Sources, notebook: Notebook, cell: Cell, hole: Hole
+) -> Iterator[Row]:
+    """A row for each of SOURCES. Where nothing is refuted grounding changes nothing, so it is not asked for again."""
+    for told in ("cells", "variables"):
+        row = _ask(session, sources, notebook, cell, hole, told)
+        yield row
+        grounded = "grounding" if told == "cells" else f"{told}+grounding"
+        if row["refuted"]:
+            yield _ask(session, sources, notebook, cell, hole, grounded)
+        else:
+            yield row | {"sources": grounded}
 
 
 def _ask(

@@ -6,8 +6,9 @@
 
 The trunk stands outside the fill-in-the-middle block and each of its cells is encoded on its own: while the
 user types, its ids stay as they are, and the KV cache of them too. Inside the block the suffix comes first,
-so that a key only appends. Both forms are StarCoder2's training format: files of a repository are joined by
-<file_sep> and permuted one by one, half of them suffix first (arXiv 2402.19173, section 5.1; 2207.14255).
+so that a key only appends; brackets that an editor has closed behind the cursor are left out of it. Both forms
+are StarCoder2's training format: files of a repository are joined by <file_sep> and permuted one by one, half of
+them suffix first (arXiv 2402.19173, section 5.1; 2207.14255).
 
 Other models' cards say what differs: prefix first (PSM), the file's name before the block, a token that opens
 every prompt. A model that was trained on single files has the cells above at the start of its PREFIX:
@@ -27,6 +28,7 @@ from typing import Literal, TypeVar
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.models import EMBEDDED, FIM_ROLES, ModelCard
+from jupyter_sc2.prompt.brackets import settled
 from jupyter_sc2.prompt.notebook import Cell
 
 Mode = Literal["left-to-right", "spm", "psm"]
@@ -234,12 +236,13 @@ class Layout:
     def arrange(self, request: CompletionRequest, *, budget: int, state: str = "") -> Arrangement:
         """The segments of that prompt. Where even the cursor's line is too long they may exceed the budget."""
         language, prefix, suffix = of_cell_magic(request)
-        mode = mode_for(suffix, self._card) if self._can_fill_in() else "left-to-right"
+        following = settled(request.prefix, suffix)
+        mode = mode_for(following, self._card) if self._can_fill_in() else "left-to-right"
         healed = ""
         if mode == "left-to-right":
             prefix, healed = split_at_boundary(prefix)
         chars = budget * CHARS_PER_TOKEN
-        suffix = _first_lines(suffix, min(MAX_SUFFIX, chars // 4))
+        suffix = _first_lines(following, min(MAX_SUFFIX, chars // 4))
         lines = drop_oldest(prefix.splitlines(keepends=True), chars // 2)
         prefix = "".join(lines)[-chars // 2 :]
         if language != request.language or len(state) > chars // 4:

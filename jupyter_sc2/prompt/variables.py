@@ -66,12 +66,12 @@ def choose(
     At most `most` and none of `skip`, as far as `budget` seconds go; in the order in which the namespace holds them,
     so that the same ones make the same text.
     """
-    started = time.monotonic()
+    started = time.thread_time()
     names = list(namespace)  # a running cell may add some meanwhile
     recent = (name for name in islice(reversed(names), REACH))
     found: dict[str, Variable] = {}
     for name in chain(dict.fromkeys(used), recent):
-        if len(found) == most or time.monotonic() - started > budget:
+        if len(found) == most or time.thread_time() - started > budget:
             break
         if name in skip or name in found:
             continue

@@ -1,0 +1,74 @@
+"""Which prompts are kept for when they come again: the other notebook, the cell below, the cell above.
+
+Moving to another cell cuts the KV cache back to the cells above it; what is cut off would have to be read again
+on the way back. This decides what is put aside, what is taken up again and what has to go; where the keys and
+values are is the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Held = TypeVar("Held")
+
+# Reading this many tokens again costs less than putting them aside.
+WORTH = 48
+# The most prompts that are put aside.
+MOST = 6
+
+
+@dataclass(eq=False)
+class Kept(Generic[Held]):
+    """A prompt that was put aside: its ids, and what the engine needs to take it up again."""
+
+    ids: tuple[int, ...]
+    held: Held
+    nbytes: int = 0
+
+
+class KeptPrompts(Generic[Held]):
+    """The prompts that were put aside, the one used last at the end; at most `limit` bytes of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: list[Kept[Held]] = []
+
+    def better(self, ids: Sequence[int], held: int) -> Kept[Held] | None:
+        """Takes out the one that has most of `ids`, if it has enough more than the first `held` of them."""
+        best = max(self._kept, key=lambda kept: common_length(kept.ids, ids), default=None)
+        if best is None or common_length(best.ids, ids) < held + WORTH:
+            return None
+        self._kept.remove(best)
+        return best
+
+    def add(self, kept: Kept[Held]) -> list[Kept[Held]]:
+        """Keeps it, and returns those that have to go for it: what it contains, and the oldest."""
+        contained = [
+            old for old in self._kept if common_length(old.ids, kept.ids) > len(old.ids) - WORTH
+        ]
+        self._kept = [*(old for old in self._kept if old not in contained), kept]
+        gone = contained
+        while len(self._kept) > MOST or (self.nbytes() > self._limit and self._kept):
+            gone.append(self._kept.pop(0))
+        return gone
+
+    def clear(self) -> list[Kept[Held]]:
+        gone, self._kept = self._kept, []
+        return gone
+
+    def nbytes(self) -> int:
+        return sum(kept.nbytes for kept in self._kept)
+
+
+def worth_keeping(read: int, common: int) -> bool:
+    """Whether a prompt of `read` tokens is put aside when only its first `common` are wanted now."""
+    return read - common >= WORTH
+
+
+def common_length(old: Sequence[int], new: Sequence[int]) -> int:
+    limit = min(len(old), len(new))
+    if tuple(old[:limit]) == tuple(new[:limit]):
+        return limit
+    return next(i for i in range(limit) if old[i] != new[i])

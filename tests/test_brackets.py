@@ -1,0 +1,42 @@
+"""What an editor closes by itself, and what it does not."""
+
+import pytest
+
+from jupyter_sc2.prompt.brackets import open_closers, settled
+
+
+@pytest.mark.parametrize(
+    ("line", "closers"),
+    [
+        ("x = foo(bar[", "])"),
+        ('df["', '"]'),
+        ("f(a)", ""),
+        ("f('it\\'s", "')"),
+        ("f(')'", ")"),
+        ("x = 1  # (", ""),
+        ("'#' + f(", ")"),
+        ("d = {'a': [", "]}"),
+        (")", ""),
+    ],
+)
+def test_what_would_close_a_line(line, closers):
+    assert open_closers(line) == closers
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "without"),
+    [
+        ("print(", ")", ""),
+        ("y = 1\nprint(", ")\nz = 2", "\nz = 2"),
+        ("foo(bar[", "])", ""),
+        ('df["', '"] + 1', " + 1"),
+        ("f(g(", ")), 1", ", 1"),
+        ("f(", "a)", "a)"),
+        ("f(", ").mean()", ").mean()"),
+        ("f(a", ", b)", ", b)"),
+        ("x", ")", ")"),
+        ("f(\n    ", "\n)", "\n)"),
+    ],
+)
+def test_a_suffix_without_what_the_editor_closed(prefix, suffix, without):
+    assert settled(prefix, suffix) == without
