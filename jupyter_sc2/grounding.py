@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.prompt.facts import Facts, Known, Path
-from jupyter_sc2.prompt.layout import of_cell_magic
+from jupyter_sc2.prompt.languages import of_cell_magic
 from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line, open_at_end, scan
 from jupyter_sc2.prompt.uses import Kind, Use, bound_names, stored_strings, uses
 
@@ -189,7 +189,7 @@ class _Surroundings:
     def allowed(self, use: Use) -> frozenset[str] | None:
         """All the words that may stand in place of a use; None where any may."""
         if use.kind == "name":
-            if self._open or use.deferred:
+            if self._open or use.deferred or not self._facts.names:
                 return None
             return self._facts.names.union(BUILTINS, self._bound, self._defined, self._typed)
         known = self._known(use.base)

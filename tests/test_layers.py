@@ -14,8 +14,10 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
     {"errors", "hardware", "progress", "mixture", "guessing", "priority", "prompt.brackets"},
-    {"prompt.notebook", "prompt.namespace", "prompt.variables", "prompt.facts", "prompt.uses"},
+    {"prompt.notebook", "prompt.namespace", "prompt.inspection"},
+    {"prompt.variables", "prompt.facts", "prompt.uses"},
     {"completion", "prompt.syntax"},
+    {"prompt.languages"},
     {"models", "settings"},
     {"prompt.layout", "postprocess", "plan"},
     {"type_through", "grounding"},

@@ -250,6 +250,11 @@ def test_of_several_lines_those_before_the_refuted_one_are_kept(shell, asking, f
 ABOVE = Notebook((Cell(id="1", source="rows = [1]"), Cell(id="here", source="")))
 
 
+def test_before_anything_was_run_any_name_may_come(asking, fake_engine):
+    fake_engine.answers = ["np.arange(9)"]
+    assert asking("x = ").text == "np.arange(9)"
+
+
 def test_what_does_not_parse_is_dropped(asking, fake_engine):
     fake_engine.answers = ["for in x"]
     assert asking("y = ").reason == "refuted"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import linecache
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.prompt.facts import Facts, Path, gather
-from jupyter_sc2.prompt.layout import of_cell_magic
+from jupyter_sc2.prompt.languages import of_cell_magic
 from jupyter_sc2.prompt.namespace import Variable, describe
 from jupyter_sc2.prompt.notebook import Cell
 from jupyter_sc2.prompt.variables import SECRET, WORD, choose, describe_variable, look
@@ -37,6 +38,7 @@ class LiveNamespace:
         self._settings = settings
         self._visit: tuple[object, ...] = ()
         self._told: dict[str, Variable] = {}
+        self._lock = threading.Lock()
         self._sources: dict[str, int] = {}  # what was run: when last
         self._seen = 0
 
@@ -54,17 +56,18 @@ class LiveNamespace:
         wanted = (settings.context_variables, settings.context_values, settings.context_error)
         visit = (request.cell_id, self.epoch, *wanted)
         used = _names_used(request)
-        if visit != self._visit:
-            self._visit, self._told = visit, self._first_look(request, used)
-        elif settings.context_variables:
-            self._add(request, used)
-        return describe(self._told.values(), limit=LIMIT)
+        with self._lock:  # two engines may answer in turn, and `%sc2 context` asks as well
+            if visit != self._visit:
+                self._visit, self._told = visit, self._first_look(request, used)
+            elif settings.context_variables:
+                self._add(request, used)
+            return describe(self._told.values(), limit=LIMIT)
 
     def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
         """What is certain of these paths, and of the names there are."""
         namespace = self._shell.user_ns
         return Facts(
-            names=frozenset(list(namespace)),
+            names=self._names(),
             known=gather(namespace, paths),
             pending=tuple(
                 cell.source
@@ -72,6 +75,13 @@ class LiveNamespace:
                 if cell.cell_type == "code" and cell.id != request.cell_id and not self.ran(cell)
             ),
         )
+
+    def _names(self) -> frozenset[str]:
+        """All names that there are; none where nothing was run yet: who writes first and runs later may mean any."""
+        names = list(self._shell.user_ns)
+        hidden = self._hidden
+        made = any(not name.startswith("_") and name not in hidden for name in names)
+        return frozenset(names) if made else frozenset()
 
     def ran(self, cell: Cell) -> bool:
         """Whether the cell as it stands was run in this kernel, and is done."""

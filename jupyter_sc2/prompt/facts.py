@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from jupyter_sc2.prompt.variables import (
+from jupyter_sc2.prompt.inspection import (
     attribute_of,
     inherited,
     is_a,
@@ -60,7 +60,7 @@ class Known:
 class Facts:
     """What a kernel knows about the names and paths that some code uses."""
 
-    names: frozenset[str] = frozenset()  # all that the namespace has
+    names: frozenset[str] = frozenset()  # all that the namespace has; none if that is not known
     known: Mapping[Path, Known] = field(default_factory=dict)
     pending: tuple[str, ...] = ()  # the other cells that were not run as they stand
 

@@ -19,6 +19,16 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+from jupyter_sc2.prompt.inspection import (
+    attribute_of,
+    inherited,
+    is_a,
+    module_of,
+    module_state,
+    mro_of,
+    name_of,
+    state_of,
+)
 from jupyter_sc2.prompt.namespace import Variable, table_detail
 
 # An adapter gives a variable's kind and detail; it may raise whatever the object's library raises.
@@ -120,56 +130,6 @@ def describe_variable(name: str, value: Any) -> Variable | None:
     if name_of(cls) in PLAIN:
         return None
     return Variable(name, name_of(cls), _fields(cls))
-
-
-# Reading past overrides
-
-
-def mro_of(cls: type) -> tuple[type, ...]:
-    found: tuple[type, ...] = type.__dict__["__mro__"].__get__(cls)
-    return found
-
-
-def is_a(value: object, cls: type) -> bool:
-    """`isinstance` without asking the object what its class is."""
-    return cls in mro_of(type(value))
-
-
-def name_of(cls: type) -> str:
-    return str(type.__dict__["__name__"].__get__(cls))
-
-
-def module_of(cls: type) -> str:
-    found = type.__dict__["__module__"].__get__(cls)
-    return found if type(found) is str else ""
-
-
-def attribute_of(cls: type, name: str) -> Any:
-    """What stands in the class's own dictionary."""
-    return type.__dict__["__dict__"].__get__(cls).get(name)
-
-
-def inherited(cls: type, name: str) -> Any:
-    """What stands in the dictionary of the first class that has it; None if none does."""
-    found = (attribute_of(base, name) for base in mro_of(cls))
-    return next((made for made in found if made is not None), None)
-
-
-def state_of(value: object) -> Mapping[str, Any]:
-    """The instance's dictionary, not a property of that name."""
-    for cls in mro_of(type(value)):
-        found = attribute_of(cls, "__dict__")
-        if is_a(found, types.GetSetDescriptorType):
-            state: Mapping[str, Any] = found.__get__(value)
-            return state
-    return {}
-
-
-def module_state(module: types.ModuleType) -> dict[str, Any]:
-    """A module's own dictionary."""
-    read: Any = vars(types.ModuleType)["__dict__"]
-    state: dict[str, Any] = read.__get__(module)
-    return state
 
 
 def _fields(cls: type) -> str:
