@@ -117,14 +117,18 @@ class Choices(bytes):
     """Names of which an engine is to spell one, the model's choice; as bytes, the first of them.
 
     It stands in the place of the bytes that are to be spelled out at the start of a completion: an engine that can
-    spell no more than one takes the first. What runs on beyond a name must not go on with the name.
+    spell no more than one takes the first. What runs on beyond a name must not go on with the name; an empty name
+    says that one was spelled and may end here.
     """
 
     names: tuple[bytes, ...]
 
     def __new__(cls, names: Iterable[bytes]) -> Choices:
-        """`names` are not empty, and there is at least one."""
+        """There is at least one name."""
         names = tuple(names)
         choices = super().__new__(cls, names[0])
         choices.names = names
         return choices
+
+    def __bool__(self) -> bool:
+        return True  # there is something to be held to, even where a name may end

@@ -458,8 +458,21 @@ def test_of_several_names_any_may_be_spelled_and_none_runs_on():
     names = Choices([b"age", b"fare"])
     assert table.allowed(names) == [1, 2, 3, 5, 6, 7, 8]
     assert advance(names, b"fa").names == (b"re",)
-    assert advance(names, b"age(") == b"" and advance(names, b"age") == b""
+    assert advance(names, b"age(") == b""
     assert names == b"age"  # for an engine that can spell only one
+
+
+def test_behind_a_name_comes_no_part_of_a_name_unless_it_makes_another_of_them():
+    table = SpellingTable([b"", b"set", b"_", b"_style", b"_legend", b"(", b"s", b"_st"])
+    after = advance(Choices([b"set", b"set_style"]), b"set")
+    assert after.names == (b"", b"_style")
+    assert table.allowed(after) == [0, 2, 3, 5, 7]
+    assert advance(after, b"(") == b"" and not advance(after, b"")
+    assert advance(after, b"_").names == (b"style",)
+
+
+def test_behind_a_quote_the_model_is_free():
+    assert not advance(Choices([b'age"', b'ages"']), b'age"')
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])

@@ -23,6 +23,8 @@ class SpellingTable:
         entries = sorted((spelled, id) for id, spelled in enumerate(bytes_of) if spelled)
         self._bytes = [spelled for spelled, _ in entries]
         self._ids = [id for _, id in entries]
+        # What may follow a name: tokens that do not go on with it, and special ones.
+        self._ending = [id for id, spelled in enumerate(bytes_of) if not _is_name(spelled[:1])]
 
     def allowed(self, rest: bytes) -> list[int]:
         """The ids of the tokens that begin with `rest` or that `rest` begins with; `rest` is not empty."""
@@ -32,6 +34,8 @@ class SpellingTable:
 
     def _of_name(self, name: bytes) -> list[int]:
         """The same for a name that ends where it ends: behind "head" may stand "(", not "er"."""
+        if not name:
+            return self._ending
         longer = range(self._from(name), self._after(name))
         ending = [self._ids[at] for at in longer if not _goes_on(self._bytes[at], len(name))]
         return [*self._beginnings(name), *ending]
@@ -58,17 +62,17 @@ def advance(rest: bytes, spelled: bytes) -> bytes:
     """What is left to spell of `rest` after a token that was allowed."""
     if not isinstance(rest, Choices):
         return rest[len(spelled) :]
-    if any(spelled.startswith(name) for name in rest.names):
+    left = [name[len(spelled) :] for name in rest.names if name and name.startswith(spelled)]
+    if b"" in left and not _is_name(spelled[-1:]):  # closed by its quote or equals sign
         return b""
-    return Choices(name[len(spelled) :] for name in rest.names if name.startswith(spelled))
+    return Choices(left) if spelled and left else b""
 
 
 def _goes_on(spelled: bytes, position: int) -> bool:
     """Whether a name goes on at this position; bytes above ASCII are taken for letters."""
-    if position >= len(spelled) or not _is_name_byte(spelled[position - 1]):
-        return False
-    return _is_name_byte(spelled[position])
+    before, here = spelled[position - 1 : position], spelled[position : position + 1]
+    return _is_name(before) and _is_name(here)
 
 
-def _is_name_byte(byte: int) -> bool:
-    return byte >= 0x80 or bytes([byte]).isalnum() or byte == ord("_")
+def _is_name(byte: bytes) -> bool:
+    return byte.isalnum() or byte == b"_" or byte >= b"\x80"

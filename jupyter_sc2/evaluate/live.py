@@ -92,7 +92,8 @@ def holes_in(source: str, rng: Random, wanted: Collection[str] = CLASSES) -> lis
         if len(code) >= SHORTEST_LINE and len(line) <= LONGEST_LINE and not code.startswith("#"):
             here = places[number] | {"rest": (code, start + line.index(code))}
             if kinds := [kind for kind in CLASSES if kind in here and kind in wanted]:
-                kind = rng.choice(kinds)
+                named = [kind for kind in kinds if kind != "rest"]
+                kind = rng.choice(named if named and rng.random() < 0.8 else kinds)
                 word, place = here[kind]
                 end = start + len(line)
                 below = source[end:] if rng.random() < 0.5 else ""
