@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from jupyter_sc2 import engines, postprocess
+from jupyter_sc2 import engines, grounding, postprocess
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Stats
 from jupyter_sc2.drawing import Drawing, varied
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.guessing import LONGEST, Lookup
-from jupyter_sc2.prompt.layout import Layout, Prompt
+from jupyter_sc2.prompt.layout import Arrangement, Layout, Prompt
 from jupyter_sc2.rhythm import Rhythm
+from jupyter_sc2.settings import CompletionOptions
 from jupyter_sc2.type_through import TypeThroughCache
 
 # Completions in which the next ones are looked up.
@@ -64,50 +65,86 @@ CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
 class Answerer:
     """What answers, for as long as its engine is loaded."""
 
-    def __init__(self, engine: engines.Engine, rhythm: Rhythm) -> None:
+    def __init__(
+        self,
+        engine: engines.Engine,
+        rhythm: Rhythm,
+        namespace: grounding.Namespace | None = None,
+    ) -> None:
         self.engine = engine
         self._rhythm = rhythm
+        self._namespace = namespace
+        self._epoch = 0  # of the namespace, when what is in the cache was said
         self.layout = Layout(engine.card, engine.encode, engine.special_ids)
         self.cache = TypeThroughCache()
         self._earlier: deque[Sequence[int]] = deque(maxlen=EARLIER)
 
-    def answer_at_once(self, job: Job) -> bool:
+    def answer_at_once(self, job: Job, options: CompletionOptions) -> bool:
         """Finishes a job that needs no model; False if it needs it."""
         request = job.request
+        if self._namespace is not None and self._namespace.epoch != self._epoch:
+            # What was said before a cell ran may be wrong after it.
+            self._epoch = self._namespace.epoch
+            self.cache.clear()
         if job.cancelled.is_set():
             job.finish(CANCELLED, self.engine)
             return True
-        if (reason := postprocess.hopeless(request)) is not None:
+        if (reason := postprocess.hopeless(request, prose=options.prose)) is not None:
             job.finish(Completion(text="", finish_reason="stop", reason=reason), self.engine)
             return True
         text = self.cache.find(request) if job.automatic else None
-        if text is None:
+        if text is None or self._refuted(request, text, options):
             return False
         reason = None if text else "nothing_to_add"
         completion = Completion(text=text, finish_reason="stop", source="cache", reason=reason)
         job.finish(completion, self.engine)
         return True
 
-    def answer(self, job: Job, context_tokens: int, successor: Successor) -> None:
+    def answer(self, job: Job, options: CompletionOptions, successor: Successor) -> None:
         """Has the model answer, and those that meanwhile go on from what it says."""
         unanswered: Job | None = job
         while unanswered is not None:
-            prompt = self._prompt(unanswered.request, context_tokens)
-            unanswered = self._decode(unanswered, prompt, successor)
+            prompt = self._prompt(unanswered.request, options)
+            unanswered = self._decode(unanswered, prompt, options, successor)
 
     def read_ahead(
-        self, request: CompletionRequest, context_tokens: int, unwanted: engines.Cancelled
+        self, request: CompletionRequest, options: CompletionOptions, unwanted: engines.Cancelled
     ) -> None:
         """Reads what a request like this will need, for nobody yet."""
-        self.engine.prefill(self._prompt(request, context_tokens).ids, unwanted)
+        self.engine.prefill(self._prompt(request, options).ids, unwanted)
 
-    def _prompt(self, request: CompletionRequest, context_tokens: int) -> Prompt:
+    def arrange(self, request: CompletionRequest, options: CompletionOptions) -> Arrangement:
+        """What the model would read for a request whose sampling params are set."""
+        budget, state = self._budget(request, options), self._state(request)
+        return self.layout.arrange(request, budget=budget, state=state)
+
+    def _prompt(self, request: CompletionRequest, options: CompletionOptions) -> Prompt:
+        budget, state = self._budget(request, options), self._state(request)
+        return self.layout.build(request, budget=budget, state=state)
+
+    def _budget(self, request: CompletionRequest, options: CompletionOptions) -> int:
         """Prompt and completion stay within the window, where a sliding and a full attention are the same."""
         card, sampling = self.engine.card, request.sampling or SamplingParams()
         room = min(card.window, card.context) - sampling.max_tokens
-        return self.layout.build(request, budget=max(16, min(context_tokens, room)))
+        return max(16, min(options.context_tokens, room))
 
-    def _decode(self, job: Job, prompt: Prompt, successor: Successor) -> Job | None:
+    def _state(self, request: CompletionRequest) -> str:
+        return self._namespace.state(request) if self._namespace is not None else ""
+
+    def _check(
+        self, request: CompletionRequest, options: CompletionOptions
+    ) -> grounding.Check | None:
+        if self._namespace is None or not options.grounding or not grounding.applies(request):
+            return None
+        return grounding.checker(request, self._namespace)
+
+    def _refuted(self, request: CompletionRequest, text: str, options: CompletionOptions) -> bool:
+        check = self._check(request, options) if text else None
+        return check is not None and check(text, True) is not None
+
+    def _decode(
+        self, job: Job, prompt: Prompt, options: CompletionOptions, successor: Successor
+    ) -> Job | None:
         """Draws the candidates one after another; the later ones find the prompt in the KV cache.
 
         Returns a job that went on with what was said until it was something else than the user typed.
@@ -127,32 +164,35 @@ class Answerer:
         for attempt in range(2 * first.candidates - 1):
             if len(texts) == first.candidates or cancelled():
                 break
-            drawing = Drawing(first, prompt)
+            drawing = Drawing(first, prompt, lambda request: self._check(request, options))
             job.drawing = drawing if job.automatic and first.candidates == 1 else None
-            for token in engine.generate(
-                prompt.ids,
-                varied(job.sampling, attempt),
-                self.layout.stop_ids,
-                cancelled,
-                prompt.healed,
-                Lookup(prompt.ids, self._earlier),
-            ):
-                generated += 1
-                if first_token_ms is None:
-                    first_token_ms = (time.monotonic() - job.arrived) * 1000
-                if token.id in self.layout.stop_ids:
-                    drawing.stopped = True
-                    break
-                if drawing.add(engine.decode_bytes([token.id]), token):
-                    job.say(Completion(text=drawing.text, index=len(texts)), engine)
-                if drawing.complete:
-                    break
-                if job.drawing is not None and (later := successor(job)) is not None:
-                    job.finish(replace(CANCELLED, text=drawing.text), engine)
-                    job, reused, generated, first_token_ms = later, len(prompt.ids), 0, None
-                    job.drawing = drawing
-                    if drawing.go_on_for(job.request):
-                        job.say(Completion(text=drawing.text), engine)
+            for asked in drawing.attempts(engine.encode):
+                for token in engine.generate(
+                    asked.ids,
+                    varied(job.sampling, attempt),
+                    self.layout.stop_ids,
+                    cancelled,
+                    asked.healed,
+                    Lookup(asked.ids, self._earlier),
+                ):
+                    generated += 1
+                    if first_token_ms is None:
+                        first_token_ms = (time.monotonic() - job.arrived) * 1000
+                    if token.id in self.layout.stop_ids:
+                        drawing.stopped = True
+                        break
+                    if drawing.add(engine.decode_bytes([token.id]), token):
+                        job.say(Completion(text=drawing.text, index=len(texts)), engine)
+                    if drawing.complete:
+                        break
+                    if job.drawing is not None and (later := successor(job)) is not None:
+                        job.finish(replace(CANCELLED, text=drawing.text), engine)
+                        job, reused, generated, first_token_ms = later, len(prompt.ids), 0, None
+                        job.drawing = drawing
+                        if drawing.go_on_for(job.request):
+                            job.say(Completion(text=drawing.text), engine)
+                    if drawing.astray:
+                        break
                 if drawing.astray:
                     break
             job.drawing = None

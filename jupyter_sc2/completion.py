@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from jupyter_sc2.errors import RequestError, SettingsError
-from jupyter_sc2.prompt.notebook import Notebook, replace_surrogates
+from jupyter_sc2.prompt.notebook import CellType, Notebook, replace_surrogates
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Trigger = Literal["automatic", "invoke"]
@@ -69,6 +70,11 @@ class CompletionRequest:
     def suffix(self) -> str:
         return self.text[self.offset :]
 
+    @property
+    def cell_type(self) -> CellType:
+        """The type of the cell, as far as the notebook knows it."""
+        return next((c.cell_type for c in self.notebook.cells if c.id == self.cell_id), "code")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
@@ -105,3 +111,24 @@ class Token:
 
     id: int
     logprob: float
+
+
+class Choices(bytes):
+    """Names of which an engine is to spell one, the model's choice; as bytes, the first of them.
+
+    It stands in the place of the bytes that are to be spelled out at the start of a completion: an engine that can
+    spell no more than one takes the first. What runs on beyond a name must not go on with the name; an empty name
+    says that one was spelled and may end here.
+    """
+
+    names: tuple[bytes, ...]
+
+    def __new__(cls, names: Iterable[bytes]) -> Choices:
+        """There is at least one name."""
+        names = tuple(names)
+        choices = super().__new__(cls, names[0])
+        choices.names = names
+        return choices
+
+    def __bool__(self) -> bool:
+        return True  # there is something to be held to, even where a name may end

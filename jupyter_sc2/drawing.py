@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from jupyter_sc2 import postprocess
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Token
+from jupyter_sc2.completion import Choices, Completion, CompletionRequest, SamplingParams, Token
+from jupyter_sc2.grounding import Check, Refutation, sound_part
 from jupyter_sc2.prompt.layout import Prompt
 from jupyter_sc2.type_through import typed_since
 
@@ -16,20 +18,32 @@ from jupyter_sc2.type_through import typed_since
 CANDIDATE_TEMPERATURE = 0.7
 # A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
 UPDATE_INTERVAL = 0.03
+# How many words of one completion may be replaced; each time it is decoded on from there.
+REPAIRS = 3
 
 
 class Drawing:
     """Takes tokens, and tells after each what may be shown and whether more would change nothing.
 
-    Who types what is being said need not begin anew: the drawing goes on for the later request.
+    Who types what is being said need not begin anew: the drawing goes on for the later request. With `checking`,
+    text is held against what is known where a request is made (see grounding.py).
     """
 
-    def __init__(self, request: CompletionRequest, prompt: Prompt) -> None:
+    def __init__(
+        self,
+        request: CompletionRequest,
+        prompt: Prompt,
+        checking: Callable[[CompletionRequest], Check | None] = lambda request: None,
+    ) -> None:
         self.ids: list[int] = []
         self.text = ""
         self.complete = False
         self.stopped = False
         self._first = self._request = request
+        self._prompt = prompt
+        self._checking = checking
+        self._check = checking(request)
+        self._refutation: Refutation | None = None
         self._scope = postprocess.scope(request)
         self.typed = ""  # since the first request
         self._healed = len(prompt.healed)  # bytes that the user has typed already
@@ -43,6 +57,46 @@ class Drawing:
     def said(self) -> str:
         """All of the text so far, as it would stand behind the first request's cursor."""
         return postprocess.without_doubled_blanks(self._raw, self._first)
+
+    def attempts(self, encode: Callable[[str], list[int]]) -> Iterator[Prompt]:
+        """The prompts to decode from: the request's own and, while a word is refuted, ones that go on before it.
+
+        The model then chooses among the words that can stand there.
+        """
+        yield self._prompt
+        for _ in range(REPAIRS):
+            text, refutation = self.text, self._refutation
+            if refutation is None and self._check is not None:
+                text, _ = self._shape(final=True)
+                refutation = self._check(text, True)
+            if refutation is None or not refutation.choices:
+                return
+            yield self._mended(text, refutation, encode)
+
+    def _mended(
+        self, text: str, refutation: Refutation, encode: Callable[[str], list[int]]
+    ) -> Prompt:
+        """Takes the text back to before the refuted word, or to where the user has typed a beginning of it."""
+        healed = self._prompt.healed.decode()
+        before = healed + self.said[: self._from]
+        written = before + text
+        start = len(before) + refutation.start
+        cut = max(0, start)
+        names = [name[cut - start :] for name in refutation.choices]
+        if written[:cut].endswith(" "):  # most tokens begin with their blank
+            cut -= 1
+            names = [f" {name}" for name in names]
+        self._raw = written[len(healed) : cut]
+        self._healed = len(written[cut : len(healed)].encode())
+        self._decoder.reset()
+        self._logprobs.clear()
+        self._refutation, self.complete, self.stopped = None, False, False
+        self.ids = encode(written[:cut])
+        return replace(
+            self._prompt,
+            ids=(*self._prompt.ids, *self.ids),
+            healed=Choices(name.encode() for name in names),
+        )
 
     def add(self, data: bytes, token: Token) -> bool:
         """Takes one token; returns whether there is something new to show."""
@@ -65,6 +119,7 @@ class Drawing:
         """Goes on for a request that `agrees`; returns whether there is something to show at once."""
         self.typed = request.prefix[len(self._first.prefix) :]
         self._request = request
+        self._check = self._checking(request)
         self._shown, self._shown_at = "", -math.inf
         return self._look()
 
@@ -74,26 +129,43 @@ class Drawing:
         said = self.said[: len(self.typed)]
         return not self.typed.startswith(said)
 
-    def _look(self) -> bool:
+    @property
+    def _from(self) -> int:
+        """Where in what is said the text begins that may be shown."""
         rest = self.said[len(self.typed) :]
-        self.text, self.complete = postprocess.shape(rest, self._request, self._scope, final=False)
+        return len(self.said) - len(postprocess.without_doubled_blanks(rest, self._request))
+
+    def _shape(self, *, final: bool) -> tuple[str, bool]:
+        rest = self.said[len(self.typed) :]
+        return postprocess.shape(rest, self._request, self._scope, final=final)
+
+    def _look(self) -> bool:
+        self.text, self.complete = self._shape(final=False)
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
+            return False
+        if self._check is not None and (found := self._check(self.text, False)) is not None:
+            if found.certain:
+                self._refutation, self.complete = found, True
             return False
         self._shown, self._shown_at = self.text, now
         return not self.astray
 
     def finish(self, *, cancelled: bool) -> Completion:
         self._raw += self._decoder.decode(b"", final=True)
-        rest = self.said[len(self.typed) :]
-        text, complete = postprocess.shape(rest, self._request, self._scope, final=True)
+        text, complete = self._shape(final=True)
+        refutation = self._check(text, True) if self._check is not None and not cancelled else None
+        if refutation is not None:
+            text = sound_part(text, refutation)
+            self._raw = self.said[: self._from] + text  # the rest is not to be found again
+        nothing = "nothing_to_add" if refutation is None else "refuted"
         mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
         if complete or self.stopped:
             return Completion(
                 text=text,
                 finish_reason="stop",
                 mean_logprob=mean,
-                reason=None if text else "nothing_to_add",
+                reason=None if text else nothing,
             )
         if cancelled:
             return Completion(
@@ -103,7 +175,7 @@ class Drawing:
             text=text,
             finish_reason="length",
             mean_logprob=mean,
-            reason=None if text else "nothing_to_add",
+            reason=None if text else nothing,
         )
 
 

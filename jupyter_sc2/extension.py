@@ -22,6 +22,7 @@ from traitlets.utils.bunch import Bunch
 from jupyter_sc2 import engines
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import Channel
+from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.kernel.magics import SC2Magics
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2
@@ -30,7 +31,10 @@ LoadEngine = Callable[..., engines.Engine]
 
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0
-COMPLETED_BY = ("max_tokens", "temperature", "top_k", "top_p", "seed", "context_tokens")
+COMPLETED_BY = (
+    *("max_tokens", "temperature", "top_k", "top_p", "seed"),
+    *("context_tokens", "grounding", "prose"),
+)
 LOADED_BY = (
     "model",
     "engine",
@@ -72,6 +76,7 @@ class Extension:
             options=self.settings.completion_options(),
             load_options=self._asked,
             gives_way=True,
+            namespace=LiveNamespace(shell, self.settings),
         )
         self.settings.observe(self._setting_changed, list(SC2.settings()))
         self._configurables = cast(list[Any], shell.configurables)

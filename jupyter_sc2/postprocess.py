@@ -12,24 +12,39 @@ from collections.abc import Iterator
 from typing import Literal
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.prompt.syntax import open_at_end, scan
 
 Scope = Literal["line", "block"]
 
 CLOSERS = ")]}"
 OPENERS = "([{"
 QUOTES = "'\""
+CLOSING = dict(zip(OPENERS, CLOSERS, strict=True))
 # Lines that go on with the block above them although they stand at its opener's indentation.
 CONTINUATIONS = ("else", "elif", "except", "finally", "case")
 # One line this often is a loop of the model's, not code; shorter lines ("else:", "])") do come again.
 REPEATS = 3
 LONG_ENOUGH = 6
+# What a script, a page or a chat puts where a cell ends.
+CELL_MARK = re.compile(
+    r"^(?:# ?%%|# ?In ?\[|In ?\[[\d ]*\]:|Out\[\d+\]:|>>> |```|<jupyter_)", re.MULTILINE
+)
+# An operator, a comma that opens no tuple, or a word at a line's end that asks for more.
+HALF = re.compile(
+    r"(?:[([{=+\-*/%|&^~<>@.\\]|\b(?:and|or|not|in|is|as|import|from|lambda|if|else))\s*$"
+)
 CIRCLE = re.compile(r"(.{4,40}?)\1{3}")
 
 
-def hopeless(request: CompletionRequest) -> str | None:
-    """Why it is of no use to ask the model, or None. An invoked request is always tried."""
+def hopeless(request: CompletionRequest, *, prose: bool = False) -> str | None:
+    """Why it is of no use to ask the model, or None. An invoked request is always tried.
+
+    `prose` says that Markdown and raw cells are to be completed as well.
+    """
     if request.trigger == "invoke":
         return None
+    if not prose and request.cell_type != "code":
+        return "disabled"
     if not request.text.strip() and not request.notebook.above(request.cell_id):
         return "nothing_to_add"
     if _is_word(request.prefix[-1:]) and _is_word(
@@ -57,7 +72,14 @@ def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) ->
     """
     text = without_doubled_blanks(raw.replace("\r\n", "\n"), request)
     cut = len(text)
-    for rule in (_end_of_scope, _closed_already, _repeats_suffix, _repeats_itself):
+    for rule in (
+        _end_of_scope,
+        _end_of_cell,
+        _closed_already,
+        _closes_nothing,
+        _repeats_suffix,
+        _repeats_itself,
+    ):
         end = rule(text, request, scope, final)
         if end is not None:
             cut = min(cut, end)
@@ -65,8 +87,9 @@ def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) ->
     shown = text[:cut]
     if complete or final:
         shown = _without_suffix_overlap(shown, request)
+        shown = _without_half_statement(shown, request)
     shown = shown.rstrip()
-    if not shown.strip() or _rewrites_line_above(shown, request):
+    if not shown.strip() or any(rule(shown, request) for rule in REPETITIONS):
         shown = ""
     return shown, complete
 
@@ -118,6 +141,14 @@ def _continues(line: str, ended: bool) -> bool:
     )
 
 
+def _end_of_cell(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    """Ends where a script marks the next cell, a page its output, or an answer its end."""
+    found = CELL_MARK.search(text)
+    if found is None or (found.start() == 0 and _last_line(request.prefix).strip()):
+        return None
+    return max(0, found.start() - 1)
+
+
 def _closed_already(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
     """The bracket or quote that an editor has put behind the cursor is not written again."""
     following = _rest_of_line(request.suffix).lstrip(" \t")[:1]
@@ -144,9 +175,24 @@ def _closed_already(text: str, request: CompletionRequest, scope: Scope, final: 
     return None
 
 
+def _closes_nothing(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    """Ends before a bracket that closes none, neither of the text's own nor of the cell's above."""
+    if request.language != "python" or _other_language(request):
+        return None
+    opened, quote = open_at_end(request.prefix)
+    for index, char, inside in scan(text, quote):
+        if inside:
+            continue
+        if char in OPENERS:
+            opened.append(char)
+        elif char in CLOSERS and (not opened or CLOSING[opened.pop()] != char):
+            return index
+    return None
+
+
 def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
     """Ends before a line that stands below the cursor already."""
-    below = next((line.strip() for line in request.suffix.splitlines()[1:] if line.strip()), "")
+    below = _line_below(request)
     if len(below) < 4:
         return None
     for start, content in _lines(text):
@@ -211,6 +257,43 @@ def _balances(text: str, overlap: str) -> bool:
     return kept.count(opener) <= kept.count(overlap[0])
 
 
+def _without_half_statement(text: str, request: CompletionRequest) -> str:
+    """Cuts the last of several lines where it is only a beginning: of a block, a call, an operation."""
+    closed = _rest_of_line(request.suffix).strip()[:1] in tuple(CLOSERS)
+    open_before = len(open_at_end(request.prefix)[0])
+    while "\n" in text.rstrip():
+        text = text.rstrip()
+        start = text.rindex("\n")
+        line = text[start + 1 :]
+        below = request.suffix.lstrip("\n").split("\n")[0]
+        opens_bracket = len(open_at_end(request.prefix + text)[0]) > open_before and not closed
+        opens_block = line.endswith(":") and not opens_bracket
+        if opens_block and below.strip() and _indent(below) > _indent(line):
+            break  # what follows the cursor is its body
+        if not (opens_block or opens_bracket or HALF.search(line) or line.lstrip()[:1] == "@"):
+            break
+        text = text[:start]
+    return text
+
+
+def _rewrites_line_below(text: str, request: CompletionRequest) -> bool:
+    """Whether the cursor's line would come to be what stands in the next one already."""
+    line = (_last_line(request.prefix) + text.split("\n")[0]).strip()
+    rest = _rest_of_line(request.suffix).strip()
+    return (
+        len(line) > 3 and not rest and "\n" not in text.strip("\n") and line == _line_below(request)
+    )
+
+
+def _writes_next_cell(text: str, request: CompletionRequest) -> bool:
+    """Whether it is what the next cell begins with; only at the end of a cell."""
+    written = (_last_line(request.prefix) + text).strip()
+    if request.suffix.strip() or len(written) < LONG_ENOUGH:
+        return False
+    following = _next_cell(request)
+    return following == written or following.startswith(f"{written}\n")
+
+
 def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
     line = (_last_line(request.prefix) + text.split("\n")[0]).strip()
     return (
@@ -220,7 +303,29 @@ def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
     )
 
 
+REPETITIONS = (_rewrites_line_above, _rewrites_line_below, _writes_next_cell)
+
+
 # Small questions
+
+
+def _line_below(request: CompletionRequest) -> str:
+    """The first line that is not blank below the cursor's."""
+    lines = request.suffix.splitlines()[1:]
+    return next((line.strip() for line in lines if line.strip()), "")
+
+
+def _next_cell(request: CompletionRequest) -> str:
+    cells = request.notebook.cells
+    ids = [cell.id for cell in cells]
+    below = cells[ids.index(request.cell_id) + 1 :] if request.cell_id in ids else ()
+    return next((cell.source.strip() for cell in below if cell.cell_type == "code"), "")
+
+
+def _other_language(request: CompletionRequest) -> bool:
+    """Whether the cell or the line is none of Python: `%%bash`, `!ls`."""
+    line = _last_line(request.prefix).lstrip()
+    return request.text.lstrip().startswith("%%") or line.startswith(("!", "%"))
 
 
 def _is_word(char: str) -> bool:

@@ -22,15 +22,17 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from jupyter_sc2 import engines
+from jupyter_sc2 import engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
 from jupyter_sc2.priority import give_way
+from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 
@@ -94,9 +96,12 @@ class Session:
         options: CompletionOptions | None = None,
         load_options: LoadOptions | None = None,
         gives_way: bool = False,
+        namespace: grounding.Namespace | None = None,
     ) -> None:
         """With `gives_way`, the model computes when nothing else in this process wants the cores."""
         self._load_engine = load_engine
+        self._namespace = namespace
+        self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
         self._gives_way = gives_way
@@ -202,6 +207,7 @@ class Session:
         job = Job(self._with_sampling(request), update, fail)
         if job.automatic:
             self._rhythm.key(job.arrived)
+        self.recent.append(request)
         with self._changed:
             if self._closed:
                 fail(GenerationError("jupyter-sc2 was unloaded."))
@@ -243,6 +249,15 @@ class Session:
                     return
         finally:
             self.cancel(request.id)
+
+    def explain(self, request: CompletionRequest) -> tuple[list[Piece], Arrangement] | None:
+        """What the model that answers would read for this request; None while there is none."""
+        with self._changed:
+            answerer = self._serving.answerer if self._serving is not None else None
+        if answerer is None:
+            return None
+        arrangement = answerer.arrange(self._with_sampling(request), self._options)
+        return answerer.layout.pieces(arrangement), arrangement
 
     def cancel(self, request_id: str) -> None:
         """Ends a request at the next token or prefill chunk; it then gets a final update like any other."""
@@ -302,7 +317,7 @@ class Session:
         except ModelLoadError as error:
             self._failed(worker, error)
         else:
-            worker.answerer = Answerer(engine, self._rhythm)
+            worker.answerer = Answerer(engine, self._rhythm, self._namespace)
             if self._take_over(worker):
                 self._serve(worker, worker.answerer)
             worker.answerer = None
@@ -512,11 +527,11 @@ class Session:
             return None
 
         try:
-            if answerer.answer_at_once(job):
+            if answerer.answer_at_once(job, self._options):
                 return
             self._tell_of(worker, "generating")
             try:
-                answerer.answer(job, self._options.context_tokens, successor)
+                answerer.answer(job, self._options, successor)
             finally:
                 worker.memory_bytes = answerer.engine.memory_bytes()
                 self._tell_of(worker, "ready")
@@ -550,7 +565,7 @@ class Session:
             return bool(self._jobs) or newer or self._cell_runs or worker.retired or self._closed
 
         try:
-            answerer.read_ahead(request, self._options.context_tokens, unwanted)
+            answerer.read_ahead(request, self._options, unwanted)
         except Exception:  # nobody has asked: who asks for it will hear
             logger.debug("Reading ahead failed", exc_info=True)
         with self._changed:

@@ -45,6 +45,8 @@ class CompletionOptions:
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     context_tokens: int = 2048
+    grounding: bool = True
+    prose: bool = False
 
 
 class SC2(Configurable):
@@ -91,6 +93,21 @@ class SC2(Configurable):
         max=16384,
         help="The most tokens of the notebook a model reads; more is slower.",
     ).tag(config=True)
+    context_variables = Bool(
+        True, help="Tell the model what the notebook's variables are: types, shapes, columns."
+    ).tag(config=True)
+    context_values = Bool(
+        False, help="Tell it small samples of their values, too; never of what may be secret."
+    ).tag(config=True)
+    context_error = Bool(True, help="Tell it what the last cell failed with, if it did.").tag(
+        config=True
+    )
+    grounding = Bool(
+        True, help="Correct or drop what the variables or Python's grammar show to be wrong."
+    ).tag(config=True)
+    prose = Bool(False, help="Complete Markdown and raw cells, too, while typing in them.").tag(
+        config=True
+    )
     threads = Int(
         0,
         min=0,
@@ -160,6 +177,8 @@ class SC2(Configurable):
                 seed=self.seed,
             ),
             context_tokens=self.context_tokens,
+            grounding=self.grounding,
+            prose=self.prose,
         )
 
 

@@ -17,7 +17,7 @@ from tests.tiny import make_tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from jupyter_sc2.completion import SamplingParams, Token  # noqa: E402
+from jupyter_sc2.completion import Choices, SamplingParams, Token  # noqa: E402
 from jupyter_sc2.engines import load_engine, no_guess  # noqa: E402
 from jupyter_sc2.engines.healing import SpellingTable, advance  # noqa: E402
 from jupyter_sc2.engines.sampler import keep_top_k, keep_top_p, make_sampler  # noqa: E402
@@ -449,6 +449,38 @@ def test_allowed_tokens_begin_the_rest_or_run_beyond_it():
     assert sorted(table.allowed(b"\xff")) == [8, 9]
     assert table.allowed(b"zzz") == []
     assert advance(b" as", b" a") == b"s" and advance(b"a", b"as np") == b""
+
+
+def test_of_several_names_any_may_be_spelled_and_none_runs_on():
+    table = SpellingTable(
+        [b"", b"a", b"ag", b"age", b"ages", b"age(", b"fa", b'age"]', b"fare", b"x"]
+    )
+    names = Choices([b"age", b"fare"])
+    assert table.allowed(names) == [1, 2, 3, 5, 6, 7, 8]
+    assert advance(names, b"fa").names == (b"re",)
+    assert advance(names, b"age(") == b""
+    assert names == b"age"  # for an engine that can spell only one
+
+
+def test_behind_a_name_comes_no_part_of_a_name_unless_it_makes_another_of_them():
+    table = SpellingTable([b"", b"set", b"_", b"_style", b"_legend", b"(", b"s", b"_st"])
+    after = advance(Choices([b"set", b"set_style"]), b"set")
+    assert after.names == (b"", b"_style")
+    assert table.allowed(after) == [0, 2, 3, 5, 7]
+    assert advance(after, b"(") == b"" and not advance(after, b"")
+    assert advance(after, b"_").names == (b"style",)
+
+
+def test_behind_a_quote_the_model_is_free():
+    assert not advance(Choices([b'age"', b'ages"']), b'age"')
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_the_model_chooses_one_of_several_names(engine, temperature):
+    names = (b"values", b"total", b"index")
+    sampling = SamplingParams(max_tokens=12, temperature=temperature, seed=3)
+    tokens = ids_of(generate(engine, PROMPT, sampling, healed=Choices(names)))
+    assert engine.decode_bytes(tokens).startswith(names)
 
 
 @pytest.mark.parametrize("healed", ["imp", " tot", "\n    ", "naï", "東京", "🎉!", "zq%"])

@@ -116,6 +116,57 @@ def test_a_left_to_right_prompt_is_cut_before_its_last_word(prefix, head, tail):
     assert split_at_boundary(prefix) == (head, tail)
 
 
+def test_what_is_known_of_the_variables_stands_right_before_the_cell():
+    engine = FakeEngine()
+    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    state = "# x: ndarray (3,) float64\n"
+    for text, suffix in (("y = ", ""), ("y = ", "\nprint(y)")):
+        request = CompletionRequest(text=text + suffix, offset=4, notebook=CELLS, cell_id="3")
+        engine.prompts.append(layout.build(request, budget=4000, state=state).ids)
+        assert engine.asked().endswith(f"{state}{text}".rstrip()) or engine.asked().endswith(
+            f"{state}{text}"
+        )
+
+
+def test_of_cells_that_do_not_fit_the_imports_stay():
+    first = Cell(id="0", source="import numpy as np\nfrom math import pi\nx = 1")
+    rest = [Cell(id=str(n), source=f"value_{n} = {n} + {n}") for n in range(1, 200)]
+    prompt, *_ = build("y = ", notebook=Notebook((first, *rest)), budget=300)
+    assert "notebook.py\nimport numpy as np\nfrom math import pi\n\nvalue_" in prompt
+    assert "x = 1" not in prompt
+
+
+def test_an_import_over_several_lines_is_not_torn():
+    first = Cell(id="0", source="from math import (\n    pi,\n)")
+    rest = [Cell(id=str(n), source=f"value_{n} = {n} + {n}") for n in range(1, 200)]
+    prompt, *_ = build("y = ", notebook=Notebook((first, *rest)), budget=300)
+    assert "import" not in prompt
+
+
+@pytest.mark.parametrize(
+    ("first", "ending"),
+    [
+        ("%%bash", "sh"),
+        ("%%sql sqlite://", "sql"),
+        ("%%html", "html"),
+        ("%%javascript", "js"),
+        ("%%R -i df", "r"),
+        ("%%writefile main.rs", "rs"),
+        ("%%writefile notes.txt", "txt"),
+    ],
+)
+def test_below_a_cell_magic_the_cell_is_in_its_language(first, ending):
+    prompt, *_ = build(f"{first}\nx\ny", len(first) + 2)
+    assert first not in prompt
+    assert prompt.endswith(f"cell.{ending}\nx")
+
+
+@pytest.mark.parametrize("first", ["%%time", "%%capture out", "%%timeit -n 3"])
+def test_a_cell_magic_that_runs_python_leaves_it_python(first):
+    prompt, *_ = build(f"{first}\nx\ny", len(first) + 2)
+    assert prompt.endswith(f"cell.py\n{first}\nx")
+
+
 # The families
 
 

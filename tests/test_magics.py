@@ -9,10 +9,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.kernel.magics import SC2Magics, split_at_cursor
+from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
-from jupyter_sc2.settings import SC2
+from jupyter_sc2.settings import SC2, CompletionOptions
 
 
 @pytest.fixture
@@ -304,7 +306,7 @@ def test_the_current_model_is_marked_among_those_known(shell, run):
 
 
 def test_help_names_every_command(run):
-    assert run("%sc2 help").out.count("%sc2 ") == 10
+    assert run("%sc2 help").out.count("%sc2 ") == 11
 
 
 def test_the_cursor_is_at_the_end_without_a_mark():
@@ -330,3 +332,53 @@ def test_a_folder_is_loaded_in_each_precision_and_status_shows_its_memory(tmp_pa
         megabytes.append(float(line.split(", ")[2].removesuffix(" MB)")))
     extension.unload(shell)
     assert megabytes == sorted(set(megabytes))
+
+
+# What the model reads
+
+
+def test_the_context_of_some_code_is_what_the_model_would_read(run, session, fake_engine):
+    run("import math")
+    said = run("%sc2 context x = math.‸").out
+    fake_engine.answers = ["pi"]
+    run("%%complete\nx = math.‸")
+    assert said.startswith(fake_engine.asked().replace("x = math", "x = math"))
+    assert "import math" in said and "tokens: " in said and "code cells above" in said
+
+
+def test_without_code_it_is_the_context_of_what_was_typed_last(run, session):
+    [*session.complete(CompletionRequest(text="total = ", offset=8))]
+    [*session.complete(CompletionRequest(text="%sc2 con", offset=8))]
+    assert "total =" in run("%sc2 context").out
+
+
+def test_without_anything_typed_there_is_no_context(run):
+    assert run("%sc2 context").err.startswith("UsageError: Nothing was typed yet")
+
+
+def test_the_context_tells_what_was_left_out_and_switched_off(shell, run, session):
+    session.configure(CompletionOptions(context_tokens=200))
+    shell.settings.grounding = False
+    for n in range(20):
+        run(f"a_variable_{n} = 'a text that takes room in the prompt'")
+    said = run("%sc2 context x = ").out
+    assert "left out, as context_tokens is reached: `a_variable_0" in said
+    assert "switched off:" in said and "(grounding)" in said
+
+
+def test_a_cell_that_was_edited_since_it_ran_is_named(run, session):
+    run("first = 1")
+    cell = Cell(id="1", source="first = 2", execution_count=1)
+    notebook = Notebook((cell, Cell(id="2", source="")))
+    [*session.complete(CompletionRequest(text="x = ", offset=4, notebook=notebook, cell_id="2"))]
+    assert "edited since they were run: `first = 2`" in run("%sc2 context").out
+
+
+def test_a_notebook_gets_the_context_in_colours(shell, run, monkeypatch):
+    shown = []
+    shell.kernel = object()
+    monkeypatch.setattr("IPython.display.publish_display_data", shown.append)
+    run("%sc2 context tag = '<b>' + ")
+    assert "tag = '<b>'" in shown[0]["text/plain"]
+    assert "&lt;b&gt;" in shown[0]["text/html"] and "<span style" in shown[0]["text/html"]
+    del shell.kernel

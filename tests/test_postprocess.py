@@ -24,7 +24,11 @@ def request(prefix: str, suffix: str = "", **fields) -> CompletionRequest:
 def parts(case: dict) -> tuple[CompletionRequest, str]:
     before, rest = case["cell"].split("├")
     raw, after = rest.split("┤")
-    return request(before, after, trigger=case.get("trigger", "automatic")), raw
+    fields = {"trigger": case.get("trigger", "automatic")}
+    if "next" in case:
+        cells = (Cell(id="here", source=""), Cell(id="next", source=case["next"]))
+        fields |= {"notebook": Notebook(cells), "cell_id": "here"}
+    return request(before, after, **fields), raw
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
@@ -58,3 +62,16 @@ def test_nothing_is_asked_inside_a_word():
 
 def test_an_invoked_request_is_always_tried():
     assert hopeless(request("imp", "ort numpy", trigger="invoke")) is None
+
+
+@pytest.mark.parametrize("cell_type", ["markdown", "raw"])
+def test_prose_is_completed_only_where_that_is_wanted(cell_type):
+    notebook = Notebook((Cell(id="a", source="We", cell_type=cell_type),))
+    asked = request("We ", notebook=notebook, cell_id="a")
+    assert hopeless(asked) == "disabled"
+    assert hopeless(asked, prose=True) is None
+
+
+def test_a_bracket_that_closes_nothing_is_bash_in_bash():
+    asked = request("%%bash\ncase $x in\n", language="python")
+    assert shape("a) ls;;", asked, "line", final=True)[0] == "a) ls;;"

@@ -31,6 +31,19 @@ def add_parser(commands: Any) -> None:
     _add_options(holes)
     holes.set_defaults(run=_holes)
 
+    live = tasks.add_parser(
+        "live",
+        help="run notebooks of your own, and tell what knowing their variables is worth",
+    )
+    live.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    live.add_argument("--count", type=int, default=200, metavar="N", help="holes in all")
+    live.add_argument("--seed", type=int, default=0)
+    live.add_argument("--max-tokens", type=int, default=32, metavar="N")
+    live.add_argument("--results", type=Path, metavar="FILE", help="keep each row's result")
+    add_model_options(live)
+    live.add_argument("--json", action="store_true", help="print one JSON object")
+    live.set_defaults(run=_live)
+
     infilling = tasks.add_parser(
         "humaneval-infilling", help="fill holes in HumanEval's functions and run their tests"
     )
@@ -74,6 +87,38 @@ def _holes(args: argparse.Namespace) -> int:
         thresholds = [-3.0, -2.0, -1.5, -1.0, -0.75, -0.5, -0.35, -0.25, -0.15, -0.1]
         figures["gate"] = holes.gate_curve(figures["rows"], thresholds)
     return _show(args, figures)
+
+
+def _live(args: argparse.Namespace) -> int:
+    from jupyter_sc2.evaluate import live
+    from jupyter_sc2.evaluate.runner import open_session
+
+    notebooks = [(path.stem, Notebook.from_file(path).cells) for path in args.notebooks]
+    sources = live.Sources()
+    session = open_session(load_options(args), max_tokens=args.max_tokens, namespace=sources)
+    try:
+        figures = live.evaluate(
+            session,
+            sources,
+            notebooks,
+            count=args.count,
+            seed=args.seed,
+            kept=args.results,
+            tell=lambda line: print(line, file=sys.stderr),
+        )
+    finally:
+        session.close()
+    if not figures["n"]:
+        raise RequestError("These notebooks have no line to make a hole in, or their cells fail.")
+    del figures["rows"]
+    if args.json:
+        print_json(figures)
+        return 0
+    print(f"{figures['model']}: {figures['n']} holes")
+    for kind, ways in figures["by_class"].items():
+        for way, row in ways.items():
+            print(f"{kind}, {way}: " + ", ".join(f"{key} {row[key]}" for key in row))
+    return 0
 
 
 def _infilling(args: argparse.Namespace) -> int:

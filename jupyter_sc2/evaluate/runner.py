@@ -13,6 +13,7 @@ from typing import Any
 from jupyter_sc2 import engines
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import RequestError
+from jupyter_sc2.grounding import Namespace
 from jupyter_sc2.models import Order
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
@@ -28,6 +29,7 @@ def open_session(
     context_tokens: int = 2048,
     order: Order | None = None,
     gives_way: bool = False,
+    namespace: Namespace | None = None,
 ) -> Session:
     """A session that decodes greedily. `order` overrides the model's own order of filling in."""
 
@@ -43,6 +45,7 @@ def open_session(
         options=CompletionOptions(sampling=sampling, context_tokens=context_tokens),
         load_options=options,
         gives_way=gives_way,
+        namespace=namespace,
     )
     session.load()
     session.wait_ready()

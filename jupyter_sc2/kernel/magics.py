@@ -10,6 +10,7 @@ is wrong with a command is said in one line: IPython prints a UsageError without
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -23,7 +24,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from jupyter_sc2.completion import CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import bars, show
+from jupyter_sc2.kernel import bars, context, show
 from jupyter_sc2.models import cards, find_card
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session
@@ -40,6 +41,7 @@ SUBCOMMANDS = {
     "plan": "plan [MODEL]: what of a model fits this machine, and what loading it would choose",
     "license": "license [MODEL]: the loaded model's licence, and what it asks of you",
     "settings": "all settings; with a name: one; with a name and a value: set it",
+    "context": "context [CODE]: what the model would read for the cell that was typed in last, or for this code",
     "panel": "the settings as a panel of widgets",
     "help": "this list",
 }
@@ -180,6 +182,11 @@ class SC2Magics(Magics):
     def sc2(self, line: str) -> None:
         """Status, models and settings of jupyter-sc2. `%sc2 help` lists the commands."""
         with one_line_errors():
+            if (
+                code := re.match(r"\s*context\b", line)
+            ) is not None:  # what follows is code, not options
+                self._show_context(line[code.end() :].strip())
+                return
             options = parsed(self.sc2, line)
             command = options.command
             if command not in SUBCOMMANDS:
@@ -270,6 +277,25 @@ class SC2Magics(Magics):
         card, machine, rows = plan_for(options, tokens=tokens)
         print("\n".join(lines(card.name, machine, rows)))
 
+    def _show_context(self, code: str) -> None:
+        if code:
+            text, offset = split_at_cursor(code)
+            request = CompletionRequest(text=text, offset=offset, notebook=self._history())
+        else:
+            typed = [one for one in self.session.recent if not _is_own(one.text)]
+            if not typed:
+                raise UsageError(
+                    "Nothing was typed yet that could be completed: give some code, as in %sc2 context df."
+                )
+            request = typed[-1]
+        self.session.want()
+        self.session.wait_ready()
+        explained = self.session.explain(request)
+        if explained is None:
+            raise UsageError("No model is loaded: `%sc2 load` loads one.")
+        off = [name for name in context.SOURCES_BY_SETTING if not getattr(self.settings, name)]
+        context.show(self.shell, *explained, request, off, context.stale(self.shell, request))
+
     def _set_or_show(self, values: list[str]) -> None:
         if len(values) == 1 and "=" in values[0]:
             values = values[0].split("=", 1)
@@ -292,6 +318,11 @@ class SC2Magics(Magics):
         from IPython.display import display
 
         display(Panel(self.settings, self.session).widget)
+
+
+def _is_own(text: str) -> bool:
+    """Whether it is one of our commands, or the beginning of one while it is typed."""
+    return any(text.startswith(own) or own.startswith(text) for own in OWN)
 
 
 def parsed(magic: Any, line: str) -> Any:

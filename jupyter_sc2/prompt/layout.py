@@ -24,14 +24,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.models import EMBEDDED, FIM_ROLES, ModelCard
 from jupyter_sc2.prompt.brackets import settled
+from jupyter_sc2.prompt.languages import LANGUAGES, of_cell_magic
 from jupyter_sc2.prompt.notebook import Cell
 
 Mode = Literal["left-to-right", "spm", "psm"]
+Text = TypeVar("Text", bound=str)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,17 @@ class Special:
 Segment = str | Special  # a string is encoded on its own, as plain text
 
 
+class Part(str):
+    """A text of a prompt that knows where it comes from: "imports", "cells", "markdown", "state", "cell"."""
+
+    source: str
+
+    def __new__(cls, text: str, source: str) -> Part:
+        part = super().__new__(cls, text)
+        part.source = source
+        return part
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What the model reads. `healed` are the bytes cut from its end, which the model has to spell out again."""
@@ -53,18 +66,26 @@ class Prompt:
     healed: bytes = b""
 
 
-# File ending and comment sign by language; other languages get a plain text file and "#".
-LANGUAGES: Mapping[str, tuple[str, str]] = {
-    "python": ("py", "#"),
-    "r": ("r", "#"),
-    "julia": ("jl", "#"),
-    "javascript": ("js", "//"),
-    "typescript": ("ts", "//"),
-    "scala": ("scala", "//"),
-    "bash": ("sh", "#"),
-    "sql": ("sql", "--"),
-}
+@dataclass(frozen=True)
+class Arrangement:
+    """A prompt before it is encoded, and which of the cells above did not fit."""
 
+    segments: tuple[Segment, ...]
+    mode: Mode
+    healed: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A segment as it is sent: its text, where that comes from ("layout" for the model's own marks), its tokens."""
+
+    text: str
+    source: str
+    tokens: int
+
+
+IMPORT = re.compile(r"(?:import|from)\s+[\w.]+(?:\s|,|$)[^(\\\n]*$")
 # In characters, which are cheap to count. Code has some 3 characters to a token.
 CHARS_PER_TOKEN = 3
 MAX_CELL = 4_000
@@ -153,39 +174,63 @@ class Layout:
         self._special_ids = special_ids
         self.stop_ids = frozenset(special_ids[name] for name in card.stop if name in special_ids)
 
-    def build(self, request: CompletionRequest, *, budget: int) -> Prompt:
-        """The prompt for this request in at most `budget` tokens.
+    def build(self, request: CompletionRequest, *, budget: int, state: str = "") -> Prompt:
+        """The prompt for this request in at most `budget` tokens; `state` is what the kernel knows.
 
         What is too old is left out in whole cells and in steps (see `drop_oldest`), so that the first id
         changes seldom.
         """
-        language = request.language
-        following = settled(request.prefix, request.suffix)
+        arrangement = self.arrange(request, budget=budget, state=state)
+        ids = self.encode(arrangement.segments)
+        return Prompt(tuple(ids[-budget:]), arrangement.mode, arrangement.healed.encode())
+
+    def arrange(self, request: CompletionRequest, *, budget: int, state: str = "") -> Arrangement:
+        """The segments of that prompt. Where even the cursor's line is too long they may exceed the budget."""
+        language, prefix, suffix = of_cell_magic(request)
+        following = settled(request.prefix, suffix)
         mode = mode_for(following, self._card) if self._can_fill_in() else "left-to-right"
-        prefix, healed = request.prefix, ""
+        healed = ""
         if mode == "left-to-right":
             prefix, healed = split_at_boundary(prefix)
         chars = budget * CHARS_PER_TOKEN
         suffix = _first_lines(following, min(MAX_SUFFIX, chars // 4))
         lines = drop_oldest(prefix.splitlines(keepends=True), chars // 2)
         prefix = "".join(lines)[-chars // 2 :]
-        rest = max(0, chars - len(prefix) - (len(suffix) if mode != "left-to-right" else 0))
-        trunk = [cell_text(cell, language) for cell in request.notebook.above(request.cell_id)]
-        trunk = drop_oldest([text for text in trunk if text], rest)
+        if language != request.language or len(state) > chars // 4:
+            state = ""
+        rest = chars - len(prefix) - len(state) - (len(suffix) if mode != "left-to-right" else 0)
+        texts = [
+            Part(text, "cells" if cell.cell_type == "code" else "markdown")
+            for cell in request.notebook.above(request.cell_id)
+            if (text := cell_text(cell, language))
+        ]
+        kept = drop_oldest(texts, max(0, rest))
         while True:
-            segments = arrange(trunk, prefix, suffix, mode=mode, language=language, card=self._card)
-            ids = self.encode(segments)
-            if len(ids) <= budget:
-                return Prompt(tuple(ids), mode, healed.encode())
+            left_out = texts[: len(texts) - len(kept)]
+            trunk = with_imports(left_out, kept, max(0, rest)) if kept else kept
+            segments = arrange(
+                trunk,
+                Part(prefix, "cell"),
+                Part(suffix, "cell"),
+                mode=mode,
+                language=language,
+                card=self._card,
+                state=Part(state, "state"),
+            )
+            arrangement = Arrangement(tuple(segments), mode, healed, tuple(left_out))
+            if len(self.encode(segments)) <= budget:
+                return arrangement
             # Text that is dense in tokens (numbers, other scripts): drop more than the estimate asked for.
-            if trunk:
-                trunk = trunk[max(1, len(trunk) // 4) :]
+            if kept:
+                kept = kept[max(1, len(kept) // 4) :]
+            elif state:
+                state = ""
             elif len(prefix) > 32:
                 prefix = prefix[len(prefix) // 4 :]
             elif suffix:
                 suffix = suffix[: len(suffix) // 2]
             else:
-                return Prompt(tuple(ids[-budget:]), mode, healed.encode())
+                return arrangement
 
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """The ids of the segments, each encoded on its own; a role that the model has no token for is left out."""
@@ -197,11 +242,21 @@ class Layout:
                 ids.append(self._special_ids[self._card.special[segment.role]])
         return ids
 
+    def pieces(self, arrangement: Arrangement) -> list[Piece]:
+        """The segments with what is true of them, those that are empty or unknown to the model left out."""
+        found = []
+        for segment in arrangement.segments:
+            ids = self.encode([segment])
+            text = segment if isinstance(segment, str) else self._card.special.get(segment.role, "")
+            if ids:
+                found.append(Piece(str(text), getattr(segment, "source", "layout"), len(ids)))
+        return found
+
     def _can_fill_in(self) -> bool:
         return all(role in self._card.special for role in FIM_ROLES)
 
 
-def drop_oldest(texts: list[str], limit: int) -> list[str]:
+def drop_oldest(texts: list[Text], limit: int) -> list[Text]:
     """The last of the texts that fit in `limit` characters, dropping from the front in steps of 40 % of it.
 
     Where the front edge lies depends only on which step the total has reached: appending moves it once in a
@@ -218,6 +273,22 @@ def drop_oldest(texts: list[str], limit: int) -> list[str]:
             return texts[index:]
         position += len(text)
     return texts[-1:] if texts and len(texts[-1]) <= limit else []
+
+
+def with_imports(left_out: Sequence[str], kept: list[Part], limit: int) -> list[Part]:
+    """The cells that are kept, below the imports of those that are not, where these fit in a quarter of `limit`.
+
+    They change only when a cell more is left out, and then all of the prompt does.
+    """
+    lines = dict.fromkeys(line for text in left_out for line in _imports(text))
+    head = "".join(f"{line}\n" for line in lines)
+    if not head or len(head) > limit // 4:
+        return kept
+    return [Part(f"{head}\n", "imports"), *kept]
+
+
+def _imports(text: str) -> list[str]:
+    return [line for line in text.splitlines() if IMPORT.match(line)]
 
 
 def _first_lines(text: str, limit: int) -> str:

@@ -1,0 +1,271 @@
+"""What knowing the variables is worth: holes in notebooks that are run, cell by cell, while they are asked about.
+
+Before a cell is run, words of it are taken out with the rest of their lines: columns, attributes, keyword arguments
+and names, as the cell's tree tells them apart, and whole lines ("rest"). Each hole is asked for once with every
+combination of sources, at the state that a kernel has when somebody types there.
+"""
+
+# IPython's shell has no types.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path as File
+from random import Random
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.evaluate.holes import similarity
+from jupyter_sc2.evaluate.runner import Row, interval, mean
+from jupyter_sc2.grounding import checker
+from jupyter_sc2.kernel.live import LiveNamespace
+from jupyter_sc2.prompt.facts import Facts, Path
+from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.prompt.syntax import is_magic_line
+from jupyter_sc2.prompt.uses import WORD, parse, uses
+from jupyter_sc2.session import Session
+from jupyter_sc2.settings import SC2, CompletionOptions
+
+CLASSES = ("column", "attribute", "argument", "name", "rest")
+# What is compared: the notebook's cells alone, and with one source more each.
+SOURCES = ("cells", "variables", "grounding", "variables+grounding")
+MOST_IN_NOTEBOOK = 8
+SHORTEST_LINE, LONGEST_LINE = 8, 120
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A place in a cell: the word that is taken out with the rest of its line, and of what class it is."""
+
+    kind: str
+    word: str
+    prefix: str
+    expected: str
+    suffix: str
+
+
+class Sources:
+    """The namespace of whatever notebook runs at the moment; each source can be switched."""
+
+    def __init__(self) -> None:
+        self.live: LiveNamespace | None = None
+        self.variables = False
+        self._asked = 0
+
+    def switch(self, sources: str) -> None:
+        self.variables = "variables" in sources
+        self._asked += 1
+
+    @property
+    def epoch(self) -> int:
+        """Another one for each question, so that none is answered from what was said to another."""
+        return self._asked
+
+    def state(self, request: CompletionRequest) -> str:
+        return self.live.state(request) if self.live is not None and self.variables else ""
+
+    def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
+        return self.live.facts(paths, request) if self.live is not None else Facts()
+
+
+def holes_in(source: str, rng: Random, wanted: Collection[str] = CLASSES) -> list[Hole]:
+    """At most one hole a line, of a class that is `wanted`; of half of them the lines below are left out as well."""
+    tree = parse(source)
+    if tree is None or any(is_magic_line(line) for line in source.split("\n")):
+        return []
+    places: dict[int, dict[str, tuple[str, int]]] = defaultdict(dict)
+    for use in uses(tree, source):
+        if use.word != use.word.strip() or len(use.word) < 2:
+            continue
+        places[source.count("\n", 0, use.start)][use.kind] = (use.word, use.start)
+    found = []
+    start = 0
+    for number, line in enumerate(source.split("\n")):
+        code = line.strip()
+        if len(code) >= SHORTEST_LINE and len(line) <= LONGEST_LINE and not code.startswith("#"):
+            here = places[number] | {"rest": (code, start + line.index(code))}
+            if kinds := [kind for kind in CLASSES if kind in here and kind in wanted]:
+                named = [kind for kind in kinds if kind != "rest"]
+                kind = rng.choice(named if named and rng.random() < 0.8 else kinds)
+                word, place = here[kind]
+                end = start + len(line)
+                below = source[end:] if rng.random() < 0.5 else ""
+                found.append(Hole(kind, word, source[:place], source[place:end], below))
+        start += len(line) + 1
+    return found
+
+
+def evaluate(
+    session: Session,
+    sources: Sources,
+    notebooks: Sequence[tuple[str, Sequence[Cell]]],
+    *,
+    count: int,
+    seed: int = 0,
+    setup: str = "",
+    kept: File | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Fills up to `count` holes, as many of each class as there are; returns the figures by class and sources.
+
+    `session` has to be made with `sources` as its namespace. `setup` is run first in each notebook's shell.
+    """
+    rng = Random(seed)
+    shares: Counter[str] = Counter()
+    results: list[Row] = []
+    order = list(notebooks)
+    rng.shuffle(order)
+    with _kept_in(kept) as keep:
+        for name, cells in order:
+            if sum(shares.values()) >= count:
+                break
+            here = 0
+            for notebook, cell, shell in run(cells, setup):
+                if here == MOST_IN_NOTEBOOK:
+                    break
+                settings = SC2(context_error=False)
+                sources.live = LiveNamespace(shell, settings)
+                wanted = [kind for kind in CLASSES if shares[kind] < count // len(CLASSES)]
+                for hole in holes_in(cell.source, rng, wanted):
+                    if shares[hole.kind] >= count // len(CLASSES) or here == MOST_IN_NOTEBOOK:
+                        continue
+                    shares[hole.kind] += 1
+                    here += 1
+                    for row in _ask_all(session, sources, notebook, cell, hole):
+                        results.append(row | {"notebook": name})
+                        keep(results[-1])
+            tell(f"{name}: {dict(shares)}")
+    return {"model": session.status.model, **figures(results), "rows": results}
+
+
+def run(
+    cells: Sequence[Cell], setup: str = ""
+) -> Iterator[tuple[Notebook, Cell, InteractiveShell]]:
+    """Each code cell before it is run, with the notebook so far and the shell in which those above were run.
+
+    Ends where a cell fails.
+    """
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+    if setup:
+        shell.run_cell(setup, silent=True)
+    done: list[Cell] = []
+    for cell in cells:
+        if cell.cell_type == "code" and cell.source.strip():
+            yield Notebook((*done, cell)), cell, shell
+            if not _runs(shell, cell.source):
+                break
+        done.append(cell)
+
+
+def _runs(shell: InteractiveShell, source: str) -> bool:
+    from IPython.utils.capture import capture_output
+
+    with capture_output():
+        result = shell.run_cell(source, store_history=True)
+    return bool(result.success)
+
+
+def _ask_all(
+    session: Session, sources: Sources, notebook: Notebook, cell: Cell, hole: Hole
+) -> Iterator[Row]:
+    """A row for each of SOURCES. Where nothing is refuted grounding changes nothing, so it is not asked for again."""
+    for told in ("cells", "variables"):
+        row = _ask(session, sources, notebook, cell, hole, told)
+        yield row
+        grounded = "grounding" if told == "cells" else f"{told}+grounding"
+        if row["refuted"]:
+            yield _ask(session, sources, notebook, cell, hole, grounded)
+        else:
+            yield row | {"sources": grounded}
+
+
+def _ask(
+    session: Session, sources: Sources, notebook: Notebook, cell: Cell, hole: Hole, way: str
+) -> Row:
+    request = CompletionRequest(
+        text=hole.prefix + hole.suffix,
+        offset=len(hole.prefix),
+        notebook=notebook,
+        cell_id=cell.id,
+    )
+    sources.switch(way)
+    session.configure(replace(_options(session), grounding="grounding" in way))
+    *_, answer = session.complete(request)
+    text = answer.text.split("\n", 1)[0].rstrip()
+    expected = hole.expected.rstrip()
+    refuted = checker(request, sources)(answer.text, True) if answer.text else None
+    word = WORD.match(text)
+    return {
+        "kind": hole.kind,
+        "sources": way,
+        "prefix": hole.prefix[-200:],
+        "expected": expected,
+        "text": answer.text,
+        "reason": answer.reason,
+        "exact": text == expected,
+        "word": _begins_with(text, hole.word)
+        if hole.kind == "column"
+        else word is not None and word[0] == hole.word,
+        "similarity": similarity(text, expected),
+        "refuted": refuted.kind if refuted is not None else "",
+        "prompt_tokens": answer.stats.prompt_tokens,
+        "total_ms": answer.stats.total_ms,
+    }
+
+
+def _begins_with(text: str, word: str) -> bool:
+    """Whether a string's content begins with the column and ends behind it."""
+    return text.startswith(word) and text[len(word) : len(word) + 1] in ("", "'", '"')
+
+
+def _options(session: Session) -> CompletionOptions:
+    return session._options
+
+
+def figures(results: Sequence[Row]) -> dict[str, Any]:
+    """By class and source: the share of words and of lines that are right, with 95 % intervals."""
+    table: dict[str, dict[str, Any]] = {}
+    for kind in (*CLASSES, "all"):
+        table[kind] = {}
+        for way in SOURCES:
+            rows = [r for r in results if r["sources"] == way and kind in (r["kind"], "all")]
+            exact, word = ([float(r[key]) for r in rows] for key in ("exact", "word"))
+            shown = [r for r in rows if r["text"]]
+            table[kind][way] = {
+                "n": len(rows),
+                "word_match": mean(word),
+                "word_match_interval": interval(word),
+                "exact_match": mean(exact),
+                "exact_match_interval": interval(exact),
+                "edit_similarity": mean([r["similarity"] for r in rows]),
+                "shown": len(shown),
+                "refuted_names_shown": sum(r["refuted"] not in ("", "syntax") for r in shown),
+                "broken_shown": sum(r["refuted"] == "syntax" for r in shown),
+            }
+    return {"n": len(results) // len(SOURCES), "by_class": table}
+
+
+class _kept_in:
+    """Appends rows to a file of JSON lines as they come, if there is one."""
+
+    def __init__(self, file: File | None) -> None:
+        self._file = file.open("a", encoding="utf-8") if file is not None else None
+
+    def __enter__(self) -> Callable[[Row], None]:
+        return self._keep
+
+    def _keep(self, row: Row) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,175 @@
+"""What the shell's variables tell a session, at the moment it answers a request.
+
+The lines about variables stand between the notebook's cells and the cell that is typed in, so what changes in them
+is read again together with all of that cell. So they are looked at once for each cell and run, and then stay: what
+a running cell does to its variables shows when it is done. A variable that the user brings in while typing is added
+behind the others; what was read of those stays in the KV cache.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.prompt.facts import Facts, Path, gather
+from jupyter_sc2.prompt.languages import of_cell_magic
+from jupyter_sc2.prompt.namespace import Variable, describe
+from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.prompt.variables import SECRET, WORD, choose, describe_variable, look
+from jupyter_sc2.settings import SC2
+
+MOST = 8  # variables that a cell starts with
+LIMIT = 1_200  # characters of what is told about them
+NEAR = 3  # cells above whose names count as likely to be used
+
+
+class LiveNamespace:
+    """The variables of one shell. A session's thread asks; cells may run meanwhile."""
+
+    def __init__(self, shell: InteractiveShell, settings: SC2) -> None:
+        self._shell = shell
+        self._settings = settings
+        self._visit: tuple[object, ...] = ()
+        self._told: dict[str, Variable] = {}
+        self._lock = threading.Lock()
+        self._sources: dict[str, int] = {}  # what was run: when last
+        self._seen = 0
+
+    @property
+    def epoch(self) -> int:
+        """Another number after each run of a cell."""
+        return int(self._shell.execution_count)
+
+    def state(self, request: CompletionRequest) -> str:
+        """The comment lines for the prompt of this request."""
+        language, _, _ = of_cell_magic(request)
+        if language != "python":
+            return ""
+        settings = self._settings
+        wanted = (settings.context_variables, settings.context_values, settings.context_error)
+        visit = (request.cell_id, self.epoch, *wanted)
+        used = _names_used(request)
+        with self._lock:  # two engines may answer in turn, and `%sc2 context` asks as well
+            if visit != self._visit:
+                self._visit, self._told = visit, self._first_look(request, used)
+            elif settings.context_variables:
+                self._add(request, used)
+            return describe(self._told.values(), limit=LIMIT)
+
+    def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
+        """What is certain of these paths, and of the names there are."""
+        namespace = self._shell.user_ns
+        return Facts(
+            names=self._names(),
+            known=gather(namespace, paths),
+            pending=tuple(
+                cell.source
+                for cell in request.notebook.cells
+                if cell.cell_type == "code" and cell.id != request.cell_id and not self.ran(cell)
+            ),
+        )
+
+    def _names(self) -> frozenset[str]:
+        """All names that there are; none where nothing was run yet: who writes first and runs later may mean any."""
+        names = list(self._shell.user_ns)
+        hidden = self._hidden
+        made = any(not name.startswith("_") and name not in hidden for name in names)
+        return frozenset(names) if made else frozenset()
+
+    def ran(self, cell: Cell) -> bool:
+        """Whether the cell as it stands was run in this kernel, and is done."""
+        history = self._shell.history_manager
+        inputs: list[str] = history.input_hist_raw if history is not None else []
+        if len(inputs) < self._seen:  # %reset
+            self._sources, self._seen = {}, 0
+        for index in range(self._seen, len(inputs)):
+            self._sources[inputs[index].strip()] = index
+        self._seen = len(inputs)
+        when = self._sources.get(cell.source.strip())
+        return when is not None and when < self.epoch
+
+    def _first_look(self, request: CompletionRequest, used: list[str]) -> dict[str, Variable]:
+        settings = self._settings
+        found: dict[str, Variable] = {}
+        if settings.context_error and (error := last_error(self._shell)) is not None:
+            found[error.name] = error
+        if settings.context_variables:
+            above = request.notebook.above(request.cell_id)
+            likely = [
+                name for cell in reversed(above[-NEAR:]) for name in WORD.findall(cell.source)
+            ]
+            chosen = choose(
+                self._shell.user_ns,
+                [*used, *likely],
+                hidden=self._hidden,
+                most=MOST,
+                values=settings.context_values,
+                skip=self._imported(request),
+            )
+            found.update((variable.name, variable) for variable in chosen)
+        return found
+
+    def _add(self, request: CompletionRequest, used: Iterable[str]) -> None:
+        """Adds what the cell uses by now, if there is more to tell of it than that it is a number."""
+        known = {variable.name.partition("(")[0] for variable in self._told.values()}
+        skip = self._imported(request)
+        for name in used:
+            if name in known or name in skip:
+                continue
+            values = self._settings.context_values
+            variable = look(self._shell.user_ns, name, hidden=self._hidden, values=values)
+            if variable is None or not variable.detail:
+                continue
+            if len(describe([*self._told.values(), variable], limit=2 * LIMIT)) > LIMIT:
+                self._told = self._first_look(request, list(used))
+                return
+            self._told[variable.name] = variable
+
+    @property
+    def _hidden(self) -> Mapping[str, Any]:
+        return self._shell.user_ns_hidden
+
+    def _imported(self, request: CompletionRequest) -> frozenset[str]:
+        """Modules whose import the model reads in the notebook anyway."""
+        lines = (
+            line
+            for cell in request.notebook.above(request.cell_id)
+            for line in cell.source.splitlines()
+            if line.startswith(("import ", "from "))
+        )
+        return frozenset(word for line in lines for word in WORD.findall(line))
+
+
+def _names_used(request: CompletionRequest) -> list[str]:
+    """The names in the cell, those nearest above the cursor first; not the word that is being typed."""
+    before = re.sub(r"\w+\Z", "", request.prefix)
+    after = re.sub(r"\A\w+", "", request.suffix)
+    return list(dict.fromkeys([*reversed(WORD.findall(before)), *WORD.findall(after)]))
+
+
+def last_error(shell: InteractiveShell) -> Variable | None:
+    """What the last cell failed with, and in which line of it; None if it did not fail."""
+    if getattr(shell, "last_execution_succeeded", True):
+        return None
+    error = getattr(sys, "last_value", None)
+    described = describe_variable("last error", error) if isinstance(error, BaseException) else None
+    if described is None or SECRET.search(described.detail):
+        return None
+    line = ""
+    trace = getattr(sys, "last_traceback", None)
+    while trace is not None:
+        # Only what is in the cache: this reads no file.
+        cached = linecache.cache.get(trace.tb_frame.f_code.co_filename)
+        name = trace.tb_frame.f_globals.get("__name__")
+        if name == "__main__" and cached is not None and len(cached) == 4:
+            line = next(iter(cached[2][trace.tb_lineno - 1 : trace.tb_lineno]), "").strip()
+        trace = trace.tb_next
+    at = f", at {line}" if line and not SECRET.search(line) else ""
+    return Variable("last error", described.kind, f"{described.detail}{at}")

@@ -1,0 +1,161 @@
+"""Code that is being written, as a tree: what is still open at its end is closed first."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from jupyter_sc2.prompt.uses import parse
+
+# What IPython takes and Python does not: magics, shell commands, questions.
+MAGIC = re.compile(r"\s*(?:[%!]|\?)|[^#'\"]*\?\s*$|\s*[\w., ]+=\s*[%!]")
+TRY = re.compile(r"([ \t]*)try\s*:")
+HANDLER = re.compile(r"([ \t]*)(?:except|finally)\b")
+CLOSERS = {"(": ")", "[": "]", "{": "}"}
+# What an unfinished line may go on with; the first that makes it a statement is taken.
+ENDINGS = (
+    "",
+    "_",
+    " _",
+    ": pass",
+    " pass",
+    "_: pass",
+    " _: pass",
+    "(): pass",
+    "\n_",
+    ": _",
+    " else _",
+    " in _: pass",
+)
+
+
+def is_magic_line(line: str) -> bool:
+    return bool(MAGIC.match(line))
+
+
+def complete_tree(prefix: str, text: str, suffix: str) -> tuple[ast.Module, str] | None:
+    """The tree of a cell with `text` at its cursor, and the source it was made of; None if there is none.
+
+    Where the cell as a whole does not parse, the user may just not have finished what follows: then it is what
+    stands before the cursor, the text and the rest of the line, closed in any way that Python accepts. Offsets in
+    the source are those in the cell up to the end of `text`.
+    """
+    whole = _python(prefix + text + suffix)
+    if (tree := parse(whole)) is not None:
+        return tree, whole
+    rest = suffix.partition("\n")[0]
+    for head in dict.fromkeys((prefix + text + rest, prefix + text)):
+        head = _python(head)
+        for closed in _closed(head):
+            if (tree := parse(closed)) is not None:
+                return tree, closed
+    return None
+
+
+def _python(source: str) -> str:
+    """The source with everything in IPython's own syntax as IPython reads it.
+
+    Only lines of it change, and not in number: a magic line becomes a call.
+    """
+    if not any(is_magic_line(line) for line in source.split("\n")):
+        return source
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    found = re.match(r"\s*%%\w+[^\n]*\n", source)
+    head, body = (source[: found.end()], source[found.end() :]) if found else ("", source)
+    try:
+        transformed = TransformerManager().transform_cell(body)  # type: ignore[no-untyped-call]
+    except SyntaxError:
+        return source
+    if transformed.count("\n") != body.count("\n") + (not body.endswith("\n")):
+        return source
+    # Blanks in the place of a cell magic, and of what a magic line has grown by, keep the offsets.
+    lines = [
+        new if new == old else _of_length(new, len(old))
+        for old, new in zip(body.split("\n"), transformed.split("\n"), strict=False)
+    ]
+    return re.sub(r"[^\n]", " ", head) + "\n".join(lines)
+
+
+def _of_length(line: str, length: int) -> str:
+    """A statement in so many characters, in the place of one that IPython makes of a magic."""
+    indent = re.match(r"[ \t]*", line)[0]  # type: ignore[index]
+    return f"{indent}0".ljust(length)[: max(length, len(indent) + 1)]
+
+
+def _closed(source: str) -> Iterator[str]:
+    """The source, with what is open at its end closed in one way after another."""
+    opened, quote = open_at_end(source)
+    ends = "".join(CLOSERS[sign] for sign in reversed(opened))
+    handlers = "".join(f"\n{indent}finally: pass" for indent in _open_tries(source))
+    indent = re.match(r"[ \t]*", source.rpartition("\n")[2])[0]  # type: ignore[index]
+    if quote == "#":
+        source += "\n"
+    elif quote:
+        yield from (f"{source}{quote}{ends}{ending}{handlers}" for ending in ("", ": pass", ": _"))
+        return
+    for ending in ENDINGS:
+        if opened:
+            yield f"{source}{ending}{ends}{handlers}"
+            yield f"{source}{ending}{ends}: pass{handlers}"
+        else:
+            yield f"{source}{ending}{handlers}"
+    if source.rstrip().endswith(":"):
+        yield f"{source}\n{indent}    pass{handlers}"
+    yield f"{source}\n{indent}def _(): pass{handlers}"  # a decorator
+    yield f"{source}pass{handlers}"
+
+
+def _open_tries(source: str) -> list[str]:
+    """The indentation of each `try` without a handler, the innermost first."""
+    open_: list[str] = []
+    for line in source.split("\n"):
+        if found := TRY.match(line):
+            open_.append(found[1])
+        elif (found := HANDLER.match(line)) and found[1] in open_:
+            del open_[open_.index(found[1]) :]
+    return open_[::-1]
+
+
+def open_at_end(source: str) -> tuple[list[str], str]:
+    """The brackets that are open at the end of the source, and the quote; "#" in a comment."""
+    opened: list[str] = []
+    inside = ""
+    for _, char, quote in scan(source):
+        inside = quote
+        if quote:
+            continue
+        if char in CLOSERS:
+            opened.append(char)
+        elif char in CLOSERS.values() and opened:
+            opened.pop()
+    return opened, inside
+
+
+def scan(source: str, quote: str = "") -> Iterator[tuple[int, str, str]]:
+    """Each sign of the source with its index, and the quote that it leaves one in: "#" in a comment, "" in code.
+
+    `quote` is the one that the source begins in. A quote that is not tripled ends with its line. What ends a
+    string is given as in code, as its last sign.
+    """
+    index = 0
+    while index < len(source):
+        char = source[index]
+        if quote == "#" or (quote and char == "\n" and len(quote) == 1):
+            quote = "" if char == "\n" else quote
+        elif quote:
+            if char == "\\":
+                yield index, char, quote
+                index += 1
+                char = source[index : index + 1]
+            elif source.startswith(quote, index):
+                index += len(quote) - 1
+                quote = ""
+        elif char in "'\"":
+            quote = char * 3 if source.startswith(char * 3, index) else char
+            index += len(quote) - 1
+        elif char == "#":
+            quote = char
+        yield index, char, quote
+        index += 1

@@ -1,0 +1,219 @@
+"""Which names, attributes, columns and keyword arguments some code uses, and where in it they stand."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from jupyter_sc2.prompt.facts import Path
+
+Kind = Literal["name", "attribute", "column", "argument"]
+
+WORD = re.compile(r"[^\W\d]\w*")
+STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
+# Methods of a frame that take columns by name: in which argument, and as what keyword.
+COLUMN_ARGUMENTS = {
+    "groupby": (0, "by"),
+    "sort_values": (0, "by"),
+    "set_index": (0, "keys"),
+    "value_counts": (0, "subset"),
+    "dropna": (None, "subset"),
+    "drop_duplicates": (0, "subset"),
+    "nlargest": (1, "columns"),
+    "nsmallest": (1, "columns"),
+    "explode": (0, "column"),
+    "pivot_table": (None, "index"),
+    "melt": (None, "id_vars"),
+}
+# Arguments of seaborn's functions that name a column of `data`.
+ROLES = frozenset({"x", "y", "hue", "size", "style", "col", "row", "units", "weights"})
+
+
+@dataclass(frozen=True)
+class Use:
+    """One word of the code, from `start` to `end`, and the value that it is taken from."""
+
+    kind: Kind
+    word: str
+    start: int
+    end: int
+    base: Path = ()
+    function: Path = ()  # of a column that is an argument: the function it is given to
+    deferred: bool = False  # in a function, which may run when more is defined
+
+
+def parse(source: str) -> ast.Module | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # escapes in strings
+        try:  # as a notebook's cell, which may await at its top
+            flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            tree: ast.Module = compile(source, "<cell>", "exec", flags, dont_inherit=True)
+            return tree
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def uses(tree: ast.Module, source: str) -> list[Use]:
+    """All uses in the order of the code. What is written to, not read, is none."""
+    finder = _Finder(source)
+    finder.visit(tree)
+    return sorted(finder.found, key=lambda use: use.start)
+
+
+def path_of(node: ast.expr) -> Path:
+    """`df.age`, `df["age"]`: the path that an expression is; () if it is something else."""
+    match node:
+        case ast.Name(id=name):
+            return (name,)
+        case ast.Attribute(value=value, attr=attr):
+            base = path_of(value)
+            return (*base, attr) if base else ()
+        case ast.Subscript(value=value, slice=ast.Constant(value=str() as key)):
+            base = path_of(value)
+            return (*base, f"[{key}]") if base else ()
+    return ()
+
+
+def bound_names(tree: ast.Module) -> dict[str, bool]:
+    """The names that the code binds anywhere, and of each whether it is by an import alone."""
+    bound: dict[str, bool] = {}
+
+    def bind(name: str | None, imported: bool = False) -> None:
+        if name is not None:
+            bound[name] = bound.get(name, True) and imported
+
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                bind(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                bind(name)
+            case ast.ClassDef(name=name):
+                bind(name)
+            case ast.arg(arg=name):
+                bind(name)
+            case ast.alias(name=name, asname=alias):
+                bind(alias or name.partition(".")[0], imported=True)
+            case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
+                bind(name)
+            case ast.MatchMapping(rest=name):
+                bind(name)
+            case ast.Global(names=names) | ast.Nonlocal(names=names):
+                for name in names:
+                    bind(name)
+    return bound
+
+
+def stored_strings(tree: ast.Module) -> set[str]:
+    """The columns and keys that the code makes: `df["new"] = …`, `df.assign(new=…)`."""
+    made: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(ctx=ast.Store(), slice=key):
+                made.update(text for _, text in _strings(key))
+            case ast.Call(func=ast.Attribute(attr="assign"), keywords=keywords):
+                made.update(keyword.arg for keyword in keywords if keyword.arg)
+    return made
+
+
+class _Finder(ast.NodeVisitor):
+    def __init__(self, source: str) -> None:
+        self.found: list[Use] = []
+        self._source = source
+        self._lines = source.split("\n")
+        self._starts = [0]
+        for line in self._lines:
+            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._depth = 0
+
+    # What is found
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Load):
+            self._add("name", node.id, self._start(node))
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        if isinstance(node.ctx, ast.Load) and (base := path_of(node.value)):
+            self._add("attribute", node.attr, self._end(node) - len(node.attr), base)
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if isinstance(node.ctx, ast.Load) and (base := path_of(node.value)):
+            self._add_columns(node.slice, base)
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        function = path_of(node.func)
+        if function:
+            for keyword in node.keywords:
+                if keyword.arg is not None:
+                    self._add("argument", keyword.arg, self._start(keyword), function)
+        if len(function) > 1 and function[-1] in COLUMN_ARGUMENTS:
+            position, name = COLUMN_ARGUMENTS[function[-1]]
+            given = [k.value for k in node.keywords if k.arg == name]
+            if position is not None and len(node.args) > position:
+                given.append(node.args[position])
+            for value in given:
+                self._add_columns(value, function[:-1], function)
+        data = [path_of(k.value) for k in node.keywords if k.arg == "data"]
+        if data and data[0] and function:
+            for keyword in node.keywords:
+                if keyword.arg in ROLES:
+                    self._add_columns(keyword.value, data[0], function)
+        self.generic_visit(node)
+
+    # Scopes
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self._visit_function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self._visit_function(node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self._visit_function(node)
+
+    def _visit_function(self, node: ast.AST) -> None:
+        self._depth += 1
+        self.generic_visit(node)
+        self._depth -= 1
+
+    # Places
+
+    def _add(self, kind: Kind, word: str, start: int, base: Path = (), function: Path = ()) -> None:
+        end = start + len(word)
+        # Where a transformed line differs from what the user sees, nothing is said of it.
+        if self._source[start:end] == word:
+            deferred = self._depth > 0
+            self.found.append(Use(kind, word, start, end, base, function, deferred))
+
+    def _add_columns(self, node: ast.expr, base: Path, function: Path = ()) -> None:
+        for constant, text in _strings(node):
+            start = self._start(constant)
+            if opening := STRING.match(self._source[start : start + 5]):
+                self._add("column", text, start + opening.end(), base, function)
+
+    def _start(self, node: ast.expr | ast.keyword) -> int:
+        return self._offset(node.lineno, node.col_offset)
+
+    def _end(self, node: ast.expr) -> int:
+        return self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0)
+
+    def _offset(self, line: int, column: int) -> int:
+        """`ast` counts columns in bytes."""
+        if line > len(self._lines):
+            return 0
+        text = self._lines[line - 1]
+        if not text.isascii():
+            column = len(text.encode()[:column].decode(errors="ignore"))
+        return self._starts[line - 1] + column
+
+
+def _strings(node: ast.expr) -> Iterator[tuple[ast.Constant, str]]:
+    for element in node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]:
+        if isinstance(element, ast.Constant) and isinstance(element.value, str):
+            yield element, element.value

@@ -1,0 +1,246 @@
+"""What the live namespace refutes, and above all what it does not."""
+
+from __future__ import annotations
+
+import math
+import types
+
+import pytest
+
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.grounding import applies, checker
+from jupyter_sc2.prompt.facts import Facts, gather
+from jupyter_sc2.prompt.notebook import Cell, Notebook
+
+pd = pytest.importorskip("pandas")
+np = pytest.importorskip("numpy")
+
+
+class Model:
+    """Takes attributes as it is fitted."""
+
+    def __init__(self, depth=3):
+        self.depth = depth
+
+    def fit(self, X, y=None):
+        self.coef_ = X
+
+
+class Dynamic:
+    def __getattr__(self, name):
+        return name
+
+
+def plain(a, b=1, *, sep=","):
+    """Takes no other keyword."""
+
+
+def open_ended(a, **options): ...
+
+
+FRAME = pd.DataFrame({"age": [1, 2], "fare": [1.0, 2.0], "sex": ["m", "f"]})
+NAMESPACE = {
+    "pd": pd,
+    "np": np,
+    "math": math,
+    "df": FRAME,
+    "model": Model(),
+    "Model": Model,
+    "dynamic": Dynamic(),
+    "plain": plain,
+    "open_ended": open_ended,
+    "options": {"sep": ",", "header": 0},
+    "values": [1, 2, 3],
+    "total": 3,
+    "labels": pd.Series([1, 2], index=["a", "b"]),
+}
+
+
+class Namespace:
+    """A namespace in which everything has been run but the cells given as `pending`."""
+
+    epoch = 1
+
+    def __init__(self, *pending: str) -> None:
+        self.pending = pending
+
+    def state(self, request):
+        return ""
+
+    def facts(self, paths, request):
+        return Facts(frozenset(NAMESPACE), gather(NAMESPACE, paths), self.pending)
+
+
+def refutation(code: str, *pending: str, final: bool = True, notebook: Notebook | None = None):
+    """What is refuted of the text between ├ and ┤."""
+    before, rest = code.split("├")
+    text, after = rest.split("┤")
+    request = CompletionRequest(
+        text=before + after, offset=len(before), notebook=notebook or Notebook()
+    )
+    return checker(request, Namespace(*pending))(text, final)
+
+
+REFUTED = {
+    "a column that the frame does not have": ('df["├Age"].mean()┤', "column", "Age"),
+    "one of several columns": ('df[["age", ├"fares"]]┤', "column", "fares"),
+    "a column to group by": ('df.groupby(├"class").mean()┤', "column", "class"),
+    "an attribute of a module": ("x = np.├arrange(3)┤", "attribute", "arrange"),
+    "an attribute of a module in a module": ("np.linalg.├normal(x)┤", "attribute", "normal"),
+    "a method of a frame": ("df.├group_by('age')┤", "attribute", "group_by"),
+    "a column as an attribute": ("df.├ages.mean()┤", "attribute", "ages"),
+    "a method of a column": ("df['age'].├average()┤", "attribute", "average"),
+    "a method of a list": ("values.├push(1)┤", "attribute", "push"),
+    "a keyword argument": ("plain(1, ├seperator=2)┤", "argument", "seperator"),
+    "a keyword argument of a class": ("m = Model(├dep=2)┤", "argument", "dep"),
+    "a keyword argument of a method": ("model.fit(values, ├target=values)┤", "argument", "target"),
+    "a name that nobody defines": ("print(├totl)┤", "name", "totl"),
+    "a name whose beginning was typed": ("print(tot├l)┤", "name", "totl"),
+    "a key of a dict": ('options["├separator"]┤', "column", "separator"),
+    "a bracket too many": ("x = ├(1))┤", "syntax", "(1))"),
+    "a statement that is none": ("├for in values:┤", "syntax", "for in values:"),
+    "the second of two lines": ("├x = df['age']\ny = df['agee']┤", "column", "agee"),
+}
+
+
+@pytest.mark.parametrize("case", REFUTED)
+def test_what_the_namespace_does_not_have_is_refuted(case):
+    code, kind, word = REFUTED[case]
+    found = refutation(code)
+    assert found is not None, "not refuted"
+    assert (found.kind, found.word) == (kind, word)
+
+
+OPEN = {
+    "a column that is there": 'df["├age"].mean()┤',
+    "a column that is made": '├df["new"] = 1┤',
+    "a column that the cell makes above": 'df["new"] = 1\ndf["├new"].mean()┤',
+    "a column that the text makes and uses": '├df["new"] = 1\ndf["new"].mean()┤',
+    "a column of a frame that the cell makes": 'df = load()\ndf["├new"]┤',
+    "a column that is assigned in a call": 'df.assign(├ratio=1)["ratio"]┤',
+    "a method that is there": "df.├groupby('age')┤",
+    "an attribute that fitting makes": "model.fit(values)\nmodel.├coef_┤",
+    "an attribute that is made": "├model.name = 'a'┤",
+    "what an object computes": "dynamic.├anything()┤",
+    "a label of a series": "labels.├a┤",
+    "what a function returns": "plain(1).├anything┤",
+    "a keyword where any is taken": "open_ended(1, ├anything=2)┤",
+    "a keyword that is there": "plain(1, ├sep=';')┤",
+    "a module in a package": "pd.├api.types┤",
+    "a name that the text binds": "├for row in values:\n    print(row)┤",
+    "a name of a comprehension": "x = [├v for v in values]┤",
+    "a name of a lambda": "x = ├lambda v: v + 1┤",
+    "a name that the cell binds below": "def f():\n    return ├helper()┤\n\ndef helper(): ...",
+    "a name in a function that may be defined later": "def f():\n    ├return later()┤",
+    "a builtin": "├print(len(values))┤",
+    "what IPython has": "├display(df)┤",
+    "a name that the user has typed": "foo(1)\n├foo(2)┤",
+    "names where a star import may bring them": "from math import *\n├x = sin(1)┤",
+    "an attribute of a name that the cell binds again": "values = Stack()\nvalues.├push(1)┤",
+    "a text that goes on in a string": 'print("├a (b┤',
+    "a half of a call": "plain(├1,┤",
+    "a header": "├for v in values:┤",
+    "a line in a try without its except": "try:\n    ├x = 1┤",
+    "a decorator": "├@staticmethod┤",
+    "a magic above": "%matplotlib inline\n├x = df['age']┤",
+    "a shell's answer": "files = !ls\n├print(files)┤",
+    "a cell that is timed": "%%time\n├x = df['age']┤",
+    "what the user has broken himself": "x = = 1\n├y = (2┤",
+    "a key after the dict was changed": 'options.update(a=1)\n├options["a"]┤',
+    "columns after a change in place": 'df.rename(columns=str.upper, inplace=True)\ndf["├AGE"]┤',
+    "an await at the top": "├await task()┤".replace("task", "plain"),
+    "an f-string": 'print(├f"{total:.2f}")┤',
+    "a global that another cell declares": "├total += 1┤",
+}
+
+
+@pytest.mark.parametrize("case", OPEN)
+def test_what_may_be_right_is_not_refuted(case):
+    assert refutation(OPEN[case]) is None
+
+
+@pytest.mark.parametrize(
+    ("pending", "code"),
+    [
+        ("helper = 1", "print(├helper)┤"),
+        ("df = df.rename(columns=str.upper)", 'df["├AGE"]┤'),
+        ('df["new"] = 1', 'df["├new"].mean()┤'),
+        ("model.fit(values)", "model.├coef_┤"),
+        ("import numpy as np\nnp.special = 1", "np.├special┤"),
+        ("this is [ no python: helper", "print(├helper)┤"),
+        ("%run setup.py", "print(├helper)┤"),
+    ],
+)
+def test_what_a_cell_that_was_not_run_does_is_not_known(pending, code):
+    assert refutation(code, pending) is None
+
+
+def test_an_import_in_a_cell_that_was_not_run_changes_nothing():
+    assert refutation("np.├arrange(3)┤", "import numpy as np") is not None
+
+
+def test_a_name_that_another_cell_binds_is_known_although_it_failed():
+    notebook = Notebook((Cell(id="1", source="1 / 0\nlate = 2"),))
+    assert refutation("print(├late)┤", notebook=notebook) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "first"),
+    [
+        ('df["├aeg"].mean()┤', 'age"'),
+        ("df['├aeg'].mean()┤", "age'"),
+        ("np.├arrange(3)┤", "arange"),
+        ("plain(1, ├separ=2)┤", "sep="),
+        ("print(├totl)┤", "total"),
+    ],
+)
+def test_what_can_stand_there_begins_with_the_likest(code, first):
+    assert refutation(code).choices[0] == first
+
+
+def test_choices_begin_with_what_was_typed():
+    choices = refutation("df.gro├upby_age()┤").choices
+    assert "groupby" in choices and all(name.startswith("gro") for name in choices)
+
+
+def test_a_name_has_no_choices_that_are_not_like_it():
+    assert refutation("print(├zzzz)┤").choices == ()
+
+
+@pytest.mark.parametrize("code", ["df.├group┤", 'x = df["├ag┤', "plain(1, ├se┤", "np.├ara┤"])
+def test_while_text_comes_in_a_word_may_go_on(code):
+    assert refutation(code, final=False) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "certain"),
+    [
+        ("x = np.├arrang┤", True),
+        ('x = df["├zz┤', True),
+        ('df["├zz┤', False),  # may be made here
+        ("df.├zz┤", False),
+        ("├zz┤", False),  # may be bound here
+    ],
+)
+def test_what_may_yet_be_assigned_to_is_not_certain_before_the_end(code, certain):
+    assert refutation(code, final=False).certain is certain
+
+
+@pytest.mark.parametrize(
+    ("code", "holds"),
+    [
+        ("x = ", True),
+        ("%%bash\nls ", False),
+        ("!ls ", False),
+        ("%timeit ", False),
+        ("%%time\nx", True),
+    ],
+)
+def test_only_python_is_looked_at(code, holds):
+    assert applies(CompletionRequest(text=code, offset=len(code))) is holds
+
+
+def test_a_module_that_looks_names_up_by_itself_is_not_known():
+    module = types.ModuleType("lazy")
+    module.__getattr__ = lambda name: name
+    assert gather({"lazy": module}, [("lazy",)])[("lazy",)].attributes is None

@@ -1,0 +1,384 @@
+"""A shell's variables in the prompts of a session, and what they prevent."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.kernel.live import LIMIT, LiveNamespace
+from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.session import Session
+from jupyter_sc2.settings import SC2, CompletionOptions
+
+
+@pytest.fixture
+def shell():
+    return InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+
+
+@pytest.fixture
+def settings():
+    return SC2()
+
+
+@pytest.fixture
+def live(shell, settings):
+    return LiveNamespace(shell, settings)
+
+
+@pytest.fixture
+def asking(fake_engine, live):
+    """A session that knows the shell; gives the final completion of some code."""
+    session = Session(load_engine=lambda model, **kwargs: fake_engine, namespace=live)
+
+    def ask(text: str, offset: int | None = None, **fields):
+        fields = {"cell_id": "here", **fields}
+        *_, final = session.complete(request(text, offset, **fields))
+        return final
+
+    ask.session = session
+    yield ask
+    session.close()
+
+
+def run(shell, source: str) -> None:
+    shell.run_cell(source, store_history=True)
+
+
+def request(text: str, offset: int | None = None, **fields) -> CompletionRequest:
+    fields = {"cell_id": "here", **fields}
+    return CompletionRequest(text=text, offset=len(text) if offset is None else offset, **fields)
+
+
+# What is told
+
+
+def test_what_the_cell_uses_stands_in_the_prompt_right_before_it(shell, asking, fake_engine):
+    run(shell, "options = {'sep': 1, 'header': 2}")
+    fake_engine.answers = ["1"]
+    asking("x = options[")
+    assert fake_engine.asked().endswith("# options: dict 'sep', 'header'\nx = options")
+
+
+def test_a_variable_is_told_of_when_it_was_made(shell, live):
+    assert live.state(request("x = rows")) == ""
+    run(shell, "rows = [1, 2]")
+    assert live.state(request("x = ")) == "# rows: list of 2 int\n"
+
+
+def test_what_a_running_cell_does_shows_when_it_is_done(shell, live):
+    run(shell, "rows = [1]")
+    before = live.state(request("rows."))
+    shell.user_ns["rows"].append(2)
+    shell.user_ns["others"] = [1, 2, 3]
+    assert live.state(request("rows.a")) == before
+    run(shell, "pass")
+    assert live.state(request("rows.a")) == "# rows: list of 2 int\n# others: list of 3 int\n"
+
+
+def test_a_variable_that_comes_in_while_typing_is_added_behind_the_others(shell, live):
+    run(shell, "".join(f"v{n} = [{n}]\n" for n in range(20)))
+    before = live.state(request("x = "))
+    assert "v3:" not in before
+    after = live.state(request("x = v3["))
+    assert after == before + "# v3: list of 1 int\n"
+    assert live.state(request("x = ")) == after  # as Backspace should not cost a thing
+
+
+def test_the_word_that_is_being_typed_adds_nothing(shell, live):
+    run(shell, "".join(f"v{n} = [{n}]\n" for n in range(20)))
+    assert live.state(request("x = v3")) == live.state(request("x = "))
+
+
+def test_what_is_told_stays_short(shell, live):
+    run(shell, "".join(f"variable_{n} = dict.fromkeys('abcdefghij')\n" for n in range(100)))
+    text = ""
+    for n in range(50):
+        text += f"variable_{n}[0]\n"
+        assert len(live.state(request(text))) <= LIMIT
+
+
+def test_what_the_cells_above_use_is_likelier_than_what_was_made_last(shell, live):
+    run(shell, "".join(f"v{n} = [{n}]\n" for n in range(20)))
+    notebook = Notebook((Cell(id="1", source="v2.append(v4)"), Cell(id="here", source="")))
+    told = live.state(request("", notebook=notebook))
+    assert "# v2:" in told and "# v4:" in told
+
+
+def test_modules_are_told_of_where_the_notebook_does_not_import_them(shell, live):
+    run(shell, "import math as m")
+    assert live.state(request("x = m.pi")) == "# m: module math\n"
+    notebook = Notebook((Cell(id="1", source="import math as m"), Cell(id="here", source="")))
+    assert live.state(request("x = m.pi", notebook=notebook, cell_id="here ")) == ""
+
+
+def test_values_are_told_of_only_where_that_is_set(shell, live, settings):
+    run(shell, "name = 'Ada'")
+    assert live.state(request("x = name + ")) == "# name: str\n"
+    settings.context_values = True
+    assert live.state(request("x = name + ")) == "# name: str = 'Ada'\n"
+
+
+def test_variables_can_be_switched_off(shell, live, settings):
+    run(shell, "rows = [1]")
+    settings.context_variables = False
+    assert live.state(request("x = rows[")) == ""
+
+
+@pytest.mark.parametrize("cell", ["%%bash\necho ", "%%html\n<p>"])
+def test_a_cell_in_another_language_is_told_nothing(shell, live, cell):
+    run(shell, "rows = [1]")
+    assert live.state(request(cell)) == ""
+
+
+def test_the_last_error_is_told_until_a_cell_succeeds(shell, live, capsys):
+    run(shell, "options = {}\nx = options['sep']")
+    assert "# last error: KeyError sep, at x = options['sep']\n" in live.state(request("x = "))
+    run(shell, "pass")
+    assert "error" not in live.state(request("x = "))
+
+
+def test_an_error_that_may_tell_a_secret_is_not_told(shell, live, capsys):
+    run(shell, "raise ValueError('bad token abc')")
+    assert live.state(request("x = ")) == ""
+
+
+def test_an_error_is_not_asked_for_its_text(shell, live, capsys):
+    run(
+        shell,
+        "class Loud(Exception):\n"
+        "    def __str__(self): raise SystemError\n"
+        "try:\n    raise Loud()\nexcept Loud: pass\nimport sys",
+    )
+    sys.last_value = shell.user_ns["Loud"]()
+    shell.last_execution_succeeded = False
+    assert live.state(request("x = ")).startswith("# last error: Loud\n")
+
+
+# What typing costs
+
+
+def test_a_key_reads_no_more_than_what_was_typed_although_variables_are_told(
+    shell, asking, fake_engine
+):
+    run(shell, "options = {'sep': 1}\nrows = [1]")
+    read = []
+    for end in range(1, len("x = options['sep'] + rows[0]") + 1):
+        fake_engine.answers = ["…"]
+        final = asking("x = options['sep'] + rows[0]"[:end])
+        read.append(final.stats.prompt_tokens - final.stats.reused_tokens)
+    # Left to right, what is healed goes to and fro; the engine has a token for each byte.
+    assert max(read[1:]) <= len(" options")
+
+
+def test_what_was_proposed_before_a_cell_ran_is_asked_for_again(shell, asking, fake_engine):
+    fake_engine.answers = ["1", "2"]
+    assert asking("x = ").text == "1"
+    assert asking("x = ").source == "cache"
+    run(shell, "rows = [1]")
+    assert asking("x = ").text == "2"
+
+
+# What is prevented
+
+
+@pytest.fixture
+def frame(shell):
+    pytest.importorskip("pandas")
+    run(shell, "import pandas as pd\ndf = pd.DataFrame({'age': [1], 'fare': [2.0]})")
+
+
+def test_a_column_that_is_not_there_becomes_one_that_is(frame, asking, fake_engine):
+    fake_engine.answers = ["'agee'].mean()", "].mean()"]
+    assert asking("x = df[").text == "'age'].mean()"
+    assert len(fake_engine.prompts) == 2
+
+
+def test_the_second_try_reads_on_where_the_first_was_wrong(frame, asking, fake_engine):
+    fake_engine.answers = ["'agee'].mean()", "]"]
+    asking("x = df[")
+    assert fake_engine.asked(1) == fake_engine.asked(0) + "['"
+
+
+def test_a_wrong_attribute_keeps_what_the_user_has_typed_of_it(frame, asking, fake_engine):
+    fake_engine.answers = ["upp('age')", "('age')"]
+    assert asking("x = df.gro").text == "upby('age')"
+
+
+def test_in_the_middle_of_a_cell_a_word_is_repaired_as_well(frame, asking, fake_engine):
+    fake_engine.answers = ["upp('age')", "('age')"]
+    assert asking("x = df.gro\nprint(x)", 10).text == "upby('age')"
+
+
+def test_several_words_of_a_completion_are_repaired(frame, asking, fake_engine):
+    fake_engine.answers = ["'agee'].meen()", "].meen()", "()"]
+    assert asking("x = df[").text == "'age'].mean()"
+    assert len(fake_engine.prompts) == 3
+
+
+def test_a_word_without_another_in_its_place_is_dropped(frame, asking, fake_engine):
+    fake_engine.answers = ["zzzz(df)"]
+    final = asking("x = ")
+    assert (final.text, final.reason, final.finish_reason) == ("", "refuted", "stop")
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("df.head(1), zzzz)", "df.head(1)"),
+        ("'a, b', zzzz)", "'a, b'"),
+        ("df, df.age + zzzz)", "df"),
+        ("zzzz)", ""),
+    ],
+)
+def test_the_arguments_before_a_wrong_one_are_kept(frame, asking, fake_engine, answer, shown):
+    fake_engine.answers = [answer]
+    assert asking("print(").text == shown
+
+
+def test_of_several_lines_those_before_the_refuted_one_are_kept(shell, asking, fake_engine):
+    run(shell, "rows = [1]")
+    fake_engine.answers = ["a = rows[0]\nb = zzzz(a)"]
+    assert asking("", trigger="invoke", notebook=ABOVE).text == "a = rows[0]"
+
+
+ABOVE = Notebook((Cell(id="1", source="rows = [1]"), Cell(id="here", source="")))
+
+
+def test_before_anything_was_run_any_name_may_come(asking, fake_engine):
+    fake_engine.answers = ["np.arange(9)"]
+    assert asking("x = ").text == "np.arange(9)"
+
+
+def test_what_does_not_parse_is_dropped(asking, fake_engine):
+    fake_engine.answers = ["for in x"]
+    assert asking("y = ").reason == "refuted"
+
+
+def test_a_word_that_is_refuted_is_not_shown_on_the_way(frame, asking, fake_engine, monkeypatch):
+    monkeypatch.setattr("jupyter_sc2.drawing.UPDATE_INTERVAL", 0)
+    fake_engine.answers = ["'agee'].mean()", "].mean()"]
+    texts = [c.text for c in asking.session.complete(request("x = df["))]
+    assert not any("agee" in text for text in texts)
+    assert texts[-1] == "'age'].mean()"
+
+
+def test_a_wrong_word_ends_the_decoding_at_once(frame, asking, fake_engine, monkeypatch):
+    monkeypatch.setattr("jupyter_sc2.drawing.UPDATE_INTERVAL", 0)
+    fake_engine.answers = ["'zz" + "z" * 40 + "']", "]"]
+    assert asking("x = df[").stats.generated_tokens < 20
+
+
+def test_grounding_can_be_switched_off(frame, asking, fake_engine):
+    asking.session.configure(CompletionOptions(grounding=False))
+    fake_engine.answers = ["'agee'].mean()"]
+    assert asking("x = df[").text == "'agee'].mean()"
+
+
+def test_a_cell_that_was_edited_since_it_ran_makes_its_names_unknown(shell, live):
+    run(shell, "df = [1]")
+    cell = Cell(id="1", source="df = [1]", execution_count=1)
+    edited = Cell(id="1", source="df = load()", execution_count=1)
+    assert live.facts([], request("", notebook=Notebook((cell,)))).pending == ()
+    assert live.facts([], request("", notebook=Notebook((edited,)))).pending == ("df = load()",)
+
+
+# Doing no harm
+
+
+HOSTILE = """
+calls = []
+class Hostile:
+    def __getattribute__(self, name): calls.append(name); raise RuntimeError
+    def __repr__(self): calls.append("repr"); import time; time.sleep(9)
+    __str__ = __len__ = __iter__ = __eq__ = __bool__ = __call__ = __getitem__ = __repr__
+    __hash__ = None
+    @property
+    def __class__(self): calls.append("class"); raise RuntimeError
+class Meta(type):
+    def __getattr__(cls, name): calls.append(name); raise RuntimeError
+    def __instancecheck__(cls, one): calls.append("instance"); raise RuntimeError
+    def __subclasscheck__(cls, one): calls.append("subclass"); raise RuntimeError
+    def __repr__(cls): calls.append("repr")
+    def __eq__(cls, other): calls.append("eq"); return False
+    def __hash__(cls): calls.append("hash"); return 0
+class Odd(metaclass=Meta):
+    @property
+    def value(self): calls.append("value")
+class Keys(dict):
+    def __getitem__(self, key): calls.append("item")
+    __iter__ = __len__ = keys = items = __contains__ = __getitem__
+hostile, odd, keys = Hostile(), Odd(), Keys(a=1)
+loop = {}
+loop["self"] = loop
+loop["list"] = [loop]
+class Proxy:
+    def __init__(self, to): object.__setattr__(self, "to", to)
+    def __getattr__(self, name): calls.append(name); return getattr(self.to, name)
+proxy = Proxy([1])
+"""
+USES = "hostile.a; odd.b; Odd.c; keys['x']; loop['y']; proxy.d; hostile(e=1); Odd(f=2); Hostile.g; "
+
+
+def test_no_code_of_a_hostile_namespace_runs(shell, live, asking, fake_engine):
+    run(shell, HOSTILE)
+    told = live.state(request(USES))
+    assert "# loop: dict 'self', 'list'" in told and "# proxy: Proxy" in told
+    for path in ("hostile.a", "odd.value.x", "Odd.c", "keys['x']", "proxy.d", "hostile(e=1)"):
+        fake_engine.answers = [path]
+        asking(f"{USES}\nx = ")
+    assert shell.user_ns["calls"] == []
+
+
+def test_a_namespace_of_ten_thousand_costs_no_more_looks_than_a_small_one(shell, live, monkeypatch):
+    from jupyter_sc2.prompt import variables
+
+    looked = []
+    describe = variables.describe_variable
+    monkeypatch.setattr(
+        variables,
+        "describe_variable",
+        lambda name, value: looked.append(name) or describe(name, value),
+    )
+    shell.user_ns.update((f"v{n}", n) for n in range(10_000))
+    live.state(request("v1 + v2"))
+    assert len(looked) <= variables.REACH + 2
+
+
+def test_a_map_of_ten_gigabytes_is_looked_at_and_not_read(shell, live, tmp_path):
+    np = pytest.importorskip("numpy")
+    file = tmp_path / "large"
+    with file.open("wb") as sparse:
+        sparse.truncate(10 << 30)
+    shell.user_ns["large"] = np.memmap(file, dtype="float32", mode="r", shape=(50_000, 53_687))
+    assert live.state(request("large[")) == "# large: memmap (50000, 53687) float32\n"
+    del shell.user_ns["large"]
+
+
+def test_a_cell_that_changes_the_namespace_meanwhile_does_not_disturb(shell, live):
+    namespace, done, errors = shell.user_ns, threading.Event(), []
+
+    def mutate():
+        n = 0
+        while not done.is_set():
+            n += 1
+            namespace[f"made_{n % 500}"] = [n]
+            namespace.pop(f"made_{(n * 7) % 500}", None)
+
+    thread = threading.Thread(target=mutate)
+    thread.start()
+    try:
+        for n in range(200):
+            live.state(request(f"made_{n} = made_{n + 1}[", cell_id=str(n)))
+            live.facts([("made_1",), ("made_2", "append")], request(""))
+    except RuntimeError as error:
+        errors.append(error)
+    finally:
+        done.set()
+        thread.join()
+    assert errors == []
