@@ -13,7 +13,7 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
-    {"errors", "hardware", "progress", "mixture"},
+    {"errors", "hardware", "progress", "mixture", "usage"},
     {"prompt.notebook", "prompt.namespace", "prompt.variables"},
     {"completion"},
     {"models", "settings"},

@@ -27,6 +27,21 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# All ghost text on the screen; line breaks in it are elements.
+SHOWN_GHOST = """() => {
+  const text = node => node.nodeName === 'BR' ? '\\n' : node.nodeType === Node.TEXT_NODE ? node.data
+    : [...node.childNodes].map(text).join('');
+  const ghosts = '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer)';
+  return [...document.querySelectorAll(ghosts)].filter(ghost => ghost.offsetParent).map(text).join('');
+}"""
+# A kernel that starts with this completes known text slowly.
+SLOW_ENGINE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.browser.slow_engine import start
+start()
+del sys, start
+"""
 # A loaded machine may take its time; a passing test does not wait for this.
 PATIENCE_MS = 60_000
 
@@ -38,6 +53,7 @@ class Server:
         self.root = folder / "notebooks"
         self.root.mkdir(parents=True)
         home = folder / "home"
+        self.settings = home / "settings"
         start = home / "ipython" / "profile_default" / "startup"
         start.mkdir(parents=True)
         news = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
@@ -106,6 +122,13 @@ class Server:
         nbformat.write(document, self.root / name)
         return name
 
+    def set(self, plugin: str = "jupyter-sc2:plugin", **values: object) -> None:
+        """What stands in the user's settings for pages that are opened from now on; nothing for none."""
+        package, _, name = plugin.partition(":")
+        file = self.settings / package / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+
     def stop(self) -> None:
         self._process.terminate()
         try:
@@ -148,8 +171,7 @@ class NotebookPage:
 
     def shown_ghost(self) -> str:
         """The ghost text that is on the screen; JupyterLab also keeps empty spacers for a second."""
-        texts = self._panel.locator(".jp-GhostText:visible").all_text_contents()
-        return "".join(texts).strip("\n")
+        return str(self.page.evaluate(SHOWN_GHOST)).strip("\n")
 
     def ghost_text(self) -> str:
         """The ghost text once there is some."""
@@ -159,6 +181,26 @@ class NotebookPage:
             timeout=PATIENCE_MS,
         )
         return self.shown_ghost()
+
+    def wait_ghost(self, text: str) -> None:
+        """Until the ghost text is this."""
+        for _ in range(PATIENCE_MS // 50):
+            if self.shown_ghost() == text.strip("\n"):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"The ghost text is {self.shown_ghost()!r}, not {text!r}.")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def execute(self, code: str) -> None:
+        """Runs code in the kernel without a cell."""
+        self.page.evaluate(
+            "code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+            ".requestExecute({code, store_history: false}).done",
+            code,
+        )
 
     def wait_idle(self) -> None:
         self.wait_kernel("idle")
@@ -200,6 +242,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     shutil.copy(EXAMPLES / "quickstart.ipynb", server.root)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def slow_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("slow-lab"), startup=SLOW_ENGINE)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def settings(slow_lab: Server) -> Iterator[Callable[..., None]]:
+    """Sets settings of the slow lab's JupyterLab for one test."""
+    yield slow_lab.set
+    slow_lab.set()
 
 
 @pytest.fixture
