@@ -22,6 +22,9 @@ export type Part = 'all' | 'word' | 'line';
 const ACTIVE = 'jp-mod-inline-completer-active';
 const OURS = 'jp-mod-sc2-ghost';
 
+/** Where Escape is for us; with vim's keys it has more to do, and the ghost text goes by itself. */
+const ESCAPE = 'jp-mod-sc2-escape';
+
 /** Ghost text that is there, spacers excluded, which only keep the cell from jumping. */
 const VISIBLE = '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer)';
 
@@ -100,6 +103,14 @@ export class Completers {
       change(source);
       this._options.onTyped(completer.editor ?? null, source.sourceChange ?? []);
     };
+    const select = model.handleSelectionChange.bind(model);
+    model.handleSelectionChange = range => {
+      select(range);
+      const offer = this._options.provider.offer(completer.current);
+      if (offer && !this._options.provider.belongs(offer, placeIn(completer.editor!, offer))) {
+        model.reset(); // The cursor has gone elsewhere, and JupyterLab would take the text along.
+      }
+    };
     model.suggestionsChanged.connect(() => this._refresh(completer));
     model.filterTextChanged.connect(() => {
       this._refresh(completer);
@@ -125,6 +136,7 @@ export class Completers {
     }
     const offer = text ? this._options.provider.offer(item as Item) : undefined;
     host.classList.toggle(OURS, offer !== undefined);
+    host.classList.toggle(ESCAPE, offer !== undefined && !host.querySelector('.cm-vimMode'));
     this._options.onShown(offer ? text : '');
   }
 
@@ -138,13 +150,7 @@ export class Completers {
     }
     const shown = offer.item.insertText;
     const { state } = view;
-    const head = state.selection.main.head;
-    const source = state.doc.toString();
-    const place: IPlace = {
-      cell: offer.place.cell,
-      prefix: source.slice(0, head),
-      suffix: source.slice(head)
-    };
+    const place = placeIn(editor, offer);
     // What is shown is inserted, and only where it belongs: never over or beside what was typed meanwhile.
     if (!shown || !provider.fits(offer, place)) {
       model.reset();
@@ -234,6 +240,13 @@ export namespace Completers {
   export interface IDelta {
     insert?: unknown;
   }
+}
+
+/** Where the cursor is now, in the cell of an offer. */
+function placeIn(editor: NonNullable<Completer['editor']>, { place }: IOffer): IPlace {
+  const source = editor.model.sharedModel.getSource();
+  const head = editor.getOffsetAt(editor.getCursorPosition());
+  return { cell: place.cell, prefix: source.slice(0, head), suffix: source.slice(head) };
 }
 
 /** What JupyterLab's shared models have and their interface leaves out. */

@@ -119,6 +119,10 @@ export class Places {
       language,
       mode: strictest(this.mode, typed.mode, off ? 'off' : undefined),
       cells: () => typed.cells(),
+      isAt: offset => {
+        const { editor } = typed;
+        return !editor!.isDisposed && editor!.getOffsetAt(editor!.getCursorPosition()) === offset;
+      },
       source: () => (typed.editor!.isDisposed ? '' : typed.editor!.model.sharedModel.getSource())
     };
   }

@@ -37,6 +37,9 @@ export interface ISpot {
 
   /** The cell's text as it is now. */
   source(): string;
+
+  /** Whether the cursor is at this offset, in UTF-16 units. */
+  isAt(offset: number): boolean;
 }
 
 /** One candidate as it was handed to JupyterLab, which keeps the item and shortens it as its text is typed. */
@@ -156,6 +159,13 @@ export class Provider implements IInlineCompletionProvider {
     return rest !== null && rest.startsWith(offer.item.insertText);
   }
 
+  /** Whether it belongs there or will, as soon as JupyterLab has taken off what was typed of it just now. */
+  belongs(offer: IOffer, place: IPlace): boolean {
+    const rest = remainder(offer.ghost, place, offer.index);
+    const shown = offer.item.insertText;
+    return rest !== null && (rest.startsWith(shown) || shown.endsWith(rest));
+  }
+
   /** Whether something is known for this place, so that asking costs nothing. */
   knows(place: IPlace): boolean {
     return this._cache.find(place) !== undefined;
@@ -249,6 +259,12 @@ export class Provider implements IInlineCompletionProvider {
       return [];
     }
     this._reported = null;
+    if (!spot.isAt(cursor)) {
+      // JupyterLab would show it where the cursor has gone meanwhile.
+      ghost.cancel();
+      this._settle({ kind: 'idle' });
+      return [];
+    }
     return this._show(spot, place, ghost, invoked);
   }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import Server
 from tests.browser.slow_engine import BLOCK, LINE, OTHERS
 
 pytestmark = pytest.mark.browser
@@ -13,13 +12,8 @@ WORD, ACCEPT_LINE = "Alt+.", "Alt+Shift+."
 
 
 @pytest.fixture
-def notebook(slow_lab: Server, open_notebook, request):
-    """A notebook with one empty cell, and a quick engine."""
-    notebook = open_notebook(slow_lab, slow_lab.notebook(f"{request.node.name}.ipynb", ""))
-    notebook.wait_ready()
-    notebook.execute("import tests.browser.slow_engine as _e; _e.pace = 0.002; del _e")
-    notebook.enter(0)
-    return notebook
+def notebook(quick_cell):
+    return quick_cell
 
 
 def watch_for_gaps(notebook) -> None:
@@ -111,7 +105,8 @@ def test_escape_takes_the_ghost_away_and_leaves_the_cursor(notebook):
 def test_tab_indents_and_completes_names_where_there_is_no_ghost(notebook):
     notebook.press("Tab")
     assert notebook.source(0) == "    "
-    notebook.type("import os; os.getc")
+    notebook.execute("import os")
+    notebook.type("os.getc")
     notebook.page.wait_for_timeout(600)
     assert notebook.shown_ghost() == ""
     notebook.press("Tab")
@@ -135,7 +130,9 @@ def test_the_same_is_accepted_at_each_of_several_cursors(notebook):
     notebook.type("a\nb")
     notebook.press("Control+Alt+ArrowUp")  # a second cursor
     notebook.type(" + result = ")
-    notebook.wait_ghost(LINE[9:] * max(1, notebook.page.locator(".jp-GhostText:visible").count()))
+    notebook.ghost_text()
+    notebook.page.wait_for_timeout(500)
+    assert notebook.shown_ghost() in (LINE[9:] * 2, LINE[9:])  # before 4.6 JupyterLab shows it once
     notebook.press(WORD)
     assert notebook.source(0) == "a + result = np\nb + result = np"
     notebook.press("Tab")
@@ -145,14 +142,17 @@ def test_the_same_is_accepted_at_each_of_several_cursors(notebook):
 
 
 def test_a_bracket_that_the_editor_closes_is_not_doubled(notebook):
-    notebook.type("result = np.arange")
-    notebook.wait_ghost(LINE[18:])
+    notebook.page.evaluate(
+        "window.jupyterapp.shell.currentWidget.content.widgets[0].editor"
+        ".setOption('autoClosingBrackets', true)"
+    )
+    notebook.type("result = np.ones")
+    notebook.wait_ghost("(3)")
     notebook.type("(")
-    assert notebook.source(0) == "result = np.arange()"
-    notebook.page.wait_for_timeout(300)
-    if notebook.shown_ghost():
-        notebook.press("Tab")
-    assert notebook.source(0).count("(") == notebook.source(0).count(")")
+    assert notebook.source(0) == "result = np.ones()"
+    notebook.wait_ghost("3")
+    notebook.press("Tab")
+    assert notebook.source(0) == "result = np.ones(3)"
 
 
 def test_enter_after_a_colon_asks_and_what_was_typed_of_it_stays(notebook):

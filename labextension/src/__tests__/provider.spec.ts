@@ -86,7 +86,7 @@ class FakeClient {
 
 function setUp(debounce = 0, mode: Mode = 'automatic') {
   const client = new FakeClient();
-  const cell = { source: '' };
+  const cell = { source: '', isHere: true };
   const spot: ISpot = {
     client,
     key: 'panel/a',
@@ -94,7 +94,8 @@ function setUp(debounce = 0, mode: Mode = 'automatic') {
     language: 'python',
     mode,
     cells: () => [],
-    source: () => cell.source
+    source: () => cell.source,
+    isAt: () => cell.isHere
   };
   const told: string[] = [];
   const added: IInlineCompletionItem[] = [];
@@ -375,6 +376,16 @@ test('asking for several is not answered with the one that is known', async () =
     client.queries.map(({ candidates }) => candidates),
     [1, 3]
   );
+});
+
+test('nothing is shown where the cursor has gone meanwhile', async () => {
+  const { cell, client, provider } = setUp();
+  const items = fetch(provider, 'ab|');
+  await settle();
+  cell.isHere = false;
+  await client.say('c');
+  assert.deepEqual(await items, []);
+  assert.equal(provider.outcome.kind, 'idle');
 });
 
 test('an invocation of ours counts as automatic', async () => {
