@@ -102,10 +102,10 @@ def test_buttons_load_and_unload(panel, session, fake_engine):
 
 def test_progress_is_a_bar_that_is_hidden_when_nothing_loads(panel):
     panel._show(Status(state="downloading", model="m", progress=0.25))
-    assert (panel.progress.value, panel.progress.layout.visibility) == (0.25, "visible")
+    assert (panel.progress.value, panel.progress.layout.display) == (0.25, "")
     assert panel.state.value == "downloading: m, 25%"
     panel._show(Status(state="ready", model="m"))
-    assert panel.progress.layout.visibility == "hidden"
+    assert panel.progress.layout.display == "none"
 
 
 def test_a_failed_load_says_why(panel):

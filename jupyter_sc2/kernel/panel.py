@@ -50,8 +50,9 @@ class Panel:
         self.fields = self._make_fields()
         self.state = widgets.Label()
         self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout=WIDE)
-        self.refusal = widgets.Label()
+        self.refusal = widgets.Label(layout={"display": "none"})
         self.refusal.style.text_color = "#d32f2f"
+        self.refusal.add_class("jp-sc2-Panel-refusal")
         self.load = _button("Load", "Load the model now")
         self.unload = _button("Unload", "Give the model's memory back")
         self.reset = _button("Defaults", "Set everything back to the defaults, in this kernel")
@@ -62,12 +63,13 @@ class Panel:
         self.forget_stats = _button("Reset the numbers", "Forget what was counted")
         self.widget = widgets.VBox(
             [
-                widgets.HBox([self.state, self.progress]),
+                self.state,
+                self.progress,
                 self.refusal,
                 *(self.fields[name] for name in ("model", "engine", "precision")),
-                widgets.HBox([self.load, self.unload]),
+                _row(self.load, self.unload),
                 *(self.fields[name] for name in self.fields if name not in MODEL),
-                widgets.HBox([self.reset, self.save, self.forget]),
+                _row(self.reset, self.save, self.forget),
                 self.latency,
                 self.stats,
                 self.forget_stats,
@@ -177,12 +179,13 @@ class Panel:
 
     def _say(self, words: str) -> None:
         self.refusal.value = words
+        self.refusal.layout.display = "" if words else "none"
 
     def _show(self, status: Status) -> None:
         self.state.value = show.status(status, self.settings).partition("\n")[0]
         if status.message:
             self._say(status.message)
-        self.progress.layout.visibility = "hidden" if status.progress is None else "visible"
+        self.progress.layout.display = "none" if status.progress is None else ""
         self.progress.value = status.progress or 0.0
         self.unload.disabled = status.state in ("unloaded", "error")
         if status.state == "ready":
@@ -199,7 +202,8 @@ class Panel:
             self._looked = now
             events = self.usage.events()
             rows = "<br>".join(numbers.escaped(line) for line in numbers.lines(events)[:4])
-            self.stats.value = f"{rows}<br>{numbers.plot(numbers.per_day(events))}" if events else rows
+            plot = f"<br>{numbers.plot(numbers.per_day(events))}" if events else ""
+            self.stats.value = f'<div style="line-height: 1.4">{rows}{plot}</div>'
 
     # What each precision would take
 
@@ -244,7 +248,13 @@ MODEL = ("model", "engine", "precision")
 
 
 def _button(label: str, tooltip: str) -> widgets.Button:
-    return widgets.Button(description=label, tooltip=tooltip, layout=WIDE)
+    return widgets.Button(
+        description=label, tooltip=tooltip, layout={"width": "auto", "flex": "0 0 auto"}
+    )
+
+
+def _row(*buttons: widgets.Button) -> widgets.HBox:
+    return widgets.HBox(list(buttons), layout={"flex_flow": "row wrap"})
 
 
 def _memory(row: Row) -> str:

@@ -137,7 +137,7 @@ export class Completers {
     const offer = text ? this._options.provider.offer(item as Item) : undefined;
     host.classList.toggle(OURS, offer !== undefined);
     host.classList.toggle(ESCAPE, offer !== undefined && !host.querySelector('.cm-vimMode'));
-    this._options.onShown(offer ? text : '');
+    this._options.onShown(() => (offer ? (completer.current?.insertText ?? '') : ''));
   }
 
   private _accept(completer: Completer, part: Part): boolean {
@@ -231,8 +231,8 @@ export namespace Completers {
     /** Called after each change of the text in a followed editor, before JupyterLab asks. */
     onTyped(editor: Completer['editor'] | null, delta: readonly IDelta[]): void;
 
-    /** Called with our ghost text that is shown, "" where there is none. */
-    onShown(text: string): void;
+    /** Called when our ghost text comes, changes or goes; `read` tells what there is, "" for none. */
+    onShown(read: () => string): void;
 
     onAccepted(offer: IOffer, part: Part, text: string): void;
   }

@@ -3,20 +3,30 @@
  */
 
 /** Text that changes with every key is read when it rests. */
-const REST_MS = 700;
+const REST_MS = 500;
 
 export class Announcer {
   enabled = false;
 
-  shown(text: string): void {
+  /** Ghost text has come, changed or gone; `read` tells what there is. */
+  shown(read: () => string): void {
     clearTimeout(this._timer);
-    if (!this.enabled) {
+    if (this.enabled) {
+      this._wait(read, read());
+    } else {
       this._region?.remove();
       this._region = null;
-      return;
     }
+  }
+
+  private _wait(read: () => string, before: string): void {
     this._timer = setTimeout(() => {
-      this._live().textContent = text && `Suggestion: ${text}`;
+      const text = read();
+      if (text !== before) {
+        this._wait(read, text); // It is still being written.
+      } else if (text || this._region) {
+        this._live().textContent = text && `Suggestion: ${text}`;
+      }
     }, REST_MS);
   }
 

@@ -4,15 +4,14 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, Notification } from '@jupyterlab/apputils';
 import { ICompletionProviderManager, IInlineCompleterFactory } from '@jupyterlab/completer';
-import { IConsoleTracker } from '@jupyterlab/console';
+import { IConsoleTracker, type ConsolePanel } from '@jupyterlab/console';
 import { IEditorTracker } from '@jupyterlab/fileeditor';
-import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
-import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
+import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
-import type { Widget } from '@lumino/widgets';
 
 import { Completers } from './accept';
 import { Announcer } from './announce';
@@ -39,7 +38,6 @@ const plugin: JupyterFrontEndPlugin<void> = {
     ISettingRegistry,
     IStatusBar,
     ICommandPalette,
-    IRenderMimeRegistry,
     ITranslator
   ],
   activate: (
@@ -52,7 +50,6 @@ const plugin: JupyterFrontEndPlugin<void> = {
     registry: ISettingRegistry | null,
     statusBar: IStatusBar | null,
     palette: ICommandPalette | null,
-    rendermime: IRenderMimeRegistry | null,
     translator: ITranslator | null
   ) => {
     const changed = new Signal<object, void>({});
@@ -89,7 +86,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const completers = new Completers({
       provider,
       onTyped: (editor, delta) => editor && enter.typed(editor, delta),
-      onShown: text => announcer.shown(text),
+      onShown: read => announcer.shown(read),
       onAccepted: (offer, part, text) => kept.accepted(offer, part, text)
     });
     completers.mend(factory);
@@ -119,7 +116,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       const widget = current();
       const connection = places.connection(widget);
       if (!connection) {
-        return null;
+        return places.isPlace(widget) ? describe({ stage: 'no kernel' }, { busy: false }) : null;
       }
       return describe(connection.standing, {
         busy: connection.busy,
@@ -127,10 +124,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
         outcome: provider.outcome
       });
     };
-    const sidebar = new Sidebar(() => ({
-      connection: places.connection(current()) ?? places.connection(notebooks.currentWidget),
-      rendermime: rendermimeOf(current()) ?? rendermimeOf(notebooks.currentWidget) ?? rendermime
-    }));
+    const sidebar = new Sidebar(() => {
+      const owner = places.ownerOf(current()) ?? notebooks.currentWidget;
+      return { connection: places.connection(owner), rendermime: rendermimeOf(owner) };
+    });
     app.shell.add(sidebar, 'right', { rank: 900 });
     addCommands({
       app,
@@ -194,12 +191,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
 };
 
 /** Who draws the outputs of a notebook or a console, its kernel's widgets among them. */
-function rendermimeOf(widget: Widget | null): IRenderMimeRegistry | null {
-  const panel = widget as unknown as {
-    content?: { rendermime?: IRenderMimeRegistry };
-    console?: { rendermime?: IRenderMimeRegistry };
-  } | null;
-  return panel?.content?.rendermime ?? panel?.console?.rendermime ?? null;
+function rendermimeOf(owner: NotebookPanel | ConsolePanel | null): IRenderMimeRegistry | null {
+  return owner && ('console' in owner ? owner.console.rendermime : owner.content.rendermime);
 }
 
 export default plugin;

@@ -4,7 +4,7 @@
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { CodeEditor } from '@jupyterlab/codeeditor';
 import type { ICellModel, ICodeCellModel } from '@jupyterlab/cells';
-import type { IConsoleTracker } from '@jupyterlab/console';
+import type { ConsolePanel, IConsoleTracker } from '@jupyterlab/console';
 import type { IEditorTracker } from '@jupyterlab/fileeditor';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { Signal, type ISignal } from '@lumino/signaling';
@@ -96,7 +96,8 @@ export class Places {
 
   /** Whether code of ours can be in this widget, be it that it has no kernel yet. */
   isPlace(widget: Widget | null): boolean {
-    return widget !== null && this._kindOf(widget) !== null;
+    const kind = widget && this._kindOf(widget);
+    return kind === 'file' ? this._typedIn(widget!) !== null : !!kind;
   }
 
   /** The code cell in this widget; in words why it cannot be completed now; null if it is none of ours. */
@@ -130,6 +131,17 @@ export class Places {
   /** What is allowed in this widget. */
   modeIn(widget: Widget | null): Mode {
     return strictest(this.mode, (widget && this._typedIn(widget)?.mode) || undefined);
+  }
+
+  /** The notebook or console whose kernel completes code in this widget, and which draws that kernel's widgets. */
+  ownerOf(widget: Widget | null): NotebookPanel | ConsolePanel | null {
+    const context = widget && this._contextOf(widget);
+    const { notebooks, consoles } = this._options.trackers;
+    return (
+      notebooks.find(panel => panel.sessionContext === context) ??
+      consoles?.find(panel => panel.sessionContext === context) ??
+      null
+    );
   }
 
   /** Resolves when it is clear whether this widget's kernel can complete code. */

@@ -77,7 +77,9 @@ function words(standing: Standing, about: ICircumstances): IDescription {
     case 'no kernel':
       return {
         text: 'no kernel',
-        title: 'Code is completed by a model in the kernel, and there is none.'
+        title:
+          'Code is completed by a model in the kernel, and there is none. ' +
+          'A file has that of its console, or the one that you choose here.'
       };
     case 'not Python':
       return { text: 'not for this kernel', title: 'Only Python kernels can complete code.' };

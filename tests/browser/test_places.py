@@ -31,6 +31,7 @@ def test_a_file_is_completed_by_the_kernel_of_its_console(slow_lab, one_notebook
     editor.click()
     one_notebook.page.wait_for_timeout(300)
     command(one_notebook, "fileeditor:create-console")
+    one_notebook.page.locator(".jp-Dialog .jp-mod-accept").click()  # the kernel that is proposed
     console = one_notebook.page.locator(".jp-CodeConsole-input .cm-content")
     console.wait_for()
     one_notebook.page.wait_for_function(
@@ -114,7 +115,7 @@ def test_notebook_7_accepts_by_word_and_says_how_it_stands(tmp_path, chromium, r
         says(notebook, "ready")
         notebook.enter(0)
         notebook.type("result = ")
-        notebook.ghost_text()
+        notebook.wait_ghost(LINE[9:])
         notebook.press("Alt+.")
         assert notebook.source(0) == "result = np"
         notebook.wait_ghost(LINE[11:])

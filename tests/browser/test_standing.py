@@ -30,14 +30,13 @@ def menu(notebook, label: str) -> None:
 
 
 def test_the_status_tells_of_thinking_and_of_nothing_to_add(quick_cell):
-    says(quick_cell, "embedded fp32 · ")
-    quick_cell.execute("import tests.browser.slow_engine as _e; _e.pace = 0.1; del _e")
-    quick_cell.type("result = ")
-    quick_cell.page.wait_for_timeout(150)
-    quick_cell.press("Escape")
-    quick_cell.type("  # zz")
+    quick_cell.execute("import tests.browser.slow_engine as _e; _e.pace = 0.3; del _e")
+    quick_cell.type("result = np")
+    says(quick_cell, "embedded fp32 · thinking")
+    quick_cell.execute("import tests.browser.slow_engine as _e; _e.pace = 0.002; del _e")
+    quick_cell.type(" zz")
     says(quick_cell, "nothing to add")
-    quick_cell.type(" result = ")
+    quick_cell.type("; result = ")
     says(quick_cell, "ready")
 
 
