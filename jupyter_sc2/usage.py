@@ -110,7 +110,10 @@ class Usage:
                 with closing(self._open()) as database, database:
                     database.executemany(
                         "insert into events values (?, ?, ?, ?, ?, ?, ?)",
-                        [(e.at, e.notebook, e.kind, e.request, e.part, e.size, e.ms) for e in events],
+                        [
+                            (e.at, e.notebook, e.kind, e.request, e.part, e.size, e.ms)
+                            for e in events
+                        ],
                     )
                     database.execute(
                         "delete from events where at < ?", (time.time() - KEPT_DAYS * 86400,)
@@ -126,7 +129,9 @@ class Usage:
                 return []
             try:
                 with closing(self._open()) as database:
-                    return [Event(*row) for row in database.execute("select * from events order by at")]
+                    return [
+                        Event(*row) for row in database.execute("select * from events order by at")
+                    ]
             except sqlite3.Error:
                 logger.debug("The numbers could not be read", exc_info=True)
                 return []

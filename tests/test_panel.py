@@ -158,7 +158,11 @@ def test_each_precision_tells_the_memory_it_would_take(panel, settings, session)
 def test_defaults_come_back_at_a_click(panel, settings):
     settings.temperature, settings.max_tokens = 1.0, 9
     panel.reset.click()
-    assert (settings.temperature, settings.max_tokens, panel.fields["max_tokens"].value) == (0, 64, 64)
+    assert (settings.temperature, settings.max_tokens, panel.fields["max_tokens"].value) == (
+        0,
+        64,
+        64,
+    )
 
 
 def test_the_newest_latencies_are_a_line_of_blocks(panel, usage, session):

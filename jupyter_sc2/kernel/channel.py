@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from jupyter_sc2.completion import Completion
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import wire
+from jupyter_sc2.models import cards
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status
 
@@ -238,7 +239,6 @@ class _Peer:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
-        from jupyter_sc2.models import cards
 
         channel = self._channel
         allowed = channel.settings.allowed()

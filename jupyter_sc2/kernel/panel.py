@@ -87,7 +87,8 @@ class Panel:
         self._on(self.reset, self._reset)
         self._on(self.save, lambda: self._say(f"Kept in {saved.save(shell, settings)}."))
         self._on(
-            self.forget, lambda: self._say(f"New kernels start with the defaults: {saved.forget(shell)}.")
+            self.forget,
+            lambda: self._say(f"New kernels start with the defaults: {saved.forget(shell)}."),
         )
         self._on(self.forget_stats, self._forget_stats)
         self._show(session.status)
@@ -195,7 +196,9 @@ class Panel:
     def _show_numbers(self) -> None:
         recent = list(self.usage.recent)
         self.latency.value = (
-            f"<tt>{numbers.spark(recent)}</tt> first text after {recent[-1]:.0f} ms" if recent else ""
+            f"<tt>{numbers.spark(recent)}</tt> first text after {recent[-1]:.0f} ms"
+            if recent
+            else ""
         )
         now = time.monotonic()
         if now - self._looked > LOOK:

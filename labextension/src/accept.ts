@@ -10,7 +10,8 @@ import type { EditorView } from '@codemirror/view';
 import { Signal } from '@lumino/signaling';
 
 import { nextLine, nextWord, type IPlace } from './ghost';
-import type { IOffer, Provider } from './provider';
+import { belongs, fits, type IOffer } from './offers';
+import type { Provider } from './provider';
 
 type Completer = ReturnType<IInlineCompleterFactory['factory']>;
 type Model = NonNullable<Completer['model']>;
@@ -107,7 +108,7 @@ export class Completers {
     model.handleSelectionChange = range => {
       select(range);
       const offer = this._options.provider.offer(completer.current);
-      if (offer && !this._options.provider.belongs(offer, placeIn(completer.editor!, offer))) {
+      if (offer && !belongs(offer, placeIn(completer.editor!, offer))) {
         model.reset(); // The cursor has gone elsewhere, and JupyterLab would take the text along.
       }
     };
@@ -152,7 +153,7 @@ export class Completers {
     const { state } = view;
     const place = placeIn(editor, offer);
     // What is shown is inserted, and only where it belongs: never over or beside what was typed meanwhile.
-    if (!shown || !provider.fits(offer, place)) {
+    if (!shown || !fits(offer, place)) {
       model.reset();
       return true;
     }

@@ -4,7 +4,8 @@
  */
 import type { Part } from './accept';
 import type { IAccepted } from './protocol';
-import type { IOffer, ISpot } from './provider';
+import type { IOffer } from './offers';
+import type { ISpot } from './provider';
 
 /** After this long a text that is still there was of use. */
 const LATER_MS = 30_000;

@@ -14,6 +14,7 @@ import type { Mode } from './asking';
 import type { KernelClient } from './client';
 import { GhostCache, remainder, remainders, unitsOf, type IPlace } from './ghost';
 import { GrowingGhost } from './growing';
+import { Offers, type IOffer } from './offers';
 import type { ICell, Trigger } from './protocol';
 import { sentence } from './standing';
 
@@ -42,16 +43,6 @@ export interface ISpot {
   isAt(offset: number): boolean;
 }
 
-/** One candidate as it was handed to JupyterLab, which keeps the item and shortens it as its text is typed. */
-export interface IOffer {
-  spot: ISpot;
-  place: IPlace;
-  ghost: GrowingGhost;
-  index: number;
-  item: IInlineCompletionItem;
-  text: string;
-}
-
 /** What became of the newest request. */
 export interface IOutcome {
   kind: 'idle' | 'asking' | 'shown' | 'nothing' | 'timed out' | 'error';
@@ -61,7 +52,13 @@ export interface IOutcome {
 }
 
 export class Provider implements IInlineCompletionProvider {
-  constructor(private _options: Provider.IOptions) {}
+  constructor(private _options: Provider.IOptions) {
+    this._offers = new Offers({
+      add: _options.add,
+      remove: _options.remove,
+      fail: message => this._report(message, false)
+    });
+  }
 
   readonly identifier = 'jupyter_sc2';
   readonly name = 'jupyter-sc2';
@@ -124,46 +121,13 @@ export class Provider implements IInlineCompletionProvider {
     }
   }
 
-  async *stream(token: string): AsyncGenerator<{ response: IInlineCompletionItem }> {
-    const offer = this._offers.get(token);
-    if (!offer) {
-      return;
-    }
-    const { ghost, item, place, index } = offer;
-    let typed = 0;
-    while (!ghost.isWhole(index)) {
-      await ghost.grown();
-      if (this._offers.get(token) !== offer) {
-        return; // A newer fetch goes on with this ghost, or shows another.
-      }
-      // JupyterLab shortens the item as its text is typed, not always with a fetch.
-      typed += offer.text.length - item.insertText.length;
-      offer.text = (remainder(ghost, place, index) ?? '').slice(typed);
-      if (ghost.error !== null) {
-        this._report(ghost.error, false);
-      }
-      if (offer.text !== item.insertText) {
-        yield { response: { insertText: offer.text, isIncomplete: !ghost.isWhole(index) } };
-      }
-    }
+  stream(token: string): AsyncGenerator<{ response: IInlineCompletionItem }> {
+    return this._offers.stream(token);
   }
 
   /** What stands behind an item of JupyterLab's; undefined if it is not ours, or no longer. */
   offer(item: IInlineCompletionItem | null): IOffer | undefined {
-    return [...this._offers.values()].find(offer => offer.item === item);
-  }
-
-  /** Whether the text that is shown of an offer belongs at this place. */
-  fits(offer: IOffer, place: IPlace): boolean {
-    const rest = remainder(offer.ghost, place, offer.index);
-    return rest !== null && rest.startsWith(offer.item.insertText);
-  }
-
-  /** Whether it belongs there or will, as soon as JupyterLab has taken off what was typed of it just now. */
-  belongs(offer: IOffer, place: IPlace): boolean {
-    const rest = remainder(offer.ghost, place, offer.index);
-    const shown = offer.item.insertText;
-    return rest !== null && (rest.startsWith(shown) || shown.endsWith(rest));
+    return this._offers.find(item);
   }
 
   /** Whether something is known for this place, so that asking costs nothing. */
@@ -319,8 +283,8 @@ export class Provider implements IInlineCompletionProvider {
     invoked: boolean
   ): IInlineCompletionItem[] {
     const rests = remainders(ghost, place);
-    this._offers.clear();
     if (rests.length === 0) {
+      this._offers.clear();
       const reason = ghost.reason ?? 'nothing_to_add';
       this._settle({ kind: 'nothing', reason });
       if (invoked) {
@@ -329,66 +293,7 @@ export class Provider implements IInlineCompletionProvider {
       return [];
     }
     this._settle({ kind: 'shown' });
-    const offers = rests.map(({ index, text }) => this._offer(spot, place, ghost, index, text));
-    if (ghost.wanted > 1 && !ghost.done) {
-      void this._offerMore(offers);
-    }
-    return offers.map(offer => offer.item);
-  }
-
-  private _offer(
-    spot: ISpot,
-    place: IPlace,
-    ghost: GrowingGhost,
-    index: number,
-    text: string
-  ): IOffer {
-    const token = `${ghost.id}-${index}-${this._fetched}`;
-    // A fresh object each time: JupyterLab keeps and changes it.
-    const item: IInlineCompletionItem = ghost.isWhole(index)
-      ? { insertText: text }
-      : { insertText: text, isIncomplete: true, token };
-    const offer = { spot, place, ghost, index, item, text };
-    this._offers.set(token, offer);
-    return offer;
-  }
-
-  /** Hands later candidates over as they come, and takes back one that came out as another. */
-  private async _offerMore(offers: IOffer[]): Promise<void> {
-    const [{ spot, place, ghost, item, text }] = offers;
-    const fetched = this._fetched;
-    const gone = () => fetched !== this._fetched || this._offers.size === 0;
-    while (!ghost.done) {
-      await ghost.grown();
-      if (gone()) {
-        return;
-      }
-      const typed = text.slice(0, Math.max(0, text.length - item.insertText.length));
-      const known = [...this._offers.values()];
-      for (let index = 0; index < ghost.texts.length; index++) {
-        const rest = remainder(ghost, place, index);
-        if (known.some(offer => offer.index === index) || !rest?.startsWith(typed)) {
-          continue;
-        }
-        const left = rest.slice(typed.length);
-        // While it says what another one says it may turn out to be the same.
-        if (left && !known.some(offer => offer.item.insertText.startsWith(left))) {
-          this._options.add(this._offer(spot, place, ghost, index, left).item, item);
-        }
-      }
-    }
-    if (!gone()) {
-      for (const [token, offer] of this._offers) {
-        const rest = remainder(ghost, place, offer.index);
-        const twin = remainders(ghost, place).some(
-          other => other.text === rest && other.index < offer.index
-        );
-        if (offer.index > 0 && (!rest || twin)) {
-          this._offers.delete(token);
-          this._options.remove(offer.item, item);
-        }
-      }
-    }
+    return this._offers.replace(spot, place, ghost, rests).map(offer => offer.item);
   }
 
   /** An error is told once, not at every key, unless it is asked for. */
@@ -407,7 +312,7 @@ export class Provider implements IInlineCompletionProvider {
 
   private _cache = new GhostCache<GrowingGhost>();
   private _fetched = 0;
-  private _offers = new Map<string, IOffer>();
+  private _offers: Offers;
   private _outcome: IOutcome = { kind: 'idle' };
   private _pretending = false;
   private _reported: string | null = null;
@@ -416,7 +321,7 @@ export class Provider implements IInlineCompletionProvider {
 }
 
 export namespace Provider {
-  export interface IOptions {
+  export interface IOptions extends Pick<Offers.IOptions, 'add' | 'remove'> {
     /** The spot to complete in this widget; null if there is none, or in words why there is none now. */
     locate(context: IInlineCompletionContext, text: string): ISpot | string | null;
 
@@ -425,10 +330,6 @@ export namespace Provider {
 
     /** Tells the user something in words. */
     tell(message: string, kind: 'info' | 'error'): void;
-
-    /** Adds a candidate to the list in which `first` stands, or takes one out of it. */
-    add(item: IInlineCompletionItem, first: IInlineCompletionItem): void;
-    remove(item: IInlineCompletionItem, first: IInlineCompletionItem): void;
 
     onOutcome?(outcome: IOutcome): void;
   }

@@ -110,7 +110,7 @@ class Server:
                     "HF_HUB_OFFLINE": "1",
                 },
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # where many others compute
         while True:
             try:
                 urllib.request.urlopen(f"{self.url}/api/status", timeout=1).close()

@@ -93,4 +93,6 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             main(Path(folder))
             for name, readme in README.items():
-                (EXAMPLES / f"{readme}.png").write_bytes((Path(folder) / f"{name}.png").read_bytes())
+                (EXAMPLES / f"{readme}.png").write_bytes(
+                    (Path(folder) / f"{name}.png").read_bytes()
+                )

@@ -1,4 +1,4 @@
-"""Whatever is typed, deleted, accepted, moved and undone, and whenever completions arrive: the text is what it has to be.
+"""Whatever is typed, deleted, accepted, moved and undone, and whenever completions come, the text is what it has to be.
 
 `SC2_SEQUENCES=500` runs that many random sequences, `SC2_SEED` repeats a run.
 """
@@ -145,8 +145,14 @@ class Typist:
         text, head = before["text"], before["head"]
         behind = text[head:]
         return {
-            (text[:head].rstrip(" ") * trim + text[:head] * (not trim) + "\n" + " " * indent + rest,
-             len(text[:head].rstrip(" ") if trim else text[:head]) + 1 + indent)
+            (
+                text[:head].rstrip(" ") * trim
+                + text[:head] * (not trim)
+                + "\n"
+                + " " * indent
+                + rest,
+                len(text[:head].rstrip(" ") if trim else text[:head]) + 1 + indent,
+            )
             for indent in range(0, 24)
             for trim in (True, False)
             for rest in (behind, behind.lstrip(" "), "\n" + behind)

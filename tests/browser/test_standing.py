@@ -15,7 +15,10 @@ from tests.browser.slow_engine import LINE
 pytestmark = pytest.mark.browser
 
 # A kernel in whose environment jupyter-sc2 is not installed.
-BARE = "import sys; sys.modules['jupyter_sc2'] = None\nfrom ipykernel.kernelapp import launch_new_instance as run; run()"
+BARE = (
+    "import sys; sys.modules['jupyter_sc2'] = None\n"
+    "from ipykernel.kernelapp import launch_new_instance as run; run()"
+)
 
 
 def says(notebook, text: str) -> None:
@@ -114,9 +117,7 @@ def test_a_notebook_a_cell_and_a_language_can_be_left_alone(slow_lab, open_noteb
 
 
 def test_a_locked_off_switch_of_the_server_holds_whatever_the_user_sets(tmp_path, open_notebook):
-    server = Server(
-        tmp_path, overrides={"jupyter-sc2:plugin": {"mode": "off", "locked": True}}
-    )
+    server = Server(tmp_path, overrides={"jupyter-sc2:plugin": {"mode": "off", "locked": True}})
     server.set(mode="automatic")
     try:
         notebook = open_notebook(server, server.notebook("locked.ipynb", ""))
@@ -187,6 +188,6 @@ def test_ghost_text_is_read_out_to_those_who_want_it(slow_lab, open_notebook, se
     notebook.wait_ready()
     notebook.enter(0)
     notebook.type("result = ", delay=5)
-    notebook.page.locator("[aria-live=polite].jp-sc2-Announcer", has_text="Suggestion: np").wait_for(
-        state="attached"
-    )
+    notebook.page.locator(
+        "[aria-live=polite].jp-sc2-Announcer", has_text="Suggestion: np"
+    ).wait_for(state="attached")

@@ -8,6 +8,7 @@ from tests.browser.slow_engine import LINE
 
 pytestmark = pytest.mark.browser
 
+
 def shown_line(notebook) -> str:
     """What the user reads in the cell: the typed text and the ghost text behind it."""
     return notebook.source(0) + notebook.shown_ghost()

@@ -9,6 +9,7 @@ import type {
 
 import type { Mode } from '../asking';
 import type { CompletionQuery } from '../client';
+import { fits } from '../offers';
 import type { IUpdate } from '../protocol';
 import { Provider, type ISpot } from '../provider';
 import { settle } from './fakes';
@@ -404,7 +405,7 @@ test('what is left after a part was accepted at several cursors is known', async
   await settle();
   await client.say('.x.y', 'stop');
   const offer = provider.offer((await items)[0])!;
-  assert.equal(provider.fits(offer, offer.place), true);
+  assert.equal(fits(offer, offer.place), true);
   provider.keep(offer, { cell: 'panel/a', prefix: 'a.x\nb.x', suffix: '' }, '.y');
   assert.equal((await fetch(provider, 'a.x\nb.x|'))[0].insertText, '.y');
   assert.equal(client.queries.length, 1);
