@@ -26,6 +26,7 @@ from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.kernel.magics import SC2Magics
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.usage import Usage
 
 LoadEngine = Callable[..., engines.Engine]
 
@@ -81,17 +82,25 @@ class Extension:
         self.settings.observe(self._setting_changed, list(SC2.settings()))
         self._configurables = cast(list[Any], shell.configurables)
         self._configurables.append(self.settings)
-        self.magics = SC2Magics(shell, self.settings, self.session)
+        self.usage = Usage(lambda: bool(self.settings.statistics))
+        self.magics = SC2Magics(shell, self.settings, self.session, self.usage)
         self.magics.install()
         self.channel: Channel | None = None
+        self.terminal: Any = None
         kernel = getattr(shell, "kernel", None)
         if getattr(kernel, "comm_manager", None) is not None:
-            self.channel = Channel(self.session, self, kernel)
+            self.channel = Channel(self.session, self, kernel, self.usage)
             self.channel.install()
+        elif getattr(shell, "pt_app", None) is not None:
+            # Only here: a kernel has no use for prompt_toolkit.
+            from jupyter_sc2.kernel.terminal import Terminal
+
+            self.terminal = Terminal(shell, self.session, self)
+            self.terminal.install()
         self._idle = WhenIdle(shell, idle_seconds, self._idled)
         shell.events.register("pre_run_cell", self._cell_begins)
         shell.events.register("post_run_cell", self._cell_ended)
-        atexit.register(self.session.close)
+        atexit.register(self._end)
 
     def close(self) -> None:
         self._idle.stop()
@@ -99,16 +108,25 @@ class Extension:
         self.shell.events.unregister("post_run_cell", self._cell_ended)
         if self.channel is not None:
             self.channel.close()
+        if self.terminal is not None:
+            self.terminal.remove()
         self.magics.remove()
         self.settings.unobserve(self._setting_changed, list(SC2.settings()))
         self._configurables[:] = [one for one in self._configurables if one is not self.settings]
-        self.session.close()
-        atexit.unregister(self.session.close)
+        self._end()
+        atexit.unregister(self._end)
 
-    # What the channel may do with the settings
+    def _end(self) -> None:
+        self.session.close()
+        self.usage.flush()
+
+    # What the front ends may do with the settings
 
     def enabled(self) -> bool:
-        return bool(self.settings.enabled)
+        return bool(self.settings.enabled) and self.allowed()
+
+    def allowed(self) -> bool:
+        return bool(self.settings.allowed)
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Sets all of these or none. Raises SettingsError."""
@@ -130,8 +148,10 @@ class Extension:
             if options != self._asked:  # two settings changed in one go call here twice
                 self._asked = options
                 self.session.load(options)
-        elif change.name == "enabled" and change.new:
+        elif change.name == "enabled" and change.new and self.allowed():
             self.session.want()
+        elif change.name == "allowed" and not change.new:
+            self.session.unload()
 
     def _cell_begins(self, info: object = None) -> None:
         self.session.cell_runs(True)

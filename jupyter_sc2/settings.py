@@ -117,6 +117,13 @@ class SC2(Configurable):
     offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
         config=True
     )
+    statistics = Bool(
+        True, help="Count what is shown and accepted, in a file on this machine (`%sc2 stats`)."
+    ).tag(config=True)
+    allowed = Bool(
+        True,
+        help="False, for a config file of a course or a server: nothing is completed, and nobody here can change it.",
+    ).tag(config=True)
 
     @validate("model")
     def _check_model(self, proposal: Bunch) -> str:
@@ -131,6 +138,12 @@ class SC2(Configurable):
         except ModelLoadError as error:
             raise TraitError(str(error)) from error
         return str(proposal.value)
+
+    @validate("allowed")
+    def _check_allowed(self, proposal: Bunch) -> bool:
+        if proposal.value and not self.allowed:
+            raise TraitError("the configuration of this kernel forbids completion.")
+        return bool(proposal.value)
 
     @validate("temperature", "top_p")
     def _check_finite(self, proposal: Bunch) -> float:

@@ -120,6 +120,14 @@ class FakeEngine:
         return "".join([*pieces, data.decode()])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The developer's own numbers are not those of the tests; kernels that are started inherit this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture
 def fake_engine() -> FakeEngine:
     return FakeEngine()

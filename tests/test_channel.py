@@ -11,6 +11,7 @@ import pytest
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import COMM_MESSAGES, TARGET, Channel
 from jupyter_sc2.session import Session, Status
+from jupyter_sc2.usage import Usage
 from tests.test_session import wait_until
 
 
@@ -66,10 +67,14 @@ def is_final(message):
 class FakeSettings:
     def __init__(self):
         self.on = True
+        self.may = True
         self.values = {}
 
     def enabled(self):
         return self.on
+
+    def allowed(self):
+        return self.may
 
     def configure(self, values):
         if "nonsense" in values:
@@ -114,12 +119,16 @@ def test_a_hello_tells_the_protocol_the_version_the_road_and_the_model(comm):
     comm.say({"type": "hello", "protocol": 1, "client": "test"})
     hello = comm.wait_for(type="hello")
     assert hello.pop("version")
+    assert {"embedded", "starcoder2-3b"} <= set(hello.pop("models"))
     assert hello == {
         "type": "hello",
         "protocol": 1,
         "channel": "shell",
         "model": "embedded",
+        "engine": "",
+        "precision": "",
         "state": "unloaded",
+        "allowed": True,
     }
 
 
@@ -144,6 +153,7 @@ def test_a_hello_loads_the_model(comm):
         "state": "ready",
         "model": "embedded",
         "engine": "fake",
+        "precision": "fp32",
     }
 
 
@@ -153,6 +163,47 @@ def test_a_hello_loads_nothing_while_ghost_text_is_off(comm, settings, session):
     comm.wait_for(type="hello")
     time.sleep(0.05)
     assert session.status.state == "unloaded"
+
+
+def test_nothing_is_loaded_or_completed_where_the_configuration_forbids_it(comm, settings, session):
+    settings.may = False
+    comm.say({"type": "hello"})
+    assert comm.wait_for(type="hello")["allowed"] is False
+    comm.say({"type": "configure", "settings": {}, "load": True})
+    comm.say(complete(id="a"))
+    assert comm.final("a")["reason"] == "not_allowed"
+    assert session.status.state == "unloaded"
+
+
+def test_a_front_end_loads_and_unloads_the_model(comm, session):
+    comm.say({"type": "configure", "settings": {}, "load": True})
+    comm.wait_for(type="status", state="ready")
+    comm.say({"type": "configure", "settings": {}, "load": False})
+    comm.wait_for(type="status", state="unloaded")
+
+
+def test_what_is_shown_accepted_and_kept_is_counted_by_notebook(
+    session, settings, fake_engine, tmp_path
+):
+    usage = Usage(lambda: True, tmp_path / "usage.sqlite")
+    channel = Channel(session, settings, usage=usage)
+    comm = FakeComm(channel)
+    comm.say({"type": "hello", "notebook": "a.ipynb"})
+    fake_engine.answers = ["sum(xs)", ""]
+    for id in ("a", "b"):
+        comm.say(complete(id=id))
+        comm.final(id)
+    accepted = {"type": "accepted", "id": "a", "index": 0, "text": "sum"}
+    comm.say(accepted | {"part": "word"})
+    comm.say(accepted | {"when": "30s", "kept": True})
+    comm.say(accepted | {"when": "run", "kept": False})
+    channel.close()
+    assert [(e.notebook, e.kind, e.request, e.part, e.size) for e in usage.events()] == [
+        ("a.ipynb", "shown", "a", "", 7),
+        ("a.ipynb", "accepted", "a", "word", 3),
+        ("a.ipynb", "later", "a", "", 1),
+        ("a.ipynb", "run", "a", "", 0),
+    ]
 
 
 def test_a_request_is_answered_with_one_final_update(comm, fake_engine):

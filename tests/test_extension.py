@@ -273,7 +273,7 @@ def test_a_kernel_gets_a_channel_and_loses_it_again(shell, loads):
 
 
 def test_moving_a_slider_of_the_panel_changes_the_next_completion(running, fake_engine):
-    panel = Panel(running.settings, running.session)
+    panel = Panel(running.shell, running.settings, running.session, running.usage)
     request = CompletionRequest(text="x = ", offset=4, trigger="invoke")
     list(running.session.complete(request))
     panel.fields["temperature"].value = 0.9

@@ -21,6 +21,7 @@ LAYERS = [
         "guessing",
         "priority",
         "rhythm",
+        "usage",
         "prompt.brackets",
     },
     {"prompt.notebook", "prompt.namespace", "prompt.inspection"},

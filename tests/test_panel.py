@@ -11,16 +11,27 @@ from jupyter_sc2.extension import settings_of
 from jupyter_sc2.kernel.panel import Panel
 from jupyter_sc2.session import Status
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.usage import Usage
 
 
 @pytest.fixture
-def settings():
-    return settings_of(InteractiveShell())
+def shell():
+    return InteractiveShell()
 
 
 @pytest.fixture
-def panel(settings, session):
-    return Panel(settings, session)
+def settings(shell):
+    return settings_of(shell)
+
+
+@pytest.fixture
+def usage(tmp_path):
+    return Usage(lambda: True, tmp_path / "usage.sqlite")
+
+
+@pytest.fixture
+def panel(shell, settings, session, usage):
+    return Panel(shell, settings, session, usage)
 
 
 def wait(condition):
@@ -30,15 +41,20 @@ def wait(condition):
     assert condition()
 
 
-def test_it_starts_with_what_is_set(settings, session):
+def test_it_starts_with_what_is_set(shell, settings, session, usage):
     settings.temperature = 0.5
-    panel = Panel(settings, session)
+    panel = Panel(shell, settings, session, usage)
     assert {name: field.value for name, field in panel.fields.items()} == {
         "model": "embedded",
+        "engine": "auto",
         "precision": "auto",
         "max_tokens": 64,
         "temperature": 0.5,
+        "top_k": 0,
+        "top_p": 0.95,
+        "context_tokens": 2048,
         "enabled": True,
+        "statistics": True,
     }
 
 
@@ -46,6 +62,7 @@ def test_it_starts_with_what_is_set(settings, session):
     ("name", "value"),
     [
         ("model", "owner/name"),
+        ("engine", "llamacpp"),
         ("precision", "4bit"),
         ("max_tokens", 10),
         ("temperature", 1.5),
@@ -85,10 +102,10 @@ def test_buttons_load_and_unload(panel, session, fake_engine):
 
 def test_progress_is_a_bar_that_is_hidden_when_nothing_loads(panel):
     panel._show(Status(state="downloading", model="m", progress=0.25))
-    assert (panel.progress.value, panel.progress.layout.visibility) == (0.25, "visible")
+    assert (panel.progress.value, panel.progress.layout.display) == (0.25, "")
     assert panel.state.value == "downloading: m, 25%"
     panel._show(Status(state="ready", model="m"))
-    assert panel.progress.layout.visibility == "hidden"
+    assert panel.progress.layout.display == "none"
 
 
 def test_a_failed_load_says_why(panel):
@@ -96,11 +113,13 @@ def test_a_failed_load_says_why(panel):
     assert (panel.state.value, panel.refusal.value) == ("error: m", "The disk is full.")
 
 
-def test_the_state_is_shown_in_the_context_of_what_the_front_end_did_last(settings, session):
+def test_the_state_is_shown_in_the_context_of_what_the_front_end_did_last(
+    shell, settings, session, usage
+):
     """ipykernel finds the parent of a message there, and so the cell and the subshell it belongs to."""
     parent = ContextVar("parent", default=None)
     parent.set("the panel's cell")
-    panel = Panel(settings, session)
+    panel = Panel(shell, settings, session, usage)
     parent.set("another cell")
     seen = []
     panel.state.observe(
@@ -124,3 +143,37 @@ def test_it_prints_nothing(panel, session, capfd):
     wait(lambda: session.status.state == "ready")
     panel.fields["temperature"].value = 0.3
     assert capfd.readouterr() == ("", "")
+
+
+def test_each_precision_tells_the_memory_it_would_take(panel, settings, session):
+    pytest.importorskip("torch")
+    settings.model = "starcoder2-3b"
+    panel._plan()
+    labels = {value: label for label, value in panel.fields["precision"].options}
+    assert "of memory" in labels["4bit"]
+    assert labels["auto"].startswith("auto: ")
+    assert settings.precision == panel.fields["precision"].value == "auto"
+
+
+def test_defaults_come_back_at_a_click(panel, settings):
+    settings.temperature, settings.max_tokens = 1.0, 9
+    panel.reset.click()
+    assert (settings.temperature, settings.max_tokens, panel.fields["max_tokens"].value) == (
+        0,
+        64,
+        64,
+    )
+
+
+def test_the_newest_latencies_are_a_line_of_blocks(panel, usage, session):
+    for ms in (10.0, 80.0):
+        usage.shown("a.ipynb", "1", 5, ms)
+    panel._show(session.status)
+    assert "▁" in panel.latency.value or "█" in panel.latency.value
+    assert "80 ms" in panel.latency.value
+
+
+def test_a_shell_without_a_profile_says_that_it_keeps_nothing(panel):
+    panel.shell.profile_dir = None
+    panel.save.click()
+    assert "no profile" in panel.refusal.value

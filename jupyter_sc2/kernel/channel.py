@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import wire
+from jupyter_sc2.models import cards
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status
 
@@ -47,16 +48,34 @@ class Settings(Protocol):
     """What a front end may change and has to respect."""
 
     def enabled(self) -> bool: ...
+    def allowed(self) -> bool:
+        """Whether anything may be completed here at all."""
+
     def configure(self, values: Mapping[str, Any]) -> None:
         """Sets all of these or none. Raises SettingsError."""
+
+
+class Counter(Protocol):
+    """Who counts what was shown and accepted."""
+
+    def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None: ...
+    def accepted(self, notebook: str, request: str, part: str, characters: int) -> None: ...
+    def seen_again(self, notebook: str, request: str, when: str, kept: bool) -> None: ...
 
 
 class Channel:
     """Serves every front end that opens a comm with this kernel."""
 
-    def __init__(self, session: Session, settings: Settings, kernel: Any = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        settings: Settings,
+        kernel: Any = None,
+        usage: Counter | None = None,
+    ) -> None:
         self.session = session
         self.settings = settings
+        self.usage = usage
         self._kernel = kernel
         self._peers: dict[str, _Peer] = {}
         self._installed: dict[str, Callable[..., None]] = {}
@@ -157,6 +176,7 @@ class _Peer:
         self._channel = channel
         self._context = context
         self._notebook: Notebook | None = None
+        self._path = ""
         self._waiting: dict[str, str] = {}  # the session's id of a request: the front end's
         self._count = 0
         # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
@@ -200,6 +220,7 @@ class _Peer:
     def _act(self, action: wire.Message, message: dict[str, Any]) -> None:
         match action:
             case wire.Hello():
+                self._path = action.notebook
                 self._greet(message)
             case wire.NotebookState():
                 self._notebook = action.notebook(self._notebook)
@@ -211,27 +232,64 @@ class _Peer:
                     [mine for mine, theirs in list(self._waiting.items()) if theirs == action.id]
                 )
             case wire.Configure():
-                self._channel.settings.configure(action.settings)
+                self._configure(action)
             case wire.Accepted():
-                pass  # Nothing is counted here yet.
+                self._count_accepted(action)
 
     def _greet(self, message: dict[str, Any]) -> None:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
         channel = self._channel
-        self.send(wire.hello(channel.session.status, channel=_road(message), version=__version__))
-        if channel.settings.enabled():
+        allowed = channel.settings.allowed()
+        self.send(
+            wire.hello(
+                channel.session.status,
+                channel=_road(message),
+                version=__version__,
+                models=list(cards()),
+                allowed=allowed,
+            )
+        )
+        if allowed and channel.settings.enabled():
             channel.session.want()
+
+    def _configure(self, action: wire.Configure) -> None:
+        channel = self._channel
+        channel.settings.configure(action.settings)
+        if action.load and channel.settings.allowed():
+            channel.session.load()
+        elif action.load is False:
+            channel.session.unload()
+
+    def _count_accepted(self, action: wire.Accepted) -> None:
+        usage = self._channel.usage
+        if usage is None:
+            return
+        if action.when is None:
+            usage.accepted(self._path, action.id, action.part, len(action.text))
+        else:
+            when = "later" if action.when == "30s" else action.when
+            usage.seen_again(self._path, action.id, when, action.kept)
+
+    def _count_shown(self, id: str, completion: Completion) -> None:
+        usage = self._channel.usage
+        if usage is not None and completion.text and completion.finish_reason != "cancelled":
+            stats = completion.stats
+            ms = stats.total_ms if stats.first_token_ms is None else stats.first_token_ms
+            usage.shown(self._path, id, len(completion.text), ms)
 
     def _complete(self, action: wire.Complete) -> None:
         # The front end chooses its ids, so two of them may choose the same.
         self._count += 1
         id = f"{self.comm.comm_id}/{self._count}"
         request = action.request(self._notebook or Notebook(), id)
-        if action.trigger == "automatic" and not self._channel.settings.enabled():
+        settings = self._channel.settings
+        off = "disabled" if action.trigger == "automatic" and not settings.enabled() else None
+        reason = off if settings.allowed() else "not_allowed"
+        if reason is not None:
             self.send(
-                wire.update(action.id, Completion(text="", finish_reason="stop", reason="disabled"))
+                wire.update(action.id, Completion(text="", finish_reason="stop", reason=reason))
             )
             return
         context = self._context
@@ -241,6 +299,8 @@ class _Peer:
                 self._waiting.pop(id, None)
             if self._is_open():
                 self.send(wire.update(action.id, completion), context)
+                if completion.finish_reason is not None:
+                    self._count_shown(action.id, completion)
 
         def fail(error: SC2Error) -> None:
             self._waiting.pop(id, None)

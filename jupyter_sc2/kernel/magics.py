@@ -24,14 +24,14 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from jupyter_sc2.completion import CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import bars, context, show
+from jupyter_sc2.kernel import bars, context, history, numbers, saved, show
 from jupyter_sc2.models import cards, find_card
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import PRECISIONS, SC2
+from jupyter_sc2.usage import Usage
 
 CURSORS = ("‸", "<cursor>")
-OWN = ("%%complete", "%complete", "%sc2", "%load_ext jupyter_sc2", "%reload_ext jupyter_sc2")
 SUBCOMMANDS = {
     "status": "what is loaded, and what it takes",
     "load": "load [MODEL] [--precision P] [--no-wait]: a name, a hub id (owner/name) or a folder (./folder)",
@@ -42,7 +42,9 @@ SUBCOMMANDS = {
     "license": "license [MODEL]: the loaded model's licence, and what it asks of you",
     "settings": "all settings; with a name: one; with a name and a value: set it",
     "context": "context [CODE]: what the model would read for the cell that was typed in last, or for this code",
+    "save": "keep the settings that differ from the defaults for new kernels, too",
     "panel": "the settings as a panel of widgets",
+    "stats": "your own numbers: shown, accepted, kept, latency; stats reset forgets them",
     "help": "this list",
 }
 
@@ -53,10 +55,17 @@ class SC2Magics(Magics):
 
     shell: InteractiveShell
 
-    def __init__(self, shell: InteractiveShell, settings: SC2, session: Session) -> None:
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        settings: SC2,
+        session: Session,
+        usage: Usage | None = None,
+    ) -> None:
         super().__init__(shell)
         self.settings = settings
         self.session = session
+        self.usage = usage or Usage(lambda: bool(settings.statistics))
         self._hidden: dict[tuple[str, str], Any] = {}
         self._running = ""
 
@@ -105,6 +114,7 @@ class SC2Magics(Magics):
         cursor is at the end, or where ``‸`` or ``<cursor>`` stands.
         """
         with one_line_errors():
+            self._check_allowed()
             options = parsed(self.complete, line if cell is not None else "")
             text, offset = split_at_cursor(line if cell is None else self._typed(cell))
             request = CompletionRequest(
@@ -145,14 +155,7 @@ class SC2Magics(Magics):
         return trial.completion_options().sampling
 
     def _history(self) -> Notebook:
-        """What was run so far, but for the cell that runs now and for our own commands."""
-        history = self.shell.history_manager
-        run = list(history.input_hist_raw[1:]) if history is not None else []
-        if run and run[-1] == self._running.rstrip("\n"):
-            del run[-1]
-        return Notebook.from_sources(
-            source for source in run if source.strip() and not source.startswith(OWN)
-        )
+        return history.notebook(self.shell, self._running)
 
     def _note_cell(self, info: ExecutionInfo) -> None:
         self._running = info.raw_cell or ""
@@ -195,7 +198,8 @@ class SC2Magics(Magics):
                 raise UsageError(
                     f"There is no %sc2 {command}.{hint} Commands are: {', '.join(SUBCOMMANDS)}."
                 )
-            most = {"load": 1, "model": 1, "plan": 1, "license": 1, "settings": 2}.get(command, 0)
+            takes = {"load": 1, "model": 1, "plan": 1, "license": 1, "settings": 2, "stats": 1}
+            most = takes.get(command, 0)
             if len(options.values) > most:
                 raise UsageError(
                     f"%sc2 {command} takes {most or 'no'} value{'s' * (most > 1)}: %sc2 help tells more."
@@ -225,13 +229,18 @@ class SC2Magics(Magics):
                     print(show.licence(find_card(name)))
                 case "settings":
                     self._set_or_show(options.values)
+                case "save":
+                    print(f"Kept in {saved.save(self.shell, self.settings)}.")
                 case "panel":
                     self._panel()
+                case "stats":
+                    self._stats(options.values)
                 case "help":
                     print("\n".join(f"%sc2 {name:<9} {text}" for name, text in SUBCOMMANDS.items()))
 
     def _load(self, model: str | None, precision: str | None, wait: bool = True) -> None:
         """Loads, and reports in one line; what is set by it stays set. Raises SC2Error."""
+        self._check_allowed()
         card = find_card(model or self.settings.model)
         if card.hub_id is not None and self.session.status.model != card.name:
             from jupyter_sc2.engines.weights import bytes_on_disk
@@ -262,6 +271,10 @@ class SC2Magics(Magics):
                 "Interrupted; it is still being loaded in the background. `%sc2 unload` ends it."
             ) from None
         print(show.loaded(status, time.monotonic() - started))
+
+    def _check_allowed(self) -> None:
+        if not self.settings.allowed:
+            raise UsageError("The configuration of this kernel forbids completion (SC2.allowed).")
 
     def _loaded(self) -> str:
         """What `find_card` knows the loaded model by."""
@@ -317,7 +330,21 @@ class SC2Magics(Magics):
             raise UsageError("The panel needs ipywidgets: `%pip install ipywidgets`.") from error
         from IPython.display import display
 
-        display(Panel(self.settings, self.session).widget)
+        display(Panel(self.shell, self.settings, self.session, self.usage).widget)
+
+    def _stats(self, values: list[str]) -> None:
+        if values == ["reset"]:
+            self.usage.reset()
+            print("Forgotten.")
+            return
+        if values:
+            raise UsageError("%sc2 stats shows your numbers; %sc2 stats reset forgets them.")
+        if not self.settings.statistics:
+            print("Nothing is counted now: SC2.statistics is False.")
+        events = self.usage.events()
+        print("\n".join(numbers.lines(events)))
+        if events:
+            show.plot(self.shell, numbers.per_day(events))
 
 
 def _is_own(text: str) -> bool:

@@ -10,6 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.hardware import in_words
+from jupyter_sc2.kernel import numbers
 from jupyter_sc2.models import EMBEDDED, ModelCard
 from jupyter_sc2.plan import file_bytes
 from jupyter_sc2.session import Status
@@ -37,6 +38,18 @@ def candidates(shell: InteractiveShell, codes: Sequence[str]) -> None:
         return
     for number, code in numbered:
         print(*filter(None, (number, _coloured(code) if sys.stdout.isatty() else code)), sep="\n")
+
+
+def plot(shell: InteractiveShell, days: Sequence[tuple[int, int]]) -> None:
+    """The last days' numbers: as a picture where there is a notebook, as a line of blocks on a terminal."""
+    counts = [shown for shown, _ in days]
+    line = f"shown on each of the last {len(days)} days: {numbers.spark(counts)}"
+    if hasattr(shell, "kernel"):
+        from IPython.display import publish_display_data
+
+        publish_display_data({"text/plain": line, "text/html": numbers.plot(days)})  # type: ignore[no-untyped-call]
+    else:
+        print(line)
 
 
 def status(status: Status, settings: SC2) -> str:

@@ -36,6 +36,7 @@ class Message(msgspec.Struct, tag_field="type", frozen=True):
 class Hello(Message, tag="hello", frozen=True):
     protocol: int = PROTOCOL
     client: str = ""
+    notebook: str = ""  # its path
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -108,13 +109,21 @@ class Cancel(Message, tag="cancel", frozen=True):
 
 
 class Accepted(Message, tag="accepted", frozen=True):
+    """Text was accepted; with `when`, whether what was accepted earlier is still there."""
+
     id: str
     index: int = 0
     text: str = ""
+    part: Literal["all", "word", "line"] = "all"
+    when: Literal["30s", "run"] | None = None
+    kept: bool = False
 
 
 class Configure(Message, tag="configure", frozen=True):
+    """Settings to change; with `load`, the model is loaded or gives its memory back."""
+
     settings: dict[str, Any]
+    load: bool | None = None
 
 
 MESSAGES = Hello | NotebookState | Complete | Cancel | Accepted | Configure
@@ -146,14 +155,25 @@ def parse(data: object) -> Message:
     return message
 
 
-def hello(status: Status, *, channel: str, version: str) -> dict[str, Any]:
+def hello(
+    status: Status,
+    *,
+    channel: str,
+    version: str,
+    models: Sequence[str] = (),
+    allowed: bool = True,
+) -> dict[str, Any]:
     return {
         "type": "hello",
         "protocol": PROTOCOL,
         "version": version,
         "channel": channel,
         "model": status.model,
+        "engine": status.engine,
+        "precision": status.precision,
         "state": status.state,
+        "models": list(models),
+        "allowed": allowed,
     }
 
 
@@ -163,6 +183,7 @@ def status(status: Status) -> dict[str, Any]:
         "state": status.state,
         "model": status.model,
         "engine": status.engine,
+        "precision": status.precision,
     }
     if status.progress is not None:
         message["progress"] = status.progress

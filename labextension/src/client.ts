@@ -36,6 +36,8 @@ export class KernelClient {
     this._kernel = kernel;
     this._onStatus = options.onStatus ?? (() => undefined);
     this._onClose = options.onClose ?? (() => undefined);
+    this._onError = options.onError ?? (() => undefined);
+    this._notebook = options.notebook;
     this._patience = options.patience ?? 2000;
   }
 
@@ -123,8 +125,14 @@ export class KernelClient {
     this._send({ type: 'accepted', ...accepted });
   }
 
+  /** Changes settings in the kernel; what it refuses comes as an error. */
   configure(settings: Settings): void {
     this._send({ type: 'configure', settings });
+  }
+
+  /** Loads the model that is set, or gives its memory back. */
+  load(wanted: boolean): void {
+    this._send({ type: 'configure', settings: {}, load: wanted });
   }
 
   dispose(): void {
@@ -164,7 +172,12 @@ export class KernelClient {
       comm.commsOverSubshells = 'disabled' as Kernel.IComm['commsOverSubshells'];
     }
     this._post('comm_open', {});
-    this._send({ type: 'hello', protocol: PROTOCOL, client: 'jupyterlab' });
+    this._send({
+      type: 'hello',
+      protocol: PROTOCOL,
+      client: 'jupyterlab',
+      ...(this._notebook === undefined ? {} : { notebook: this._notebook })
+    });
     return this._answered(() => closed);
   }
 
@@ -192,7 +205,8 @@ export class KernelClient {
         type: 'status',
         state: message.state,
         model: message.model,
-        engine: ''
+        engine: message.engine ?? '',
+        precision: message.precision
       };
       this._onStatus();
     } else if (message?.type === 'status') {
@@ -206,6 +220,8 @@ export class KernelClient {
       }
       if (message.id !== undefined) {
         this._replies.get(message.id)?.push(message);
+      } else if (message.code !== 'unknown_base') {
+        this._onError(message.message);
       }
     }
   }
@@ -290,7 +306,9 @@ export class KernelClient {
   private _hello: IHelloReply | null = null;
   private _kernel: Kernel.IKernelConnection;
   private _messages = 0;
+  private _notebook: string | undefined;
   private _onClose: () => void;
+  private _onError: (message: string) => void;
   private _onStatus: () => void;
   private _patience: number;
   private _replies = new Map<string, Replies>();
@@ -307,6 +325,12 @@ export namespace KernelClient {
 
     /** Called when the kernel closed the comm, as `%unload_ext` does. */
     onClose?: () => void;
+
+    /** Called with the kernel's words for what is wrong with something other than a request. */
+    onError?: (message: string) => void;
+
+    /** The path of the notebook. */
+    notebook?: string;
 
     /** How many milliseconds an idle kernel may take to answer, on each road. */
     patience?: number;

@@ -1,17 +1,13 @@
 /**
- * Follows notebooks and their kernels: who can complete code, and how that stands.
+ * Follows one document's kernel: who completes code there, from the first connection over restarts to the last.
  */
 import type { ISessionContext } from '@jupyterlab/apputils';
-import type { ICodeCellModel } from '@jupyterlab/cells';
-import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { Signal, type ISignal } from '@lumino/signaling';
-import type { Widget } from '@lumino/widgets';
 
 import { KernelClient } from './client';
-import { TARGET, type Channel, type ICell } from './protocol';
-import type { ISpot } from './provider';
-import { describe, type Standing } from './standing';
+import { PROTOCOL, TARGET, type Channel } from './protocol';
+import type { Standing } from './standing';
 
 /**
  * Loads the extension where it is installed, and is True then. As an expression it binds no names, and with
@@ -28,96 +24,11 @@ const CHECK =
 
 const ALL_ROADS: readonly Channel[] = ['control', 'subshell', 'shell'];
 
-/** The connections of all open notebooks. Views of one notebook share one. */
-export class Connections {
-  constructor(private _tracker: INotebookTracker) {}
-
-  /** Whether kernels may be told to load the extension. */
-  autoLoad = true;
-
-  /** Something that the status bar shows is different. */
-  get changed(): ISignal<this, void> {
-    return this._changed;
-  }
-
-  /** How it stands in the notebook in front; null if there is none. */
-  get current(): Connection | null {
-    const panel = this._tracker.currentWidget;
-    return (panel && this._connections.get(panel.sessionContext)) ?? null;
-  }
-
-  /** Follows the notebooks that are open and those that will be. */
-  start(): void {
-    this._tracker.forEach(panel => this._follow(panel));
-    this._tracker.widgetAdded.connect((_, panel) => this._follow(panel));
-    this._tracker.currentChanged.connect(() => this._changed.emit());
-    this._changed.emit();
-  }
-
-  /** Tries again wherever nothing has answered. */
-  retry(): void {
-    this._tracker.forEach(panel => this._connections.get(panel.sessionContext)?.retry());
-  }
-
-  /** The code cell in this widget; in words why it cannot be completed now; null if it is none of ours. */
-  locate(widget: Widget, text: string): ISpot | string | null {
-    const panel = this._tracker.find(panel => panel === widget);
-    const cell = panel?.content.activeCell;
-    const model = cell?.model;
-    if (!panel || !model || model.type !== 'code' || model.sharedModel.getSource() !== text) {
-      return null;
-    }
-    const connection = this._connections.get(panel.sessionContext);
-    const client = connection?.client;
-    if (!client) {
-      return connection ? describe(connection.standing, true, connection.busy).text : null;
-    }
-    return {
-      client,
-      key: `${panel.id}/${model.id}/${client.status?.model}`,
-      cellId: model.id,
-      language: panel.model?.defaultKernelLanguage || 'python',
-      cells: () => cellsOf(panel),
-      source: () => model.sharedModel.getSource()
-    };
-  }
-
-  /** Resolves when it is clear whether this widget's kernel can complete code. */
-  async settled(widget: Widget): Promise<void> {
-    const panel = this._tracker.find(panel => panel === widget);
-    await (panel && this._connections.get(panel.sessionContext))?.settled();
-  }
-
-  /** A cell of this panel was run. If it speaks of us, it may have installed or loaded the kernel's side. */
-  executed(panel: Widget | null, source: string): void {
-    if (/sc2/i.test(source)) {
-      const found = this._tracker.find(other => other === panel || other.content === panel);
-      (found && this._connections.get(found.sessionContext))?.retry();
-    }
-  }
-
-  private _follow(panel: NotebookPanel): void {
-    const context = panel.sessionContext;
-    if (this._connections.has(context)) {
-      return;
-    }
-    const connection = new Connection(panel, () => this.autoLoad);
-    this._connections.set(context, connection);
-    connection.changed.connect(() => this._changed.emit());
-    context.disposed.connect(() => connection.dispose());
-  }
-
-  private _changed = new Signal<this, void>(this);
-  private _connections = new WeakMap<ISessionContext, Connection>();
-}
-
-/** One notebook's kernel: its client, from the first connection over restarts to the last. */
 export class Connection {
   constructor(
-    private _panel: NotebookPanel,
-    private _mayLoad: () => boolean
+    private _context: ISessionContext,
+    private _options: Connection.IOptions
   ) {
-    this._context = _panel.sessionContext;
     this._context.kernelChanged.connect(() => this._restart());
     this._context.statusChanged.connect((_, status) => this._onStatus(status));
     this._restart();
@@ -131,14 +42,19 @@ export class Connection {
     return this._standing;
   }
 
-  /** Whether a cell of this notebook runs or waits; the kernel's status also tells of our own messages. */
+  /** Whether a cell runs or waits; the kernel's status also tells of our own messages. */
   get busy(): boolean {
-    return runsCells(this._panel);
+    return this._options.runsCells();
   }
 
-  /** Who completes code here, once it has answered. */
+  get context(): ISessionContext {
+    return this._context;
+  }
+
+  /** Who completes code here, once it has answered in words that we understand. */
   get client(): KernelClient | null {
-    return this._client?.hello ? this._client : null;
+    const hello = this._client?.hello;
+    return hello && hello.protocol === PROTOCOL ? this._client : null;
   }
 
   /** Resolves when the connection is made, or cannot be made as things are. */
@@ -209,8 +125,16 @@ export class Connection {
       return;
     }
     const client = new KernelClient(kernel, {
-      onStatus: () => this._set(standingOf(client)),
-      onClose: () => this._set({ stage: 'not loaded' })
+      notebook: this._context.path,
+      onStatus: () => {
+        const isNew = this._standing.stage !== 'connected';
+        this._set(standingOf(client));
+        if (isNew && this.client) {
+          this._options.onConnected(client);
+        }
+      },
+      onClose: () => this._set({ stage: 'not loaded' }),
+      onError: this._options.onError
     });
     this._client = client;
     // After a page reload in the middle of a cell the kernel may have it loaded, and the control road answers.
@@ -230,7 +154,7 @@ export class Connection {
     if (gone() || (isLoaded && (await client.connect(['control'])))) {
       return;
     }
-    const mayLoad = this._mayLoad();
+    const mayLoad = this._options.mayLoad();
     const loaded = await this._ask(kernel, mayLoad ? LOAD : CHECK, gone);
     if (gone()) {
       return;
@@ -274,7 +198,7 @@ export class Connection {
   /** Waits until no cell runs or waits; false if that took longer than `limit`, or nobody wants to know any more. */
   private async _idle(gone: () => boolean, limit = Infinity): Promise<boolean> {
     for (let waited = 0; waited < limit && !gone(); waited += POLL) {
-      if (this._context.session?.kernel?.status === 'idle' && !runsCells(this._panel)) {
+      if (this._context.session?.kernel?.status === 'idle' && !this.busy) {
         return true;
       }
       await new Promise(resolve => setTimeout(resolve, POLL));
@@ -295,10 +219,25 @@ export class Connection {
   private _attempt = 0;
   private _changed = new Signal<this, void>(this);
   private _client: KernelClient | null = null;
-  private _context: ISessionContext;
   private _disposed = false;
   private _isNew = false; // No page can have loaded anything into the kernel yet.
   private _standing: Standing = { stage: 'no kernel' };
+}
+
+export namespace Connection {
+  export interface IOptions {
+    /** Whether a cell runs or waits. */
+    runsCells(): boolean;
+
+    /** Whether the kernel may be told to load the extension. */
+    mayLoad(): boolean;
+
+    /** Called when the kernel has answered for the first time. */
+    onConnected(client: KernelClient): void;
+
+    /** Called with the kernel's words for what is wrong with something other than a request. */
+    onError(message: string): void;
+  }
 }
 
 const POLL = 100;
@@ -316,29 +255,20 @@ function standingOf(client: KernelClient): Standing {
   if (!hello || !status) {
     return { stage: 'connecting' };
   }
-  const { model, state, progress, message } = status;
+  if (hello.protocol !== PROTOCOL) {
+    return { stage: 'other protocol', version: hello.version };
+  }
+  if (hello.allowed === false) {
+    return { stage: 'not allowed' };
+  }
+  const { model, precision, state, progress, message } = status;
   return {
     stage: 'connected',
     channel: hello.channel,
     model,
+    precision: precision || undefined,
     state,
     progress,
     message
   };
-}
-
-function cellsOf(panel: NotebookPanel): ICell[] {
-  return Array.from(panel.content.model?.cells ?? [], model => ({
-    id: model.id,
-    cell_type: model.type,
-    source: model.sharedModel.getSource(),
-    execution_count: model.type === 'code' ? (model as ICodeCellModel).executionCount : null
-  }));
-}
-
-function runsCells(panel: NotebookPanel): boolean {
-  const cells = Array.from(panel.content?.model?.cells ?? []);
-  return cells.some(
-    model => model.type === 'code' && (model as ICodeCellModel).executionState === 'running'
-  );
 }

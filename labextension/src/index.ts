@@ -1,105 +1,198 @@
 /**
- * Wiring only: the provider, the connections, the settings, the toggle and the status item.
+ * Wiring only: the provider, the places where code is typed, the settings, the commands, the status item.
  */
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette } from '@jupyterlab/apputils';
-import { ICompletionProviderManager } from '@jupyterlab/completer';
-import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
+import { ICommandPalette, Notification } from '@jupyterlab/apputils';
+import { ICompletionProviderManager, IInlineCompleterFactory } from '@jupyterlab/completer';
+import { IConsoleTracker, type ConsolePanel } from '@jupyterlab/console';
+import { IEditorTracker } from '@jupyterlab/fileeditor';
+import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
+import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
+import { ITranslator } from '@jupyterlab/translation';
+import { Signal } from '@lumino/signaling';
 
-import { Connections } from './connection';
+import { Completers } from './accept';
+import { Announcer } from './announce';
+import { addCommands, addToPalette, makeMenu } from './commands';
+import { Enter } from './enter';
+import { Kept } from './kept';
+import { Places } from './places';
 import { Provider } from './provider';
+import { FrontEndSettings } from './settings';
+import { Sidebar } from './sidebar';
+import { describe } from './standing';
 import { StatusItem } from './status';
 
 const PLUGIN = 'jupyter-sc2:plugin';
-const TOGGLE = 'jupyter_sc2:toggle';
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: PLUGIN,
   description: 'Ghost text from a model in the kernel.',
   autoStart: true,
-  requires: [ICompletionProviderManager, INotebookTracker],
-  optional: [ISettingRegistry, IStatusBar, ICommandPalette],
+  requires: [ICompletionProviderManager, IInlineCompleterFactory, INotebookTracker],
+  optional: [
+    IConsoleTracker,
+    IEditorTracker,
+    ISettingRegistry,
+    IStatusBar,
+    ICommandPalette,
+    ITranslator
+  ],
   activate: (
     app: JupyterFrontEnd,
     completion: ICompletionProviderManager,
-    tracker: INotebookTracker,
+    factory: IInlineCompleterFactory,
+    notebooks: INotebookTracker,
+    consoles: IConsoleTracker | null,
+    editors: IEditorTracker | null,
     registry: ISettingRegistry | null,
     statusBar: IStatusBar | null,
-    palette: ICommandPalette | null
+    palette: ICommandPalette | null,
+    translator: ITranslator | null
   ) => {
-    const connections = new Connections(tracker);
+    const changed = new Signal<object, void>({});
+    const current = () => app.shell.currentWidget;
+    const tell = (message: string, kind: 'info' | 'error') =>
+      void Notification.emit(message, kind, { autoClose: kind === 'error' ? 8000 : 4000 });
+
+    const places = new Places({
+      trackers: { notebooks, consoles, editors },
+      onError: message => tell(message, 'error')
+    });
     const provider = new Provider({
-      locate: (widget, text) => connections.locate(widget, text),
-      settled: widget => connections.settled(widget)
+      locate: ({ widget }, text) => places.locate(widget, text),
+      settled: widget => places.settled(widget),
+      tell,
+      add: (item, first) => completers.add(item, first),
+      remove: (item, first) => completers.remove(item, first),
+      onOutcome: () => changed.emit()
     });
     // At once: JupyterLab never asks a provider that is registered after it was restored.
     completion.registerInlineProvider(provider);
 
-    const status = new StatusItem({
-      connections,
-      isEnabled: () => provider.enabled,
-      toggle: () => void app.commands.execute(TOGGLE)
+    const announcer = new Announcer();
+    const kept = new Kept();
+    const enter = new Enter({
+      provider,
+      keyOf: (editor, source) => {
+        const widget = current();
+        const spot = widget?.node.contains(editor.host) ? places.locate(widget, source) : null;
+        return spot && typeof spot !== 'string' && spot.mode === 'automatic' ? spot.key : null;
+      },
+      invoke: () => completion.inline?.invoke(current()!.id)
     });
-    statusBar?.registerStatusItem(PLUGIN, {
-      item: status,
-      align: 'right',
-      rank: 10,
-      isActive: () =>
-        connections.current !== null && app.shell.currentWidget === tracker.currentWidget,
-      activeStateChanged: connections.changed
+    const completers = new Completers({
+      provider,
+      onTyped: (editor, delta) => editor && enter.typed(editor, delta),
+      onShown: read => announcer.shown(read),
+      onAccepted: (offer, part, text) => kept.accepted(offer, part, text)
     });
+    completers.mend(factory);
 
-    let settings: ISettingRegistry.ISettings | null = null;
-    const apply = () => {
-      const { enabled, autoLoad, debounce } = (settings?.composite ?? {}) as Record<
-        string,
-        unknown
-      >;
-      provider.enabled = enabled !== false;
-      provider.debounce = typeof debounce === 'number' ? debounce : provider.debounce;
-      const mayLoad = autoLoad !== false;
-      if (mayLoad !== connections.autoLoad) {
-        connections.autoLoad = mayLoad;
-        connections.retry();
+    const settings = new FrontEndSettings(registry, PLUGIN, values => {
+      const restarts = values.autoLoad !== places.autoLoad || values.mode !== places.mode;
+      places.mode = values.mode;
+      places.autoLoad = values.autoLoad;
+      places.languagesOff = values.languagesOff;
+      provider.debounce = values.debounce;
+      provider.candidates = values.candidates;
+      enter.policy = values.afterEnter;
+      announcer.enabled = values.announce;
+      if (JSON.stringify(values.kernel) !== JSON.stringify(places.kernelSettings)) {
+        places.kernelSettings = values.kernel;
+        places.configure();
       }
-      status.update();
-    };
-    const load = async () => {
-      settings = (await registry?.load(PLUGIN)) ?? null;
-      settings?.changed.connect(apply);
-    };
+      if (restarts) {
+        places.retry();
+      }
+      changed.emit();
+    });
     // Only then, since nothing may be loaded into a kernel where the settings forbid it.
-    void load()
-      .catch(() => undefined)
-      .then(apply)
-      .then(() => connections.start());
+    void settings.load().then(() => places.start());
 
-    app.commands.addCommand(TOGGLE, {
-      label: 'Show Code Completion as Ghost Text',
-      isToggleable: true,
-      isToggled: () => provider.enabled,
-      execute: async () => {
-        provider.enabled = !provider.enabled;
+    const describeHere = () => {
+      const widget = current();
+      const connection = places.connection(widget);
+      if (!connection) {
+        return places.isPlace(widget) ? describe({ stage: 'no kernel' }, { busy: false }) : null;
+      }
+      return describe(connection.standing, {
+        busy: connection.busy,
+        mode: places.modeIn(widget),
+        outcome: provider.outcome
+      });
+    };
+    const sidebar = new Sidebar(() => {
+      const owner = places.ownerOf(current()) ?? notebooks.currentWidget;
+      return { connection: places.connection(owner), rendermime: rendermimeOf(owner) };
+    });
+    app.shell.add(sidebar, 'right', { rank: 900 });
+    addCommands({
+      app,
+      places,
+      completers,
+      translator,
+      describe: describeHere,
+      setMode: async mode => {
         provider.cancel();
-        status.update();
-        await settings?.set('enabled', provider.enabled);
-      }
+        await settings.set('mode', mode);
+      },
+      isLocked: () => settings.isLocked,
+      openPanel: () => app.shell.activateById(sidebar.id)
     });
-    palette?.addItem({ command: TOGGLE, category: 'Notebook Operations' });
+    if (palette) {
+      addToPalette(palette);
+    }
 
-    app.commands.commandExecuted.connect((_, { id }) => {
-      if (id === 'inline-completer:accept') {
-        provider.noticeAccepted();
+    const status = new StatusItem({ describe: describeHere, changed, menu: makeMenu(app) });
+    const isActive = () => places.isPlace(current());
+    if (statusBar) {
+      statusBar.registerStatusItem(PLUGIN, {
+        item: status,
+        align: 'right',
+        rank: 10,
+        isActive,
+        activeStateChanged: changed as never
+      });
+    } else {
+      // Notebook 7 has no status bar; the kernel's own state is shown here, too.
+      status.id = 'jupyter_sc2-status';
+      app.shell.add(status, 'menu', { rank: 10020 });
+    }
+
+    places.changed.connect(() => {
+      changed.emit();
+      sidebar.refresh();
+    });
+    app.shell.currentChanged?.connect(() => {
+      provider.cancel();
+      changed.emit();
+      sidebar.refresh();
+    });
+    notebooks.activeCellChanged.connect((_, cell) => {
+      provider.cancel();
+      const notebook = notebooks.currentWidget?.content;
+      if (notebook && cell?.model.type === 'code' && cell.editor) {
+        const above = notebook.widgets.slice(0, notebook.activeCellIndex);
+        const isBelowCode = above.some(
+          ({ model }) => model.type === 'code' && model.sharedModel.getSource().trim() !== ''
+        );
+        enter.arrived(cell.editor, isBelowCode);
       }
     });
-    tracker.activeCellChanged.connect(() => provider.cancel());
     NotebookActions.executed.connect((_, { notebook, cell }) => {
       provider.forget();
-      connections.executed(notebook, cell.model.sharedModel.getSource());
+      kept.executed(cell.model.id);
+      places.executed(notebook, cell.model.sharedModel.getSource());
     });
   }
 };
+
+/** Who draws the outputs of a notebook or a console, its kernel's widgets among them. */
+function rendermimeOf(owner: NotebookPanel | ConsolePanel | null): IRenderMimeRegistry | null {
+  return owner && ('console' in owner ? owner.console.rendermime : owner.content.rendermime);
+}
 
 export default plugin;

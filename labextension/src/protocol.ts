@@ -28,10 +28,12 @@ export interface ICell {
 
 // Up: from the front end to the kernel.
 
+/** `notebook` is the path of the notebook, for the user's own numbers. */
 export interface IHello {
   type: 'hello';
   protocol: number;
   client: string;
+  notebook?: string;
 }
 
 /** The whole notebook, or, with `base`, the cells that changed since that revision and the order of all ids. */
@@ -60,16 +62,22 @@ export interface ICancel {
   id: string;
 }
 
+/** Text was accepted, or, with `when`, whether that text is still in its cell then. */
 export interface IAccepted {
   type: 'accepted';
   id: string;
   index: number;
   text: string;
+  part?: 'all' | 'word' | 'line';
+  when?: '30s' | 'run';
+  kept?: boolean;
 }
 
+/** Changes settings, and with `load` gives the model its memory or takes it back. */
 export interface IConfigure {
   type: 'configure';
   settings: Settings;
+  load?: boolean;
 }
 
 export type UpMessage = IHello | INotebook | IComplete | ICancel | IAccepted | IConfigure;
@@ -83,6 +91,14 @@ export interface IHelloReply {
   channel: Channel;
   model: string;
   state: ModelState;
+  engine?: string;
+  precision?: string;
+
+  /** The models known by name. */
+  models?: string[];
+
+  /** Whether the kernel's configuration lets anything be completed. */
+  allowed?: boolean;
 }
 
 export interface IStatus {
@@ -90,6 +106,7 @@ export interface IStatus {
   state: ModelState;
   model: string;
   engine: string;
+  precision?: string;
   progress?: number;
   message?: string;
 }

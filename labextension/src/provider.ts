@@ -10,9 +10,13 @@ import type {
 } from '@jupyterlab/completer';
 import type { Widget } from '@lumino/widgets';
 
+import type { Mode } from './asking';
 import type { KernelClient } from './client';
-import { GhostCache, remainder, unitsOf, type IGhost, type IPlace } from './ghost';
+import { GhostCache, remainder, remainders, unitsOf, type IPlace } from './ghost';
+import { GrowingGhost } from './growing';
+import { Offers, type IOffer } from './offers';
 import type { ICell, Trigger } from './protocol';
+import { sentence } from './standing';
 
 /** The cell that is being typed in, and who completes it. */
 export interface ISpot {
@@ -26,17 +30,34 @@ export interface ISpot {
   cellId: string;
   language: string;
 
+  /** What is allowed here. */
+  mode: Mode;
+
   /** The notebook's cells as they are now. */
   cells(): ICell[];
 
   /** The cell's text as it is now. */
   source(): string;
+
+  /** Whether the cursor is at this offset, in UTF-16 units. */
+  isAt(offset: number): boolean;
+}
+
+/** What became of the newest request. */
+export interface IOutcome {
+  kind: 'idle' | 'asking' | 'shown' | 'nothing' | 'timed out' | 'error';
+
+  /** In the kernel's word why there is no text, or the error's words. */
+  reason?: string;
 }
 
 export class Provider implements IInlineCompletionProvider {
-  constructor(options: Provider.IOptions) {
-    this._locate = options.locate;
-    this._settled = options.settled;
+  constructor(private _options: Provider.IOptions) {
+    this._offers = new Offers({
+      add: _options.add,
+      remove: _options.remove,
+      fail: message => this._report(message, false)
+    });
   }
 
   readonly identifier = 'jupyter_sc2';
@@ -50,10 +71,28 @@ export class Provider implements IInlineCompletionProvider {
     default: { autoFillInMiddle: true, debouncerDelay: 0, timeout: 30000 }
   };
 
-  enabled = true;
-
   /** Milliseconds of silence before an automatic request is sent. */
   debounce = 100;
+
+  /** How many candidates are made for one who asks. */
+  candidates = 3;
+
+  /** Milliseconds until a request without any text is given up, before JupyterLab does so silently. */
+  timeout = 29000;
+
+  /** How often JupyterLab has asked. */
+  get fetched(): number {
+    return this._fetched;
+  }
+
+  get outcome(): IOutcome {
+    return this._outcome;
+  }
+
+  /** Called by JupyterLab with what stands in its settings for us. */
+  configure(settings: { timeout?: number }): void {
+    this.timeout = Math.max(1000, (settings?.timeout ?? 30000) - 1000);
+  }
 
   /** Answers with the first text there is and streams the rest; a newer fetch empties an older one at once. */
   fetch(
@@ -61,37 +100,48 @@ export class Provider implements IInlineCompletionProvider {
     context: IInlineCompletionContext
   ): Promise<IInlineCompletionList> {
     const fetched = ++this._fetched;
+    const invoked = context.triggerKind === INVOKE && !this._pretending;
     this._supersede();
     return new Promise(resolve => {
       this._supersede = () => resolve({ items: [] });
-      this._answer(request, context, () => fetched !== this._fetched).then(
-        item => resolve({ items: item ? [item] : [] }),
+      this._answer(request, context, invoked, () => fetched !== this._fetched).then(
+        items => resolve({ items }),
         () => resolve({ items: [] })
       );
     });
   }
 
-  async *stream(token: string): AsyncGenerator<{ response: IInlineCompletionItem }> {
-    const shown = this._shown;
-    if (!shown || shown.token !== token) {
-      return;
+  /** Lets JupyterLab ask where it would not by itself, as if it had: one candidate, after the usual delay. */
+  automatically(invoke: () => void): void {
+    this._pretending = true;
+    try {
+      invoke();
+    } finally {
+      this._pretending = false;
     }
-    const { ghost, item, place } = shown;
-    let typed = 0;
-    while (!ghost.done) {
-      await ghost.grown();
-      if (this._shown !== shown) {
-        return; // A newer fetch goes on with this ghost, or shows another.
-      }
-      // JupyterLab shortens the item as its text is typed, not always with a fetch.
-      typed += shown.text.length - item.insertText.length;
-      shown.text = (remainder(ghost, place) ?? '').slice(typed);
-      if (ghost.error !== null || shown.text !== item.insertText) {
-        const error = ghost.error === null ? undefined : { message: ghost.error };
-        yield {
-          response: { insertText: shown.text, isIncomplete: !ghost.done, error }
-        };
-      }
+  }
+
+  stream(token: string): AsyncGenerator<{ response: IInlineCompletionItem }> {
+    return this._offers.stream(token);
+  }
+
+  /** What stands behind an item of JupyterLab's; undefined if it is not ours, or no longer. */
+  offer(item: IInlineCompletionItem | null): IOffer | undefined {
+    return this._offers.find(item);
+  }
+
+  /** Whether something is known for this place, so that asking costs nothing. */
+  knows(place: IPlace): boolean {
+    return this._cache.find(place) !== undefined;
+  }
+
+  /**
+   * What is left after a part was accepted. To be told before the text changes, as JupyterLab asks at once then;
+   * only where the cache would not find it by itself.
+   */
+  keep(offer: IOffer, place: IPlace, rest: string): void {
+    if (rest && !remainder(offer.ghost, place, offer.index)) {
+      this._cache.add(GrowingGhost.rest(offer.ghost, place, rest));
     }
   }
 
@@ -100,6 +150,8 @@ export class Provider implements IInlineCompletionProvider {
     this._fetched++;
     this._supersede();
     this._running?.cancel();
+    this._offers.clear();
+    this._settle({ kind: 'idle' });
   }
 
   /** Forgets what is known, since the kernel would now answer something else. */
@@ -107,40 +159,29 @@ export class Provider implements IInlineCompletionProvider {
     this._cache.clear();
   }
 
-  /** Tells the kernel, if the text that JupyterLab has just accepted is ours. */
-  noticeAccepted(): void {
-    const shown = this._shown;
-    if (shown && shown.spot.source() === shown.place.prefix + shown.text + shown.place.suffix) {
-      shown.spot.client.accepted({
-        id: shown.ghost.id,
-        index: 0,
-        text: shown.text
-      });
-      this._shown = null;
-    }
-  }
-
   private async _answer(
     request: CompletionHandler.IRequest,
     context: IInlineCompletionContext,
+    invoked: boolean,
     superseded: () => boolean
-  ): Promise<IInlineCompletionItem | null> {
-    const trigger: Trigger = context.triggerKind === INVOKE ? 'invoke' : 'automatic';
-    const asked = this.enabled || trigger === 'invoke';
-    let spot = asked ? this._locate(context.widget, request.text) : null;
-    if (typeof spot === 'string' && trigger === 'automatic') {
+  ): Promise<IInlineCompletionItem[]> {
+    const { widget } = context;
+    let spot = this._options.locate(context, request.text);
+    if (typeof spot === 'string' && !invoked) {
       // Typed before the kernel was there, or its answer to our hello: a moment later there may be a client.
-      await this._settled(context.widget);
+      await this._options.settled(widget);
       if (superseded()) {
-        return null;
+        return [];
       }
-      spot = this._locate(context.widget, request.text);
+      spot = this._options.locate(context, request.text);
     }
-    if (spot === null || typeof spot === 'string') {
+    if (spot === null || typeof spot === 'string' || !allows(spot.mode, invoked)) {
       this._running?.cancel();
-      return spot !== null && trigger === 'invoke'
-        ? { insertText: '', error: { message: spot } }
-        : null;
+      this._offers.clear();
+      if (invoked && spot !== null) {
+        this._options.tell(typeof spot === 'string' ? spot : OFF, 'info');
+      }
+      return [];
     }
     const cursor = unitsOf(request.text, request.offset);
     const place: IPlace = {
@@ -148,188 +189,161 @@ export class Provider implements IInlineCompletionProvider {
       prefix: request.text.slice(0, cursor),
       suffix: request.text.slice(cursor)
     };
+    const wanted = invoked ? this.candidates : 1;
     let ghost = this._cache.find(place);
+    if (ghost && ghost.wanted < wanted) {
+      ghost = undefined;
+    }
     if (ghost !== this._running) {
       this._running?.cancel();
     }
     if (!ghost) {
-      if (trigger === 'automatic' && this.debounce > 0) {
-        await new Promise(resolve => setTimeout(resolve, this.debounce));
+      if (!invoked && this.debounce > 0) {
+        await sleep(this.debounce);
       }
       if (superseded()) {
-        return null;
+        return [];
       }
-      ghost = this._ask(spot, place, request, trigger);
+      ghost = this._ask(spot, place, request, invoked ? 'invoke' : 'automatic', wanted);
     }
-    while (!ghost.done && !remainder(ghost, place)) {
-      await ghost.grown();
-    }
+    const inTime = await this._firstText(ghost, place);
     if (superseded()) {
-      return null;
+      return [];
+    }
+    if (!inTime) {
+      ghost.cancel();
+      this._settle({ kind: 'timed out' });
+      if (invoked) {
+        this._options.tell('The model took too long to answer.', 'info');
+      }
+      return [];
     }
     if (ghost.error !== null) {
-      return this._report(ghost.error, trigger);
+      this._report(ghost.error, invoked);
+      return [];
     }
     this._reported = null;
-    return this._show(spot, place, ghost, trigger);
+    if (!spot.isAt(cursor)) {
+      // JupyterLab would show it where the cursor has gone meanwhile.
+      ghost.cancel();
+      this._settle({ kind: 'idle' });
+      return [];
+    }
+    return this._show(spot, place, ghost, invoked);
   }
 
   private _ask(
     spot: ISpot,
     place: IPlace,
     request: CompletionHandler.IRequest,
-    trigger: Trigger
+    trigger: Trigger,
+    candidates: number
   ): GrowingGhost {
-    const ghost = new GrowingGhost(place);
+    const ghost = new GrowingGhost(place, candidates);
     this._running = ghost;
     this._cache.add(ghost);
+    this._settle({ kind: 'asking' });
     const query = {
       cell_id: spot.cellId,
       text: request.text,
       offset: request.offset,
       trigger,
-      candidates: 1,
+      candidates,
       language: spot.language
     };
     const updates = spot.client.complete(query, spot.cells(), ghost.signal);
-    void ghost.grow(updates).then(whole => whole || this._cache.remove(ghost));
+    void ghost.grow(updates).then(whole => {
+      if (!whole) {
+        this._cache.remove(ghost);
+      }
+      if (this._running === ghost && this._outcome.kind === 'asking' && ghost.error === null) {
+        this._settle({ kind: 'idle' });
+      }
+    });
     return ghost;
+  }
+
+  /** Waits for something to show, or the end; false if that takes too long. */
+  private async _firstText(ghost: GrowingGhost, place: IPlace): Promise<boolean> {
+    const deadline = Date.now() + this.timeout;
+    while (!ghost.done && remainders(ghost, place).length === 0) {
+      const left = deadline - Date.now();
+      if (left <= 0) {
+        return false;
+      }
+      await Promise.race([ghost.grown(), sleep(left)]);
+    }
+    return true;
   }
 
   private _show(
     spot: ISpot,
     place: IPlace,
     ghost: GrowingGhost,
-    trigger: Trigger
-  ): IInlineCompletionItem | null {
-    const text = remainder(ghost, place);
-    if (!text) {
-      this._shown = null;
-      return trigger === 'invoke' && ghost.reason
-        ? { insertText: '', error: { message: ghost.reason } }
-        : null;
+    invoked: boolean
+  ): IInlineCompletionItem[] {
+    const rests = remainders(ghost, place);
+    if (rests.length === 0) {
+      this._offers.clear();
+      const reason = ghost.reason ?? 'nothing_to_add';
+      this._settle({ kind: 'nothing', reason });
+      if (invoked) {
+        this._options.tell(sentence(reason), 'info');
+      }
+      return [];
     }
-    const token = `${ghost.id}-${this._fetched}`;
-    // A fresh object each time: JupyterLab keeps and changes it.
-    const item: IInlineCompletionItem = ghost.done
-      ? { insertText: text }
-      : { insertText: text, isIncomplete: true, token };
-    this._shown = { spot, place, ghost, item, text, token };
-    return item;
+    this._settle({ kind: 'shown' });
+    return this._offers.replace(spot, place, ghost, rests).map(offer => offer.item);
   }
 
-  /** An error is shown once, not at every key, unless it is asked for. */
-  private _report(message: string, trigger: Trigger): IInlineCompletionItem | null {
-    if (message === this._reported && trigger === 'automatic') {
-      return null;
+  /** An error is told once, not at every key, unless it is asked for. */
+  private _report(message: string, invoked: boolean): void {
+    this._settle({ kind: 'error', reason: message });
+    if (message !== this._reported || invoked) {
+      this._options.tell(message, 'error');
     }
     this._reported = message;
-    return { insertText: '', error: { message } };
+  }
+
+  private _settle(outcome: IOutcome): void {
+    this._outcome = outcome;
+    this._options.onOutcome?.(outcome);
   }
 
   private _cache = new GhostCache<GrowingGhost>();
   private _fetched = 0;
-  private _locate: Provider.IOptions['locate'];
+  private _offers: Offers;
+  private _outcome: IOutcome = { kind: 'idle' };
+  private _pretending = false;
   private _reported: string | null = null;
   private _running: GrowingGhost | null = null;
-  private _settled: Provider.IOptions['settled'];
-  private _shown: IShown | null = null;
   private _supersede: () => void = () => undefined;
 }
 
 export namespace Provider {
-  export interface IOptions {
+  export interface IOptions extends Pick<Offers.IOptions, 'add' | 'remove'> {
     /** The spot to complete in this widget; null if there is none, or in words why there is none now. */
-    locate(widget: Widget, text: string): ISpot | string | null;
+    locate(context: IInlineCompletionContext, text: string): ISpot | string | null;
 
     /** Resolves when it is clear whether the kernel of this widget can complete code. */
     settled(widget: Widget): Promise<void>;
+
+    /** Tells the user something in words. */
+    tell(message: string, kind: 'info' | 'error'): void;
+
+    onOutcome?(outcome: IOutcome): void;
   }
 }
 
 /** InlineCompletionTriggerKind.Invoke; the enum itself would pull in the whole of JupyterLab. */
 const INVOKE = 0;
 
-/** Why there is no text, for one who asked for it. */
-const REASONS: Record<string, string | undefined> = {
-  disabled: 'Completion is switched off in this kernel.',
-  low_confidence: 'The model is not sure enough of any continuation.',
-  not_ready: 'The model is not ready yet.',
-  nothing_to_add: 'The model has nothing to add here.',
-  refuted: 'What the model proposed does not fit the variables in the kernel.'
-};
+const OFF = 'Completion is switched off here.';
 
-/** What the last answered fetch put on the screen. */
-interface IShown {
-  spot: ISpot;
-  place: IPlace;
-  ghost: GrowingGhost;
-  item: IInlineCompletionItem;
-  text: string;
-  token: string;
+function allows(mode: Mode, invoked: boolean): boolean {
+  return mode === 'automatic' || (mode === 'manual' && invoked);
 }
 
-/** A completion while the kernel makes it, and afterwards. */
-class GrowingGhost implements IGhost {
-  constructor(place: IPlace) {
-    ({ cell: this.cell, prefix: this.prefix, suffix: this.suffix } = place);
-  }
-
-  readonly cell: string;
-  readonly prefix: string;
-  readonly suffix: string;
-  id = '';
-  text = '';
-  done = false;
-  error: string | null = null;
-
-  /** Why the text is empty. */
-  reason: string | null = null;
-
-  get signal(): AbortSignal {
-    return this._abort.signal;
-  }
-
-  /** Resolves at the next update. */
-  grown(): Promise<void> {
-    return new Promise(resolve => this._waiting.push(resolve));
-  }
-
-  cancel(): void {
-    if (!this.done) {
-      this._abort.abort();
-    }
-  }
-
-  /** Takes in the updates; false if they ended before the text was whole. */
-  async grow(updates: ReturnType<KernelClient['complete']>): Promise<boolean> {
-    let whole = false;
-    try {
-      for await (const update of updates) {
-        if (update.finish_reason === 'cancelled') {
-          break;
-        }
-        if (update.index === 0) {
-          this.id = update.id;
-          this.text = update.text;
-          this.reason = update.reason ? (REASONS[update.reason] ?? update.reason) : null;
-        }
-        whole = update.finish_reason !== null;
-        this.done = whole;
-        this._notify();
-      }
-    } catch (reason) {
-      this.error = reason instanceof Error ? reason.message : String(reason);
-    }
-    this.done = true;
-    this._notify();
-    return whole;
-  }
-
-  private _notify(): void {
-    this._waiting.splice(0).forEach(resolve => resolve());
-  }
-
-  private _abort = new AbortController();
-  private _waiting: (() => void)[] = [];
+function sleep(ms: number): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, ms));
 }

@@ -1,7 +1,9 @@
 /**
- * How completion stands in a notebook, and how that is said in a few words.
+ * How completion stands in a document, and how that is said in a few words.
  */
+import type { Mode } from './asking';
 import type { Channel, ModelState } from './protocol';
+import type { IOutcome } from './provider';
 
 export type Standing =
   | {
@@ -12,13 +14,16 @@ export type Standing =
         | 'waiting'
         | 'not loaded'
         | 'not installed'
+        | 'not allowed'
         | 'silent';
     }
   | { stage: 'failed'; message: string }
+  | { stage: 'other protocol'; version: string }
   | {
       stage: 'connected';
       channel: Channel;
       model: string;
+      precision?: string;
       state: ModelState;
       progress?: number;
       message?: string;
@@ -29,47 +34,74 @@ export interface IDescription {
   title: string;
 }
 
-/** What the status bar says; `busy` is whether a cell runs. */
-export function describe(standing: Standing, enabled: boolean, busy: boolean): IDescription {
-  if (!enabled) {
-    return {
-      text: 'SC2: off',
-      title: 'Ghost text is off. Click to turn it on.'
-    };
-  }
-  const { text, title } = words(standing, busy);
-  return {
-    text: `SC2: ${text}`,
-    title: `${title}\nClick to turn ghost text off.`
-  };
+/** What there is to say besides how the kernel stands. */
+export interface ICircumstances {
+  /** Whether a cell runs. */
+  busy: boolean;
+
+  mode?: Mode;
+
+  outcome?: IOutcome;
 }
 
-function words(standing: Standing, busy: boolean): IDescription {
+/** What brings jupyter-sc2 into a kernel's environment, and what starts it there. */
+export const INSTALL = '%pip install jupyter-sc2';
+export const START = '%load_ext jupyter_sc2';
+
+/** Why there is no text, by the kernel's word for it: short, and in a sentence. */
+const REASONS: Record<string, [string, string] | undefined> = {
+  disabled: ['off in this kernel', 'Completion is switched off in this kernel: SC2.enabled.'],
+  low_confidence: ['low confidence', 'The model is not sure enough of any continuation.'],
+  not_allowed: ['not allowed', "The kernel's configuration does not allow completion."],
+  not_ready: ['not ready', 'The model is not ready yet.'],
+  nothing_to_add: ['nothing to add', 'The model has nothing to add here.'],
+  refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.']
+};
+
+/** Why there is no text, in a sentence. */
+export function sentence(reason: string): string {
+  return REASONS[reason]?.[1] ?? `There is nothing to show (${reason.replace(/_/g, ' ')}).`;
+}
+
+/** What the status bar says. */
+export function describe(standing: Standing, about: ICircumstances): IDescription {
+  const { text, title } = words(standing, about);
+  return { text: `SC2: ${text}`, title };
+}
+
+function words(standing: Standing, about: ICircumstances): IDescription {
+  if (about.mode === 'off') {
+    return { text: 'off', title: 'Completion is switched off here.' };
+  }
   switch (standing.stage) {
     case 'no kernel':
       return {
         text: 'no kernel',
-        title: 'Code is completed by a model in the kernel, and there is none.'
+        title:
+          'Code is completed by a model in the kernel, and there is none. ' +
+          'A file has that of its console, or the one that you choose here.'
       };
     case 'not Python':
-      return {
-        text: 'not for this kernel',
-        title: 'Only Python kernels can complete code.'
-      };
+      return { text: 'not for this kernel', title: 'Only Python kernels can complete code.' };
     case 'connecting':
-      return busy ? waiting() : { text: 'connecting', title: 'Connecting with the kernel.' };
+      return about.busy ? waiting() : { text: 'connecting', title: 'Connecting with the kernel.' };
     case 'waiting':
       return waiting();
     case 'not loaded':
-      return {
-        text: 'not loaded',
-        title: 'Run %load_ext jupyter_sc2 to start completion in this kernel.'
-      };
+      return { text: 'not loaded', title: `Run ${START} to start completion in this kernel.` };
     case 'not installed':
       return {
         text: 'not installed in this kernel',
+        title: `The kernel's environment has no jupyter-sc2. Run ${INSTALL} in a cell, then restart the kernel.`
+      };
+    case 'not allowed':
+      return { text: 'not allowed', title: sentence('not_allowed') };
+    case 'other protocol':
+      return {
+        text: 'other version in the kernel',
         title:
-          "The kernel's environment has no jupyter-sc2. Run %pip install jupyter-sc2, then restart the kernel."
+          `jupyter-sc2 ${standing.version} in the kernel and the one in JupyterLab do not understand each other. ` +
+          'Install the same version for both.'
       };
     case 'silent':
       return {
@@ -79,19 +111,56 @@ function words(standing: Standing, busy: boolean): IDescription {
     case 'failed':
       return { text: 'failed to load', title: standing.message };
     case 'connected':
-      break;
+      return connected(standing, about);
   }
+}
+
+function connected(
+  standing: Standing & { stage: 'connected' },
+  { busy, mode, outcome }: ICircumstances
+): IDescription {
   if (standing.channel === 'shell' && busy) {
     return waiting();
   }
-  const { model, state, message } = standing;
+  const { model, precision, state, message } = standing;
   const progress =
     standing.progress === undefined ? '' : ` ${Math.round(100 * standing.progress)} %`;
-  const loading = state === 'loading' || state === 'downloading';
-  return {
-    text: loading ? `${state}${progress}` : `${model} · ${state}`,
-    title: [`Model: ${model}`, `State: ${state}${progress}`, message].filter(Boolean).join('\n')
-  };
+  const name = precision ? `${model} ${precision}` : model;
+  const title = (...lines: (string | undefined)[]) =>
+    [`Model: ${name}`, ...lines, message].filter(Boolean).join('\n');
+  if (state === 'loading' || state === 'downloading') {
+    return { text: `${state}${progress}`, title: title(`It is ${state}${progress}.`) };
+  }
+  if (state === 'error') {
+    return { text: `${model} · error`, title: title() };
+  }
+  if (state === 'unloaded') {
+    return {
+      text: `${model} · not loaded`,
+      title: title('It is loaded when something is asked, or from the menu.')
+    };
+  }
+  const [short, long] = about(outcome);
+  if (mode === 'manual') {
+    const said = short === 'ready' ? 'on demand' : short;
+    return { text: `${name} · ${said}`, title: title('Alt+\\ asks for ghost text.', long) };
+  }
+  return { text: `${name} · ${short}`, title: title(long) };
+}
+
+function about(outcome: IOutcome | undefined): [string, string?] {
+  switch (outcome?.kind) {
+    case 'asking':
+      return ['thinking'];
+    case 'nothing':
+      return REASONS[outcome.reason ?? ''] ?? [(outcome.reason ?? '').replace(/_/g, ' ')];
+    case 'timed out':
+      return ['timed out', 'The last answer took too long. A smaller model is quicker.'];
+    case 'error':
+      return ['error', outcome.reason];
+    default:
+      return ['ready'];
+  }
 }
 
 function waiting(): IDescription {

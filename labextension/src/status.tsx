@@ -1,32 +1,34 @@
 /**
- * The status-bar item: whether code is completed in the notebook in front, by which model, and if not, why.
+ * The status item: whether code is completed in the document in front, by which model, and if not, why. A click
+ * opens a menu with what can be done about it.
  */
 import { ReactWidget } from '@jupyterlab/ui-components';
+import type { ISignal } from '@lumino/signaling';
+import type { Menu } from '@lumino/widgets';
 import React from 'react';
 
-import type { Connections } from './connection';
-import { describe } from './standing';
+import type { IDescription } from './standing';
 
 export class StatusItem extends ReactWidget {
   constructor(private _options: StatusItem.IOptions) {
     super();
     this.addClass('jp-sc2-StatusItem');
     this.addClass('jp-mod-highlighted');
-    _options.connections.changed.connect(() => this.update());
+    _options.changed.connect(() => this.update());
   }
 
   protected render(): JSX.Element | null {
-    const { connections, isEnabled, toggle } = this._options;
-    const connection = connections.current;
-    if (!connection) {
+    const description = this._options.describe();
+    if (!description) {
       return null;
     }
-    const { text, title } = describe(connection.standing, isEnabled(), connection.busy);
+    const { text, title } = description;
     return (
       <button
         className="jp-sc2-StatusItem-button"
         title={title}
-        onClick={toggle}
+        aria-haspopup="menu"
+        onClick={event => this._open(event.currentTarget)}
         // The editor keeps the focus; else the bar says another mode, and the button slips from under the mouse.
         onMouseDown={event => event.preventDefault()}
       >
@@ -34,12 +36,20 @@ export class StatusItem extends ReactWidget {
       </button>
     );
   }
+
+  private _open(button: HTMLElement): void {
+    const { left, top, bottom } = button.getBoundingClientRect();
+    // A menu that does not fit below its point goes above it.
+    this._options.menu.open(left, top > window.innerHeight / 2 ? top : bottom);
+  }
 }
 
 export namespace StatusItem {
   export interface IOptions {
-    connections: Connections;
-    isEnabled: () => boolean;
-    toggle: () => void;
+    /** What to say; null where there is nothing to say. */
+    describe: () => IDescription | null;
+
+    changed: ISignal<unknown, void>;
+    menu: Menu;
   }
 }

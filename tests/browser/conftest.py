@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -27,6 +28,22 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+LAB = "lab/workspaces/{}/tree"
+# All ghost text on the screen; line breaks in it are elements.
+SHOWN_GHOST = """() => {
+  const text = node => node.nodeName === 'BR' ? '\\n' : node.nodeType === Node.TEXT_NODE ? node.data
+    : [...node.childNodes].map(text).join('');
+  const ghosts = '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer)';
+  return [...document.querySelectorAll(ghosts)].filter(ghost => ghost.offsetParent).map(text).join('');
+}"""
+# A kernel that starts with this completes known text slowly.
+SLOW_ENGINE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.browser.slow_engine import start
+start()
+del sys, start
+"""
 # A loaded machine may take its time; a passing test does not wait for this.
 PATIENCE_MS = 60_000
 
@@ -34,10 +51,17 @@ PATIENCE_MS = 60_000
 class Server:
     """`jupyter lab`, or `jupyter notebook`, in a folder of its own."""
 
-    def __init__(self, folder: Path, app: str = "lab", startup: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        app: str = "lab",
+        startup: str = "",
+        overrides: dict[str, Any] | None = None,
+    ) -> None:
         self.root = folder / "notebooks"
         self.root.mkdir(parents=True)
         home = folder / "home"
+        self.settings = home / "settings"
         start = home / "ipython" / "profile_default" / "startup"
         start.mkdir(parents=True)
         news = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
@@ -45,6 +69,10 @@ class Server:
         news.write_text(
             '{"fetchNews": "false"}'
         )  # else JupyterLab asks, over the lower right corner
+        if overrides:  # what an administrator writes to share/jupyter/lab/settings
+            app_settings = folder / "app-settings"
+            app_settings.mkdir()
+            (app_settings / "overrides.json").write_text(json.dumps(overrides))
         if startup:
             (start / "scripted.py").write_text(startup)
         with socket.socket() as free:
@@ -66,6 +94,7 @@ class Server:
                     "--IdentityProvider.token=",
                     f"--ServerApp.root_dir={self.root}",
                     "--expose-app-in-browser",
+                    *([f"--LabApp.app_settings_dir={app_settings}"] if overrides else []),
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -81,7 +110,7 @@ class Server:
                     "HF_HUB_OFFLINE": "1",
                 },
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # where many others compute
         while True:
             try:
                 urllib.request.urlopen(f"{self.url}/api/status", timeout=1).close()
@@ -94,17 +123,24 @@ class Server:
                     ) from None
                 time.sleep(0.2)
 
-    def notebook(self, name: str, *sources: str) -> str:
+    def notebook(self, name: str, *sources: str, kernel: str = "python3") -> str:
         """Writes a notebook with these code cells; returns its name."""
         cells = [nbformat.v4.new_code_cell(source) for source in sources]
         document = nbformat.v4.new_notebook(cells=cells)
         document.metadata["kernelspec"] = {
-            "name": "python3",
-            "display_name": "Python 3 (ipykernel)",
+            "name": kernel,
+            "display_name": "Python 3 (ipykernel)" if kernel == "python3" else kernel,
             "language": "python",
         }
         nbformat.write(document, self.root / name)
         return name
+
+    def set(self, plugin: str = "jupyter-sc2:plugin", **values: object) -> None:
+        """What stands in the user's settings for pages that are opened from now on; nothing for none."""
+        package, _, name = plugin.partition(":")
+        file = self.settings / package / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
 
     def stop(self) -> None:
         self._process.terminate()
@@ -148,8 +184,7 @@ class NotebookPage:
 
     def shown_ghost(self) -> str:
         """The ghost text that is on the screen; JupyterLab also keeps empty spacers for a second."""
-        texts = self._panel.locator(".jp-GhostText:visible").all_text_contents()
-        return "".join(texts).strip("\n")
+        return str(self.page.evaluate(SHOWN_GHOST)).strip("\n")
 
     def ghost_text(self) -> str:
         """The ghost text once there is some."""
@@ -159,6 +194,26 @@ class NotebookPage:
             timeout=PATIENCE_MS,
         )
         return self.shown_ghost()
+
+    def wait_ghost(self, text: str) -> None:
+        """Until the ghost text is this."""
+        for _ in range(PATIENCE_MS // 50):
+            if self.shown_ghost() == text.strip("\n"):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"The ghost text is {self.shown_ghost()!r}, not {text!r}.")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def execute(self, code: str) -> None:
+        """Runs code in the kernel without a cell."""
+        self.page.evaluate(
+            "code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+            ".requestExecute({code, store_history: false}).done",
+            code,
+        )
 
     def wait_idle(self) -> None:
         self.wait_kernel("idle")
@@ -202,32 +257,77 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def slow_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("slow-lab"), startup=SLOW_ENGINE)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def settings(slow_lab: Server) -> Iterator[Callable[..., None]]:
+    """Sets settings of the slow lab's JupyterLab for one test."""
+    yield slow_lab.set
+    slow_lab.set()
+
+
+def open_page(chromium: Browser, server: Server, name: str, path: str) -> NotebookPage:
+    """Opens a notebook in a fresh workspace, and waits for its kernel."""
+    page = chromium.new_context(viewport={"width": 1100, "height": 750}).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    workspace = f"w{time.monotonic_ns()}"
+    page.goto(f"{server.url}/{path.format(workspace)}/{name}")
+    notebook = NotebookPage(page)
+    notebook.cell(0).wait_for()
+    notebook.wait_idle()
+    return notebook
+
+
+def keep_screenshot(request: pytest.FixtureRequest, page: Page, number: int = 0) -> None:
+    """What a failing test saw."""
+    if getattr(request.node, "failed", False):
+        folder = Path(__file__).parent / "screenshots"
+        folder.mkdir(exist_ok=True)
+        page.screenshot(path=folder / f"{request.node.name}-{number}.png")
+
+
 @pytest.fixture
 def open_notebook(
     chromium: Browser, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., NotebookPage]]:
     """Opens a notebook in a fresh workspace, its kernel started; a failing test leaves a screenshot."""
-    contexts = []
+    opened = []
 
-    def open_(server: Server, name: str, path: str = "lab/workspaces/{}/tree") -> NotebookPage:
-        context = chromium.new_context(viewport={"width": 1100, "height": 750})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        workspace = f"w{time.monotonic_ns()}"
-        page.goto(f"{server.url}/{path.format(workspace)}/{name}")
-        notebook = NotebookPage(page)
-        notebook.cell(0).wait_for()
-        notebook.wait_idle()
-        return notebook
+    def open_(server: Server, name: str, path: str = LAB) -> NotebookPage:
+        opened.append(open_page(chromium, server, name, path))
+        return opened[-1]
 
     yield open_
-    for number, context in enumerate(contexts):
-        if getattr(request.node, "failed", False):
-            folder = Path(__file__).parent / "screenshots"
-            folder.mkdir(exist_ok=True)
-            context.pages[0].screenshot(path=folder / f"{request.node.name}-{number}.png")
-        context.close()
+    for number, notebook in enumerate(opened):
+        keep_screenshot(request, notebook.page, number)
+        notebook.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def one_notebook(chromium: Browser, slow_lab: Server) -> Iterator[NotebookPage]:
+    """One notebook for a module's tests, which take a cell of it each."""
+    notebook = open_page(chromium, slow_lab, slow_lab.notebook("one.ipynb", ""), LAB)
+    notebook.wait_ready()
+    yield notebook
+    notebook.page.context.close()
+
+
+@pytest.fixture
+def quick_cell(
+    one_notebook: NotebookPage, request: pytest.FixtureRequest
+) -> Iterator[NotebookPage]:
+    """The notebook with an empty cell in front, and an engine that is not slow."""
+    one_notebook.execute("import tests.browser.slow_engine as _e; _e.pace = 0.002; del _e")
+    one_notebook.enter(0)
+    one_notebook.press("Control+a", "Delete", "Escape")
+    one_notebook.enter(0)
+    yield one_notebook
+    keep_screenshot(request, one_notebook.page)
 
 
 @pytest.hookimpl(hookwrapper=True)

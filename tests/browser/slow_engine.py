@@ -1,7 +1,8 @@
-"""An engine that writes one known line slowly: what a large model on a laptop looks like, but repeatable."""
+"""An engine that writes known text slowly: what a large model on a laptop looks like, but repeatable."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 
@@ -9,18 +10,40 @@ from jupyter_sc2.completion import Token
 from tests.conftest import FakeEngine
 
 LINE = "result = np.arange(10).reshape(2, 5).sum(axis=0)"
+OTHERS = ("result = np.ones(3)", "result = None  # later")
+BLOCK = "for name in names:\n    print(name)\n    total += len(name)"
+AFTER_ENTER = "if total > 3:\n    print('many')"
+
+# Seconds for each character: one number, or the two between which it is drawn. Cells may change it.
+pace: float | tuple[float, float] = 0.06
 
 
 class SlowEngine(FakeEngine):
-    """Goes on with LINE from wherever the prompt's last line stands, a character every 60 ms."""
+    """Goes on with one of these texts from wherever the prompt stands in it."""
 
-    def generate(self, ids, *args) -> Iterator[Token]:  # type: ignore[no-untyped-def,override]
-        healed = args[3] if len(args) > 3 else b""
-        typed = self.decode_bytes(ids).decode().rsplit("\n", 1)[-1] + healed.decode()
-        self.answers = [LINE[len(typed) :] if LINE.startswith(typed) else ""]
-        for token in super().generate(ids, *args):
-            time.sleep(0.06)
+    def __init__(self) -> None:
+        super().__init__()
+        self._attempts = 0
+
+    def generate(self, ids, sampling, *args) -> Iterator[Token]:  # type: ignore[no-untyped-def,override]
+        healed = args[2] if len(args) > 2 else b""
+        text = self.decode_bytes(ids).decode() + healed.decode()
+        self._attempts = self._attempts + 1 if sampling.temperature > 0 else 0
+        texts = (LINE, *OTHERS)
+        turn = self._attempts % len(texts)
+        ranked = (*texts[turn:], *texts[:turn], BLOCK, AFTER_ENTER)
+        self.answers = [max((rest(one, text) for one in ranked), key=lambda found: found[0])[1]]
+        for token in super().generate(ids, sampling, *args):
+            time.sleep(pace if isinstance(pace, float | int) else random.uniform(*pace))
             yield token
+
+
+def rest(script: str, text: str) -> tuple[int, str]:
+    """How far the text stands in the script, and what of the script is left there."""
+    for length in range(len(script), 2, -1):
+        if text.endswith(script[:length]):
+            return length, script[length:]
+    return 0, ""
 
 
 def start() -> None:

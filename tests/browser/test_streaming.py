@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.browser.conftest import Server
 from tests.browser.slow_engine import LINE
 
 pytestmark = pytest.mark.browser
-
-STARTUP = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.browser.slow_engine import start
-start()
-del sys, start
-"""
-
-
-@pytest.fixture(scope="module")
-def slow_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("slow-lab"), startup=STARTUP)
-    yield server
-    server.stop()
 
 
 def shown_line(notebook) -> str:

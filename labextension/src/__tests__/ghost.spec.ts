@@ -1,10 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { GhostCache, remainder, unitsOf, type IGhost } from '../ghost';
+import {
+  GhostCache,
+  isAtLineStart,
+  nextLine,
+  nextWord,
+  remainder,
+  remainders,
+  unitsOf,
+  type IGhost
+} from '../ghost';
 
-function ghost(prefix: string, text: string, suffix = '', cell = 'a'): IGhost {
-  return { cell, prefix, suffix, text };
+function ghost(prefix: string, text: string | string[], suffix = '', cell = 'a'): IGhost {
+  return { cell, prefix, suffix, texts: [text].flat() };
 }
 
 function place(prefix: string, suffix = '', cell = 'a') {
@@ -66,4 +75,42 @@ test('the cache forgets the oldest, the removed and, when told, all', () => {
   assert.equal(cache.find(place('c')), ghosts[2]);
   cache.clear();
   assert.equal(cache.find(place('c')), undefined);
+});
+
+test('all candidates that fit are left, each text once', () => {
+  const three = ghost('x', ['.a()', '.b()', '.a(1)']);
+  assert.deepEqual(remainders(three, place('x.a')), [
+    { index: 0, text: '()' },
+    { index: 2, text: '(1)' }
+  ]);
+  assert.deepEqual(remainders(ghost('x', ['.a', '.a']), place('x.')), [{ index: 0, text: 'a' }]);
+});
+
+/** Takes parts off a text until nothing is left. */
+function parts(text: string, next: (text: string) => string): string[] {
+  return text === '' ? [] : [next(text), ...parts(text.slice(next(text).length), next)];
+}
+
+test('words are runs of letters or of signs, with the blanks before them', () => {
+  assert.deepEqual(parts(' = np.arange(10)\n', nextWord), [
+    ' =',
+    ' np',
+    '.',
+    'arange',
+    '(',
+    '10',
+    ')',
+    '\n'
+  ]);
+  assert.deepEqual(parts('größe_2 += 名前', nextWord), ['größe_2', ' +=', ' 名前']);
+});
+
+test('a line is taken without its line break, which comes with the next', () => {
+  assert.deepEqual(parts('x:\n    a\n\n    b', nextLine), ['x:', '\n    a', '\n\n    b']);
+});
+
+test('a line of blanks is a beginning', () => {
+  assert.equal(isAtLineStart(''), true);
+  assert.equal(isAtLineStart('if x:\n    '), true);
+  assert.equal(isAtLineStart('if x:\n    y'), false);
 });

@@ -1,14 +1,21 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import type { CompletionHandler, IInlineCompletionContext } from '@jupyterlab/completer';
+import type {
+  CompletionHandler,
+  IInlineCompletionContext,
+  IInlineCompletionItem
+} from '@jupyterlab/completer';
 
+import type { Mode } from '../asking';
 import type { CompletionQuery } from '../client';
+import { fits } from '../offers';
 import type { IUpdate } from '../protocol';
 import { Provider, type ISpot } from '../provider';
 import { settle } from './fakes';
 
-type Answer = Pick<IUpdate, 'text' | 'finish_reason' | 'reason'> | Error;
+type Answer =
+  (Pick<IUpdate, 'text' | 'finish_reason' | 'reason'> & Partial<Pick<IUpdate, 'index'>>) | Error;
 
 /** A client that is told what to answer to the newest request. */
 class FakeClient {
@@ -61,6 +68,15 @@ class FakeClient {
     await settle();
   }
 
+  async sayOf(
+    index: number,
+    text: string,
+    finish_reason: IUpdate['finish_reason'] = null
+  ): Promise<void> {
+    this._push({ index, text, finish_reason });
+    await settle();
+  }
+
   async fail(message: string): Promise<void> {
     this._push(new Error(message));
     await settle();
@@ -69,24 +85,33 @@ class FakeClient {
   private _push: (answer: Answer) => void = () => undefined;
 }
 
-function setUp(debounce = 0) {
+function setUp(debounce = 0, mode: Mode = 'automatic') {
   const client = new FakeClient();
-  const cell = { source: '' };
+  const cell = { source: '', isHere: true };
   const spot: ISpot = {
     client,
     key: 'panel/a',
     cellId: 'a',
     language: 'python',
+    mode,
     cells: () => [],
-    source: () => cell.source
+    source: () => cell.source,
+    isAt: () => cell.isHere
   };
-  const provider = new Provider({ locate: () => spot, settled });
+  const told: string[] = [];
+  const added: IInlineCompletionItem[] = [];
+  const options: Provider.IOptions = {
+    locate: () => spot,
+    // Whether a kernel completes code is clear at once.
+    settled: async () => undefined,
+    tell: message => void told.push(message),
+    add: item => void added.push(item),
+    remove: item => void added.splice(added.indexOf(item), 1)
+  };
+  const provider = new Provider(options);
   provider.debounce = debounce;
-  return { client, cell, provider };
+  return { client, cell, provider, options, spot, told, added };
 }
-
-/** Whether a kernel completes code is clear at once. */
-async function settled(): Promise<void> {}
 
 /** A fetch with the cursor at the first `|`. */
 function fetch(provider: Provider, marked: string, invoke = false) {
@@ -229,21 +254,23 @@ test('a cancelled completion is not taken for a whole one', async () => {
   );
 });
 
-test('an error is shown once, and again to one who asks', async () => {
-  const { client, provider } = setUp();
+test('an error is told once, and again to one who asks, and never takes the Tab key', async () => {
+  const { client, provider, told } = setUp();
   const ask = async (marked: string, invoke = false) => {
     const items = fetch(provider, marked, invoke);
     await settle();
     await client.fail('No such model.');
-    return (await items).map(({ error }) => error?.message);
+    assert.deepEqual(await items, []);
+    return told.splice(0);
   };
   assert.deepEqual(await ask('a|'), ['No such model.']);
   assert.deepEqual(await ask('ab|'), []);
   assert.deepEqual(await ask('abc|', true), ['No such model.']);
+  assert.equal(provider.outcome.kind, 'error');
 });
 
-test('an error in mid-stream ends the stream with it and leaves the text', async () => {
-  const { client, provider } = setUp();
+test('an error in mid-stream is told and leaves the text', async () => {
+  const { client, provider, told } = setUp();
   const items = fetch(provider, 'a|');
   await settle();
   await client.say('b');
@@ -251,40 +278,146 @@ test('an error in mid-stream ends the stream with it and leaves the text', async
   await settle();
   await client.fail('Out of memory.');
   await done;
-  assert.deepEqual(texts, ['error: Out of memory.']);
+  assert.deepEqual([texts, told], [[], ['Out of memory.']]);
 });
 
-test('why there is no text is told only to one who asks', async () => {
-  const { client, provider } = setUp();
+test('why there is no text is told only to one who asks, and known to the status', async () => {
+  const { client, provider, told } = setUp();
   const automatic = fetch(provider, 'a|');
   await settle();
-  await client.say('', 'stop', 'not_ready');
-  assert.deepEqual(await automatic, []);
+  await client.say('', 'stop', 'low_confidence');
+  assert.deepEqual([await automatic, told], [[], []]);
+  assert.deepEqual(provider.outcome, { kind: 'nothing', reason: 'low_confidence' });
   const invoked = fetch(provider, 'a|', true);
   await settle();
   await client.say('', 'stop', 'not_ready');
-  assert.equal((await invoked)[0].error?.message, 'The model is not ready yet.');
+  assert.deepEqual([await invoked, told], [[], ['The model is not ready yet.']]);
 });
 
-test('nothing is asked automatically while switched off, or where there is no code cell', async () => {
-  const { client, provider } = setUp();
-  provider.enabled = false;
-  assert.deepEqual(await fetch(provider, 'a|'), []);
-  const elsewhere = new Provider({ locate: () => null, settled });
+test('a request that takes too long is given up', async () => {
+  const { client, provider, told } = setUp();
+  provider.timeout = 20;
+  assert.deepEqual(await fetch(provider, 'a|', true), []);
+  assert.equal(provider.outcome.kind, 'timed out');
+  assert.deepEqual(told, ['The model took too long to answer.']);
+  await settle();
+  assert.deepEqual(client.cancelled, ['1']);
+});
+
+test('on demand only one who asks is answered, and off nobody', async () => {
+  const manual = setUp(0, 'manual');
+  assert.deepEqual(await fetch(manual.provider, 'a|'), []);
+  void fetch(manual.provider, 'a|', true);
+  assert.equal(manual.client.queries.length, 1);
+  const off = setUp(0, 'off');
+  assert.deepEqual(await fetch(off.provider, 'a|', true), []);
+  assert.deepEqual(off.told, ['Completion is switched off here.']);
+  assert.equal(off.client.queries.length, 0);
+});
+
+test('nothing is asked where there is no code cell, and why not is told to one who asks', async () => {
+  const { client, options, told } = setUp();
+  const elsewhere = new Provider({ ...options, locate: () => null });
   assert.deepEqual(await fetch(elsewhere, 'a|', true), []);
-  const waiting = new Provider({ locate: () => 'SC2: connecting', settled });
-  assert.deepEqual(await fetch(waiting, 'a|'), []);
-  assert.equal((await fetch(waiting, 'a|', true))[0].error?.message, 'SC2: connecting');
+  const waiting = new Provider({ ...options, locate: () => 'SC2: connecting' });
+  assert.deepEqual([await fetch(waiting, 'a|'), told], [[], []]);
+  assert.deepEqual(await fetch(waiting, 'a|', true), []);
+  assert.deepEqual(told, ['SC2: connecting']);
   assert.equal(client.queries.length, 0);
 });
 
-test('what was typed before the kernel was there is asked when it is', async () => {
+test('one who asks gets several candidates as they come, each once', async () => {
+  const { client, provider, added } = setUp();
+  const items = fetch(provider, 'x|', true);
+  await settle();
+  assert.equal(client.queries[0].candidates, 3);
+  await client.sayOf(0, '.a()');
+  assert.deepEqual(
+    (await items).map(item => item.insertText),
+    ['.a()']
+  );
+  await client.sayOf(1, '.a'); // may become the first one again
+  assert.equal(added.length, 0);
+  await client.sayOf(1, '.b()');
+  await client.sayOf(2, '.c');
+  assert.deepEqual(
+    added.map(item => item.insertText),
+    ['.b()', '.c']
+  );
+  await client.sayOf(1, '.b()', 'stop'); // the third came out as another one
+  assert.deepEqual(
+    added.map(item => item.insertText),
+    ['.b()']
+  );
+});
+
+test('a candidate that is added fits what was typed meanwhile', async () => {
+  const { client, provider, added } = setUp();
+  const items = fetch(provider, 'x|', true);
+  await settle();
+  await client.sayOf(0, '.a()');
+  const [item] = await items;
+  item.insertText = item.insertText.slice(1); // as JupyterLab does
+  await client.sayOf(1, '+ 1');
+  await client.sayOf(1, '.b()', 'stop');
+  assert.deepEqual(
+    added.map(item => item.insertText),
+    ['b()']
+  );
+});
+
+test('asking for several is not answered with the one that is known', async () => {
   const { client, provider } = setUp();
+  const items = fetch(provider, 'x|');
+  await settle();
+  await client.say('.a()', 'stop');
+  await items;
+  void fetch(provider, 'x|', true);
+  assert.deepEqual(
+    client.queries.map(({ candidates }) => candidates),
+    [1, 3]
+  );
+});
+
+test('nothing is shown where the cursor has gone meanwhile', async () => {
+  const { cell, client, provider } = setUp();
+  const items = fetch(provider, 'ab|');
+  await settle();
+  cell.isHere = false;
+  await client.say('c');
+  assert.deepEqual(await items, []);
+  assert.equal(provider.outcome.kind, 'idle');
+});
+
+test('an invocation of ours counts as automatic', async () => {
+  const { client, provider } = setUp();
+  provider.automatically(() => void fetch(provider, 'x:\n|', true));
+  await settle();
+  assert.deepEqual(
+    client.queries.map(({ trigger, candidates }) => [trigger, candidates]),
+    [['automatic', 1]]
+  );
+});
+
+test('what is left after a part was accepted at several cursors is known', async () => {
+  const { client, provider } = setUp();
+  const items = fetch(provider, 'a\nb|');
+  await settle();
+  await client.say('.x.y', 'stop');
+  const offer = provider.offer((await items)[0])!;
+  assert.equal(fits(offer, offer.place), true);
+  provider.keep(offer, { cell: 'panel/a', prefix: 'a.x\nb.x', suffix: '' }, '.y');
+  assert.equal((await fetch(provider, 'a.x\nb.x|'))[0].insertText, '.y');
+  assert.equal(client.queries.length, 1);
+});
+
+test('what was typed before the kernel was there is asked when it is', async () => {
+  const { client, options, spot } = setUp();
   let arrive = () => {};
   const arrived = new Promise<void>(resolve => (arrive = resolve));
   let there = false;
-  const spot = provider['_locate']({} as never, 'a');
   const early = new Provider({
+    ...options,
     locate: () => (there ? spot : 'SC2: connecting'),
     settled: () => arrived
   });
@@ -308,21 +441,6 @@ test('each answer is a fresh object', async () => {
   const [first] = await items;
   const [second] = await fetch(provider, 'a|');
   assert.notEqual(first, second);
-});
-
-test('the kernel is told of accepted text, if it was ours', async () => {
-  const { client, cell, provider } = setUp();
-  const items = fetch(provider, 'pri|  # x');
-  await settle();
-  await client.say('nt()', 'stop');
-  await items;
-  cell.source = 'primer  # x';
-  provider.noticeAccepted();
-  assert.deepEqual(client.accepts, []);
-  cell.source = 'print()  # x';
-  provider.noticeAccepted();
-  provider.noticeAccepted();
-  assert.deepEqual(client.accepts, [{ id: '1', index: 0, text: 'nt()' }]);
 });
 
 test('what is forgotten is asked again', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { describe, type Standing } from '../standing';
+import { describe, INSTALL, type ICircumstances, type Standing } from '../standing';
 
 const READY: Standing = {
   stage: 'connected',
@@ -10,13 +10,15 @@ const READY: Standing = {
   state: 'ready'
 };
 
-function text(standing: Standing, enabled = true, busy = false): string {
-  return describe(standing, enabled, busy).text;
+function text(standing: Standing, about: Partial<ICircumstances> = {}): string {
+  return describe(standing, { busy: false, ...about }).text;
 }
 
 test('the status tells the model and its state', () => {
   assert.equal(text(READY), 'SC2: embedded · ready');
-  assert.equal(text({ ...READY, state: 'generating' }), 'SC2: embedded · generating');
+  assert.equal(text({ ...READY, precision: 'fp32' }), 'SC2: embedded fp32 · ready');
+  assert.equal(text({ ...READY, state: 'unloaded' }), 'SC2: embedded · not loaded');
+  assert.equal(text({ ...READY, state: 'error' }), 'SC2: embedded · error');
 });
 
 test('loading tells how far it is', () => {
@@ -24,20 +26,37 @@ test('loading tells how far it is', () => {
   assert.equal(text({ ...READY, state: 'downloading' }), 'SC2: downloading');
 });
 
-test('what keeps completion away is told', () => {
-  assert.equal(text(READY, false), 'SC2: off');
-  assert.equal(text({ stage: 'not installed' }), 'SC2: not installed in this kernel');
-  assert.match(
-    describe({ stage: 'failed', message: 'No torch.' }, true, false).title,
-    /No torch\./
-  );
+test('what became of the last request is told', () => {
+  const outcomes = [
+    ['asking', undefined, 'thinking'],
+    ['shown', undefined, 'ready'],
+    ['nothing', 'low_confidence', 'low confidence'],
+    ['nothing', 'nothing_to_add', 'nothing to add'],
+    ['nothing', 'some_day', 'some day'],
+    ['timed out', undefined, 'timed out'],
+    ['error', 'Out of memory.', 'error']
+  ] as const;
+  for (const [kind, reason, said] of outcomes) {
+    assert.equal(text(READY, { outcome: { kind, reason } }), `SC2: embedded · ${said}`);
+  }
+});
+
+test('what keeps completion away is told, with what helps', () => {
+  assert.equal(text(READY, { mode: 'off' }), 'SC2: off');
+  assert.equal(text(READY, { mode: 'manual' }), 'SC2: embedded · on demand');
+  assert.equal(text({ stage: 'not Python' }), 'SC2: not for this kernel');
+  const missing = describe({ stage: 'not installed' }, { busy: false });
+  assert.equal(missing.text, 'SC2: not installed in this kernel');
+  assert.ok(missing.title.includes(INSTALL));
+  const failed = describe({ stage: 'failed', message: 'No torch.' }, { busy: false });
+  assert.match(failed.title, /No torch\./);
+  const other = describe({ stage: 'other protocol', version: '9.0' }, { busy: false });
+  assert.match(other.title, /9\.0/);
 });
 
 test('a running cell is waited for on the shell only', () => {
-  assert.equal(text(READY, true, true), 'SC2: embedded · ready');
-  assert.equal(
-    text({ ...READY, channel: 'shell' }, true, true),
-    'SC2: waiting for the running cell'
-  );
-  assert.equal(text({ ...READY, channel: 'shell' }, true, false), 'SC2: embedded · ready');
+  const shell: Standing = { ...READY, channel: 'shell' };
+  assert.equal(text(READY, { busy: true }), 'SC2: embedded · ready');
+  assert.equal(text(shell, { busy: true }), 'SC2: waiting for the running cell');
+  assert.equal(text(shell), 'SC2: embedded · ready');
 });

@@ -1,0 +1,99 @@
+"""How `%sc2 stats` and the panel show the user's own numbers: lines of text, and a small plot."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Sequence
+
+from jupyter_sc2.usage import Event, Summary, by_notebook, summary
+
+# Blocks of an eighth to a whole of a character's height.
+BLOCKS = "▁▂▃▄▅▆▇█"
+DAYS = 14
+DAY = 86400.0
+# Most notebooks that get a line of their own.
+MOST = 10
+
+
+def lines(events: Sequence[Event]) -> list[str]:
+    """The numbers of all notebooks, then of each."""
+    whole = summary(events)
+    if not whole.shown:
+        return ["Nothing was counted yet: numbers come with the first ghost text in a notebook."]
+    said = [
+        f"shown {whole.shown}, used {whole.used} ({_share(whole.used, whole.shown)}): "
+        f"{whole.whole} whole, {whole.words} by word, {whole.lines} by line",
+        f"characters saved {whole.characters}",
+        f"still there after 30 s {_of(whole.later)}, at the next run {_of(whole.run)}",
+        f"time to the first text: half within {_ms(whole.p50_ms)}, 95 % within {_ms(whole.p95_ms)}",
+    ]
+    notebooks = by_notebook(events)
+    if len(notebooks) > 1:
+        said += [""] + [_row(one) for one in notebooks[:MOST]]
+    return said
+
+
+def escaped(line: str) -> str:
+    """A line of these for HTML: a notebook may be called anything."""
+    return html.escape(line)
+
+
+def spark(values: Sequence[float]) -> str:
+    """The values as a line of blocks."""
+    if not values:
+        return ""
+    top = max(values) or 1.0
+    return "".join(BLOCKS[min(7, int(7 * max(0.0, value) / top))] for value in values)
+
+
+def per_day(events: Sequence[Event], now: float | None = None) -> list[tuple[int, int]]:
+    """For each of the last days, the oldest first: how many were shown, and how many used."""
+    now = time.time() if now is None else now
+    days: list[tuple[int, int]] = []
+    for back in range(DAYS - 1, -1, -1):
+        start, end = now - (back + 1) * DAY, now - back * DAY
+        one = summary([event for event in events if start < event.at <= end])
+        days.append((one.shown, one.used))
+    return days
+
+
+def plot(days: Sequence[tuple[int, int]]) -> str:
+    """Bars for the days as SVG: shown in grey, used in blue. Readable in the light and the dark theme."""
+    width, height, step = 16 * len(days), 60, 16
+    top = max((shown for shown, _ in days), default=0) or 1
+    bars = []
+    for index, (shown, used) in enumerate(days):
+        for count, colour in ((shown, "#9e9e9e"), (min(used, shown), "#2a7fd4")):
+            tall = height * count / top
+            bars.append(
+                f'<rect x="{index * step + 2}" y="{height - tall:.1f}" width="{step - 4}" '
+                f'height="{tall:.1f}" fill="{colour}"/>'
+            )
+    label = html.escape(f"Shown (grey) and used (blue) on each of the last {len(days)} days")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + 2}" role="img" '
+        f'aria-label="{label}"><title>{label}</title>{"".join(bars)}'
+        f'<line x1="0" x2="{width}" y1="{height + 1}" y2="{height + 1}" stroke="#9e9e9e"/></svg>'
+    )
+
+
+def _row(one: Summary) -> str:
+    name = one.notebook or "(no name)"
+    return (
+        f"{name}: shown {one.shown}, used {one.used} ({_share(one.used, one.shown)}), "
+        f"{one.characters} characters, half within {_ms(one.p50_ms)}"
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _of(counts: tuple[int, int]) -> str:
+    kept, looked = counts
+    return f"{kept} of {looked}"
+
+
+def _ms(ms: float | None) -> str:
+    return "-" if ms is None else f"{ms:.0f} ms"

@@ -1,0 +1,59 @@
+"""Settings for good: in the JSON config file of the IPython profile, which new kernels and terminals read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.settings import SC2
+
+# Next to the user's own ipython_config.py, which may hold code and is never written to.
+FILE = "ipython_config.json"
+# What is for an administrator to say.
+NOT_OURS = ("allowed",)
+
+
+def save(shell: InteractiveShell, settings: SC2) -> Path:
+    """Keeps what differs from the defaults, and forgets what was kept before. Raises SettingsError."""
+    file = _file(shell)
+    values = {
+        name: getattr(settings, name)
+        for name, trait in SC2.settings().items()
+        if name not in NOT_OURS and getattr(settings, name) != trait.default_value
+    }
+    _write(file, values)
+    return file
+
+
+def forget(shell: InteractiveShell) -> Path:
+    """New kernels start with the defaults again, or with what other config files say. Raises SettingsError."""
+    file = _file(shell)
+    _write(file, {})
+    return file
+
+
+def _file(shell: InteractiveShell) -> Path:
+    profile: Any = shell.profile_dir
+    if profile is None:
+        raise SettingsError("This shell has no profile, and so no config file to keep settings in.")
+    return Path(profile.location) / FILE
+
+
+def _write(file: Path, values: dict[str, Any]) -> None:
+    try:
+        config = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        if not isinstance(config, dict):
+            raise ValueError("it is no JSON object")
+        config.pop("SC2", None)
+        if values:
+            config["SC2"] = values
+        if config:
+            file.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        else:
+            file.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} could not be written: {error}.") from error

@@ -1,0 +1,128 @@
+"""Ghost text in the IPython terminal, where prompt_toolkit shows one suggestion behind the cursor.
+
+The keys are IPython's own: right arrow takes all, Alt+F a word, Ctrl+right a token. What the history suggests
+comes first, as before; the model is asked where it suggests nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any, Protocol
+
+from prompt_toolkit.auto_suggest import DummyAutoSuggest, Suggestion
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
+
+from jupyter_sc2.completion import Completion, CompletionRequest
+from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.kernel import history
+from jupyter_sc2.session import Session
+
+# Seconds without a key before the model is asked, and between two looks at whether a key came meanwhile.
+DEBOUNCE = 0.1
+LOOK = 0.03
+# Lines for IPython or the system, which the model has not learned.
+COMMANDS = ("%", "!", "?")
+
+
+class Settings(Protocol):
+    def enabled(self) -> bool: ...
+
+
+class Terminal:
+    """Adds the model's suggestions to those of one terminal's history."""
+
+    def __init__(self, shell: Any, session: Session, settings: Settings) -> None:
+        self._shell = shell
+        self._session = session
+        self._settings = settings
+        self._mended: Any = None
+        self._ids = itertools.count(1)
+        self._known = ("", "", "")  # before the cursor, behind it, and what the model said then
+
+    def install(self) -> None:
+        if self._shell.auto_suggest is None:  # the user wants none from the history
+            self._shell.auto_suggest = self._shell.pt_app.auto_suggest = DummyAutoSuggest()
+        # On the object, so that it stays of the kind that IPython's key bindings ask for.
+        self._mended = self._shell.auto_suggest
+        self._mended.get_suggestion_async = self._suggest
+        self._shell.observe(self._provider_changed, "autosuggestions_provider")
+
+    def remove(self) -> None:
+        self._shell.unobserve(self._provider_changed, "autosuggestions_provider")
+        vars(self._mended).pop("get_suggestion_async", None)
+        if isinstance(self._mended, DummyAutoSuggest):
+            self._shell.auto_suggest = self._shell.pt_app.auto_suggest = None
+
+    def _provider_changed(self, change: object) -> None:
+        self.remove()
+        self.install()
+
+    async def _suggest(self, buffer: Buffer, document: Document) -> Suggestion | None:
+        if suggestion := self._mended.get_suggestion(buffer, document):
+            return suggestion  # type: ignore[no-any-return]
+        if not self._is_worth_asking(document):
+            return None
+        if (text := self._left(document)) is None:
+            await asyncio.sleep(DEBOUNCE)
+            if buffer.document != document:
+                return None
+            text = await self._ask(buffer, document)
+            self._known = (document.text_before_cursor, document.text_after_cursor, text)
+        return Suggestion(text) if text else None
+
+    def _is_worth_asking(self, document: Document) -> bool:
+        return (
+            self._settings.enabled()
+            and document.is_cursor_at_the_end_of_line
+            and bool(document.text.strip())
+            and not document.current_line.lstrip().startswith(COMMANDS)
+        )
+
+    def _left(self, document: Document) -> str | None:
+        """What is left of the newest suggestion after a part of it was typed or accepted."""
+        before, behind, text = self._known
+        typed = document.text_before_cursor
+        if behind == document.text_after_cursor and typed.startswith(before):
+            rest = (before + text).removeprefix(typed)
+            if len(typed) + len(rest) == len(before) + len(text) and rest:
+                return rest
+        return None
+
+    async def _ask(self, buffer: Buffer, document: Document) -> str:
+        """The first line of what the model says, "" where it says nothing or a key came first."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str] = loop.create_future()
+
+        def settle(text: str) -> None:
+            if not answer.done():
+                answer.set_result(text)
+
+        def tell(text: str) -> None:
+            # The prompt may be over, and its loop closed.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, text)
+
+        def update(completion: Completion) -> None:
+            if completion.finish_reason is not None:
+                tell(completion.text)
+
+        def fail(error: SC2Error) -> None:
+            tell("")
+
+        id = f"terminal-{next(self._ids)}"
+        request = CompletionRequest(
+            text=document.text,
+            offset=document.cursor_position,
+            notebook=history.notebook(self._shell),
+            id=id,
+        )
+        self._session.submit(request, update, fail)
+        try:
+            while not answer.done() and buffer.document == document:
+                await asyncio.wait({answer}, timeout=LOOK)
+        finally:
+            self._session.cancel(id)
+        text = answer.result() if answer.done() else ""
+        return text.split("\n", 1)[0].rstrip()

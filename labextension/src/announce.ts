@@ -1,0 +1,46 @@
+/**
+ * Reads ghost text out to those who use a screen reader and want it: off unless the setting `announce` is on.
+ */
+
+/** Text that changes with every key is read when it rests. */
+const REST_MS = 500;
+
+export class Announcer {
+  enabled = false;
+
+  /** Ghost text has come, changed or gone; `read` tells what there is. */
+  shown(read: () => string): void {
+    clearTimeout(this._timer);
+    if (this.enabled) {
+      this._wait(read, read());
+    } else {
+      this._region?.remove();
+      this._region = null;
+    }
+  }
+
+  private _wait(read: () => string, before: string): void {
+    this._timer = setTimeout(() => {
+      const text = read();
+      if (text !== before) {
+        this._wait(read, text); // It is still being written.
+      } else if (text || this._region) {
+        this._live().textContent = text && `Suggestion: ${text}`;
+      }
+    }, REST_MS);
+  }
+
+  private _live(): HTMLElement {
+    if (!this._region) {
+      this._region = document.createElement('div');
+      this._region.className = 'jp-sc2-Announcer';
+      this._region.setAttribute('role', 'status');
+      this._region.setAttribute('aria-live', 'polite');
+      document.body.appendChild(this._region);
+    }
+    return this._region;
+  }
+
+  private _region: HTMLElement | null = null;
+  private _timer: ReturnType<typeof setTimeout> | undefined;
+}

@@ -1,0 +1,298 @@
+/**
+ * Where code is typed: notebooks, consoles and file editors; each with its kernel, its cells and what is allowed.
+ */
+import type { ISessionContext } from '@jupyterlab/apputils';
+import type { CodeEditor } from '@jupyterlab/codeeditor';
+import type { ICellModel, ICodeCellModel } from '@jupyterlab/cells';
+import type { ConsolePanel, IConsoleTracker } from '@jupyterlab/console';
+import type { IEditorTracker } from '@jupyterlab/fileeditor';
+import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
+import { Signal, type ISignal } from '@lumino/signaling';
+import type { Widget } from '@lumino/widgets';
+
+import { languageOf, METADATA, modeOf, OFF_TAG, strictest, type Mode } from './asking';
+import { Connection } from './connection';
+import type { ICell, Settings } from './protocol';
+import type { ISpot } from './provider';
+import { describe } from './standing';
+
+export interface ITrackers {
+  notebooks: INotebookTracker;
+  consoles: IConsoleTracker | null;
+  editors: IEditorTracker | null;
+}
+
+/** What is typed in one document: the cell with the cursor, and the others. */
+interface ITyped {
+  editor: CodeEditor.IEditor | null;
+  cellId: string;
+  language: string;
+  mode: Mode;
+  cells(): ICell[];
+}
+
+export class Places {
+  constructor(private _options: Places.IOptions) {}
+
+  /** What the settings allow everywhere. */
+  mode: Mode = 'automatic';
+
+  /** Languages that are left alone. */
+  languagesOff: readonly string[] = [];
+
+  /** Whether kernels may be told to load the extension. */
+  autoLoad = true;
+
+  /** What every kernel is told once it has answered. */
+  kernelSettings: Settings = {};
+
+  /** Something that the status bar shows is different. */
+  get changed(): ISignal<this, void> {
+    return this._changed;
+  }
+
+  /** Follows the documents that are open and those that will be. */
+  start(): void {
+    const { notebooks, consoles } = this._options.trackers;
+    for (const tracker of [notebooks, consoles]) {
+      tracker?.forEach(panel => this.connection(panel));
+      tracker?.widgetAdded.connect((_, panel) => void this.connection(panel));
+    }
+    this._changed.emit();
+  }
+
+  /** Tries again wherever nothing has answered. */
+  retry(): void {
+    this._all.forEach(connection => connection.retry());
+  }
+
+  /** Tells every kernel what the settings say for all of them. */
+  configure(): void {
+    this._all.forEach(connection => connection.client?.configure(this.kernelSettings));
+  }
+
+  /** The kernel of this widget; null if it has none, or is none of ours. */
+  connection(widget: Widget | null): Connection | null {
+    const context = widget && this._contextOf(widget);
+    if (!context) {
+      return null;
+    }
+    let connection = this._connections.get(context);
+    if (!connection) {
+      connection = this._connect(context, widget);
+    }
+    return connection;
+  }
+
+  isFile(widget: Widget | null): boolean {
+    return widget !== null && this._kindOf(widget) === 'file';
+  }
+
+  /** The path of the file in this widget; null if it has none. */
+  pathOf(widget: Widget | null): string | null {
+    const file = this._options.trackers.editors?.find(panel => panel === widget);
+    return file?.context.path ?? null;
+  }
+
+  /** Whether code of ours can be in this widget, be it that it has no kernel yet. */
+  isPlace(widget: Widget | null): boolean {
+    const kind = widget && this._kindOf(widget);
+    return kind === 'file' ? this._typedIn(widget!) !== null : !!kind;
+  }
+
+  /** The code cell in this widget; in words why it cannot be completed now; null if it is none of ours. */
+  locate(widget: Widget, text: string): ISpot | string | null {
+    const typed = this._typedIn(widget);
+    if (!typed?.editor || typed.editor.model.sharedModel.getSource() !== text) {
+      return null;
+    }
+    const connection = this.connection(widget);
+    const client = connection?.client;
+    if (!client) {
+      return connection ? describe(connection.standing, { busy: connection.busy }).text : null;
+    }
+    const language = languageOf(text, typed.language);
+    const off = this.languagesOff.some(name => name.toLowerCase() === language.toLowerCase());
+    return {
+      client,
+      key: `${widget.id}/${typed.cellId}/${client.status?.model}`,
+      cellId: typed.cellId,
+      language,
+      mode: strictest(this.mode, typed.mode, off ? 'off' : undefined),
+      cells: () => typed.cells(),
+      isAt: offset => {
+        const { editor } = typed;
+        return !editor!.isDisposed && editor!.getOffsetAt(editor!.getCursorPosition()) === offset;
+      },
+      source: () => (typed.editor!.isDisposed ? '' : typed.editor!.model.sharedModel.getSource())
+    };
+  }
+
+  /** What is allowed in this widget. */
+  modeIn(widget: Widget | null): Mode {
+    return strictest(this.mode, (widget && this._typedIn(widget)?.mode) || undefined);
+  }
+
+  /** The notebook or console whose kernel completes code in this widget, and which draws that kernel's widgets. */
+  ownerOf(widget: Widget | null): NotebookPanel | ConsolePanel | null {
+    const context = widget && this._contextOf(widget);
+    const { notebooks, consoles } = this._options.trackers;
+    return (
+      notebooks.find(panel => panel.sessionContext === context) ??
+      consoles?.find(panel => panel.sessionContext === context) ??
+      null
+    );
+  }
+
+  /** Resolves when it is clear whether this widget's kernel can complete code. */
+  async settled(widget: Widget): Promise<void> {
+    await this.connection(widget)?.settled();
+  }
+
+  /** A cell of this panel was run. If it speaks of us, it may have installed or loaded the kernel's side. */
+  executed(panel: Widget | null, source: string): void {
+    if (/sc2/i.test(source)) {
+      const notebook = this._options.trackers.notebooks.find(
+        other => other === panel || other.content === panel
+      );
+      this.connection(notebook ?? null)?.retry();
+    }
+  }
+
+  /** Gives a file the kernel that the user has chosen for it. */
+  pick(widget: Widget, context: ISessionContext): void {
+    this._picked.set(widget, context);
+    widget.disposed.connect(() => context.dispose());
+    this.connection(widget);
+    this._changed.emit();
+  }
+
+  private _kindOf(widget: Widget): 'notebook' | 'console' | 'file' | null {
+    const { notebooks, consoles, editors } = this._options.trackers;
+    if (notebooks.find(panel => panel === widget)) {
+      return 'notebook';
+    }
+    if (consoles?.find(panel => panel === widget)) {
+      return 'console';
+    }
+    return editors?.find(panel => panel === widget) ? 'file' : null;
+  }
+
+  private _contextOf(widget: Widget): ISessionContext | null {
+    const { notebooks, consoles, editors } = this._options.trackers;
+    const panel =
+      notebooks.find(panel => panel === widget) ?? consoles?.find(panel => panel === widget);
+    if (panel) {
+      return panel.sessionContext;
+    }
+    const path = editors?.find(panel => panel === widget)?.context.path;
+    if (path === undefined) {
+      return null;
+    }
+    const picked = this._picked.get(widget);
+    const ofConsole = consoles?.find(panel => panel.sessionContext.session?.path === path);
+    return picked ?? ofConsole?.sessionContext ?? null;
+  }
+
+  private _connect(context: ISessionContext, widget: Widget): Connection {
+    const notebook = this._options.trackers.notebooks.find(panel => panel === widget);
+    const connection = new Connection(context, {
+      runsCells: () =>
+        notebook ? runsCells(notebook) : context.session?.kernel?.status === 'busy',
+      mayLoad: () => this.autoLoad && this.mode !== 'off',
+      onConnected: client => {
+        if (Object.keys(this.kernelSettings).length > 0) {
+          client.configure(this.kernelSettings);
+        }
+      },
+      onError: this._options.onError
+    });
+    this._connections.set(context, connection);
+    this._all.add(connection);
+    connection.changed.connect(() => this._changed.emit());
+    context.disposed.connect(() => {
+      this._all.delete(connection);
+      connection.dispose();
+    });
+    return connection;
+  }
+
+  private _typedIn(widget: Widget): ITyped | null {
+    const { notebooks, consoles, editors } = this._options.trackers;
+    const notebook = notebooks.find(panel => panel === widget);
+    if (notebook) {
+      const cell = notebook.content?.activeCell;
+      return cell?.model.type === 'code'
+        ? {
+            editor: cell.editor,
+            cellId: cell.model.id,
+            language: notebook.model?.defaultKernelLanguage || 'python',
+            mode: strictest(
+              modeOf(notebook.model?.getMetadata(METADATA)),
+              isTaggedOff(cell.model) ? 'off' : undefined
+            ),
+            cells: () => Array.from(notebook.content.model?.cells ?? [], cellOf)
+          }
+        : null;
+    }
+    const panel = consoles?.find(panel => panel === widget);
+    if (panel) {
+      const prompt = panel.console.promptCell;
+      return (
+        prompt && {
+          editor: prompt.editor,
+          cellId: prompt.model.id,
+          language: 'python',
+          mode: 'automatic',
+          cells: () => [...Array.from(panel.console.cells), prompt].map(cell => cellOf(cell.model))
+        }
+      );
+    }
+    const file = editors?.find(panel => panel === widget);
+    if (file && file.content.editor.model.mimeType === 'text/x-python') {
+      return {
+        editor: file.content.editor,
+        cellId: file.context.path,
+        language: 'python',
+        mode: 'automatic',
+        cells: () => []
+      };
+    }
+    return null;
+  }
+
+  private _all = new Set<Connection>();
+  private _changed = new Signal<this, void>(this);
+  private _connections = new WeakMap<ISessionContext, Connection>();
+  private _picked = new WeakMap<Widget, ISessionContext>();
+}
+
+export namespace Places {
+  export interface IOptions {
+    trackers: ITrackers;
+
+    /** Called with the kernel's words for what is wrong with something other than a request. */
+    onError(message: string): void;
+  }
+}
+
+function cellOf(model: ICellModel): ICell {
+  return {
+    id: model.id,
+    cell_type: model.type,
+    source: model.sharedModel.getSource(),
+    execution_count: model.type === 'code' ? (model as ICodeCellModel).executionCount : null
+  };
+}
+
+function isTaggedOff(model: ICellModel): boolean {
+  const tags = model.getMetadata('tags') as unknown;
+  return Array.isArray(tags) && tags.includes(OFF_TAG);
+}
+
+function runsCells(panel: NotebookPanel): boolean {
+  const cells = Array.from(panel.content?.model?.cells ?? []);
+  return cells.some(
+    model => model.type === 'code' && (model as ICodeCellModel).executionState === 'running'
+  );
+}

@@ -1,0 +1,98 @@
+"""Takes pictures of the interface with the real model, in the light and the dark theme.
+
+`python -m tests.browser.take_screenshots FOLDER` writes all of them there; without a folder it writes those that
+the README shows, into examples/.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from tests.browser.conftest import CHROMIUM_FLAGS, EXAMPLES, NotebookPage, Server, chromium_path
+
+CELLS = (
+    "import numpy as np\nimport pandas as pd",
+    "heights = np.array([1.62, 1.75, 1.81, 1.68, 1.93])\nheights.mean()",
+    "",
+)
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+README = {"ghost-light": "ghost-text", "panel-light": "panel"}
+
+
+def main(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        server = Server(Path(home))
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 900, "height": 420}, device_scale_factor=2)
+        page.set_default_timeout(120_000)
+        try:
+            name = server.notebook("heights.ipynb", *CELLS)
+            page.goto(f"{server.url}/lab/workspaces/picture/tree/{name}")
+            notebook = NotebookPage(page)
+            notebook.cell(0).wait_for()
+            notebook.wait_idle()
+            notebook.wait_ready()
+            page.keyboard.press("Control+b")  # the file browser away
+            notebook.run(0)
+            notebook.run(1)
+            for theme, title in THEMES.items():
+                run(page, "apputils:change-theme", theme=title)
+                page.wait_for_timeout(1000)
+                take_all(notebook, folder, theme)
+        finally:
+            browser.close()
+            server.stop()
+
+
+def take_all(notebook: NotebookPage, folder: Path, theme: str) -> None:
+    page = notebook.page
+
+    def shoot(what: str) -> None:
+        page.wait_for_timeout(1000)
+        page.screenshot(path=folder / f"{what}-{theme}.png")
+
+    notebook.enter(2)
+    notebook.press("Control+a", "Delete")
+    notebook.type("import matplotlib.pyplot as ")
+    notebook.ghost_text()
+    shoot("ghost")
+    notebook.press("Escape", "Control+a", "Delete")
+    notebook.type("for height in heights")
+    notebook.press("Alt+\\")
+    notebook.ghost_text()
+    page.wait_for_timeout(2000)
+    page.locator(".jp-GhostText:visible").first.hover()
+    shoot("candidates")
+    notebook.press("Escape")
+    page.locator(".jp-sc2-StatusItem-button").click()
+    shoot("menu")
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 900, "height": 640})
+    run(page, "jupyter_sc2:open-panel")
+    page.locator(".jp-sc2-Sidebar >> text=ready: embedded").wait_for()
+    shoot("panel")
+    run(page, "application:toggle-right-area")
+    page.set_viewport_size({"width": 900, "height": 420})
+
+
+def run(page, command: str, **args: str) -> None:  # type: ignore[no-untyped-def]
+    page.evaluate(
+        "([id, args]) => void window.jupyterapp.commands.execute(id, args)", [command, args]
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            main(Path(folder))
+            for name, readme in README.items():
+                (EXAMPLES / f"{readme}.png").write_bytes(
+                    (Path(folder) / f"{name}.png").read_bytes()
+                )

@@ -1,0 +1,179 @@
+"""Accepting ghost text in parts, going through candidates, dismissing it: in a real JupyterLab."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.slow_engine import BLOCK, LINE, OTHERS
+
+pytestmark = pytest.mark.browser
+
+WORD, ACCEPT_LINE = "Alt+.", "Alt+Shift+."
+
+
+@pytest.fixture
+def notebook(quick_cell):
+    return quick_cell
+
+
+def watch_for_gaps(notebook) -> None:
+    """Notes each frame in which there is no ghost text."""
+    notebook.page.evaluate(
+        """() => {
+          window.gaps = 0;
+          const look = () => {
+            const shown = [...document.querySelectorAll('.jp-GhostText')]
+              .some(ghost => ghost.offsetParent && ghost.textContent.trim());
+            window.gaps += shown ? 0 : 1;
+            requestAnimationFrame(look);
+          };
+          requestAnimationFrame(look);
+        }"""
+    )
+
+
+def test_the_next_word_is_accepted_and_the_rest_stays_without_a_gap(notebook):
+    notebook.type("result = ")
+    notebook.wait_ghost(LINE[9:])
+    watch_for_gaps(notebook)
+    for accepted in ("np", ".", "arange", "("):
+        before = notebook.source(0)
+        notebook.press(WORD)
+        notebook.page.wait_for_timeout(150)
+        assert notebook.source(0) == before + accepted
+        assert notebook.source(0) + notebook.shown_ghost() == LINE
+    assert notebook.page.evaluate("window.gaps") == 0
+
+
+def test_each_accept_is_one_step_of_undo(notebook):
+    notebook.type("result = ", delay=5)
+    notebook.wait_ghost(LINE[9:])
+    notebook.press(WORD, WORD)
+    assert notebook.source(0) == "result = np."
+    notebook.press("Tab")
+    assert notebook.source(0) == LINE
+    for left in ("result = np.", "result = np", "result = "):
+        notebook.press("Control+z")
+        assert notebook.source(0) == left
+
+
+def test_the_next_line_is_accepted_and_the_lines_below_stay(notebook):
+    notebook.type("for name in names:")
+    notebook.wait_ghost(BLOCK[18:])
+    first, second = BLOCK[18:].strip("\n").split("\n")
+    notebook.press(ACCEPT_LINE)
+    notebook.wait_ghost("\n" + second)
+    assert notebook.source(0) == f"for name in names:\n{first}"
+    notebook.press(ACCEPT_LINE)
+    assert notebook.source(0) == BLOCK
+    notebook.press("Control+z", "Control+z")
+    assert notebook.source(0) == "for name in names:"
+
+
+def test_one_who_asks_goes_through_several_candidates(notebook):
+    notebook.type("result = ")
+    notebook.wait_ghost(LINE[9:])
+    notebook.press("Alt+\\")
+    counter = notebook.page.locator(".jp-InlineCompleter >> text=/\\d\\/3/")
+    counter.wait_for(state="attached")
+    shown = {notebook.shown_ghost()}
+    for _ in range(2):
+        notebook.press("Alt+]")
+        notebook.page.wait_for_timeout(100)
+        shown.add(notebook.shown_ghost())
+    assert shown == {text[9:] for text in (LINE, *OTHERS)}
+    chosen = notebook.shown_ghost()
+    notebook.press(WORD)
+    notebook.page.wait_for_timeout(150)
+    assert notebook.source(0) + notebook.shown_ghost() == "result = " + chosen
+    notebook.press("Tab")
+    assert notebook.source(0) == "result = " + chosen
+
+
+def test_escape_takes_the_ghost_away_and_leaves_the_cursor(notebook):
+    notebook.type("result = ")
+    notebook.ghost_text()
+    notebook.press("Escape")
+    notebook.page.wait_for_timeout(200)
+    assert (notebook.shown_ghost(), notebook.source(0)) == ("", "result = ")
+    notebook.type("5")
+    assert notebook.source(0) == "result = 5"
+    notebook.press("Escape")  # now it is JupyterLab's again
+    notebook.page.locator(".jp-Notebook.jp-mod-commandMode").wait_for()
+
+
+def test_tab_indents_and_completes_names_where_there_is_no_ghost(notebook):
+    notebook.press("Tab")
+    assert notebook.source(0) == "    "
+    notebook.execute("import os")
+    notebook.type("os.getc")
+    notebook.page.wait_for_timeout(600)
+    assert notebook.shown_ghost() == ""
+    notebook.press("Tab")
+    notebook.page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel"
+        ".getSource().includes('getcwd') || document.querySelector('.jp-Completer-item')"
+    )
+
+
+def test_tab_is_free_again_when_the_ghost_does_not_fit_any_more(notebook):
+    """JupyterLab leaves its class on the editor then, and with it swallows the key."""
+    notebook.type("result = ")
+    notebook.ghost_text()
+    notebook.type("s")
+    assert not notebook.cell(0).locator(".jp-mod-inline-completer-active").count()
+    notebook.press("Control+a", "Delete", "Tab")
+    assert notebook.source(0) == "    "
+
+
+def test_the_same_is_accepted_at_each_of_several_cursors(notebook):
+    notebook.type("a\nb")
+    notebook.press("Control+Alt+ArrowUp")  # a second cursor
+    notebook.type(" + result = ")
+    notebook.ghost_text()
+    notebook.page.wait_for_timeout(500)
+    assert notebook.shown_ghost() in (LINE[9:] * 2, LINE[9:])  # before 4.6 JupyterLab shows it once
+    notebook.press(WORD)
+    assert notebook.source(0) == "a + result = np\nb + result = np"
+    notebook.press("Tab")
+    assert notebook.source(0) == f"a + {LINE}\nb + {LINE}"
+    notebook.press("Control+z", "Control+z")
+    assert notebook.source(0) == "a + result = \nb + result = "
+
+
+def test_a_bracket_that_the_editor_closes_is_not_doubled(notebook):
+    notebook.page.evaluate(
+        "window.jupyterapp.shell.currentWidget.content.widgets[0].editor"
+        ".setOption('autoClosingBrackets', true)"
+    )
+    notebook.type("result = np.ones")
+    notebook.wait_ghost("(3)")
+    notebook.type("(")
+    assert notebook.source(0) == "result = np.ones()"
+    notebook.wait_ghost("3")
+    notebook.press("Tab")
+    assert notebook.source(0) == "result = np.ones(3)"
+
+
+def test_enter_after_a_colon_asks_and_what_was_typed_of_it_stays(notebook):
+    notebook.type("if total > 3:")
+    notebook.wait_ghost("\n    print('many')")
+    notebook.press("Enter")
+    notebook.wait_ghost("print('many')")
+    notebook.press("Tab")
+    assert notebook.source(0) == "if total > 3:\n    print('many')"
+
+
+def test_blanks_typed_over_a_ghost_are_neither_lost_nor_doubled(notebook):
+    notebook.type("for name in names:")
+    notebook.wait_ghost(BLOCK[18:])
+    notebook.press("Escape", "Enter")
+    notebook.wait_ghost(BLOCK[23:])
+    notebook.press("Backspace")
+    notebook.type("    ")
+    notebook.page.wait_for_timeout(400)
+    if notebook.shown_ghost():
+        notebook.press("Tab")
+        assert notebook.source(0) == BLOCK
+    else:
+        assert notebook.source(0) == BLOCK[:23]

@@ -1,0 +1,52 @@
+"""Settings for good: a file that new kernels read."""
+
+import json
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.profiledir import ProfileDir
+
+from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.kernel import saved
+from jupyter_sc2.settings import SC2
+
+
+@pytest.fixture
+def shell(tmp_path):
+    return InteractiveShell(profile_dir=ProfileDir(location=str(tmp_path / "profile")))
+
+
+def test_what_differs_from_the_defaults_is_kept(shell):
+    file = saved.save(shell, SC2(temperature=0.5, enabled=False))
+    assert json.loads(file.read_text()) == {"SC2": {"enabled": False, "temperature": 0.5}}
+
+
+def test_what_others_wrote_there_stays(shell):
+    file = saved.forget(shell)
+    file.write_text('{"InteractiveShell": {"colors": "nocolor"}, "SC2": {"top_k": 3}}')
+    saved.save(shell, SC2(seed=1))
+    assert json.loads(file.read_text()) == {
+        "InteractiveShell": {"colors": "nocolor"},
+        "SC2": {"seed": 1},
+    }
+    saved.forget(shell)
+    assert json.loads(file.read_text()) == {"InteractiveShell": {"colors": "nocolor"}}
+
+
+def test_with_all_defaults_there_is_no_file(shell):
+    assert not saved.save(shell, SC2()).exists()
+
+
+def test_a_file_that_cannot_be_read_is_not_written_over(shell):
+    file = saved.forget(shell)
+    file.write_text("{")
+    with pytest.raises(SettingsError, match="could not be written"):
+        saved.save(shell, SC2(seed=1))
+    assert file.read_text() == "{"
+
+
+def test_what_the_configuration_forbids_nobody_allows():
+    settings = SC2(allowed=False)
+    with pytest.raises(SettingsError, match="forbids completion"):
+        settings.set("allowed", True)
+    assert settings.allowed is False
