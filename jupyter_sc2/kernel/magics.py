@@ -349,7 +349,7 @@ class SC2Magics(Magics):
 
 def _is_own(text: str) -> bool:
     """Whether it is one of our commands, or the beginning of one while it is typed."""
-    return any(text.startswith(own) or own.startswith(text) for own in OWN)
+    return any(text.startswith(own) or own.startswith(text) for own in history.OWN)
 
 
 def parsed(magic: Any, line: str) -> Any:
