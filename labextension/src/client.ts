@@ -121,6 +121,11 @@ export class KernelClient {
     }
   }
 
+  /** A cell was entered: what is typed there may be asked about soon. */
+  entered(cells: ICell[], cellId: string): void {
+    this._send(this._snapshot.entered(cells, cellId));
+  }
+
   accepted(accepted: Omit<IAccepted, 'type'>): void {
     this._send({ type: 'accepted', ...accepted });
   }

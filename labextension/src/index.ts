@@ -25,6 +25,9 @@ import { Sidebar } from './sidebar';
 import { describe } from './standing';
 import { StatusItem } from './status';
 
+/** Milliseconds in a cell until its kernel is told. */
+const ENTERED_DELAY = 300;
+
 const PLUGIN = 'jupyter-sc2:plugin';
 
 const plugin: JupyterFrontEndPlugin<void> = {
@@ -171,8 +174,15 @@ const plugin: JupyterFrontEndPlugin<void> = {
       changed.emit();
       sidebar.refresh();
     });
+    // A little later: who runs cells one after another enters each of them for a moment.
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const enteredSoon = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => places.entered(notebooks.currentWidget), ENTERED_DELAY);
+    };
     notebooks.activeCellChanged.connect((_, cell) => {
       provider.cancel();
+      enteredSoon();
       const notebook = notebooks.currentWidget?.content;
       if (notebook && cell?.model.type === 'code' && cell.editor) {
         const above = notebook.widgets.slice(0, notebook.activeCellIndex);
@@ -185,6 +195,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     NotebookActions.executed.connect((_, { notebook, cell }) => {
       provider.forget();
       kept.executed(cell.model.id);
+      enteredSoon();
       places.executed(notebook, cell.model.sharedModel.getSource());
     });
   }

@@ -144,6 +144,14 @@ export class Places {
     );
   }
 
+  /** Tells the kernel that this widget's active cell was entered, so that it can read ahead. */
+  entered(widget: Widget | null): void {
+    const typed = widget && this._typedIn(widget);
+    if (typed && strictest(this.mode, typed.mode) === 'automatic') {
+      this.connection(widget)?.client?.entered(typed.cells(), typed.cellId);
+    }
+  }
+
   /** Resolves when it is clear whether this widget's kernel can complete code. */
   async settled(widget: Widget): Promise<void> {
     await this.connection(widget)?.settled();

@@ -43,6 +43,9 @@ export interface INotebook {
   cells: ICell[];
   base?: number;
   order?: string[];
+
+  /** The cell that was just entered, if one was. */
+  active?: string;
 }
 
 export interface IComplete {

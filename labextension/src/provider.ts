@@ -194,11 +194,13 @@ export class Provider implements IInlineCompletionProvider {
     if (ghost && ghost.wanted < wanted) {
       ghost = undefined;
     }
-    if (ghost !== this._running) {
+    const wait = !invoked && this.debounce > 0;
+    // A newer request ends the older one by itself, or goes on with it where it says what was typed.
+    if (ghost ? ghost !== this._running : invoked || wait) {
       this._running?.cancel();
     }
     if (!ghost) {
-      if (!invoked && this.debounce > 0) {
+      if (wait) {
         await sleep(this.debounce);
       }
       if (superseded()) {

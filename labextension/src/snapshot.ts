@@ -33,6 +33,16 @@ export class Snapshot {
       : { type: 'notebook', rev: this._rev, cells: changed, base, order };
   }
 
+  /** The message that tells which cell was just entered, with whatever changed. */
+  entered(cells: ICell[], active: string): INotebook {
+    const changes = this.next(cells);
+    if (changes) {
+      return { ...changes, active };
+    }
+    const base = this._rev++;
+    return { type: 'notebook', rev: this._rev, cells: [], base, order: this._order, active };
+  }
+
   private _has(cell: ICell, isCurrent: boolean): boolean {
     const known = this._cells.get(cell.id);
     return (

@@ -56,3 +56,26 @@ test('typing in the current cell is no change until another cell is current', ()
     order: ['a', 'b']
   });
 });
+
+test('that a cell was entered is told even where nothing changed', () => {
+  const snapshot = new Snapshot();
+  snapshot.next([cell('a'), cell('b')]);
+  assert.deepEqual(snapshot.entered([cell('a'), cell('b')], 'b'), {
+    type: 'notebook',
+    rev: 2,
+    base: 1,
+    cells: [],
+    order: ['a', 'b'],
+    active: 'b'
+  });
+});
+
+test('what changed is told along with the cell that was entered', () => {
+  const snapshot = new Snapshot();
+  assert.deepEqual(snapshot.entered([cell('a')], 'a'), {
+    type: 'notebook',
+    rev: 1,
+    cells: [cell('a')],
+    active: 'a'
+  });
+});
