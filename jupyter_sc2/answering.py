@@ -17,6 +17,7 @@ from jupyter_sc2.drawing import Drawing, varied
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.guessing import LONGEST, Lookup
 from jupyter_sc2.prompt.layout import Arrangement, Layout, Prompt
+from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions
 from jupyter_sc2.type_through import TypeThroughCache
 
@@ -65,9 +66,13 @@ class Answerer:
     """What answers, for as long as its engine is loaded."""
 
     def __init__(
-        self, engine: engines.Engine, namespace: grounding.Namespace | None = None
+        self,
+        engine: engines.Engine,
+        rhythm: Rhythm,
+        namespace: grounding.Namespace | None = None,
     ) -> None:
         self.engine = engine
+        self._rhythm = rhythm
         self._namespace = namespace
         self._epoch = 0  # of the namespace, when what is in the cache was said
         self.layout = Layout(engine.card, engine.encode, engine.special_ids)
@@ -150,6 +155,9 @@ class Answerer:
             return job.cancelled.is_set()
 
         reused = len(prompt.ids) - engine.prefill(prompt.ids, cancelled)
+        if job.automatic:
+            job.cancelled.wait(max(0.0, job.arrived + self._rhythm.delay() - time.monotonic()))
+        began = time.monotonic()
         texts: list[str] = []
         best: Completion | None = None
         generated, first_token_ms = 0, None
@@ -192,6 +200,8 @@ class Answerer:
             if drawing.astray:
                 return job
             completion = drawing.finish(cancelled=cancelled())
+            if completion.finish_reason != "cancelled":
+                self._rhythm.decoded(time.monotonic() - began)
             if best is None or (completion.text and completion.text not in texts):
                 best = replace(completion, index=len(texts))
                 texts.append(completion.text)

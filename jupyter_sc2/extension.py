@@ -76,6 +76,7 @@ class Extension:
             options=self.settings.completion_options(),
             load_options=self._asked,
             namespace=LiveNamespace(shell, self.settings),
+            gives_way=True,
         )
         self.settings.observe(self._setting_changed, list(SC2.settings()))
         self._configurables = cast(list[Any], shell.configurables)
@@ -88,10 +89,14 @@ class Extension:
             self.channel = Channel(self.session, self, kernel)
             self.channel.install()
         self._idle = WhenIdle(shell, idle_seconds, self._idled)
+        shell.events.register("pre_run_cell", self._cell_begins)
+        shell.events.register("post_run_cell", self._cell_ended)
         atexit.register(self.session.close)
 
     def close(self) -> None:
         self._idle.stop()
+        self.shell.events.unregister("pre_run_cell", self._cell_begins)
+        self.shell.events.unregister("post_run_cell", self._cell_ended)
         if self.channel is not None:
             self.channel.close()
         self.magics.remove()
@@ -127,6 +132,12 @@ class Extension:
                 self.session.load(options)
         elif change.name == "enabled" and change.new:
             self.session.want()
+
+    def _cell_begins(self, info: object = None) -> None:
+        self.session.cell_runs(True)
+
+    def _cell_ended(self, result: object = None) -> None:
+        self.session.cell_runs(False)
 
     def _idled(self) -> None:
         if self.enabled():

@@ -33,6 +33,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
 from jupyter_sc2.priority import give_way
 from jupyter_sc2.prompt.layout import Arrangement, Piece
+from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 
 logger = logging.getLogger(__name__)
@@ -95,12 +96,16 @@ class Session:
         options: CompletionOptions | None = None,
         load_options: LoadOptions | None = None,
         namespace: grounding.Namespace | None = None,
+        gives_way: bool = False,
     ) -> None:
+        """With `gives_way`, the model computes when nothing else in this process wants the cores."""
         self._load_engine = load_engine
         self._namespace = namespace
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
+        self._gives_way = gives_way
+        self._rhythm = Rhythm()
         self._status = Status(model=self._load_options.model)
         self._listeners: list[Callable[[Status], None]] = []
         self._telling = threading.RLock()  # two workers may have a status to tell
@@ -123,6 +128,11 @@ class Session:
     @property
     def status(self) -> Status:
         return self._status
+
+    @property
+    def engine(self) -> engines.Engine | None:
+        """What answers now. Only its own thread may use it while anything is asked."""
+        return None if self._serving is None else self._serving.engine
 
     def subscribe(self, listener: Callable[[Status], None]) -> Callable[[], None]:
         """Calls `listener` from a worker's thread at each change; returns what ends that."""
@@ -196,6 +206,8 @@ class Session:
         """
         job = Job(self._with_sampling(request), update, fail)
         self.recent.append(request)
+        if job.automatic:
+            self._rhythm.key(job.arrived)
         with self._changed:
             if self._closed:
                 fail(GenerationError("jupyter-sc2 was unloaded."))
@@ -295,7 +307,8 @@ class Session:
 
     def _work(self, worker: _Worker) -> None:
         """All of a worker's life."""
-        give_way()
+        if self._gives_way:
+            give_way()
         engine: engines.Engine | None = None
         try:
             engine = self._try_load(worker)
@@ -304,7 +317,7 @@ class Session:
         except ModelLoadError as error:
             self._failed(worker, error)
         else:
-            worker.answerer = Answerer(engine, self._namespace)
+            worker.answerer = Answerer(engine, self._rhythm, self._namespace)
             if self._take_over(worker):
                 self._serve(worker, worker.answerer)
             worker.answerer = None

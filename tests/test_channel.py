@@ -11,6 +11,7 @@ import pytest
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import COMM_MESSAGES, TARGET, Channel
 from jupyter_sc2.session import Session, Status
+from tests.test_session import wait_until
 
 
 class FakeComm:
@@ -217,6 +218,27 @@ def test_outputs_may_be_text_or_as_nbformat_has_them(comm):
         {"type": "notebook", "rev": 1, "cells": [{"id": "c", "source": "x", "outputs": outputs}]}
     )
     assert comm.heard == []
+
+
+def test_what_a_cell_needs_is_read_when_it_is_entered(comm, fake_engine, session):
+    session.load()
+    session.wait_ready(5)
+    comm.say({"type": "notebook", "rev": 1, "cells": cells("x = 1", "y = x")})
+    time.sleep(0.05)
+    assert fake_engine._read == ()
+    comm.say({"type": "notebook", "rev": 2, "base": 1, "cells": [], "active": "c1"})
+    wait_until(lambda: fake_engine._read != ())
+    comm.say(complete("y = x + ", cell_id="c1", rev=2))
+    assert comm.final("1")["stats"]["reused_tokens"] > len("x = 1")
+
+
+def test_nothing_is_read_ahead_while_ghost_text_is_off(comm, settings, fake_engine, session):
+    session.load()
+    session.wait_ready(5)
+    settings.on = False
+    comm.say({"type": "notebook", "rev": 1, "cells": cells("x = 1"), "active": "c0"})
+    time.sleep(0.05)
+    assert fake_engine._read == ()
 
 
 def test_each_front_end_has_its_own_notebook(channel, fake_engine):

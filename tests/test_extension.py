@@ -105,6 +105,17 @@ def test_unloading_brings_a_hidden_magic_back(shell, loads):
     assert shell.find_line_magic("complete") is len
 
 
+def test_the_session_knows_while_a_cell_runs(shell, running):
+    shell.user_ns["session"] = running.session
+    shell.run_cell("during = session._cell_runs")
+    assert (shell.user_ns["during"], running.session._cell_runs) == (True, False)
+
+
+def test_a_cell_that_fails_has_ended_too(shell, running):
+    shell.run_cell("1 / 0")
+    assert not running.session._cell_runs
+
+
 def test_config_sets_a_setting(shell, running):
     shell.run_cell("%config SC2.temperature = 0.2")
     assert running.settings.temperature == 0.2

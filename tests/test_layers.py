@@ -13,7 +13,16 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
-    {"errors", "hardware", "progress", "mixture", "guessing", "priority", "prompt.brackets"},
+    {
+        "errors",
+        "hardware",
+        "progress",
+        "mixture",
+        "guessing",
+        "priority",
+        "rhythm",
+        "prompt.brackets",
+    },
     {"prompt.notebook", "prompt.namespace", "prompt.inspection"},
     {"prompt.variables", "prompt.facts", "prompt.uses"},
     {"completion", "prompt.syntax"},

@@ -1,13 +1,15 @@
 """Typing a notebook key by key, and what is counted while doing so."""
 
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
 import pytest
 
 from jupyter_sc2.completion import Completion, Stats
+from jupyter_sc2.evaluate.ablation import TECHNIQUES, without
 from jupyter_sc2.evaluate.replay import Asked, figures, replay
-from jupyter_sc2.evaluate.typist import Event, type_cells
+from jupyter_sc2.evaluate.typist import LOOK, Event, type_cells
 
 SOURCES = [
     "import numpy as np\nimport pandas as pd\nx = np.arange(3)\nprint(x)",
@@ -53,10 +55,74 @@ def test_every_key_asks_and_gets_an_answer(session, fake_engine, events):
     fake_engine.answers = ["text"] * len(events)
     session.load()
     session.wait_ready()
-    result = replay(session, events, sleep=lambda seconds: None)
+    result = figures(replay(session, events, sleep=lambda seconds: None))
     assert result["keys"] == sum(event.kind != "run" for event in events)
     assert result["errors"] == 0
     assert 0 < result["shown"] <= result["pauses"]
+
+
+def test_with_few_keys_the_cells_above_are_there_already():
+    events = list(type_cells(SOURCES, Random(1), keys=5))
+    assert [(e.cell, e.text) for e in events if e.kind == "open"] == [(0, SOURCES[0])]
+    assert {event.cell for event in events if event.kind == "key"} == {1}
+
+
+def test_some_cells_are_entered_once_more(events):
+    returns = [event for event in events if event.kind == "return"]
+    assert {event.cell for event in returns} == {0, 1}
+    assert all(event.text == SOURCES[event.cell] and not event.ahead for event in returns)
+
+
+class Listener:
+    """Answers at once, and notes what it was asked and told."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.told: list[str] = []
+
+    def submit(self, request, update, fail):
+        self.asked.append(request.text)
+        update(Completion(text="x", finish_reason="stop"))
+
+    def read_ahead(self, request):
+        self.told.append(request.text)
+
+
+def test_where_nothing_is_asked_for_a_while_the_cell_is_told(events):
+    listener = Listener()
+    replay(listener, events, sleep=lambda seconds: None)
+    assert len(listener.told) == sum(event.gap == LOOK for event in events) >= 4
+
+
+def test_a_baseline_is_asked_at_pauses_only(events):
+    listener = Listener()
+    replay(listener, events, pauses_only=True, sleep=lambda seconds: None)
+    assert len(listener.asked) == sum(event.pauses for event in events)
+
+
+def test_what_returning_to_a_cell_costs_is_told_apart():
+    one = asked("", "", prompt_tokens=50, reused_tokens=30)
+    back = Asked(replace(one.event, kind="return", text="abcd"), at=1.0, answers=one.answers)
+    expected = {"read_p50": 20, "cell_p50": 8}
+    assert figures([one, back], lambda text: 2 * len(text))["returning_to_a_cell"] == expected
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_without_each_technique_every_key_gets_an_answer(session, fake_engine, events, technique):
+    fake_engine.answers = ["text"] * len(events)
+    session.load()
+    session.wait_ready()
+    with without(technique):
+        result = figures(replay(session, events, sleep=lambda seconds: None))
+    assert result["errors"] == 0 and result["shown"] > 0
+
+
+def test_without_type_through_nothing_is_answered_from_the_cache(session, fake_engine, events):
+    fake_engine.answers = ["text"] * len(events)
+    session.load()
+    session.wait_ready()
+    with without("type-through"):
+        assert figures(replay(session, events, sleep=lambda s: None))["cached_share"] == 0
 
 
 def asked(text: str, ahead: str, visit: int = 0, **stats) -> Asked:

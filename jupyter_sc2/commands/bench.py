@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import chain, islice
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.commands import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.prompt.notebook import Notebook
+
+if TYPE_CHECKING:
+    from jupyter_sc2.session import Session
 
 
 def add_parser(commands: Any) -> None:
@@ -19,10 +23,20 @@ def add_parser(commands: Any) -> None:
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     replay = tasks.add_parser("replay", help="type notebooks key by key")
     replay.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
-    replay.add_argument("--keys", type=int, metavar="N", help="stop after N keys of each notebook")
+    replay.add_argument(
+        "--keys", type=int, metavar="N", help="write the last cells only, of about N keys"
+    )
     replay.add_argument("--seed", type=int, default=0)
     replay.add_argument("--max-tokens", type=int, default=48, metavar="N")
     replay.add_argument("--context-tokens", type=int, default=2048, metavar="N")
+    replay.add_argument(
+        "--baselines",
+        action="store_true",
+        help="compare with model.generate (engine transformers) or llama.cpp's /infill (llamacpp)",
+    )
+    replay.add_argument(
+        "--ablation", action="store_true", help="type again without each technique in turn"
+    )
     add_model_options(replay)
     replay.add_argument("--json", action="store_true", help="print one JSON object")
     replay.set_defaults(run=_replay)
@@ -30,48 +44,123 @@ def add_parser(commands: Any) -> None:
 
 def _replay(args: argparse.Namespace) -> int:
     from jupyter_sc2.completion import CompletionRequest
-    from jupyter_sc2.evaluate.replay import replay, slowdown
-    from jupyter_sc2.evaluate.runner import open_session
-    from jupyter_sc2.evaluate.typist import type_cells
+    from jupyter_sc2.evaluate.replay import slowdown
 
-    sources = []
-    for path in args.notebooks:
-        cells = Notebook.from_file(path).cells
-        code = [cell.source for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-        if not code:
-            raise RequestError(f"{path} has no code to type.")
-        sources.append(code)
-    session = open_session(
-        load_options(args), max_tokens=args.max_tokens, context_tokens=args.context_tokens
-    )
+    notebooks = {str(path): _code(path) for path in args.notebooks}
+    session = _open(args)
     try:
-        results = {}
-        for path, code in zip(args.notebooks, sources, strict=True):
-            events = islice(type_cells(code, Random(args.seed)), args.keys)
-            results[str(path)] = replay(session, _with_progress(events, path.name))
-        last = "\n".join(chain(*sources))[-500:]
-        request = CompletionRequest(text=last, offset=len(last), trigger="invoke")
         status = session.status
         figures: dict[str, Any] = {
             "model": status.model,
             "engine": status.engine,
             "precision": status.precision,
-            "notebooks": results,
-            "running_cell_takes": slowdown(session, request),
+            **_type_all(session, notebooks, args),
         }
+        figures["baselines"] = _baselines(session, notebooks, args) if args.baselines else {}
+        last = "\n".join(chain(*notebooks.values()))[-500:]
+        request = CompletionRequest(text=last, offset=len(last), trigger="invoke")
+        figures["running_cell_takes"] = slowdown(session, request)
     finally:
         session.close()
+    if args.ablation:
+        figures["without"] = _ablation(notebooks, args)
     if args.json:
         print_json(figures)
-        return 0
-    for name, value in figures.items():
-        if name != "notebooks":
-            print(f"{name}: {value}")
-    for path, rows in results.items():
-        print(path)
-        for name, value in rows.items():
-            print(f"  {name}: {value}")
+    else:
+        _print(figures)
     return 0
+
+
+def _open(args: argparse.Namespace) -> Session:
+    from jupyter_sc2.evaluate.runner import open_session
+
+    return open_session(
+        load_options(args),
+        max_tokens=args.max_tokens,
+        context_tokens=args.context_tokens,
+        gives_way=True,  # as in a kernel
+    )
+
+
+def _code(path: Path) -> list[str]:
+    cells = Notebook.from_file(path).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    if not code:
+        raise RequestError(f"{path} has no code to type.")
+    return code
+
+
+def _type_all(
+    client: Any, notebooks: dict[str, list[str]], args: argparse.Namespace, label: str = ""
+) -> dict[str, Any]:
+    """The figures of all notebooks, and those of each."""
+    from jupyter_sc2.evaluate.replay import figures, replay
+    from jupyter_sc2.evaluate.typist import type_cells
+
+    count = _counter(client)
+    typed = {}
+    for path, code in notebooks.items():
+        events = type_cells(code, Random(args.seed), keys=args.keys)
+        typed[path] = replay(
+            client,
+            _with_progress(events, f"{label} {Path(path).name}".strip()),
+            pauses_only=getattr(client, "pauses_only", False),
+        )
+    return {
+        **figures(list(chain(*typed.values())), count),
+        "notebooks": {path: figures(asked, count) for path, asked in typed.items()},
+    }
+
+
+def _baselines(
+    session: Session, notebooks: dict[str, list[str]], args: argparse.Namespace
+) -> dict[str, Any]:
+    from jupyter_sc2.evaluate.baselines import Generate, Infill
+
+    engine = session.engine
+    assert engine is not None
+    if engine.name == "transformers":
+        client = Generate(engine, args.max_tokens, args.context_tokens)
+        return {"generate": _type_all(client, notebooks, args, "generate")}
+    if engine.name == "llamacpp" and args.model.endswith(".gguf"):
+        infill = Infill(Path(args.model), engine, args.max_tokens, args.threads or None)
+        try:
+            return {"infill": _type_all(infill, notebooks, args, "infill")}
+        finally:
+            infill.close()
+    raise RequestError("Baselines need the engine transformers, or a GGUF file as --model.")
+
+
+def _ablation(notebooks: dict[str, list[str]], args: argparse.Namespace) -> dict[str, Any]:
+    from jupyter_sc2.evaluate.ablation import TECHNIQUES, without
+
+    results = {}
+    for technique in TECHNIQUES:
+        session = _open(args)  # which remembers nothing
+        try:
+            with without(technique):
+                typed = _type_all(session, notebooks, args, f"without {technique}:")
+        finally:
+            session.close()
+        results[technique] = {name: typed[name] for name in typed if name != "notebooks"}
+    return results
+
+
+def _counter(client: Any) -> Callable[[str], int]:
+    engine = getattr(client, "engine", None)
+    return len if engine is None else lambda text: len(engine.encode(text))
+
+
+def _print(figures: dict[str, Any]) -> None:
+    for name, value in figures.items():
+        if name in ("notebooks", "baselines", "without"):
+            for what, rows in value.items():
+                print(f"{name}: {what}")
+                for row, number in rows.items():
+                    if row != "notebooks":
+                        print(f"  {row}: {number}")
+        else:
+            print(f"{name}: {value}")
 
 
 def _with_progress(events: Any, name: str) -> Any:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.priority import give_way_as_a_process
+from jupyter_sc2.priority import give_way_as_a_session
 
 logger = logging.getLogger(__name__)
 
@@ -255,11 +255,11 @@ def _why(file: Path, code: int, log: Path) -> str:
 def serve() -> None:
     """Loads the model that the first line of stdin names, says where it listens, and serves until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    give_way_as_a_process()
     # stdout is for the one line; whatever a library prints goes to the log.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     options = json.loads(sys.stdin.readline())
+    give_way_as_a_session()
 
     import xllamacpp
 

@@ -2,6 +2,7 @@
 
 Keys are sent at the typist's times, by the clock; only what the typist spends thinking is cut short once the
 assistant has nothing left to do. Each key asks for ghost text, as the front end does, and the newest one wins.
+Entering a cell is a key, too.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from statistics import median
+from typing import Any, Protocol
 
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.evaluate.typist import Event
+from jupyter_sc2.evaluate.typist import LOOK, Event
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
 
@@ -44,42 +46,61 @@ class Asked:
         self.done.set()
 
 
+class Client(Protocol):
+    """What is asked: a session, or something to compare it with."""
+
+    def submit(
+        self,
+        request: CompletionRequest,
+        update: Callable[[Completion], None],
+        fail: Callable[[SC2Error], None],
+    ) -> None: ...
+
+    def read_ahead(self, request: CompletionRequest) -> None: ...
+
+
 def replay(
-    session: Session,
+    client: Client,
     events: Iterable[Event],
     *,
     speed: float = 1.0,
+    pauses_only: bool = False,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
-    """Types the events into a notebook and asks `session` at each key; returns the figures.
+) -> list[Asked]:
+    """Types the events into a notebook and asks at each key, or only where the typist pauses.
 
     `speed` divides the gaps between keys: a typist twice as fast.
     """
     cells: dict[int, str] = {}
     asked: list[Asked] = []
     for event in events:
+        if event.gap == LOOK:  # time in which nothing is asked: what is to come may be read
+            cells[event.cell] = event.text
+            client.read_ahead(_request(event, cells, 0))
         sleep(event.gap / speed)
         cells[event.cell] = event.text
-        if event.kind == "run":
+        if event.kind in ("open", "run") or (pauses_only and not event.pauses):
             continue
         one = Asked(event, time.monotonic())
         asked.append(one)
-        session.submit(_request(event, cells, len(asked)), one.update, one.fail)
+        client.submit(_request(event, cells, len(asked)), one.update, one.fail)
         if event.pauses:
             one.done.wait(LONGEST_WAIT)
     if asked:
         asked[-1].done.wait(LONGEST_WAIT)
-    return figures(asked)
+    return asked
 
 
-def figures(asked: Sequence[Asked]) -> dict[str, Any]:
+def figures(asked: Sequence[Asked], count: Callable[[str], int] = len) -> dict[str, Any]:
+    """What it cost. `count` tells the tokens of a text."""
     paused = [one for one in asked if one.event.pauses]
     waited = sorted((one.first - one.at) * 1000 for one in paused if one.first is not None)
-    read = sorted(_last(one).stats.prompt_tokens - _last(one).stats.reused_tokens for one in asked)
+    read = sorted(_read(one) for one in asked)
     shown = [one for one in asked if one.first is not None]
     cached = [one for one in shown if _last(one).source != "model"]
     decoded = sum(_last(one).stats.generated_tokens for one in asked)
     letters = sum(len(_last(one).text) for one in paused)
+    returns = [one for one in asked if one.event.kind == "return"]
     return {
         "keys": len(asked),
         "pauses": len(paused),
@@ -91,16 +112,30 @@ def figures(asked: Sequence[Asked]) -> dict[str, Any]:
             "p95": _percentile(read, 95),
             "total": sum(read),
         },
+        "returning_to_a_cell": {
+            "read_p50": _percentile(sorted(map(_read, returns)), 50),
+            "cell_p50": _percentile(sorted(count(one.event.text) for one in returns), 50),
+        },
         "cached_share": round(len(cached) / len(shown), 4) if shown else 0.0,
         "decoded_per_shown_character": round(decoded / letters, 3) if letters else None,
         "keys_saved": _keys_saved(paused, len(asked)),
     }
 
 
+def _read(one: Asked) -> int:
+    return sum(
+        answer.stats.prompt_tokens - answer.stats.reused_tokens for answer in one.answers[-1:]
+    )
+
+
 def slowdown(
-    session: Session, request: CompletionRequest, *, seconds: float = 2.0
+    session: Session, request: CompletionRequest, *, seconds: float = 0.5, rounds: int = 9
 ) -> dict[str, float]:
-    """How many times as long a user's loop takes while the session completes `request` again and again."""
+    """How many times as long a user's loop takes while the session completes `request` again and again.
+
+    The median over `rounds`, in each of which the loop runs alone and not alone, so that what else happens on the
+    machine happens to both.
+    """
     import numpy as np
 
     table = np.random.default_rng(0).random((400, 400))
@@ -113,13 +148,18 @@ def slowdown(
 
     result = {}
     for name, work in (("python", python), ("numpy", numpy)):
-        alone = _pace(work, seconds)
-        stop = threading.Event()
-        busy = threading.Thread(target=_keep_busy, args=(session, request, stop), daemon=True)
-        busy.start()
-        result[name] = round(alone / _pace(work, seconds), 3)
-        stop.set()
-        busy.join()
+        ratios = []
+        for number in range(rounds):
+            alone = _pace(work, seconds)
+            stop = threading.Event()
+            busy = threading.Thread(
+                target=_keep_busy, args=(session, request, stop, number), daemon=True
+            )
+            busy.start()
+            ratios.append(alone / _pace(work, seconds))
+            stop.set()
+            busy.join()
+        result[name] = round(median(ratios), 3)
     return result
 
 
@@ -132,11 +172,13 @@ def _pace(work: Callable[[], None], seconds: float) -> float:
     return rounds / (time.monotonic() - start)
 
 
-def _keep_busy(session: Session, request: CompletionRequest, stop: threading.Event) -> None:
+def _keep_busy(
+    session: Session, request: CompletionRequest, stop: threading.Event, series: int
+) -> None:
     number = 0
     while not stop.is_set():
         number += 1
-        text = f"{request.text}\nvalue_{number} = "
+        text = f"{request.text}\nvalue_{series}_{number} = "
         varied = CompletionRequest(
             text=text, offset=len(text), notebook=request.notebook, trigger="invoke"
         )

@@ -29,6 +29,7 @@ def open_session(
     context_tokens: int = 2048,
     order: Order | None = None,
     namespace: Namespace | None = None,
+    gives_way: bool = False,
 ) -> Session:
     """A session that decodes greedily. `order` overrides the model's own order of filling in."""
 
@@ -44,6 +45,7 @@ def open_session(
         options=CompletionOptions(sampling=sampling, context_tokens=context_tokens),
         load_options=options,
         namespace=namespace,
+        gives_way=gives_way,
     )
     session.load()
     session.wait_ready()

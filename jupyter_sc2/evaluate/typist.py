@@ -4,6 +4,7 @@ Gaps between keys are lognormal around 0.17 s (Dhakal et al., "Observations on T
 CHI 2018, report a mean of 0.24 s over all typists and 0.12 s for fast ones). Pauses fall where thought does: at the
 start of a line, after an opening bracket, a dot or an equals sign. One line in ten is left for later and typed on
 a second visit, in the middle of a cell that stands already. Brackets and quotes close themselves, as in JupyterLab.
+After a run the output is looked at; at the end some cells are entered once more, above and below.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ GAP = 0.17  # seconds, median
 SPREAD = 0.45  # of the logarithm
 SLIP_SHARE = 0.02
 LATER_SHARE = 0.1
+LOOK = 2.0  # seconds at an output
+WALK = 8  # cells that are entered once more
 CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 
@@ -25,7 +28,7 @@ CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 class Event:
     """What the typist did, `gap` seconds after the event before, and the cell as it then is."""
 
-    kind: Literal["enter", "key", "run"]
+    kind: Literal["open", "enter", "key", "run", "return"]
     cell: int
     visit: int = 0  # counts the stretches that are typed without moving elsewhere
     text: str
@@ -35,10 +38,19 @@ class Event:
     ahead: str = ""  # what will be typed at the cursor without leaving it
 
 
-def type_cells(sources: Sequence[str], rng: Random) -> Iterator[Event]:
-    """The events of writing these cells one after another. Each ends as its source."""
+def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) -> Iterator[Event]:
+    """The events of writing these cells one after another. Each ends as its source.
+
+    With `keys`, only the last cells are written, of about so many keys; those above them are there when the notebook
+    is opened.
+    """
+    begun = len(sources)
+    while begun > 0 and (keys is None or sum(map(len, sources[begun:])) < keys):
+        begun -= 1
+    for index, source in enumerate(sources[:begun]):
+        yield Event(kind="open", cell=index, text=source, offset=len(source), gap=0.0)
     visit = 0
-    for index, source in enumerate(sources):
+    for index, source in enumerate(sources[begun:], begun):
         lines = source.split("\n")
         later = {
             n for n in range(1, len(lines) - 1) if rng.random() < LATER_SHARE and lines[n].strip()
@@ -52,6 +64,16 @@ def type_cells(sources: Sequence[str], rng: Random) -> Iterator[Event]:
             visit += 1
             yield from _visit(index, visit, above, lines[n], below, rng)
         yield Event(kind="run", cell=index, text=source, offset=len(source), gap=_gap(rng))
+    order = list(range(len(sources)))
+    rng.shuffle(order)
+    for index in order[:WALK]:
+        visit += 1
+        text = sources[index]
+        offset = text.find("\n", rng.randrange(len(text) + 1))
+        offset = len(text) if offset < 0 else offset
+        yield Event(
+            kind="return", cell=index, visit=visit, text=text, offset=offset, gap=LOOK, pauses=True
+        )
 
 
 def _visit(
@@ -68,7 +90,7 @@ def _visit(
             visit=visit,
             text=before + written + closing + after,
             offset=len(before) + len(written),
-            gap=_gap(rng),
+            gap=LOOK if kind == "enter" and not before else _gap(rng),
             pauses=pauses,
             ahead=ahead,
         )

@@ -16,7 +16,7 @@ from contextvars import Context, ContextVar
 from dataclasses import replace
 from typing import Any, Protocol
 
-from jupyter_sc2.completion import Completion
+from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import wire
 from jupyter_sc2.prompt.notebook import Notebook
@@ -203,6 +203,7 @@ class _Peer:
                 self._greet(message)
             case wire.NotebookState():
                 self._notebook = action.notebook(self._notebook)
+                self._read_ahead(self._notebook, action.active)
             case wire.Complete():
                 self._complete(action)
             case wire.Cancel():
@@ -248,6 +249,18 @@ class _Peer:
 
         self._waiting[id] = action.id
         self._channel.session.submit(request, update, fail)
+
+    def _read_ahead(self, notebook: Notebook, entered: str | None) -> None:
+        """Who enters a cell may type in it soon."""
+        for cell in notebook.cells:
+            if cell.id == entered and cell.cell_type == "code" and self._channel.settings.enabled():
+                request = CompletionRequest(
+                    text=cell.source,
+                    offset=len(cell.source),
+                    notebook=notebook,
+                    cell_id=cell.id,
+                )
+                self._channel.session.read_ahead(request)
 
     def _is_open(self) -> bool:
         return self._channel._peers.get(self.comm.comm_id) is self

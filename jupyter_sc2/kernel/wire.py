@@ -62,6 +62,7 @@ class NotebookState(Message, tag="notebook", frozen=True):
     cells: list[CellState]
     base: int | None = None
     order: list[str] | None = None
+    active: str | None = None  # the cell that was just entered, if one was
 
     def notebook(self, known: Notebook | None) -> Notebook:
         """The notebook after this message. Raises BadMessage if it builds on a revision that is not `known`."""

@@ -1,0 +1,55 @@
+"""What each technique is worth: the same typing with one of them switched off.
+
+They have no switches of their own, as nobody would want them off; so the functions that do the work are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from jupyter_sc2.drawing import Drawing
+from jupyter_sc2.engines.kept import KeptPrompts
+from jupyter_sc2.guessing import Lookup
+from jupyter_sc2.prompt import layout
+from jupyter_sc2.rhythm import Rhythm
+from jupyter_sc2.session import Session
+from jupyter_sc2.type_through import TypeThroughCache
+
+
+def _slide(texts: list[str], limit: int) -> list[str]:
+    """The last of the texts that fit: a window that moves by one line at each new one."""
+    kept: list[str] = []
+    for text in reversed(texts):
+        limit -= len(text)
+        if limit < 0:
+            break
+        kept.insert(0, text)
+    return kept
+
+
+# Name: what it says in a table, and what is replaced: owner, attribute, replacement.
+TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
+    "nothing": [],
+    "suffix first": [
+        (layout, "mode_for", lambda suffix, card: "psm" if suffix.strip() else "left-to-right")
+    ],
+    "frozen suffix": [(layout, "settled", lambda prefix, suffix: suffix)],
+    "trimming in steps": [(layout, "drop_oldest", _slide)],
+    "prompts put aside": [(KeptPrompts, "better", lambda self, ids, held: None)],
+    "reading ahead": [(Session, "read_ahead", lambda self, request: None)],
+    "type-through": [(TypeThroughCache, "find", lambda self, request: None)],
+    "going on": [(Drawing, "agrees", lambda self, request: False)],
+    "waiting for the next key": [(Rhythm, "delay", lambda self: 0.0)],
+    "guessing": [(Lookup, "__call__", lambda self, drawn: ())],
+}
+
+
+@contextmanager
+def without(technique: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for owner, name, replacement in TECHNIQUES[technique]:
+            stack.enter_context(patch.object(owner, name, replacement))
+        yield

@@ -1,0 +1,200 @@
+"""What the session is compared with, on the same weights: the plain ways of completing code with a model.
+
+Both are treated well: their text is streamed, and they decode no more than the session would.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.completion import Completion, CompletionRequest, Stats, Token
+from jupyter_sc2.drawing import Drawing
+from jupyter_sc2.engines import Engine
+from jupyter_sc2.errors import GenerationError, SC2Error
+from jupyter_sc2.prompt.layout import Layout, Prompt
+
+Update = Callable[[Completion], None]
+Fail = Callable[[SC2Error], None]
+# llama.vim's settings, as of January 2026.
+PREFIX_LINES, SUFFIX_LINES = 256, 64
+RETRY = 0.1  # seconds
+N_BATCH = 512  # its server's logical batch: of it the prefix gets three quarters, the suffix one
+
+
+class Generate:
+    """transformers' `model.generate` on the whole prompt, each time; asked where the typist pauses."""
+
+    pauses_only = True
+
+    def __init__(self, engine: Any, max_tokens: int, context_tokens: int) -> None:
+        """`engine` is a TransformersEngine that nothing else uses meanwhile."""
+        self._engine, self._max_tokens = engine, max_tokens
+        self._context_tokens = context_tokens
+        self._layout = Layout(engine.card, engine.encode, engine.special_ids)
+
+    def read_ahead(self, request: CompletionRequest) -> None:
+        """There is nowhere to keep what would be read."""
+
+    def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
+        prompt = self._layout.build(request, budget=self._context_tokens)
+        update(self._complete(request, prompt, update))
+
+    def _complete(self, request: CompletionRequest, prompt: Prompt, update: Update) -> Completion:
+        import torch
+        from transformers import StoppingCriteria
+        from transformers.generation.streamers import BaseStreamer
+
+        engine, drawing, start = self._engine, Drawing(request, prompt), time.monotonic()
+        stop_ids = self._layout.stop_ids
+
+        class Streamer(BaseStreamer):
+            prompt = True
+
+            def put(self, value: torch.Tensor) -> None:
+                if self.prompt:
+                    self.prompt = False
+                    return
+                for id in value.tolist():
+                    drawing.stopped = drawing.stopped or id in stop_ids
+                    if drawing.add(engine.decode_bytes([id]), Token(id, 0.0)):
+                        update(Completion(text=drawing.text))
+
+            def end(self) -> None:
+                """Nothing is buffered."""
+
+        class Complete(StoppingCriteria):
+            def __call__(self, ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+                ended = drawing.complete or drawing.stopped
+                return torch.full((ids.shape[0],), ended, device=ids.device)
+
+        ids = torch.tensor([prompt.ids], device=engine._device)
+        with torch.inference_mode():
+            out = engine._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=self._max_tokens,
+                do_sample=False,
+                streamer=Streamer(),
+                stopping_criteria=[Complete()],
+                pad_token_id=0,
+            )
+        stats = Stats(
+            prompt_tokens=len(prompt.ids),
+            generated_tokens=out.shape[1] - len(prompt.ids),
+            total_ms=(time.monotonic() - start) * 1000,
+        )
+        return replace(drawing.finish(cancelled=False), stats=stats)
+
+
+class Infill:
+    """llama.cpp's server through `/infill` with its prompt cache, asked as llama.vim asks it.
+
+    The notebook is one file. One request runs at a time; while it does, a later one waits and tries again.
+    """
+
+    pauses_only = False
+
+    def __init__(self, file: Path, engine: Engine, max_tokens: int, threads: int | None) -> None:
+        from jupyter_sc2.engines.llamacpp import default_threads
+        from jupyter_sc2.engines.llamaserver import LlamaServer
+        from jupyter_sc2.plan import SMALL
+
+        self._max_tokens = max_tokens
+        self._server = LlamaServer.start(
+            file,
+            context=4096,
+            chunk=N_BATCH,
+            threads=threads or default_threads(SMALL),
+        )
+        self._layout = Layout(engine.card, engine.encode, engine.special_ids)
+        self._changed = threading.Condition()
+        self._waiting: tuple[CompletionRequest, Update, Fail] | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._server.close()
+
+    def read_ahead(self, request: CompletionRequest) -> None:
+        """A file as a whole is always the prompt."""
+
+    def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
+        with self._changed:
+            older, self._waiting = self._waiting, (request, update, fail)
+            self._changed.notify_all()
+        if older is not None:
+            older[1](Completion(text="", finish_reason="cancelled", reason="cancelled"))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
+                if self._closed or self._waiting is None:
+                    return
+                (request, update, fail), self._waiting = self._waiting, None
+            try:
+                update(self._complete(request, update))
+            except SC2Error as error:
+                fail(error)
+            with self._changed:
+                if self._waiting is not None:  # it had found the server busy
+                    self._changed.wait(RETRY / 2)
+
+    def _complete(self, request: CompletionRequest, update: Update) -> Completion:
+        cells = request.notebook.cells
+        here = next(i for i, cell in enumerate(cells) if cell.id == request.cell_id)
+        above = "".join(f"{cell.source}\n\n" for cell in cells[:here])
+        below = "".join(f"\n\n{cell.source}" for cell in cells[here + 1 :])
+        *lines, line = (above + request.prefix).splitlines(keepends=True)[-PREFIX_LINES:] or [""]
+        if line.endswith("\n"):
+            lines, line = [*lines, line], ""
+        body = {
+            "input_prefix": "".join(lines),
+            "prompt": line,
+            "input_suffix": "".join(
+                (request.suffix + below + "\n").splitlines(keepends=True)[: SUFFIX_LINES + 1]
+            ),
+            "n_predict": self._max_tokens,
+            "temperature": 0.0,
+            "samplers": ["temperature"],
+            "cache_prompt": True,
+            "stream": True,
+            "timings_per_token": True,
+            "n_indent": len(line) - len(line.lstrip()),
+        }
+        drawing, read, generated = Drawing(request, Prompt((), "psm")), Stats(), 0
+        for event in self._events(body):
+            if "timings" in event:
+                timings = event["timings"]
+                read = Stats(
+                    prompt_tokens=timings["prompt_n"] + timings.get("cache_n", 0),
+                    reused_tokens=timings.get("cache_n", 0),
+                )
+            if event.get("stop"):
+                drawing.stopped = True
+                break
+            generated += len(event.get("tokens", ()))
+            if drawing.add(event["content"].encode(), Token(0, 0.0)):
+                update(Completion(text=drawing.text))
+            if drawing.complete:
+                break
+        return replace(
+            drawing.finish(cancelled=False), stats=replace(read, generated_tokens=generated)
+        )
+
+    def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._server.stream("/infill", body)
+        except json.JSONDecodeError as error:
+            raise GenerationError(f"llama.cpp's answer cannot be read: {error}.") from error

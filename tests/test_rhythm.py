@@ -1,0 +1,37 @@
+"""When decoding is worth beginning."""
+
+import pytest
+
+from jupyter_sc2.rhythm import LONGEST, Rhythm
+
+
+def typing(gap: float, cost: float, keys: int = 20) -> Rhythm:
+    rhythm = Rhythm()
+    for number in range(keys):
+        rhythm.key(number * gap)
+        rhythm.decoded(cost)
+    return rhythm
+
+
+def test_a_slow_model_waits_until_the_next_key_is_overdue():
+    assert typing(gap=0.15, cost=1.0).delay() == pytest.approx(0.15)
+
+
+def test_a_quick_model_does_not_wait():
+    assert typing(gap=0.2, cost=0.05).delay() == 0
+
+
+def test_nobody_waits_long_for_a_slow_typist():
+    assert typing(gap=0.5, cost=1.0).delay() == LONGEST
+
+
+def test_pauses_are_no_rhythm():
+    rhythm = typing(gap=0.15, cost=1.0)
+    for number in range(30):
+        rhythm.key(100 + 2.0 * number)
+    assert rhythm.delay() == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("keys", [0, 5])
+def test_as_long_as_little_is_known_nothing_waits(keys):
+    assert typing(gap=0.15, cost=1.0, keys=keys).delay() == 0
