@@ -52,7 +52,8 @@ class Panel:
         self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout=WIDE)
         self.refusal = widgets.Label(layout={"display": "none"})
         self.refusal.style.text_color = "#d32f2f"
-        self.refusal.add_class("jp-sc2-Panel-refusal")
+        for label in (self.state, self.refusal):
+            label.add_class("jp-sc2-Panel-words")
         self.load = _button("Load", "Load the model now")
         self.unload = _button("Unload", "Give the model's memory back")
         self.reset = _button("Defaults", "Set everything back to the defaults, in this kernel")

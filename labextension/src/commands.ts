@@ -11,7 +11,8 @@ import {
   type ICommandPalette
 } from '@jupyterlab/apputils';
 import type { ITranslator } from '@jupyterlab/translation';
-import { Menu, type Widget } from '@lumino/widgets';
+import { MenuSvg } from '@jupyterlab/ui-components';
+import type { Menu, Widget } from '@lumino/widgets';
 
 import type { Completers, Part } from './accept';
 import { METADATA, modeOf, type Mode } from './asking';
@@ -172,7 +173,7 @@ export function addCommands(options: ICommandOptions): void {
 
 /** What a click on the status item opens. */
 export function makeMenu(app: JupyterFrontEnd): Menu {
-  const menu = new Menu({ commands: app.commands });
+  const menu = new MenuSvg({ commands: app.commands });
   menu.addClass('jp-sc2-Menu');
   menu.addItem({ command: COMMANDS.say });
   menu.addItem({ type: 'separator' });

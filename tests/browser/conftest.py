@@ -29,6 +29,8 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 LAB = "lab/workspaces/{}/tree"
+# Another environment's JupyterLab may be tried; JUPYTER_PATH has to lead it to this one's extension and kernel.
+SERVER_PYTHON = os.environ.get("SC2_SERVER_PYTHON", sys.executable)
 # All ghost text on the screen; line breaks in it are elements.
 SHOWN_GHOST = """() => {
   const text = node => node.nodeName === 'BR' ? '\\n' : node.nodeType === Node.TEXT_NODE ? node.data
@@ -83,7 +85,7 @@ class Server:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    sys.executable,
+                    SERVER_PYTHON,
                     "-m",
                     "jupyter",
                     app,
