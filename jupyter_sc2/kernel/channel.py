@@ -239,7 +239,6 @@ class _Peer:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
-
         channel = self._channel
         allowed = channel.settings.allowed()
         self.send(
