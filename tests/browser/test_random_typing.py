@@ -62,7 +62,9 @@ class Typist:
             ".clearUndoHistory()"
         )
         self.script = self.chance.choice([LINE, BLOCK, *OTHERS])
-        self.notebook.type(self.script[: self.chance.randrange(3, 9)], delay=0)
+        start = self.script[: self.chance.randrange(3, 9)]
+        self.notebook.type(start, delay=0)
+        self.seen = [start[:length] for length in range(len(start) + 1)]
         self.now = self.notebook.page.evaluate("window.now()")
 
     def press(self, key: str, allowed) -> None:
