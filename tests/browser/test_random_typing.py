@@ -155,7 +155,7 @@ class Typist:
                 + rest,
                 len(text[:head].rstrip(" ") if trim else text[:head]) + 1 + indent,
             )
-            for indent in range(0, 24)
+            for indent in range(72)
             for trim in (True, False)
             for rest in (behind, behind.lstrip(" "), "\n" + behind)
         } | AnyBetween(text, head)
@@ -191,8 +191,8 @@ def AnyBetween(text: str, head: int) -> set:
         return set()
     return {
         (text[:head] + "\n" + " " * inner + "\n" + " " * outer + text[head:], head + 1 + inner)
-        for inner in range(24)
-        for outer in range(24)
+        for inner in range(72)
+        for outer in range(72)
     }
 
 
