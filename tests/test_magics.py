@@ -15,6 +15,7 @@ from jupyter_sc2.kernel.magics import SC2Magics, split_at_cursor
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2, CompletionOptions
+from jupyter_sc2.usage import Usage
 
 
 @pytest.fixture
@@ -305,8 +306,34 @@ def test_the_current_model_is_marked_among_those_known(shell, run):
     assert said[0].startswith("  embedded: 7M") and said[-1] == "* ./mine"
 
 
+def test_stats_tell_the_numbers_and_reset_forgets_them(shell, run):
+    usage = Usage(lambda: True)
+    usage.reset()
+    usage.shown("a.ipynb", "1", 12, 40.0)
+    usage.flush()
+    said = run("%sc2 stats").out.splitlines()
+    assert said[0].startswith("shown 1, used 0 (0%)")
+    assert said[-1].startswith("shown on each of the last 14 days: ▁")
+    assert run("%sc2 stats reset").out == "Forgotten.\n"
+    assert run("%sc2 stats").out.startswith("Nothing was counted yet")
+    assert "%sc2 stats reset" in run("%sc2 stats everything").err
+
+
+def test_saving_without_a_profile_says_why_not(shell, run):
+    shell.profile_dir = None
+    assert "no profile" in run("%sc2 save").err
+
+
+def test_nothing_is_completed_or_loaded_where_the_configuration_forbids_it(shell, run, session):
+    shell.settings.allowed = False
+    for command in ("%sc2 load", "%complete x ="):
+        assert "forbids completion" in run(command).err
+    assert session.status.state == "unloaded"
+
+
 def test_help_names_every_command(run):
     assert run("%sc2 help").out.count("%sc2 ") == 11
+    assert run("%sc2 help").out.count("%sc2 ") == 12
 
 
 def test_the_cursor_is_at_the_end_without_a_mark():

@@ -62,7 +62,9 @@ class Typist:
             ".clearUndoHistory()"
         )
         self.script = self.chance.choice([LINE, BLOCK, *OTHERS])
-        self.notebook.type(self.script[: self.chance.randrange(3, 9)], delay=0)
+        start = self.script[: self.chance.randrange(3, 9)]
+        self.notebook.type(start, delay=0)
+        self.seen = [start[:length] for length in range(len(start) + 1)]
         self.now = self.notebook.page.evaluate("window.now()")
 
     def press(self, key: str, allowed) -> None:
@@ -153,7 +155,7 @@ class Typist:
                 + rest,
                 len(text[:head].rstrip(" ") if trim else text[:head]) + 1 + indent,
             )
-            for indent in range(0, 24)
+            for indent in range(72)
             for trim in (True, False)
             for rest in (behind, behind.lstrip(" "), "\n" + behind)
         } | AnyBetween(text, head)
@@ -189,8 +191,8 @@ def AnyBetween(text: str, head: int) -> set:
         return set()
     return {
         (text[:head] + "\n" + " " * inner + "\n" + " " * outer + text[head:], head + 1 + inner)
-        for inner in range(24)
-        for outer in range(24)
+        for inner in range(72)
+        for outer in range(72)
     }
 
 
