@@ -286,9 +286,13 @@ def _rewrites_line_below(text: str, request: CompletionRequest) -> bool:
 
 
 def _writes_next_cell(text: str, request: CompletionRequest) -> bool:
-    """Whether it is what the next cell begins with; only at the end of a cell."""
-    written = (_last_line(request.prefix) + text).strip()
-    if request.suffix.strip() or len(written) < LONG_ENOUGH:
+    """Whether it is what the next cell begins with; only at the end of a cell, on a line that is not begun yet.
+
+    Who has begun such a line wants it here, too, as an import.
+    """
+    written = text.strip()
+    begun = _last_line(request.prefix).strip()
+    if begun or request.suffix.strip() or len(written) < LONG_ENOUGH:
         return False
     following = _next_cell(request)
     return following == written or following.startswith(f"{written}\n")
