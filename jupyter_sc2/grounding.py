@@ -266,9 +266,10 @@ def _choices(use: Use, source: str, typed: int, allowed: frozenset[str]) -> tupl
     if use.kind != "column":
         private = use.word.startswith("_")
         names = [n for n in names if n.isidentifier() and n.startswith("_") == private]
+    if use.kind == "name":  # any could be meant, so only a slip of the pen is mended
+        alike = [n for n in names if n[0] == use.word[0]]
+        return tuple(difflib.get_close_matches(use.word, alike, n=12, cutoff=0.7))
     close = difflib.get_close_matches(use.word, names, n=12, cutoff=0.5)
-    if use.kind == "name":  # any could be meant, so only like ones are
-        return tuple(close)
     names = [*close, *sorted(set(names).difference(close, ("self", "cls")))][:MOST_CHOICES]
     if use.kind == "argument":
         return tuple(f"{name}=" for name in names)

@@ -1,8 +1,8 @@
 """The model's threads give way to the user's cell.
 
-Numerical libraries share a cell's work out among the cores and wait for the slowest: a thread of ours that takes a
-tenth of one core made a loop of matrix products on two cores 2.5 times as slow at a niceness of 10, 1.5 times at
-19, and no slower where it runs only when nothing else in the kernel wants the core (SCHED_IDLE).
+A little only: a thread of ours that holds the interpreter's lock and never gets a core would stop the cell that waits
+for that lock. So not SCHED_IDLE, with which a loop of matrix products on two cores ran undisturbed most of the time
+and once took ten times as long.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 
-LOWEST = 19
+# Of 19 steps down: on a core that both want, a tenth of what the user's thread gets.
+NICENESS = 10
 
 
 def give_way() -> None:
@@ -22,7 +23,7 @@ def give_way() -> None:
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def give_way_as_a_session() -> None:
@@ -30,6 +31,6 @@ def give_way_as_a_session() -> None:
 
     It has the thread's priority; but Linux may share the cores out among sessions first (sched_autogroup).
     """
-    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_IDLE:
+    if sys.platform == "linux" and (niceness := os.nice(0)) > 0:
         with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-            group.write(str(LOWEST))
+            group.write(str(niceness))

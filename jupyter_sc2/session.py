@@ -98,7 +98,7 @@ class Session:
         gives_way: bool = False,
         namespace: grounding.Namespace | None = None,
     ) -> None:
-        """With `gives_way`, the model computes when nothing else in this process wants the cores."""
+        """With `gives_way`, the model's threads have a lower priority than the others of this process."""
         self._load_engine = load_engine
         self._namespace = namespace
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last

@@ -142,7 +142,8 @@ def test_answers_and_states_of_the_model_are_no_outputs(kernel, comm):
     assert kernel.outputs() == []
     # ipykernel 6 knows no contexts: there what a thread sends belongs to the newest message on the shell.
     if not kernel.old:
-        assert {m["parent_header"].get("msg_type") for m in comm.messages} == {"comm_msg"}
+        parents = {m["parent_header"].get("msg_type") for m in comm.messages}
+        assert parents <= {"comm_open", "comm_msg"}
 
 
 def test_a_message_is_answered_by_no_more_than_its_own_busy_and_idle(kernel, comm):
@@ -206,7 +207,7 @@ def test_a_magic_puts_its_completion_into_the_next_cell(kernel):
     "code",
     [
         "import time; time.sleep(3)",
-        "import time\nend = time.monotonic() + 3\nwhile time.monotonic() < end: pass",
+        "import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end: pass",
     ],
     ids=["sleeping", "looping"],
 )
@@ -235,8 +236,7 @@ def test_garbage_on_the_control_channel_is_answered_and_survived(kernel, comm):
     ):
         count = len(comm.heard)
         comm.say(data)
-        kernel.wait(lambda count=count: len(comm.heard) > count, 5)
-        assert comm.heard[-1]["type"] == "error"
+        kernel.wait(lambda count=count: [m for m in comm.heard[count:] if m["type"] == "error"], 5)
     comm.answer(timeout=5)
 
 

@@ -52,4 +52,6 @@ def start() -> None:
 
     from jupyter_sc2 import extension
 
-    extension.load(get_ipython(), load_engine=lambda model, **_: SlowEngine())
+    shell = get_ipython()
+    shell.config.SC2.grounding = False  # its line is about things that are not there
+    extension.load(shell, load_engine=lambda model, **_: SlowEngine())
