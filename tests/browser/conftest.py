@@ -211,6 +211,9 @@ class NotebookPage:
 
     def execute(self, code: str) -> None:
         """Runs code in the kernel without a cell."""
+        self.page.wait_for_function(
+            "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+        )
         self.page.evaluate(
             "code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
             ".requestExecute({code, store_history: false}).done",
