@@ -49,9 +49,11 @@ def test_a_file_is_completed_by_the_kernel_of_its_console(slow_lab, one_notebook
     one_notebook.wait_ghost(LINE[9:])
     one_notebook.press("Alt+.", "Tab")
     assert editor.inner_text().strip() == LINE
+    command(one_notebook, "docmanager:save-all")  # or a dialog asks what to do
     command(one_notebook, "application:close-all")
     command(one_notebook, "docmanager:open", path="one.ipynb")
     one_notebook.cell(0).wait_for()
+    one_notebook.enter(0)  # a launcher may have come to the front meanwhile
 
 
 def test_the_panel_in_the_sidebar_and_config_are_one(quick_cell):
