@@ -194,13 +194,11 @@ export class Provider implements IInlineCompletionProvider {
     if (ghost && ghost.wanted < wanted) {
       ghost = undefined;
     }
-    const wait = !invoked && this.debounce > 0;
-    // A newer request ends the older one by itself, or goes on with it where it says what was typed.
-    if (ghost ? ghost !== this._running : invoked || wait) {
+    if (ghost !== this._running) {
       this._running?.cancel();
     }
     if (!ghost) {
-      if (wait) {
+      if (!invoked && this.debounce > 0) {
         await sleep(this.debounce);
       }
       if (superseded()) {
