@@ -149,57 +149,31 @@ class Answerer:
 
         Returns a job that went on with what was said until it was something else than the user typed.
         """
-        engine, first = self.engine, job.request
-
-        def cancelled() -> bool:
-            return job.cancelled.is_set()
-
-        reused = len(prompt.ids) - engine.prefill(prompt.ids, cancelled)
+        first, running = job.request, _Running(job, len(prompt.ids))
+        running.reused = len(prompt.ids) - self.engine.prefill(prompt.ids, running.cancelled)
         if job.automatic:
             job.cancelled.wait(max(0.0, job.arrived + self._rhythm.delay() - time.monotonic()))
         began = time.monotonic()
         texts: list[str] = []
         best: Completion | None = None
-        generated, first_token_ms = 0, None
         for attempt in range(2 * first.candidates - 1):
-            if len(texts) == first.candidates or cancelled():
+            if len(texts) == first.candidates or running.cancelled():
                 break
             drawing = Drawing(first, prompt, lambda request: self._check(request, options))
-            job.drawing = drawing if job.automatic and first.candidates == 1 else None
-            for asked in drawing.attempts(engine.encode):
-                for token in engine.generate(
-                    asked.ids,
-                    varied(job.sampling, attempt),
-                    self.layout.stop_ids,
-                    cancelled,
-                    asked.healed,
-                    Lookup(asked.ids, self._earlier),
-                ):
-                    generated += 1
-                    if first_token_ms is None:
-                        first_token_ms = (time.monotonic() - job.arrived) * 1000
-                    if token.id in self.layout.stop_ids:
-                        drawing.stopped = True
-                        break
-                    if drawing.add(engine.decode_bytes([token.id]), token):
-                        job.say(Completion(text=drawing.text, index=len(texts)), engine)
-                    if drawing.complete:
-                        break
-                    if job.drawing is not None and (later := successor(job)) is not None:
-                        job.finish(replace(CANCELLED, text=drawing.text), engine)
-                        job, reused, generated, first_token_ms = later, len(prompt.ids), 0, None
-                        job.drawing = drawing
-                        if drawing.go_on_for(job.request):
-                            job.say(Completion(text=drawing.text), engine)
-                    if drawing.astray:
-                        break
+            if job.automatic and first.candidates == 1:
+                job.drawing = drawing
+            for asked in drawing.attempts(self.engine.encode):
+                if running.cancelled():
+                    break
+                sampling = varied(job.sampling, attempt)
+                self._draw(running, drawing, asked, sampling, len(texts), successor)
                 if drawing.astray:
                     break
-            job.drawing = None
+            running.job.drawing = None
             self._earlier.append([*prompt.ids[-LONGEST:], *drawing.ids])
             if drawing.astray:
-                return job
-            completion = drawing.finish(cancelled=cancelled())
+                return running.job
+            completion = drawing.finish(cancelled=running.cancelled())
             if completion.finish_reason != "cancelled":
                 self._rhythm.decoded(time.monotonic() - began)
             if best is None or (completion.text and completion.text not in texts):
@@ -208,12 +182,68 @@ class Answerer:
                 if attempt == 0 and completion.finish_reason != "cancelled":
                     self.cache.add(first, drawing.typed + completion.text, drawing.said)
                 if len(texts) < first.candidates:
-                    job.say(replace(best, finish_reason=None), engine)
+                    running.job.say(replace(best, finish_reason=None), self.engine)
         stats = Stats(
-            prompt_tokens=len(prompt.ids),
-            reused_tokens=reused,
-            generated_tokens=generated,
-            first_token_ms=first_token_ms,
+            prompt_tokens=running.prompt_tokens,
+            reused_tokens=running.reused,
+            generated_tokens=running.generated,
+            first_token_ms=running.first_token_ms,
         )
-        job.finish(replace(best or CANCELLED, stats=stats), engine)
+        running.job.finish(replace(best or CANCELLED, stats=stats), self.engine)
         return None
+
+    def _draw(
+        self,
+        running: _Running,
+        drawing: Drawing,
+        asked: Prompt,
+        sampling: SamplingParams,
+        index: int,
+        successor: Successor,
+    ) -> None:
+        """Decodes from one prompt, until nothing more would change what is shown or it is not what was typed."""
+        guess = Lookup(asked.ids, self._earlier)
+        stop_ids = self.layout.stop_ids
+        for token in self.engine.generate(
+            asked.ids, sampling, stop_ids, running.cancelled, asked.healed, guess
+        ):
+            running.count()
+            if token.id in stop_ids:
+                drawing.stopped = True
+                return
+            if drawing.add(self.engine.decode_bytes([token.id]), token):
+                running.job.say(Completion(text=drawing.text, index=index), self.engine)
+            if drawing.complete:
+                return
+            if running.job.drawing is not None and (later := successor(running.job)) is not None:
+                running.job.finish(replace(CANCELLED, text=drawing.text), self.engine)
+                later.drawing = drawing
+                running.hand_over(later)
+                if drawing.go_on_for(later.request):
+                    later.say(Completion(text=drawing.text), self.engine)
+            if drawing.astray:
+                return
+
+
+@dataclass(eq=False)
+class _Running:
+    """The job that is being decoded, which may be followed by another, and what that one has cost."""
+
+    job: Job
+    prompt_tokens: int
+    reused: int = 0
+    generated: int = 0
+    first_token_ms: float | None = None
+
+    def cancelled(self) -> bool:
+        return self.job.cancelled.is_set()
+
+    def count(self) -> None:
+        self.generated += 1
+        if self.first_token_ms is None:
+            self.first_token_ms = (time.monotonic() - self.job.arrived) * 1000
+
+    def hand_over(self, later: Job) -> None:
+        """To a job that finds all of the prompt read."""
+        self.job, self.reused = later, self.prompt_tokens
+        self.generated, self.first_token_ms = 0, None

@@ -21,14 +21,15 @@ from functools import lru_cache
 from typing import Literal, Protocol
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.postprocess import is_word
+from jupyter_sc2.prompt.brackets import open_at_end, scan
 from jupyter_sc2.prompt.facts import Facts, Known, Path
 from jupyter_sc2.prompt.languages import of_cell_magic
-from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line, open_at_end, scan
-from jupyter_sc2.prompt.uses import Kind, Use, bound_names, stored_strings, uses
+from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line
+from jupyter_sc2.prompt.uses import WORD, Kind, Use, bound_names, stored_strings, uses
 
 LONGEST_CELL = 8_000  # characters; longer ones are not looked at
 MOST_CHOICES = 400
-WORD = re.compile(r"[^\W\d]\w*")
 STRING = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
 NO_CODE = re.compile(r"#[^\n]*|'[^'\n]*'|\"[^\"\n]*\"")
 TARGET = re.compile(r"[\w.,*\s\[\]'\"]*")
@@ -154,7 +155,7 @@ def refute(
         if use.end >= len(source):  # the word may go on
             if not final and any(name.startswith(use.word) for name in allowed):
                 continue
-            if _is_word(request.suffix[:1]):
+            if is_word(request.suffix[:1]):
                 continue
         if not final and use.kind != "name":
             # What stands first in a statement may come to be assigned to.
@@ -253,10 +254,6 @@ def _bindings(source: str) -> dict[str, bool]:
 
 def _strings_in(source: str) -> set[str]:
     return {single or double for single, double in STRING.findall(source)}
-
-
-def _is_word(char: str) -> bool:
-    return char.isalnum() or char == "_"
 
 
 def _choices(use: Use, source: str, typed: int, allowed: frozenset[str]) -> tuple[str, ...]:

@@ -20,26 +20,31 @@ class Lookup:
 
     def __init__(self, prompt: Sequence[int], earlier: Iterable[Sequence[int]] = ()) -> None:
         """`earlier` are further texts, the likeliest to come again last."""
-        self._prompt = array("I", prompt)
-        self._earlier = [array("I", ids) for ids in earlier]
+        self._prompt = _bytes(prompt)
+        self._earlier = [_bytes(ids) for ids in earlier]
 
     def __call__(self, drawn: Sequence[int]) -> Sequence[int]:
         """The ids that may come after the prompt and `drawn`; none if nothing like it has come before."""
-        text = self._prompt + array("I", drawn)
-        for length in range(min(LONGEST, len(text) - 1), SHORTEST - 1, -1):
+        text = self._prompt + _bytes(drawn)
+        for length in range(min(LONGEST, len(text) // WIDTH - 1), SHORTEST - 1, -1):
+            needle = text[-length * WIDTH :]
             for source in (*reversed(self._earlier), text):
-                end = _last(source, text[-length:])
+                end = _last(source, needle)
                 if end is not None:
-                    return source[end : end + MOST].tolist()
+                    return memoryview(source)[end : end + MOST * WIDTH].cast("I").tolist()
         return ()
 
 
-def _last(source: array[int], wanted: array[int]) -> int | None:
-    """The index behind the last place in `source` where `wanted` is followed by something."""
-    data, needle = source.tobytes(), wanted.tobytes()
+def _bytes(ids: Sequence[int]) -> bytes:
+    """The ids one after another, in WIDTH bytes each: a text that can be searched quickly."""
+    return array("I", ids).tobytes()
+
+
+def _last(data: bytes, needle: bytes) -> int | None:
+    """The place behind the last one in `data` where the whole ids of `needle` are followed by something."""
     stop = len(data) - WIDTH
     while (start := data.rfind(needle, 0, stop)) >= 0:
         if start % WIDTH == 0:
-            return start // WIDTH + len(wanted)
+            return start + len(needle)
         stop = start + len(needle) - 1
     return None

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.syntax import open_at_end, scan
+from jupyter_sc2.prompt.brackets import CLOSING, open_at_end, scan
 
 Scope = Literal["line", "block"]
 
 CLOSERS = ")]}"
 OPENERS = "([{"
 QUOTES = "'\""
-CLOSING = dict(zip(OPENERS, CLOSERS, strict=True))
 # Lines that go on with the block above them although they stand at its opener's indentation.
 CONTINUATIONS = ("else", "elif", "except", "finally", "case")
 # One line this often is a loop of the model's, not code; shorter lines ("else:", "])") do come again.
@@ -47,7 +46,7 @@ def hopeless(request: CompletionRequest, *, prose: bool = False) -> str | None:
         return "disabled"
     if not request.text.strip() and not request.notebook.above(request.cell_id):
         return "nothing_to_add"
-    if _is_word(request.prefix[-1:]) and _is_word(
+    if is_word(request.prefix[-1:]) and is_word(
         request.suffix[:1]
     ):  # inside a word: the user edits, not writes
         return "nothing_to_add"
@@ -241,7 +240,7 @@ def _without_suffix_overlap(text: str, request: CompletionRequest) -> str:
             # A single letter is chance; a single bracket is not.
             if (
                 text.endswith(overlap)
-                and (length > 2 or not _is_word(overlap[0]))
+                and (length > 2 or not is_word(overlap[0]))
                 and _balances(text, overlap)
             ):
                 return text[: len(text) - length]
@@ -332,7 +331,7 @@ def _other_language(request: CompletionRequest) -> bool:
     return request.text.lstrip().startswith("%%") or line.startswith(("!", "%"))
 
 
-def _is_word(char: str) -> bool:
+def is_word(char: str) -> bool:
     return char.isalnum() or char == "_"
 
 

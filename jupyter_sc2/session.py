@@ -222,6 +222,7 @@ class Session:
                     self._load_error = None
             self.want()
             self._jobs.append(job)
+            self._ahead = None  # what is asked now is read instead
             embedded = self._loading is None or _is_embedded(self._loading.options)
             if self._serving is None and self._stopgap is None and not embedded:
                 self._stopgap = self._start_stopgap()
@@ -569,7 +570,8 @@ class Session:
         except Exception:  # nobody has asked: who asks for it will hear
             logger.debug("Reading ahead failed", exc_info=True)
         with self._changed:
-            if self._ahead is None and unwanted():
+            # Taken up again when the cell has ended, or by the next engine; who asks something reads that instead.
+            if self._ahead is None and not self._jobs and (self._cell_runs or worker.retired):
                 self._ahead = request
 
     def _tell_of(self, worker: _Worker, state: str) -> None:

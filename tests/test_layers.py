@@ -22,6 +22,7 @@ LAYERS = [
         "priority",
         "rhythm",
         "usage",
+        "writing",
         "prompt.brackets",
     },
     {"prompt.notebook", "prompt.namespace", "prompt.inspection"},

@@ -45,6 +45,19 @@ def test_a_file_that_cannot_be_read_is_not_written_over(shell):
     assert file.read_text() == "{"
 
 
+def test_a_disk_that_fills_up_leaves_the_file_as_it_was(shell, monkeypatch):
+    file = saved.save(shell, SC2(seed=1))
+    before = file.read_text()
+
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jupyter_sc2.writing.os.replace", full)
+    with pytest.raises(SettingsError, match="No space left"):
+        saved.save(shell, SC2(seed=2))
+    assert file.read_text() == before
+
+
 def test_what_the_configuration_forbids_nobody_allows():
     settings = SC2(allowed=False)
     with pytest.raises(SettingsError, match="forbids completion"):

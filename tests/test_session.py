@@ -201,6 +201,33 @@ def test_who_asks_does_not_wait_for_what_is_read_ahead(session, fake_engine):
     assert submit(session, request()).final.text == "1"
 
 
+def test_what_was_to_be_read_ahead_is_not_read_once_something_is_asked(session, fake_engine):
+    session.load()
+    session.wait_ready(5)
+    fake_engine.slow_prefill = True  # until cancelled
+    session.read_ahead(request("import numpy as np\n"))
+    wait_until(lambda: fake_engine.reading)
+    fake_engine.answers = ["1"]
+    assert submit(session, request("y = ")).final.text == "1"
+    read = fake_engine._read
+    time.sleep(0.05)
+    assert fake_engine._read == read
+
+
+def test_what_a_cell_has_interrupted_is_read_ahead_when_it_has_ended(session, fake_engine):
+    session.load()
+    session.wait_ready(5)
+    fake_engine.slow_prefill = True
+    session.read_ahead(request("import numpy as np\n"))
+    wait_until(lambda: fake_engine.reading)
+    fake_engine._read = ()
+    session.cell_runs(True)
+    wait_until(lambda: not fake_engine.reading)
+    fake_engine._read = ()
+    session.cell_runs(False)
+    wait_until(lambda: len(fake_engine._read) > 10)
+
+
 def test_an_invoked_request_survives_ghost_text(session, fake_engine):
     fake_engine.answers = ["asked", "ghost"]
     fake_engine.gate.clear()

@@ -72,6 +72,13 @@ class Screen:
         self.type(command)
         self.child.send("\r")
 
+    def take_and_print(self):
+        """Takes all of what is grey, runs the line, and prints what it has made of `values`."""
+        self.child.send(RIGHT)
+        time.sleep(0.2)
+        self.child.send("\r")
+        self.run("print('got', values)")
+
     def close(self):
         self.child.close(force=True)
 
@@ -91,10 +98,7 @@ RIGHT, CTRL_RIGHT, ALT_F = "\x1b[C", "\x1b[1;5C", "\x1bf"
 def test_right_arrow_takes_the_model_s_suggestion(screen):
     screen.type("values = so")
     screen.wait("rted(range(10))")
-    screen.child.send(RIGHT)
-    time.sleep(0.2)
-    screen.child.send("\r")
-    screen.run("print('got', values)")
+    screen.take_and_print()
     screen.wait("got [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
 
 
@@ -104,10 +108,7 @@ def test_a_word_can_be_taken_and_the_rest_stays(screen):
     screen.wait("rted(range(10))")
     screen.child.send(ALT_F)
     time.sleep(0.3)
-    screen.child.send(RIGHT)
-    time.sleep(0.2)
-    screen.child.send("\r")
-    screen.run("print('got', values)")
+    screen.take_and_print()
     screen.wait("got [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
 
 
@@ -117,8 +118,5 @@ def test_what_the_history_suggests_comes_first(screen):
     screen.wait("In [")
     screen.type("values = so")
     screen.wait("mething = 7")
-    screen.child.send(RIGHT)
-    time.sleep(0.2)
-    screen.child.send("\r")
-    screen.run("print('got', values)")
+    screen.take_and_print()
     screen.wait("got 7")

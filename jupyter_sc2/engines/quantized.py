@@ -29,6 +29,7 @@ from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
+from jupyter_sc2.writing import write_whole
 
 FORMAT = 1  # of what is kept: raised whenever the same name means other bytes
 MANIFEST = "manifest.json"
@@ -112,7 +113,7 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> Path:
             with _Writer(file, empty.tensors) as writer:
                 convert(empty, writer.add, progress)
             manifest = {**wanted, "file": file.name, "size": file.stat().st_size}
-            _write_whole(place / MANIFEST, json.dumps(manifest, indent=1).encode())
+            write_whole(place / MANIFEST, json.dumps(manifest, indent=1).encode())
         except BaseException:
             file.unlink(missing_ok=True)
             raise
@@ -228,9 +229,3 @@ class _Writer:
                 self._stream.write(len(header).to_bytes(8, "little") + header)
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
-
-
-def _write_whole(file: Path, data: bytes) -> None:
-    temporary = file.with_name(file.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, file)

@@ -19,6 +19,7 @@ from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.evaluate.typist import LOOK, Event
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
+from jupyter_sc2.usage import percentile
 
 LONGEST_WAIT = 120.0  # seconds at a pause
 
@@ -220,6 +221,5 @@ def _keys_saved(paused: Sequence[Asked], keys: int) -> float:
 
 def _percentile(values: Sequence[float], share: int) -> float | None:
     """By nearest rank; `values` are sorted."""
-    if not values:
-        return None
-    return round(values[min(len(values) - 1, len(values) * share // 100)], 1)
+    found = percentile(values, share / 100)
+    return None if found is None else round(found, 1)

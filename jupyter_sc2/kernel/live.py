@@ -22,7 +22,8 @@ from jupyter_sc2.prompt.facts import Facts, Path, gather
 from jupyter_sc2.prompt.languages import of_cell_magic
 from jupyter_sc2.prompt.namespace import Variable, describe
 from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.prompt.variables import SECRET, WORD, choose, describe_variable, look
+from jupyter_sc2.prompt.uses import WORD
+from jupyter_sc2.prompt.variables import SECRET, choose, describe_variable, look
 from jupyter_sc2.settings import SC2
 
 MOST = 8  # variables that a cell starts with

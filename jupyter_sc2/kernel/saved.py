@@ -10,6 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.writing import write_whole
 
 # Next to the user's own ipython_config.py, which may hold code and is never written to.
 FILE = "ipython_config.json"
@@ -52,7 +53,7 @@ def _write(file: Path, values: dict[str, Any]) -> None:
         if values:
             config["SC2"] = values
         if config:
-            file.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+            write_whole(file, (json.dumps(config, indent=2) + "\n").encode())
         else:
             file.unlink(missing_ok=True)
     except (OSError, ValueError) as error:

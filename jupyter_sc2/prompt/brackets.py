@@ -1,38 +1,17 @@
-"""What an editor closes by itself: `print(` becomes `print()` with the cursor inside.
+"""Brackets and quotes: which are open, and which of those behind the cursor an editor has closed by itself.
 
-Those closers come and go behind the cursor while somebody types. They say nothing that the openers before the
-cursor do not say, so prompts and caches look at the suffix without them: it stays the same from key to key.
+`print(` becomes `print()` with the cursor inside. Such closers come and go behind the cursor while somebody types. They
+say nothing that the openers before the cursor do not say, so prompts and caches look at the suffix without them: it
+stays the same from key to key.
 """
 
 from __future__ import annotations
 
-PAIRS = {"(": ")", "[": "]", "{": "}"}
-QUOTES = "'\""
+from collections.abc import Iterator
+
+CLOSING = {"(": ")", "[": "]", "{": "}"}
 # Editors close a bracket where one of these follows, or nothing (CodeMirror's closeBrackets).
 MAY_FOLLOW = " \t)]}:;>,"
-
-
-def open_closers(line: str) -> str:
-    """The brackets and quotes that would close what `line` leaves open, the innermost first."""
-    closers: list[str] = []
-    escaped = False
-    for char in line:
-        quoted = bool(closers) and closers[-1] in QUOTES
-        if escaped:
-            escaped = False
-        elif quoted:
-            if char == closers[-1]:
-                closers.pop()
-            escaped = char == "\\"
-        elif char == "#":
-            break
-        elif char in QUOTES:
-            closers.append(char)
-        elif char in PAIRS:
-            closers.append(PAIRS[char])
-        elif closers and char == closers[-1]:
-            closers.pop()
-    return "".join(reversed(closers))
 
 
 def settled(prefix: str, suffix: str) -> str:
@@ -44,3 +23,53 @@ def settled(prefix: str, suffix: str) -> str:
         length += 1
     rest = suffix[length:].split("\n", 1)[0]
     return suffix[length:] if not rest or rest[0] in MAY_FOLLOW else suffix
+
+
+def open_closers(line: str) -> str:
+    """The brackets and the quote that would close what `line` leaves open, the innermost first."""
+    opened, quote = open_at_end(line)
+    quote = "" if quote == "#" else quote[:1]
+    return quote + "".join(CLOSING[sign] for sign in reversed(opened))
+
+
+def open_at_end(source: str) -> tuple[list[str], str]:
+    """The brackets that are open at the end of the source, and the quote; "#" in a comment."""
+    opened: list[str] = []
+    inside = ""
+    for _, char, quote in scan(source):
+        inside = quote
+        if quote:
+            continue
+        if char in CLOSING:
+            opened.append(char)
+        elif char in CLOSING.values() and opened:
+            opened.pop()
+    return opened, inside
+
+
+def scan(source: str, quote: str = "") -> Iterator[tuple[int, str, str]]:
+    """Each sign of the source with its index, and the quote that it leaves one in: "#" in a comment, "" in code.
+
+    `quote` is the one that the source begins in. A quote that is not tripled ends with its line. What ends a
+    string is given as in code, as its last sign.
+    """
+    index = 0
+    while index < len(source):
+        char = source[index]
+        if quote == "#" or (quote and char == "\n" and len(quote) == 1):
+            quote = "" if char == "\n" else quote
+        elif quote:
+            if char == "\\":
+                yield index, char, quote
+                index += 1
+                char = source[index : index + 1]
+            elif source.startswith(quote, index):
+                index += len(quote) - 1
+                quote = ""
+        elif char in "'\"":
+            quote = char * 3 if source.startswith(char * 3, index) else char
+            index += len(quote) - 1
+        elif char == "#":
+            quote = char
+        yield index, char, quote
+        index += 1

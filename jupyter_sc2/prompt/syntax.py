@@ -6,13 +6,13 @@ import ast
 import re
 from collections.abc import Iterator
 
+from jupyter_sc2.prompt.brackets import CLOSING, open_at_end
 from jupyter_sc2.prompt.uses import parse
 
 # What IPython takes and Python does not: magics, shell commands, questions.
 MAGIC = re.compile(r"\s*(?:[%!]|\?)|[^#'\"]*\?\s*$|\s*[\w., ]+=\s*[%!]")
 TRY = re.compile(r"([ \t]*)try\s*:")
 HANDLER = re.compile(r"([ \t]*)(?:except|finally)\b")
-CLOSERS = {"(": ")", "[": "]", "{": "}"}
 # What an unfinished line may go on with; the first that makes it a statement is taken.
 ENDINGS = (
     "",
@@ -87,7 +87,7 @@ def _of_length(line: str, length: int) -> str:
 def _closed(source: str) -> Iterator[str]:
     """The source, with what is open at its end closed in one way after another."""
     opened, quote = open_at_end(source)
-    ends = "".join(CLOSERS[sign] for sign in reversed(opened))
+    ends = "".join(CLOSING[sign] for sign in reversed(opened))
     handlers = "".join(f"\n{indent}finally: pass" for indent in _open_tries(source))
     indent = re.match(r"[ \t]*", source.rpartition("\n")[2])[0]  # type: ignore[index]
     if quote == "#":
@@ -116,46 +116,3 @@ def _open_tries(source: str) -> list[str]:
         elif (found := HANDLER.match(line)) and found[1] in open_:
             del open_[open_.index(found[1]) :]
     return open_[::-1]
-
-
-def open_at_end(source: str) -> tuple[list[str], str]:
-    """The brackets that are open at the end of the source, and the quote; "#" in a comment."""
-    opened: list[str] = []
-    inside = ""
-    for _, char, quote in scan(source):
-        inside = quote
-        if quote:
-            continue
-        if char in CLOSERS:
-            opened.append(char)
-        elif char in CLOSERS.values() and opened:
-            opened.pop()
-    return opened, inside
-
-
-def scan(source: str, quote: str = "") -> Iterator[tuple[int, str, str]]:
-    """Each sign of the source with its index, and the quote that it leaves one in: "#" in a comment, "" in code.
-
-    `quote` is the one that the source begins in. A quote that is not tripled ends with its line. What ends a
-    string is given as in code, as its last sign.
-    """
-    index = 0
-    while index < len(source):
-        char = source[index]
-        if quote == "#" or (quote and char == "\n" and len(quote) == 1):
-            quote = "" if char == "\n" else quote
-        elif quote:
-            if char == "\\":
-                yield index, char, quote
-                index += 1
-                char = source[index : index + 1]
-            elif source.startswith(quote, index):
-                index += len(quote) - 1
-                quote = ""
-        elif char in "'\"":
-            quote = char * 3 if source.startswith(char * 3, index) else char
-            index += len(quote) - 1
-        elif char == "#":
-            quote = char
-        yield index, char, quote
-        index += 1

@@ -35,7 +35,6 @@ from jupyter_sc2.prompt.namespace import Variable, table_detail
 Adapter = Callable[[Any], tuple[str, str]]
 
 SECRET = re.compile(r"key|token|passw|secret|credential|auth", re.IGNORECASE)
-WORD = re.compile(r"[^\W\d]\w*")
 MOST_COLUMNS = 24
 MOST_KEYS = 12
 # What is not worth a line: it tells its name's reader nothing.
