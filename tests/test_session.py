@@ -209,9 +209,8 @@ def test_what_was_to_be_read_ahead_is_not_read_once_something_is_asked(session, 
     wait_until(lambda: fake_engine.reading)
     fake_engine.answers = ["1"]
     assert submit(session, request("y = ")).final.text == "1"
-    read = fake_engine._read
     time.sleep(0.05)
-    assert fake_engine._read == read
+    assert b"numpy" not in fake_engine.decode_bytes(fake_engine._read)
 
 
 def test_what_a_cell_has_interrupted_is_read_ahead_when_it_has_ended(session, fake_engine):
