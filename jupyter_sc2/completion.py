@@ -98,6 +98,7 @@ class Completion:
     index: int = 0
     finish_reason: FinishReason | None = None
     mean_logprob: float | None = None
+    confidence: float | None = None  # see Drawing
     source: str = "model"  # "model" or "cache"
     reason: str | None = None
     model: str = ""

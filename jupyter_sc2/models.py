@@ -163,6 +163,7 @@ class ModelCard:
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
+    confidence: float = 0.0
     note: str = ""
 
     @property

@@ -83,6 +83,9 @@ def test_some_cells_are_entered_once_more(events):
 class Listener:
     """Answers at once, and notes what it was asked and told."""
 
+    idle = True
+    tokens_read = 0
+
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.told: list[str] = []

@@ -96,19 +96,22 @@ def _type_all(
     from jupyter_sc2.evaluate.typist import type_cells
 
     count = _counter(client)
-    typed = {}
+    typed, rows = {}, {}
     for path, code in notebooks.items():
         events = type_cells(code, Random(args.seed), keys=args.keys)
         name = f"{label} {Path(path).name}".strip()
+        before = client.tokens_read
         typed[path] = replay(
             client,
             _with_progress(events, name),
             pauses_only=getattr(client, "pauses_only", False),
         )
-        _say(name, figures(typed[path], count))
+        rows[path] = figures(typed[path], count, read_in_all=client.tokens_read - before)
+        _say(name, rows[path])
+    read = sum(row["prompt_tokens_per_key"]["total"] for row in rows.values())
     return {
-        **figures(list(chain(*typed.values())), count),
-        "notebooks": {path: figures(asked, count) for path, asked in typed.items()},
+        **figures(list(chain(*typed.values())), count, read_in_all=read),
+        "notebooks": rows,
     }
 
 

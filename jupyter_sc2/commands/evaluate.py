@@ -84,7 +84,7 @@ def _holes(args: argparse.Namespace) -> int:
 
     figures = _run(args, holes.evaluate, holes.NEEDED)
     if args.gate:
-        thresholds = [-3.0, -2.0, -1.5, -1.0, -0.75, -0.5, -0.35, -0.25, -0.15, -0.1]
+        thresholds = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
         figures["gate"] = holes.gate_curve(figures["rows"], thresholds)
     return _show(args, figures)
 

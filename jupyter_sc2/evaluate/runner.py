@@ -42,7 +42,8 @@ def open_session(
     sampling = SamplingParams(max_tokens=max_tokens)
     session = Session(
         load_engine=load_engine,
-        options=CompletionOptions(sampling=sampling, context_tokens=context_tokens),
+        # Whatever the model is sure of: what not to show is told by its confidence in each.
+        options=CompletionOptions(sampling=sampling, context_tokens=context_tokens, confidence=0.0),
         load_options=options,
         gives_way=gives_way,
         namespace=namespace,
