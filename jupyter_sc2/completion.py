@@ -108,7 +108,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Token:
-    """One decoded token: its id and its natural-log probability under the model."""
+    """One decoded token: its id and its natural-log probability under the model.
+
+    Where only some tokens are allowed it is that among them; llama.cpp tells that among all.
+    """
 
     id: int
     logprob: float

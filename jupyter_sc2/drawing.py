@@ -190,7 +190,7 @@ class Drawing:
         if refutation is not None:
             text = sound_part(text, refutation)
             self._raw = self.said[: self._from] + text  # the rest is not to be found again
-        unsure = self.unsure and not cancelled
+        unsure = self.unsure and not cancelled and not (self.stopped and not text)
         if unsure:
             text = ""
         reason = None if text else "nothing_to_add" if refutation is None else "refuted"
