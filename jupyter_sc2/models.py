@@ -21,6 +21,7 @@ import msgspec
 from jupyter_sc2.errors import ModelLoadError
 
 Order = Literal["spm", "psm", "left-to-right"]
+Trunk = Literal["outside", "inside"]
 FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
 
 SHIPPED = Path(__file__).parent / "models.toml"
@@ -160,11 +161,17 @@ class ModelCard:
     window: int = 4096
     order: Order = "spm"
     path: Literal["inside", "before"] = "inside"
+    trunk: Trunk = "outside"
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
     confidence: float = 0.0
     note: str = ""
+
+    @property
+    def trunk_outside(self) -> bool:
+        """Whether the cells above are a file of their own, before the block that is filled in."""
+        return self.trunk == "outside" and "file_sep" in self.special
 
     @property
     def licence_line(self) -> str:
@@ -254,7 +261,7 @@ def _stranger(known: Mapping[str, ModelCard], name: str, note: str = "") -> Mode
 
 
 def _with_layout(card: ModelCard, model: ModelCard) -> ModelCard:
-    names = ("family", "order", "path", "special", "stop")
+    names = ("family", "order", "path", "trunk", "special", "stop")
     return replace(card, **{name: getattr(model, name) for name in names})
 
 

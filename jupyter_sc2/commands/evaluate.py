@@ -59,6 +59,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         choices=["spm", "psm", "left-to-right"],
         help="suffix first, prefix first, or no suffix at all (default: the model's own)",
     )
+    parser.add_argument(
+        "--layout",
+        choices=["outside", "inside"],
+        help="the cells above as a file of their own, or inside the prefix (default: the model's own)",
+    )
     parser.add_argument("--max-tokens", type=int, default=48, metavar="N")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")
     parser.add_argument(
@@ -131,7 +136,9 @@ def _run(args: argparse.Namespace, evaluate: Any, needed: tuple[str, ...]) -> di
     from jupyter_sc2.evaluate.runner import open_session, read_rows
 
     rows = read_rows(args.file, needed)[: args.limit]
-    session = open_session(load_options(args), max_tokens=args.max_tokens, order=args.order)
+    session = open_session(
+        load_options(args), max_tokens=args.max_tokens, order=args.order, trunk=args.layout
+    )
     try:
         figures: dict[str, Any] = evaluate(
             session, rows, kept=args.results, progress=args.file.name if _on_terminal() else None
