@@ -8,6 +8,7 @@ tokenizer in use, never by number.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -195,7 +196,18 @@ EMBEDDED = ModelCard(
     note="Ships with the package and works offline: small and quick, for ordinary lines only.",
 )
 
-EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
+SHIPPED_MODEL = Path(__file__).parent / "embedded" / "model"
+# Who has tuned a small model (`jupyter sc2 train`) can give it to everybody on a machine.
+EMBEDDED_FOLDER = Path(os.environ.get("JUPYTER_SC2_EMBEDDED") or SHIPPED_MODEL)
+if EMBEDDED_FOLDER != SHIPPED_MODEL:
+    EMBEDDED = replace(
+        EMBEDDED,
+        licence="unknown",
+        licence_summary="",
+        licence_url="",
+        parameters="?",
+        confidence=0.0,
+    )
 
 
 def cards() -> dict[str, ModelCard]:
