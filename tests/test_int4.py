@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from jupyter_sc2.embedded.pack import pack  # noqa: E402
+from jupyter_sc2.embedded.pack import compensated, pack  # noqa: E402
 from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.engines.int4 import (  # noqa: E402
     FEW,
@@ -41,6 +41,29 @@ def test_four_bits_keep_a_weight_within_a_step(weight):
     step = quantized["scales"][..., 0].max()
     assert (restored - weight).abs().max() <= 2 * step
     assert (restored - weight).std() < 0.09 * weight.std()
+
+
+def test_rounding_is_made_up_for_by_the_inputs_that_go_together(weight):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(500, 8, generator=generator) @ torch.randn(8, 128, generator=generator)
+    x += 0.1 * torch.randn(500, 128, generator=generator)
+    parts = quantize_int4(weight)
+    made_up = compensated(weight, parts["scales"], x.T @ x)
+    errors = [
+        (x @ (dequantize_int4(packed, parts["scales"]) - weight).T).square().mean()
+        for packed in (made_up, parts["weight"])
+    ]
+    assert errors[0] < errors[1] / 3
+
+
+def test_a_model_is_packed_by_what_it_reads(tmp_path):
+    folder = make_tiny_model(tmp_path / "tiny")
+    for name, rows in (("by itself", ()), ("by rows", [[20 + 7 * n % 300 for n in range(200)]])):
+        pack(folder, tmp_path / name, rows)
+    weights = [
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("by itself", "by rows")
+    ]
+    assert len(weights[0]) == len(weights[1]) and weights[0] != weights[1]
 
 
 def test_a_group_of_equal_weights_stays_what_it_is():

@@ -61,9 +61,10 @@ def _train(args: argparse.Namespace) -> int:
     made = args.output
     if args.pack:
         from jupyter_sc2.embedded.pack import pack
+        from jupyter_sc2.embedded.train import draw_rows
 
         made = args.output / "packed"
-        pack(args.output, made)
+        pack(args.output, made, draw_rows(documents, made.parent))
     print(f"The model is in {made}; load it with: %sc2 load {made.absolute()}")
     return 0
 

@@ -1,12 +1,19 @@
-"""Writes the packed form of a model: layers in 4 bits, embeddings in 8 (see engines/int4.py)."""
+"""Writes the packed form of a model: layers in 4 bits, embeddings in 8 (see engines/int4.py).
+
+SmolLM2's weights come out of a 4-bit file, and what training adds to each is mostly less than half a step of that grid:
+rounded one by one they would be what they were before it. So what rounding one input's weights does to the layer's
+results is made up for by the inputs that are rounded after it, as far as inputs go together in real text (GPTQ,
+arXiv 2210.17323).
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.engines.int4 import GROUP, dequantize_int4, quantize_int4, quantize_int8
 
@@ -15,15 +22,21 @@ if TYPE_CHECKING:
 
 # No range is cut off: training rounds by the same rule, and in time to get used to it.
 WHOLE = (1.0,)
+# Of the mean of its diagonal, added to the inputs' moments so that their inverse exists.
+DAMPING = 0.01
 
 
-def pack(source: Path, output: Path) -> None:
-    """Packs the model folder `source` (bf16 or fp32 safetensors) into the folder `output`."""
+def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None:
+    """Packs the model folder `source` (bf16 or fp32 safetensors) into the folder `output`.
+
+    `rows` of ids are texts like those that the model will read; without any, each weight is rounded by itself.
+    """
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     output.mkdir(parents=True, exist_ok=True)
+    moments = measure(source, rows) if rows else {}
     tensors: dict[str, torch.Tensor] = {}
     with safe_open(str(source / "model.safetensors"), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 (no mapping)
@@ -33,6 +46,8 @@ def pack(source: Path, output: Path) -> None:
                 tensors[name] = tensor.to(torch.bfloat16)
                 continue
             parts = quantize_int8(tensor) if table else quantize_int4(tensor, WHOLE)
+            if (moment := moments.get(name.removesuffix(".weight"))) is not None:
+                parts["weight"] = compensated(tensor.float(), parts["scales"], moment)
             for key, part in parts.items():
                 tensors[name.removesuffix("weight") + key] = part
     part_file = output / "model.part"
@@ -43,6 +58,58 @@ def pack(source: Path, output: Path) -> None:
     (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, output / name)
+
+
+def measure(source: Path, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """How the inputs of each layer go together on these rows: by the layer's name, sums of products (in, in)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    moments: dict[str, torch.Tensor] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            x = inputs[0].flatten(0, -2).float()
+            moments[name] = moments[name] + x.T @ x if name in moments else x.T @ x
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and packable(module.weight):
+            module.register_forward_hook(note(name))
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for row in rows:
+            model(input_ids=torch.tensor([list(row)]), use_cache=False)
+    return moments
+
+
+def compensated(weight: torch.Tensor, scales: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """The levels of a weight (out, in) on the grid that `scales` (in / 32, out, 2) tell, packed as in Int4Linear."""
+    import torch
+
+    weight = weight.clone()
+    rows, columns = weight.shape
+    moments = moments.clone()
+    moments.diagonal().add_(DAMPING * moments.diagonal().mean())
+    inverse = torch.linalg.cholesky(
+        torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True
+    )
+    levels = torch.empty(rows, columns, dtype=torch.uint8)
+    for group in range(columns // GROUP):
+        step, middle = scales[group].float().unbind(-1)  # (out,) each
+        here = slice(group * GROUP, (group + 1) * GROUP)
+        part, factors = weight[:, here], inverse[here, here]
+        errors = torch.empty_like(part)
+        for index in range(GROUP):
+            column = part[:, index]
+            level = ((column - middle) / step + 8).round().clamp(0, 15)
+            levels[:, here.start + index] = level.to(torch.uint8)
+            error = (column - (level - 8) * step - middle) / factors[index, index]
+            part[:, index:] -= error.unsqueeze(1) * factors[index, index:].unsqueeze(0)
+            errors[:, index] = error
+        weight[:, here.stop :] -= errors @ inverse[here, here.stop :]
+    return (levels[:, 0::2] | (levels[:, 1::2] << 4)).contiguous()
 
 
 def packable(weight: torch.Tensor) -> bool:

@@ -109,6 +109,15 @@ def draw_texts(documents: Sequence[Document], rng: Random, *, count: int) -> Ite
         yield from (part for part in build_example(sampler.draw(rng), rng) if isinstance(part, str))
 
 
+def draw_rows(
+    documents: Sequence[Document], model: Path, *, count: int = 48, length: int = 512
+) -> list[list[int]]:
+    """Rows of ids in the mix of the training, for the tokenizer in the folder `model`."""
+    sampler = Sampler([d for d in documents if d.package not in HELD_OUT])
+    encode = encoder(load_tokenizer(model))
+    return rows(sampler, encode, Random("pack"), count=count, length=length)
+
+
 def train(
     documents: Sequence[Document],
     start: Path,
