@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from jupyter_sc2 import engines, grounding
-from jupyter_sc2.answering import CANCELLED, Answerer, Job
+from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED
@@ -97,10 +97,12 @@ class Session:
         load_options: LoadOptions | None = None,
         gives_way: bool = False,
         namespace: grounding.Namespace | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         """With `gives_way`, the model's threads have a lower priority than the others of this process."""
         self._load_engine = load_engine
         self._namespace = namespace
+        self._provenance = provenance
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
@@ -318,7 +320,7 @@ class Session:
         except ModelLoadError as error:
             self._failed(worker, error)
         else:
-            worker.answerer = Answerer(engine, self._rhythm, self._namespace)
+            worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
             if self._take_over(worker):
                 self._serve(worker, worker.answerer)
             worker.answerer = None

@@ -25,6 +25,8 @@ PRECISIONS = (
     *("auto", "fp32", "bf16", "fp16", "8bit", "4bit", "4bit-double"),
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
 )
+# What is done where a suggestion matches indexed code. Without an index nothing is.
+ATTRIBUTION = ("off", "show", "warn", "block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class CompletionOptions:
     context_tokens: int = 2048
     grounding: bool = True
     prose: bool = False
+    attribution: str = "show"
+    attribution_lexemes: int = 65
 
 
 class SC2(Configurable):
@@ -104,6 +108,17 @@ class SC2(Configurable):
     )
     grounding = Bool(
         True, help="Correct or drop what the variables or Python's grammar show to be wrong."
+    ).tag(config=True)
+    attribution = Enum(
+        ATTRIBUTION,
+        default_value="show",
+        help="Where suggested text stands in indexed code: off, show it, warn of it too, or block the text.",
+    ).tag(config=True)
+    attribution_lexemes = Int(
+        65,
+        min=50,
+        max=1000,
+        help="Names and signs in a row that make a match, counted together with the code around.",
     ).tag(config=True)
     prose = Bool(False, help="Complete Markdown and raw cells, too, while typing in them.").tag(
         config=True
@@ -192,6 +207,8 @@ class SC2(Configurable):
             context_tokens=self.context_tokens,
             grounding=self.grounding,
             prose=self.prose,
+            attribution=self.attribution,
+            attribution_lexemes=self.attribution_lexemes,
         )
 
 

@@ -22,7 +22,7 @@ from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-from jupyter_sc2.completion import CompletionRequest, SamplingParams
+from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import bars, context, history, numbers, saved, show
 from jupyter_sc2.models import cards, find_card
@@ -127,24 +127,29 @@ class SC2Magics(Magics):
             )
             if options.model is not None and options.model != self.settings.model:
                 self._load(options.model, None)
-            texts, reason = self._ask(request)
+            completions, reason = self._ask(request)
+            texts = list(completions)
             if not texts:
                 print(f"No suggestion here ({reason or 'nothing to add'}).".replace("_", " "))
                 return
             show.candidates(self.shell, [show.visible(request, text) for text in texts])
+            for one in dict.fromkeys(one for c in completions.values() for one in c.attribution):
+                print(f"May come from {one}")
             self.shell.set_next_input(request.prefix + texts[0] + request.suffix, replace=False)
 
-    def _ask(self, request: CompletionRequest) -> tuple[list[str], str | None]:
+    def _ask(self, request: CompletionRequest) -> tuple[dict[str, Completion], str | None]:
         """The different texts proposed, best first; or none and the reason."""
-        texts: dict[int, str] = {}
+        said: dict[int, Completion] = {}
         reason = None
         with closing(self.session.complete(request)) as completions:  # type: ignore[type-var]
             for completion in completions:
-                texts[completion.index] = completion.text
+                said[completion.index] = completion
                 reason = completion.reason
-        return list(
-            dict.fromkeys(text for _, text in sorted(texts.items()) if text.strip())
-        ), reason
+        found: dict[str, Completion] = {}
+        for _, one in sorted(said.items()):
+            if one.text.strip():
+                found.setdefault(one.text, one)
+        return found, reason
 
     def _sampling(self, max_tokens: int | None, temperature: float | None) -> SamplingParams:
         """The settings' own, but for these. Checked as the settings are."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import msgspec
@@ -203,10 +204,15 @@ def update(id: str, completion: Completion) -> dict[str, Any]:
     }
     if completion.mean_logprob is not None and math.isfinite(completion.mean_logprob):
         message["mean_logprob"] = completion.mean_logprob
+    if completion.attribution:
+        message["attribution"] = [asdict(one) for one in completion.attribution]
+        message["policy"] = completion.policy
     if completion.finish_reason is not None:
         message["reason"] = completion.reason
         message["model"] = completion.model
         message["engine"] = completion.engine
+        if completion.revision:
+            message["revision"] = completion.revision
         message["stats"] = {
             "prompt_tokens": completion.stats.prompt_tokens,
             "reused_tokens": completion.stats.reused_tokens,

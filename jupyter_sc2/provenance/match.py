@@ -1,0 +1,212 @@
+"""What of a text stands in indexed code, too: candidates from the index, each held against the file it names."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jupyter_sc2.completion import Attribution
+from jupyter_sc2.provenance import licences
+from jupyter_sc2.provenance.index import Find, Index, SourceEntry
+from jupyter_sc2.provenance.lexemes import Family, Lexemes, family_of_file, lex, readings
+from jupyter_sc2.provenance.sources import read_again
+from jupyter_sc2.provenance.winnow import GUARANTEED, RUN, fingerprints
+
+logger = logging.getLogger(__name__)
+
+THRESHOLD = 65
+# A run with fewer different names says too little: tables, chains of brackets.
+LEAST_NAMES = 8
+# Candidates that are looked at more closely, those with the most fingerprints in common first.
+MOST_CANDIDATES = 24
+# Files kept as lexemes, so that the next key does not read them again.
+MOST_FILES = 24
+
+
+@dataclass(frozen=True)
+class Match:
+    """A run that a text and an indexed file have in common. `start` and `end` are code points of the text."""
+
+    start: int
+    end: int
+    attribution: Attribution
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Lexemes of the text, `first` up to `last`, and where in its file they begin."""
+
+    first: int
+    last: int
+    find: Find
+    place: int
+    verified: bool
+
+
+class Matcher:
+    """Looks texts up in one index. Safe to call from several threads."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._files: OrderedDict[tuple[str, str, int], Lexemes | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(
+        self,
+        text: str,
+        family: Family,
+        *,
+        threshold: int = THRESHOLD,
+        within: tuple[int, int] | None = None,
+    ) -> list[Match]:
+        """The runs of at least `threshold` lexemes, the longest first; one for each source and place.
+
+        With `within`, in code points, only those that hold the text there, or some lexemes of it. A run shorter
+        than `GUARANTEED` may be missed.
+        """
+        if not self.index.refresh():
+            return []
+        data = text.encode("utf-8", "replace")
+        inside = within and tuple(len(text[:at].encode("utf-8", "replace")) for at in within)
+        found: dict[tuple[str, str], Match] = {}
+        for start, lexemes in readings(data, family):
+            wanted = range(len(lexemes))
+            if inside:
+                first, last = (lexemes.starting_at(max(0, at - start)) for at in inside)
+                wanted = range(first, last)
+                if last <= first:
+                    continue
+            for run in self._runs(lexemes, threshold, wanted):
+                match = self._match(run, lexemes, data, start)
+                if match is not None:
+                    where = (match.attribution.source, match.attribution.path)
+                    if where not in found or _length(found[where]) < _length(match):
+                        found[where] = match
+        return sorted(found.values(), key=lambda match: -_length(match))
+
+    def _runs(self, lexemes: Lexemes, threshold: int, wanted: range) -> Iterator[_Run]:
+        hashes, places = fingerprints(lexemes.numbers)
+        diagonals: defaultdict[tuple[int, int, int], list[Find]] = defaultdict(list)
+        for find in self.index.look_up(hashes, places):
+            diagonals[id(find.pack), find.file, find.place - find.at].append(find)
+        near = [
+            finds
+            for finds in diagonals.values()
+            if finds[-1].at + RUN + GUARANTEED >= wanted.start
+            and finds[0].at - GUARANTEED <= wanted.stop
+        ]
+        near.sort(key=len, reverse=True)
+        for finds in near[:MOST_CANDIDATES]:
+            for run in self._along(lexemes, finds):
+                shared = min(run.last, wanted.stop) - max(run.first, wanted.start)
+                enough = run.last - run.first >= threshold and shared >= min(5, len(wanted))
+                if enough and _names(lexemes, run) >= LEAST_NAMES:
+                    yield run
+
+    def _along(self, lexemes: Lexemes, finds: Sequence[Find]) -> Iterator[_Run]:
+        """The runs on one diagonal: as far as text and file agree, or as far as fingerprints say so."""
+        first_find = finds[0]
+        file = self._file(first_find)
+        numbers = lexemes.numbers
+        end = -1
+        for find in finds:
+            if find.at < end:
+                continue
+            if file is None:
+                break
+            right = _agreeing(numbers[find.at :], file.numbers[find.place :])
+            if right < RUN:  # the file was changed, or the hash is one of two runs
+                continue
+            left = _agreeing(numbers[: find.at][::-1], file.numbers[: find.place][::-1])
+            end = find.at + right
+            yield _Run(find.at - left, end, find, find.place - left, True)
+        else:
+            return
+        # By chance one hash is one of two runs; two with the same distance are not.
+        chain = [first_find]
+        for find in [*finds[1:], None]:
+            if find is not None and find.at - chain[-1].at <= GUARANTEED:
+                chain.append(find)
+                continue
+            if len(chain) > 1:
+                yield _Run(chain[0].at, chain[-1].at + RUN, chain[0], chain[0].place, False)
+            chain = [find] if find is not None else []
+
+    def _file(self, find: Find) -> Lexemes | None:
+        """The file as lexemes; None if it is not at hand."""
+        entry = self.index.source_of(find)
+        if entry is None:
+            return None
+        path = find.pack.path(find.file)
+        key = (entry.root, path, int(find.pack.stamps[find.file]))
+        with self._lock:
+            if key in self._files:
+                self._files.move_to_end(key)
+                return self._files[key]
+        # No lock is held while a disk is read.
+        lexemes = _read(entry, path)
+        with self._lock:
+            self._files[key] = lexemes
+            while len(self._files) > MOST_FILES:
+                self._files.popitem(last=False)
+        return lexemes
+
+    def _match(self, run: _Run, lexemes: Lexemes, data: bytes, offset: int) -> Match | None:
+        entry = self.index.source_of(run.find)
+        if entry is None:
+            return None
+        (start, _), (_, end) = lexemes.spans([run.first, run.last - 1])
+        lines, licence = None, entry.licence
+        file = self._file(run.find) if run.verified else None
+        if file is not None:
+            (above, _), (_, below) = file.spans([run.place, run.place + run.last - run.first - 1])
+            lines = (_line(file.text, above), _line(file.text, below - 1))
+            licence = licences.of_file(file.text) or licence
+        return Match(
+            len(data[: offset + start].decode("utf-8", "replace")),
+            len(data[: offset + end].decode("utf-8", "replace")),
+            Attribution(
+                source=entry.name,
+                version=entry.version,
+                licence=licence,
+                path=run.find.pack.path(run.find.file),
+                lines=lines,
+                lexemes=run.last - run.first,
+                verified=run.verified,
+            ),
+        )
+
+
+def _read(entry: SourceEntry, path: str) -> Lexemes | None:
+    family = family_of_file(path)
+    code = read_again(entry.kind, entry.root, path)
+    return None if code is None or family is None else lex(code, family)
+
+
+def _agreeing(one: Any, other: Any) -> int:
+    """How many lexemes at the beginning are the same."""
+    import numpy as np
+
+    length = min(len(one), len(other))
+    differ = one[:length] != other[:length]
+    return int(np.argmax(differ)) if differ.any() else length
+
+
+def _names(lexemes: Lexemes, run: _Run) -> int:
+    """How many different names and words are in a run."""
+    import numpy as np
+
+    numbers = lexemes.numbers[run.first : run.last]
+    return len(np.unique(numbers[(numbers & np.uint64(1)).astype(bool)]))
+
+
+def _line(text: bytes, at: int) -> int:
+    return text.count(b"\n", 0, at) + 1
+
+
+def _length(match: Match) -> int:
+    return match.attribution.lexemes
