@@ -126,7 +126,9 @@ class Completion:
     model: str = ""
     engine: str = ""
     revision: str = ""  # of the model's weights, where it is known
-    attribution: tuple[Attribution, ...] = ()  # where the text may come from, the longest match first
+    attribution: tuple[
+        Attribution, ...
+    ] = ()  # where the text may come from, the longest match first
     policy: str = ""  # with an attribution: what is to be done about it, "show", "warn" or "block"
     stats: Stats = Stats()
 

@@ -24,7 +24,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import bars, context, history, numbers, saved, show
+from jupyter_sc2.kernel import attribution, bars, context, history, numbers, saved, show
 from jupyter_sc2.models import cards, find_card
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session
@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "models": "the models known by name, with their sizes",
     "plan": "plan [MODEL]: what of a model fits this machine, and what loading it would choose",
     "license": "license [MODEL]: the loaded model's licence, and what it asks of you",
+    "attribution": "what this notebook's cells match in indexed code, and what was accepted in them",
     "settings": "all settings; with a name: one; with a name and a value: set it",
     "context": "context [CODE]: what the model would read for the cell that was typed in last, or for this code",
     "save": "keep the settings that differ from the defaults for new kernels, too",
@@ -232,6 +233,8 @@ class SC2Magics(Magics):
                 case "license":
                     name = options.values[0] if options.values else self._loaded()
                     print(show.licence(find_card(name)))
+                case "attribution":
+                    attribution.show(self.shell, self.settings.attribution_lexemes)
                 case "settings":
                     self._set_or_show(options.values)
                 case "save":
@@ -241,7 +244,9 @@ class SC2Magics(Magics):
                 case "stats":
                     self._stats(options.values)
                 case "help":
-                    print("\n".join(f"%sc2 {name:<9} {text}" for name, text in SUBCOMMANDS.items()))
+                    print(
+                        "\n".join(f"%sc2 {name:<11} {text}" for name, text in SUBCOMMANDS.items())
+                    )
 
     def _load(self, model: str | None, precision: str | None, wait: bool = True) -> None:
         """Loads, and reports in one line; what is set by it stays set. Raises SC2Error."""

@@ -159,9 +159,7 @@ class Index:
             packs.append(pack)
         self.contents, self.packs = contents, packs
 
-    def look_up(
-        self, hashes: npt.NDArray[np.uint32], places: npt.NDArray[np.uint32]
-    ) -> list[Find]:
+    def look_up(self, hashes: npt.NDArray[np.uint32], places: npt.NDArray[np.uint32]) -> list[Find]:
         return [
             Find(at, pack, file, place)
             for pack in self.packs
@@ -238,7 +236,9 @@ class Writer:
             done.bytes += item.size
             if self._draft.lexemes >= PACK_LEXEMES:
                 self._finish()
-                self._tell(f"{source.name}: {done.lexemes:,} lexemes in {done.files:,} files so far")
+                self._tell(
+                    f"{source.name}: {done.lexemes:,} lexemes in {done.files:,} files so far"
+                )
         for pack, file in known.values():
             self._drop(entry, pack, file)
             done.gone += 1

@@ -44,7 +44,9 @@ class Family:
     closers: tuple[bytes, ...]
 
 
-def _family(name: str, *others: bytes, comments: tuple[bytes, ...], closers: tuple[bytes, ...]) -> Family:
+def _family(
+    name: str, *others: bytes, comments: tuple[bytes, ...], closers: tuple[bytes, ...]
+) -> Family:
     """Most lexemes are names and signs that begin nothing, so these are tried first."""
     begin = b"".join(comment[:1] for comment in comments)
     signs = rb"[^\s\\;\"'`\w%s]" % re.escape(begin)
@@ -61,9 +63,7 @@ HASH = _family(
     closers=(b'"""', b"'" * 3),
 )
 _SHORT = (rb"\"" + _DOUBLE, rb"'" + _SINGLE, _TEMPLATE)
-SLASH = _family(
-    "slash", rb"//[^\n]*", _BLOCK, *_SHORT, comments=(b"//", b"/*"), closers=(b"*/",)
-)
+SLASH = _family("slash", rb"//[^\n]*", _BLOCK, *_SHORT, comments=(b"//", b"/*"), closers=(b"*/",))
 DASH = _family("dash", rb"--[^\n]*", _BLOCK, *_SHORT, comments=(b"--", b"/*"), closers=(b"*/",))
 
 _SUFFIXES = {
@@ -120,9 +120,9 @@ LITERAL = 2
 _COMMA, _OPEN, _CLOSE = (_number(sign) for sign in (b",", b"(", b")"))
 _CLOSERS = [_number(sign) for sign in (b")", b"]", b"}")]
 # Behind these a bracket calls nothing: it groups, or holds a tuple.
-_WORDS = """return in and or not if elif else while for yield await assert del lambda is import from with as except raise
-    print case match switch catch throw new typeof function"""
-_GROUPING = [_number(word) for word in _WORDS.encode().split() if word != b"print"]
+_WORDS = """return in and or not if elif else while for yield await assert del lambda is import from with as except
+    raise case match switch catch throw new typeof function"""
+_GROUPING = [_number(word) for word in _WORDS.encode().split()]
 _BEFORE_CALL = [_CLOSE, *_CLOSERS]
 
 _known: dict[str, _Numbers] = {}

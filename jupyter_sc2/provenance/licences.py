@@ -120,7 +120,7 @@ def ids(expression: str) -> list[str]:
 
 
 def text_of(id: str) -> str | None:
-    """A licence's text by its SPDX id; None if it is not at hand. Where it names a holder, it has a blank to fill in."""
+    """A licence's text by its SPDX id, with blanks where it names its holder; None if it is not at hand."""
     import spdx
 
     name = _template_name(id)

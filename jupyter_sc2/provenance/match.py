@@ -127,14 +127,14 @@ class Matcher:
         else:
             return
         # By chance one hash is one of two runs; two with the same distance are not.
-        chain = [first_find]
-        for find in [*finds[1:], None]:
-            if find is not None and find.at - chain[-1].at <= GUARANTEED:
-                chain.append(find)
-                continue
-            if len(chain) > 1:
-                yield _Run(chain[0].at, chain[-1].at + RUN, chain[0], chain[0].place, False)
-            chain = [find] if find is not None else []
+        chain: list[Find] = []
+        for number, find in enumerate(finds):
+            chain.append(find)
+            last = number + 1 == len(finds) or finds[number + 1].at - find.at > GUARANTEED
+            if last and len(chain) > 1:
+                yield _Run(chain[0].at, find.at + RUN, chain[0], chain[0].place, False)
+            if last:
+                chain = []
 
     def _file(self, find: Find) -> Lexemes | None:
         """The file as lexemes; None if it is not at hand."""

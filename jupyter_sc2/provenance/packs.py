@@ -106,7 +106,9 @@ class Pack:
 
         self.folder = folder
         arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(
+                np.ndarray
+            )
             for name in _ARRAYS
         }
         self.hashes, self.places = arrays["hashes"], arrays["places"]
@@ -133,7 +135,7 @@ class Pack:
 
     def path(self, file: int) -> str:
         start, end = int(self._ends[file]), int(self._ends[file + 1])
-        return self._names[start:end].tobytes().decode("utf-8", "surrogateescape")
+        return bytes(self._names[start:end].tobytes()).decode("utf-8", "surrogateescape")
 
     def source(self, file: int) -> str:
         return self.sources[int(self.owners[file])]

@@ -28,7 +28,10 @@ from jupyter_sc2.provenance.lexemes import family_of_file
 MOST_BYTES = 4 << 20
 # Longer lines on average are minified or data.
 LONGEST_LINE = 400
-_LEFT_OUT = {".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "site-packages", ".ipynb_checkpoints"}  # fmt: skip
+_LEFT_OUT = {
+    *(".git", ".hg", ".svn", ".venv", ".ipynb_checkpoints"),
+    *("node_modules", "__pycache__", "site-packages"),
+}
 _LICENCE_NAMES = ("licen", "copying", "notice", "unlicense")
 
 
@@ -230,7 +233,9 @@ def _kind(path: Path) -> str:
 
 def installed() -> list[Source]:
     """The distributions of this environment, and Python's standard library."""
-    found = {source.key: source for source in map(_distribution, metadata.distributions()) if source}
+    found = {
+        source.key: source for source in map(_distribution, metadata.distributions()) if source
+    }
     return [*sorted(found.values(), key=lambda source: source.name.lower()), _standard_library()]
 
 
@@ -242,9 +247,7 @@ def _distribution(distribution: metadata.Distribution) -> Source | None:
     root = str(Path(str(distribution.locate_file(""))).resolve())
     paths = [PurePosixPath(file).as_posix() for file in files]
     notices = tuple(
-        path
-        for path in paths
-        if ".dist-info/" in path and _is_notice(PurePosixPath(path).name)
+        path for path in paths if ".dist-info/" in path and _is_notice(PurePosixPath(path).name)
     )
     return Source(
         kind="package",
@@ -252,8 +255,8 @@ def _distribution(distribution: metadata.Distribution) -> Source | None:
         version=str(about["Version"] or ""),
         root=root,
         licence=licences.of_metadata(
-            about.get("License-Expression") or "",
-            about.get("License") or "",
+            "".join(about.get_all("License-Expression") or []),
+            "".join(about.get_all("License") or []),
             about.get_all("Classifier") or [],
             (_text(Path(root, path)) for path in notices),
         ),
