@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.provenance.lexemes import family_of_file, lex
+from jupyter_sc2.provenance.lexemes import Lexemes, family_of_file, lex
 from jupyter_sc2.provenance.packs import Draft, Pack, merged
 from jupyter_sc2.provenance.sources import Item, Source, code_of
 from jupyter_sc2.provenance.winnow import RUN, fingerprints
@@ -224,15 +224,22 @@ class Writer:
                     done.unchanged += 1
                     continue
                 self._drop(entry, pack, file)
-            numbers = self._read(item, done)
-            if numbers is None:
+            lexemes = self._read(item, done)
+            if lexemes is None:
                 continue
-            lexemes, found = numbers
-            self._draft.add(source.key, item.path, item.size, stamp, lexemes, found)
+            self._draft.add(
+                source.key,
+                item.path,
+                size=item.size,
+                stamp=stamp,
+                lexemes=len(lexemes),
+                found=fingerprints(lexemes.numbers),
+                marks=lexemes.marked(),
+            )
             entry.files += 1
-            entry.lexemes += lexemes
+            entry.lexemes += len(lexemes)
             done.files += 1
-            done.lexemes += lexemes
+            done.lexemes += len(lexemes)
             done.bytes += item.size
             if self._draft.lexemes >= PACK_LEXEMES:
                 self._finish()
@@ -243,7 +250,7 @@ class Writer:
             self._drop(entry, pack, file)
             done.gone += 1
 
-    def _read(self, item: Item, done: Done) -> tuple[int, tuple[Any, Any]] | None:
+    def _read(self, item: Item, done: Done) -> Lexemes | None:
         family = family_of_file(item.path)
         try:
             code = code_of(item.read(), item.path)
@@ -253,11 +260,11 @@ class Writer:
         if code is None or family is None:
             done.left_out["binary or minified"] += 1
             return None
-        numbers = lex(code, family).numbers
-        if len(numbers) < RUN:
+        lexemes = lex(code, family)
+        if len(lexemes) < RUN:
             done.left_out["too short"] += 1
             return None
-        return len(numbers), fingerprints(numbers)
+        return lexemes
 
     def _entry(self, source: Source) -> SourceEntry:
         entry = self.contents.sources.setdefault(
@@ -303,7 +310,6 @@ class Writer:
         self.index.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.index.folder / "index.json", msgspec.json.encode(self.contents))
         self.index.refresh()
-        self.contents = self.index.contents
 
     def _merge(self) -> None:
         """Makes one of the smaller packs where there are many, and of those that hold little any more."""

@@ -102,6 +102,8 @@ class _Numbers(dict[bytes, int]):
         if lexeme.startswith(self._comments):
             return 0
         first = lexeme[:1]
+        if lexeme.startswith((b'"""', b"'''")):
+            return _LONG
         if first.isdigit() or (first in b"\"'`" and len(lexeme) > 1):
             return LITERAL
         if len(self) > self.MOST:
@@ -117,65 +119,95 @@ def _number(lexeme: bytes) -> int:
 
 
 LITERAL = 2
-_COMMA, _OPEN, _CLOSE = (_number(sign) for sign in (b",", b"(", b")"))
+_LONG = 4  # a string with three quotes, before it is known whether it is a docstring
+_COMMA, _OPEN, _CLOSE = (_number(sign) for sign in b", ( )".split())
 _CLOSERS = [_number(sign) for sign in (b")", b"]", b"}")]
 # Behind these a bracket calls nothing: it groups, or holds a tuple.
 _WORDS = """return in and or not if elif else while for yield await assert del lambda is import from with as except
     raise case match switch catch throw new typeof function"""
 _GROUPING = [_number(word) for word in _WORDS.encode().split()]
-_BEFORE_CALL = [_CLOSE, *_CLOSERS]
+# Behind these a string is a value, and no docstring.
+_BEFORE_VALUE = [*(_number(sign) for sign in b"= ( [ , + % return in".split()), LITERAL]
+_PREFIXES = [_number(word) for word in b"r b u f t rb br fr rf R B U F T Rb RB BR Br FR Fr".split()]
+# Bytes between two marks, about.
+PIECE = 8 << 10
 
 _known: dict[str, _Numbers] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Lexemes:
-    """The lexemes of a text: `numbers`, and `places`, the index of each among all that `spans` goes through."""
+    """The lexemes of a text: `numbers`, and `places`, the index of each among all tokens, comments not excepted.
+
+    `marks` are bytes at which tokens begin, some thousand apart, and how many are before them: from any of them the
+    text can be read alone.
+    """
 
     text: bytes
     family: Family
     numbers: Numbers
     places: npt.NDArray[np.int64]
+    marks: list[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def spans(self, wanted: list[int]) -> list[tuple[int, int]]:
-        """Where these lexemes, in ascending order, stand in the text, in bytes."""
-        found, tokens, at = [], self.family.pattern.finditer(self.text), 0
-        for index in wanted:
-            place = int(self.places[index])
-            match = next(itertools.islice(tokens, place - at, None))
-            at = place + 1
-            found.append(match.span())
-        return found
+    def marked(self) -> list[tuple[int, int]]:
+        """The marks with the number of lexemes, not of tokens, before each."""
+        return [(byte, int(self.places.searchsorted(token))) for byte, token in self.marks]
 
-    def starting_at(self, start: int) -> int:
+    def span(self, index: int) -> tuple[int, int]:
+        """Where a lexeme stands in the text, in bytes."""
+        token = int(self.places[index])
+        byte, before = max(mark for mark in self.marks if mark[1] <= token)
+        tokens = self.family.pattern.finditer(self.text, byte)
+        return next(itertools.islice(tokens, token - before, None)).span()
+
+    def starting_before(self, end: int) -> int:
         """How many lexemes begin before this byte."""
-        places = self.places
-        return int(places.searchsorted(sum(1 for _ in _until(self, start))))
-
-
-def _until(lexemes: Lexemes, end: int) -> Iterator[None]:
-    for match in lexemes.family.pattern.finditer(lexemes.text):
-        if match.start() >= end:
-            return
-        yield
+        byte, token = max((mark for mark in self.marks if mark[0] <= end), default=(0, 0))
+        for match in self.family.pattern.finditer(self.text, byte):
+            if match.start() >= end:
+                break
+            token += 1
+        return int(self.places.searchsorted(token))
 
 
 def lex(text: bytes, family: Family) -> Lexemes:
-    """The lexemes of a text, whatever it is; one of megabytes takes a second for each."""
+    """The lexemes of a text, whatever it is; a megabyte takes some tenths of a second."""
     import numpy as np
 
     numbers_of = _known.setdefault(family.name, _Numbers(family))
-    tokens = family.pattern.findall(text)
+    tokens, marks = _tokens(text, family.pattern)
     numbers = np.fromiter(map(numbers_of.__getitem__, tokens), np.uint64, len(tokens))
     places = np.flatnonzero(numbers)
-    for dropped in (_grouping, _trailing, _rows):
-        numbers_left = numbers[places]
-        if len(numbers_left):
-            places = places[~dropped(numbers_left)]
-    return Lexemes(text, family, numbers[places], places)
+    for dropped in (_prefixes, _docstrings, _trailing, _grouping, _rows):
+        left = numbers[places]
+        if len(left):
+            places = places[~dropped(left)]
+    kept = numbers[places]
+    return Lexemes(text, family, np.where(kept == _LONG, LITERAL, kept), places, marks)
+
+
+def _tokens(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """All tokens and comments, and the marks. What is last in a piece may be cut, and is read again with the next."""
+    tokens: list[bytes] = []
+    marks: list[tuple[int, int]] = []
+    at, size = 0, PIECE
+    while at < len(text):
+        part = pattern.findall(text, at, at + size)
+        last = text.rfind(part[-1], at, at + size) if part else at + size
+        if at + size >= len(text):
+            marks.append((at, len(tokens)))
+            tokens += part
+            break
+        if part and len(part) == 1:  # longer than a piece
+            size *= 2
+            continue
+        marks.append((at, len(tokens)))
+        tokens += part[:-1]
+        at, size = last, PIECE
+    return tokens, marks
 
 
 def readings(text: bytes, family: Family) -> Iterator[tuple[int, Lexemes]]:
@@ -190,8 +222,27 @@ def readings(text: bytes, family: Family) -> Iterator[tuple[int, Lexemes]]:
             yield start + len(closer), lex(text[start + len(closer) :], family)
 
 
+def _prefixes(numbers: Any) -> Any:
+    """Which are the letters before a string."""
+    import numpy as np
+
+    dropped = np.zeros(len(numbers), bool)
+    string = (numbers[1:] == LITERAL) | (numbers[1:] == _LONG)
+    dropped[:-1] = np.isin(numbers[:-1], np.array(_PREFIXES, np.uint64)) & string
+    return dropped
+
+
+def _docstrings(numbers: Any) -> Any:
+    """Which are strings with three quotes that are no values."""
+    import numpy as np
+
+    dropped = numbers == _LONG
+    dropped[1:] &= ~np.isin(numbers[:-1], np.array(_BEFORE_VALUE, np.uint64))
+    return dropped
+
+
 def _grouping(numbers: Any) -> Any:
-    """Which are brackets that call nothing, both of each pair."""
+    """Which are brackets that call nothing, both of each pair; or the first, where the second is yet to come."""
     import numpy as np
 
     dropped = np.zeros(len(numbers), bool)
@@ -206,14 +257,14 @@ def _grouping(numbers: Any) -> Any:
     order = np.argsort(depth, kind="stable")
     first, second = order[:-1], order[1:]
     paired = opening[first] & ~opening[second] & (depth[first] == depth[second])
-    left, right = at[first[paired]], at[second[paired]]
-    before = np.where(left > 0, numbers[left - 1], 0)
+    left = at[opening]
+    before = np.where(left > 0, numbers[left - 1], _COMMA)
     is_word = (before & 1).astype(bool) & ~np.isin(before, np.array(_GROUPING, np.uint64))
-    calls = is_word | np.isin(before, np.array(_BEFORE_CALL, np.uint64)) | (before == LITERAL)
-    calls |= left == 0
-    empty = right == left + 1
-    gone = ~calls & ~empty
-    dropped[left[gone]] = dropped[right[gone]] = True
+    calls = is_word | np.isin(before, np.array(_CLOSERS, np.uint64)) | (before == LITERAL)
+    empty = np.append(numbers[1:], 0)[left] == _CLOSE
+    dropped[left[~calls & ~empty]] = True
+    left, right = at[first[paired]], at[second[paired]]
+    dropped[right[dropped[left]]] = True
     return dropped
 
 
@@ -232,7 +283,7 @@ def _rows(numbers: Any) -> Any:
     import numpy as np
 
     dropped = np.zeros(len(numbers), bool)
-    literal = numbers == LITERAL
+    literal = (numbers == LITERAL) | (numbers == _LONG)
     dropped[1:] = literal[1:] & literal[:-1]
     comma = np.zeros(len(numbers), bool)
     comma[1:-1] = (numbers[1:-1] == _COMMA) & literal[:-2] & literal[2:]

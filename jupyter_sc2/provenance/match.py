@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.completion import Attribution
 from jupyter_sc2.provenance import licences
-from jupyter_sc2.provenance.index import Find, Index, SourceEntry
+from jupyter_sc2.provenance.index import Find, Index
 from jupyter_sc2.provenance.lexemes import Family, Lexemes, family_of_file, lex, readings
 from jupyter_sc2.provenance.sources import read_again
 from jupyter_sc2.provenance.winnow import GUARANTEED, RUN, fingerprints
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from jupyter_sc2.provenance.lexemes import Numbers
 
 THRESHOLD = 65
 # A run with fewer different names says too little: tables, chains of brackets.
-LEAST_NAMES = 8
+LEAST_NAMES = 5
 # Candidates that are looked at more closely, those with the most fingerprints in common first.
 MOST_CANDIDATES = 24
-# Files kept as lexemes, so that the next key does not read them again.
+# Files kept in memory, so that the next key does not read them again.
 MOST_FILES = 24
 
 
@@ -38,13 +38,12 @@ class Match:
 
 @dataclass(frozen=True)
 class _Run:
-    """Lexemes of the text, `first` up to `last`, and where in its file they begin."""
+    """Lexemes of the text, `first` up to `last`, and where in a part of the file they begin."""
 
     first: int
     last: int
     find: Find
-    place: int
-    verified: bool
+    place: tuple[_Part, int] | None  # None where only fingerprints say so
 
 
 class Matcher:
@@ -52,7 +51,7 @@ class Matcher:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._files: OrderedDict[tuple[str, str, int], Lexemes | None] = OrderedDict()
+        self._codes: OrderedDict[tuple[str, str, int], bytes | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(
@@ -76,7 +75,7 @@ class Matcher:
         for start, lexemes in readings(data, family):
             wanted = range(len(lexemes))
             if inside:
-                first, last = (lexemes.starting_at(max(0, at - start)) for at in inside)
+                first, last = (lexemes.starting_before(max(0, at - start)) for at in inside)
                 wanted = range(first, last)
                 if last <= first:
                     continue
@@ -109,63 +108,55 @@ class Matcher:
 
     def _along(self, lexemes: Lexemes, finds: Sequence[Find]) -> Iterator[_Run]:
         """The runs on one diagonal: as far as text and file agree, or as far as fingerprints say so."""
-        first_find = finds[0]
-        file = self._file(first_find)
-        numbers = lexemes.numbers
+        first = finds[0]
+        code = self._code(first)
+        if code is None:
+            yield from _unverified(finds)
+            return
+        part = _part(code, first, len(lexemes))
+        if part is None:
+            return
+        numbers, others = lexemes.numbers, part.lexemes.numbers
         end = -1
         for find in finds:
             if find.at < end:
                 continue
-            if file is None:
-                break
-            right = _agreeing(numbers[find.at :], file.numbers[find.place :])
-            if right < RUN:  # the file was changed, or the hash is one of two runs
+            here = part.find(numbers[find.at : find.at + RUN], find.place)
+            if here is None:  # the file was changed, or the hash is one of two runs
                 continue
-            left = _agreeing(numbers[: find.at][::-1], file.numbers[: find.place][::-1])
-            end = find.at + right
-            yield _Run(find.at - left, end, find, find.place - left, True)
-        else:
-            return
-        # By chance one hash is one of two runs; two with the same distance are not.
-        chain: list[Find] = []
-        for number, find in enumerate(finds):
-            chain.append(find)
-            last = number + 1 == len(finds) or finds[number + 1].at - find.at > GUARANTEED
-            if last and len(chain) > 1:
-                yield _Run(chain[0].at, find.at + RUN, chain[0], chain[0].place, False)
-            if last:
-                chain = []
+            end = find.at + _agreeing(numbers[find.at :], others[here:])
+            back = _agreeing(numbers[: find.at][::-1], others[:here][::-1])
+            yield _Run(find.at - back, end, find, (part, here - back))
 
-    def _file(self, find: Find) -> Lexemes | None:
-        """The file as lexemes; None if it is not at hand."""
+    def _code(self, find: Find) -> bytes | None:
+        """The file's text; None if it is not at hand."""
         entry = self.index.source_of(find)
         if entry is None:
             return None
         path = find.pack.path(find.file)
         key = (entry.root, path, int(find.pack.stamps[find.file]))
         with self._lock:
-            if key in self._files:
-                self._files.move_to_end(key)
-                return self._files[key]
+            if key in self._codes:
+                self._codes.move_to_end(key)
+                return self._codes[key]
         # No lock is held while a disk is read.
-        lexemes = _read(entry, path)
+        code = read_again(entry.kind, entry.root, path)
         with self._lock:
-            self._files[key] = lexemes
-            while len(self._files) > MOST_FILES:
-                self._files.popitem(last=False)
-        return lexemes
+            self._codes[key] = code
+            while len(self._codes) > MOST_FILES:
+                self._codes.popitem(last=False)
+        return code
 
     def _match(self, run: _Run, lexemes: Lexemes, data: bytes, offset: int) -> Match | None:
         entry = self.index.source_of(run.find)
         if entry is None:
             return None
-        (start, _), (_, end) = lexemes.spans([run.first, run.last - 1])
+        start, end = lexemes.span(run.first)[0], lexemes.span(run.last - 1)[1]
         lines, licence = None, entry.licence
-        file = self._file(run.find) if run.verified else None
-        if file is not None:
-            (above, _), (_, below) = file.spans([run.place, run.place + run.last - run.first - 1])
-            lines = (_line(file.text, above), _line(file.text, below - 1))
-            licence = licences.of_file(file.text) or licence
+        if run.place is not None:
+            part, first = run.place
+            lines = part.lines(first, first + run.last - run.first - 1)
+            licence = licences.of_file(part.code) or licence
         return Match(
             len(data[: offset + start].decode("utf-8", "replace")),
             len(data[: offset + end].decode("utf-8", "replace")),
@@ -176,15 +167,66 @@ class Matcher:
                 path=run.find.pack.path(run.find.file),
                 lines=lines,
                 lexemes=run.last - run.first,
-                verified=run.verified,
+                verified=run.place is not None,
             ),
         )
 
 
-def _read(entry: SourceEntry, path: str) -> Lexemes | None:
-    family = family_of_file(path)
-    code = read_again(entry.kind, entry.root, path)
-    return None if code is None or family is None else lex(code, family)
+@dataclass(frozen=True)
+class _Part:
+    """A part of a file, from one mark to another, as lexemes; it begins at byte `at` and about lexeme `number`."""
+
+    code: bytes
+    at: int
+    number: int
+    lexemes: Lexemes
+
+    def find(self, run: Numbers, place: int) -> int | None:
+        """Where this run of lexemes stands, as near as may be to where it should; brackets may have moved it."""
+        import numpy as np
+
+        numbers = self.lexemes.numbers
+        starts = np.flatnonzero(numbers[: len(numbers) - len(run) + 1] == run[0])
+        starts = starts[np.argsort(np.abs(starts - (place - self.number)))]
+        for start in starts.tolist():
+            if np.array_equal(numbers[start : start + len(run)], run):
+                return int(start)
+        return None
+
+    def lines(self, first: int, last: int) -> tuple[int, int]:
+        """The lines of the file in which two lexemes stand."""
+        start, end = self.lexemes.span(first)[0], self.lexemes.span(last)[1]
+        return (
+            self.code.count(b"\n", 0, self.at + start) + 1,
+            self.code.count(b"\n", 0, self.at + end - 1) + 1,
+        )
+
+
+def _part(code: bytes, find: Find, length: int) -> _Part | None:
+    """What of a file a text of so many lexemes can stand in around a find."""
+    family = family_of_file(find.pack.path(find.file))
+    marks = find.pack.marks(find.file)
+    if family is None or not len(marks):
+        return None
+    # One mark more on either side: brackets that group are told only where both of them are there.
+    lexemes = marks[:, 1].astype(int)
+    first = max(0, int(lexemes.searchsorted(find.place - find.at, "right")) - 2)
+    last = int(lexemes.searchsorted(find.place - find.at + length)) + 1
+    at, number = (int(value) for value in marks[first])
+    end = int(marks[last, 0]) if last < len(marks) else len(code)
+    return _Part(code, at, number, lex(code[at:end], family))
+
+
+def _unverified(finds: Sequence[Find]) -> Iterator[_Run]:
+    """By chance one hash is one of two runs; two with the same distance are not."""
+    chain: list[Find] = []
+    for number, find in enumerate(finds):
+        chain.append(find)
+        last = number + 1 == len(finds) or finds[number + 1].at - find.at > GUARANTEED
+        if last and len(chain) > 1:
+            yield _Run(chain[0].at, find.at + RUN, chain[0], None)
+        if last:
+            chain = []
 
 
 def _agreeing(one: Any, other: Any) -> int:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     Numbers32 = npt.NDArray[np.uint32]
 
-_ARRAYS = ("hashes", "places", "directory", "starts", "owners", "sizes", "stamps", "ends", "names")
+_ARRAYS = (
+    *("hashes", "places", "directory", "starts", "owners", "sizes", "stamps"),
+    *("ends", "names", "marks", "mark_ends"),
+)
 _BITS = 16  # of a hash, by which the directory tells where to look
 # The most fingerprints of one hash that are looked at: what is everywhere tells nothing.
 MOST_ALIKE = 64
@@ -38,12 +41,21 @@ class Draft:
     sizes: list[int] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    marks: list[Any] = field(default_factory=list)
     lexemes: int = 0
 
     def add(
-        self, source: str, path: str, size: int, stamp: int, lexemes: int, found: tuple[Any, Any]
+        self,
+        source: str,
+        path: str,
+        *,
+        size: int,
+        stamp: int,
+        lexemes: int,
+        found: tuple[Any, Any],
+        marks: Any,
     ) -> None:
-        """One file with its fingerprints."""
+        """One file with its fingerprints, and its marks: pairs of a byte and the lexemes before it."""
         import numpy as np
 
         if source not in self.sources[-1:]:
@@ -56,6 +68,7 @@ class Draft:
         self.sizes.append(size)
         self.stamps.append(stamp)
         self.paths.append(path)
+        self.marks.append(np.array(marks, np.uint32).reshape(-1, 2))
         self.lexemes += lexemes
 
     def write(self, folder: Path) -> None:
@@ -81,6 +94,8 @@ class Draft:
             "stamps": np.array(self.stamps, np.uint64),
             "ends": np.cumsum([0, *map(len, names)]).astype(np.uint64),
             "names": np.frombuffer(b"".join(names), np.uint8),
+            "marks": np.concatenate([np.empty((0, 2), np.uint32), *self.marks]),
+            "mark_ends": np.cumsum([0, *map(len, self.marks)]).astype(np.uint64),
         }
         unfinished = folder.with_name(folder.name + ".part")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -116,6 +131,7 @@ class Pack:
         self.starts = np.array(arrays["starts"])
         self.owners, self.sizes, self.stamps = (arrays[n] for n in ("owners", "sizes", "stamps"))
         self._ends, self._names = arrays["ends"], arrays["names"]
+        self._marks, self._mark_ends = arrays["marks"], arrays["mark_ends"]
         self.sources: list[str] = json.loads((folder / "sources.json").read_text("utf-8"))
         self.alive = np.ones(self.files, bool)
         if len(dead):
@@ -136,6 +152,13 @@ class Pack:
     def path(self, file: int) -> str:
         start, end = int(self._ends[file]), int(self._ends[file + 1])
         return bytes(self._names[start:end].tobytes()).decode("utf-8", "surrogateescape")
+
+    def marks(self, file: int) -> npt.NDArray[np.uint32]:
+        """Bytes of the file at which it can be read alone, and how many lexemes are before each: shape (n, 2)."""
+        found: npt.NDArray[np.uint32] = self._marks[
+            int(self._mark_ends[file]) : int(self._mark_ends[file + 1])
+        ]
+        return found
 
     def source(self, file: int) -> str:
         return self.sources[int(self.owners[file])]
@@ -191,9 +214,10 @@ def merged(packs: Sequence[Pack]) -> Draft:
             draft.add(
                 pack.source(file),
                 pack.path(file),
-                int(pack.sizes[file]),
-                int(pack.stamps[file]),
-                end - start,
-                (hashes[part], places[part] - np.uint32(start)),
+                size=int(pack.sizes[file]),
+                stamp=int(pack.stamps[file]),
+                lexemes=end - start,
+                found=(hashes[part], places[part] - np.uint32(start)),
+                marks=pack.marks(file),
             )
     return draft
