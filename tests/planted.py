@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import builtins
-import keyword
 import random
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,10 +116,9 @@ def _shortened(file: Path, rng: random.Random) -> str | None:
 
 # Code that is from nowhere
 
-WORDS = (
-    "river basin gauge parcel orchard harvest tram depot ledger invoice tide mooring beacon glacier quarry kiln loom "
-    "parish census ballot roster clinic dosage lesson pupil recipe pantry reef buoy ferry summit trail hive swarm"
-).split()
+NOUNS = """river basin gauge parcel orchard harvest tram depot ledger invoice tide mooring beacon glacier quarry kiln
+    loom parish census ballot roster clinic dosage lesson pupil recipe pantry reef buoy ferry summit trail hive swarm"""
+WORDS = NOUNS.split()
 ACTS = ("tally", "merge", "rank", "smooth", "trim", "pair", "weigh", "chart", "fold", "drain")
 STATEMENTS = """
     {a} = pd.read_csv("data/{w}.csv", parse_dates=["{x}"]).dropna(subset=["{y}"])
@@ -195,12 +193,8 @@ def own_code(folder: Path, count: int, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
     files = sorted((folder / "jupyter_sc2").rglob("*.py"))
     found: list[str] = []
-    make: Callable[[Path, random.Random], str | None] = _lines
     while len(found) < count:
-        fragment = make(rng.choice(files), rng)
+        fragment = _lines(rng.choice(files), rng)
         if fragment is not None:
             found.append(fragment)
     return found
-
-
-assert not set(WORDS) & set(keyword.kwlist)

@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 # Characters on either side of a suggestion that are looked at with it: many times what makes a match.
 AROUND = 3_000
+# Seconds that looking at candidates may take: there may be many, and a disk may be slow.
+PATIENCE = 0.015
 # Matches that are told of: the same text is often in several packages.
 MOST_TOLD = 5
 
@@ -45,6 +47,7 @@ class Checker:
                 family_of_language(language),
                 threshold=threshold,
                 within=(len(before), len(before) + len(text)),
+                patience=PATIENCE,
             )
         except Exception:
             logger.debug("A suggestion could not be looked up", exc_info=True)

@@ -104,11 +104,12 @@ class _Numbers(dict[bytes, int]):
         first = lexeme[:1]
         if lexeme.startswith((b'"""', b"'''")):
             return _LONG
-        if first.isdigit() or (first in b"\"'`" and len(lexeme) > 1):
+        literal = first.isdigit() or (first in b"\"'`" and len(lexeme) > 1)
+        if literal and len(lexeme) > 12:  # it will hardly come again
             return LITERAL
         if len(self) > self.MOST:
             self.clear()
-        number = self[lexeme] = _number(lexeme)
+        number = self[lexeme] = LITERAL if literal else _number(lexeme)
         return number
 
 

@@ -56,7 +56,7 @@ _SPOKEN = {
     "gnu affero general public license v3": "AGPL-3.0-only",
     "gnu affero general public license v3 or later (agplv3+)": "AGPL-3.0-or-later",
 }
-# The licences that are told by their texts, the longer ones before those they contain.
+# The licences that are told by their texts.
 _TEXTS = (
     *("Apache-2.0", "MPL-2.0", "GPL-3.0", "GPL-2.0", "AGPL-3.0", "LGPL-3.0", "LGPL-2.1"),
     *("BSD-3-Clause", "BSD-2-Clause", "MIT", "ISC", "Unlicense", "CC0-1.0", "Zlib", "BSL-1.0", "HPND"),
@@ -99,11 +99,17 @@ def of_metadata(
 def of_text(text: str) -> str | None:
     """The licence whose text this is; None if it is none of the usual ones."""
     words = set(_runs(text))
-    for id in _TEXTS:
+
+    def score(id: str) -> float:
+        """Some licences hold most of another: what is missing counts against them."""
         wanted = _runs_of(id)
-        if wanted and len(wanted & words) >= _ENOUGH * len(wanted):
-            return f"{id}-only" if id.startswith(("GPL", "LGPL", "AGPL")) else id
-    return None
+        found = len(wanted & words)
+        return 2 * found - len(wanted) if found >= _ENOUGH * len(wanted) else 0
+
+    best = max(_TEXTS, key=score)
+    if score(best) <= 0:
+        return None
+    return f"{best}-only" if best.startswith(("GPL", "LGPL", "AGPL")) else best
 
 
 def of_file(code: bytes) -> str | None:

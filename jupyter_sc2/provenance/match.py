@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ THRESHOLD = 65
 # A run with fewer different names says too little: tables, chains of brackets.
 LEAST_NAMES = 5
 # Candidates that are looked at more closely, those with the most fingerprints in common first.
-MOST_CANDIDATES = 24
+MOST_CANDIDATES = 12
 # Files kept in memory, so that the next key does not read them again.
 MOST_FILES = 24
 
@@ -61,14 +63,16 @@ class Matcher:
         *,
         threshold: int = THRESHOLD,
         within: tuple[int, int] | None = None,
+        patience: float = math.inf,
     ) -> list[Match]:
         """The runs of at least `threshold` lexemes, the longest first; one for each source and place.
 
         With `within`, in code points, only those that hold the text there, or some lexemes of it. A run shorter
-        than `GUARANTEED` may be missed.
+        than `GUARANTEED` may be missed. After `patience`, in seconds, no more candidates are looked at.
         """
         if not self.index.refresh():
             return []
+        deadline = time.monotonic() + patience
         data = text.encode("utf-8", "replace")
         inside = within and tuple(len(text[:at].encode("utf-8", "replace")) for at in within)
         found: dict[tuple[str, str], Match] = {}
@@ -79,7 +83,7 @@ class Matcher:
                 wanted = range(first, last)
                 if last <= first:
                     continue
-            for run in self._runs(lexemes, threshold, wanted):
+            for run in self._runs(lexemes, threshold, wanted, deadline):
                 match = self._match(run, lexemes, data, start)
                 if match is not None:
                     where = (match.attribution.source, match.attribution.path)
@@ -87,7 +91,9 @@ class Matcher:
                         found[where] = match
         return sorted(found.values(), key=lambda match: -_length(match))
 
-    def _runs(self, lexemes: Lexemes, threshold: int, wanted: range) -> Iterator[_Run]:
+    def _runs(
+        self, lexemes: Lexemes, threshold: int, wanted: range, deadline: float
+    ) -> Iterator[_Run]:
         hashes, places = fingerprints(lexemes.numbers)
         diagonals: defaultdict[tuple[int, int, int], list[Find]] = defaultdict(list)
         for find in self.index.look_up(hashes, places):
@@ -99,23 +105,32 @@ class Matcher:
             and finds[0].at - GUARANTEED <= wanted.stop
         ]
         near.sort(key=len, reverse=True)
+        parts: dict[tuple[bytes, int, int], _Part] = {}
         for finds in near[:MOST_CANDIDATES]:
-            for run in self._along(lexemes, finds):
+            if time.monotonic() > deadline:
+                return
+            for run in self._along(lexemes, finds, parts):
                 shared = min(run.last, wanted.stop) - max(run.first, wanted.start)
                 enough = run.last - run.first >= threshold and shared >= min(5, len(wanted))
                 if enough and _names(lexemes, run) >= LEAST_NAMES:
                     yield run
 
-    def _along(self, lexemes: Lexemes, finds: Sequence[Find]) -> Iterator[_Run]:
+    def _along(
+        self, lexemes: Lexemes, finds: Sequence[Find], parts: dict[tuple[bytes, int, int], _Part]
+    ) -> Iterator[_Run]:
         """The runs on one diagonal: as far as text and file agree, or as far as fingerprints say so."""
         first = finds[0]
         code = self._code(first)
         if code is None:
             yield from _unverified(finds)
             return
-        part = _part(code, first, len(lexemes))
-        if part is None:
+        bounds = _bounds(code, first, len(lexemes))
+        if bounds is None:
             return
+        key = (code, *bounds[:2])
+        if key not in parts:
+            parts[key] = _part(code, first, *bounds)
+        part = parts[key]
         numbers, others = lexemes.numbers, part.lexemes.numbers
         end = -1
         for find in finds:
@@ -202,11 +217,10 @@ class _Part:
         )
 
 
-def _part(code: bytes, find: Find, length: int) -> _Part | None:
-    """What of a file a text of so many lexemes can stand in around a find."""
-    family = family_of_file(find.pack.path(find.file))
+def _bounds(code: bytes, find: Find, length: int) -> tuple[int, int, int] | None:
+    """What of a file so many lexemes around a find can stand in: from byte to byte, and the lexemes before."""
     marks = find.pack.marks(find.file)
-    if family is None or not len(marks):
+    if not len(marks):
         return None
     # One mark more on either side: brackets that group are told only where both of them are there.
     lexemes = marks[:, 1].astype(int)
@@ -214,7 +228,13 @@ def _part(code: bytes, find: Find, length: int) -> _Part | None:
     last = int(lexemes.searchsorted(find.place - find.at + length)) + 1
     at, number = (int(value) for value in marks[first])
     end = int(marks[last, 0]) if last < len(marks) else len(code)
-    return _Part(code, at, number, lex(code[at:end], family))
+    return at, end, number
+
+
+def _part(code: bytes, find: Find, start: int, end: int, number: int) -> _Part:
+    family = family_of_file(find.pack.path(find.file))
+    assert family is not None  # or it would not be indexed
+    return _Part(code, start, number, lex(code[start:end], family))
 
 
 def _unverified(finds: Sequence[Find]) -> Iterator[_Run]:
