@@ -80,7 +80,7 @@ def test_a_match_says_where_it_is(matcher):
     assert BLOCK.strip().split("\n")[-1].strip() == lines[last - 1].strip() or last > first
     assert (attribution.source, attribution.licence) == ("difflib.py", "PSF-2.0")
     assert attribution.verified
-    assert match.start == 6
+    assert match.start == 10
 
 
 def test_the_threshold_counts_lexemes(matcher):
