@@ -30,7 +30,7 @@ from jupyter_sc2 import engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
-from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.models import EMBEDDED, find_card
 from jupyter_sc2.priority import give_way
 from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.rhythm import Rhythm
@@ -409,7 +409,7 @@ class Session:
                 if given_up():
                     raise _Superseded
                 shown = worker is self._loading
-                message = self._meanwhile(state)
+                message = self._meanwhile(state, options.model)
             if shown:  # nobody waits for a stopgap
                 state = STAGES.get(state, (state,))[0]
                 self._set_status(
@@ -439,9 +439,11 @@ class Session:
                 f"{options.model} could not be loaded: {_one_line(error)}"
             ) from error
 
-    def _meanwhile(self, state: str) -> str | None:
+    def _meanwhile(self, state: str, model: str = "") -> str | None:
         """What there is to know about a load besides how far it is."""
         _, *said = STAGES.get(state, (state,))
+        if state == "downloading" and model:
+            said += _terms(model)
         if self._serving is not None and self._serving.engine is not None:
             said.append(f"{_called(self._serving.engine)} answers meanwhile.")
         return " ".join(said) or None
@@ -585,6 +587,14 @@ class Session:
 
 def _agrees(running: Job, later: Job) -> bool:
     return running.drawing is not None and running.drawing.agrees(later.request)
+
+
+def _terms(model: str) -> list[str]:
+    """The licence of what is downloaded, and what it asks for."""
+    try:
+        return [f"Licence: {find_card(model).licence_line}"]
+    except ModelLoadError:
+        return []
 
 
 def _one_line(error: Exception) -> str:

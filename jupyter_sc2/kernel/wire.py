@@ -28,6 +28,8 @@ PROTOCOL = 1
 # Characters kept of one output, and of a foreign text that an error message quotes.
 OUTPUT_LENGTH = 2000
 QUOTE_LENGTH = 300
+# Of a status's message, which may hold what a licence asks for.
+MESSAGE_LENGTH = 900
 
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):
@@ -189,7 +191,7 @@ def status(status: Status) -> dict[str, Any]:
     if status.progress is not None:
         message["progress"] = status.progress
     if status.message is not None:
-        message["message"] = _shortened(status.message)
+        message["message"] = _shortened(status.message, MESSAGE_LENGTH)
     return message
 
 
@@ -278,7 +280,7 @@ def _quoted(value: object) -> str:
     return repr(value[:40]) if isinstance(value, str) else _json_type(value)
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, length: int = QUOTE_LENGTH) -> str:
     """One line that every JSON encoder takes: foreign text may hold half of a surrogate pair."""
     line = " ".join(replace_surrogates(text).split())
-    return line if len(line) <= QUOTE_LENGTH else line[: QUOTE_LENGTH - 1] + "…"
+    return line if len(line) <= length else line[: length - 1] + "…"

@@ -170,6 +170,18 @@ class Index:
         return self.contents.sources.get(find.pack.source(find.file))
 
 
+def _check_format(file: Path) -> None:
+    """Raises RequestError for an index that another version made, and that must not be written over."""
+    try:
+        read_contents(file)
+    except ValueError:
+        raise RequestError(
+            f"The index in {file.parent} was made by another version. Delete that folder to index anew."
+        ) from None
+    except msgspec.DecodeError:
+        pass  # it was damaged, and is made anew
+
+
 def read_contents(file: Path) -> Contents:
     """Raises OSError, or ValueError for what this version cannot read."""
     contents = msgspec.json.decode(file.read_bytes(), type=Contents)
@@ -184,8 +196,8 @@ class Writer:
     def __init__(self, folder: Path, tell: Tell) -> None:
         self.index = Index(folder)
         self._tell = tell
-        if self.index.exists and not self.index.refresh() and not self.index.contents.packs:
-            tell("The index that was there holds nothing that can be read; it is made anew.")
+        if self.index.exists and not self.index.refresh():
+            _check_format(self.index.folder / "index.json")
         self.contents = self.index.contents
         self._draft, self._dead = Draft(), set[tuple[str, int]]()
         self._sweep()

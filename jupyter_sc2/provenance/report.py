@@ -90,7 +90,12 @@ class CellText:
 def of_file(path: Path, matcher: Matcher, threshold: int = THRESHOLD) -> Report:
     """Of a notebook's file. Raises RequestError."""
     document = record.read(path)
-    language = document.get("metadata", {}).get("kernelspec", {}).get("language") or "python"
+    metadata = document.get("metadata", {})
+    language = (
+        metadata.get("kernelspec", {}).get("language")
+        or metadata.get("language_info", {}).get("name")
+        or "python"
+    )
     cells = [
         CellText(
             source=_joined(cell.get("source", cell.get("input", ""))),

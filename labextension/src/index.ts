@@ -15,15 +15,13 @@ import { Signal } from '@lumino/signaling';
 
 import { Completers } from './accept';
 import { Announcer } from './announce';
-import { METADATA } from './asking';
 import { AttributionMark, inFull, matchesOf } from './attribution';
 import { addCommands, addToPalette, makeMenu } from './commands';
 import { Enter } from './enter';
 import { Kept } from './kept';
-import type { IOffer } from './offers';
 import { Places } from './places';
 import { Provider } from './provider';
-import { isRecording, Recorder } from './record';
+import { Recorder } from './record';
 import { FrontEndSettings } from './settings';
 import { Sidebar } from './sidebar';
 import { describe } from './standing';
@@ -83,20 +81,6 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const kept = new Kept();
     const mark = new AttributionMark();
     const recorder = new Recorder();
-    const record = (offer: IOffer, text: string) => {
-      const panel = notebooks.currentWidget;
-      const cell = panel?.content.activeCell;
-      const editor = cell?.editor;
-      if (
-        isRecording(panel?.model?.getMetadata(METADATA)) &&
-        editor &&
-        cell.model.id === offer.spot.cellId
-      ) {
-        const version = places.connection(panel)?.client?.hello?.version;
-        const end = editor.getOffsetAt(editor.getCursorPosition());
-        recorder.accepted(offer, text, cell.model, end, version);
-      }
-    };
     const enter = new Enter({
       provider,
       keyOf: (editor, source) => {
@@ -113,7 +97,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
       onOffer: (offer, host) => mark.shown(offer, host),
       onAccepted: (offer, part, text) => {
         kept.accepted(offer, part, text);
-        record(offer, text);
+        const panel = notebooks.currentWidget;
+        recorder.accepted(offer, text, panel, places.connection(panel)?.client?.hello?.version);
         const [match] = matchesOf(offer);
         if (match && offer.ghost.policy === 'warn') {
           tell(`The accepted text is also in ${inFull(match)}.`, 'info');

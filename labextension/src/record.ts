@@ -3,7 +3,7 @@
  *
  * It holds the text, so that it is seen later how much of it is still there, wherever the cell is by then.
  */
-import type { ICellModel } from '@jupyterlab/cells';
+import type { NotebookPanel } from '@jupyterlab/notebook';
 
 import { METADATA } from './asking';
 import { matchesOf } from './attribution';
@@ -68,8 +68,19 @@ export class Recorder {
   /** Ids of notes by the completion they are about. */
   private _ids = new Map<string, string>();
 
-  /** Text of an offer was accepted in this cell, and ends at `end`, in UTF-16 units. */
-  accepted(offer: IOffer, text: string, model: ICellModel, end: number, version?: string): void {
+  /** Text of an offer was accepted, at the cursor of the panel's active cell. */
+  accepted(offer: IOffer, text: string, panel: NotebookPanel | null, version?: string): void {
+    const cell = panel?.content.activeCell;
+    const editor = cell?.editor;
+    if (
+      !isRecording(panel?.model?.getMetadata(METADATA)) ||
+      !editor ||
+      cell.model.id !== offer.spot.cellId
+    ) {
+      return;
+    }
+    const { model } = cell;
+    const end = editor.getOffsetAt(editor.getCursorPosition());
     const { ghost, index } = offer;
     const key = `${ghost.id}/${index}`;
     if (!this._ids.has(key)) {

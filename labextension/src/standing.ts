@@ -51,15 +51,15 @@ export const START = '%load_ext jupyter_sc2';
 /** Why there is no text, by the kernel's word for it: short, and in a sentence. */
 const REASONS: Record<string, [string, string] | undefined> = {
   disabled: ['off in this kernel', 'Completion is switched off in this kernel: SC2.enabled.'],
-  matches_indexed_code: [
-    'matches indexed code',
-    'What the model proposed is also in indexed code, and the setting attribution blocks that.'
-  ],
   low_confidence: ['low confidence', 'The model is not sure enough of any continuation.'],
   not_allowed: ['not allowed', "The kernel's configuration does not allow completion."],
   not_ready: ['not ready', 'The model is not ready yet.'],
   nothing_to_add: ['nothing to add', 'The model has nothing to add here.'],
-  refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.']
+  refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.'],
+  matches_indexed_code: [
+    'matches indexed code',
+    'What the model proposed is also in indexed code, and the setting attribution blocks that.'
+  ]
 };
 
 /** Why there is no text, in a sentence. */
