@@ -144,6 +144,16 @@ def test_a_damaged_index_is_made_anew_and_says_nothing_meanwhile(tmp_path, place
     assert found(place, CODES[0]) == ["m0.py"]
 
 
+def test_an_index_of_another_version_is_not_written_over(tmp_path, place):
+    update(place, write(tmp_path / "code"))
+    file = place / "index.json"
+    file.write_text(file.read_text().replace('"format":1', '"format":9'))
+    assert found(place, CODES[0]) == []
+    with pytest.raises(RequestError, match="was made by another version"):
+        update(place, tmp_path / "code")
+    assert len(list(place.glob("pack-*"))) == 1
+
+
 def test_many_packs_become_one(tmp_path, place):
     for number in range(10):
         update(place, write(tmp_path / str(number), 1, number))

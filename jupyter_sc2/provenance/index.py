@@ -174,12 +174,12 @@ def _check_format(file: Path) -> None:
     """Raises RequestError for an index that another version made, and that must not be written over."""
     try:
         read_contents(file)
+    except msgspec.DecodeError:
+        pass  # it was damaged, and is made anew
     except ValueError:
         raise RequestError(
             f"The index in {file.parent} was made by another version. Delete that folder to index anew."
         ) from None
-    except msgspec.DecodeError:
-        pass  # it was damaged, and is made anew
 
 
 def read_contents(file: Path) -> Contents:
