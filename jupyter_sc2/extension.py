@@ -34,8 +34,9 @@ LoadEngine = Callable[..., engines.Engine]
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0
 COMPLETED_BY = (
+    *("attribution", "attribution_lexemes"),
     *("max_tokens", "temperature", "top_k", "top_p", "seed"),
-    *("context_tokens", "grounding", "prose", "attribution", "attribution_lexemes"),
+    *("context_tokens", "grounding", "prose"),
 )
 LOADED_BY = (
     "model",

@@ -47,10 +47,11 @@ class CompletionOptions:
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     context_tokens: int = 2048
-    grounding: bool = True
-    prose: bool = False
     attribution: str = "show"
     attribution_lexemes: int = 65
+    grounding: bool = True
+    confidence: float | None = None
+    prose: bool = False
 
 
 class SC2(Configurable):
@@ -109,16 +110,12 @@ class SC2(Configurable):
     grounding = Bool(
         True, help="Correct or drop what the variables or Python's grammar show to be wrong."
     ).tag(config=True)
-    attribution = Enum(
-        ATTRIBUTION,
-        default_value="show",
-        help="Where suggested text stands in indexed code: off, show it, warn of it too, or block the text.",
-    ).tag(config=True)
-    attribution_lexemes = Int(
-        65,
-        min=50,
-        max=1000,
-        help="Names and signs in a row that make a match, counted together with the code around.",
+    confidence = Float(
+        None,
+        allow_none=True,
+        min=0.0,
+        max=1.0,
+        help="How sure the model has to be to show ghost text unasked, from 0 to 1; None takes what suits the model.",
     ).tag(config=True)
     prose = Bool(False, help="Complete Markdown and raw cells, too, while typing in them.").tag(
         config=True
@@ -132,6 +129,17 @@ class SC2(Configurable):
     offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
         config=True
     )
+    attribution = Enum(
+        ATTRIBUTION,
+        default_value="show",
+        help="Where suggested text stands in indexed code: off, show it, warn of it too, or block the text.",
+    ).tag(config=True)
+    attribution_lexemes = Int(
+        65,
+        min=50,
+        max=1000,
+        help="Names and signs in a row that make a match, counted together with the code around.",
+    ).tag(config=True)
     statistics = Bool(
         True, help="Count what is shown and accepted, in a file on this machine (`%sc2 stats`)."
     ).tag(config=True)
@@ -160,9 +168,11 @@ class SC2(Configurable):
             raise TraitError("the configuration of this kernel forbids completion.")
         return bool(proposal.value)
 
-    @validate("temperature", "top_p")
-    def _check_finite(self, proposal: Bunch) -> float:
+    @validate("temperature", "top_p", "confidence")
+    def _check_finite(self, proposal: Bunch) -> float | None:
         """NaN passes traitlets' min and max: it is neither below nor above anything."""
+        if proposal.value is None:
+            return None
         if math.isnan(proposal.value):
             raise TraitError(f"{proposal.trait.name} cannot be {proposal.value}.")
         return float(proposal.value)
@@ -205,10 +215,11 @@ class SC2(Configurable):
                 seed=self.seed,
             ),
             context_tokens=self.context_tokens,
-            grounding=self.grounding,
-            prose=self.prose,
             attribution=self.attribution,
             attribution_lexemes=self.attribution_lexemes,
+            grounding=self.grounding,
+            confidence=self.confidence,
+            prose=self.prose,
         )
 
 
