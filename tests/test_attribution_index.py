@@ -80,6 +80,18 @@ def test_an_open_index_follows_what_another_process_does(tmp_path, place):
     assert matcher.find(CODES[0], HASH) == []
 
 
+def test_what_was_removed_can_be_indexed_again(tmp_path, place):
+    folder = write(tmp_path / "code", 4)
+    update(place, folder, write(tmp_path / "other", 1, 9))
+    with writing(place) as writer:
+        writer.remove([str(folder)])
+    assert found(place, CODES[1]) == []
+    assert found(place, CODES[9]) == ["m9.py"]
+    done = update(place, folder)
+    assert (done.files, done.unchanged) == (4, 0)
+    assert found(place, CODES[1]) == ["m1.py"]
+
+
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, place, monkeypatch):
     folder = write(tmp_path / "code", 6)
     monkeypatch.setattr(index_module, "PACK_LEXEMES", 100)

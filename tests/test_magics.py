@@ -9,7 +9,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.completion import Attribution, CompletionRequest
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.kernel.magics import SUBCOMMANDS, SC2Magics, split_at_cursor
 from jupyter_sc2.prompt.notebook import Cell, Notebook
@@ -47,6 +47,20 @@ def test_a_cell_is_completed_and_put_into_the_next_one(shell, run, fake_engine):
     fake_engine.answers = ["return sum(xs)"]
     assert run("%%complete\ndef total(xs):\n    ").out == "    return sum(xs)\n"
     assert shell.rl_next_input == "def total(xs):\n    return sum(xs)"
+
+
+def test_where_a_completion_may_come_from_is_said_below_it(shell, run, fake_engine, session):
+    class Known:
+        def matches(self, request, text, threshold):
+            return (
+                Attribution(
+                    source="acme", licence="MIT", path="a.py", lines=(3, 9), lexemes=threshold
+                ),
+            )
+
+    session._provenance = Known()
+    fake_engine.answers = ["sum(xs)"]
+    assert "May come from acme, a.py:3-9 (MIT; 65 lexemes)" in run("%complete x = ").out
 
 
 @pytest.mark.parametrize("mark", ["‸", "<cursor>"])

@@ -71,10 +71,19 @@ def _index(args: argparse.Namespace) -> int:
     if (args.name or args.license) and len(args.paths) != 1:
         raise RequestError("--name and --license are about one PATH.")
     chosen = [sources.named(path, args.name, args.license) for path in args.paths]
-    if args.packages or not chosen:
-        chosen += sources.installed()
+    packages = sources.installed() if args.packages or not chosen else []
+    chosen += packages
     progress = _Progress()
     with writing(default_folder(), progress.tell) as writer:
+        known = {source.key for source in packages}
+        roots = {source.root for source in packages}
+        uninstalled = [
+            key
+            for key, entry in writer.contents.sources.items()
+            if entry.kind == "package" and entry.root in roots and key not in known
+        ]
+        if uninstalled:
+            writer.remove(uninstalled)
         done = writer.update(chosen)
         progress.end()
         packs = writer.index.packs

@@ -147,7 +147,7 @@ class Index:
         packs = []
         for entry in contents.packs:
             same = known.get(entry.name)
-            if same is not None and int((~same.alive).sum()) == len(entry.dead):
+            if same is not None and same.dead == tuple(entry.dead):
                 pack = same
             else:
                 try:
@@ -155,7 +155,6 @@ class Index:
                 except (OSError, ValueError):
                     logger.debug("A pack cannot be read", exc_info=True)
                     continue
-            pack.keep(contents.sources)
             packs.append(pack)
         self.contents, self.packs = contents, packs
 
@@ -221,8 +220,10 @@ class Writer:
     def remove(self, keys: Sequence[str]) -> None:
         """Takes these sources out. Raises OSError."""
         for key in keys:
+            for pack, file in self._known(key).values():
+                self._dead.add((pack.folder.name, file))
             self.contents.sources.pop(key, None)
-        self._save()
+        self._finish()
         self._merge()
 
     def _update(self, source: Source, done: Done) -> None:
@@ -288,14 +289,11 @@ class Writer:
 
     def _known(self, key: str) -> dict[str, tuple[Pack, int]]:
         """The living files of a source by their paths."""
-        import numpy as np
-
-        found: dict[str, tuple[Pack, int]] = {}
-        for pack in self.index.packs:
-            for number in [n for n, source in enumerate(pack.sources) if source == key]:
-                for file in np.flatnonzero(pack.alive & (pack.owners == number)).tolist():
-                    found[pack.path(file)] = pack, file
-        return found
+        return {
+            pack.path(file): (pack, file)
+            for pack in self.index.packs
+            for file in pack.files_of(key)
+        }
 
     def _drop(self, entry: SourceEntry, pack: Pack, file: int) -> None:
         self._dead.add((pack.folder.name, file))
@@ -326,7 +324,7 @@ class Writer:
     def _merge(self) -> None:
         """Makes one of the smaller packs where there are many, and of those that hold little any more."""
         packs = sorted(self.index.packs, key=lambda pack: pack.lexemes)
-        few = [pack for pack in packs if not pack.alive.all() and pack.alive.mean() < 0.7]
+        few = [pack for pack in packs if pack.alive.mean() < 0.7]
         many = packs[: -MOST_PACKS // 2] if len(packs) > MOST_PACKS else []
         chosen: list[Pack] = []
         for pack in {id(pack): pack for pack in [*few, *many]}.values():

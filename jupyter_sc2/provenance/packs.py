@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,8 +133,9 @@ class Pack:
         self._ends, self._names = arrays["ends"], arrays["names"]
         self._marks, self._mark_ends = arrays["marks"], arrays["mark_ends"]
         self.sources: list[str] = json.loads((folder / "sources.json").read_text("utf-8"))
+        self.dead = tuple(dead)
         self.alive = np.ones(self.files, bool)
-        if len(dead):
+        if dead:
             self.alive[np.array(dead)] = False
 
     @property
@@ -163,14 +164,13 @@ class Pack:
     def source(self, file: int) -> str:
         return self.sources[int(self.owners[file])]
 
-    def keep(self, sources: Iterable[str]) -> None:
-        """Only files of these sources count."""
+    def files_of(self, source: str) -> list[int]:
+        """The living files of a source."""
         import numpy as np
 
-        wanted = set(sources)
-        if any(source not in wanted for source in self.sources):
-            known = np.array([source in wanted for source in self.sources], bool)
-            self.alive &= known[self.owners]
+        numbers = [n for n, name in enumerate(self.sources) if name == source]
+        found: list[int] = np.flatnonzero(self.alive & np.isin(self.owners, numbers)).tolist()
+        return found
 
     def look_up(self, hashes: Numbers32, places: Numbers32) -> list[tuple[int, int, int]]:
         """Where these fingerprints are: for each find the place asked for, the file, and the place in the file."""
