@@ -9,9 +9,10 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from jupyter_sc2.provenance.lexemes import HASH, lex
+from jupyter_sc2.provenance.lexemes import HASH, Lexemes, lex
 
 LEAST, MOST = 65, 220  # lexemes of a fragment
 
@@ -43,14 +44,10 @@ def lexemes(text: str) -> int:
     return len(lex(text.encode(), HASH))
 
 
-def _read(file: Path) -> str:
-    return file.read_text("utf-8", "replace")
-
-
 def _lines(file: Path, rng: random.Random) -> str | None:
     """Whole lines from anywhere, a docstring or a bracket not excepted, that hold enough code."""
-    code = file.read_bytes()
-    whole = lex(code, HASH)
+    whole = _whole(file)
+    code = whole.text
     if len(whole) <= MOST:
         return None
     length = rng.randint(LEAST, MOST - 40)
@@ -62,18 +59,30 @@ def _lines(file: Path, rng: random.Random) -> str | None:
     return code[start : end if end >= 0 else len(code)].decode("utf-8", "replace")
 
 
-def _function(file: Path, rng: random.Random) -> tuple[str, ast.AST] | None:
-    source = _read(file)
+@lru_cache(maxsize=64)
+def _whole(file: Path) -> Lexemes:
+    return lex(file.read_bytes(), HASH)
+
+
+@lru_cache(maxsize=64)
+def _functions(file: Path) -> list[str]:
+    source = file.read_text("utf-8", "replace")
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return None
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    rng.shuffle(nodes)
-    for node in nodes:
-        first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-        text = "\n".join(source.split("\n")[first - 1 : node.end_lineno])
-        text = textwrap.dedent(text)
+        return []
+    lines = source.split("\n")
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+            found.append(textwrap.dedent("\n".join(lines[first - 1 : node.end_lineno])))
+    return found
+
+
+def _function(file: Path, rng: random.Random) -> tuple[str, ast.AST] | None:
+    functions = _functions(file)
+    for text in rng.sample(functions, len(functions)):
         if LEAST <= lexemes(text) <= MOST:
             try:
                 return text, ast.parse(text)

@@ -61,7 +61,7 @@ BLOCK = function("difflib", "find_longest_match")
 def test_planted_fragments_are_found_and_original_code_is_not(matcher):
     files = [STDLIB / f"{module}.py" for module in MODULES]
     found: dict[str, list[bool]] = {}
-    for one in planted(files, 90):
+    for one in planted(files, 150):
         names = [match.attribution.path for match in matcher.find(one.text, HASH)]
         found.setdefault(one.kind, []).append(one.file.name in names)
     sure = found["exact"] + found["reformatted"]

@@ -14,13 +14,13 @@ export class GrowingGhost implements IGhost {
     ({ cell: this.cell, prefix: this.prefix, suffix: this.suffix } = place);
   }
 
-  /** What is left after a part of a ghost was accepted; nothing more will come. */
-  static rest(ghost: GrowingGhost, place: IPlace, text: string): GrowingGhost {
+  /** What is left after a part of a ghost's candidate was accepted; nothing more will come. */
+  static rest(ghost: GrowingGhost, place: IPlace, text: string, index = 0): GrowingGhost {
     const rest = new GrowingGhost(place, 1);
     rest.id = ghost.id;
     rest.texts = [text];
     rest.done = true;
-    rest.attributions = ghost.attributions;
+    rest.attributions = [ghost.attributions[index] ?? []];
     rest.policy = ghost.policy;
     rest.by = ghost.by;
     return rest;

@@ -65,9 +65,6 @@ export function noted(notes: unknown, note: INote): INote[] {
 }
 
 export class Recorder {
-  /** Ids of notes by the completion they are about. */
-  private _ids = new Map<string, string>();
-
   /** Text of an offer was accepted, at the cursor of the panel's active cell. */
   accepted(offer: IOffer, text: string, panel: NotebookPanel | null, version?: string): void {
     const cell = panel?.content.activeCell;
@@ -81,15 +78,14 @@ export class Recorder {
     }
     const { model } = cell;
     const end = editor.getOffsetAt(editor.getCursorPosition());
-    const { ghost, index } = offer;
-    const key = `${ghost.id}/${index}`;
-    if (!this._ids.has(key)) {
-      this._ids.set(key, Math.random().toString(16).slice(2, 10));
+    const { ghost } = offer;
+    if (!this._ids.has(ghost.id)) {
+      this._ids.set(ghost.id, Math.random().toString(16).slice(2, 10));
     }
     const matches = matchesOf(offer).slice(0, MOST_MATCHES);
     const before = model.sharedModel.getSource().slice(0, Math.max(0, end - text.length));
     const note: INote = {
-      id: this._ids.get(key)!,
+      id: this._ids.get(ghost.id)!,
       time: new Date().toISOString().replace(/\.\d+Z$/, 'Z'),
       ...ghost.by,
       ...(version ? { version } : {}),
@@ -102,4 +98,7 @@ export class Recorder {
     // Not a step of undo: one of those takes back the text itself.
     model.sharedModel.transact(() => model.setMetadata(METADATA, value), false);
   }
+
+  /** Ids of notes by the completion they are about. */
+  private _ids = new Map<string, string>();
 }
