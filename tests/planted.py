@@ -41,7 +41,8 @@ def planted(files: Sequence[Path], count: int, seed: int = 0) -> list[Planted]:
 
 
 def lexemes(text: str) -> int:
-    return len(lex(text.encode(), HASH))
+    found = lex(text.encode(), HASH)
+    return found.length(0, len(found)) if len(found) else 0
 
 
 def _lines(file: Path, rng: random.Random) -> str | None:

@@ -27,6 +27,7 @@ def same(one: str, other: str, family=HASH) -> bool:
         ("from a import (b, c)", "from a import b, c"),
         ("if a:\n    b = 1; c = 2", "if a:\n    b = 1\n    c = 2"),
         ("x = a + \\\n    b", "x = a + b"),
+        ("x = 1e-3 * .5", "x = 0.001 * 0.5"),
     ],
 )
 def test_what_a_formatter_changes_makes_no_difference(one, other):
@@ -45,6 +46,12 @@ def test_what_a_formatter_changes_makes_no_difference(one, other):
 )
 def test_names_and_signs_do(one, other):
     assert not same(one, other)
+
+
+def test_a_run_is_as_long_as_its_tokens_are_many():
+    lexemes = lex(b"x = [1, 2, 3]  # one\ny = (a) + b", HASH)
+    assert len(lexemes) == 10
+    assert lexemes.length(0, 10) == 16
 
 
 def test_comments_are_those_of_the_language():

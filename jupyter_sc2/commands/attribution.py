@@ -12,6 +12,8 @@ from jupyter_sc2.commands import print_json
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.hardware import in_words
 
+LEAST = 50  # lexemes of a match, as in the setting attribution_lexemes
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
@@ -155,12 +157,9 @@ def _report(args: argparse.Namespace) -> int:
     from jupyter_sc2.provenance import render, report, spdx_document
     from jupyter_sc2.provenance.index import Index
     from jupyter_sc2.provenance.match import Matcher
-    from jupyter_sc2.provenance.winnow import GUARANTEED
 
-    if args.lexemes < GUARANTEED:
-        raise RequestError(
-            f"--lexemes must be {GUARANTEED} or more: shorter runs are not all found."
-        )
+    if args.lexemes < LEAST:
+        raise RequestError(f"--lexemes must be {LEAST} or more: shorter runs are not all found.")
     matcher = Matcher(Index())
     reports = [report.of_file(path, matcher, args.lexemes) for path in args.notebooks]
     if args.json:

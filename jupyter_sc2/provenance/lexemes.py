@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.uint64]
 
 _NAME = rb"[A-Za-z_\x80-\xff$][\w\x80-\xff$]*"
-_NUMBER = rb"\d[\w.]*"
+_NUMBER = rb"\.?\d[\w.]*(?:(?<=[eE])[+-]\d+)?"
 # What opens a string closes it, on the same line or, after three quotes, anywhere; if nothing does, the line's end.
 _DOUBLE = rb"[^\\\n\"]*(?:\\.[^\\\n\"]*)*\"?"
 _SINGLE = rb"[^\\\n']*(?:\\.[^\\\n']*)*'?"
@@ -50,7 +50,7 @@ def _family(
     """Most lexemes are names and signs that begin nothing, so these are tried first."""
     begin = b"".join(comment[:1] for comment in comments)
     signs = rb"[^\s\\;\"'`\w%s]" % re.escape(begin)
-    pattern = b"|".join([_NAME, signs, _NUMBER, *others, rb"[^\s\\;\"'\w]"])
+    pattern = b"|".join([_NAME, _NUMBER, signs, *others, rb"[^\s\\;\"'\w]"])
     return Family(name, re.compile(pattern), comments, closers)
 
 
@@ -104,7 +104,7 @@ class _Numbers(dict[bytes, int]):
         first = lexeme[:1]
         if lexeme.startswith((b'"""', b"'''")):
             return _LONG
-        literal = first.isdigit() or (first in b"\"'`" and len(lexeme) > 1)
+        literal = lexeme[:2].lstrip(b".")[:1].isdigit() or (first in b"\"'`" and len(lexeme) > 1)
         if literal and len(lexeme) > 12:  # it will hardly come again
             return LITERAL
         if len(self) > self.MOST:
@@ -131,7 +131,7 @@ _GROUPING = [_number(word) for word in _WORDS.encode().split()]
 _BEFORE_VALUE = [*(_number(sign) for sign in b"= ( [ , + % return in".split()), LITERAL]
 _PREFIXES = [_number(word) for word in b"r b u f t rb br fr rf R B U F T Rb RB BR Br FR Fr".split()]
 # Bytes between two marks, about.
-PIECE = 8 << 10
+PIECE = 4 << 10
 
 _known: dict[str, _Numbers] = {}
 
@@ -140,14 +140,16 @@ _known: dict[str, _Numbers] = {}
 class Lexemes:
     """The lexemes of a text: `numbers`, and `places`, the index of each among all tokens, comments not excepted.
 
-    `marks` are bytes at which tokens begin, some thousand apart, and how many are before them: from any of them the
-    text can be read alone.
+    `counted` tells of each token how many there are up to it, comments excepted but not what else is left out. `marks`
+    are bytes at which tokens begin, some thousand apart, and how many are before them: from any of them the text can
+    be read alone.
     """
 
     text: bytes
     family: Family
     numbers: Numbers
     places: npt.NDArray[np.int64]
+    counted: npt.NDArray[np.int64]
     marks: list[tuple[int, int]]
 
     def __len__(self) -> int:
@@ -156,6 +158,11 @@ class Lexemes:
     def marked(self) -> list[tuple[int, int]]:
         """The marks with the number of lexemes, not of tokens, before each."""
         return [(byte, int(self.places.searchsorted(token))) for byte, token in self.marks]
+
+    def length(self, first: int, last: int) -> int:
+        """How long the run from one lexeme up to another is, brackets and literals that are left out included."""
+        start, end = int(self.places[first]), int(self.places[last - 1])
+        return int(self.counted[end] - self.counted[start]) + 1
 
     def span(self, index: int) -> tuple[int, int]:
         """Where a lexeme stands in the text, in bytes."""
@@ -181,13 +188,13 @@ def lex(text: bytes, family: Family) -> Lexemes:
     numbers_of = _known.setdefault(family.name, _Numbers(family))
     tokens, marks = _tokens(text, family.pattern)
     numbers = np.fromiter(map(numbers_of.__getitem__, tokens), np.uint64, len(tokens))
-    places = np.flatnonzero(numbers)
+    places, counted = np.flatnonzero(numbers), np.cumsum(numbers != 0)
     for dropped in (_prefixes, _docstrings, _trailing, _grouping, _rows):
         left = numbers[places]
         if len(left):
             places = places[~dropped(left)]
     kept = numbers[places]
-    return Lexemes(text, family, np.where(kept == _LONG, LITERAL, kept), places, marks)
+    return Lexemes(text, family, np.where(kept == _LONG, LITERAL, kept), places, counted, marks)
 
 
 def _tokens(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[tuple[int, int]]]:

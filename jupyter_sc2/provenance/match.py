@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from jupyter_sc2.provenance.lexemes import Numbers
 
 THRESHOLD = 65
+# So many of the lexemes of a match have to be left when rows of literals are one and brackets that group are none.
+LEAST_SHARE = 0.5
+# Lexemes of a suggestion that have to be in the run, if it has as many.
+LEAST_SHARED = 5
 # A run with fewer different names says too little: tables, chains of brackets.
 LEAST_NAMES = 5
 # Candidates that are looked at more closely, those with the most fingerprints in common first.
@@ -67,8 +71,9 @@ class Matcher:
     ) -> list[Match]:
         """The runs of at least `threshold` lexemes, the longest first; one for each source and place.
 
-        With `within`, in code points, only those that hold the text there, or some lexemes of it. A run shorter
-        than `GUARANTEED` may be missed. After `patience`, in seconds, no more candidates are looked at.
+        With `within`, in code points, only those that hold the text there, or some lexemes of it. A run of which
+        fewer than `GUARANTEED` are left when literals in a row are one may be missed. After `patience`, in seconds,
+        no more candidates are looked at.
         """
         if not self.index.refresh():
             return []
@@ -111,8 +116,12 @@ class Matcher:
                 return
             for run in self._along(lexemes, finds, parts):
                 shared = min(run.last, wanted.stop) - max(run.first, wanted.start)
-                enough = run.last - run.first >= threshold and shared >= min(5, len(wanted))
-                if enough and _names(lexemes, run) >= LEAST_NAMES:
+                if (
+                    shared >= min(LEAST_SHARED, len(wanted))
+                    and run.last - run.first >= LEAST_SHARE * threshold
+                    and lexemes.length(run.first, run.last) >= threshold
+                    and _names(lexemes, run) >= LEAST_NAMES
+                ):
                     yield run
 
     def _along(
@@ -181,7 +190,7 @@ class Matcher:
                 licence=licence,
                 path=run.find.pack.path(run.find.file),
                 lines=lines,
-                lexemes=run.last - run.first,
+                lexemes=lexemes.length(run.first, run.last),
                 verified=run.place is not None,
             ),
         )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from jupyter_sc2.provenance.lexemes import Numbers
 
-RUN = 24
-WINDOW = 27
+RUN = 20
+WINDOW = 21
 GUARANTEED = RUN + WINDOW - 1
 
 _BASE = 0x9E3779B97F4A7C15
