@@ -78,7 +78,7 @@ class Provenance(Protocol):
     """Who knows where a text may come from."""
 
     def matches(
-        self, request: CompletionRequest, text: str, threshold: int
+        self, request: CompletionRequest, text: str, threshold: int, *, certain: bool = False
     ) -> tuple[Attribution, ...]: ...
 
 
@@ -191,7 +191,12 @@ class Answerer:
         cancelled = completion.finish_reason == "cancelled"
         if self._provenance is None or policy == "off" or cancelled or not completion.text:
             return completion
-        found = self._provenance.matches(request, completion.text, options.attribution_lexemes)
+        found = self._provenance.matches(
+            request,
+            completion.text,
+            options.attribution_lexemes,
+            certain=policy == "block",
+        )
         if not found:
             return completion
         if policy == "block":

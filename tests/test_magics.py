@@ -51,7 +51,7 @@ def test_a_cell_is_completed_and_put_into_the_next_one(shell, run, fake_engine):
 
 def test_where_a_completion_may_come_from_is_said_below_it(shell, run, fake_engine, session):
     class Known:
-        def matches(self, request, text, threshold):
+        def matches(self, request, text, threshold, *, certain=False):
             return (
                 Attribution(
                     source="acme", licence="MIT", path="a.py", lines=(3, 9), lexemes=threshold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from jupyter_sc2.completion import Attribution, CompletionRequest
 from jupyter_sc2.prompt.languages import of_cell_magic
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 # Characters on either side of a suggestion that are looked at with it: many times what makes a match.
 AROUND = 3_000
 # Seconds that looking at candidates may take: there may be many, and a disk may be slow.
-PATIENCE = 0.015
+PATIENCE = 0.1
 # Matches that are told of: the same text is often in several packages.
 MOST_TOLD = 5
 
@@ -30,9 +31,12 @@ class Checker:
         self._matcher: object | None = None
 
     def matches(
-        self, request: CompletionRequest, text: str, threshold: int
+        self, request: CompletionRequest, text: str, threshold: int, *, certain: bool = False
     ) -> tuple[Attribution, ...]:
-        """Where `text`, standing at the request's cursor, may come from; the longest match first."""
+        """Where `text`, standing at the request's cursor, may come from; the longest match first.
+
+        Looks no longer than can be noticed, or, to be `certain`, as long as it takes.
+        """
         if not text.strip() or not self.index.exists:
             return ()
         try:
@@ -47,7 +51,7 @@ class Checker:
                 family_of_language(language),
                 threshold=threshold,
                 within=(len(before), len(before) + len(text)),
-                patience=PATIENCE,
+                patience=math.inf if certain else PATIENCE,
             )
         except Exception:
             logger.debug("A suggestion could not be looked up", exc_info=True)
