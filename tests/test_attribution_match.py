@@ -83,6 +83,14 @@ def test_a_match_says_where_it_is(matcher):
     assert match.start == 10
 
 
+def test_each_run_in_a_text_is_found(matcher):
+    other = function("difflib", "get_matching_blocks")
+    text = f"{BLOCK}\n{next(original(1))}\n{other}"
+    first, second = sorted(matcher.find(text, HASH), key=lambda match: match.start)
+    assert "def find_longest_match" in text[first.start : first.end]
+    assert "def get_matching_blocks" in text[second.start : second.end]
+
+
 def test_the_threshold_counts_lexemes(matcher):
     (match,) = matcher.find(BLOCK, HASH)
     length = match.attribution.lexemes

@@ -56,7 +56,10 @@ class Checker:
         except Exception:
             logger.debug("A suggestion could not be looked up", exc_info=True)
             return ()
-        return tuple(dict.fromkeys(match.attribution for match in found))[:MOST_TOLD]
+        told: dict[tuple[str, str], Attribution] = {}
+        for match in found:
+            told.setdefault((match.attribution.source, match.attribution.path), match.attribution)
+        return tuple(told.values())[:MOST_TOLD]
 
 
 def _around(request: CompletionRequest) -> tuple[str, str]:

@@ -27,7 +27,7 @@ LEAST_SHARE = 0.5
 LEAST_SHARED = 5
 # A run with fewer different names says too little: tables, chains of brackets.
 LEAST_NAMES = 5
-# Candidates that are looked at more closely, those with the most fingerprints in common first.
+# Candidates for each 200 lexemes that are looked at more closely, those with the most fingerprints in common first.
 MOST_CANDIDATES = 12
 # Files kept in memory, so that the next key does not read them again.
 MOST_FILES = 24
@@ -69,7 +69,7 @@ class Matcher:
         within: tuple[int, int] | None = None,
         patience: float = math.inf,
     ) -> list[Match]:
-        """The runs of at least `threshold` lexemes, the longest first; one for each source and place.
+        """The runs of at least `threshold` lexemes, the longest first; one for each file and beginning.
 
         With `within`, in code points, only those that hold the text there, or some lexemes of it. A run of which
         fewer than `GUARANTEED` are left when literals in a row are one may be missed. After `patience`, in seconds,
@@ -80,7 +80,7 @@ class Matcher:
         deadline = time.monotonic() + patience
         data = text.encode("utf-8", "replace")
         inside = within and tuple(len(text[:at].encode("utf-8", "replace")) for at in within)
-        found: dict[tuple[str, str], Match] = {}
+        found: dict[tuple[str, str, int], Match] = {}
         for start, lexemes in readings(data, family):
             wanted = range(len(lexemes))
             if inside:
@@ -91,7 +91,7 @@ class Matcher:
             for run in self._runs(lexemes, threshold, wanted, deadline):
                 match = self._match(run, lexemes, data, start)
                 if match is not None:
-                    where = (match.attribution.source, match.attribution.path)
+                    where = (match.attribution.source, match.attribution.path, match.start)
                     if where not in found or _length(found[where]) < _length(match):
                         found[where] = match
         return sorted(found.values(), key=lambda match: -_length(match))
@@ -111,7 +111,7 @@ class Matcher:
         ]
         near.sort(key=len, reverse=True)
         parts: dict[tuple[bytes, int, int], _Part] = {}
-        for finds in near[:MOST_CANDIDATES]:
+        for finds in near[: MOST_CANDIDATES * (1 + len(wanted) // 200)]:
             if time.monotonic() > deadline:
                 return
             for run in self._along(lexemes, finds, parts):

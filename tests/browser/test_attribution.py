@@ -84,7 +84,7 @@ def test_ghost_text_that_matches_has_a_mark_that_says_where_it_is_from(indexed, 
 def test_blocked_text_is_not_shown_and_the_status_says_why(indexed, quick_cell):
     quick_cell.execute("%config SC2.attribution = 'block'")
     try:
-        fill(quick_cell, f"{ABOVE}\n")
+        fill(quick_cell, f"# Not asked before.\n{ABOVE}\n")
         quick_cell.type("result = ")
         quick_cell.page.locator(".jp-sc2-StatusItem", has_text="matches indexed code").wait_for()
         assert quick_cell.shown_ghost() == ""
