@@ -138,7 +138,7 @@ class SC2(Configurable):
         65,
         min=50,
         max=1000,
-        help="Names and signs in a row that make a match, counted together with the code around.",
+        help="Names, signs and literals in a row that make a match, together with the code around.",
     ).tag(config=True)
     statistics = Bool(
         True, help="Count what is shown and accepted, in a file on this machine (`%sc2 stats`)."
