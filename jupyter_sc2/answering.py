@@ -75,7 +75,10 @@ CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
 
 
 class Provenance(Protocol):
-    """Who knows where a text may come from."""
+    """Who knows where a text may come from; not `active` where nothing is indexed."""
+
+    @property
+    def active(self) -> bool: ...
 
     def matches(
         self, request: CompletionRequest, text: str, threshold: int, *, certain: bool = False
@@ -178,10 +181,10 @@ class Answerer:
         return check is not None and check(text, True) is not None
 
     def _say(self, job: Job, completion: Completion, options: CompletionOptions) -> None:
-        """A text that is not whole yet. It is looked up only where it may not be shown: else that can wait."""
-        if options.attribution == "block":
-            completion = self._attributed(job.request, completion, options)
-        job.say(completion, self.engine)
+        """Says a text that is not whole yet; not where it may turn out to be one that is to be blocked."""
+        known = self._provenance
+        if options.attribution != "block" or known is None or not known.active:
+            job.say(completion, self.engine)
 
     def _attributed(
         self, request: CompletionRequest, completion: Completion, options: CompletionOptions

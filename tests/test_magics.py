@@ -51,6 +51,8 @@ def test_a_cell_is_completed_and_put_into_the_next_one(shell, run, fake_engine):
 
 def test_where_a_completion_may_come_from_is_said_below_it(shell, run, fake_engine, session):
     class Known:
+        active = True
+
         def matches(self, request, text, threshold, *, certain=False):
             return (
                 Attribution(

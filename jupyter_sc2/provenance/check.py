@@ -30,6 +30,10 @@ class Checker:
         self.index = index or Index()
         self._matcher: object | None = None
 
+    @property
+    def active(self) -> bool:
+        return self.index.exists
+
     def matches(
         self, request: CompletionRequest, text: str, threshold: int, *, certain: bool = False
     ) -> tuple[Attribution, ...]:

@@ -28,7 +28,7 @@ LEAST_SHARED = 5
 # A run with fewer different names says too little: tables, chains of brackets.
 LEAST_NAMES = 5
 # Candidates for each 200 lexemes that are looked at more closely, those with the most fingerprints in common first.
-MOST_CANDIDATES = 12
+MOST_CANDIDATES = 8
 # Files kept in memory, so that the next key does not read them again.
 MOST_FILES = 24
 
