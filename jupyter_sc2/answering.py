@@ -10,9 +10,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from jupyter_sc2 import engines, grounding, postprocess
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams, Stats
+from jupyter_sc2.completion import (
+    Attribution,
+    Completion,
+    CompletionRequest,
+    SamplingParams,
+    Stats,
+)
 from jupyter_sc2.drawing import Drawing, varied
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.guessing import LONGEST, Lookup
@@ -47,7 +54,12 @@ class Job:
 
     def say(self, completion: Completion, engine: engines.Engine | None = None) -> None:
         if engine is not None:
-            completion = replace(completion, model=engine.card.name, engine=engine.name)
+            completion = replace(
+                completion,
+                model=engine.card.name,
+                engine=engine.name,
+                revision=engine.card.revision or "",
+            )
         self.update(completion)
 
     def finish(self, completion: Completion, engine: engines.Engine | None = None) -> None:
@@ -62,6 +74,17 @@ Successor = Callable[[Job], "Job | None"]
 CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
 
 
+class Provenance(Protocol):
+    """Who knows where a text may come from; not `active` where nothing is indexed."""
+
+    @property
+    def active(self) -> bool: ...
+
+    def matches(
+        self, request: CompletionRequest, text: str, threshold: int, *, certain: bool = False
+    ) -> tuple[Attribution, ...]: ...
+
+
 class Answerer:
     """What answers, for as long as its engine is loaded."""
 
@@ -70,10 +93,12 @@ class Answerer:
         engine: engines.Engine,
         rhythm: Rhythm,
         namespace: grounding.Namespace | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         self.engine = engine
         self._rhythm = rhythm
         self._namespace = namespace
+        self._provenance = provenance
         self._epoch = 0  # of the namespace, when what is in the cache was said
         self.layout = Layout(engine.card, engine.encode, engine.special_ids)
         self.cache = TypeThroughCache()
@@ -98,7 +123,7 @@ class Answerer:
             return False
         reason = None if text else "nothing_to_add"
         completion = Completion(text=text, finish_reason="stop", source="cache", reason=reason)
-        job.finish(completion, self.engine)
+        job.finish(self._attributed(request, completion, options), self.engine)
         return True
 
     def answer(self, job: Job, options: CompletionOptions, successor: Successor) -> None:
@@ -155,6 +180,32 @@ class Answerer:
         check = self._check(request, options) if text else None
         return check is not None and check(text, True) is not None
 
+    def _say(self, job: Job, completion: Completion, options: CompletionOptions) -> None:
+        """Says a text that is not whole yet; not where it may turn out to be one that is to be blocked."""
+        known = self._provenance
+        if options.attribution != "block" or known is None or not known.active:
+            job.say(completion, self.engine)
+
+    def _attributed(
+        self, request: CompletionRequest, completion: Completion, options: CompletionOptions
+    ) -> Completion:
+        """The completion with where it may come from, and without its text if that is to be blocked."""
+        policy = options.attribution
+        cancelled = completion.finish_reason == "cancelled"
+        if self._provenance is None or policy == "off" or cancelled or not completion.text:
+            return completion
+        found = self._provenance.matches(
+            request,
+            completion.text,
+            options.attribution_lexemes,
+            certain=policy == "block",
+        )
+        if not found:
+            return completion
+        if policy == "block":
+            completion = replace(completion, text="", reason="matches_indexed_code")
+        return replace(completion, attribution=found, policy=policy)
+
     def _decode(
         self, job: Job, prompt: Prompt, options: CompletionOptions, successor: Successor
     ) -> Job | None:
@@ -184,7 +235,7 @@ class Answerer:
                 if running.cancelled():
                     break
                 sampling = varied(job.sampling, attempt)
-                self._draw(running, drawing, asked, sampling, len(texts), successor)
+                self._draw(running, drawing, asked, sampling, len(texts), successor, options)
                 if drawing.astray:
                     break
             running.job.drawing = None
@@ -201,14 +252,16 @@ class Answerer:
                 if attempt == 0 and judged and completion.finish_reason != "cancelled":
                     self.cache.add(first, drawing.typed + completion.text, drawing.said)
                 if len(texts) < first.candidates:
-                    running.job.say(replace(best, finish_reason=None), self.engine)
+                    said = self._attributed(first, replace(best, finish_reason=None), options)
+                    running.job.say(said, self.engine)
         stats = Stats(
             prompt_tokens=running.prompt_tokens,
             reused_tokens=running.reused,
             generated_tokens=running.generated,
             first_token_ms=running.first_token_ms,
         )
-        running.job.finish(replace(best or CANCELLED, stats=stats), self.engine)
+        completion = self._attributed(running.job.request, best or CANCELLED, options)
+        running.job.finish(replace(completion, stats=stats), self.engine)
         return None
 
     def _draw(
@@ -219,6 +272,7 @@ class Answerer:
         sampling: SamplingParams,
         index: int,
         successor: Successor,
+        options: CompletionOptions,
     ) -> None:
         """Decodes from one prompt, until nothing more would change what is shown or it is not what was typed."""
         guess = Lookup(asked.ids, self._earlier)
@@ -231,7 +285,7 @@ class Answerer:
                 drawing.stopped = True
                 return
             if drawing.add(self.engine.decode_bytes([token.id]), token):
-                running.job.say(Completion(text=drawing.text, index=index), self.engine)
+                self._say(running.job, Completion(text=drawing.text, index=index), options)
             if drawing.complete:
                 return
             if running.job.drawing is not None and (later := successor(running.job)) is not None:
@@ -239,7 +293,7 @@ class Answerer:
                 later.drawing = drawing
                 running.hand_over(later)
                 if drawing.go_on_for(later.request):
-                    later.say(Completion(text=drawing.text), self.engine)
+                    self._say(later, Completion(text=drawing.text), options)
             if drawing.astray:
                 return
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from jupyter_sc2.commands import (
+    attribution,
     bench,
     complete,
     download,
@@ -24,7 +25,7 @@ from jupyter_sc2.commands import (
 )
 from jupyter_sc2.errors import SC2Error
 
-COMMANDS = (complete, models, plan, download, quantize, train, evaluate, bench, serve)
+COMMANDS = (complete, models, plan, download, quantize, train, evaluate, bench, serve, attribution)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -88,6 +88,29 @@ class Stats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """Indexed code that a text, with what stands around it, has in common with: where that is, and its licence.
+
+    `path` is within the package, folder or archive called `source`; `lines` count from 1, both included. Not
+    `verified` is what only the index says, as the file is not at hand any more.
+    """
+
+    source: str
+    version: str = ""
+    licence: str = ""
+    path: str = ""
+    lines: tuple[int, int] | None = None
+    lexemes: int = 0
+    verified: bool = True
+
+    def __str__(self) -> str:
+        lines = "" if self.lines is None else ":{}-{}".format(*self.lines)
+        unsure = "" if self.verified else ", by the index alone"
+        name = f"{self.source} {self.version}".rstrip()
+        return f"{name}, {self.path}{lines} ({self.licence}; {self.lexemes} lexemes{unsure})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Completion:
     """What is proposed at the cursor: the whole insertion so far, never a delta.
 
@@ -103,6 +126,11 @@ class Completion:
     reason: str | None = None
     model: str = ""
     engine: str = ""
+    revision: str = ""  # of the model's weights, where it is known
+    attribution: tuple[
+        Attribution, ...
+    ] = ()  # where the text may come from, the longest match first
+    policy: str = ""  # with an attribution: what is to be done about it, "show", "warn" or "block"
     stats: Stats = Stats()
 
 

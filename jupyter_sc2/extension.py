@@ -24,6 +24,7 @@ from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import Channel
 from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.kernel.magics import SC2Magics
+from jupyter_sc2.provenance.check import Checker
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.usage import Usage
@@ -33,6 +34,7 @@ LoadEngine = Callable[..., engines.Engine]
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0
 COMPLETED_BY = (
+    *("attribution", "attribution_lexemes"),
     *("max_tokens", "temperature", "top_k", "top_p", "seed"),
     *("context_tokens", "grounding", "prose"),
 )
@@ -78,6 +80,7 @@ class Extension:
             load_options=self._asked,
             gives_way=True,
             namespace=LiveNamespace(shell, self.settings),
+            provenance=Checker(),
         )
         self.settings.observe(self._setting_changed, list(SC2.settings()))
         self._configurables = cast(list[Any], shell.configurables)

@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from jupyter_sc2 import engines, grounding
-from jupyter_sc2.answering import CANCELLED, Answerer, Job
+from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
-from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.models import EMBEDDED, find_card
 from jupyter_sc2.priority import give_way
 from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.rhythm import Rhythm
@@ -97,10 +97,12 @@ class Session:
         load_options: LoadOptions | None = None,
         gives_way: bool = False,
         namespace: grounding.Namespace | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         """With `gives_way`, the model's threads have a lower priority than the others of this process."""
         self._load_engine = load_engine
         self._namespace = namespace
+        self._provenance = provenance
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
@@ -331,7 +333,7 @@ class Session:
         except ModelLoadError as error:
             self._failed(worker, error)
         else:
-            worker.answerer = Answerer(engine, self._rhythm, self._namespace)
+            worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
             if self._take_over(worker):
                 self._serve(worker, worker.answerer)
             worker.answerer = None
@@ -421,7 +423,7 @@ class Session:
                 if given_up():
                     raise _Superseded
                 shown = worker is self._loading
-                message = self._meanwhile(state)
+                message = self._meanwhile(state, options.model)
             if shown:  # nobody waits for a stopgap
                 state = STAGES.get(state, (state,))[0]
                 self._set_status(
@@ -451,9 +453,11 @@ class Session:
                 f"{options.model} could not be loaded: {_one_line(error)}"
             ) from error
 
-    def _meanwhile(self, state: str) -> str | None:
+    def _meanwhile(self, state: str, model: str = "") -> str | None:
         """What there is to know about a load besides how far it is."""
         _, *said = STAGES.get(state, (state,))
+        if state == "downloading" and model:
+            said += _terms(model)
         if self._serving is not None and self._serving.engine is not None:
             said.append(f"{_called(self._serving.engine)} answers meanwhile.")
         return " ".join(said) or None
@@ -598,6 +602,14 @@ class Session:
 
 def _agrees(running: Job, later: Job) -> bool:
     return running.drawing is not None and running.drawing.agrees(later.request)
+
+
+def _terms(model: str) -> list[str]:
+    """The licence of what is downloaded, and what it asks for."""
+    try:
+        return [f"Licence: {find_card(model).licence_line}"]
+    except ModelLoadError:
+        return []
 
 
 def _one_line(error: Exception) -> str:

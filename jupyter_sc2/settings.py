@@ -25,6 +25,8 @@ PRECISIONS = (
     *("auto", "fp32", "bf16", "fp16", "8bit", "4bit", "4bit-double"),
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
 )
+# What is done where a suggestion matches indexed code. Without an index nothing is.
+ATTRIBUTION = ("off", "show", "warn", "block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class CompletionOptions:
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     context_tokens: int = 2048
+    attribution: str = "show"
+    attribution_lexemes: int = 65
     grounding: bool = True
     confidence: float | None = None
     prose: bool = False
@@ -125,6 +129,17 @@ class SC2(Configurable):
     offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
         config=True
     )
+    attribution = Enum(
+        ATTRIBUTION,
+        default_value="show",
+        help="Where suggested text stands in indexed code: off, show it, warn of it too, or block the text.",
+    ).tag(config=True)
+    attribution_lexemes = Int(
+        65,
+        min=50,
+        max=1000,
+        help="Names, signs and literals in a row that make a match, together with the code around.",
+    ).tag(config=True)
     statistics = Bool(
         True, help="Count what is shown and accepted, in a file on this machine (`%sc2 stats`)."
     ).tag(config=True)
@@ -200,6 +215,8 @@ class SC2(Configurable):
                 seed=self.seed,
             ),
             context_tokens=self.context_tokens,
+            attribution=self.attribution,
+            attribution_lexemes=self.attribution_lexemes,
             grounding=self.grounding,
             confidence=self.confidence,
             prose=self.prose,

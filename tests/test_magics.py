@@ -9,9 +9,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.completion import Attribution, CompletionRequest
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.kernel.magics import SC2Magics, split_at_cursor
+from jupyter_sc2.kernel.magics import SUBCOMMANDS, SC2Magics, split_at_cursor
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2, CompletionOptions
@@ -47,6 +47,22 @@ def test_a_cell_is_completed_and_put_into_the_next_one(shell, run, fake_engine):
     fake_engine.answers = ["return sum(xs)"]
     assert run("%%complete\ndef total(xs):\n    ").out == "    return sum(xs)\n"
     assert shell.rl_next_input == "def total(xs):\n    return sum(xs)"
+
+
+def test_where_a_completion_may_come_from_is_said_below_it(shell, run, fake_engine, session):
+    class Known:
+        active = True
+
+        def matches(self, request, text, threshold, *, certain=False):
+            return (
+                Attribution(
+                    source="acme", licence="MIT", path="a.py", lines=(3, 9), lexemes=threshold
+                ),
+            )
+
+    session._provenance = Known()
+    fake_engine.answers = ["sum(xs)"]
+    assert "May come from acme, a.py:3-9 (MIT; 65 lexemes)" in run("%complete x = ").out
 
 
 @pytest.mark.parametrize("mark", ["‸", "<cursor>"])
@@ -332,8 +348,7 @@ def test_nothing_is_completed_or_loaded_where_the_configuration_forbids_it(shell
 
 
 def test_help_names_every_command(run):
-    assert run("%sc2 help").out.count("%sc2 ") == 13
-    assert run("%sc2 help").out.count("%sc2 ") == 13
+    assert run("%sc2 help").out.count("%sc2 ") == len(SUBCOMMANDS)
 
 
 def test_the_cursor_is_at_the_end_without_a_mark():

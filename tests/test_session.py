@@ -523,6 +523,23 @@ def loading(slow):
     session.close()
 
 
+def test_the_licence_is_told_while_a_model_is_downloaded():
+    ready = threading.Event()
+
+    def load(model, *, progress, **_):
+        while not ready.wait(0.01):
+            progress("downloading", 0.5)
+        return FakeEngine()
+
+    session = Session(load_engine=load, load_options=LoadOptions(model="starcoder2-3b"))
+    session.load()
+    try:
+        wait_until(lambda: "no medical advice" in (session.status.message or ""))
+    finally:
+        ready.set()
+        session.close()
+
+
 def test_the_embedded_model_answers_while_a_large_one_loads_and_then_hands_over(loading, slow):
     assert submit(loading, request()).final.text == "from small"
     wait_until(lambda: loading.status.progress == 0.5 and loading.status.message is not None)

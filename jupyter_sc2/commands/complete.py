@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,14 @@ def add_parser(commands: Any) -> None:
 
 
 def _complete(args: argparse.Namespace) -> int:
+    from jupyter_sc2.provenance.check import Checker
     from jupyter_sc2.session import Session
 
     request = _read_request(args)
     session = Session(
         options=CompletionOptions(sampling=request.sampling or SamplingParams()),
         load_options=load_options(args),
+        provenance=Checker(),
     )
     try:
         session.load()
@@ -77,12 +80,15 @@ def _complete(args: argparse.Namespace) -> int:
                 "candidates": [
                     {"text": c.text, "mean_logprob": c.mean_logprob} for c in candidates
                 ],
+                "attribution": [asdict(one) for one in first.attribution],
                 "stats": asdict(final.stats),
             }
         )
     else:
         for completion in candidates:
             print(completion.text)
+            for one in completion.attribution:
+                print(f"May come from {one}", file=sys.stderr)
     return 0
 
 

@@ -22,9 +22,9 @@ from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-from jupyter_sc2.completion import CompletionRequest, SamplingParams
+from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import bars, context, history, numbers, saved, show
+from jupyter_sc2.kernel import attribution, bars, context, history, numbers, saved, show
 from jupyter_sc2.models import cards, find_card
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session
@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "models": "the models known by name, with their sizes",
     "plan": "plan [MODEL]: what of a model fits this machine, and what loading it would choose",
     "license": "license [MODEL]: the loaded model's licence, and what it asks of you",
+    "attribution": "what this notebook's cells match in indexed code, and what was accepted in them",
     "settings": "all settings; with a name: one; with a name and a value: set it",
     "context": "context [CODE]: what the model would read for the cell that was typed in last, or for this code",
     "save": "keep the settings that differ from the defaults for new kernels, too",
@@ -127,24 +128,29 @@ class SC2Magics(Magics):
             )
             if options.model is not None and options.model != self.settings.model:
                 self._load(options.model, None)
-            texts, reason = self._ask(request)
+            completions, reason = self._ask(request)
+            texts = list(completions)
             if not texts:
                 print(f"No suggestion here ({reason or 'nothing to add'}).".replace("_", " "))
                 return
             show.candidates(self.shell, [show.visible(request, text) for text in texts])
+            for one in dict.fromkeys(one for c in completions.values() for one in c.attribution):
+                print(f"May come from {one}")
             self.shell.set_next_input(request.prefix + texts[0] + request.suffix, replace=False)
 
-    def _ask(self, request: CompletionRequest) -> tuple[list[str], str | None]:
+    def _ask(self, request: CompletionRequest) -> tuple[dict[str, Completion], str | None]:
         """The different texts proposed, best first; or none and the reason."""
-        texts: dict[int, str] = {}
+        said: dict[int, Completion] = {}
         reason = None
         with closing(self.session.complete(request)) as completions:  # type: ignore[type-var]
             for completion in completions:
-                texts[completion.index] = completion.text
+                said[completion.index] = completion
                 reason = completion.reason
-        return list(
-            dict.fromkeys(text for _, text in sorted(texts.items()) if text.strip())
-        ), reason
+        found: dict[str, Completion] = {}
+        for _, one in sorted(said.items()):
+            if one.text.strip():
+                found.setdefault(one.text, one)
+        return found, reason
 
     def _sampling(self, max_tokens: int | None, temperature: float | None) -> SamplingParams:
         """The settings' own, but for these. Checked as the settings are."""
@@ -227,6 +233,8 @@ class SC2Magics(Magics):
                 case "license":
                     name = options.values[0] if options.values else self._loaded()
                     print(show.licence(find_card(name)))
+                case "attribution":
+                    attribution.show(self.shell, self.settings.attribution_lexemes)
                 case "settings":
                     self._set_or_show(options.values)
                 case "save":
@@ -236,7 +244,9 @@ class SC2Magics(Magics):
                 case "stats":
                     self._stats(options.values)
                 case "help":
-                    print("\n".join(f"%sc2 {name:<9} {text}" for name, text in SUBCOMMANDS.items()))
+                    print(
+                        "\n".join(f"%sc2 {name:<11} {text}" for name, text in SUBCOMMANDS.items())
+                    )
 
     def _load(self, model: str | None, precision: str | None, wait: bool = True) -> None:
         """Loads, and reports in one line; what is set by it stays set. Raises SC2Error."""

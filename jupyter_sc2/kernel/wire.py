@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import msgspec
@@ -27,6 +28,8 @@ PROTOCOL = 1
 # Characters kept of one output, and of a foreign text that an error message quotes.
 OUTPUT_LENGTH = 2000
 QUOTE_LENGTH = 300
+# Of a status's message, which may hold what a licence asks for.
+MESSAGE_LENGTH = 900
 
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):
@@ -188,7 +191,7 @@ def status(status: Status) -> dict[str, Any]:
     if status.progress is not None:
         message["progress"] = status.progress
     if status.message is not None:
-        message["message"] = _shortened(status.message)
+        message["message"] = _shortened(status.message, MESSAGE_LENGTH)
     return message
 
 
@@ -203,10 +206,15 @@ def update(id: str, completion: Completion) -> dict[str, Any]:
     }
     if completion.mean_logprob is not None and math.isfinite(completion.mean_logprob):
         message["mean_logprob"] = completion.mean_logprob
+    if completion.attribution:
+        message["attribution"] = [asdict(one) for one in completion.attribution]
+        message["policy"] = completion.policy
     if completion.finish_reason is not None:
         message["reason"] = completion.reason
         message["model"] = completion.model
         message["engine"] = completion.engine
+        if completion.revision:
+            message["revision"] = completion.revision
         message["stats"] = {
             "prompt_tokens": completion.stats.prompt_tokens,
             "reused_tokens": completion.stats.reused_tokens,
@@ -272,7 +280,7 @@ def _quoted(value: object) -> str:
     return repr(value[:40]) if isinstance(value, str) else _json_type(value)
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, length: int = QUOTE_LENGTH) -> str:
     """One line that every JSON encoder takes: foreign text may hold half of a surrogate pair."""
     line = " ".join(replace_surrogates(text).split())
-    return line if len(line) <= QUOTE_LENGTH else line[: QUOTE_LENGTH - 1] + "…"
+    return line if len(line) <= length else line[: length - 1] + "…"

@@ -139,6 +139,7 @@ export class Completers {
     host.classList.toggle(OURS, offer !== undefined);
     host.classList.toggle(ESCAPE, offer !== undefined && !host.querySelector('.cm-vimMode'));
     this._options.onShown(() => (offer ? (completer.current?.insertText ?? '') : ''));
+    this._options.onOffer(offer, host);
   }
 
   private _accept(completer: Completer, part: Part): boolean {
@@ -234,6 +235,9 @@ export namespace Completers {
 
     /** Called when our ghost text comes, changes or goes; `read` tells what there is, "" for none. */
     onShown(read: () => string): void;
+
+    /** Called as well, with what stands behind the ghost text, and the element of its editor. */
+    onOffer(offer: IOffer | undefined, host: HTMLElement): void;
 
     onAccepted(offer: IOffer, part: Part, text: string): void;
   }

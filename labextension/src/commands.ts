@@ -17,6 +17,7 @@ import type { Menu, Widget } from '@lumino/widgets';
 import type { Completers, Part } from './accept';
 import { METADATA, modeOf, type Mode } from './asking';
 import type { Places } from './places';
+import { isRecording, withValue } from './record';
 import { INSTALL, START, type IDescription } from './standing';
 
 export const COMMANDS = {
@@ -25,6 +26,7 @@ export const COMMANDS = {
   dismiss: 'jupyter_sc2:dismiss',
   toggle: 'jupyter_sc2:toggle',
   toggleNotebook: 'jupyter_sc2:toggle-notebook',
+  toggleRecord: 'jupyter_sc2:toggle-record',
   load: 'jupyter_sc2:load',
   chooseModel: 'jupyter_sc2:choose-model',
   chooseKernel: 'jupyter_sc2:choose-kernel',
@@ -82,12 +84,20 @@ export function addCommands(options: ICommandOptions): void {
     isToggled: () => modeOf(metadataOf(widget())?.getMetadata(METADATA)) !== 'off',
     execute: () => {
       const model = metadataOf(widget());
-      if (modeOf(model?.getMetadata(METADATA)) === 'off') {
-        model?.deleteMetadata(METADATA);
-      } else {
-        model?.setMetadata(METADATA, { mode: 'off' });
-      }
+      const isOff = modeOf(model?.getMetadata(METADATA)) === 'off';
+      setValue(model, 'mode', isOff ? undefined : 'off');
       completers.dismiss();
+    }
+  });
+  commands.addCommand(COMMANDS.toggleRecord, {
+    label: 'Record What Is Accepted in This Notebook',
+    isToggleable: true,
+    isVisible: () => metadataOf(widget()) !== null,
+    isToggled: () => isRecording(metadataOf(widget())?.getMetadata(METADATA)),
+    execute: () => {
+      const model = metadataOf(widget());
+      const isOn = isRecording(model?.getMetadata(METADATA));
+      setValue(model, 'record', isOn ? undefined : true);
     }
   });
 
@@ -181,6 +191,7 @@ export function makeMenu(app: JupyterFrontEnd): Menu {
     COMMANDS.copyCommand,
     COMMANDS.toggle,
     COMMANDS.toggleNotebook,
+    COMMANDS.toggleRecord,
     COMMANDS.load,
     COMMANDS.chooseModel,
     COMMANDS.chooseKernel
@@ -204,6 +215,16 @@ interface IMetadata {
   getMetadata(key: string): unknown;
   setMetadata(key: string, value: unknown): void;
   deleteMetadata(key: string): void;
+}
+
+/** Sets one value of ours in a notebook's metadata, or takes it out; the others stay. */
+function setValue(model: IMetadata | null, name: string, value: unknown): void {
+  const values = withValue(model?.getMetadata(METADATA), name, value);
+  if (values) {
+    model?.setMetadata(METADATA, values);
+  } else {
+    model?.deleteMetadata(METADATA);
+  }
 }
 
 /** The model of a notebook, which keeps its metadata; null for anything else. */

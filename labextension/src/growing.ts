@@ -3,6 +3,7 @@
  */
 import type { KernelClient } from './client';
 import type { IGhost, IPlace } from './ghost';
+import type { IAttribution, IUpdate } from './protocol';
 
 export class GrowingGhost implements IGhost {
   /** `wanted` is how many candidates were asked for. */
@@ -13,12 +14,15 @@ export class GrowingGhost implements IGhost {
     ({ cell: this.cell, prefix: this.prefix, suffix: this.suffix } = place);
   }
 
-  /** What is left after a part of a ghost was accepted; nothing more will come. */
-  static rest(ghost: GrowingGhost, place: IPlace, text: string): GrowingGhost {
+  /** What is left after a part of a ghost's candidate was accepted; nothing more will come. */
+  static rest(ghost: GrowingGhost, place: IPlace, text: string, index = 0): GrowingGhost {
     const rest = new GrowingGhost(place, 1);
     rest.id = ghost.id;
     rest.texts = [text];
     rest.done = true;
+    rest.attributions = [ghost.attributions[index] ?? []];
+    rest.policy = ghost.policy;
+    rest.by = ghost.by;
     return rest;
   }
 
@@ -32,6 +36,13 @@ export class GrowingGhost implements IGhost {
 
   /** Why there is no text, as the kernel calls it. */
   reason: string | null = null;
+
+  /** Where each candidate may come from, and what the kernel wants done about it. */
+  attributions: IAttribution[][] = [];
+  policy = '';
+
+  /** Who made it, as far as the kernel has said. */
+  by: Pick<IUpdate, 'model' | 'engine' | 'revision'> = {};
 
   get signal(): AbortSignal {
     return this._abort.signal;
@@ -64,6 +75,7 @@ export class GrowingGhost implements IGhost {
         this.id = update.id;
         this.texts[update.index] = update.text;
         this.reason = update.reason ?? null;
+        this._note(update);
         whole = update.finish_reason !== null;
         if (whole) {
           // A candidate that came out as another one before it has begun was not counted.
@@ -78,6 +90,14 @@ export class GrowingGhost implements IGhost {
     this.done = true;
     this._notify();
     return whole;
+  }
+
+  private _note({ index, attribution, policy, model, engine, revision }: IUpdate): void {
+    this.attributions[index] = attribution ?? [];
+    this.policy = policy ?? this.policy;
+    if (model) {
+      this.by = { model, ...(engine ? { engine } : {}), ...(revision ? { revision } : {}) };
+    }
   }
 
   private _notify(): void {

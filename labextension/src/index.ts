@@ -15,11 +15,13 @@ import { Signal } from '@lumino/signaling';
 
 import { Completers } from './accept';
 import { Announcer } from './announce';
+import { AttributionMark, inFull, matchesOf } from './attribution';
 import { addCommands, addToPalette, makeMenu } from './commands';
 import { Enter } from './enter';
 import { Kept } from './kept';
 import { Places } from './places';
 import { Provider } from './provider';
+import { Recorder } from './record';
 import { FrontEndSettings } from './settings';
 import { Sidebar } from './sidebar';
 import { describe } from './standing';
@@ -77,6 +79,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     const announcer = new Announcer();
     const kept = new Kept();
+    const mark = new AttributionMark();
+    const recorder = new Recorder();
     const enter = new Enter({
       provider,
       keyOf: (editor, source) => {
@@ -90,7 +94,16 @@ const plugin: JupyterFrontEndPlugin<void> = {
       provider,
       onTyped: (editor, delta) => editor && enter.typed(editor, delta),
       onShown: read => announcer.shown(read),
-      onAccepted: (offer, part, text) => kept.accepted(offer, part, text)
+      onOffer: (offer, host) => mark.shown(offer, host),
+      onAccepted: (offer, part, text) => {
+        kept.accepted(offer, part, text);
+        const panel = notebooks.currentWidget;
+        recorder.accepted(offer, text, panel, places.connection(panel)?.client?.hello?.version);
+        const [match] = matchesOf(offer);
+        if (match && offer.ghost.policy === 'warn') {
+          tell(`The accepted text is also in ${inFull(match)}.`, 'info');
+        }
+      }
     });
     completers.mend(factory);
 

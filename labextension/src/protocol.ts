@@ -114,6 +114,19 @@ export interface IStatus {
   message?: string;
 }
 
+/** Indexed code with which a text, together with what stands around it, has a run of lexemes in common. */
+export interface IAttribution {
+  source: string;
+  version?: string;
+  licence?: string;
+  path: string;
+  lines?: [number, number] | null;
+  lexemes: number;
+
+  /** False if only the index says so, as the file is not at hand. */
+  verified?: boolean;
+}
+
 /** `text` is the whole insertion so far, never a delta. The one with a `finish_reason` is the last. */
 export interface IUpdate {
   type: 'update';
@@ -125,6 +138,13 @@ export interface IUpdate {
   mean_logprob?: number;
   reason?: string;
   stats?: Record<string, number | null>;
+  model?: string;
+  engine?: string;
+  revision?: string;
+
+  /** Where the text may come from, and what is to be done about it: "show", "warn" or "block". */
+  attribution?: IAttribution[];
+  policy?: string;
 }
 
 export interface IError {

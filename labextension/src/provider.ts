@@ -141,7 +141,7 @@ export class Provider implements IInlineCompletionProvider {
    */
   keep(offer: IOffer, place: IPlace, rest: string): void {
     if (rest && !remainder(offer.ghost, place, offer.index)) {
-      this._cache.add(GrowingGhost.rest(offer.ghost, place, rest));
+      this._cache.add(GrowingGhost.rest(offer.ghost, place, rest, offer.index));
     }
   }
 

@@ -55,7 +55,11 @@ const REASONS: Record<string, [string, string] | undefined> = {
   not_allowed: ['not allowed', "The kernel's configuration does not allow completion."],
   not_ready: ['not ready', 'The model is not ready yet.'],
   nothing_to_add: ['nothing to add', 'The model has nothing to add here.'],
-  refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.']
+  refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.'],
+  matches_indexed_code: [
+    'matches indexed code',
+    'What the model proposed is also in indexed code, and the setting attribution blocks that.'
+  ]
 };
 
 /** Why there is no text, in a sentence. */

@@ -1,0 +1,216 @@
+"""`jupyter sc2 attribution`: an index of code, and what notebooks have in common with it. Nothing is sent anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.commands import print_json
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.hardware import in_words
+
+LEAST = 50  # lexemes of a match, as in the setting attribution_lexemes
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "attribution", help="index code, and report what of it stands in notebooks"
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    index = actions.add_parser(
+        "index", help="index installed packages, folders, files and archives; again: what changed"
+    )
+    index.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="a folder, a source file, a .zip, .whl, .tar.gz or .jsonl (default: the installed packages)",
+    )
+    index.add_argument("--packages", action="store_true", help="the installed packages, too")
+    index.add_argument("--name", help="what to call it, for one PATH (default: its file name)")
+    index.add_argument("--license", metavar="SPDX", help="its licence, if no file of it says so")
+    index.add_argument("--json", action="store_true", help="print one JSON object")
+    index.set_defaults(run=_index)
+
+    listing = actions.add_parser("list", help="what is indexed")
+    listing.add_argument("--json", action="store_true", help="print a JSON list")
+    listing.set_defaults(run=_list)
+
+    remove = actions.add_parser("remove", help="take something out of the index")
+    remove.add_argument("names", nargs="+", metavar="NAME", help="as the list has it, or its path")
+    remove.set_defaults(run=_remove)
+
+    report = actions.add_parser(
+        "report", help="which cells hold text of a model, what they match, under which licence"
+    )
+    report.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
+    report.add_argument(
+        "--lexemes", type=int, default=65, metavar="N", help="that make a match (default: 65)"
+    )
+    kinds = report.add_mutually_exclusive_group()
+    kinds.add_argument("--html", action="store_true", help="print an HTML page")
+    kinds.add_argument("--json", action="store_true", help="print one JSON object")
+    kinds.add_argument("--spdx", action="store_true", help="print an SPDX 2.3 document")
+    report.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    report.set_defaults(run=_report)
+
+    strip = actions.add_parser(
+        "strip", help="take the record of what was accepted out of notebooks"
+    )
+    strip.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
+    strip.set_defaults(run=_strip)
+
+
+def _index(args: argparse.Namespace) -> int:
+    from jupyter_sc2.provenance import sources
+    from jupyter_sc2.provenance.index import default_folder, writing
+
+    if (args.name or args.license) and len(args.paths) != 1:
+        raise RequestError("--name and --license are about one PATH.")
+    chosen = [sources.named(path, args.name, args.license) for path in args.paths]
+    packages = sources.installed() if args.packages or not chosen else []
+    chosen += packages
+    progress = _Progress()
+    with writing(default_folder(), progress.tell) as writer:
+        known = {source.key for source in packages}
+        roots = {source.root for source in packages}
+        uninstalled = [
+            key
+            for key, entry in writer.contents.sources.items()
+            if entry.kind == "package" and entry.root in roots and key not in known
+        ]
+        if uninstalled:
+            writer.remove(uninstalled)
+        done = writer.update(chosen)
+        progress.end()
+        packs = writer.index.packs
+        size = sum(pack.disk_bytes for pack in packs)
+        lexemes = writer.index.lexemes
+    if args.json:
+        print_json(
+            {
+                "sources": len(chosen),
+                "files": done.files,
+                "unchanged": done.unchanged,
+                "gone": done.gone,
+                "left_out": dict(done.left_out),
+                "lexemes": done.lexemes,
+                "bytes": done.bytes,
+                "seconds": round(done.seconds, 2),
+                "index_lexemes": lexemes,
+                "index_bytes": size,
+                "packs": len(packs),
+            }
+        )
+        return 0
+    rate = f", {done.lexemes / done.seconds:,.0f} a second" if done.lexemes else ""
+    print(
+        f"{done.files:,} files read ({done.lexemes:,} lexemes{rate}), {done.unchanged:,} unchanged, "
+        f"{done.gone:,} gone."
+    )
+    if done.left_out:
+        print(
+            "Left out: " + ", ".join(f"{n:,} {why}" for why, n in done.left_out.most_common()) + "."
+        )
+    print(f"The index has {lexemes:,} lexemes and takes {in_words(size)}.")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    index = _opened()
+    rows = sorted(index.contents.sources.values(), key=lambda source: source.name.lower())
+    if args.json:
+        names = ("name", "version", "licence", "kind", "root", "files", "lexemes")
+        print_json([{name: getattr(row, name) for name in names} for row in rows])
+        return 0
+    for row in rows:
+        name = f"{row.name} {row.version}".rstrip()
+        print(f"{name:<36} {row.lexemes:>12,}  {row.licence:<20}  {row.root}")
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from jupyter_sc2.provenance.index import default_folder, writing
+
+    with writing(default_folder()) as writer:
+        known = writer.contents.sources
+        keys = []
+        for name in args.names:
+            found = [k for k, one in known.items() if name in (one.name, one.root, k)]
+            if not found:
+                raise RequestError(
+                    f"{name} is not indexed: `jupyter sc2 attribution list` tells what is."
+                )
+            keys += found
+        writer.remove(keys)
+    print(f"Removed {len(keys)}.")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from jupyter_sc2 import __version__
+    from jupyter_sc2.provenance import render, report, spdx_document
+    from jupyter_sc2.provenance.index import Index
+    from jupyter_sc2.provenance.match import Matcher
+
+    if args.lexemes < LEAST:
+        raise RequestError(f"--lexemes must be {LEAST} or more: shorter runs are not all found.")
+    matcher = Matcher(Index())
+    reports = [report.of_file(path, matcher, args.lexemes) for path in args.notebooks]
+    if args.json:
+        text = json.dumps(
+            {"notebooks": [render.as_json(one) for one in reports]}, ensure_ascii=False
+        )
+    elif args.spdx:
+        text = json.dumps(
+            spdx_document.document(reports, __version__), indent=1, ensure_ascii=False
+        )
+    else:
+        text = render.page(reports) if args.html else render.text(reports)
+    if args.output is None:
+        print(text)
+        return 0
+    from jupyter_sc2.writing import write_whole
+
+    try:
+        write_whole(args.output, text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise RequestError(f"Cannot write {args.output}: {error.strerror or error}.") from error
+    return 0
+
+
+def _strip(args: argparse.Namespace) -> int:
+    from jupyter_sc2.provenance import record
+
+    for path in args.notebooks:
+        count = record.strip(path)
+        print(f"{path}: {count or 'no'} cell{'s' * (count != 1)} had a record.")
+    return 0
+
+
+def _opened() -> Any:
+    from jupyter_sc2.provenance.index import Index
+
+    index = Index()
+    if not index.refresh():
+        raise RequestError("Nothing is indexed yet: `jupyter sc2 attribution index` does that.")
+    return index
+
+
+class _Progress:
+    """What is being read, in one line of a terminal that is written over."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+
+    def tell(self, words: str) -> None:
+        if self._shown:
+            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        self.tell("")

@@ -1,0 +1,48 @@
+"""`%sc2 attribution`: the report on the notebook of this kernel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_sc2.kernel import history
+from jupyter_sc2.kernel.show import BLOCK
+
+
+def show(shell: InteractiveShell, threshold: int) -> None:
+    """On the notebook's file as last saved; where there is none, on what was run. Raises SC2Error."""
+    from jupyter_sc2.provenance import render, report
+    from jupyter_sc2.provenance.index import Index
+    from jupyter_sc2.provenance.match import Matcher
+
+    matcher = Matcher(Index())
+    file = notebook_file()
+    if file is not None:
+        found = report.of_file(file, matcher, threshold)
+        heading = f"{file.name}, as it was saved last"
+    else:
+        run = history.notebook(shell).cells
+        cells = [report.CellText(source=cell.source, id=cell.id) for cell in run]
+        found = report.of_cells("What was run in this session", cells, matcher, threshold)
+        heading = found.notebook
+    text = render.text([found], notices=False).replace(found.notebook, heading, 1)
+    if found.notices:
+        text += (
+            "\nThe notices to reproduce: jupyter sc2 attribution report NOTEBOOK --html report.html"
+        )
+    if not hasattr(shell, "kernel"):
+        print(text)
+        return
+    from IPython.display import publish_display_data
+
+    markup = f'<div style="{BLOCK}">{render.fragment(found)}</div>'
+    publish_display_data({"text/plain": text, "text/html": markup})  # type: ignore[no-untyped-call]
+
+
+def notebook_file() -> Path | None:
+    """The file of this kernel's notebook, if the server has told its path and it is at hand."""
+    path = os.environ.get("JPY_SESSION_NAME", "")
+    file = Path(path)
+    return file if path.endswith(".ipynb") and file.is_file() else None

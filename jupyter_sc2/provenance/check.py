@@ -1,0 +1,74 @@
+"""Looks each suggestion up, in its cell, as it is about to be shown."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from jupyter_sc2.completion import Attribution, CompletionRequest
+from jupyter_sc2.prompt.languages import of_cell_magic
+from jupyter_sc2.provenance.index import Index
+from jupyter_sc2.provenance.lexemes import family_of_language
+
+logger = logging.getLogger(__name__)
+
+# Characters on either side of a suggestion that are looked at with it: many times what makes a match.
+AROUND = 3_000
+# Seconds that looking at candidates may take: there may be many, and a disk may be slow.
+PATIENCE = 0.1
+# Matches that are told of: the same text is often in several packages.
+MOST_TOLD = 5
+
+
+class Checker:
+    """Looks suggestions up in an index; without one it does nothing, and does not even import numpy.
+
+    Called on a session's thread. What goes wrong here is logged, and never keeps a suggestion from being shown.
+    """
+
+    def __init__(self, index: Index | None = None) -> None:
+        self.index = index or Index()
+        self._matcher: object | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.index.exists
+
+    def matches(
+        self, request: CompletionRequest, text: str, threshold: int, *, certain: bool = False
+    ) -> tuple[Attribution, ...]:
+        """Where `text`, standing at the request's cursor, may come from; the longest match first.
+
+        Looks no longer than can be noticed, or, to be `certain`, as long as it takes.
+        """
+        if not text.strip() or not self.index.exists:
+            return ()
+        try:
+            from jupyter_sc2.provenance.match import Matcher
+
+            if not isinstance(self._matcher, Matcher):
+                self._matcher = Matcher(self.index)
+            language, _, _ = of_cell_magic(request)
+            before, behind = _around(request)
+            found = self._matcher.find(
+                before + text + behind,
+                family_of_language(language),
+                threshold=threshold,
+                within=(len(before), len(before) + len(text)),
+                patience=math.inf if certain else PATIENCE,
+            )
+        except Exception:
+            logger.debug("A suggestion could not be looked up", exc_info=True)
+            return ()
+        told: dict[tuple[str, str], Attribution] = {}
+        for match in found:
+            told.setdefault((match.attribution.source, match.attribution.path), match.attribution)
+        return tuple(told.values())[:MOST_TOLD]
+
+
+def _around(request: CompletionRequest) -> tuple[str, str]:
+    """The code on either side of the cursor, whole lines of it."""
+    before, behind = request.prefix, request.suffix
+    if len(before) > AROUND:
+        before = before[before.find("\n", len(before) - AROUND) + 1 :]
+    return before, behind[:AROUND]

@@ -1,0 +1,366 @@
+"""The index of code on this machine: what is in it, how it grows, and how it is looked up.
+
+A folder holds packs (see packs.py) and `index.json`, which tells what of them counts. A pack is written beside the
+others, and counts from the moment at which `index.json` is replaced, whole: an end in the middle or a full disk leaves
+what was there, and a run that is begun again goes on behind the last pack that was finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.provenance.lexemes import Lexemes, family_of_file, lex
+from jupyter_sc2.provenance.packs import Draft, Pack, merged
+from jupyter_sc2.provenance.sources import Item, Source, code_of
+from jupyter_sc2.provenance.winnow import RUN, fingerprints
+from jupyter_sc2.writing import write_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+# Lexemes after which a pack is written: what is lost at most when a run ends in the middle.
+PACK_LEXEMES = 4_000_000
+# A suggestion is looked up in each pack, so there are to be few.
+MOST_PACKS = 6
+# A pack that is made of others has at most so many, since it is put together in memory.
+MOST_MERGED = 400_000_000
+
+Tell = Callable[[str], None]
+
+
+class SourceEntry(msgspec.Struct, kw_only=True):
+    """What is known of a source; `lexemes` and `files` are those that are in the index."""
+
+    kind: str
+    name: str
+    root: str
+    version: str = ""
+    licence: str = ""
+    notices: list[str] = []
+    lexemes: int = 0
+    files: int = 0
+
+    def source(self) -> Source:
+        return Source(
+            kind=self.kind,
+            name=self.name,
+            root=self.root,
+            version=self.version,
+            licence=self.licence,
+            notices=tuple(self.notices),
+        )
+
+
+class PackEntry(msgspec.Struct):
+    name: str
+    dead: list[int] = []
+
+
+class Contents(msgspec.Struct):
+    """What stands in index.json."""
+
+    format: int = FORMAT
+    sources: dict[str, SourceEntry] = {}
+    packs: list[PackEntry] = []
+
+
+@dataclass(frozen=True)
+class Find:
+    """A fingerprint that is in the index: where in the text asked about, and in which file it begins where."""
+
+    at: int
+    pack: Pack
+    file: int
+    place: int
+
+
+@dataclass
+class Done:
+    """What a run did."""
+
+    files: int = 0
+    unchanged: int = 0
+    gone: int = 0
+    lexemes: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def default_folder() -> Path:
+    from jupyter_core.paths import jupyter_data_dir
+
+    return Path(jupyter_data_dir()) / "jupyter_sc2" / "attribution"
+
+
+class Index:
+    """The index in a folder, for looking up. Follows what other processes do to it."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+        self._file = self.folder / "index.json"
+        self._stamp: tuple[int, int] | None = None
+        self.contents = Contents()
+        self.packs: list[Pack] = []
+
+    @property
+    def exists(self) -> bool:
+        return self._file.exists()
+
+    @property
+    def lexemes(self) -> int:
+        return sum(source.lexemes for source in self.contents.sources.values())
+
+    def refresh(self) -> bool:
+        """Reads what is new since the last call; whether there is anything to look things up in."""
+        try:
+            stat = self._file.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._load()
+        except FileNotFoundError:
+            self._stamp, self.contents, self.packs = None, Contents(), []
+        except (OSError, ValueError, msgspec.DecodeError):
+            logger.debug("The index cannot be read", exc_info=True)
+        return bool(self.packs)
+
+    def _load(self) -> None:
+        contents = read_contents(self._file)
+        known = {pack.folder.name: pack for pack in self.packs}
+        packs = []
+        for entry in contents.packs:
+            same = known.get(entry.name)
+            if same is not None and same.dead == tuple(entry.dead):
+                pack = same
+            else:
+                try:
+                    pack = Pack(self.folder / entry.name, entry.dead)
+                except (OSError, ValueError):
+                    logger.debug("A pack cannot be read", exc_info=True)
+                    continue
+            packs.append(pack)
+        self.contents, self.packs = contents, packs
+
+    def look_up(self, hashes: npt.NDArray[np.uint32], places: npt.NDArray[np.uint32]) -> list[Find]:
+        return [
+            Find(at, pack, file, place)
+            for pack in self.packs
+            for at, file, place in pack.look_up(hashes, places)
+        ]
+
+    def source_of(self, find: Find) -> SourceEntry | None:
+        return self.contents.sources.get(find.pack.source(find.file))
+
+
+def _check_format(file: Path) -> None:
+    """Raises RequestError for an index that another version made, and that must not be written over."""
+    try:
+        read_contents(file)
+    except msgspec.DecodeError:
+        pass  # it was damaged, and is made anew
+    except ValueError:
+        raise RequestError(
+            f"The index in {file.parent} was made by another version. Delete that folder to index anew."
+        ) from None
+
+
+def read_contents(file: Path) -> Contents:
+    """Raises OSError, or ValueError for what this version cannot read."""
+    contents = msgspec.json.decode(file.read_bytes(), type=Contents)
+    if contents.format != FORMAT:
+        raise ValueError(f"format {contents.format}")
+    return contents
+
+
+class Writer:
+    """Changes the index in a folder. Got by `writing`, as only one process may at a time."""
+
+    def __init__(self, folder: Path, tell: Tell) -> None:
+        self.index = Index(folder)
+        self._tell = tell
+        if self.index.exists and not self.index.refresh():
+            _check_format(self.index.folder / "index.json")
+        self.contents = self.index.contents
+        self._draft, self._dead = Draft(), set[tuple[str, int]]()
+        self._sweep()
+
+    def update(self, sources: Sequence[Source]) -> Done:
+        """Brings these sources up to date: new and changed files in, vanished ones out. Raises OSError, RequestError.
+
+        What is finished when it is interrupted or fails stays, and is not read again by the next run.
+        """
+        done, began = Done(), time.monotonic()
+        try:
+            for number, source in enumerate(sources, 1):
+                self._tell(f"{number} of {len(sources)}: {source.name} {source.version}".rstrip())
+                self._update(source, done)
+        finally:
+            self._finish()
+        self._merge()
+        done.seconds = time.monotonic() - began
+        return done
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Takes these sources out. Raises OSError."""
+        for key in keys:
+            for pack, file in self._known(key).values():
+                self._dead.add((pack.folder.name, file))
+            self.contents.sources.pop(key, None)
+        self._finish()
+        self._merge()
+
+    def _update(self, source: Source, done: Done) -> None:
+        known, entry = self._known(source.key), self._entry(source)
+        for item in source.items(done.left_out):
+            stamp = item.stamp % (1 << 64)
+            old = known.pop(item.path, None)
+            if old is not None:
+                pack, file = old
+                if (int(pack.sizes[file]), int(pack.stamps[file])) == (item.size, stamp):
+                    done.unchanged += 1
+                    continue
+                self._drop(entry, pack, file)
+            lexemes = self._read(item, done)
+            if lexemes is None:
+                continue
+            self._draft.add(
+                source.key,
+                item.path,
+                size=item.size,
+                stamp=stamp,
+                lexemes=len(lexemes),
+                found=fingerprints(lexemes.numbers),
+                marks=lexemes.marked(),
+            )
+            entry.files += 1
+            entry.lexemes += len(lexemes)
+            done.files += 1
+            done.lexemes += len(lexemes)
+            done.bytes += item.size
+            if self._draft.lexemes >= PACK_LEXEMES:
+                self._finish()
+                self._tell(
+                    f"{source.name}: {done.lexemes:,} lexemes in {done.files:,} files so far"
+                )
+        for pack, file in known.values():
+            self._drop(entry, pack, file)
+            done.gone += 1
+
+    def _read(self, item: Item, done: Done) -> Lexemes | None:
+        family = family_of_file(item.path)
+        try:
+            code = code_of(item.read(), item.path)
+        except Exception:  # an archive may be damaged in many ways, and may want a password
+            done.left_out["unreadable"] += 1
+            return None
+        if code is None or family is None:
+            done.left_out["binary or minified"] += 1
+            return None
+        lexemes = lex(code, family)
+        if len(lexemes) < RUN:
+            done.left_out["too short"] += 1
+            return None
+        return lexemes
+
+    def _entry(self, source: Source) -> SourceEntry:
+        entry = self.contents.sources.setdefault(
+            source.key, SourceEntry(kind=source.kind, name=source.name, root=source.root)
+        )
+        entry.name, entry.version = source.name, source.version
+        entry.licence, entry.notices = source.licence, list(source.notices)
+        return entry
+
+    def _known(self, key: str) -> dict[str, tuple[Pack, int]]:
+        """The living files of a source by their paths."""
+        return {
+            pack.path(file): (pack, file)
+            for pack in self.index.packs
+            for file in pack.files_of(key)
+        }
+
+    def _drop(self, entry: SourceEntry, pack: Pack, file: int) -> None:
+        self._dead.add((pack.folder.name, file))
+        entry.files -= 1
+        entry.lexemes -= int(pack.starts[file + 1] - pack.starts[file])
+
+    # Writing
+
+    def _finish(self) -> None:
+        """Writes what was read so far, and makes it count together with what it replaces."""
+        draft, self._draft = self._draft, Draft()
+        if draft.paths:
+            name = f"pack-{uuid.uuid4().hex[:12]}"
+            draft.write(self.index.folder / name)
+            self.contents.packs.append(PackEntry(name))
+        for entry in self.contents.packs:
+            dead = {file for pack, file in self._dead if pack == entry.name}
+            if dead:
+                entry.dead = sorted(dead.union(entry.dead))
+        self._dead.clear()
+        self._save()
+
+    def _save(self) -> None:
+        self.index.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.index.folder / "index.json", msgspec.json.encode(self.contents))
+        self.index.refresh()
+
+    def _merge(self) -> None:
+        """Makes one of the smaller packs where there are many, and of those that hold little any more."""
+        packs = sorted(self.index.packs, key=lambda pack: pack.lexemes)
+        few = [pack for pack in packs if pack.alive.mean() < 0.7]
+        many = packs[: -MOST_PACKS // 2] if len(packs) > MOST_PACKS else []
+        chosen: list[Pack] = []
+        for pack in {id(pack): pack for pack in [*few, *many]}.values():
+            if sum(one.lexemes for one in chosen) + pack.lexemes < MOST_MERGED:
+                chosen.append(pack)
+        if not chosen or (len(chosen) == 1 and not few):
+            return
+        self._tell("Putting the index in order.")
+        draft = merged(chosen)
+        gone = {pack.folder.name for pack in chosen}
+        self.contents.packs = [entry for entry in self.contents.packs if entry.name not in gone]
+        self._draft = draft
+        self._finish()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Deletes what does not count: unfinished packs, and those that others have replaced."""
+        counting = {entry.name for entry in self.contents.packs}
+        for folder in self.index.folder.glob("pack-*"):
+            if folder.name not in counting:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def writing(folder: Path, tell: Tell = lambda words: None) -> Iterator[Writer]:
+    """The one who may change the index. Raises RequestError if another process does, or it cannot be written."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock", timeout=0):
+            yield Writer(folder, tell)
+    except Timeout:
+        raise RequestError(f"Another process is changing the index in {folder}.") from None
+    except OSError as error:
+        raise RequestError(
+            f"The index in {folder} could not be written: {error.strerror or error}. "
+            "What was finished stays in it."
+        ) from error

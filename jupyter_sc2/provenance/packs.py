@@ -1,0 +1,223 @@
+"""A pack: fingerprints of many files, sorted, in a folder that is written once and then only read.
+
+The arrays are memory-mapped, so opening a pack reads next to nothing. A fingerprint takes eight bytes: its hash, and
+the number of the lexeme at which it begins, counted through all files of the pack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Numbers32 = npt.NDArray[np.uint32]
+
+_ARRAYS = (
+    *("hashes", "places", "directory", "starts", "owners", "sizes", "stamps"),
+    *("ends", "names", "marks", "mark_ends"),
+)
+_BITS = 16  # of a hash, by which the directory tells where to look
+# The most fingerprints of one hash that are looked at: what is everywhere tells nothing.
+MOST_ALIKE = 64
+
+
+@dataclass
+class Draft:
+    """What will be a pack, in memory. `sources` are the keys of those the files belong to."""
+
+    sources: list[str] = field(default_factory=list)
+    hashes: list[Any] = field(default_factory=list)
+    places: list[Any] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    marks: list[Any] = field(default_factory=list)
+    lexemes: int = 0
+
+    def add(
+        self,
+        source: str,
+        path: str,
+        *,
+        size: int,
+        stamp: int,
+        lexemes: int,
+        found: tuple[Any, Any],
+        marks: Any,
+    ) -> None:
+        """One file with its fingerprints, and its marks: pairs of a byte and the lexemes before it."""
+        import numpy as np
+
+        if source not in self.sources[-1:]:
+            self.sources.append(source)
+        hashes, places = found
+        self.hashes.append(hashes)
+        self.places.append(places + np.uint32(self.lexemes))
+        self.starts.append(self.lexemes)
+        self.owners.append(len(self.sources) - 1)
+        self.sizes.append(size)
+        self.stamps.append(stamp)
+        self.paths.append(path)
+        self.marks.append(np.array(marks, np.uint32).reshape(-1, 2))
+        self.lexemes += lexemes
+
+    def write(self, folder: Path) -> None:
+        """All of it, or nothing. Raises OSError."""
+        import numpy as np
+
+        hashes = np.concatenate(self.hashes) if self.hashes else np.empty(0, np.uint32)
+        places = np.concatenate(self.places) if self.places else np.empty(0, np.uint32)
+        keys = hashes.astype(np.uint64) << np.uint64(32) | places
+        keys.sort()
+        hashes = (keys >> np.uint64(32)).astype(np.uint32)
+        places = keys.astype(np.uint32)
+        names = [path.encode("utf-8", "surrogateescape") for path in self.paths]
+        buckets = np.arange(1, 1 << _BITS, dtype=np.uint32) << np.uint32(32 - _BITS)
+        directory = np.concatenate(([0], np.searchsorted(hashes, buckets), [len(hashes)]))
+        arrays = {
+            "hashes": hashes,
+            "places": places,
+            "directory": directory.astype(np.uint32),
+            "starts": np.array([*self.starts, self.lexemes], np.uint32),
+            "owners": np.array(self.owners, np.uint32),
+            "sizes": np.array(self.sizes, np.uint64),
+            "stamps": np.array(self.stamps, np.uint64),
+            "ends": np.cumsum([0, *map(len, names)]).astype(np.uint64),
+            "names": np.frombuffer(b"".join(names), np.uint8),
+            "marks": np.concatenate([np.empty((0, 2), np.uint32), *self.marks]),
+            "mark_ends": np.cumsum([0, *map(len, self.marks)]).astype(np.uint64),
+        }
+        unfinished = folder.with_name(folder.name + ".part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        try:
+            for name, array in arrays.items():
+                with open(unfinished / f"{name}.npy", "wb") as file:
+                    np.save(file, array)
+                    file.flush()
+                    os.fsync(file.fileno())
+            (unfinished / "sources.json").write_text(json.dumps(self.sources), "utf-8")
+            os.replace(unfinished, folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+
+class Pack:
+    """A pack on the disk. Raises OSError or ValueError if it is not whole."""
+
+    def __init__(self, folder: Path, dead: Sequence[int] = ()) -> None:
+        import numpy as np
+
+        self.folder = folder
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(
+                np.ndarray
+            )
+            for name in _ARRAYS
+        }
+        self.hashes, self.places = arrays["hashes"], arrays["places"]
+        self.directory = np.array(arrays["directory"])
+        self.starts = np.array(arrays["starts"])
+        self.owners, self.sizes, self.stamps = (arrays[n] for n in ("owners", "sizes", "stamps"))
+        self._ends, self._names = arrays["ends"], arrays["names"]
+        self._marks, self._mark_ends = arrays["marks"], arrays["mark_ends"]
+        self.sources: list[str] = json.loads((folder / "sources.json").read_text("utf-8"))
+        self.dead = tuple(dead)
+        self.alive = np.ones(self.files, bool)
+        if dead:
+            self.alive[np.array(dead)] = False
+
+    @property
+    def files(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lexemes(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
+    def path(self, file: int) -> str:
+        start, end = int(self._ends[file]), int(self._ends[file + 1])
+        return bytes(self._names[start:end].tobytes()).decode("utf-8", "surrogateescape")
+
+    def marks(self, file: int) -> npt.NDArray[np.uint32]:
+        """Bytes of the file at which it can be read alone, and how many lexemes are before each: shape (n, 2)."""
+        found: npt.NDArray[np.uint32] = self._marks[
+            int(self._mark_ends[file]) : int(self._mark_ends[file + 1])
+        ]
+        return found
+
+    def source(self, file: int) -> str:
+        return self.sources[int(self.owners[file])]
+
+    def files_of(self, source: str) -> list[int]:
+        """The living files of a source."""
+        import numpy as np
+
+        numbers = [n for n, name in enumerate(self.sources) if name == source]
+        found: list[int] = np.flatnonzero(self.alive & np.isin(self.owners, numbers)).tolist()
+        return found
+
+    def look_up(self, hashes: Numbers32, places: Numbers32) -> list[tuple[int, int, int]]:
+        """Where these fingerprints are: for each find the place asked for, the file, and the place in the file."""
+        finds: list[tuple[int, int, int]] = []
+        directory, known = self.directory, self.hashes
+        for hash, place in zip(hashes.tolist(), places.tolist(), strict=True):
+            bucket = hash >> (32 - _BITS)
+            start, end = int(directory[bucket]), int(directory[bucket + 1])
+            if start == end:
+                continue
+            here = known[start:end]
+            first = int(here.searchsorted(here.dtype.type(hash), "left"))
+            last = int(here.searchsorted(here.dtype.type(hash), "right"))
+            if first == last:
+                continue
+            last = min(last, first + MOST_ALIKE)
+            found = self.places[start + first : start + last]
+            files = self.starts.searchsorted(found, "right") - 1
+            alive = self.alive[files]
+            within = found - self.starts[files]
+            finds += [
+                (place, file, at)
+                for file, at in zip(files[alive].tolist(), within[alive].tolist(), strict=True)
+            ]
+        return finds
+
+
+def merged(packs: Sequence[Pack]) -> Draft:
+    """One pack of the living files of several."""
+    import numpy as np
+
+    draft = Draft()
+    for pack in packs:
+        files = pack.starts.searchsorted(pack.places, "right") - 1
+        order = np.argsort(files, kind="stable")
+        hashes, places = pack.hashes[order], pack.places[order]
+        bounds = np.searchsorted(files[order], np.arange(pack.files + 1))
+        for file in np.flatnonzero(pack.alive).tolist():
+            part = slice(int(bounds[file]), int(bounds[file + 1]))
+            start, end = int(pack.starts[file]), int(pack.starts[file + 1])
+            draft.add(
+                pack.source(file),
+                pack.path(file),
+                size=int(pack.sizes[file]),
+                stamp=int(pack.stamps[file]),
+                lexemes=end - start,
+                found=(hashes[part], places[part] - np.uint32(start)),
+                marks=pack.marks(file),
+            )
+    return draft

@@ -1,0 +1,158 @@
+"""What was accepted in a notebook: a short note in the metadata of the cell, written by the front end.
+
+Off unless the notebook's metadata say `{"jupyter_sc2": {"record": true}}`. A note holds the accepted text, so that it
+is seen how much of it is still there, wherever the cell is moved and however it is split: a note that stands in several
+cells, by its id, is about all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jupyter_sc2.completion import Attribution
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.writing import write_whole
+
+KEY = "jupyter_sc2"
+# Pieces of fewer words and signs are there by chance.
+LEAST_PIECE = 3
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """One text that was accepted: when, from which model, where in its cell, and what it matched then."""
+
+    id: str
+    text: str
+    time: str = ""
+    model: str = ""
+    revision: str = ""
+    engine: str = ""
+    version: str = ""  # of this package
+    offset: int = 0
+    matches: list[dict[str, Any]] = []
+
+    @property
+    def attributions(self) -> list[Attribution]:
+        found = []
+        for match in self.matches:
+            try:
+                found.append(msgspec.convert(match, Attribution))
+            except msgspec.ValidationError:
+                continue
+        return found
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A note, the cells it stands in by their numbers, and the share of its words that are still there."""
+
+    accepted: Accepted
+    cells: tuple[int, ...]
+    share: float
+
+
+def read(path: Path) -> Any:
+    """The notebook as nbformat has it, in the format it has. Raises RequestError."""
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except Exception as error:  # nbformat raises what json and jsonschema happen to raise
+        raise RequestError(f"{path} is not a notebook that can be read.") from error
+
+
+def is_on(document: Any) -> bool:
+    """Whether the notebook asks for notes."""
+    metadata = document.get("metadata", {}).get(KEY)
+    return isinstance(metadata, Mapping) and metadata.get("record") is True
+
+
+def notes(metadata: Mapping[str, Any]) -> list[Accepted]:
+    """The notes in a cell's metadata; what is malformed is left out."""
+    own = metadata.get(KEY)
+    rows = own.get("accepted") if isinstance(own, Mapping) else None
+    found = []
+    for row in rows if isinstance(rows, list) else ():
+        try:
+            found.append(msgspec.convert(row, Accepted))
+        except msgspec.ValidationError:
+            continue
+    return found
+
+
+def kept(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Kept]:
+    """What is left of each note in the cells, given as their sources and notes."""
+    about: dict[str, Accepted] = {}
+    where: dict[str, list[int]] = {}
+    for number, (_, accepted) in enumerate(cells):
+        for one in accepted:
+            about.setdefault(one.id, one)
+            where.setdefault(one.id, []).append(number)
+    return [
+        Kept(
+            one,
+            tuple(dict.fromkeys(where[id])),
+            share_of(one.text, [cells[number][0] for number in dict.fromkeys(where[id])]),
+        )
+        for id, one in about.items()
+    ]
+
+
+def share_of(text: str, sources: Sequence[str]) -> float:
+    """How much of a text stands in the sources, from 0 to 1: by words and signs, in pieces of some length."""
+    wanted = _words(text)
+    if not wanted:
+        return 0.0
+    found = [False] * len(wanted)
+    for source in sources:
+        if text.strip() and text.strip() in source:
+            return 1.0
+        matcher = difflib.SequenceMatcher(None, wanted, _words(source), autojunk=False)
+        for start, _, size in matcher.get_matching_blocks():
+            if size >= min(LEAST_PIECE, len(wanted)):
+                found[start : start + size] = [True] * size
+    return sum(found) / len(wanted)
+
+
+def strip(path: Path) -> int:
+    """Takes all notes out of a notebook's file; returns from how many cells. Raises RequestError."""
+    import nbformat
+
+    document = read(path)
+    stripped = 0
+    for cell in cells(document):
+        own = cell.get("metadata", {}).get(KEY)
+        if isinstance(own, Mapping) and "accepted" in own:
+            rest = {name: value for name, value in own.items() if name != "accepted"}
+            cell["metadata"].pop(KEY)
+            if rest:
+                cell["metadata"][KEY] = rest
+            stripped += 1
+    if stripped:
+        text = nbformat.writes(document, version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
+        try:
+            write_whole(path, (text if text.endswith("\n") else text + "\n").encode())
+        except OSError as error:
+            raise RequestError(
+                f"{path} could not be written: {error.strerror or error}. It is as it was."
+            ) from error
+    return stripped
+
+
+def cells(document: Any) -> list[Any]:
+    """All cells, also of notebooks older than version 4, which have worksheets."""
+    sheets = document.get("worksheets")
+    return [c for sheet in sheets for c in sheet["cells"]] if sheets else document.get("cells", [])
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text)

@@ -1,0 +1,213 @@
+"""What a notebook owes to whom: the cells with text of a model, how much of it was kept, and what they match.
+
+A report is made from the notebook and the index on this machine, and sent nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.completion import Attribution
+from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.models import ModelCard, find_card
+from jupyter_sc2.provenance import licences, record
+from jupyter_sc2.provenance.lexemes import family_of_language
+from jupyter_sc2.provenance.match import THRESHOLD, Match, Matcher
+from jupyter_sc2.provenance.sources import notice_texts
+
+# Of the places where one piece of code stands, those that are named.
+MOST_PLACES = 3
+NEXT_STEPS = {
+    "StarCoder2 Search (full text of the training data)": "https://huggingface.co/spaces/bigcode/search-v2",
+    "membership test for The Stack v2": "https://stack-v2.dataportraits.org",
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Code of a cell that stands in indexed files: from line to line of the cell, and where, the best place first."""
+
+    lines: tuple[int, int]
+    text: str
+    places: tuple[Attribution, ...]
+    more: int = 0  # places that are not named
+
+
+@dataclass(frozen=True)
+class CellReport:
+    number: int  # from 1, as a reader counts
+    id: str
+    pieces: tuple[Piece, ...]
+    kept: tuple[record.Kept, ...]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What has to be reproduced with code of a source: its own licence files, else the licence's text."""
+
+    source: str
+    version: str
+    licence: str
+    texts: tuple[tuple[str, str], ...]
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one notebook. `indexed` counts the lexemes it was held against; 0 means that there is no index."""
+
+    notebook: str
+    cells: tuple[CellReport, ...]
+    records: bool
+    indexed: int
+    threshold: int
+    models: tuple[ModelCard, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    sources: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def matched(self) -> list[CellReport]:
+        return [cell for cell in self.cells if cell.pieces]
+
+    @property
+    def recorded(self) -> list[CellReport]:
+        return [cell for cell in self.cells if cell.kept]
+
+
+@dataclass(frozen=True)
+class CellText:
+    """What a report needs of a cell."""
+
+    source: str
+    id: str = ""
+    cell_type: str = "code"
+    notes: tuple[record.Accepted, ...] = ()
+
+
+def of_file(path: Path, matcher: Matcher, threshold: int = THRESHOLD) -> Report:
+    """Of a notebook's file. Raises RequestError."""
+    document = record.read(path)
+    metadata = document.get("metadata", {})
+    language = (
+        metadata.get("kernelspec", {}).get("language")
+        or metadata.get("language_info", {}).get("name")
+        or "python"
+    )
+    cells = [
+        CellText(
+            source=_joined(cell.get("source", cell.get("input", ""))),
+            id=str(cell.get("id", "")),
+            cell_type=str(cell.get("cell_type", "code")),
+            notes=tuple(record.notes(cell.get("metadata", {}))),
+        )
+        for cell in record.cells(document)
+    ]
+    return of_cells(
+        str(path), cells, matcher, threshold, str(language), records=record.is_on(document)
+    )
+
+
+def of_cells(
+    name: str,
+    cells: Sequence[CellText],
+    matcher: Matcher,
+    threshold: int = THRESHOLD,
+    language: str = "python",
+    *,
+    records: bool = False,
+) -> Report:
+    """Of cells, from wherever they are."""
+    family = family_of_language(language)
+    kept = record.kept([(cell.source, cell.notes) for cell in cells])
+    reports = []
+    for number, cell in enumerate(cells):
+        matches = (
+            matcher.find(cell.source, family, threshold=threshold)
+            if cell.cell_type == "code" and cell.source.strip()
+            else []
+        )
+        reports.append(
+            CellReport(
+                number=number + 1,
+                id=cell.id,
+                pieces=tuple(_pieces(cell.source, matches)),
+                kept=tuple(one for one in kept if one.cells[0] == number),
+            )
+        )
+    matcher.index.refresh()
+    return Report(
+        notebook=name,
+        cells=tuple(reports),
+        records=records or bool(kept),
+        indexed=matcher.index.lexemes,
+        threshold=threshold,
+        models=tuple(_cards(one.accepted.model for one in kept)),
+        notices=tuple(_notices(reports, matcher)),
+        sources=tuple(cell.source for cell in cells),
+    )
+
+
+def _pieces(source: str, matches: Sequence[Match]) -> Iterable[Piece]:
+    """Matches of the same code are one piece; the longest says where it begins and ends."""
+    groups: list[list[Match]] = []
+    for match in matches:  # the longest first
+        for group in groups:
+            whole = group[0]
+            shared = min(match.end, whole.end) - max(match.start, whole.start)
+            if shared > 0.5 * (match.end - match.start):
+                group.append(match)
+                break
+        else:
+            groups.append([match])
+    for group in sorted(groups, key=lambda group: group[0].start):
+        first = group[0]
+        places = list(dict.fromkeys(match.attribution for match in group))
+        yield Piece(
+            lines=(
+                source.count("\n", 0, first.start) + 1,
+                source.count("\n", 0, max(first.start, first.end - 1)) + 1,
+            ),
+            text=source[first.start : first.end],
+            places=tuple(places[:MOST_PLACES]),
+            more=max(0, len(places) - MOST_PLACES),
+        )
+
+
+def _notices(cells: Iterable[CellReport], matcher: Matcher) -> Iterable[Notice]:
+    """For each source that is named, once."""
+    named: dict[tuple[str, str], str] = {}
+    for cell in cells:
+        for piece in cell.pieces:
+            for place in piece.places:
+                named.setdefault((place.source, place.version), place.licence)
+        for one in cell.kept:
+            for place in one.accepted.attributions[:MOST_PLACES]:
+                named.setdefault((place.source, place.version), place.licence)
+    entries = matcher.index.contents.sources.values()
+    for (source, version), licence in named.items():
+        texts: list[tuple[str, str]] = []
+        for entry in entries:
+            if (entry.name, entry.version) == (source, version):
+                texts = notice_texts(entry.source())
+                break
+        ids = licences.ids(licence)
+        if not texts:
+            texts = [(id, text) for id in ids if (text := licences.text_of(id)) is not None]
+        urls = tuple(url for id in ids if (url := licences.url_of(id)) is not None)
+        yield Notice(source, version, licence, tuple(texts), urls)
+
+
+def _cards(models: Iterable[str]) -> Iterable[ModelCard]:
+    for model in dict.fromkeys(models):
+        if model:
+            try:
+                yield find_card(model)
+            except ModelLoadError:
+                yield ModelCard(name=model)
+
+
+def _joined(source: Any) -> str:
+    return "".join(source) if isinstance(source, list) else str(source)

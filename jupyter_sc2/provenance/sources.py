@@ -1,0 +1,312 @@
+"""Where indexed code stands: installed packages, folders and archives, and how a file of one is read.
+
+What cannot be read, is no code, is larger than `MOST_BYTES` or was written by a program is left out and counted. Links
+to folders are not followed, so that none leads round in a circle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import sysconfig
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.provenance import licences
+from jupyter_sc2.provenance.lexemes import family_of_file
+
+MOST_BYTES = 4 << 20
+# Longer lines on average are minified or data.
+LONGEST_LINE = 400
+_LEFT_OUT = {
+    *(".git", ".hg", ".svn", ".venv", ".ipynb_checkpoints"),
+    *("node_modules", "__pycache__", "site-packages"),
+}
+_LICENCE_NAMES = ("licen", "copying", "notice", "unlicense")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file: its path within the source, and what tells whether it changed since."""
+
+    path: str
+    size: int
+    stamp: int
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A package, a folder or an archive. `root` is where it stands, `notices` its licence files below that."""
+
+    kind: str  # "package", "folder", "file", "zip", "tar" or "jsonl"
+    name: str
+    root: str
+    version: str = ""
+    licence: str = licences.UNKNOWN
+    notices: tuple[str, ...] = ()
+    listed: tuple[str, ...] = field(default=(), repr=False)  # of a package: its files
+
+    @property
+    def key(self) -> str:
+        return f"{self.root}::{self.name}" if self.kind == "package" else self.root
+
+    def items(self, left_out: Counter[str]) -> Iterator[Item]:
+        """The files with code. Raises RequestError for an archive that cannot be read."""
+        found = {
+            "package": self._listed_items,
+            "folder": self._folder_items,
+            "file": self._single_item,
+            "zip": self._zip_items,
+            "tar": self._tar_items,
+            "jsonl": self._json_items,
+        }[self.kind]
+        for item in found(left_out):
+            if item.size > MOST_BYTES:
+                left_out["too large"] += 1
+            else:
+                yield item
+
+    def _listed_items(self, left_out: Counter[str]) -> Iterator[Item]:
+        for path in self.listed:
+            if family_of_file(path) is not None:
+                yield from self._file(Path(self.root, path), path, left_out)
+
+    def _folder_items(self, left_out: Counter[str]) -> Iterator[Item]:
+        root = Path(self.root)
+
+        def unreadable(error: OSError) -> None:
+            left_out["unreadable"] += 1
+
+        for folder, folders, files in os.walk(root, onerror=unreadable):
+            folders[:] = sorted(name for name in folders if name not in _LEFT_OUT)
+            for name in sorted(files):
+                if family_of_file(name) is not None:
+                    path = Path(folder, name)
+                    yield from self._file(path, path.relative_to(root).as_posix(), left_out)
+
+    def _single_item(self, left_out: Counter[str]) -> Iterator[Item]:
+        yield from self._file(Path(self.root), Path(self.root).name, left_out)
+
+    def _file(self, file: Path, path: str, left_out: Counter[str]) -> Iterator[Item]:
+        try:
+            stat = file.stat()
+        except (OSError, ValueError):  # a broken or circular link
+            left_out["unreadable"] += 1
+            return
+        if file.is_file():
+            yield Item(path, stat.st_size, stat.st_mtime_ns, partial(_read, file))
+
+    def _zip_items(self, left_out: Counter[str]) -> Iterator[Item]:
+        with _readable(self.root), zipfile.ZipFile(self.root) as archive:
+            for info in archive.infolist():
+                if not info.is_dir() and family_of_file(info.filename) is not None:
+                    yield Item(info.filename, info.file_size, info.CRC, partial(archive.read, info))
+
+    def _tar_items(self, left_out: Counter[str]) -> Iterator[Item]:
+        with _readable(self.root), tarfile.open(self.root) as archive:
+            for info in archive:
+                reader = archive.extractfile(info) if info.isfile() else None
+                if reader is not None and family_of_file(info.name) is not None:
+                    yield Item(info.name, info.size, int(info.mtime), reader.read)
+
+    def _json_items(self, left_out: Counter[str]) -> Iterator[Item]:
+        """A document for each line; its path is where the line begins, so that it is found again."""
+        at = 0
+        with open(self.root, "rb") as file:
+            for line in file:
+                yield Item(f"@{at}.py", len(line), len(line), partial(_document, line))
+                at += len(line)
+
+
+@contextmanager
+def _readable(archive: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise RequestError(f"{archive} cannot be read as an archive: {error}") from error
+
+
+def read_again(kind: str, root: str, path: str) -> bytes | None:
+    """A file of a source as it is now; None if it is not at hand."""
+    try:
+        if kind in ("package", "folder", "file"):
+            file = Path(root) if kind == "file" else Path(root, path)
+            return code_of(_read(file), file.name) if file.stat().st_size <= MOST_BYTES else None
+        if kind == "zip":
+            with zipfile.ZipFile(root) as archive:
+                return code_of(archive.read(path), path)
+        if kind == "jsonl":
+            with open(root, "rb") as lines:
+                lines.seek(int(path[1:].partition(".")[0]))
+                return _document(lines.readline())
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
+        pass
+    return None  # a member of a tar file can only be had by reading all before it
+
+
+def _read(file: Path) -> bytes:
+    # Not a file that grows or never ends, such as a pipe.
+    with open(file, "rb") as opened:
+        return opened.read(MOST_BYTES + 1)
+
+
+def code_of(data: bytes, path: str) -> bytes | None:
+    """The code in a file, as UTF-8 or what looks like it; None if it is binary, minified or no notebook."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16", "replace").encode()
+    if b"\0" in data[:8192]:
+        return None
+    if path.lower().endswith(".ipynb"):
+        return _notebook_code(data)
+    if len(data) > 2000 and len(data) / (data.count(b"\n") + 1) > LONGEST_LINE:
+        return None
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def _notebook_code(data: bytes) -> bytes | None:
+    try:
+        cells = json.loads(data)["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return "\n\n".join(code).encode("utf-8", "replace")
+
+
+def _document(line: bytes) -> bytes:
+    """The code of one line of JSON: its `text`, `content` or `code`, or its code `cells`."""
+    try:
+        row = json.loads(line)
+        if "cells" in row:
+            text = "\n\n".join(source for kind, source in row["cells"] if kind == "code")
+        else:
+            text = next(row[name] for name in ("text", "content", "code") if name in row)
+        return str(text).encode("utf-8", "replace")
+    except (ValueError, TypeError, KeyError, StopIteration, RecursionError):
+        return b""
+
+
+# What there is to index
+
+
+def named(path: Path, name: str | None = None, licence: str | None = None) -> Source:
+    """The folder, file or archive at this path. Raises RequestError if there is none that can be indexed."""
+    path = path.expanduser().resolve()
+    if not path.exists():
+        raise RequestError(f"{path} does not exist.")
+    kind = _kind(path)
+    notices = _notices_in(path) if kind == "folder" else ()
+    stated = licences.canonical(licence) if licence else _licence_of_files(path, notices)
+    if stated is None:
+        raise RequestError(f"{licence!r} is no SPDX licence, such as MIT or GPL-3.0-or-later.")
+    return Source(
+        kind=kind, name=name or path.name, root=str(path), licence=stated, notices=notices
+    )
+
+
+def _kind(path: Path) -> str:
+    lower = path.name.lower()
+    if path.is_dir():
+        return "folder"
+    if family_of_file(lower) is not None:
+        return "file"
+    if lower.endswith((".zip", ".whl", ".egg", ".jar")):
+        return "zip"
+    if lower.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
+        return "tar"
+    if lower.endswith(".jsonl"):
+        return "jsonl"
+    raise RequestError(
+        f"{path} cannot be indexed: give a folder, a source file, or a .zip, .whl, .tar.gz or .jsonl file."
+    )
+
+
+def installed() -> list[Source]:
+    """The distributions of this environment, and Python's standard library."""
+    found = {
+        source.key: source for source in map(_distribution, metadata.distributions()) if source
+    }
+    return [*sorted(found.values(), key=lambda source: source.name.lower()), _standard_library()]
+
+
+def _distribution(distribution: metadata.Distribution) -> Source | None:
+    files, about = distribution.files, distribution.metadata
+    name = about["Name"] if about is not None else None
+    if not files or not name:
+        return None
+    root = str(Path(str(distribution.locate_file(""))).resolve())
+    paths = [PurePosixPath(file).as_posix() for file in files]
+    notices = tuple(
+        path for path in paths if ".dist-info/" in path and _is_notice(PurePosixPath(path).name)
+    )
+    return Source(
+        kind="package",
+        name=str(name),
+        version=str(about["Version"] or ""),
+        root=root,
+        licence=licences.of_metadata(
+            "".join(about.get_all("License-Expression") or []),
+            "".join(about.get_all("License") or []),
+            about.get_all("Classifier") or [],
+            (_text(Path(root, path)) for path in notices),
+        ),
+        notices=notices,
+        listed=tuple(path for path in paths if family_of_file(path) is not None),
+    )
+
+
+def _standard_library() -> Source:
+    root = Path(sysconfig.get_path("stdlib")).resolve()
+    left_out = {"site-packages", "test", "tests", "idlelib", "__pycache__"}
+    listed = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in left_out)
+        listed += [Path(folder, name).relative_to(root).as_posix() for name in sorted(files)]
+    return Source(
+        kind="package",
+        name="Python",
+        version=".".join(map(str, sys.version_info[:3])),
+        root=str(root),
+        licence="PSF-2.0",
+        notices=("LICENSE.txt",) if (root / "LICENSE.txt").is_file() else (),
+        listed=tuple(path for path in listed if family_of_file(path) is not None),
+    )
+
+
+def _is_notice(name: str) -> bool:
+    return name.lower().startswith(_LICENCE_NAMES)
+
+
+def _notices_in(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(p.name for p in folder.iterdir() if p.is_file() and _is_notice(p.name)))
+    except OSError:
+        return ()
+
+
+def _licence_of_files(folder: Path, notices: tuple[str, ...]) -> str:
+    texts = (_text(folder / name) for name in notices)
+    return next(filter(None, map(licences.of_text, texts)), licences.UNKNOWN)
+
+
+def _text(file: Path) -> str:
+    try:
+        return _read(file).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def notice_texts(source: Source) -> list[tuple[str, str]]:
+    """The licence files of a source that are at hand, with their texts."""
+    texts = [(path, _text(Path(source.root, path))) for path in source.notices]
+    return [(path, text) for path, text in texts if text.strip()]

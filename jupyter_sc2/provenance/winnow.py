@@ -1,0 +1,75 @@
+"""Fingerprints of a row of lexemes: few of many, chosen so that what two texts share is never missed.
+
+Winnowing, after Schleimer, Wilkerson and Aiken (2003): each run of `RUN` lexemes has a hash, and of each `WINDOW`
+successive hashes the least is kept. Any `GUARANTEED` lexemes that two texts have in common thus share a fingerprint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from jupyter_sc2.provenance.lexemes import Numbers
+
+RUN = 20
+WINDOW = 21
+GUARANTEED = RUN + WINDOW - 1
+
+_BASE = 0x9E3779B97F4A7C15
+_MIX = 0xD6E8FEB86659FD93
+
+
+def fingerprints(numbers: Numbers) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """The hashes that are kept, and the index of the lexeme at which the run of each begins."""
+    import numpy as np
+
+    if len(numbers) < RUN:
+        return np.empty(0, np.uint32), np.empty(0, np.uint32)
+    hashes = _hashes(numbers)
+    at = np.arange(len(hashes), dtype=np.uint64)
+    # Of equal ones the last, so that the next windows choose it again.
+    least = _least(hashes << np.uint64(32) | (np.uint64(0xFFFFFFFF) - at))
+    kept = least[np.append(True, least[1:] != least[:-1])]
+    found = (kept >> np.uint64(32)).astype(np.uint32)
+    places = (np.uint64(0xFFFFFFFF) - (kept & np.uint64(0xFFFFFFFF))).astype(np.uint32)
+    # In text that repeats itself every hash is the least of some window: once in a while will do.
+    again = np.append(False, found[1:] == found[:-1])
+    again[1:] &= places[1:] // WINDOW == places[:-1] // WINDOW
+    return found[~again], places[~again]
+
+
+def _hashes(numbers: Any) -> Any:
+    """Of each run, 32 bits in a number of 64: a polynomial, put together from runs half as long."""
+    import numpy as np
+
+    hashes: Any = np.zeros(len(numbers) - RUN + 1, np.uint64)
+    power, length, done = np.uint64(_BASE), 1, 0
+    part = numbers
+    with np.errstate(over="ignore"):
+        while True:
+            if RUN & length:
+                hashes = hashes * power + part[done : done + len(hashes)]
+                done += length
+            if done == RUN:
+                break
+            part = part[:-length] * power + part[length:]
+            power, length = power * power, 2 * length
+        hashes ^= hashes >> np.uint64(32)
+        hashes *= np.uint64(_MIX)
+    return hashes >> np.uint64(32)
+
+
+def _least(keys: Any) -> Any:
+    """The least of each window; of all, where there are fewer."""
+    import numpy as np
+
+    window = min(WINDOW, len(keys))
+    length = 1
+    while 2 * length <= window:
+        keys = np.minimum(keys[:-length], keys[length:])
+        length *= 2
+    rest = window - length
+    return np.minimum(keys[: len(keys) - rest], keys[rest:]) if rest else keys
