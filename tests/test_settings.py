@@ -12,7 +12,11 @@ from jupyter_sc2.settings import SC2
         ("temperature", "5", "temperature cannot be '5': it must lie between 0.0 and 2.0."),
         ("precision", "3bit", "it must be one of auto, fp32, bf16,"),
         ("max_tokens", "many", "max_tokens cannot be 'many': it must lie between 1 and 1024."),
-        ("colour", "red", "There is no setting named 'colour'. Settings are: enabled, model"),
+        (
+            "colour",
+            "red",
+            "There is no setting named 'colour'. Settings are: mode, after_enter, model",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(name, value, message):
@@ -31,7 +35,7 @@ def test_a_refused_value_leaves_the_old_one():
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("seed", "None", None), ("enabled", "false", False), ("top_k", "7", 7)],
+    [("seed", "None", None), ("prose", "true", True), ("top_k", "7", 7)],
 )
 def test_text_is_read_as_the_type_of_the_setting(name, text, value):
     settings = SC2(seed=3)
