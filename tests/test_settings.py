@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,12 @@ def test_any_name_of_a_model_will_do_where_a_server_is_asked():
     settings = SC2(server="http://127.0.0.1:8000")
     settings.set("model", "my-own-coder")
     assert settings.model == "my-own-coder"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("mode", "mode"), ("after_enter", "afterEnter")])
+def test_jupyterlabs_settings_offer_the_same_choices(ours, theirs):
+    root = Path(__file__).parent.parent
+    schema = json.loads((root / "labextension/schema/plugin.json").read_text("utf-8"))
+    offered, trait = schema["properties"][theirs], SC2.settings()[ours]
+    assert {choice["const"] for choice in offered["oneOf"]} == set(trait.values)
+    assert offered["default"] == trait.default_value
