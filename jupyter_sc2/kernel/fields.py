@@ -23,12 +23,14 @@ from jupyter_sc2.settings import SC2
 # For an administrator to say.
 NOT_SHOWN = ("allowed",)
 NAMES = {
+    "model": "Its name",
     "mode": "Ghost text",
     "after_enter": "After Enter",
     "max_tokens": "Max tokens",
     "top_k": "Top k",
     "top_p": "Top p",
     "context_tokens": "Most read",
+    "min_confidence": "Least sure",
     "context_cells": "Code cells above",
     "context_markdown": "Text cells above",
     "context_variables": "Live variables",
@@ -44,7 +46,11 @@ CHOICES = {
     "after_enter": {"smart": "Where it helps", "always": "Always", "off": "Never"},
 }
 SLIDERS = {"max_tokens": 8, "temperature": 0.05}  # and their steps
-HINTS = {"server": "none", "seed": "random"}  # shown where nothing is set
+HINTS = {
+    "model": "owner/name, ./folder",
+    "server": "none",
+    "seed": "random",
+}  # shown where nothing is set
 OTHER = "another…"
 LABEL = {"description_width": "6.5em"}
 WIDE = {"width": "auto"}
