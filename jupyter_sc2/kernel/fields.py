@@ -98,8 +98,8 @@ class Fields:
 
     def relabel(self, name: str, labels: dict[str, str]) -> None:
         """Words the choices of a setting otherwise; what is not in `labels` is called what it is."""
-        with self._hold():
-            widget, values = self.widgets[name], SC2.settings()[name].values
+        widget, values = self.widgets[name], SC2.settings()[name].values
+        with self._hold(), widget.hold_sync():
             widget.options = [(labels.get(value, value), value) for value in values]
             widget.value = getattr(self._settings, name)
 
@@ -167,7 +167,7 @@ class Fields:
         known, current = cards(), self._settings.model
         names = [*known, *([] if current in known else [current])]
         sizes = {name: f"{name} · {card.parameters}" for name, card in known.items()}
-        with self._hold():
+        with self._hold(), self.models.hold_sync():
             self.models.options = [*((sizes.get(n, n), n) for n in names), (OTHER, OTHER)]
             self.models.value = current
         self.widgets["model"].layout.display = "none"
