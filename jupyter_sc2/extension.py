@@ -93,7 +93,7 @@ class Extension:
         if getattr(kernel, "comm_manager", None) is not None:
             self.channel = Channel(self.session, self, kernel, self.usage)
             self.channel.install()
-            self.magics.on_saved = self.channel.tell_settings
+            self.magics.on_saved = self._saved
         elif getattr(shell, "pt_app", None) is not None:
             # Only here: a kernel has no use for prompt_toolkit.
             from jupyter_sc2.kernel.terminal import Terminal
@@ -148,6 +148,13 @@ class Extension:
     def follow(self, values: Mapping[str, Any]) -> None:
         """Sets what is new in a front end's values for every kernel. Raises SettingsError."""
         self.shared.follow(values)
+
+    def _saved(self, saved: bool) -> None:
+        """What is set was kept for new kernels, or what was kept is forgotten: so do front ends."""
+        if not saved:
+            self.shared.forget()
+        if self.channel is not None:
+            self.channel.tell_settings(saved)
 
     def _setting_changed(self, change: Bunch) -> None:
         if change.name in COMPLETED_BY:

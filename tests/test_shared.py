@@ -76,6 +76,13 @@ def test_all_are_set_or_none_where_one_kernel_is_meant(shared, settings):
     assert (settings.top_k, settings.max_tokens) == (0, 20)
 
 
+def test_forgetting_what_was_saved_changes_nothing_here(shared, settings):
+    shared.follow({"max_tokens": 40})
+    shared.forget()
+    shared.follow({})
+    assert settings.max_tokens == 40
+
+
 def test_a_closed_one_notes_nothing(shared, settings):
     shared.close()
     settings.max_tokens = 30

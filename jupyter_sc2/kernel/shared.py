@@ -72,6 +72,10 @@ class Shared:
             if refused:
                 raise SettingsError(f"JupyterLab's settings: {' '.join(refused)}") from None
 
+    def forget(self) -> None:
+        """The front end's values for every kernel are about to go, and here all stays as it is."""
+        self._told = {}
+
     def _note(self, change: Bunch) -> None:
         if self._told is None:
             self._set_here.add(change.name)

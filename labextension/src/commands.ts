@@ -114,8 +114,9 @@ export function addCommands(options: ICommandOptions): void {
       const result = await InputDialog.getItem({
         title: 'Choose a model',
         label: 'A name, a hub id (owner/name), or a folder (./folder)',
-        items: [...new Set([current, ...(client?.hello?.models ?? [])])],
-        current: 0,
+        // Empty at first: a browser offers only what goes on from what stands in the field.
+        items: ['', ...(client?.hello?.models ?? [])],
+        placeholder: current,
         editable: true,
         okLabel: 'Load'
       });
