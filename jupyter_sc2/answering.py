@@ -159,12 +159,7 @@ class Answerer:
         for attempt in range(2 * first.candidates - 1):
             if len(texts) == first.candidates or running.cancelled():
                 break
-            drawing = Drawing(
-                first,
-                prompt,
-                lambda request: self._check(request, options),
-                min_confidence=options.min_confidence if job.automatic else 0.0,
-            )
+            drawing = Drawing(first, prompt, lambda request: self._check(request, options))
             if job.automatic and first.candidates == 1:
                 job.drawing = drawing
             for asked in drawing.attempts(self.engine.encode):

@@ -20,16 +20,13 @@ CANDIDATE_TEMPERATURE = 0.7
 UPDATE_INTERVAL = 0.03
 # How many words of one completion may be replaced; each time it is decoded on from there.
 REPAIRS = 3
-# New tokens by which it is decided whether the model is sure enough.
-OPENING = 3
 
 
 class Drawing:
     """Takes tokens, and tells after each what may be shown and whether more would change nothing.
 
     Who types what is being said need not begin anew: the drawing goes on for the later request. With `checking`,
-    text is held against what is known where a request is made (see grounding.py). Nothing is shown of a text
-    whose first tokens have a mean probability below `min_confidence`, and it is not decoded further.
+    text is held against what is known where a request is made (see grounding.py).
     """
 
     def __init__(
@@ -37,7 +34,6 @@ class Drawing:
         request: CompletionRequest,
         prompt: Prompt,
         checking: Callable[[CompletionRequest], Check | None] = lambda request: None,
-        min_confidence: float = 0.0,
     ) -> None:
         self.ids: list[int] = []
         self.text = ""
@@ -54,9 +50,6 @@ class Drawing:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._raw = ""
         self._logprobs: list[float] = []
-        self._opening: list[float] = []  # of the first tokens that the user has not typed already
-        self._least = math.log(min_confidence) if min_confidence > 0 else -math.inf
-        self.unsure = False
         self._shown = ""
         self._shown_at = -math.inf
 
@@ -76,7 +69,7 @@ class Drawing:
             if refutation is None and self._check is not None:
                 text, _ = self._shape(final=True)
                 refutation = self._check(text, True)
-            if refutation is None or not refutation.choices or self.unsure:
+            if refutation is None or not refutation.choices:
                 return
             yield self._mended(text, refutation, encode)
 
@@ -110,11 +103,6 @@ class Drawing:
         self.ids.append(token.id)
         self._logprobs.append(token.logprob)
         skipped = min(self._healed, len(data))
-        if skipped < len(data) and len(self._opening) < OPENING:
-            self._opening.append(token.logprob)
-            if len(self._opening) == OPENING and not self._is_sure():
-                self.unsure = self.complete = True
-                return False
         self._healed -= skipped
         self._raw += self._decoder.decode(data[skipped:])
         return self._look()
@@ -151,13 +139,8 @@ class Drawing:
         rest = self.said[len(self.typed) :]
         return postprocess.shape(rest, self._request, self._scope, final=final)
 
-    def _is_sure(self) -> bool:
-        return not self._opening or sum(self._opening) / len(self._opening) >= self._least
-
     def _look(self) -> bool:
         self.text, self.complete = self._shape(final=False)
-        if self._least > -math.inf and len(self._opening) < OPENING:
-            return False
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
@@ -169,10 +152,6 @@ class Drawing:
         return not self.astray
 
     def finish(self, *, cancelled: bool) -> Completion:
-        if not cancelled and not self._is_sure():
-            self._raw = ""  # not to be found again
-            self.unsure = True
-            return Completion(text="", finish_reason="stop", reason="low_confidence")
         self._raw += self._decoder.decode(b"", final=True)
         text, complete = self._shape(final=True)
         refutation = self._check(text, True) if self._check is not None and not cancelled else None

@@ -34,8 +34,7 @@ LoadEngine = Callable[..., engines.Engine]
 IDLE_SECONDS = 2.0
 COMPLETED_BY = (
     *("max_tokens", "temperature", "top_k", "top_p", "seed"),
-    *("context_tokens", "context_cells", "context_markdown"),
-    *("grounding", "min_confidence", "prose"),
+    *("context_tokens", "context_cells", "context_markdown", "grounding", "prose"),
 )
 LOADED_BY = (
     "model",

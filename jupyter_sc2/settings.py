@@ -49,7 +49,6 @@ class CompletionOptions:
     context_tokens: int = 2048
     grounding: bool = True
     prose: bool = False
-    min_confidence: float = 0.0
     left_out: frozenset[str] = frozenset()  # sources that are not read: "cells", "markdown"
 
 
@@ -120,12 +119,6 @@ class SC2(Configurable):
     grounding = Bool(
         True, help="Correct or drop what the variables or Python's grammar show to be wrong."
     ).tag(config=True)
-    min_confidence = Float(
-        0.0,
-        min=0.0,
-        max=1.0,
-        help="Show no ghost text whose first words are less probable than this to the model; 0 shows all.",
-    ).tag(config=True)
     prose = Bool(False, help="Complete Markdown and raw cells, too, while typing in them.").tag(
         config=True
     )
@@ -166,7 +159,7 @@ class SC2(Configurable):
             raise TraitError("the configuration of this kernel forbids completion.")
         return bool(proposal.value)
 
-    @validate("temperature", "top_p", "min_confidence")
+    @validate("temperature", "top_p")
     def _check_finite(self, proposal: Bunch) -> float:
         """NaN passes traitlets' min and max: it is neither below nor above anything."""
         if math.isnan(proposal.value):
@@ -213,7 +206,6 @@ class SC2(Configurable):
             context_tokens=self.context_tokens,
             grounding=self.grounding,
             prose=self.prose,
-            min_confidence=self.min_confidence,
             left_out=frozenset(
                 source
                 for source, read in (

@@ -228,27 +228,6 @@ def test_a_source_that_is_switched_off_is_left_out_at_the_next_completion(runnin
     assert ["numpy" in fake_engine.asked(index) for index in (-2, -1)] == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("least", "trigger", "outcome"),
-    [
-        (0.7, "automatic", ("", "low_confidence")),
-        (0.5, "automatic", ("sum(xs)", None)),
-        (0.7, "invoke", ("sum(xs)", None)),
-    ],
-)
-def test_what_the_model_is_not_sure_of_is_not_shown_by_itself(
-    running, fake_engine, least, trigger, outcome
-):
-    """The scripted engine is sure by e^-0.5, that is 0.61."""
-    running.settings.min_confidence = least
-    fake_engine.answers = ["sum(xs)"]
-    text = "def mean(xs):\n    return "
-    request = CompletionRequest(text=text, offset=len(text), trigger=trigger)
-    *before, last = running.session.complete(request)
-    assert (last.text, last.reason) == outcome
-    assert all(not completion.text for completion in before) or outcome[0]
-
-
 class Idle:
     def __init__(self, seconds):
         self.happened = 0

@@ -30,7 +30,6 @@ NAMES = {
     "top_k": "Top k",
     "top_p": "Top p",
     "context_tokens": "Context tokens",
-    "min_confidence": "Min confidence",
     "context_cells": "Code cells above",
     "context_markdown": "Text cells above",
     "context_variables": "Live variables",
