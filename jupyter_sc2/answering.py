@@ -78,6 +78,7 @@ class Answerer:
         self.layout = Layout(engine.card, engine.encode, engine.special_ids)
         self.cache = TypeThroughCache()
         self._earlier: deque[Sequence[int]] = deque(maxlen=EARLIER)
+        self.tokens_read = 0
 
     def answer_at_once(self, job: Job, options: CompletionOptions) -> bool:
         """Finishes a job that needs no model; False if it needs it."""
@@ -111,7 +112,12 @@ class Answerer:
         self, request: CompletionRequest, options: CompletionOptions, unwanted: engines.Cancelled
     ) -> None:
         """Reads what a request like this will need, for nobody yet."""
-        self.engine.prefill(self._prompt(request, options).ids, unwanted)
+        self._prefill(self._prompt(request, options), unwanted)
+
+    def _prefill(self, prompt: Prompt, unwanted: engines.Cancelled) -> int:
+        read = self.engine.prefill(prompt.ids, unwanted)
+        self.tokens_read += read
+        return read
 
     def arrange(self, request: CompletionRequest, options: CompletionOptions) -> Arrangement:
         """What the model would read for a request whose sampling params are set."""
@@ -138,6 +144,13 @@ class Answerer:
             return None
         return grounding.checker(request, self._namespace)
 
+    def _asked_confidence(self, request: CompletionRequest, options: CompletionOptions) -> float:
+        """Who asks by a key of their own sees what there is."""
+        if request.trigger == "invoke":
+            return 0.0
+        card = self.engine.card
+        return card.confidence if options.confidence is None else options.confidence
+
     def _refuted(self, request: CompletionRequest, text: str, options: CompletionOptions) -> bool:
         check = self._check(request, options) if text else None
         return check is not None and check(text, True) is not None
@@ -150,7 +163,7 @@ class Answerer:
         Returns a job that went on with what was said until it was something else than the user typed.
         """
         first, running = job.request, _Running(job, len(prompt.ids))
-        running.reused = len(prompt.ids) - self.engine.prefill(prompt.ids, running.cancelled)
+        running.reused = len(prompt.ids) - self._prefill(prompt, running.cancelled)
         if job.automatic:
             job.cancelled.wait(max(0.0, job.arrived + self._rhythm.delay() - time.monotonic()))
         began = time.monotonic()
@@ -159,7 +172,12 @@ class Answerer:
         for attempt in range(2 * first.candidates - 1):
             if len(texts) == first.candidates or running.cancelled():
                 break
-            drawing = Drawing(first, prompt, lambda request: self._check(request, options))
+            drawing = Drawing(
+                first,
+                prompt,
+                lambda request: self._check(request, options),
+                confidence=self._asked_confidence(first, options),
+            )
             if job.automatic and first.candidates == 1:
                 job.drawing = drawing
             for asked in drawing.attempts(self.engine.encode):
@@ -179,7 +197,8 @@ class Answerer:
             if best is None or (completion.text and completion.text not in texts):
                 best = replace(completion, index=len(texts))
                 texts.append(completion.text)
-                if attempt == 0 and completion.finish_reason != "cancelled":
+                judged = completion.reason != "low_confidence"
+                if attempt == 0 and judged and completion.finish_reason != "cancelled":
                     self.cache.add(first, drawing.typed + completion.text, drawing.said)
                 if len(texts) < first.candidates:
                     running.job.say(replace(best, finish_reason=None), self.engine)

@@ -98,6 +98,7 @@ class Completion:
     index: int = 0
     finish_reason: FinishReason | None = None
     mean_logprob: float | None = None
+    confidence: float | None = None  # see Drawing
     source: str = "model"  # "model" or "cache"
     reason: str | None = None
     model: str = ""
@@ -107,7 +108,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Token:
-    """One decoded token: its id and its natural-log probability under the model."""
+    """One decoded token: its id and its natural-log probability under the model.
+
+    Where only some tokens are allowed it is that among them; llama.cpp tells that among all.
+    """
 
     id: int
     logprob: float

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from jupyter_sc2 import postprocess
-from jupyter_sc2.completion import Choices, Completion, CompletionRequest, SamplingParams, Token
+from jupyter_sc2.completion import (
+    Choices,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    SamplingParams,
+    Token,
+)
 from jupyter_sc2.grounding import Check, Refutation, sound_part
 from jupyter_sc2.prompt.layout import Prompt
 from jupyter_sc2.type_through import typed_since
@@ -18,6 +25,9 @@ from jupyter_sc2.type_through import typed_since
 CANDIDATE_TEMPERATURE = 0.7
 # A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
 UPDATE_INTERVAL = 0.03
+# The tokens by which it is judged whether to show anything: waiting for the whole line would be slow, and what is shown
+# is not taken back.
+JUDGED = 3
 # How many words of one completion may be replaced; each time it is decoded on from there.
 REPAIRS = 3
 
@@ -26,7 +36,8 @@ class Drawing:
     """Takes tokens, and tells after each what may be shown and whether more would change nothing.
 
     Who types what is being said need not begin anew: the drawing goes on for the later request. With `checking`,
-    text is held against what is known where a request is made (see grounding.py).
+    text is held against what is known where a request is made (see grounding.py). Where the model's `confidence`, the
+    mean probability (geometric) of the first tokens from 0 to 1, is less than is asked for, nothing is shown.
     """
 
     def __init__(
@@ -34,6 +45,8 @@ class Drawing:
         request: CompletionRequest,
         prompt: Prompt,
         checking: Callable[[CompletionRequest], Check | None] = lambda request: None,
+        *,
+        confidence: float = 0.0,
     ) -> None:
         self.ids: list[int] = []
         self.text = ""
@@ -44,6 +57,7 @@ class Drawing:
         self._checking = checking
         self._check = checking(request)
         self._refutation: Refutation | None = None
+        self._asked_confidence = confidence
         self._scope = postprocess.scope(request)
         self.typed = ""  # since the first request
         self._healed = len(prompt.healed)  # bytes that the user has typed already
@@ -65,6 +79,8 @@ class Drawing:
         """
         yield self._prompt
         for _ in range(REPAIRS):
+            if self.unsure:
+                return
             text, refutation = self.text, self._refutation
             if refutation is None and self._check is not None:
                 text, _ = self._shape(final=True)
@@ -124,6 +140,18 @@ class Drawing:
         return self._look()
 
     @property
+    def confidence(self) -> float | None:
+        first = self._logprobs[:JUDGED]
+        return math.exp(sum(first) / len(first)) if first else None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the model is less sure than is asked for, as far as that is known."""
+        judged = len(self._logprobs) >= JUDGED or self.complete or self.stopped
+        confidence = self.confidence
+        return judged and confidence is not None and confidence < self._asked_confidence
+
+    @property
     def astray(self) -> bool:
         """Whether something else was said than was typed meanwhile."""
         said = self.said[: len(self.typed)]
@@ -141,6 +169,10 @@ class Drawing:
 
     def _look(self) -> bool:
         self.text, self.complete = self._shape(final=False)
+        if self._asked_confidence:
+            self.complete |= self.unsure
+            if len(self._logprobs) < JUDGED:
+                return False
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
@@ -158,25 +190,28 @@ class Drawing:
         if refutation is not None:
             text = sound_part(text, refutation)
             self._raw = self.said[: self._from] + text  # the rest is not to be found again
-        nothing = "nothing_to_add" if refutation is None else "refuted"
-        mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
-        if complete or self.stopped:
-            return Completion(
-                text=text,
-                finish_reason="stop",
-                mean_logprob=mean,
-                reason=None if text else nothing,
-            )
-        if cancelled:
-            return Completion(
-                text=text, finish_reason="cancelled", mean_logprob=mean, reason="cancelled"
-            )
+        unsure = self.unsure and not cancelled and not (self.stopped and not text)
+        if unsure:
+            text = ""
+        reason = None if text else "nothing_to_add" if refutation is None else "refuted"
+        finish_reason: FinishReason = "length"
+        if unsure:
+            finish_reason, reason = "stop", "low_confidence"
+        elif complete or self.stopped:
+            finish_reason = "stop"
+        elif cancelled:
+            finish_reason = reason = "cancelled"
         return Completion(
             text=text,
-            finish_reason="length",
-            mean_logprob=mean,
-            reason=None if text else nothing,
+            finish_reason=finish_reason,
+            mean_logprob=self._mean_logprob,
+            confidence=self.confidence,
+            reason=reason,
         )
+
+    @property
+    def _mean_logprob(self) -> float | None:
+        return sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
 
 
 def varied(sampling: SamplingParams, attempt: int) -> SamplingParams:

@@ -8,6 +8,7 @@ tokenizer in use, never by number.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -21,6 +22,7 @@ import msgspec
 from jupyter_sc2.errors import ModelLoadError
 
 Order = Literal["spm", "psm", "left-to-right"]
+Trunk = Literal["outside", "inside"]
 FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
 
 SHIPPED = Path(__file__).parent / "models.toml"
@@ -160,10 +162,17 @@ class ModelCard:
     window: int = 4096
     order: Order = "spm"
     path: Literal["inside", "before"] = "inside"
+    trunk: Trunk = "outside"
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
+    confidence: float = 0.0
     note: str = ""
+
+    @property
+    def trunk_outside(self) -> bool:
+        """Whether the cells above are a file of their own, before the block that is filled in."""
+        return self.trunk == "outside" and "file_sep" in self.special
 
     @property
     def licence_line(self) -> str:
@@ -187,7 +196,18 @@ EMBEDDED = ModelCard(
     note="Ships with the package and works offline: small and quick, for ordinary lines only.",
 )
 
-EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
+SHIPPED_MODEL = Path(__file__).parent / "embedded" / "model"
+# Who has tuned a small model (`jupyter sc2 train`) can give it to everybody on a machine.
+EMBEDDED_FOLDER = Path(os.environ.get("JUPYTER_SC2_EMBEDDED") or SHIPPED_MODEL)
+if EMBEDDED_FOLDER != SHIPPED_MODEL:
+    EMBEDDED = replace(
+        EMBEDDED,
+        licence="unknown",
+        licence_summary="",
+        licence_url="",
+        parameters="?",
+        confidence=0.0,
+    )
 
 
 def cards() -> dict[str, ModelCard]:
@@ -253,7 +273,7 @@ def _stranger(known: Mapping[str, ModelCard], name: str, note: str = "") -> Mode
 
 
 def _with_layout(card: ModelCard, model: ModelCard) -> ModelCard:
-    names = ("family", "order", "path", "special", "stop")
+    names = ("family", "order", "path", "trunk", "special", "stop")
     return replace(card, **{name: getattr(model, name) for name in names})
 
 

@@ -114,6 +114,7 @@ class Session:
         self._jobs: list[Job] = []
         self._running: list[Job] = []
         self._ahead: CompletionRequest | None = None
+        self._reads_ahead = False
         self._cell_runs = False
         self._workers: list[_Worker] = []  # whose threads have not ended
         self._serving: _Worker | None = None
@@ -274,6 +275,18 @@ class Session:
             self._ahead = self._with_sampling(request)
             self._changed.notify_all()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked and nothing is read ahead."""
+        with self._changed:
+            return not (self._jobs or self._running or self._ahead or self._reads_ahead)
+
+    @property
+    def tokens_read(self) -> int:
+        """Prompt tokens that the model has read since it was loaded, also those that nobody needed."""
+        serving = self._serving
+        return serving.answerer.tokens_read if serving and serving.answerer else 0
+
     def cell_runs(self, running: bool) -> None:
         """While a cell of the user's runs, nothing is read ahead."""
         with self._changed:
@@ -345,6 +358,7 @@ class Session:
                 if job is not None:
                     self._running.append(job)
                 ahead, self._ahead = (self._ahead, None) if job is None else (None, self._ahead)
+                self._reads_ahead = ahead is not None
             if job is not None:
                 self._answer(worker, answerer, job)
             elif ahead is not None:
@@ -570,6 +584,7 @@ class Session:
         except Exception:  # nobody has asked: who asks for it will hear
             logger.debug("Reading ahead failed", exc_info=True)
         with self._changed:
+            self._reads_ahead = False
             # Taken up again when the cell has ended, or by the next engine; who asks something reads that instead.
             if self._ahead is None and not self._jobs and (self._cell_runs or worker.retired):
                 self._ahead = request

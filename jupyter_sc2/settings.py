@@ -48,6 +48,7 @@ class CompletionOptions:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     context_tokens: int = 2048
     grounding: bool = True
+    confidence: float | None = None
     prose: bool = False
     left_out: frozenset[str] = frozenset()  # sources that are not read: "cells", "markdown"
 
@@ -119,6 +120,13 @@ class SC2(Configurable):
     grounding = Bool(
         True, help="Correct or drop what the variables or Python's grammar show to be wrong."
     ).tag(config=True)
+    confidence = Float(
+        None,
+        allow_none=True,
+        min=0.0,
+        max=1.0,
+        help="How sure the model has to be to show ghost text unasked, from 0 to 1; None takes what suits the model.",
+    ).tag(config=True)
     prose = Bool(False, help="Complete Markdown and raw cells, too, while typing in them.").tag(
         config=True
     )
@@ -159,9 +167,11 @@ class SC2(Configurable):
             raise TraitError("the configuration of this kernel forbids completion.")
         return bool(proposal.value)
 
-    @validate("temperature", "top_p")
-    def _check_finite(self, proposal: Bunch) -> float:
+    @validate("temperature", "top_p", "confidence")
+    def _check_finite(self, proposal: Bunch) -> float | None:
         """NaN passes traitlets' min and max: it is neither below nor above anything."""
+        if proposal.value is None:
+            return None
         if math.isnan(proposal.value):
             raise TraitError(f"{proposal.trait.name} cannot be {proposal.value}.")
         return float(proposal.value)
@@ -205,6 +215,7 @@ class SC2(Configurable):
             ),
             context_tokens=self.context_tokens,
             grounding=self.grounding,
+            confidence=self.confidence,
             prose=self.prose,
             left_out=frozenset(
                 source

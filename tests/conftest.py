@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import pytest
+
+# The first embedded model: a twentieth of today's, so that what is tested is not how quick the model is. Kernels and
+# servers that are started inherit this.
+os.environ["JUPYTER_SC2_EMBEDDED"] = str(Path(__file__).parent / "model")
 
 from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.engines import Cancelled, Guess, no_guess

@@ -12,14 +12,17 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from jupyter_sc2 import cli
+from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
 from jupyter_sc2.embedded.smollm import choose_tokens
 from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
 from jupyter_sc2.embedded.train import Recipe, schedule, train
-from jupyter_sc2.models import EMBEDDED_FOLDER
-from jupyter_sc2.prompt.layout import Special, arrange
+from jupyter_sc2.evaluate.runner import open_session
+from jupyter_sc2.models import SHIPPED_MODEL
+from jupyter_sc2.prompt.layout import Special
 from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.settings import LoadOptions
 from tests.tiny import make_tiny_model
 
 CELL = """\
@@ -219,27 +222,16 @@ def test_a_cut_down_vocabulary_spells_words_by_the_same_merges():
 
 @pytest.fixture(scope="module")
 def complete():
-    """Greedy completion to the end of the line by the shipped model, with nothing but transformers."""
-    torch = pytest.importorskip("torch")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not (EMBEDDED_FOLDER / "model.safetensors").exists():
-        pytest.skip("the embedded model has not been trained here")
-    model = AutoModelForCausalLM.from_pretrained(EMBEDDED_FOLDER, dtype=torch.float32).eval()
-    names = AutoTokenizer.from_pretrained(EMBEDDED_FOLDER)
-    encode = encoder(load_tokenizer(EMBEDDED_FOLDER))
+    """Completion to the end of the line by the shipped model, as a kernel does it."""
+    session = open_session(LoadOptions(model=str(SHIPPED_MODEL)), max_tokens=12)
 
     def complete(prefix: str, suffix: str = "") -> str:
-        ids = torch.tensor(
-            [encode(arrange([], prefix, suffix, mode="spm" if suffix else "left-to-right"))]
-        )
-        with torch.no_grad():
-            new = model.generate(
-                ids, max_new_tokens=6, do_sample=False, attention_mask=torch.ones_like(ids)
-            )
-        return names.decode(new[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0]
+        request = CompletionRequest(text=prefix + suffix, offset=len(prefix))
+        *_, answer = session.complete(request)
+        return answer.text
 
-    return complete
+    yield complete
+    session.close()
 
 
 @pytest.mark.parametrize(

@@ -389,8 +389,11 @@ def test_greedy_takes_the_likeliest_and_tells_its_probability():
     logits = torch.log(torch.tensor([0.1, 0.6, 0.3]))
     assert make_sampler(GREEDY)(logits, None).id == 1
     assert make_sampler(GREEDY)(logits, None).logprob == pytest.approx(math.log(0.6))
-    # What is forced has the probability it had, not the one that is left.
-    assert make_sampler(GREEDY)(logits, [0, 2]) == Token(2, pytest.approx(math.log(0.3)))
+
+
+def test_the_probability_is_that_among_the_tokens_that_are_allowed():
+    logits = torch.log(torch.tensor([0.1, 0.6, 0.3]))
+    assert make_sampler(GREEDY)(logits, [0, 2]) == Token(2, pytest.approx(math.log(0.75)))
 
 
 def test_filters_keep_what_they_say():

@@ -79,11 +79,11 @@ def test_the_interval_contains_the_mean():
 
 def test_the_gate_shows_less_and_is_right_more_often_above_a_higher_threshold():
     results = [
-        {"text": "a", "mean_logprob": -0.1, "exact": True, "similarity": 1.0},
-        {"text": "b", "mean_logprob": -2.0, "exact": False, "similarity": 0.2},
-        {"text": "", "mean_logprob": None, "exact": False, "similarity": 0.0},
+        {"text": "a", "confidence": 0.9, "exact": True, "similarity": 1.0},
+        {"text": "b", "confidence": 0.1, "exact": False, "similarity": 0.2},
+        {"text": "", "confidence": None, "exact": False, "similarity": 0.0},
     ]
-    low, high = holes.gate_curve(results, [-3, -1])
+    low, high = holes.gate_curve(results, [0.0, 0.5])
     assert (low["coverage"], low["precision"]) == (0.6667, 0.5)
     assert (high["coverage"], high["precision"]) == (0.3333, 1.0)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from jupyter_sc2.completion import CompletionRequest
@@ -242,6 +244,15 @@ def test_each_family_gets_the_prompt_it_was_trained_on(name):
 def test_a_model_without_its_cards_tokens_reads_the_cells_alone():
     assert laid_out(EMBEDDED, "y = \nprint(y)", 4, {"<|endoftext|>": 0}) == (
         TRUNK.partition("notebook.py\n")[2] + "y ="
+    )
+
+
+def test_a_card_can_have_the_trunk_inside_the_prefix():
+    card = replace(EMBEDDED, trunk="inside")
+    ids = {token: id for id, token in enumerate(card.stop)}
+    cells = TRUNK.partition("notebook.py\n")[2]
+    assert laid_out(card, "y = \nprint(y)", 4, ids) == (
+        f"<fim_prefix>{cells}y = <fim_suffix>\nprint(y)<fim_middle>"
     )
 
 

@@ -67,6 +67,13 @@ def test_with_few_keys_the_cells_above_are_there_already():
     assert {event.cell for event in events if event.kind == "key"} == {1}
 
 
+def test_with_few_keys_the_first_lines_of_a_long_cell_are_there_already():
+    source = "".join(f"value_{number} = {number}\n" for number in range(9)) + "value_0"
+    (first, *_) = type_cells([source], Random(1), keys=20)
+    assert source.startswith(first.text)
+    assert 20 <= len(source) - len(first.text) < 20 + len("value_0 = 0\n")
+
+
 def test_some_cells_are_entered_once_more(events):
     returns = [event for event in events if event.kind == "return"]
     assert {event.cell for event in returns} == {0, 1}
@@ -75,6 +82,9 @@ def test_some_cells_are_entered_once_more(events):
 
 class Listener:
     """Answers at once, and notes what it was asked and told."""
+
+    idle = True
+    tokens_read = 0
 
     def __init__(self) -> None:
         self.asked: list[str] = []

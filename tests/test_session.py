@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -169,6 +170,42 @@ def test_a_line_that_was_typed_to_its_end_is_not_asked_about_again(session, fake
     final = submit(session, request("x = 1")).final
     assert (final.text, final.reason, final.source) == ("", "nothing_to_add", "cache")
     assert submit(session, request("x = 1\n")).final.source == "model"
+
+
+# The fake engine's tokens have a probability of 0.61 each.
+
+
+@pytest.mark.parametrize("asked, text", [(0.7, ""), (0.5, "np.zeros(3)")])
+def test_ghost_text_is_shown_where_the_model_is_sure_enough(session, fake_engine, asked, text):
+    session.configure(CompletionOptions(confidence=asked))
+    fake_engine.answers = ["np.zeros(3)"]
+    assert submit(session, request()).final.text == text
+
+
+def test_where_the_model_is_not_sure_it_says_so_after_a_few_tokens(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.7))
+    fake_engine.answers = ["np.zeros(3)"]
+    answers = submit(session, request())
+    assert (answers.final.reason, answers.final.stats.generated_tokens) == ("low_confidence", 3)
+    assert not any(update.text for update in answers.updates)
+
+
+def test_without_a_setting_the_models_own_confidence_counts(session, fake_engine):
+    fake_engine.card = replace(fake_engine.card, confidence=0.7)
+    fake_engine.answers = ["np.zeros(3)"]
+    assert submit(session, request()).final.reason == "low_confidence"
+
+
+def test_who_asks_by_a_key_of_their_own_sees_what_the_model_is_not_sure_of(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.7))
+    fake_engine.answers = ["np.zeros(3)"]
+    assert submit(session, invoke()).final.text == "np.zeros(3)"
+
+
+def test_a_model_that_is_done_at_once_has_nothing_to_add(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.7))
+    fake_engine.answers = [""]
+    assert submit(session, request()).final.reason == "nothing_to_add"
 
 
 def test_what_may_be_asked_next_is_read_when_there_is_nothing_else_to_do(session, fake_engine):

@@ -23,9 +23,7 @@ def add_parser(commands: Any) -> None:
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     replay = tasks.add_parser("replay", help="type notebooks key by key")
     replay.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
-    replay.add_argument(
-        "--keys", type=int, metavar="N", help="write the last cells only, of about N keys"
-    )
+    replay.add_argument("--keys", type=int, metavar="N", help="write the end only, of about N keys")
     replay.add_argument("--seed", type=int, default=0)
     replay.add_argument("--max-tokens", type=int, default=48, metavar="N")
     replay.add_argument("--context-tokens", type=int, default=2048, metavar="N")
@@ -98,17 +96,22 @@ def _type_all(
     from jupyter_sc2.evaluate.typist import type_cells
 
     count = _counter(client)
-    typed = {}
+    typed, rows = {}, {}
     for path, code in notebooks.items():
         events = type_cells(code, Random(args.seed), keys=args.keys)
+        name = f"{label} {Path(path).name}".strip()
+        before = client.tokens_read
         typed[path] = replay(
             client,
-            _with_progress(events, f"{label} {Path(path).name}".strip()),
+            _with_progress(events, name),
             pauses_only=getattr(client, "pauses_only", False),
         )
+        rows[path] = figures(typed[path], count, read_in_all=client.tokens_read - before)
+        _say(name, rows[path])
+    read = sum(row["prompt_tokens_per_key"]["total"] for row in rows.values())
     return {
-        **figures(list(chain(*typed.values())), count),
-        "notebooks": {path: figures(asked, count) for path, asked in typed.items()},
+        **figures(list(chain(*typed.values())), count, read_in_all=read),
+        "notebooks": rows,
     }
 
 
@@ -161,6 +164,17 @@ def _print(figures: dict[str, Any]) -> None:
                         print(f"  {row}: {number}")
         else:
             print(f"{name}: {value}")
+
+
+def _say(name: str, figures: dict[str, Any]) -> None:
+    """What is known already: a large model takes many minutes a notebook."""
+    first, read = figures["first_text_ms"]["p50"], figures["prompt_tokens_per_key"]["total"]
+    print(
+        f"{name}: first text {'never' if first is None else f'{first:,.0f} ms'} (p50), "
+        f"{read:,} prompt tokens read, {figures['keys']} keys",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _with_progress(events: Any, name: str) -> Any:

@@ -59,6 +59,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         choices=["spm", "psm", "left-to-right"],
         help="suffix first, prefix first, or no suffix at all (default: the model's own)",
     )
+    parser.add_argument(
+        "--layout",
+        choices=["outside", "inside"],
+        help="the cells above as a file of their own, or inside the prefix (default: the model's own)",
+    )
     parser.add_argument("--max-tokens", type=int, default=48, metavar="N")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")
     parser.add_argument(
@@ -84,7 +89,7 @@ def _holes(args: argparse.Namespace) -> int:
 
     figures = _run(args, holes.evaluate, holes.NEEDED)
     if args.gate:
-        thresholds = [-3.0, -2.0, -1.5, -1.0, -0.75, -0.5, -0.35, -0.25, -0.15, -0.1]
+        thresholds = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
         figures["gate"] = holes.gate_curve(figures["rows"], thresholds)
     return _show(args, figures)
 
@@ -131,7 +136,9 @@ def _run(args: argparse.Namespace, evaluate: Any, needed: tuple[str, ...]) -> di
     from jupyter_sc2.evaluate.runner import open_session, read_rows
 
     rows = read_rows(args.file, needed)[: args.limit]
-    session = open_session(load_options(args), max_tokens=args.max_tokens, order=args.order)
+    session = open_session(
+        load_options(args), max_tokens=args.max_tokens, order=args.order, trunk=args.layout
+    )
     try:
         figures: dict[str, Any] = evaluate(
             session, rows, kept=args.results, progress=args.file.name if _on_terminal() else None

@@ -26,12 +26,13 @@ SCALES = 256  # scales with one scale of their own, where they are quantized too
 TILE = 32  # rows that the CPU's kernel interleaves
 # From this many tokens nf4 is dequantized on the CPU. Measured on a Xeon with AMX; at 512 it takes a seventh.
 MANY = 64
-# Weights dequantized at a time: 16 MB as bf16. Each of a dozen operations ends when its slowest thread does, so where
-# the cores have other work too, as in a kernel whose cell runs, small pieces are slower by far.
-AT_A_TIME = 1 << 23
+# Rows dequantized at a time: 25 MB as bf16 where they are longest. Each of a dozen operations ends when its slowest
+# thread does, so where the cores have other work too, as in a kernel whose cell runs, small pieces are slower by far;
+# and products of 512 tokens with 512 to 700 rows take oneDNN twice as long as they should.
+AT_A_TIME = 1024
 # Weights quantized at a time, which takes a tenth of a second; longer would hold up an exit.
 PIECE = 1 << 21
-LOW, HIGH = 0x0F0F0F0F, -0x0F0F0F10  # the lower and the upper half of each byte of an int32
+LOW = 0x0F0F0F0F  # the lower half of each byte of an int32
 
 
 class QuantizedLinear(nn.Module):
@@ -178,9 +179,8 @@ class TiledNF4Linear(NF4Linear):
         # The order in which `untile` brings the inputs of a block.
         x = rows.view(len(rows), -1, 2, BLOCK // 2).transpose(2, 3).reshape(rows.shape)
         product = rows.new_empty(len(rows), self.out_features)
-        step = max(1, AT_A_TIME // self.in_features // TILE) * TILE
-        for first in range(0, self.out_features, step):
-            part = slice(first, first + step)
+        for first in range(0, self.out_features, AT_A_TIME):
+            part = slice(first, first + AT_A_TIME)
             packed = untile(self.weight[part])
             weight = torch.ops.bitsandbytes.dequantize_4bit.default(
                 packed,
@@ -213,8 +213,10 @@ def untile(tiled: torch.Tensor) -> torch.Tensor:
     rows, width = tiled.shape
     halves = tiled.view(torch.int32).view(-1, width * 2 // BLOCK, 2, BLOCK * TILE // 16)
     first, second = halves[:, :, 0], halves[:, :, 1]  # inputs 0 to 31 and 32 to 63 of each 64
-    low = (first & LOW).bitwise_left_shift_(4).bitwise_or_(second & LOW)
-    high = (second >> 4).bitwise_and_(LOW).bitwise_or_(first & HIGH)
+    # The lower halves of the first change places with the upper ones of the second.
+    differ = (second >> 4).bitwise_xor_(first).bitwise_and_(LOW)
+    high = first ^ differ
+    low = differ.bitwise_left_shift_(4).bitwise_xor_(second)
     out = torch.empty(len(halves), 2, TILE // 2, width * 2 // BLOCK, BLOCK // 4, dtype=torch.int16)
     for index, half in enumerate((low, high)):
         pairs = half.view(torch.int16).view(len(halves), -1, BLOCK // 4, TILE // 2)

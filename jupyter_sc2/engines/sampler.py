@@ -23,13 +23,14 @@ Sampler = Callable[["torch.Tensor", "Sequence[int] | None"], Token]
 def make_sampler(params: SamplingParams) -> Sampler:
     """A function from logits (V,), and the ids that are allowed (None: all), to a token.
 
-    The token's log-probability is the one under the unmodified distribution (nats), whatever temperature,
-    filters or `allowed` did. Has its own generator: the process's random state stays untouched.
+    The token's log-probability (nats) is the one among the ids that are allowed, whatever temperature and filters
+    did: what the user has typed of a word is no surprise. Has its own generator: the process's random state stays
+    untouched.
     """
     import torch
 
     if params.temperature == 0:
-        return lambda logits, allowed: _token(logits, int(torch.argmax(_only(logits, allowed))))
+        return lambda logits, allowed: _likeliest(_only(logits, allowed))
 
     generator = torch.Generator()
     if params.seed is None:
@@ -38,7 +39,8 @@ def make_sampler(params: SamplingParams) -> Sampler:
         generator.manual_seed(params.seed)
 
     def sample(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
-        scaled = _only(logits, allowed) / params.temperature
+        logits = _only(logits, allowed)
+        scaled = logits / params.temperature
         if params.top_k:
             scaled = keep_top_k(scaled, params.top_k)
         if params.top_p < 1:
@@ -79,6 +81,12 @@ def _only(logits: torch.Tensor, allowed: Sequence[int] | None) -> torch.Tensor:
 
     ids = torch.tensor(allowed)
     return torch.full_like(logits, -torch.inf).index_copy(-1, ids, logits[ids])
+
+
+def _likeliest(logits: torch.Tensor) -> Token:
+    import torch
+
+    return _token(logits, int(torch.argmax(logits)))
 
 
 def _token(logits: torch.Tensor, id: int) -> Token:

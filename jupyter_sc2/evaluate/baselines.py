@@ -31,6 +31,8 @@ class Generate:
     """transformers' `model.generate` on the whole prompt, each time; asked where the typist pauses."""
 
     pauses_only = True
+    idle = True
+    tokens_read = 0
 
     def __init__(self, engine: Any, max_tokens: int, context_tokens: int) -> None:
         """`engine` is a TransformersEngine that nothing else uses meanwhile."""
@@ -84,6 +86,7 @@ class Generate:
                 stopping_criteria=[Complete()],
                 pad_token_id=0,
             )
+        self.tokens_read += len(prompt.ids)
         stats = Stats(
             prompt_tokens=len(prompt.ids),
             generated_tokens=out.shape[1] - len(prompt.ids),
@@ -99,6 +102,8 @@ class Infill:
     """
 
     pauses_only = False
+    idle = True
+    tokens_read = 0
 
     def __init__(self, file: Path, engine: Engine, max_tokens: int, threads: int | None) -> None:
         from jupyter_sc2.engines.ggufheader import GGUFHeader
@@ -189,6 +194,7 @@ class Infill:
                 update(Completion(text=drawing.text))
             if drawing.complete:
                 break
+        self.tokens_read += read.prompt_tokens - read.reused_tokens
         return replace(
             drawing.finish(cancelled=False), stats=replace(read, generated_tokens=generated)
         )

@@ -91,7 +91,7 @@ def evaluate(
             "exact": text == expected,
             "similarity": similarity(text, expected),
             "parses": parses(row["prefix"] + text + row["suffix"]),
-            "mean_logprob": completion.mean_logprob,
+            "confidence": completion.confidence,
             "first_token_ms": completion.stats.first_token_ms,
             "total_ms": completion.stats.total_ms,
         }
@@ -121,18 +121,14 @@ def request(row: Row) -> CompletionRequest:
 
 
 def gate_curve(results: Sequence[Row], thresholds: Sequence[float]) -> list[dict[str, float]]:
-    """For each threshold of the mean log-probability: how much is shown, and how much of that is right.
+    """For each threshold of the confidence: how much is shown, and how much of that is right.
 
     "coverage" is the share of all rows at which text is shown, "precision" the share of those that are exact,
     "similarity" their mean edit similarity.
     """
     curve = []
     for threshold in thresholds:
-        shown = [
-            r
-            for r in results
-            if r["text"] and r["mean_logprob"] is not None and r["mean_logprob"] >= threshold
-        ]
+        shown = [r for r in results if r["text"] and (r["confidence"] or 0.0) >= threshold]
         curve.append(
             {
                 "threshold": threshold,

@@ -2,7 +2,7 @@
 
 Keys are sent at the typist's times, by the clock; only what the typist spends thinking is cut short once the
 assistant has nothing left to do. Each key asks for ghost text, as the front end does, and the newest one wins.
-Entering a cell is a key, too.
+Entering a cell is a key, too. A notebook that has just been opened is looked at until it is read, a minute at most.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jupyter_sc2.session import Session
 from jupyter_sc2.usage import percentile
 
 LONGEST_WAIT = 120.0  # seconds at a pause
+OPENING = 60.0  # seconds that a notebook is looked at, at most, before anything is typed
 
 
 @dataclass(eq=False)
@@ -59,6 +60,12 @@ class Client(Protocol):
 
     def read_ahead(self, request: CompletionRequest) -> None: ...
 
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def tokens_read(self) -> int: ...
+
 
 def replay(
     client: Client,
@@ -78,6 +85,9 @@ def replay(
         if event.gap == LOOK:  # time in which nothing is asked: what is to come may be read
             cells[event.cell] = event.text
             client.read_ahead(_request(event, cells, 0))
+            until = time.monotonic() + (0.0 if asked else OPENING)
+            while not client.idle and time.monotonic() < until:
+                time.sleep(0.05)
         sleep(event.gap / speed)
         cells[event.cell] = event.text
         if event.kind in ("open", "run") or (pauses_only and not event.pauses):
@@ -92,8 +102,10 @@ def replay(
     return asked
 
 
-def figures(asked: Sequence[Asked], count: Callable[[str], int] = len) -> dict[str, Any]:
-    """What it cost. `count` tells the tokens of a text."""
+def figures(
+    asked: Sequence[Asked], count: Callable[[str], int] = len, *, read_in_all: int | None = None
+) -> dict[str, Any]:
+    """What it cost. `count` tells the tokens of a text; `read_in_all` has what was read ahead as well."""
     paused = [one for one in asked if one.event.pauses]
     waited = sorted((one.first - one.at) * 1000 for one in paused if one.first is not None)
     read = sorted(_read(one) for one in asked)
@@ -111,7 +123,7 @@ def figures(asked: Sequence[Asked], count: Callable[[str], int] = len) -> dict[s
         "prompt_tokens_per_key": {
             "p50": _percentile(read, 50),
             "p95": _percentile(read, 95),
-            "total": sum(read),
+            "total": sum(read) if read_in_all is None else read_in_all,
         },
         "returning_to_a_cell": {
             "read_p50": _percentile(sorted(map(_read, returns)), 50),

@@ -14,7 +14,7 @@ from jupyter_sc2 import engines
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.grounding import Namespace
-from jupyter_sc2.models import Order
+from jupyter_sc2.models import Order, Trunk
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 
@@ -28,21 +28,23 @@ def open_session(
     max_tokens: int,
     context_tokens: int = 2048,
     order: Order | None = None,
+    trunk: Trunk | None = None,
     gives_way: bool = False,
     namespace: Namespace | None = None,
 ) -> Session:
-    """A session that decodes greedily. `order` overrides the model's own order of filling in."""
+    """A session that decodes greedily. `order` and `trunk` override the model's own layout."""
 
     def load_engine(*args: Any, **kwargs: Any) -> engines.Engine:
         engine = engines.load_engine(*args, **kwargs)
-        if order is not None:
-            engine.card = replace(engine.card, order=order)
+        card = engine.card
+        engine.card = replace(card, order=order or card.order, trunk=trunk or card.trunk)
         return engine
 
     sampling = SamplingParams(max_tokens=max_tokens)
     session = Session(
         load_engine=load_engine,
-        options=CompletionOptions(sampling=sampling, context_tokens=context_tokens),
+        # Whatever the model is sure of: what not to show is told by its confidence in each.
+        options=CompletionOptions(sampling=sampling, context_tokens=context_tokens, confidence=0.0),
         load_options=options,
         gives_way=gives_way,
         namespace=namespace,

@@ -21,6 +21,7 @@ SLIP_SHARE = 0.02
 LATER_SHARE = 0.1
 LOOK = 2.0  # seconds at an output
 WALK = 8  # cells that are entered once more
+KEYS_PER_WALK = 20  # where only the end of a notebook is typed
 CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 
@@ -41,23 +42,24 @@ class Event:
 def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) -> Iterator[Event]:
     """The events of writing these cells one after another. Each ends as its source.
 
-    With `keys`, only the last cells are written, of about so many keys; those above them are there when the notebook
-    is opened.
+    With `keys`, only the end is written, of about so many keys, and fewer cells are entered once more; what stands
+    above is there when the notebook is opened.
     """
-    begun = len(sources)
-    while begun > 0 and (keys is None or sum(map(len, sources[begun:])) < keys):
-        begun -= 1
+    begun, there = _beginning(sources, keys)
     for index, source in enumerate(sources[:begun]):
         yield Event(kind="open", cell=index, text=source, offset=len(source), gap=0.0)
     visit = 0
     for index, source in enumerate(sources[begun:], begun):
+        head = there if index == begun else ""
         lines = source.split("\n")
         later = {
-            n for n in range(1, len(lines) - 1) if rng.random() < LATER_SHARE and lines[n].strip()
+            n
+            for n in range(head.count("\n") + 1, len(lines) - 1)
+            if rng.random() < LATER_SHARE and lines[n].strip()
         }
         first = "\n".join(line for n, line in enumerate(lines) if n not in later)
         visit += 1
-        yield from _visit(index, visit, "", first, "", rng)
+        yield from _visit(index, visit, head, first[len(head) :], "", rng, look=True)
         for n in sorted(later):
             above = "".join(f"{line}\n" for m, line in enumerate(lines[:n]))
             below = "".join(f"\n{line}" for m, line in enumerate(lines) if m > n and m not in later)
@@ -66,7 +68,7 @@ def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) 
         yield Event(kind="run", cell=index, text=source, offset=len(source), gap=_gap(rng))
     order = list(range(len(sources)))
     rng.shuffle(order)
-    for index in order[:WALK]:
+    for index in order[: WALK if keys is None else max(2, min(WALK, keys // KEYS_PER_WALK))]:
         visit += 1
         text = sources[index]
         offset = text.find("\n", rng.randrange(len(text) + 1))
@@ -76,10 +78,32 @@ def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) 
         )
 
 
+def _beginning(sources: Sequence[str], keys: int | None) -> tuple[int, str]:
+    """The first cell of which something is typed so that it is about `keys` keys, and its lines that are there."""
+    if keys is None:
+        return 0, ""
+    begun, left = len(sources), keys
+    while begun > 0 and left > 0:
+        begun -= 1
+        left -= len(sources[begun])
+    there = sources[begun][: max(0, -left)] if begun < len(sources) else ""
+    return begun, there[: there.rfind("\n") + 1]
+
+
 def _visit(
-    index: int, visit: int, before: str, typed: str, after: str, rng: Random
+    index: int,
+    visit: int,
+    before: str,
+    typed: str,
+    after: str,
+    rng: Random,
+    *,
+    look: bool = False,
 ) -> Iterator[Event]:
-    """Types a text at one place; what closes by itself stands behind the cursor until it is typed over."""
+    """Types a text at one place; what closes by itself stands behind the cursor until it is typed over.
+
+    `look`: at what stands there, on entering.
+    """
 
     def event(kind: Literal["enter", "key"], written: str, closing: str, *, pauses: bool) -> Event:
         # After a slip the rest does not go on from what stands there.
@@ -90,7 +114,7 @@ def _visit(
             visit=visit,
             text=before + written + closing + after,
             offset=len(before) + len(written),
-            gap=LOOK if kind == "enter" and not before else _gap(rng),
+            gap=LOOK if kind == "enter" and look else _gap(rng),
             pauses=pauses,
             ahead=ahead,
         )

@@ -110,7 +110,7 @@ def arrange(
     ending, _ = LANGUAGES.get(language, ("txt", "#"))
     first, second, middle = Special("fim_prefix"), Special("fim_suffix"), Special("fim_middle")
     bos = [Special("bos")]  # left out where the card names none, as every role is
-    if "file_sep" not in card.special:
+    if not card.trunk_outside:
         if mode == "left-to-right":
             return [*bos, *trunk, state, prefix]
         return [*bos, first, *trunk, state, prefix, second, suffix, middle]
@@ -146,7 +146,7 @@ def mode_for(suffix: str, card: ModelCard) -> Mode:
     if not suffix.strip(" \t\n)]}'\""):
         return "left-to-right"
     # Suffix first, cells that stand in the prefix would be read again whenever the suffix is another.
-    return "psm" if card.order == "spm" and "file_sep" not in card.special else card.order
+    return "psm" if card.order == "spm" and not card.trunk_outside else card.order
 
 
 def split_at_boundary(prefix: str) -> tuple[str, str]:
