@@ -34,7 +34,8 @@ LoadEngine = Callable[..., engines.Engine]
 IDLE_SECONDS = 2.0
 COMPLETED_BY = (
     *("max_tokens", "temperature", "top_k", "top_p", "seed"),
-    *("context_tokens", "context_cells", "context_markdown", "grounding", "prose"),
+    *("context_tokens", "context_cells", "context_markdown"),
+    *("grounding", "confidence", "prose"),
 )
 LOADED_BY = (
     "model",

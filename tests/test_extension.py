@@ -228,6 +228,19 @@ def test_a_source_that_is_switched_off_is_left_out_at_the_next_completion(runnin
     assert ["numpy" in fake_engine.asked(index) for index in (-2, -1)] == [True, False]
 
 
+def test_how_sure_the_model_has_to_be_counts_at_once(running, fake_engine):
+    """The scripted engine is sure by e^-0.5, that is 0.61."""
+    text = "def mean(xs):\n    return "
+    request = CompletionRequest(text=text, offset=len(text))
+    reasons = []
+    for least in (0.7, 0.5):
+        running.settings.confidence = least
+        fake_engine.answers = ["sum(xs)"]
+        *_, last = running.session.complete(request)
+        reasons.append(last.reason)
+    assert reasons == ["low_confidence", None]
+
+
 class Idle:
     def __init__(self, seconds):
         self.happened = 0

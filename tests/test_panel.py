@@ -50,7 +50,7 @@ def test_it_starts_with_what_is_set(shell, settings, session, usage):
     panel = Panel(shell, settings, session, usage)
     values = {name: field.value for name, field in panel.fields.items()}
     named = {name: getattr(settings, name) for name in SC2.settings() if name != "allowed"}
-    assert values == named | {"seed": ""}
+    assert values == named | {"seed": "", "confidence": ""}
 
 
 def test_every_setting_has_a_place_in_it_but_for_the_administrators(panel):

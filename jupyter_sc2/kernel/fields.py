@@ -45,11 +45,13 @@ CHOICES = {
     "after_enter": {"smart": "Where it helps", "always": "Always", "off": "Never"},
 }
 SLIDERS = {"max_tokens": 8, "temperature": 0.05}  # and their steps
+# Shown where nothing is set.
 HINTS = {
     "model": "owner/name, ./folder",
     "server": "none",
     "seed": "random",
-}  # shown where nothing is set
+    "confidence": "the model's own",
+}
 OTHER = "another…"
 LABEL = {"description_width": "6.5em"}
 WIDE = {"width": "auto"}
@@ -115,7 +117,8 @@ class Fields:
             choices = [(words.get(choice, choice), choice) for choice in trait.values or ()]
             return widgets.Dropdown(options=choices, value=value, **options)
         options["continuous_update"] = False
-        if isinstance(trait, Int | Float) and low is not None and high is not None:
+        bounded = low is not None and high is not None and not trait.allow_none
+        if isinstance(trait, Int | Float) and bounded:
             limits = {"min": low, "max": high, "step": SLIDERS.get(name, 1)}
             if isinstance(trait, Float):
                 limits["step"] = SLIDERS.get(name, 0.01)

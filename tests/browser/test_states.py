@@ -75,6 +75,16 @@ def test_an_error_while_completing_is_told_once_and_not_at_each_key(quick_cell):
     says(quick_cell, "ready")
 
 
+def test_a_model_that_is_not_sure_enough_is_said_to_be_so(quick_cell):
+    quick_cell.execute("get_ipython().run_line_magic('config', 'SC2.confidence = 0.9')")
+    quick_cell.type("result = ")
+    says(quick_cell, "low confidence")
+    assert quick_cell.shown_ghost() == ""
+    quick_cell.execute("get_ipython().run_line_magic('config', 'SC2.confidence = None')")
+    quick_cell.type("n")
+    says(quick_cell, "ready")
+
+
 def test_an_answer_that_takes_too_long_is_given_up_in_words(slow_lab, open_notebook):
     slow_lab.set(COMPLETER, providers={"jupyter_sc2": {"enabled": True, "timeout": 2000}})
     try:
