@@ -26,7 +26,10 @@ export class Enter {
         ({ insert }) => typeof insert === 'string' && /^\n[ \t]*$/.test(insert)
       );
       // What was typed of a ghost is no reason for it to go.
-      if (place && (provider.knows(place) || (entered && worthAsking(this._options.policy(), place.prefix)))) {
+      if (
+        place &&
+        (provider.knows(place) || (entered && worthAsking(this._options.policy(), place.prefix)))
+      ) {
         this._ask();
       }
     }, 0);

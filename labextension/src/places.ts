@@ -154,7 +154,10 @@ export class Places {
 
   /** What is allowed in this widget. */
   modeIn(widget: Widget | null): Mode {
-    return strictest(this.askedIn(widget).mode, (widget && this._typedIn(widget)?.mode) || undefined);
+    return strictest(
+      this.askedIn(widget).mode,
+      (widget && this._typedIn(widget)?.mode) || undefined
+    );
   }
 
   /** The notebook or console whose kernel completes code in this widget, and which draws that kernel's widgets. */

@@ -51,8 +51,7 @@ async function loaded(user: Values, admin: Values = {}) {
 }
 
 test('a kernel is told of what somebody has chosen, not of what is so anyway', async () => {
-  const told = async (user: Values, admin?: Values) =>
-    (await loaded(user, admin)).now().everywhere;
+  const told = async (user: Values, admin?: Values) => (await loaded(user, admin)).now().everywhere;
   assert.deepEqual(await told({}), {});
   assert.deepEqual(await told({ mode: 'manual', kernel: { top_k: 3 } }), {
     mode: 'manual',
