@@ -53,7 +53,7 @@ HINTS = {
     "confidence": "the model's own",
 }
 OTHER = "another…"
-LABEL = {"description_width": "6.5em"}
+LABEL = {"description_width": "6em"}
 WIDE = {"width": "auto"}
 
 

@@ -30,6 +30,9 @@ from jupyter_sc2.usage import Usage
 # Seconds after something was completed until the numbers are looked at: they need not keep up with typing.
 REST = 1.0
 
+# Times in the line of blocks; as many as a sidebar is wide.
+NEWEST = 24
+
 PLAIN = ("mode", "after_enter", "max_tokens", "temperature")
 SOURCES = ("context_cells", "context_markdown", "context_variables", "context_error")
 MODEL = ("model", "engine", "precision")
@@ -201,7 +204,7 @@ class Panel:
             self._look_soon()
 
     def _show_latency(self) -> None:
-        recent = list(self.usage.recent)
+        recent = list(self.usage.recent)[-NEWEST:]
         line = f"<tt>{numbers.spark(recent)}</tt> newest {recent[-1]:.0f} ms" if recent else ""
         self.latency.value = _small(f"Time to the first text<br>{line}") if line else ""
 
