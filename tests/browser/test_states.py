@@ -12,18 +12,10 @@ pytestmark = pytest.mark.browser
 # A kernel that hears of comms on its shell only.
 SHELL_ONLY = """
 import jupyter_sc2.kernel.channel as channel
-from ipykernel.kernelapp import IPKernelApp
-channel.COMM_MESSAGES = ()
-IPKernelApp.init_kernel_ = IPKernelApp.init_kernel
-def init_kernel(self):
-    self.init_kernel_()
-    vars(self.kernel)["kernel_info"] = None
-    type(self.kernel).kernel_info = property(
-        lambda kernel: {**info(kernel), "supported_features": []}
-    )
 from ipykernel.kernelbase import Kernel
+channel.COMM_MESSAGES = ()
 info = Kernel.kernel_info.fget
-IPKernelApp.init_kernel = init_kernel
+Kernel.kernel_info = property(lambda kernel: {**info(kernel), "supported_features": []})
 """
 COMPLETER = "@jupyterlab/completer-extension:inline-completer"
 
@@ -86,11 +78,12 @@ def test_a_model_that_is_not_sure_enough_is_said_to_be_so(quick_cell):
 
 
 def test_an_answer_that_takes_too_long_is_given_up_in_words(slow_lab, open_notebook):
-    slow_lab.set(COMPLETER, providers={"jupyter_sc2": {"enabled": True, "timeout": 2000}})
+    asked = {"enabled": True, "autoFillInMiddle": True, "debouncerDelay": 0, "timeout": 2000}
+    slow_lab.set(COMPLETER, providers={"jupyter_sc2": asked})
     try:
         notebook = open_notebook(slow_lab, slow_lab.notebook("late.ipynb", ""))
         notebook.wait_ready()
-        notebook.slow(pace=30)
+        notebook.slow(pace=4)
         notebook.enter(0)
         notebook.type("result = ")
         says(notebook, "timed out")
