@@ -53,7 +53,7 @@ HINTS = {
     "confidence": "the model's own",
 }
 OTHER = "another…"
-LABEL = {"description_width": "6em"}
+LABEL = {"description_width": "6.5em"}
 WIDE = {"width": "auto"}
 
 
@@ -168,7 +168,11 @@ class Fields:
     def _offer_models(self) -> None:
         known, current = cards(), self._settings.model
         names = [*known, *([] if current in known else [current])]
-        sizes = {name: f"{name} · {card.parameters}" for name, card in known.items()}
+        sizes = {
+            name: f"{name} · {card.parameters}"
+            for name, card in known.items()
+            if card.parameters != "?"
+        }
         with self._hold(), self.models.hold_sync():
             self.models.options = [*((sizes.get(n, n), n) for n in names), (OTHER, OTHER)]
             self.models.value = current

@@ -62,6 +62,7 @@ def test_an_error_while_completing_is_told_once_and_not_at_each_key(quick_cell):
     assert "out of memory" in title(quick_cell)
     told.click()
     quick_cell.slow(failure=None)
+    quick_cell.enter(0)
     quick_cell.press("Control+a", "Delete")
     quick_cell.type("result = ")
     says(quick_cell, "ready")
