@@ -20,7 +20,7 @@ SHOWN = "() => document.querySelector('.jp-GhostText:not(:empty)')?.textContent"
 
 def command(notebook, id: str, **args: object) -> None:
     notebook.page.evaluate(
-        "([id, args]) => window.jupyterapp.commands.execute(id, args)", [id, args]
+        "async ([id, args]) => { await window.jupyterapp.commands.execute(id, args); }", [id, args]
     )
 
 
