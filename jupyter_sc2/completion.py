@@ -110,11 +110,12 @@ class Completion:
 class Token:
     """One decoded token: its id and its natural-log probability under the model.
 
-    Where only some tokens are allowed it is that among them; llama.cpp tells that among all.
+    `among_allowed` is that among the tokens that were allowed, where only some were and the engine can tell.
     """
 
     id: int
     logprob: float
+    among_allowed: float | None = None
 
 
 class Choices(bytes):

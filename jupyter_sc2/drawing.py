@@ -64,6 +64,7 @@ class Drawing:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._raw = ""
         self._logprobs: list[float] = []
+        self._judged: list[float] = []  # of these what the user has typed of a word is no surprise
         self._shown = ""
         self._shown_at = -math.inf
 
@@ -106,6 +107,7 @@ class Drawing:
         self._healed = len(written[cut : len(healed)].encode())
         self._decoder.reset()
         self._logprobs.clear()
+        self._judged.clear()
         self._refutation, self.complete, self.stopped = None, False, False
         self.ids = encode(written[:cut])
         return replace(
@@ -118,6 +120,10 @@ class Drawing:
         """Takes one token; returns whether there is something new to show."""
         self.ids.append(token.id)
         self._logprobs.append(token.logprob)
+        if token.among_allowed is not None or not self._healed:
+            self._judged.append(
+                token.logprob if token.among_allowed is None else token.among_allowed
+            )
         skipped = min(self._healed, len(data))
         self._healed -= skipped
         self._raw += self._decoder.decode(data[skipped:])
@@ -141,13 +147,13 @@ class Drawing:
 
     @property
     def confidence(self) -> float | None:
-        first = self._logprobs[:JUDGED]
+        first = self._judged[:JUDGED]
         return math.exp(sum(first) / len(first)) if first else None
 
     @property
     def unsure(self) -> bool:
         """Whether the model is less sure than is asked for, as far as that is known."""
-        judged = len(self._logprobs) >= JUDGED or self.complete or self.stopped
+        judged = len(self._judged) >= JUDGED or self.complete or self.stopped
         confidence = self.confidence
         return judged and confidence is not None and confidence < self._asked_confidence
 
@@ -171,7 +177,7 @@ class Drawing:
         self.text, self.complete = self._shape(final=False)
         if self._asked_confidence:
             self.complete |= self.unsure
-            if len(self._logprobs) < JUDGED:
+            if len(self._judged) < JUDGED:
                 return False
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:

@@ -22,6 +22,7 @@ for package in ("xllamacpp", "libgguf", "gguf"):
 import transformers  # noqa: E402
 
 from jupyter_sc2.completion import SamplingParams  # noqa: E402
+from jupyter_sc2.embedded.pack import pack  # noqa: E402
 from jupyter_sc2.engines import gguf, gguffiles, load_engine  # noqa: E402
 from jupyter_sc2.engines.ggufheader import GGUFHeader  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
@@ -147,6 +148,12 @@ def test_each_precision_is_read_by_llama_cpp_and_nearer_than_the_smaller_ones(wi
     ordered = [error for name, error in zip(GGUF, errors, strict=True) if name != "Q4_0"]
     assert ordered == sorted(ordered)
     assert errors[0] < 1e-3 and errors[1] < 0.1
+
+
+def test_a_packed_model_is_unpacked_on_the_way(wide, tmp_path):
+    pack(wide, tmp_path / "packed")
+    gguf.write_gguf(tmp_path / "packed", tmp_path / "packed.gguf", "F16", name="packed")
+    assert abs(divergence(tmp_path / "packed", tmp_path / "packed.gguf")) < 1e-3
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -89,6 +90,15 @@ def test_what_is_nearest_the_cursor_is_kept():
     notebook = Notebook(tuple(Cell(id=str(n), source=f"value_{n} = {n}") for n in range(2000)))
     prompt, *_ = build("y = ", notebook=notebook, budget=300)
     assert prompt.endswith("value_1999 = 1999\n\ny =")
+
+
+def test_typing_a_long_cell_moves_the_front_of_the_trunk_seldom():
+    notebook = Notebook(tuple(Cell(id=str(n), source=f"value_{n} = {n}") for n in range(2000)))
+    typed = "total = value_1 + value_2\n" * 40
+    fronts = [
+        build(typed[:end], notebook=notebook, budget=2000)[0][:100] for end in range(0, 1000, 7)
+    ]
+    assert sum(one != other for one, other in pairwise(fronts)) <= 3
 
 
 def test_an_older_part_is_dropped_in_steps_and_not_with_each_line():

@@ -20,6 +20,7 @@ for package in ("torch", "xllamacpp", "libgguf", "gguf"):
 import jupyter_sc2  # noqa: E402
 from jupyter_sc2.completion import SamplingParams, Token  # noqa: E402
 from jupyter_sc2.engines import gguf, llamacpp, load_engine  # noqa: E402
+from jupyter_sc2.engines.kept import MOST  # noqa: E402
 from jupyter_sc2.engines.vocabulary import CONTROL, USER_DEFINED, read_vocabulary  # noqa: E402
 from jupyter_sc2.errors import GenerationError, ModelLoadError  # noqa: E402
 
@@ -227,9 +228,9 @@ def test_what_is_put_aside_on_the_disk_goes_with_the_engine(torch_engine, folder
     gguf.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
     engine = load_engine(str(tmp_path / "model.gguf"))
     kept = engine._server._folder / "kept"
-    for index in range(9):
+    for index in range(MOST + 3):
         engine.prefill([30 + index, *PROMPT[1:]], never)
-    assert 0 < len(list(kept.iterdir())) <= 6
+    assert 0 < len(list(kept.iterdir())) <= MOST
     engine.close()
     assert not kept.exists()
 

@@ -60,7 +60,9 @@ def test_a_family_is_overridden_key_by_key():
 
 def test_licences_say_what_they_ask():
     for card in cards().values():
-        if card.licence == "unknown":  # the tests have another embedded model, of which nobody has said it
+        if (
+            card.licence == "unknown"
+        ):  # the tests have another embedded model, of which nobody has said it
             assert card.name == "embedded"
             continue
         assert card.licence_summary and card.licence_url.startswith("https://"), card.name

@@ -186,7 +186,8 @@ def test_where_the_model_is_not_sure_it_says_so_after_a_few_tokens(session, fake
     session.configure(CompletionOptions(confidence=0.7))
     fake_engine.answers = ["np.zeros(3)"]
     answers = submit(session, request())
-    assert (answers.final.reason, answers.final.stats.generated_tokens) == ("low_confidence", 3)
+    # One for the blank that is typed, and three that are judged.
+    assert (answers.final.reason, answers.final.stats.generated_tokens) == ("low_confidence", 4)
     assert not any(update.text for update in answers.updates)
 
 

@@ -25,6 +25,9 @@ def add_parser(commands: Any) -> None:
     replay.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
     replay.add_argument("--keys", type=int, metavar="N", help="write the end only, of about N keys")
     replay.add_argument("--seed", type=int, default=0)
+    replay.add_argument(
+        "--speed", type=float, default=1.0, metavar="X", help="type X times as fast as people do"
+    )
     replay.add_argument("--max-tokens", type=int, default=48, metavar="N")
     replay.add_argument("--context-tokens", type=int, default=2048, metavar="N")
     replay.add_argument(
@@ -44,6 +47,8 @@ def _replay(args: argparse.Namespace) -> int:
     from jupyter_sc2.completion import CompletionRequest
     from jupyter_sc2.evaluate.replay import slowdown
 
+    if args.speed <= 0:
+        raise RequestError(f"--speed must be more than 0, not {args.speed:g}.")
     notebooks = {str(path): _code(path) for path in args.notebooks}
     session = _open(args)
     try:
@@ -104,6 +109,7 @@ def _type_all(
         typed[path] = replay(
             client,
             _with_progress(events, name),
+            speed=args.speed,
             pauses_only=getattr(client, "pauses_only", False),
         )
         rows[path] = figures(typed[path], count, read_in_all=client.tokens_read - before)

@@ -11,9 +11,9 @@ import contextlib
 import glob
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -142,17 +142,22 @@ class _Source:
             getattr(self.config, "head_dim", None) or self.config.hidden_size // self.heads
         )
         self.vocabulary: Vocabulary = read_vocabulary(folder, int(self.config.vocab_size))
-        self.tensors = list(self._plan(read_headers(folder)))
+        self._stored = read_headers(folder)
+        self.tensors = list(self._plan())
 
-    def _plan(self, stored: Mapping[str, Stored]) -> Iterator[_Tensor]:
+    def _plan(self) -> Iterator[_Tensor]:
         import gguf
 
         layers = int(self.config.num_hidden_layers)
         names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, ARCHITECTURES[self.kind]), layers)
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
-        for source, entry in stored.items():
+        for source, entry in self._stored.items():
             if source == "lm_head.weight" and tied:
                 continue
+            if source.endswith(".scales"):  # of a packed tensor, see int4.py
+                continue
+            if (scales := self._stored.get(_scales(source))) and len(scales.shape) == 3:
+                entry = replace(entry, shape=(entry.shape[0], 2 * entry.shape[1]))
             if source.endswith(
                 "rotary_emb.inv_freq"
             ):  # computed from rope_theta, stored by old versions
@@ -174,9 +179,13 @@ class _Source:
         """The tensor as (rows, columns), in the order of rows and with the offset that llama.cpp wants."""
         from safetensors import SafetensorError, safe_open
 
+        from jupyter_sc2.engines.int4 import unpacked
+
         try:
             with safe_open(str(tensor.stored.file), framework="pt") as opened:
                 value: torch.Tensor = opened.get_tensor(tensor.source)  # a view of the mapped file
+                if (scales := _scales(tensor.source)) in self._stored:
+                    value = unpacked(value, opened.get_tensor(scales))
         except (SafetensorError, OSError) as error:
             raise ModelLoadError(
                 f"{tensor.stored.file} is damaged: delete it and download it again."
@@ -188,6 +197,10 @@ class _Source:
         elif self.kind == "gemma" and tensor.source.endswith("norm.weight"):
             value = value.float() + 1  # Gemma stores its norms' scales less one
         return value.reshape(tensor.rows, -1)
+
+
+def _scales(source: str) -> str:
+    return source.removesuffix("weight") + "scales"
 
 
 def _interleaved(value: torch.Tensor, heads: int) -> torch.Tensor:

@@ -163,6 +163,13 @@ def dequantize_int4(packed: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     return restored.view(rows, -1)
 
 
+def unpacked(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """(rows, columns) float32 from the tensors of an Int4Linear or an Int8Table."""
+    if scales.ndim == 3:
+        return dequantize_int4(weight, scales)
+    return weight.float() * scales.float().unsqueeze(1)
+
+
 def quantize_int8(table: torch.Tensor) -> dict[str, torch.Tensor]:
     """The tensors of an Int8Table for a `table` (rows, columns)."""
     scales = (table.float().abs().amax(1) / 127).to(torch.bfloat16)

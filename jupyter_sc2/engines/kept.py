@@ -16,7 +16,7 @@ Held = TypeVar("Held")
 # Reading this many tokens again costs less than putting them aside.
 WORTH = 48
 # The most prompts that are put aside.
-MOST = 6
+MOST = 8
 
 
 @dataclass(eq=False)
@@ -26,14 +26,16 @@ class Kept(Generic[Held]):
     ids: tuple[int, ...]
     held: Held
     nbytes: int = 0
+    since: int = 0  # how many others were put aside before it
 
 
 class KeptPrompts(Generic[Held]):
-    """The prompts that were put aside, the one used last at the end; at most `limit` bytes of them."""
+    """The prompts that were put aside, in their order; at most `limit` bytes of them."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: list[Kept[Held]] = []
+        self._count = 0
 
     def better(self, ids: Sequence[int], held: int) -> Kept[Held] | None:
         """Takes out the one that has most of `ids`, if it has enough more than the first `held` of them."""
@@ -44,15 +46,28 @@ class KeptPrompts(Generic[Held]):
         return best
 
     def add(self, kept: Kept[Held]) -> list[Kept[Held]]:
-        """Keeps it, and returns those that have to go for it: what it contains, and the oldest."""
+        """Keeps it, and returns those that have to go for it: what it contains, and those that are worth least."""
         contained = [
             old for old in self._kept if common_length(old.ids, kept.ids) > len(old.ids) - WORTH
         ]
+        self._count += 1
+        kept.since = self._count
         self._kept = [*(old for old in self._kept if old not in contained), kept]
         gone = contained
         while len(self._kept) > MOST or (self.nbytes() > self._limit and self._kept):
-            gone.append(self._kept.pop(0))
+            least = min(self._kept[:-1], key=self._worth, default=kept)
+            self._kept.remove(least)
+            gone.append(least)
         return gone
+
+    def _worth(self, kept: Kept[Held]) -> float:
+        """The tokens that no other one has, the less the longer it lies there.
+
+        Many prompts differ in their last tokens alone, where the cursor is; the trunk is in each of them.
+        """
+        others = (other for other in self._kept if other is not kept)
+        shared = max((common_length(other.ids, kept.ids) for other in others), default=0)
+        return (len(kept.ids) - shared) / (1 + self._count - kept.since)
 
     def clear(self) -> list[Kept[Held]]:
         gone, self._kept = self._kept, []

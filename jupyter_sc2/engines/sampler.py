@@ -23,14 +23,15 @@ Sampler = Callable[["torch.Tensor", "Sequence[int] | None"], Token]
 def make_sampler(params: SamplingParams) -> Sampler:
     """A function from logits (V,), and the ids that are allowed (None: all), to a token.
 
-    The token's log-probability (nats) is the one among the ids that are allowed, whatever temperature and filters
-    did: what the user has typed of a word is no surprise. Has its own generator: the process's random state stays
-    untouched.
+    The token's log-probability (nats) is the one under the unmodified distribution, whatever temperature,
+    filters or `allowed` did. Has its own generator: the process's random state stays untouched.
     """
     import torch
 
     if params.temperature == 0:
-        return lambda logits, allowed: _likeliest(_only(logits, allowed))
+        return lambda logits, allowed: _token(
+            logits, int(torch.argmax(_only(logits, allowed))), allowed
+        )
 
     generator = torch.Generator()
     if params.seed is None:
@@ -39,8 +40,7 @@ def make_sampler(params: SamplingParams) -> Sampler:
         generator.manual_seed(params.seed)
 
     def sample(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
-        logits = _only(logits, allowed)
-        scaled = logits / params.temperature
+        scaled = _only(logits, allowed) / params.temperature
         if params.top_k:
             scaled = keep_top_k(scaled, params.top_k)
         if params.top_p < 1:
@@ -48,7 +48,8 @@ def make_sampler(params: SamplingParams) -> Sampler:
         probabilities = torch.softmax(scaled, dim=-1)
         if torch.isnan(probabilities[0]):  # softmax spreads one NaN over all
             raise _not_a_number()
-        return _token(logits, int(torch.multinomial(probabilities, 1, generator=generator)))
+        id = int(torch.multinomial(probabilities, 1, generator=generator))
+        return _token(logits, id, allowed)
 
     return sample
 
@@ -83,19 +84,15 @@ def _only(logits: torch.Tensor, allowed: Sequence[int] | None) -> torch.Tensor:
     return torch.full_like(logits, -torch.inf).index_copy(-1, ids, logits[ids])
 
 
-def _likeliest(logits: torch.Tensor) -> Token:
-    import torch
-
-    return _token(logits, int(torch.argmax(logits)))
-
-
-def _token(logits: torch.Tensor, id: int) -> Token:
+def _token(logits: torch.Tensor, id: int, allowed: Sequence[int] | None) -> Token:
     import torch
 
     logprob = float(logits[id] - torch.logsumexp(logits, dim=-1))
     if logprob != logprob:
         raise _not_a_number()
-    return Token(id, logprob)
+    if allowed is None:
+        return Token(id, logprob)
+    return Token(id, logprob, float(logits[id] - torch.logsumexp(logits[list(allowed)], dim=-1)))
 
 
 def _not_a_number() -> GenerationError:

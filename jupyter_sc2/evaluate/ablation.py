@@ -5,7 +5,7 @@ They have no switches of their own, as nobody would want them off; so the functi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -19,15 +19,17 @@ from jupyter_sc2.session import Session
 from jupyter_sc2.type_through import TypeThroughCache
 
 
-def _slide(texts: list[str], limit: int) -> list[str]:
+def _slide(
+    texts: list[str], limit: int, sizes: Sequence[int] | None = None, *, step: int = 0
+) -> list[str]:
     """The last of the texts that fit: a window that moves by one line at each new one."""
-    kept: list[str] = []
-    for text in reversed(texts):
-        limit -= len(text)
+    first = len(texts)
+    for size in reversed(sizes or [len(text) for text in texts]):
+        limit -= size
         if limit < 0:
             break
-        kept.insert(0, text)
-    return kept
+        first -= 1
+    return texts[first:]
 
 
 # Name: what it says in a table, and what is replaced: owner, attribute, replacement.

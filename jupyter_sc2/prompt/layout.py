@@ -88,6 +88,7 @@ class Piece:
 IMPORT = re.compile(r"(?:import|from)\s+[\w.]+(?:\s|,|$)[^(\\\n]*$")
 # In characters, which are cheap to count. Code has some 3 characters to a token.
 CHARS_PER_TOKEN = 3
+MOST_CHARS_PER_TOKEN = 8
 MAX_CELL = 4_000
 MAX_MARKDOWN = 600
 MAX_SUFFIX = 800
@@ -212,17 +213,14 @@ class Layout:
         prefix = "".join(lines)[-chars // 2 :]
         if language != request.language or len(state) > chars // 4:
             state = ""
-        rest = chars - len(prefix) - len(state) - (len(suffix) if mode != "left-to-right" else 0)
         above = (
             Part(cell_text(cell, language), "cells" if cell.cell_type == "code" else "markdown")
             for cell in request.notebook.above(request.cell_id)
         )
         texts = [text for text in above if text and text.source not in left_out]
-        kept = drop_oldest(texts, max(0, rest))
-        while True:
-            too_old = texts[: len(texts) - len(kept)]
-            trunk = with_imports(too_old, kept, max(0, rest)) if kept else kept
-            segments = arrange(
+
+        def lay(trunk: Sequence[str]) -> list[Segment]:
+            return arrange(
                 trunk,
                 Part(prefix, "cell"),
                 Part(suffix, "cell"),
@@ -231,10 +229,14 @@ class Layout:
                 card=self._card,
                 state=Part(state, "state"),
             )
+
+        kept = self._kept(texts, budget, len(self.encode(lay([]))))
+        while True:
+            too_old = texts[: len(texts) - len(kept)]
+            segments = lay(with_imports(too_old, kept, chars // 2))
             arrangement = Arrangement(tuple(segments), mode, healed, tuple(too_old))
             if len(self.encode(segments)) <= budget:
                 return arrangement
-            # Text that is dense in tokens (numbers, other scripts): drop more than the estimate asked for.
             if kept:
                 kept = kept[max(1, len(kept) // 4) :]
             elif state:
@@ -245,6 +247,18 @@ class Layout:
                 suffix = suffix[: len(suffix) // 2]
             else:
                 return arrangement
+
+    def _kept(self, texts: list[Part], budget: int, taken: int) -> list[Part]:
+        """The last of the texts, where the rest of the prompt takes so many tokens of the budget."""
+        # Encoding all of a long notebook would take time.
+        near = drop_oldest(texts, budget * MOST_CHARS_PER_TOKEN)
+        sizes = [len(self._encode(text)) for text in near]
+        # In steps: else each key would move the limit, and now and then the front of the trunk with it.
+        room = max(1, budget // 8)
+        limit = budget - -(-taken // room) * room
+        if sum(sizes) > limit or len(near) < len(texts):
+            limit -= room  # for the imports of what is left out
+        return drop_oldest(near, max(0, limit), sizes, step=budget * 2 // 5)
 
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """The ids of the segments, each encoded on its own; a role that the model has no token for is left out."""
@@ -270,23 +284,28 @@ class Layout:
         return all(role in self._card.special for role in FIM_ROLES)
 
 
-def drop_oldest(texts: list[Text], limit: int) -> list[Text]:
-    """The last of the texts that fit in `limit` characters, dropping from the front in steps of 40 % of it.
+def drop_oldest(
+    texts: list[Text], limit: int, sizes: Sequence[int] | None = None, *, step: int | None = None
+) -> list[Text]:
+    """The last of the texts that fit in `limit`, dropping from the front in steps, of 40 % of it if not told.
+
+    `sizes` are those of the texts, their characters if not told.
 
     Where the front edge lies depends only on which step the total has reached: appending moves it once in a
     while and by much, instead of a little each time, and between two moves the KV cache stays of use.
     """
-    total = sum(map(len, texts))
+    sizes = [len(text) for text in texts] if sizes is None else sizes
+    total = sum(sizes)
     if total <= limit:
         return texts
-    step = max(1, limit * 2 // 5)
+    step = max(1, min(step or limit * 2 // 5, limit // 2))
     surplus = -(-(total - limit) // step) * step
     position = 0
-    for index, text in enumerate(texts):
+    for index, size in enumerate(sizes):
         if position >= surplus:
             return texts[index:]
-        position += len(text)
-    return texts[-1:] if texts and len(texts[-1]) <= limit else []
+        position += size
+    return texts[-1:] if texts and sizes[-1] <= limit else []
 
 
 def with_imports(left_out: Sequence[str], kept: list[Part], limit: int) -> list[Part]:
