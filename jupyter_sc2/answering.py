@@ -147,11 +147,11 @@ class Answerer:
     def arrange(self, request: CompletionRequest, options: CompletionOptions) -> Arrangement:
         """What the model would read for a request whose sampling params are set."""
         budget, state = self._budget(request, options), self._state(request)
-        return self.layout.arrange(request, budget=budget, state=state)
+        return self.layout.arrange(request, budget=budget, state=state, left_out=options.left_out)
 
     def _prompt(self, request: CompletionRequest, options: CompletionOptions) -> Prompt:
         budget, state = self._budget(request, options), self._state(request)
-        return self.layout.build(request, budget=budget, state=state)
+        return self.layout.build(request, budget=budget, state=state, left_out=options.left_out)
 
     def _budget(self, request: CompletionRequest, options: CompletionOptions) -> int:
         """Prompt and completion stay within the window, where a sliding and a full attention are the same."""

@@ -15,7 +15,6 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.utils.bunch import Bunch
 
@@ -24,6 +23,7 @@ from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import Channel
 from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.kernel.magics import SC2Magics
+from jupyter_sc2.kernel.shared import Shared
 from jupyter_sc2.provenance.check import Checker
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2
@@ -36,7 +36,8 @@ IDLE_SECONDS = 2.0
 COMPLETED_BY = (
     *("attribution", "attribution_lexemes"),
     *("max_tokens", "temperature", "top_k", "top_p", "seed"),
-    *("context_tokens", "grounding", "prose"),
+    *("context_tokens", "context_cells", "context_markdown"),
+    *("grounding", "confidence", "prose"),
 )
 LOADED_BY = (
     "model",
@@ -82,6 +83,7 @@ class Extension:
             namespace=LiveNamespace(shell, self.settings),
             provenance=Checker(),
         )
+        self.shared = Shared(self.settings)
         self.settings.observe(self._setting_changed, list(SC2.settings()))
         self._configurables = cast(list[Any], shell.configurables)
         self._configurables.append(self.settings)
@@ -94,6 +96,7 @@ class Extension:
         if getattr(kernel, "comm_manager", None) is not None:
             self.channel = Channel(self.session, self, kernel, self.usage)
             self.channel.install()
+            self.magics.on_saved = self._saved
         elif getattr(shell, "pt_app", None) is not None:
             # Only here: a kernel has no use for prompt_toolkit.
             from jupyter_sc2.kernel.terminal import Terminal
@@ -114,6 +117,7 @@ class Extension:
         if self.terminal is not None:
             self.terminal.remove()
         self.magics.remove()
+        self.shared.close()
         self.settings.unobserve(self._setting_changed, list(SC2.settings()))
         self._configurables[:] = [one for one in self._configurables if one is not self.settings]
         self._end()
@@ -126,22 +130,34 @@ class Extension:
     # What the front ends may do with the settings
 
     def enabled(self) -> bool:
-        return bool(self.settings.enabled) and self.allowed()
+        return self.refusal("automatic") is None
+
+    def refusal(self, trigger: str) -> str | None:
+        if not self.allowed():
+            return "not_allowed"
+        on = ("automatic", "manual") if trigger == "invoke" else ("automatic",)
+        return None if self.settings.mode in on else "disabled"
 
     def allowed(self) -> bool:
         return bool(self.settings.allowed)
 
+    def values(self) -> dict[str, Any]:
+        return self.shared.values()
+
     def configure(self, values: Mapping[str, Any]) -> None:
         """Sets all of these or none. Raises SettingsError."""
-        try:
-            with self.settings.hold_trait_notifications():  # takes all back on a TraitError
-                for name, value in values.items():
-                    try:
-                        self.settings.set(name, value)
-                    except SettingsError as error:
-                        raise TraitError(str(error)) from error
-        except TraitError as error:
-            raise SettingsError(str(error)) from error
+        self.shared.configure(values)
+
+    def follow(self, values: Mapping[str, Any]) -> None:
+        """Sets what is new in a front end's values for every kernel. Raises SettingsError."""
+        self.shared.follow(values)
+
+    def _saved(self, saved: bool) -> None:
+        """What is set was kept for new kernels, or what was kept is forgotten: so do front ends."""
+        if not saved:
+            self.shared.forget()
+        if self.channel is not None:
+            self.channel.tell_settings(saved)
 
     def _setting_changed(self, change: Bunch) -> None:
         if change.name in COMPLETED_BY:
@@ -151,10 +167,12 @@ class Extension:
             if options != self._asked:  # two settings changed in one go call here twice
                 self._asked = options
                 self.session.load(options)
-        elif change.name == "enabled" and change.new and self.allowed():
+        elif change.name == "mode" and self.enabled():
             self.session.want()
         elif change.name == "allowed" and not change.new:
             self.session.unload()
+        if self.channel is not None:
+            self.channel.tell_settings()
 
     def _cell_begins(self, info: object = None) -> None:
         self.session.cell_runs(True)

@@ -1,8 +1,8 @@
 """Every setting once: its range, its default and its help text.
 
-The panel, `%config SC2`, `%sc2 settings`, the front end's `configure` and IPython's config file all set these
-traits. Below `extension.py` nobody sees a traitlets object: what the parts need is handed down as the frozen
-values made here.
+The panel, `%config SC2`, `%sc2 settings`, JupyterLab's settings and IPython's config file all set these traits, and
+they are checked here and nowhere else. Below `extension.py` nobody sees a traitlets object: what the parts need is
+handed down as the frozen values made here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from jupyter_sc2.completion import SamplingParams
 from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.models import find_card
 
+MODES = ("automatic", "manual", "off")
+AFTER_ENTER = ("off", "smart", "always")
 ENGINES = ("auto", "transformers", "llamacpp", "openai")
 # Torch's own, bitsandbytes' and, in capitals as llama.cpp writes them, those of GGUF files.
 PRECISIONS = (
@@ -52,12 +54,22 @@ class CompletionOptions:
     grounding: bool = True
     confidence: float | None = None
     prose: bool = False
+    left_out: frozenset[str] = frozenset()  # sources that are not read: "cells", "markdown"
 
 
 class SC2(Configurable):
     """The settings of jupyter-sc2 in one kernel."""
 
-    enabled = Bool(True, help="Show ghost text while typing.").tag(config=True)
+    mode = Enum(
+        MODES,
+        default_value="automatic",
+        help="Ghost text: automatic while typing, manual only when asked for (`Alt+\\`), or off.",
+    ).tag(config=True)
+    after_enter = Enum(
+        AFTER_ENTER,
+        default_value="smart",
+        help="After Enter, too: off, smart (after `:`, an open bracket or a comment) or always.",
+    ).tag(config=True)
     model = Unicode(
         "embedded",
         help="A model's name (`jupyter sc2 models`), a hub id (owner/name), or a folder (./folder).",
@@ -98,6 +110,8 @@ class SC2(Configurable):
         max=16384,
         help="The most tokens of the notebook a model reads; more is slower.",
     ).tag(config=True)
+    context_cells = Bool(True, help="Let the model read the code cells above.").tag(config=True)
+    context_markdown = Bool(True, help="Let it read the text cells above.").tag(config=True)
     context_variables = Bool(
         True, help="Tell the model what the notebook's variables are: types, shapes, columns."
     ).tag(config=True)
@@ -220,6 +234,14 @@ class SC2(Configurable):
             grounding=self.grounding,
             confidence=self.confidence,
             prose=self.prose,
+            left_out=frozenset(
+                source
+                for source, read in (
+                    ("cells", self.context_cells),
+                    ("markdown", self.context_markdown),
+                )
+                if not read
+            ),
         )
 
 

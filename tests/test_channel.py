@@ -68,10 +68,16 @@ class FakeSettings:
     def __init__(self):
         self.on = True
         self.may = True
-        self.values = {}
+        self.set = {}
+        self.told = None
 
     def enabled(self):
-        return self.on
+        return self.on and self.may
+
+    def refusal(self, trigger):
+        if not self.may:
+            return "not_allowed"
+        return None if self.on or trigger == "invoke" else "disabled"
 
     def allowed(self):
         return self.may
@@ -79,7 +85,14 @@ class FakeSettings:
     def configure(self, values):
         if "nonsense" in values:
             raise SettingsError("There is no setting named 'nonsense'.")
-        self.values |= values
+        self.set |= values
+
+    def follow(self, values):
+        self.told = dict(values)
+        self.configure(values)
+
+    def values(self):
+        return self.set
 
 
 @pytest.fixture
@@ -129,7 +142,29 @@ def test_a_hello_tells_the_protocol_the_version_the_road_and_the_model(comm):
         "precision": "",
         "state": "unloaded",
         "allowed": True,
+        "settings": {},
     }
+
+
+def test_a_hello_brings_the_front_ends_own_settings_and_gets_what_is_set(comm, settings):
+    comm.say({"type": "hello", "settings": {"temperature": 0.5}})
+    assert settings.told == {"temperature": 0.5}
+    assert comm.wait_for(type="hello")["settings"] == {"temperature": 0.5}
+
+
+def test_a_setting_that_is_refused_does_not_keep_the_hello_away(comm):
+    comm.say({"type": "hello", "settings": {"nonsense": 1}})
+    assert [m["type"] for m in comm.heard if m["type"] != "status"] == ["hello", "error"]
+
+
+def test_each_front_end_is_told_what_is_set_and_that_it_was_saved(channel, comm, settings):
+    settings.set = {"top_k": 3}
+    channel.tell_settings()
+    channel.tell_settings(True)
+    assert comm.heard == [
+        {"type": "settings", "settings": {"top_k": 3}},
+        {"type": "settings", "settings": {"top_k": 3}, "saved": True},
+    ]
 
 
 def test_a_hello_on_the_thread_of_the_control_channel_came_by_control(comm):
@@ -377,7 +412,12 @@ def test_asking_on_purpose_works_while_ghost_text_is_off(comm, settings, fake_en
 
 def test_configure_sets_settings(comm, settings):
     comm.say({"type": "configure", "settings": {"temperature": 0.2}})
-    assert (settings.values, comm.heard) == ({"temperature": 0.2}, [])
+    assert (settings.set, settings.told, comm.heard) == ({"temperature": 0.2}, None, [])
+
+
+def test_a_front_ends_settings_for_all_kernels_are_followed(comm, settings):
+    comm.say({"type": "configure", "settings": {"temperature": 0.2}, "scope": "all"})
+    assert settings.told == {"temperature": 0.2}
 
 
 def test_a_bad_setting_is_one_line(comm):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.profiledir import ProfileDir
 from traitlets.config import Config
 
 from jupyter_sc2 import extension
@@ -14,7 +15,9 @@ from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.extension import WhenIdle
 from jupyter_sc2.kernel.panel import Panel
+from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.settings import PRECISIONS
+from tests.test_channel import FakeComm
 
 QUIET = Config(HistoryManager={"enabled": False})
 
@@ -201,11 +204,41 @@ def test_configure_refuses_in_one_line(running, values, line):
 
 
 def test_turning_ghost_text_on_loads_the_model(running, loads):
-    running.configure({"enabled": False})
+    running.configure({"mode": "manual"})
     assert loads.asked == []
-    running.configure({"enabled": True})
+    running.configure({"mode": "automatic"})
     running.session.wait_ready(2)
     assert loads.asked == [("embedded", "auto")]
+
+
+def test_off_completes_nothing_and_manual_what_is_asked_for(running):
+    refusals = []
+    for mode in ("automatic", "manual", "off"):
+        running.configure({"mode": mode})
+        refusals.append([running.refusal(trigger) for trigger in ("automatic", "invoke")])
+    assert refusals == [[None, None], ["disabled", None], ["disabled", "disabled"]]
+
+
+def test_a_source_that_is_switched_off_is_left_out_at_the_next_completion(running, fake_engine):
+    notebook = Notebook((Cell(id="1", source="import numpy as np"),))
+    request = CompletionRequest(text="x = ", offset=4, trigger="invoke", notebook=notebook)
+    list(running.session.complete(request))
+    running.settings.context_cells = False
+    list(running.session.complete(request))
+    assert ["numpy" in fake_engine.asked(index) for index in (-2, -1)] == [True, False]
+
+
+def test_how_sure_the_model_has_to_be_counts_at_once(running, fake_engine):
+    """The scripted engine is sure by e^-0.5, that is 0.61."""
+    text = "def mean(xs):\n    return "
+    request = CompletionRequest(text=text, offset=len(text))
+    reasons = []
+    for least in (0.7, 0.5):
+        running.settings.confidence = least
+        fake_engine.answers = ["sum(xs)"]
+        *_, last = running.session.complete(request)
+        reasons.append(last.reason)
+    assert reasons == ["low_confidence", None]
 
 
 class Idle:
@@ -249,7 +282,7 @@ def test_a_shell_that_idles_loads_the_model(shell, loads):
 
 
 def test_a_shell_that_idles_with_ghost_text_off_loads_nothing(loads):
-    shell = InteractiveShell(config=Config(SC2={"enabled": False}))
+    shell = InteractiveShell(config=Config(SC2={"mode": "manual"}))
     extension.load(shell, load_engine=loads, idle_seconds=0.05)
     time.sleep(0.2)
     assert loads.asked == []
@@ -279,3 +312,42 @@ def test_moving_a_slider_of_the_panel_changes_the_next_completion(running, fake_
     panel.fields["temperature"].value = 0.9
     list(running.session.complete(request))
     assert [sampling.temperature for sampling in fake_engine.samplings] == [0.0, 0.9]
+
+
+def test_front_ends_hear_of_each_setting_and_of_saving(loads, tmp_path):
+    """Whoever sets it: code, the panel, or another front end."""
+    profile = ProfileDir(location=str(tmp_path / "profile"))
+    shell = InteractiveShell(config=QUIET, profile_dir=profile)
+    manager = SimpleNamespace(
+        targets={},
+        comm_open=print,
+        comm_msg=print,
+        comm_close=print,
+        register_target=lambda name, target: manager.targets.update({name: target}),
+    )
+    shell.kernel = SimpleNamespace(comm_manager=manager, control_handlers={})
+    extension.load(shell, load_engine=loads)
+    comm = FakeComm(extension._running[shell].channel)
+    try:
+        shell.run_cell("%config SC2.top_k = 7")
+        assert comm.wait_for(type="settings")["settings"]["top_k"] == 7
+        comm.say({"type": "hello", "settings": {"max_tokens": 9, "top_k": 8}})
+        hello = comm.wait_for(type="hello")["settings"]
+        assert (hello["max_tokens"], hello["top_k"]) == (9, 7)
+        shell.run_cell("%sc2 save")
+        assert comm.wait_for(type="settings", saved=True)["settings"]["top_k"] == 7
+    finally:
+        extension.unload(shell)
+
+
+def test_there_is_one_panel_for_all_who_look(loads, monkeypatch):
+    shell = InteractiveShell(config=QUIET)
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    extension.load(shell, load_engine=loads)
+    magics = extension._running[shell].magics
+    shell.kernel = SimpleNamespace()
+    for _ in range(2):
+        magics.sc2("panel")
+    assert shown[0] is shown[1]
+    extension.unload(shell)

@@ -108,6 +108,18 @@ def test_an_older_part_is_dropped_in_steps_and_not_with_each_line():
     assert all(sum(map(len, drop_oldest(lines[:end], 1000))) <= 1000 for end in range(500))
 
 
+@pytest.mark.parametrize(
+    ("left_out", "kept", "gone"),
+    [("cells", "# We load it.", "numpy"), ("markdown", "numpy", "We load it")],
+)
+def test_a_source_that_is_switched_off_is_not_read(left_out, kept, gone):
+    engine = FakeEngine()
+    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    request = CompletionRequest(text="y = x", offset=5, notebook=CELLS, cell_id="3")
+    engine.prompts.append(layout.build(request, budget=4000, left_out=(left_out,)).ids)
+    assert kept in engine.asked() and gone not in engine.asked()
+
+
 def test_a_raw_cell_is_no_context():
     assert cell_text(Cell(id="1", source="raw", cell_type="raw")) == ""
 

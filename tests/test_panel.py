@@ -6,9 +6,13 @@ from contextvars import ContextVar
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.profiledir import ProfileDir
 
+from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.extension import settings_of
+from jupyter_sc2.kernel.fields import OTHER
 from jupyter_sc2.kernel.panel import Panel
+from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Status
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.usage import Usage
@@ -44,18 +48,18 @@ def wait(condition):
 def test_it_starts_with_what_is_set(shell, settings, session, usage):
     settings.temperature = 0.5
     panel = Panel(shell, settings, session, usage)
-    assert {name: field.value for name, field in panel.fields.items()} == {
-        "model": "embedded",
-        "engine": "auto",
-        "precision": "auto",
-        "max_tokens": 64,
-        "temperature": 0.5,
-        "top_k": 0,
-        "top_p": 0.95,
-        "context_tokens": 2048,
-        "enabled": True,
-        "statistics": True,
-    }
+    values = {name: field.value for name, field in panel.fields.items()}
+    named = {name: getattr(settings, name) for name in SC2.settings() if name != "allowed"}
+    assert values == named | {"seed": "", "confidence": ""}
+
+
+def test_every_setting_has_a_place_in_it_but_for_the_administrators(panel):
+    def within(box):
+        return [box, *(one for child in getattr(box, "children", ()) for one in within(child))]
+
+    shown = within(panel.widget)
+    assert set(panel.fields) == set(SC2.settings()) - {"allowed"}
+    assert all(field in shown for field in panel.fields.values())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,12 @@ def test_it_starts_with_what_is_set(shell, settings, session, usage):
         ("precision", "4bit"),
         ("max_tokens", 10),
         ("temperature", 1.5),
-        ("enabled", False),
+        ("mode", "manual"),
+        ("after_enter", "off"),
+        ("server", "http://127.0.0.1:8000"),
+        ("threads", 2),
+        ("offline", True),
+        ("context_cells", False),
     ],
 )
 def test_a_widget_sets_the_setting_and_the_reverse(panel, settings, name, value):
@@ -92,6 +101,28 @@ def test_a_refused_value_is_said_and_taken_back(panel, settings):
     assert panel.refusal.value == ""
 
 
+def test_a_model_is_chosen_from_the_list_or_typed(panel, settings):
+    typed = panel.fields["model"]
+    assert typed.layout.display == "none"
+    panel.kept.models.value = OTHER
+    assert (typed.layout.display, settings.model) == ("", "embedded")
+    typed.value = "owner/name"
+    assert (settings.model, panel.kept.models.value) == ("owner/name", "owner/name")
+    panel.kept.models.value = "starcoder2-3b"
+    assert (settings.model, typed.layout.display) == ("starcoder2-3b", "none")
+    assert "Licence of starcoder2-3b" in panel.note.value
+
+
+def test_a_seed_is_a_number_or_left_empty(panel, settings):
+    seed = panel.fields["seed"]
+    seed.value = "7"
+    assert settings.seed == 7
+    seed.value = "many"
+    assert (settings.seed, seed.value) == (7, "7")
+    seed.value = ""
+    assert settings.seed is None
+
+
 def test_buttons_load_and_unload(panel, session, fake_engine):
     panel.load.click()
     wait(lambda: session.status.state == "ready")
@@ -111,6 +142,18 @@ def test_progress_is_a_bar_that_is_hidden_when_nothing_loads(panel):
 def test_a_failed_load_says_why(panel):
     panel._show(Status(state="error", model="m", message="The disk is full."))
     assert (panel.state.value, panel.refusal.value) == ("error: m", "The disk is full.")
+    panel._show(Status(state="ready", model="m"))
+    assert panel.refusal.value == ""
+
+
+def test_what_else_there_is_to_say_of_a_load_is_no_mistake_and_goes_with_it(panel):
+    panel._show(Status(state="loading", model="m", message="The embedded model answers meanwhile."))
+    assert (panel.message.value, panel.refusal.value) == (
+        "The embedded model answers meanwhile.",
+        "",
+    )
+    panel._show(Status(state="ready", model="m"))
+    assert panel.message.layout.display == "none"
 
 
 def test_the_state_is_shown_in_the_context_of_what_the_front_end_did_last(
@@ -150,8 +193,8 @@ def test_each_precision_tells_the_memory_it_would_take(panel, settings, session)
     settings.model = "starcoder2-3b"
     panel._plan()
     labels = {value: label for label, value in panel.fields["precision"].options}
-    assert "of memory" in labels["4bit"]
-    assert labels["auto"].startswith("auto: ")
+    assert "GB" in labels["4bit"]
+    assert labels["auto"].startswith("auto: ") and "GB" in labels["auto"]
     assert settings.precision == panel.fields["precision"].value == "auto"
 
 
@@ -177,3 +220,46 @@ def test_a_shell_without_a_profile_says_that_it_keeps_nothing(panel):
     panel.shell.profile_dir = None
     panel.save.click()
     assert "no profile" in panel.refusal.value
+
+
+def test_saving_and_forgetting_are_told(shell, settings, session, usage, tmp_path):
+    shell.profile_dir = ProfileDir(location=str(tmp_path / "profile"))
+    told = []
+    panel = Panel(shell, settings, session, usage, told.append)
+    panel.save.click()
+    panel.forget.click()
+    assert told == [True, False]
+
+
+def test_each_source_tells_its_tokens(panel, session, shell, settings):
+    shell.user_ns["heights"] = [1.5, 2.5]
+    cells = [
+        Cell(id="a", source="# Heights", cell_type="markdown"),
+        Cell(id="b", source="heights = load()"),
+    ]
+    session.load()
+    session.wait_ready(5)
+    notebook = Notebook(tuple(cells))
+    list(session.complete(CompletionRequest(text="x = heights.", offset=12, notebook=notebook)))
+    panel._show_read()
+    # A token of the scripted engine is a byte; cells end in an empty line, text is a comment.
+    assert panel.fields["context_cells"].description == "Code cells above · 18 tokens"
+    assert panel.fields["context_markdown"].description == "Text cells above · 13 tokens"
+    assert " tokens in all, of at most 2048" in panel.read.value
+
+
+def test_all_that_is_read_is_shown_at_a_click_and_hidden_at_the_next(panel, session):
+    session.load()
+    session.wait_ready(5)
+    list(session.complete(CompletionRequest(text="x = <b>", offset=7)))
+    panel.show_read.click()
+    assert panel.text.layout.display == "" and "x = &lt;b" in panel.text.value
+    panel.show_read.click()
+    assert panel.text.layout.display == "none"
+
+
+def test_the_numbers_are_looked_at_when_typing_rests(panel, session, usage, monkeypatch):
+    monkeypatch.setattr("jupyter_sc2.kernel.panel.REST", 0.05)
+    usage.shown("a.ipynb", "1", 5, 10.0)
+    panel._show(Status(state="ready", model="m"))
+    wait(lambda: "shown 1" in panel.stats.value)

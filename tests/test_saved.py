@@ -17,8 +17,8 @@ def shell(tmp_path):
 
 
 def test_what_differs_from_the_defaults_is_kept(shell):
-    file = saved.save(shell, SC2(temperature=0.5, enabled=False))
-    assert json.loads(file.read_text()) == {"SC2": {"enabled": False, "temperature": 0.5}}
+    file = saved.save(shell, SC2(temperature=0.5, mode="off"))
+    assert json.loads(file.read_text()) == {"SC2": {"mode": "off", "temperature": 0.5}}
 
 
 def test_what_others_wrote_there_stays(shell):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from jupyter_sc2.settings import SC2
         ("temperature", "5", "temperature cannot be '5': it must lie between 0.0 and 2.0."),
         ("precision", "3bit", "it must be one of auto, fp32, bf16,"),
         ("max_tokens", "many", "max_tokens cannot be 'many': it must lie between 1 and 1024."),
-        ("colour", "red", "There is no setting named 'colour'. Settings are: enabled, model"),
+        (
+            "colour",
+            "red",
+            "There is no setting named 'colour'. Settings are: mode, after_enter, model",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(name, value, message):
@@ -31,7 +36,7 @@ def test_a_refused_value_leaves_the_old_one():
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("seed", "None", None), ("enabled", "false", False), ("top_k", "7", 7)],
+    [("seed", "None", None), ("prose", "true", True), ("top_k", "7", 7)],
 )
 def test_text_is_read_as_the_type_of_the_setting(name, text, value):
     settings = SC2(seed=3)
@@ -74,3 +79,12 @@ def test_any_name_of_a_model_will_do_where_a_server_is_asked():
     settings = SC2(server="http://127.0.0.1:8000")
     settings.set("model", "my-own-coder")
     assert settings.model == "my-own-coder"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("mode", "mode"), ("after_enter", "afterEnter")])
+def test_jupyterlabs_settings_offer_the_same_choices(ours, theirs):
+    root = Path(__file__).parent.parent
+    schema = json.loads((root / "labextension/schema/plugin.json").read_text("utf-8"))
+    offered, trait = schema["properties"][theirs], SC2.settings()[ours]
+    assert {choice["const"] for choice in offered["oneOf"]} == set(trait.values)
+    assert offered["default"] == trait.default_value

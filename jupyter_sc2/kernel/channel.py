@@ -47,12 +47,23 @@ class Comm(Protocol):
 class Settings(Protocol):
     """What a front end may change and has to respect."""
 
-    def enabled(self) -> bool: ...
+    def enabled(self) -> bool:
+        """Whether ghost text comes by itself."""
+
+    def refusal(self, trigger: str) -> str | None:
+        """Why what was asked for in this way is not completed: "not_allowed" or "disabled"."""
+
     def allowed(self) -> bool:
         """Whether anything may be completed here at all."""
 
+    def values(self) -> Mapping[str, Any]:
+        """All settings by name."""
+
     def configure(self, values: Mapping[str, Any]) -> None:
         """Sets all of these or none. Raises SettingsError."""
+
+    def follow(self, values: Mapping[str, Any]) -> None:
+        """Sets what the front end has for every kernel, where nothing newer says otherwise. Raises SettingsError."""
 
 
 class Counter(Protocol):
@@ -152,7 +163,13 @@ class Channel:
             context.run(parent.set, {"header": message.get("header", {})})
         return context
 
-    # The session's status
+    # What the front ends are told
+
+    def tell_settings(self, saved: bool | None = None) -> None:
+        """Tells what is set, and whether it was just `saved` for new kernels."""
+        message = wire.settings(self.settings.values(), saved)
+        for peer in list(self._peers.values()):
+            peer.send(message)
 
     def _push_status(self, status: Status) -> None:
         now = time.monotonic()
@@ -221,7 +238,7 @@ class _Peer:
         match action:
             case wire.Hello():
                 self._path = action.notebook
-                self._greet(message)
+                self._greet(message, action.settings)
             case wire.NotebookState():
                 self._notebook = action.notebook(self._notebook)
                 self._read_ahead(self._notebook, action.active)
@@ -236,11 +253,17 @@ class _Peer:
             case wire.Accepted():
                 self._count_accepted(action)
 
-    def _greet(self, message: dict[str, Any]) -> None:
+    def _greet(self, message: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
         channel = self._channel
+        refused: SC2Error | None = None
+        if settings is not None:
+            try:
+                channel.settings.follow(settings)
+            except SC2Error as error:  # said behind the hello, without which there is no talk
+                refused = error
         allowed = channel.settings.allowed()
         self.send(
             wire.hello(
@@ -249,14 +272,20 @@ class _Peer:
                 version=__version__,
                 models=list(cards()),
                 allowed=allowed,
+                settings=channel.settings.values(),
             )
         )
+        if refused is not None:
+            self.send(wire.error(wire.code_of(refused), str(refused)))
         if allowed and channel.settings.enabled():
             channel.session.want()
 
     def _configure(self, action: wire.Configure) -> None:
         channel = self._channel
-        channel.settings.configure(action.settings)
+        if action.scope == "all":
+            channel.settings.follow(action.settings)
+        else:
+            channel.settings.configure(action.settings)
         if action.load and channel.settings.allowed():
             channel.session.load()
         elif action.load is False:
@@ -284,9 +313,7 @@ class _Peer:
         self._count += 1
         id = f"{self.comm.comm_id}/{self._count}"
         request = action.request(self._notebook or Notebook(), id)
-        settings = self._channel.settings
-        off = "disabled" if action.trigger == "automatic" and not settings.enabled() else None
-        reason = off if settings.allowed() else "not_allowed"
+        reason = self._channel.settings.refusal(action.trigger)
         if reason is not None:
             self.send(
                 wire.update(action.id, Completion(text="", finish_reason="stop", reason=reason))

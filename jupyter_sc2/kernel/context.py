@@ -9,8 +9,11 @@ from collections.abc import Iterable, Sequence
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.kernel import history
 from jupyter_sc2.kernel.show import BLOCK
 from jupyter_sc2.prompt.layout import Arrangement, Piece
+from jupyter_sc2.session import Session
+from jupyter_sc2.settings import SC2
 
 # By source: what it is, its colour on the light ground of the HTML, and on a terminal (SGR).
 SOURCES = {
@@ -22,35 +25,63 @@ SOURCES = {
     "cell": ("this cell", "#212121", "0"),
 }
 SOURCES_BY_SETTING = {
+    "context_cells": "code cells above",
+    "context_markdown": "text cells above",
     "context_variables": "live variables",
     "context_error": "the last error",
     "grounding": "grounding",
 }
+# The settings that switch the sources of pieces off; "state" holds what two of them tell.
+SETTING = {"imports": "context_cells", "cells": "context_cells", "markdown": "context_markdown"}
+ERROR = "# last error: "
+
+
+def newest(session: Session) -> CompletionRequest | None:
+    """What was asked last, our own commands aside."""
+    return next((one for one in reversed(session.recent) if not history.is_own(one.text)), None)
 
 
 def show(
     shell: InteractiveShell,
+    settings: SC2,
     pieces: Sequence[Piece],
     arrangement: Arrangement,
     request: CompletionRequest,
-    off: Sequence[str],
-    stale: Sequence[str],
 ) -> None:
     """Shows it: as HTML where there is a notebook, in colours on a terminal, else as plain text."""
-    notes = _notes(pieces, arrangement, off, stale)
-    texts = [(piece.text, piece.source) for piece in pieces]
-    if arrangement.healed:  # the model writes these characters again
-        texts.append((f"⟨{arrangement.healed}⟩", "layout"))
+    said = notes(shell, settings, pieces, arrangement, request)
+    texts = _texts(pieces, arrangement)
     if hasattr(shell, "kernel"):
         from IPython.display import publish_display_data
 
-        plain = "".join(text for text, _ in texts) + "\n\n" + "\n".join(notes)
-        markup = f'<pre style="{BLOCK}">{"".join(map(_span, texts))}</pre>{_legend(pieces, notes)}'
-        publish_display_data({"text/plain": plain, "text/html": markup})  # type: ignore[no-untyped-call]
+        plain = "".join(text for text, _ in texts) + "\n\n" + "\n".join(said)
+        data = {"text/plain": plain, "text/html": markup(pieces, arrangement, said)}
+        publish_display_data(data)  # type: ignore[no-untyped-call]
         return
     coloured = sys.stdout.isatty()
     print("".join(_painted(text, source) if coloured else text for text, source in texts))
-    print(*notes, sep="\n")
+    print(*said, sep="\n")
+
+
+def markup(pieces: Sequence[Piece], arrangement: Arrangement, notes: Iterable[str]) -> str:
+    """It as HTML, coloured by source, with a legend and the notes below."""
+    spans = "".join(map(_span, _texts(pieces, arrangement)))
+    return f'<pre style="{BLOCK}">{spans}</pre>{_legend(pieces, notes)}'
+
+
+def by_setting(pieces: Iterable[Piece]) -> dict[str, int]:
+    """Tokens by the setting that switches them off; those of the last error by its share of characters."""
+    counts: dict[str, int] = {}
+    for piece in pieces:
+        parts = {SETTING.get(piece.source, ""): piece.tokens}
+        if piece.source == "state":
+            lines = piece.text.splitlines(keepends=True)
+            error = sum(len(line) for line in lines if line.startswith(ERROR))
+            told = round(piece.tokens * error / len(piece.text))
+            parts = {"context_error": told, "context_variables": piece.tokens - told}
+        for setting, tokens in parts.items():
+            counts[setting] = counts.get(setting, 0) + tokens
+    return counts
 
 
 def stale(shell: InteractiveShell, request: CompletionRequest) -> list[str]:
@@ -66,27 +97,34 @@ def stale(shell: InteractiveShell, request: CompletionRequest) -> list[str]:
     return found
 
 
-def _notes(
-    pieces: Sequence[Piece], arrangement: Arrangement, off: Sequence[str], stale: Sequence[str]
+def notes(
+    shell: InteractiveShell,
+    settings: SC2,
+    pieces: Sequence[Piece],
+    arrangement: Arrangement,
+    request: CompletionRequest,
 ) -> list[str]:
+    """What there is to say of it, a line each: tokens, what was left out, what is out of date or switched off."""
     counts = _counts(pieces)
+    off = [name for name in SOURCES_BY_SETTING if not getattr(settings, name)]
+    edited = stale(shell, request)
     parts = ", ".join(f"{SOURCES[source][0]} {count}" for source, count in counts.items())
-    notes = [f"{sum(counts.values())} tokens: {parts}"]
+    said = [f"{sum(counts.values())} tokens: {parts}"]
     if arrangement.left_out:
         firsts = ", ".join(_first_line(text) for text in arrangement.left_out[:6])
         more = f" and {len(arrangement.left_out) - 6} more" if len(arrangement.left_out) > 6 else ""
-        notes.append(f"left out, as context_tokens is reached: {firsts}{more}")
-    if stale:
-        notes.append(f"edited since they were run: {', '.join(stale[:6])}")
+        said.append(f"left out, as context_tokens is reached: {firsts}{more}")
+    if edited:
+        said.append(f"edited since they were run: {', '.join(edited[:6])}")
     if off:
-        notes.append(
+        said.append(
             "switched off: " + ", ".join(f"{SOURCES_BY_SETTING[name]} ({name})" for name in off)
         )
     if arrangement.healed:
-        notes.append(
+        said.append(
             "what stands in ⟨ ⟩ is not read: the model spells it out again, to begin at a whole token"
         )
-    return notes
+    return said
 
 
 def _counts(pieces: Iterable[Piece]) -> dict[str, int]:
@@ -99,6 +137,13 @@ def _counts(pieces: Iterable[Piece]) -> dict[str, int]:
 def _first_line(source: str) -> str:
     line = source.strip().split("\n", 1)[0]
     return f"`{line[:40]}{'…' if len(line) > 40 else ''}`"
+
+
+def _texts(pieces: Iterable[Piece], arrangement: Arrangement) -> list[tuple[str, str]]:
+    texts = [(piece.text, piece.source) for piece in pieces]
+    if arrangement.healed:  # the model writes these characters again
+        texts.append((f"⟨{arrangement.healed}⟩", "layout"))
+    return texts
 
 
 def _span(piece: tuple[str, str]) -> str:

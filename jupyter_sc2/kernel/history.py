@@ -10,6 +10,11 @@ from jupyter_sc2.prompt.notebook import Notebook
 OWN = ("%%complete", "%complete", "%sc2", "%load_ext jupyter_sc2", "%reload_ext jupyter_sc2")
 
 
+def is_own(text: str) -> bool:
+    """Whether it is one of our commands, or the beginning of one while it is typed."""
+    return any(text.startswith(own) or own.startswith(text) for own in OWN)
+
+
 def notebook(shell: InteractiveShell, running: str = "") -> Notebook:
     """What was run so far, but for the cell that runs now and for our own commands."""
     history = shell.history_manager

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -67,6 +67,8 @@ class SC2Magics(Magics):
         self.settings = settings
         self.session = session
         self.usage = usage or Usage(lambda: bool(settings.statistics))
+        self.on_saved: Callable[[bool], None] = lambda saved: None
+        self._shown: Any = None  # the panel, one for all who look at it
         self._hidden: dict[tuple[str, str], Any] = {}
         self._running = ""
 
@@ -89,6 +91,8 @@ class SC2Magics(Magics):
         for (kind, name), magic in self._hidden.items():
             there.magics[kind][name] = magic
         there.registry.pop(type(self).__name__, None)
+        if self._shown is not None:
+            self._shown.close()
         configurables: list[Any] = self.shell.configurables
         configurables[:] = [one for one in configurables if one is not self]
 
@@ -239,6 +243,7 @@ class SC2Magics(Magics):
                     self._set_or_show(options.values)
                 case "save":
                     print(f"Kept in {saved.save(self.shell, self.settings)}.")
+                    self.on_saved(True)
                 case "panel":
                     self._panel()
                 case "stats":
@@ -305,19 +310,18 @@ class SC2Magics(Magics):
             text, offset = split_at_cursor(code)
             request = CompletionRequest(text=text, offset=offset, notebook=self._history())
         else:
-            typed = [one for one in self.session.recent if not _is_own(one.text)]
-            if not typed:
+            newest = context.newest(self.session)
+            if newest is None:
                 raise UsageError(
                     "Nothing was typed yet that could be completed: give some code, as in %sc2 context df."
                 )
-            request = typed[-1]
+            request = newest
         self.session.want()
         self.session.wait_ready()
         explained = self.session.explain(request)
         if explained is None:
             raise UsageError("No model is loaded: `%sc2 load` loads one.")
-        off = [name for name in context.SOURCES_BY_SETTING if not getattr(self.settings, name)]
-        context.show(self.shell, *explained, request, off, context.stale(self.shell, request))
+        context.show(self.shell, self.settings, *explained, request)
 
     def _set_or_show(self, values: list[str]) -> None:
         if len(values) == 1 and "=" in values[0]:
@@ -340,7 +344,9 @@ class SC2Magics(Magics):
             raise UsageError("The panel needs ipywidgets: `%pip install ipywidgets`.") from error
         from IPython.display import display
 
-        display(Panel(self.shell, self.settings, self.session, self.usage).widget)
+        if self._shown is None or self._shown.widget.comm is None:  # closed, be it by the user
+            self._shown = Panel(self.shell, self.settings, self.session, self.usage, self.on_saved)
+        display(self._shown.widget)
 
     def _stats(self, values: list[str]) -> None:
         if values == ["reset"]:
@@ -355,11 +361,6 @@ class SC2Magics(Magics):
         print("\n".join(numbers.lines(events)))
         if events:
             show.plot(self.shell, numbers.per_day(events))
-
-
-def _is_own(text: str) -> bool:
-    """Whether it is one of our commands, or the beginning of one while it is typed."""
-    return any(text.startswith(own) or own.startswith(text) for own in history.OWN)
 
 
 def parsed(magic: Any, line: str) -> Any:

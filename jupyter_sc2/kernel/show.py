@@ -19,6 +19,9 @@ from jupyter_sc2.settings import SC2
 # Fixed colours on a fixed ground read well in the light and the dark theme.
 BLOCK = "background: #f8f8f8; color: #212121; padding: 4px 8px; margin: 2px 0; overflow-x: auto"
 
+# What is said of a mode that shows no ghost text by itself.
+OFF = {"manual": "Ghost text comes only when asked for", "off": "Ghost text is off"}
+
 
 def visible(request: CompletionRequest, text: str) -> str:
     """The proposed text, with what stands before and behind it on its lines."""
@@ -64,8 +67,10 @@ def status(status: Status, settings: SC2) -> str:
         lines.append(status.message)
     if status.state == "unloaded":
         lines.append("It is loaded when something is asked; `%sc2 load` loads it now.")
-    if not settings.enabled:
-        lines.append("Ghost text is off; `%sc2 settings enabled=true` brings it back.")
+    if settings.mode != "automatic":
+        lines.append(
+            f"{OFF[settings.mode]}; `%sc2 settings mode=automatic` brings ghost text back."
+        )
     if status.model == EMBEDDED.name:
         lines.append(
             "This is the small model that ships with the package. `%sc2 load starcoder2-3b` or "

@@ -40,6 +40,7 @@ class Hello(Message, tag="hello", frozen=True):
     protocol: int = PROTOCOL
     client: str = ""
     notebook: str = ""  # its path
+    settings: dict[str, Any] | None = None  # the front end's own, for every kernel
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -123,10 +124,14 @@ class Accepted(Message, tag="accepted", frozen=True):
 
 
 class Configure(Message, tag="configure", frozen=True):
-    """Settings to change; with `load`, the model is loaded or gives its memory back."""
+    """Settings to change; with `load`, the model is loaded or gives its memory back.
+
+    With `scope` "all" they are the front end's own for every kernel, all of them (see kernel/shared.py).
+    """
 
     settings: dict[str, Any]
     load: bool | None = None
+    scope: Literal["kernel", "all"] = "kernel"
 
 
 MESSAGES = Hello | NotebookState | Complete | Cancel | Accepted | Configure
@@ -165,6 +170,7 @@ def hello(
     version: str,
     models: Sequence[str] = (),
     allowed: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     return {
         "type": "hello",
@@ -177,7 +183,16 @@ def hello(
         "state": status.state,
         "models": list(models),
         "allowed": allowed,
+        "settings": dict(settings or {}),
     }
+
+
+def settings(values: Mapping[str, Any], saved: bool | None = None) -> dict[str, Any]:
+    """What is set in this kernel; `saved` tells that it was just kept for new kernels, or that this was forgotten."""
+    message: dict[str, Any] = {"type": "settings", "settings": dict(values)}
+    if saved is not None:
+        message["saved"] = saved
+    return message
 
 
 def status(status: Status) -> dict[str, Any]:

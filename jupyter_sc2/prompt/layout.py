@@ -21,7 +21,7 @@ Text of the user's is always encoded as plain text: a literal "<fim_middle>" in 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -175,17 +175,31 @@ class Layout:
         self._special_ids = special_ids
         self.stop_ids = frozenset(special_ids[name] for name in card.stop if name in special_ids)
 
-    def build(self, request: CompletionRequest, *, budget: int, state: str = "") -> Prompt:
+    def build(
+        self,
+        request: CompletionRequest,
+        *,
+        budget: int,
+        state: str = "",
+        left_out: Collection[str] = (),
+    ) -> Prompt:
         """The prompt for this request in at most `budget` tokens; `state` is what the kernel knows.
 
-        What is too old is left out in whole cells and in steps (see `drop_oldest`), so that the first id
-        changes seldom.
+        `left_out` are sources that are not read: "cells" or "markdown", those above. What is too old is left
+        out in whole cells and in steps (see `drop_oldest`), so that the first id changes seldom.
         """
-        arrangement = self.arrange(request, budget=budget, state=state)
+        arrangement = self.arrange(request, budget=budget, state=state, left_out=left_out)
         ids = self.encode(arrangement.segments)
         return Prompt(tuple(ids[-budget:]), arrangement.mode, arrangement.healed.encode())
 
-    def arrange(self, request: CompletionRequest, *, budget: int, state: str = "") -> Arrangement:
+    def arrange(
+        self,
+        request: CompletionRequest,
+        *,
+        budget: int,
+        state: str = "",
+        left_out: Collection[str] = (),
+    ) -> Arrangement:
         """The segments of that prompt. Where even the cursor's line is too long they may exceed the budget."""
         language, prefix, suffix = of_cell_magic(request)
         following = settled(request.prefix, suffix)
@@ -199,11 +213,11 @@ class Layout:
         prefix = "".join(lines)[-chars // 2 :]
         if language != request.language or len(state) > chars // 4:
             state = ""
-        texts = [
-            Part(text, "cells" if cell.cell_type == "code" else "markdown")
+        above = (
+            Part(cell_text(cell, language), "cells" if cell.cell_type == "code" else "markdown")
             for cell in request.notebook.above(request.cell_id)
-            if (text := cell_text(cell, language))
-        ]
+        )
+        texts = [text for text in above if text and text.source not in left_out]
 
         def lay(trunk: Sequence[str]) -> list[Segment]:
             return arrange(
@@ -218,9 +232,9 @@ class Layout:
 
         kept = self._kept(texts, budget, len(self.encode(lay([]))))
         while True:
-            left_out = texts[: len(texts) - len(kept)]
-            segments = lay(with_imports(left_out, kept, chars // 2))
-            arrangement = Arrangement(tuple(segments), mode, healed, tuple(left_out))
+            too_old = texts[: len(texts) - len(kept)]
+            segments = lay(with_imports(too_old, kept, chars // 2))
+            arrangement = Arrangement(tuple(segments), mode, healed, tuple(too_old))
             if len(self.encode(segments)) <= budget:
                 return arrangement
             if kept:

@@ -10,6 +10,8 @@ export type AfterEnter = 'off' | 'smart' | 'always';
 /** In the order from the most to the least that is allowed. */
 export const MODES: readonly Mode[] = ['automatic', 'manual', 'off'];
 
+export const AFTER_ENTER: readonly AfterEnter[] = ['off', 'smart', 'always'];
+
 /** The tag of a cell that is left alone. */
 export const OFF_TAG = 'sc2-off';
 

@@ -37,6 +37,8 @@ export class KernelClient {
     this._onStatus = options.onStatus ?? (() => undefined);
     this._onClose = options.onClose ?? (() => undefined);
     this._onError = options.onError ?? (() => undefined);
+    this._onSaved = options.onSaved ?? (() => undefined);
+    this._everywhere = options.everywhere ?? (() => ({}));
     this._notebook = options.notebook;
     this._patience = options.patience ?? 2000;
   }
@@ -49,6 +51,11 @@ export class KernelClient {
   /** How the model stands, as last heard. */
   get status(): IStatus | null {
     return this._status;
+  }
+
+  /** What is set in the kernel, as last heard. */
+  get settings(): Settings {
+    return this._settings;
   }
 
   get isDisposed(): boolean {
@@ -135,6 +142,11 @@ export class KernelClient {
     this._send({ type: 'configure', settings });
   }
 
+  /** Tells the kernel what JupyterLab's settings say for all kernels by now. */
+  configureEverywhere(): void {
+    this._send({ type: 'configure', settings: this._everywhere(), scope: 'all' });
+  }
+
   /** Loads the model that is set, or gives its memory back. */
   load(wanted: boolean): void {
     this._send({ type: 'configure', settings: {}, load: wanted });
@@ -181,6 +193,7 @@ export class KernelClient {
       type: 'hello',
       protocol: PROTOCOL,
       client: 'jupyterlab',
+      settings: this._everywhere(),
       ...(this._notebook === undefined ? {} : { notebook: this._notebook })
     });
     return this._answered(() => closed);
@@ -206,6 +219,7 @@ export class KernelClient {
     const message: DownMessage | null = parseMessage(data);
     if (message?.type === 'hello') {
       this._hello = message;
+      this._settings = message.settings ?? {};
       this._status = {
         type: 'status',
         state: message.state,
@@ -214,6 +228,12 @@ export class KernelClient {
         precision: message.precision
       };
       this._onStatus();
+    } else if (message?.type === 'settings') {
+      this._settings = message.settings ?? {};
+      this._onStatus();
+      if (message.saved !== undefined) {
+        this._onSaved(message.saved, this._settings);
+      }
     } else if (message?.type === 'status') {
       this._status = message;
       this._onStatus();
@@ -308,24 +328,27 @@ export class KernelClient {
 
   private _comm: IComm | null = null;
   private _disposed = false;
+  private _everywhere: () => Settings;
   private _hello: IHelloReply | null = null;
   private _kernel: Kernel.IKernelConnection;
   private _messages = 0;
   private _notebook: string | undefined;
   private _onClose: () => void;
   private _onError: (message: string) => void;
+  private _onSaved: (saved: boolean, settings: Settings) => void;
   private _onStatus: () => void;
   private _patience: number;
   private _replies = new Map<string, Replies>();
   private _requests = 0;
   private _road: Channel = 'control';
+  private _settings: Settings = {};
   private _snapshot = new Snapshot();
   private _status: IStatus | null = null;
 }
 
 export namespace KernelClient {
   export interface IOptions {
-    /** Called when the kernel has said hello or told how its model stands. */
+    /** Called when the kernel has said hello or told how its model stands, or what is set. */
     onStatus?: () => void;
 
     /** Called when the kernel closed the comm, as `%unload_ext` does. */
@@ -333,6 +356,12 @@ export namespace KernelClient {
 
     /** Called with the kernel's words for what is wrong with something other than a request. */
     onError?: (message: string) => void;
+
+    /** Called when what is set in the kernel was kept for new kernels, or when what was kept was forgotten. */
+    onSaved?: (saved: boolean, settings: Settings) => void;
+
+    /** What JupyterLab's settings say for every kernel. */
+    everywhere?: () => Settings;
 
     /** The path of the notebook. */
     notebook?: string;

@@ -51,6 +51,9 @@ export interface ICommandOptions {
 
   /** Opens the sidebar. */
   openPanel(): void;
+
+  /** Shows what the model reads. */
+  showContext(): void;
 }
 
 export function addCommands(options: ICommandOptions): void {
@@ -72,15 +75,19 @@ export function addCommands(options: ICommandOptions): void {
   commands.addCommand(COMMANDS.toggle, {
     label: 'Show Code Completion as Ghost Text',
     isToggleable: true,
-    isToggled: () => places.mode === 'automatic',
+    isToggled: () => places.askedIn(widget()).mode === 'automatic',
     isEnabled: () => !options.isLocked(),
-    execute: () => options.setMode(places.mode === 'automatic' ? 'manual' : 'automatic')
+    execute: async () => {
+      const mode = places.askedIn(widget()).mode === 'automatic' ? 'manual' : 'automatic';
+      await options.setMode(mode);
+      connection()?.client?.configure({ mode }); // where it was set in the kernel
+    }
   });
   commands.addCommand(COMMANDS.toggleNotebook, {
     label: 'Complete Code in This Notebook',
     isToggleable: true,
     isVisible: () => metadataOf(widget()) !== null,
-    isEnabled: () => places.mode !== 'off',
+    isEnabled: () => places.askedIn(widget()).mode !== 'off',
     isToggled: () => modeOf(metadataOf(widget())?.getMetadata(METADATA)) !== 'off',
     execute: () => {
       const model = metadataOf(widget());
@@ -117,8 +124,9 @@ export function addCommands(options: ICommandOptions): void {
       const result = await InputDialog.getItem({
         title: 'Choose a model',
         label: 'A name, a hub id (owner/name), or a folder (./folder)',
-        items: [...new Set([current, ...(client?.hello?.models ?? [])])],
-        current: 0,
+        // Empty at first: a browser offers only what goes on from what stands in the field.
+        items: ['', ...(client?.hello?.models ?? [])],
+        placeholder: current,
         editable: true,
         okLabel: 'Load'
       });
@@ -163,7 +171,7 @@ export function addCommands(options: ICommandOptions): void {
   commands.addCommand(COMMANDS.showContext, {
     label: 'Show What the Model Reads',
     isEnabled: () => state() !== undefined,
-    execute: () => options.openPanel()
+    execute: () => options.showContext()
   });
   commands.addCommand(COMMANDS.copyCommand, {
     label: () => `Copy ${stage() === 'not loaded' ? START : INSTALL}`,

@@ -6,7 +6,7 @@ import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import { KernelClient } from './client';
-import { PROTOCOL, TARGET, type Channel } from './protocol';
+import { PROTOCOL, TARGET, type Channel, type Settings } from './protocol';
 import type { Standing } from './standing';
 
 /**
@@ -126,15 +126,11 @@ export class Connection {
     }
     const client = new KernelClient(kernel, {
       notebook: this._context.path,
-      onStatus: () => {
-        const isNew = this._standing.stage !== 'connected';
-        this._set(standingOf(client));
-        if (isNew && this.client) {
-          this._options.onConnected(client);
-        }
-      },
+      onStatus: () => this._set(standingOf(client)),
       onClose: () => this._set({ stage: 'not loaded' }),
-      onError: this._options.onError
+      onError: this._options.onError,
+      onSaved: this._options.onSaved,
+      everywhere: this._options.everywhere
     });
     this._client = client;
     // After a page reload in the middle of a cell the kernel may have it loaded, and the control road answers.
@@ -232,8 +228,11 @@ export namespace Connection {
     /** Whether the kernel may be told to load the extension. */
     mayLoad(): boolean;
 
-    /** Called when the kernel has answered for the first time. */
-    onConnected(client: KernelClient): void;
+    /** What JupyterLab's settings say for every kernel. */
+    everywhere(): Settings;
+
+    /** Called when a kernel's settings were kept for new kernels, or when what was kept was forgotten. */
+    onSaved(saved: boolean, settings: Settings): void;
 
     /** Called with the kernel's words for what is wrong with something other than a request. */
     onError(message: string): void;

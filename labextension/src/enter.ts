@@ -13,8 +13,6 @@ const ARRIVAL_MS = 400;
 export class Enter {
   constructor(private _options: Enter.IOptions) {}
 
-  policy: AfterEnter = 'smart';
-
   /** The text in an editor has changed; called before JupyterLab asks, if it does. */
   typed(editor: CodeEditor.IEditor, delta: readonly { insert?: unknown }[]): void {
     const { provider } = this._options;
@@ -28,7 +26,10 @@ export class Enter {
         ({ insert }) => typeof insert === 'string' && /^\n[ \t]*$/.test(insert)
       );
       // What was typed of a ghost is no reason for it to go.
-      if (place && (provider.knows(place) || (entered && worthAsking(this.policy, place.prefix)))) {
+      if (
+        place &&
+        (provider.knows(place) || (entered && worthAsking(this._options.policy(), place.prefix)))
+      ) {
         this._ask();
       }
     }, 0);
@@ -36,7 +37,7 @@ export class Enter {
 
   /** The cursor has come into another cell. `isBelowCode` tells whether there is code above. */
   arrived(editor: CodeEditor.IEditor, isBelowCode: boolean): void {
-    if (this.policy === 'off' || !isBelowCode) {
+    if (this._options.policy() === 'off' || !isBelowCode) {
       return;
     }
     const { provider } = this._options;
@@ -70,6 +71,9 @@ export class Enter {
 export namespace Enter {
   export interface IOptions {
     provider: Provider;
+
+    /** When to ask, in the document in front. */
+    policy(): AfterEnter;
 
     /** What the provider calls the cell in this editor; null if none of ours is there. */
     keyOf(editor: CodeEditor.IEditor, source: string): string | null;

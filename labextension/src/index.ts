@@ -19,6 +19,7 @@ import { AttributionMark, inFull, matchesOf } from './attribution';
 import { addCommands, addToPalette, makeMenu } from './commands';
 import { Enter } from './enter';
 import { Kept } from './kept';
+import { showContext } from './output';
 import { Places } from './places';
 import { Provider } from './provider';
 import { Recorder } from './record';
@@ -64,7 +65,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     const places = new Places({
       trackers: { notebooks, consoles, editors },
-      onError: message => tell(message, 'error')
+      onError: message => tell(message, 'error'),
+      onSaved: (saved, values) =>
+        void settings.saved(saved, values).then(changed => {
+          if (changed) {
+            tell("JupyterLab's settings for every kernel now say the same.", 'info');
+          }
+        })
     });
     const provider = new Provider({
       locate: ({ widget }, text) => places.locate(widget, text),
@@ -83,6 +90,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const recorder = new Recorder();
     const enter = new Enter({
       provider,
+      policy: () => places.askedIn(current()).afterEnter,
       keyOf: (editor, source) => {
         const widget = current();
         const spot = widget?.node.contains(editor.host) ? places.locate(widget, source) : null;
@@ -110,14 +118,15 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const settings = new FrontEndSettings(registry, PLUGIN, values => {
       const restarts = values.autoLoad !== places.autoLoad || values.mode !== places.mode;
       places.mode = values.mode;
+      places.afterEnter = values.afterEnter;
+      places.isLocked = values.isLocked;
       places.autoLoad = values.autoLoad;
       places.languagesOff = values.languagesOff;
       provider.debounce = values.debounce;
       provider.candidates = values.candidates;
-      enter.policy = values.afterEnter;
       announcer.enabled = values.announce;
-      if (JSON.stringify(values.kernel) !== JSON.stringify(places.kernelSettings)) {
-        places.kernelSettings = values.kernel;
+      if (JSON.stringify(values.everywhere) !== JSON.stringify(places.everywhere)) {
+        places.everywhere = values.everywhere;
         places.configure();
       }
       if (restarts) {
@@ -140,10 +149,11 @@ const plugin: JupyterFrontEndPlugin<void> = {
         outcome: provider.outcome
       });
     };
-    const sidebar = new Sidebar(() => {
+    const subject = () => {
       const owner = places.ownerOf(current()) ?? notebooks.currentWidget;
       return { connection: places.connection(owner), rendermime: rendermimeOf(owner) };
-    });
+    };
+    const sidebar = new Sidebar(subject);
     app.shell.add(sidebar, 'right', { rank: 900 });
     addCommands({
       app,
@@ -156,7 +166,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
         await settings.set('mode', mode);
       },
       isLocked: () => settings.isLocked,
-      openPanel: () => app.shell.activateById(sidebar.id)
+      openPanel: () => app.shell.activateById(sidebar.id),
+      showContext: () => showContext(subject())
     });
     if (palette) {
       addToPalette(palette);

@@ -10,7 +10,17 @@ import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { Signal, type ISignal } from '@lumino/signaling';
 import type { Widget } from '@lumino/widgets';
 
-import { languageOf, METADATA, modeOf, OFF_TAG, strictest, type Mode } from './asking';
+import {
+  AFTER_ENTER,
+  languageOf,
+  METADATA,
+  modeOf,
+  MODES,
+  OFF_TAG,
+  strictest,
+  type AfterEnter,
+  type Mode
+} from './asking';
 import { Connection } from './connection';
 import type { ICell, Settings } from './protocol';
 import type { ISpot } from './provider';
@@ -34,8 +44,12 @@ interface ITyped {
 export class Places {
   constructor(private _options: Places.IOptions) {}
 
-  /** What the settings allow everywhere. */
+  /** What JupyterLab's settings ask for, which counts where no kernel says otherwise. */
   mode: Mode = 'automatic';
+  afterEnter: AfterEnter = 'smart';
+
+  /** Whether no kernel may say otherwise. */
+  isLocked = false;
 
   /** Languages that are left alone. */
   languagesOff: readonly string[] = [];
@@ -43,8 +57,8 @@ export class Places {
   /** Whether kernels may be told to load the extension. */
   autoLoad = true;
 
-  /** What every kernel is told once it has answered. */
-  kernelSettings: Settings = {};
+  /** What every kernel is told of JupyterLab's settings. */
+  everywhere: Settings = {};
 
   /** Something that the status bar shows is different. */
   get changed(): ISignal<this, void> {
@@ -68,7 +82,17 @@ export class Places {
 
   /** Tells every kernel what the settings say for all of them. */
   configure(): void {
-    this._all.forEach(connection => connection.client?.configure(this.kernelSettings));
+    this._all.forEach(connection => connection.client?.configureEverywhere());
+  }
+
+  /** What is asked for in this widget: its kernel's setting, or JupyterLab's while there is none. */
+  askedIn(widget: Widget | null): { mode: Mode; afterEnter: AfterEnter } {
+    const { mode, after_enter } = this.connection(widget)?.client?.settings ?? {};
+    const asked = MODES.find(known => known === mode) ?? this.mode;
+    return {
+      mode: this.isLocked ? strictest(this.mode, asked) : asked,
+      afterEnter: AFTER_ENTER.find(known => known === after_enter) ?? this.afterEnter
+    };
   }
 
   /** The kernel of this widget; null if it has none, or is none of ours. */
@@ -118,7 +142,7 @@ export class Places {
       key: `${widget.id}/${typed.cellId}/${client.status?.model}`,
       cellId: typed.cellId,
       language,
-      mode: strictest(this.mode, typed.mode, off ? 'off' : undefined),
+      mode: strictest(this.askedIn(widget).mode, typed.mode, off ? 'off' : undefined),
       cells: () => typed.cells(),
       isAt: offset => {
         const { editor } = typed;
@@ -130,7 +154,10 @@ export class Places {
 
   /** What is allowed in this widget. */
   modeIn(widget: Widget | null): Mode {
-    return strictest(this.mode, (widget && this._typedIn(widget)?.mode) || undefined);
+    return strictest(
+      this.askedIn(widget).mode,
+      (widget && this._typedIn(widget)?.mode) || undefined
+    );
   }
 
   /** The notebook or console whose kernel completes code in this widget, and which draws that kernel's widgets. */
@@ -147,7 +174,7 @@ export class Places {
   /** Tells the kernel that this widget's active cell was entered, so that it can read ahead. */
   entered(widget: Widget | null): void {
     const typed = widget && this._typedIn(widget);
-    if (typed && strictest(this.mode, typed.mode) === 'automatic') {
+    if (typed && this.modeIn(widget) === 'automatic') {
       this.connection(widget)?.client?.entered(typed.cells(), typed.cellId);
     }
   }
@@ -208,11 +235,8 @@ export class Places {
       runsCells: () =>
         notebook ? runsCells(notebook) : context.session?.kernel?.status === 'busy',
       mayLoad: () => this.autoLoad && this.mode !== 'off',
-      onConnected: client => {
-        if (Object.keys(this.kernelSettings).length > 0) {
-          client.configure(this.kernelSettings);
-        }
-      },
+      everywhere: () => this.everywhere,
+      onSaved: this._options.onSaved,
       onError: this._options.onError
     });
     this._connections.set(context, connection);
@@ -281,6 +305,9 @@ export namespace Places {
 
     /** Called with the kernel's words for what is wrong with something other than a request. */
     onError(message: string): void;
+
+    /** Called when a kernel's settings were kept for new kernels, or when what was kept was forgotten. */
+    onSaved(saved: boolean, settings: Settings): void;
   }
 }
 

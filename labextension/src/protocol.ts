@@ -28,12 +28,16 @@ export interface ICell {
 
 // Up: from the front end to the kernel.
 
-/** `notebook` is the path of the notebook, for the user's own numbers. */
+/**
+ * `notebook` is the path of the notebook, for the user's own numbers; `settings` are all that JupyterLab's settings
+ * say for every kernel.
+ */
 export interface IHello {
   type: 'hello';
   protocol: number;
   client: string;
   notebook?: string;
+  settings?: Settings;
 }
 
 /** The whole notebook, or, with `base`, the cells that changed since that revision and the order of all ids. */
@@ -76,11 +80,15 @@ export interface IAccepted {
   kept?: boolean;
 }
 
-/** Changes settings, and with `load` gives the model its memory or takes it back. */
+/**
+ * Changes settings, and with `load` gives the model its memory or takes it back. With the scope "all" they are all
+ * that JupyterLab's settings say for every kernel.
+ */
 export interface IConfigure {
   type: 'configure';
   settings: Settings;
   load?: boolean;
+  scope?: 'kernel' | 'all';
 }
 
 export type UpMessage = IHello | INotebook | IComplete | ICancel | IAccepted | IConfigure;
@@ -102,6 +110,16 @@ export interface IHelloReply {
 
   /** Whether the kernel's configuration lets anything be completed. */
   allowed?: boolean;
+
+  /** All that is set in the kernel. */
+  settings?: Settings;
+}
+
+/** What is set in the kernel is different; `saved` tells that it was just kept for new kernels, or that forgotten. */
+export interface ISettings {
+  type: 'settings';
+  settings: Settings;
+  saved?: boolean;
 }
 
 export interface IStatus {
@@ -154,11 +172,12 @@ export interface IError {
   message: string;
 }
 
-export type DownMessage = IHelloReply | IStatus | IUpdate | IError;
+export type DownMessage = IHelloReply | ISettings | IStatus | IUpdate | IError;
 
 /** The fields without which a message cannot be used, and their types. */
 const REQUIRED: Record<DownMessage['type'], Record<string, 'string' | 'number'>> = {
   hello: { protocol: 'number', model: 'string', state: 'string' },
+  settings: {},
   status: { state: 'string', model: 'string' },
   update: { id: 'string', index: 'number', text: 'string' },
   error: { code: 'string', message: 'string' }

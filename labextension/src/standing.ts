@@ -50,7 +50,10 @@ export const START = '%load_ext jupyter_sc2';
 
 /** Why there is no text, by the kernel's word for it: short, and in a sentence. */
 const REASONS: Record<string, [string, string] | undefined> = {
-  disabled: ['off in this kernel', 'Completion is switched off in this kernel: SC2.enabled.'],
+  disabled: [
+    'off here',
+    'Completion is switched off in this kernel (SC2.mode), or for cells like this one.'
+  ],
   low_confidence: ['low confidence', 'The model is not sure enough of any continuation.'],
   not_allowed: ['not allowed', "The kernel's configuration does not allow completion."],
   not_ready: ['not ready', 'The model is not ready yet.'],

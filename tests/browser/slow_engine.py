@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from jupyter_sc2.completion import Token
+from jupyter_sc2.errors import ModelLoadError
 from tests.conftest import FakeEngine
 
 LINE = "result = np.arange(10).reshape(2, 5).sum(axis=0)"
@@ -14,8 +15,13 @@ OTHERS = ("result = np.ones(3)", "result = None  # later")
 BLOCK = "for name in names:\n    print(name)\n    total += len(name)"
 AFTER_ENTER = "if total > 3:\n    print('many')"
 
-# Seconds for each character: one number, or the two between which it is drawn. Cells may change it.
+# Cells may change these. Seconds for each character: one number, or the two between which it is drawn.
 pace: float | tuple[float, float] = 0.06
+# While there is one, a load goes on and tells this: a state, and how far it is.
+loading: tuple[str, float] | None = None
+# What every load, or every completion, fails with.
+load_failure: str | None = None
+failure: str | None = None
 
 
 class SlowEngine(FakeEngine):
@@ -26,6 +32,8 @@ class SlowEngine(FakeEngine):
         self._attempts = 0
 
     def generate(self, ids, sampling, *args) -> Iterator[Token]:  # type: ignore[no-untyped-def,override]
+        if failure is not None:
+            raise RuntimeError(failure)
         healed = args[2] if len(args) > 2 else b""
         text = self.decode_bytes(ids).decode() + healed.decode()
         self._attempts = self._attempts + 1 if sampling.temperature > 0 else 0
@@ -52,6 +60,14 @@ def start() -> None:
 
     from jupyter_sc2 import extension
 
+    def load_engine(model, *, progress, **options):  # type: ignore[no-untyped-def]
+        while loading is not None:
+            progress(*loading)
+            time.sleep(0.05)
+        if load_failure is not None:
+            raise ModelLoadError(load_failure)
+        return SlowEngine()
+
     shell = get_ipython()
     shell.config.SC2.grounding = False  # its line is about things that are not there
-    extension.load(shell, load_engine=lambda model, **_: SlowEngine())
+    extension.load(shell, load_engine=load_engine)

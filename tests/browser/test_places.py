@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ SHOWN = "() => document.querySelector('.jp-GhostText:not(:empty)')?.textContent"
 
 def command(notebook, id: str, **args: object) -> None:
     notebook.page.evaluate(
-        "([id, args]) => window.jupyterapp.commands.execute(id, args)", [id, args]
+        "async ([id, args]) => { await window.jupyterapp.commands.execute(id, args); }", [id, args]
     )
 
 
@@ -73,10 +74,14 @@ def test_the_panel_in_the_sidebar_and_config_are_one(quick_cell):
     quick_cell.type("%config SC2.max_tokens")
     quick_cell.press("Control+Enter")
     quick_cell.cell(0).locator(".jp-OutputArea-output", has_text="12").wait_for()
-    model = panel.locator(".widget-inline-hbox", has_text="Model").locator("input")
+    models = panel.locator(".widget-dropdown", has_text="Model").locator("select")
+    assert "starcoder2-3b · 3B" in models.inner_text().replace("\xa0", " ")
+    models.select_option(label="another…")
+    model = panel.locator(".widget-text", has_text="Its name").locator("input")
     model.fill("starcoder2-3x")
     model.press("Enter")
     panel.locator("text=Did you mean starcoder2-3b?").wait_for()
+    panel.locator("text=ready: embedded").wait_for()
     quick_cell.execute("get_ipython().run_line_magic('config', 'SC2.max_tokens = 64')")
     command(quick_cell, "application:toggle-right-area")
 
@@ -137,7 +142,7 @@ def vim() -> Path:
 
 
 def test_vim_keys_and_ghost_text_go_together(tmp_path, chromium, monkeypatch):
-    monkeypatch.setenv("JUPYTER_PATH", str(vim()))
+    monkeypatch.setenv("JUPYTER_PATH", str(vim()), prepend=os.pathsep)
     server = Server(tmp_path, startup=SLOW_ENGINE)
     try:
         notebook = open_page(chromium, server, server.notebook("vim.ipynb", ""), LAB)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import nbformat
@@ -13,12 +11,6 @@ from tests.browser.conftest import PATIENCE_MS, Server
 from tests.browser.slow_engine import LINE
 
 pytestmark = pytest.mark.browser
-
-# A kernel in whose environment jupyter-sc2 is not installed.
-BARE = (
-    "import sys; sys.modules['jupyter_sc2'] = None\n"
-    "from ipykernel.kernelapp import launch_new_instance as run; run()"
-)
 
 
 def says(notebook, text: str) -> None:
@@ -33,10 +25,10 @@ def menu(notebook, label: str) -> None:
 
 
 def test_the_status_tells_of_thinking_and_of_nothing_to_add(quick_cell):
-    quick_cell.execute("import tests.browser.slow_engine as _e; _e.pace = 0.3; del _e")
+    quick_cell.slow(pace=0.3)
     quick_cell.type("result = np")
     says(quick_cell, "embedded fp32 · thinking")
-    quick_cell.execute("import tests.browser.slow_engine as _e; _e.pace = 0.002; del _e")
+    quick_cell.slow(pace=0.002)
     quick_cell.type(" zz")
     says(quick_cell, "nothing to add")
     quick_cell.type("; result = ")
@@ -75,12 +67,8 @@ def test_a_wrong_model_name_is_said_in_words_and_changes_nothing(quick_cell):
 
 
 def test_a_kernel_without_the_package_says_what_installs_it(slow_lab, open_notebook):
-    folder = slow_lab.root.parent / "home/data/kernels/bare"
-    folder.mkdir(parents=True)
-    argv = [sys.executable, "-c", BARE, "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": "Bare", "language": "python"}
-    (folder / "kernel.json").write_text(json.dumps(spec))
-    notebook = open_notebook(slow_lab, slow_lab.notebook("bare.ipynb", "", kernel="bare"))
+    bare = slow_lab.kernel("bare", "import sys; sys.modules['jupyter_sc2'] = None")
+    notebook = open_notebook(slow_lab, slow_lab.notebook("bare.ipynb", "", kernel=bare))
     says(notebook, "not installed in this kernel")
     notebook.page.locator(".jp-sc2-StatusItem-button").click()
     entry = notebook.page.locator(".jp-sc2-Menu .lm-Menu-itemLabel")

@@ -86,6 +86,42 @@ test('a busy kernel is waited for, an idle one not for long', async () => {
   assert.equal(result, false);
 });
 
+test('the hello brings what is set for every kernel, and the answer what is set in this one', async () => {
+  const kernel = kernelOn('control');
+  const client = new KernelClient(kernel.connection(), {
+    patience: 10,
+    everywhere: () => ({ top_k: 5 })
+  });
+  const answer = kernel.answer;
+  kernel.answer = sent =>
+    answer(sent).map(message => ({ ...message, settings: { top_k: 7 } }) as DownMessage);
+  await client.connect(['control']);
+  const said = kernel.sent.find(({ data }) => data.type === 'hello')!.data;
+  assert.deepEqual('settings' in said && said.settings, { top_k: 5 });
+  assert.deepEqual(client.settings, { top_k: 7 });
+  client.configureEverywhere();
+  assert.deepEqual(kernel.sent[kernel.sent.length - 1].data, {
+    type: 'configure',
+    settings: { top_k: 5 },
+    scope: 'all'
+  });
+});
+
+test('what is set in the kernel is followed, and that it was saved is passed on', async () => {
+  const kernel = kernelOn('control');
+  const saved: unknown[] = [];
+  const client = new KernelClient(kernel.connection(), {
+    patience: 10,
+    onSaved: (...told) => saved.push(told)
+  });
+  await client.connect(['control']);
+  kernel.say({ type: 'settings', settings: { mode: 'off' } });
+  assert.deepEqual(client.settings, { mode: 'off' });
+  assert.deepEqual(saved, []);
+  kernel.say({ type: 'settings', settings: { mode: 'manual' }, saved: true });
+  assert.deepEqual(saved, [[true, { mode: 'manual' }]]);
+});
+
 test('a completion grows until it is finished', async () => {
   const kernel = kernelOn('control');
   const client = await connected(kernel);
