@@ -247,7 +247,7 @@ def test_the_licence_is_shown_before_the_first_download_only(shell, run, monkeyp
 
 
 def test_license_is_about_the_loaded_model_or_the_one_named(run):
-    assert run("%sc2 license").out.startswith("Licence of embedded: Apache-2.0.")
+    assert run("%sc2 license").out.startswith("Licence of embedded: ")
     said = run("%sc2 license codegemma-2b").out
     assert "Gemma Prohibited Use Policy" in said and "https://ai.google.dev/gemma/terms" in said
 
@@ -319,7 +319,7 @@ def test_a_setting_is_set(shell, run, line):
 def test_the_current_model_is_marked_among_those_known(shell, run):
     shell.settings.model = "./mine"
     said = run("%sc2 model").out.splitlines()
-    assert said[0].startswith("  embedded: 7M") and said[-1] == "* ./mine"
+    assert said[0].startswith("  embedded: ") and said[-1] == "* ./mine"
 
 
 def test_stats_tell_the_numbers_and_reset_forgets_them(shell, run):

@@ -71,7 +71,8 @@ def measure(source: Path, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tens
     def note(name: str) -> Any:
         def hook(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             x = inputs[0].flatten(0, -2).float()
-            moments[name] = moments[name] + x.T @ x if name in moments else x.T @ x
+            with torch.autocast("cpu", enabled=False):
+                moments[name] = moments[name] + x.T @ x if name in moments else x.T @ x
 
         return hook
 
