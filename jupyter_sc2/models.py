@@ -207,6 +207,7 @@ if EMBEDDED_FOLDER != SHIPPED_MODEL:
         licence_url="",
         parameters="?",
         confidence=0.0,
+        note="This machine's own small model (JUPYTER_SC2_EMBEDDED).",
     )
 
 
