@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.int4 import GROUP, dequantize_int4, quantize_int4, quantize_int8
+from jupyter_sc2.engines.int4 import GROUP, quantize_int4, quantize_int8
 
 if TYPE_CHECKING:
     import torch
 
-# No range is cut off: training rounds by the same rule, and in time to get used to it.
+# No range is cut off: the grid of the file that the weights come out of is kept where they have changed little.
 WHOLE = (1.0,)
 # Of the mean of its diagonal, added to the inputs' moments so that their inverse exists.
 DAMPING = 0.01
@@ -116,9 +116,3 @@ def compensated(weight: torch.Tensor, scales: torch.Tensor, moments: torch.Tenso
 def packable(weight: torch.Tensor) -> bool:
     """Whether a weight (out, in) falls into groups of inputs."""
     return weight.shape[1] % GROUP == 0
-
-
-def rounded(weight: torch.Tensor) -> torch.Tensor:
-    """What is left of a weight (out, in) once it is packed, as float32."""
-    parts = quantize_int4(weight, WHOLE)
-    return dequantize_int4(parts["weight"], parts["scales"])

@@ -41,9 +41,6 @@ class Recipe:
     rate: float = 4e-4
     warmup: float = 20.0  # steps
     decay: float = 0.3  # share of the time
-    # From here on the passes see the weights as the packed model will have them (4 bits), while the steps are still
-    # made on the exact ones (straight-through estimation, arXiv 1308.3432). Above 1: never.
-    packed_from: float = 0.85
     weight_decay: float = 0.05
     clip: float = 1.0
     checkpoint_every: float = 300.0
@@ -166,8 +163,7 @@ def train(
         rng = Random(f"{seed} {run.step}")
         rows_per_step = max(1, recipe.tokens_per_step // length)
         batch = rows(sampler, encode, rng, count=rows_per_step, length=length + 1)
-        packed = progress >= recipe.packed_from
-        run.learn(batch, schedule(progress, run.step, recipe), packed=packed)
+        run.learn(batch, schedule(progress, run.step, recipe))
         taken = clock() - started
         run.seconds += taken
         if run.step % 10 == 0:
@@ -210,13 +206,10 @@ class Run:
         self.loss = 0.0  # smoothed
         self.curve: list[dict[str, Any]] = []
 
-    def learn(
-        self, batch: list[list[int]], factor: float, *, packed: bool = False, rows: int = 4
-    ) -> None:
+    def learn(self, batch: list[list[int]], factor: float, *, rows: int = 4) -> None:
         """One step with the rate at this factor of the recipe's, `rows` rows at a time, which bounds the memory."""
         import torch
 
-        exact = self._pack() if packed else {}
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * factor
         total = 0.0
@@ -224,8 +217,6 @@ class Run:
             loss: Any = _loss(self.model, part) * len(part) / len(batch)
             loss.backward()
             total += loss.item()
-        for parameter, values in exact.items():
-            parameter.data = values
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
         # Zeroed and not freed: fresh pages for half a gigabyte cost more than writing to it.
@@ -233,20 +224,6 @@ class Run:
         self.step += 1
         self.tokens += len(batch) * (len(batch[0]) - 1)
         self.loss = 0.95 * self.loss + 0.05 * total if self.loss else total
-
-    def _pack(self) -> dict[Any, torch.Tensor]:
-        """Rounds the layers' matrices as the packed model has them; returns the exact values by parameter."""
-        import torch
-
-        from jupyter_sc2.embedded.pack import packable, rounded
-
-        exact = {}
-        for module in self.model.modules():
-            layer = isinstance(module, torch.nn.Linear) and module is not self.model.lm_head
-            if layer and packable(module.weight):
-                exact[module.weight] = module.weight.data
-                module.weight.data = rounded(module.weight.data)
-        return exact
 
     def measure(self, held_out: list[list[int]]) -> dict[str, Any]:
         """A point of the curve: the loss so far, and that on packages never trained on."""
