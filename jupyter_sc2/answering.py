@@ -100,6 +100,7 @@ class Answerer:
         self._namespace = namespace
         self._provenance = provenance
         self._epoch = 0  # of the namespace, when what is in the cache was said
+        self._options: CompletionOptions | None = None  # the same
         self.layout = Layout(engine.card, engine.encode, engine.special_ids)
         self.cache = TypeThroughCache()
         self._earlier: deque[Sequence[int]] = deque(maxlen=EARLIER)
@@ -111,6 +112,9 @@ class Answerer:
         if self._namespace is not None and self._namespace.epoch != self._epoch:
             # What was said before a cell ran may be wrong after it.
             self._epoch = self._namespace.epoch
+            self.cache.clear()
+        if options != self._options:  # nor does what was said count under other settings
+            self._options = options
             self.cache.clear()
         if job.cancelled.is_set():
             job.finish(CANCELLED, self.engine)

@@ -197,6 +197,13 @@ def test_without_a_setting_the_models_own_confidence_counts(session, fake_engine
     assert submit(session, request()).final.reason == "low_confidence"
 
 
+def test_what_was_said_under_other_settings_is_asked_for_again(session, fake_engine):
+    fake_engine.answers = ["np.zeros(3)", "np.zeros(3)"]
+    assert submit(session, request()).final.text == "np.zeros(3)"
+    session.configure(CompletionOptions(confidence=0.7))
+    assert submit(session, request()).final.reason == "low_confidence"
+
+
 def test_who_asks_by_a_key_of_their_own_sees_what_the_model_is_not_sure_of(session, fake_engine):
     session.configure(CompletionOptions(confidence=0.7))
     fake_engine.answers = ["np.zeros(3)"]
