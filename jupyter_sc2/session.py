@@ -23,7 +23,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_sc2 import engines, grounding
@@ -414,6 +414,7 @@ class Session:
 
     def _try_load(self, worker: _Worker) -> engines.Engine:
         options = worker.options
+        terms = _terms(options.model)  # once: it may read files
 
         def given_up() -> bool:
             return worker.retired or self._closed
@@ -423,7 +424,7 @@ class Session:
                 if given_up():
                     raise _Superseded
                 shown = worker is self._loading
-                message = self._meanwhile(state, options.model)
+                message = self._meanwhile(state, terms)
             if shown:  # nobody waits for a stopgap
                 state = STAGES.get(state, (state,))[0]
                 self._set_status(
@@ -453,11 +454,11 @@ class Session:
                 f"{options.model} could not be loaded: {_one_line(error)}"
             ) from error
 
-    def _meanwhile(self, state: str, model: str = "") -> str | None:
+    def _meanwhile(self, state: str, terms: Sequence[str] = ()) -> str | None:
         """What there is to know about a load besides how far it is."""
         _, *said = STAGES.get(state, (state,))
-        if state == "downloading" and model:
-            said += _terms(model)
+        if state == "downloading":
+            said += terms
         if self._serving is not None and self._serving.engine is not None:
             said.append(f"{_called(self._serving.engine)} answers meanwhile.")
         return " ".join(said) or None

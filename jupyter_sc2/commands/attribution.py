@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from jupyter_sc2.commands import print_json
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.hardware import in_words
+from jupyter_sc2.settings import SC2
 
-LEAST = 50  # lexemes of a match, as in the setting attribution_lexemes
+LEXEMES = SC2.settings()["attribution_lexemes"]  # of a match, as in the setting
 
 
 def add_parser(commands: Any) -> None:
@@ -50,7 +50,11 @@ def add_parser(commands: Any) -> None:
     )
     report.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     report.add_argument(
-        "--lexemes", type=int, default=65, metavar="N", help="that make a match (default: 65)"
+        "--lexemes",
+        type=int,
+        default=LEXEMES.default_value,
+        metavar="N",
+        help="that make a match (default: %(default)s)",
     )
     kinds = report.add_mutually_exclusive_group()
     kinds.add_argument("--html", action="store_true", help="print an HTML page")
@@ -67,6 +71,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _index(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from jupyter_sc2.provenance import sources
     from jupyter_sc2.provenance.index import default_folder, writing
 
@@ -75,8 +81,9 @@ def _index(args: argparse.Namespace) -> int:
     chosen = [sources.named(path, args.name, args.license) for path in args.paths]
     packages = sources.installed() if args.packages or not chosen else []
     chosen += packages
-    progress = _Progress()
-    with writing(default_folder(), progress.tell) as writer:
+    # On a terminal, the source that is being read.
+    progress = tqdm(bar_format="{desc}", leave=False, disable=None)
+    with writing(default_folder(), progress.set_description_str) as writer:
         known = {source.key for source in packages}
         roots = {source.root for source in packages}
         uninstalled = [
@@ -87,7 +94,7 @@ def _index(args: argparse.Namespace) -> int:
         if uninstalled:
             writer.remove(uninstalled)
         done = writer.update(chosen)
-        progress.end()
+        progress.close()
         packs = writer.index.packs
         size = sum(pack.disk_bytes for pack in packs)
         lexemes = writer.index.lexemes
@@ -158,8 +165,10 @@ def _report(args: argparse.Namespace) -> int:
     from jupyter_sc2.provenance.index import Index
     from jupyter_sc2.provenance.match import Matcher
 
-    if args.lexemes < LEAST:
-        raise RequestError(f"--lexemes must be {LEAST} or more: shorter runs are not all found.")
+    if args.lexemes < LEXEMES.min:
+        raise RequestError(
+            f"--lexemes must be {LEXEMES.min} or more: shorter runs are not all found."
+        )
     matcher = Matcher(Index())
     reports = [report.of_file(path, matcher, args.lexemes) for path in args.notebooks]
     if args.json:
@@ -200,17 +209,3 @@ def _opened() -> Any:
     if not index.refresh():
         raise RequestError("Nothing is indexed yet: `jupyter sc2 attribution index` does that.")
     return index
-
-
-class _Progress:
-    """What is being read, in one line of a terminal that is written over."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-
-    def tell(self, words: str) -> None:
-        if self._shown:
-            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        self.tell("")

@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.int4 import GROUP, quantize_int4, quantize_int8
+from jupyter_sc2.engines.int4 import (
+    GROUP,
+    nearest_levels,
+    pack_levels,
+    quantize_int4,
+    quantize_int8,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -104,13 +110,13 @@ def compensated(weight: torch.Tensor, scales: torch.Tensor, moments: torch.Tenso
         errors = torch.empty_like(part)
         for index in range(GROUP):
             column = part[:, index]
-            level = ((column - middle) / step + 8).round().clamp(0, 15)
+            level = nearest_levels(column, step, middle)
             levels[:, here.start + index] = level.to(torch.uint8)
             error = (column - (level - 8) * step - middle) / factors[index, index]
             part[:, index:] -= error.unsqueeze(1) * factors[index, index:].unsqueeze(0)
             errors[:, index] = error
         weight[:, here.stop :] -= errors @ inverse[here, here.stop :]
-    return (levels[:, 0::2] | (levels[:, 1::2] << 4)).contiguous()
+    return pack_levels(levels)
 
 
 def packable(weight: torch.Tensor) -> bool:

@@ -132,21 +132,26 @@ def quantize_int4(
         # Rounded as they will be stored.
         step = (half / 7.5).to(torch.bfloat16).float().clamp(min=1e-8)
         center = ((high + low) / 2 + step / 2).to(torch.bfloat16).float()
-        restored = _levels(groups, step, center).sub(8) * step + center
+        restored = nearest_levels(groups, step, center).sub(8) * step + center
         error = (restored - groups).square().sum(-1, keepdim=True)
         better = error < best
         best = torch.where(better, error, best)
         scale, middle = torch.where(better, step, scale), torch.where(better, center, middle)
-    levels = _levels(groups, scale, middle).view(rows, columns).to(torch.uint8)
+    levels = nearest_levels(groups, scale, middle).view(rows, columns)
     both = torch.cat([scale, middle], dim=-1)  # (out, groups, 2)
     return {
-        "weight": (levels[:, 0::2] | (levels[:, 1::2] << 4)).contiguous(),
+        "weight": pack_levels(levels.to(torch.uint8)),
         "scales": both.transpose(0, 1).to(torch.bfloat16).contiguous(),
     }
 
 
-def _levels(groups: torch.Tensor, step: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
-    return ((groups - center) / step + 8).round().clamp(0, 15)
+def nearest_levels(weights: torch.Tensor, step: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
+    return ((weights - center) / step + 8).round().clamp(0, 15)
+
+
+def pack_levels(levels: torch.Tensor) -> torch.Tensor:
+    """(out, in) uint8, each from 0 to 15, to (out, in / 2)."""
+    return (levels[:, 0::2] | (levels[:, 1::2] << 4)).contiguous()
 
 
 def unpack(packed: torch.Tensor) -> torch.Tensor:

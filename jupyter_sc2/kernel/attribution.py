@@ -30,7 +30,8 @@ def show(shell: InteractiveShell, threshold: int) -> None:
     text = render.text([found], notices=False).replace(found.notebook, heading, 1)
     if found.notices:
         text += (
-            "\nThe notices to reproduce: jupyter sc2 attribution report NOTEBOOK --html report.html"
+            "\nThe notices to reproduce: "
+            "jupyter sc2 attribution report NOTEBOOK --html --output report.html"
         )
     if not hasattr(shell, "kernel"):
         print(text)

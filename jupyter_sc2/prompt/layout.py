@@ -233,7 +233,7 @@ class Layout:
         kept = self._kept(texts, budget, len(self.encode(lay([]))))
         while True:
             too_old = texts[: len(texts) - len(kept)]
-            segments = lay(with_imports(too_old, kept, chars // 2))
+            segments = lay(with_imports(too_old, kept, chars // 2) if kept else kept)
             arrangement = Arrangement(tuple(segments), mode, healed, tuple(too_old))
             if len(self.encode(segments)) <= budget:
                 return arrangement

@@ -275,9 +275,5 @@ def _names(lexemes: Lexemes, run: _Run) -> int:
     return len(np.unique(numbers[(numbers & np.uint64(1)).astype(bool)]))
 
 
-def _line(text: bytes, at: int) -> int:
-    return text.count(b"\n", 0, at) + 1
-
-
 def _length(match: Match) -> int:
     return match.attribution.lexemes

@@ -92,16 +92,16 @@ def notes(metadata: Mapping[str, Any]) -> list[Accepted]:
 def kept(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Kept]:
     """What is left of each note in the cells, given as their sources and notes."""
     about: dict[str, Accepted] = {}
-    where: dict[str, list[int]] = {}
+    where: dict[str, dict[int, None]] = {}
     for number, (_, accepted) in enumerate(cells):
         for one in accepted:
             about.setdefault(one.id, one)
-            where.setdefault(one.id, []).append(number)
+            where.setdefault(one.id, {})[number] = None
     return [
         Kept(
             one,
-            tuple(dict.fromkeys(where[id])),
-            share_of(one.text, [cells[number][0] for number in dict.fromkeys(where[id])]),
+            tuple(where[id]),
+            share_of(one.text, [cells[number][0] for number in where[id]]),
         )
         for id, one in about.items()
     ]
