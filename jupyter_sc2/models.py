@@ -27,6 +27,7 @@ FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
 
 SHIPPED = Path(__file__).parent / "models.toml"
 USERS = "jupyter_sc2_models.toml"
+TRAINED = "training.json"  # what `jupyter sc2 train` leaves in the folder of a model
 
 # StarCoder2's names for the roles that a layout needs (arXiv 2402.19173, table 5).
 STARCODER2_SPECIAL: Mapping[str, str] = MappingProxyType(
@@ -163,6 +164,7 @@ class ModelCard:
     order: Order = "spm"
     path: Literal["inside", "before"] = "inside"
     trunk: Trunk = "outside"
+    heals: bool = False
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
@@ -199,6 +201,7 @@ EMBEDDED = ModelCard(
 SHIPPED_MODEL = Path(__file__).parent / "embedded" / "model"
 # Who has tuned a small model (`jupyter sc2 train`) can give it to everybody on a machine.
 EMBEDDED_FOLDER = Path(os.environ.get("JUPYTER_SC2_EMBEDDED") or SHIPPED_MODEL)
+EMBEDDED = replace(EMBEDDED, heals=(EMBEDDED_FOLDER / TRAINED).exists())
 if EMBEDDED_FOLDER != SHIPPED_MODEL:
     EMBEDDED = replace(
         EMBEDDED,
@@ -238,7 +241,8 @@ def find_card(model: str) -> ModelCard:
     if model.lower().endswith(".gguf"):
         return _stranger(known, path.stem, note="A local file.")
     if path.is_dir() or model.startswith((".", "/", "~")) or path.is_absolute():
-        return _stranger(known, path.resolve().name, note="A local folder.")
+        card = _stranger(known, path.resolve().name, note="A local folder.")
+        return replace(card, heals=(path / TRAINED).exists())
     if model.count("/") == 1 and not model.endswith("/"):
         card = _stranger(known, model.partition("/")[2])
         return replace(card, name=model, hub_id=model)

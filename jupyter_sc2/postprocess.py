@@ -32,6 +32,7 @@ CELL_MARK = re.compile(
 HALF = re.compile(
     r"(?:[([{=+\-*/%|&^~<>@.\\]|\b(?:and|or|not|in|is|as|import|from|lambda|if|else))\s*$"
 )
+EMPTY_LINES = re.compile(r"(?:[ \t]*\n)+([ \t]*)(?=\S)")
 CIRCLE = re.compile(r"(.{4,40}?)\1{3}")
 
 
@@ -227,7 +228,10 @@ def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: 
 
 
 def without_doubled_blanks(text: str, request: CompletionRequest) -> str:
-    """A blank or an indentation that the user has typed is not given once more."""
+    """What the user has typed is not given once more: a blank, an indentation, a line that is empty so far."""
+    line = _last_line(request.prefix)
+    if not line.strip() and (empty := EMPTY_LINES.match(text)) and empty[1] == line:
+        return text[empty.end() :]
     return text.lstrip(" \t") if request.prefix.endswith((" ", "\t")) else text
 
 

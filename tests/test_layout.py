@@ -43,6 +43,16 @@ def test_inside_a_cell_the_suffix_comes_before_the_prefix():
     assert (prompt, mode, healed) == (TRUNK + block, "spm", b"")
 
 
+def test_a_model_that_heals_spells_the_word_at_the_cursor_again():
+    engine = FakeEngine()
+    layout = Layout(replace(EMBEDDED, heals=True), engine.encode, engine.special_ids)
+    request = CompletionRequest(text="y = np.lin\nprint(y)", offset=10)
+    prompt = layout.build(request, budget=4000)
+    engine.prompts.append(prompt.ids)
+    assert engine.asked().endswith("<fim_suffix>\nprint(y)<fim_middle>cell.py\ny = np.")
+    assert (prompt.mode, prompt.healed) == ("spm", b"lin")
+
+
 @pytest.mark.parametrize("suffix", ["", "\n\n", ")", "])\n", '")'])
 def test_blanks_and_closers_behind_the_cursor_are_no_suffix(suffix):
     assert build("f(a" + suffix, 3)[1] == "left-to-right"

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import EMBEDDED, FIM_ROLES, STARCODER2_STOP, Shape, cards, find_card, suited
+from jupyter_sc2.models import (
+    EMBEDDED,
+    FIM_ROLES,
+    STARCODER2_STOP,
+    TRAINED,
+    Shape,
+    cards,
+    find_card,
+    suited,
+)
 from jupyter_sc2.prompt.layout import Layout
 
 
@@ -164,3 +173,11 @@ def test_a_shape_is_read_from_a_configuration():
     }
     assert Shape.from_config(config) == cards()["qwen2.5-coder-0.5b"].shape
     assert Shape.from_config({"model_type": "resnet"}) is None
+
+
+def test_what_was_trained_here_heals_and_another_folder_does_not(tmp_path: Path):
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    ours.mkdir()
+    other.mkdir()
+    (ours / TRAINED).write_text("{}")
+    assert (find_card(str(ours)).heals, find_card(str(other)).heals) == (True, False)

@@ -1,7 +1,9 @@
 """From a document to what the model is trained on: a cursor somewhere, in the layout that inference uses.
 
 Cuts fall where people pause (after an indentation, a bracket, a dot, an equals sign, inside a word), because
-uniformly random characters hardly ever do, and the parts around the cut are encoded apart, as a cursor does.
+uniformly random characters hardly ever do. Suffix first, what stands before the cut and what belongs there are one
+text: the model goes on writing as it learned to, and the tokens that a cursor cuts are spelled again by it (see
+`ModelCard.heals`). Prefix first they are encoded apart, as they have to be.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from random import Random
 
 from jupyter_sc2.embedded.corpus import Document
@@ -34,17 +35,16 @@ PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
 )
 CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
-MODES: tuple[tuple[Mode, float], ...] = (("left-to-right", 0.42), ("spm", 0.46), ("psm", 0.12))
+MODES: tuple[tuple[Mode, float], ...] = (("left-to-right", 0.22), ("spm", 0.70), ("psm", 0.08))
 EMPTY_SHARE = 0.03  # more of it taught a first model to say nothing at line ends
 LINE_SHARE = 0.75
 FIRST_CELL_SHARE = 0.3
 MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
-WHOLE_SHARE = 0.25  # left-to-right examples without a cut
 STATE_SHARE = 0.35
 # In characters. Short examples have more cursors per token.
-MAX_PREFIX = 800
-MAX_SUFFIX = 500
-MAX_TRUNK = 1_500
+MAX_PREFIX = 500
+MAX_SUFFIX = 300
+MAX_TRUNK = 1_000
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Cut:
 def choose_cut(cell: str, rng: Random) -> Cut:
     """Splits a cell where somebody might wait for a completion; `prefix + middle + suffix` is the cell."""
     start = _pause(cell, rng)
+    if _in_comment(cell, start):  # most of those are anybody's guess
+        start = _pause(cell, rng)
     kind = rng.random()
     if kind < EMPTY_SHARE:
         start = end = _line_end(cell, start)
@@ -82,6 +84,11 @@ def _pause(cell: str, rng: Random) -> int:
         if places:
             return rng.choice(places)
     return rng.randrange(len(cell) + 1)
+
+
+def _in_comment(cell: str, position: int) -> bool:
+    line = cell[cell.rfind("\n", 0, position) + 1 : _line_end(cell, position)]
+    return line.lstrip().startswith("#")
 
 
 def _line_end(cell: str, start: int) -> int:
@@ -128,28 +135,16 @@ def build_example(document: Document, rng: Random) -> list[Segment]:
     cut = choose_cut(cell, rng)
     if mode != "left-to-right" and not cut.suffix.strip() and rng.random() < 0.7:
         mode = "left-to-right"  # which is what inference asks for at the end of a cell
-    prefix = _last_lines(cut.prefix, MAX_PREFIX)
     if mode == "left-to-right":
-        following = [text for text in texts[target + 1 : target + 3] if text]
-        if rng.random() < WHOLE_SHARE:
-            return [*arrange(trunk, f"{cell}\n\n", "", mode=mode, state=state), *following]
-        rest = split_often(f"{cut.middle}{cut.suffix}\n\n", rng)
-        return [*arrange(trunk, prefix, "", mode=mode, state=state), *rest, *following]
+        following = [text for text in texts[target + 1 : target + 2] if text]
+        return [*arrange(trunk, f"{cell}\n\n", "", mode=mode, state=state), *following]
+    prefix = _last_lines(cut.prefix, MAX_PREFIX)
     suffix = _first_lines(cut.suffix, MAX_SUFFIX)
-    prompt = arrange(trunk, prefix, suffix, mode=mode, state=state)
-    return [*prompt, cut.middle, Special("file_sep")]
-
-
-def split_often(text: str, rng: Random, *, every: int = 60) -> list[str]:
-    """The text in parts, as if a cursor had stood between them.
-
-    One cut in a whole example is one token of a few hundred to learn from: after 1.5 M tokens a first run
-    knew what follows "import numpy as" and not what follows the same with a blank at its end.
-    """
-    places = sorted({_pause(text, rng) for _ in range(rng.randint(0, len(text) // every))})
-    edges = [0, *places, len(text)]
-    parts = [text[start:end] for start, end in pairwise(edges)]
-    return [part for part in parts if part]
+    if mode == "psm":
+        prompt = arrange(trunk, prefix, suffix, mode=mode, state=state)
+        return [*prompt, cut.middle, Special("file_sep")]
+    whole = prefix + cut.middle
+    return [*arrange(trunk, whole, suffix, mode=mode, state=state), Special("file_sep")]
 
 
 def _trunk(texts: Sequence[str], rng: Random) -> list[str]:

@@ -22,6 +22,7 @@ from jupyter_sc2.engines.int4 import (
     quantize_int4,
     quantize_int8,
 )
+from jupyter_sc2.models import TRAINED
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +63,9 @@ def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None
     config = json.loads((source / "config.json").read_text())
     config["packed"] = {"linear": "int4", "embeddings": "int8"}
     (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(source / name, output / name)
+    for name in ("tokenizer.json", "tokenizer_config.json", TRAINED):
+        if (source / name).exists():
+            shutil.copy(source / name, output / name)
 
 
 def measure(source: Path, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_sc2.embedded.corpus import HELD_OUT, Document
 from jupyter_sc2.embedded.examples import build_example
 from jupyter_sc2.embedded.tokenizer import END, encoder, load_tokenizer
+from jupyter_sc2.models import TRAINED
 from jupyter_sc2.prompt.layout import Segment
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def train(
 
     `minutes` count from the beginning of the training, over all of its runs: stopped and called again it goes on
     from its last checkpoint, and called with more minutes than before from where the rate began to fall.
-    Returns the figures that it also writes to `output/training.json`.
+    Returns the figures that it also writes to `training.json` there.
     """
     # Before torch loads: a thread that waits by spinning keeps the core that its slower sibling could move to,
     # which on a machine with other work made steps ten times as long.
@@ -287,7 +288,7 @@ class Run:
             **{name: getattr(self, name) for name in STATE},
         }
         self.model.to(torch.bfloat16).save_pretrained(output)
-        (output / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (output / TRAINED).write_text(json.dumps(figures, indent=1) + "\n")
         return figures
 
 

@@ -151,7 +151,7 @@ def mode_for(suffix: str, card: ModelCard) -> Mode:
 
 
 def split_at_boundary(prefix: str) -> tuple[str, str]:
-    """Cuts a left-to-right prompt before the word, the blanks or the signs that it ends in.
+    """Cuts a prompt that ends in the prefix before the word, the blanks or the signs at its end.
 
     A model trained on whole text has never seen a token end where a cursor stands ("import numpy as " ends
     in a blank that belongs to " np"): the rest is spelled out again by the model (token healing). A long
@@ -205,7 +205,7 @@ class Layout:
         following = settled(request.prefix, suffix)
         mode = mode_for(following, self._card) if self._can_fill_in() else "left-to-right"
         healed = ""
-        if mode == "left-to-right":
+        if mode == "left-to-right" or (mode == "spm" and self._card.heals):
             prefix, healed = split_at_boundary(prefix)
         chars = budget * CHARS_PER_TOKEN
         suffix = _first_lines(following, min(MAX_SUFFIX, chars // 4))
