@@ -36,7 +36,7 @@ IDLE_SECONDS = 2.0
 COMPLETED_BY = (
     *("attribution", "attribution_lexemes"),
     *("max_tokens", "temperature", "top_k", "top_p", "seed"),
-    *("context_tokens", "context_cells", "context_markdown"),
+    *("context_tokens", "context_cells", "context_markdown", "context_outputs"),
     *("grounding", "confidence", "prose"),
 )
 LOADED_BY = (

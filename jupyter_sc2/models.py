@@ -22,7 +22,7 @@ import msgspec
 from jupyter_sc2.errors import ModelLoadError
 
 Order = Literal["spm", "psm", "left-to-right"]
-Trunk = Literal["outside", "inside"]
+Trunk = Literal["outside", "inside", "jupyter"]
 FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
 
 SHIPPED = Path(__file__).parent / "models.toml"
@@ -37,6 +37,10 @@ STARCODER2_SPECIAL: Mapping[str, str] = MappingProxyType(
         "fim_suffix": "<fim_suffix>",
         "repo_name": "<repo_name>",
         "file_sep": "<file_sep>",
+        "jupyter_start": "<jupyter_start>",
+        "jupyter_text": "<jupyter_text>",
+        "jupyter_code": "<jupyter_code>",
+        "jupyter_output": "<jupyter_output>",
     }
 )
 

@@ -54,7 +54,8 @@ class CompletionOptions:
     grounding: bool = True
     confidence: float | None = None
     prose: bool = False
-    left_out: frozenset[str] = frozenset()  # sources that are not read: "cells", "markdown"
+    # Sources above that are not read: "cells", "markdown", "outputs".
+    left_out: frozenset[str] = frozenset({"outputs"})
 
 
 class SC2(Configurable):
@@ -112,6 +113,9 @@ class SC2(Configurable):
     ).tag(config=True)
     context_cells = Bool(True, help="Let the model read the code cells above.").tag(config=True)
     context_markdown = Bool(True, help="Let it read the text cells above.").tag(config=True)
+    context_outputs = Bool(
+        False, help="Let it read the first lines of what the code cells above put out."
+    ).tag(config=True)
     context_variables = Bool(
         True, help="Tell the model what the notebook's variables are: types, shapes, columns."
     ).tag(config=True)
@@ -239,6 +243,7 @@ class SC2(Configurable):
                 for source, read in (
                     ("cells", self.context_cells),
                     ("markdown", self.context_markdown),
+                    ("outputs", self.context_outputs),
                 )
                 if not read
             ),

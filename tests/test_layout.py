@@ -5,7 +5,7 @@ import pytest
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.models import EMBEDDED, ModelCard, cards
-from jupyter_sc2.prompt.layout import Layout, cell_text, drop_oldest, split_at_boundary
+from jupyter_sc2.prompt.layout import Layout, cell_text, drop_oldest, output_text, split_at_boundary
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from tests.conftest import SPECIAL_IDS, FakeEngine
 
@@ -199,6 +199,50 @@ def test_below_a_cell_magic_the_cell_is_in_its_language(first, ending):
 def test_a_cell_magic_that_runs_python_leaves_it_python(first):
     prompt, *_ = build(f"{first}\nx\ny", len(first) + 2)
     assert prompt.endswith(f"cell.py\n{first}\nx")
+
+
+# Outputs, and notebooks in StarCoder2's own format
+
+
+RUN = Notebook(
+    (
+        Cell(id="1", source="df.head(2)", outputs=("   a  b\n0  1  2\n1  3  4",)),
+        Cell(id="2", source="# Then", cell_type="markdown"),
+        Cell(id="3", source="df.plot()", outputs=("<Axes: xlabel='a'>",)),
+    )
+)
+
+
+def lay_out(card: ModelCard, *, left_out: tuple[str, ...] = (), state: str = "") -> str:
+    engine = FakeEngine()
+    request = CompletionRequest(text="x = \ny", offset=4, notebook=RUN, cell_id="4")
+    layout = Layout(card, engine.encode, engine.special_ids)
+    prompt = layout.build(request, budget=4000, left_out=left_out, state=state)
+    engine.prompts.append(prompt.ids)
+    return engine.asked()
+
+
+def test_outputs_stand_as_comments_below_their_cells_and_those_of_plots_nowhere():
+    trunk = "df.head(2)\n\n# Output:\n#    a  b\n# 0  1  2\n# 1  3  4\n\n# # Then\n\ndf.plot()\n\n<file_sep>"
+    assert trunk in lay_out(EMBEDDED)
+
+
+def test_outputs_can_be_left_out():
+    assert "# Output" not in lay_out(EMBEDDED, left_out=("outputs",))
+
+
+def test_a_notebook_in_starcoder2s_format_has_slots_for_texts_outputs_and_live_state():
+    card = replace(cards()["starcoder2-3b"], trunk="jupyter")
+    assert lay_out(card, state="# df: DataFrame\n") == (
+        "<fim_prefix><jupyter_start><jupyter_code>df.head(2)\n\n<jupyter_output>   a  b\n0  1  2\n1  3  4\n\n"
+        "<jupyter_text># Then\n\n<jupyter_code>df.plot()\n\n<jupyter_output># df: DataFrame\n"
+        "<jupyter_code>x = <fim_suffix>\ny<fim_middle>"
+    )
+
+
+def test_a_long_output_is_cut_at_a_line_end():
+    cell = Cell(id="1", source="x", outputs=("\n".join(["0123456789"] * 100),))
+    assert output_text(cell).count("\n") == 38
 
 
 # The families

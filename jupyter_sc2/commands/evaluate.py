@@ -61,8 +61,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--layout",
-        choices=["outside", "inside"],
-        help="the cells above as a file of their own, or inside the prefix (default: the model's own)",
+        choices=["outside", "inside", "jupyter"],
+        help="the cells above as a file of their own, inside the prefix, or in StarCoder2's format for notebooks "
+        "(default: the model's own)",
     )
     parser.add_argument("--max-tokens", type=int, default=48, metavar="N")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")

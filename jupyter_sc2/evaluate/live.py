@@ -27,7 +27,7 @@ from jupyter_sc2.evaluate.runner import Row, interval, mean
 from jupyter_sc2.grounding import checker
 from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.prompt.facts import Facts, Path
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.prompt.notebook import Cell, Notebook, output_texts
 from jupyter_sc2.prompt.syntax import is_magic_line
 from jupyter_sc2.prompt.uses import WORD, parse, uses
 from jupyter_sc2.session import Session
@@ -35,7 +35,7 @@ from jupyter_sc2.settings import SC2, CompletionOptions
 
 CLASSES = ("column", "attribute", "argument", "name", "rest")
 # What is compared: the notebook's cells alone, and with one source more each.
-SOURCES = ("cells", "variables", "grounding", "variables+grounding")
+SOURCES = ("cells", "outputs", "variables", "grounding", "variables+grounding")
 MOST_IN_NOTEBOOK = 8
 SHORTEST_LINE, LONGEST_LINE = 8, 120
 
@@ -159,26 +159,33 @@ def run(
     for cell in cells:
         if cell.cell_type == "code" and cell.source.strip():
             yield Notebook((*done, cell)), cell, shell
-            if not _runs(shell, cell.source):
+            outputs = _run(shell, cell.source)
+            if outputs is None:
                 break
+            cell = replace(cell, outputs=outputs)
         done.append(cell)
 
 
-def _runs(shell: InteractiveShell, source: str) -> bool:
+def _run(shell: InteractiveShell, source: str) -> tuple[str, ...] | None:
+    """The texts that the cell puts out; None if it fails."""
     from IPython.utils.capture import capture_output
 
-    with capture_output():
+    with capture_output() as captured:
         result = shell.run_cell(source, store_history=True)
-    return bool(result.success)
+    if not result.success:
+        return None
+    return output_texts([captured.stdout, *({"data": one.data} for one in captured.outputs)])
 
 
 def _ask_all(
     session: Session, sources: Sources, notebook: Notebook, cell: Cell, hole: Hole
 ) -> Iterator[Row]:
     """A row for each of SOURCES. Where nothing is refuted grounding changes nothing, so it is not asked for again."""
-    for told in ("cells", "variables"):
+    for told in ("cells", "outputs", "variables"):
         row = _ask(session, sources, notebook, cell, hole, told)
         yield row
+        if told == "outputs":
+            continue
         grounded = "grounding" if told == "cells" else f"{told}+grounding"
         if row["refuted"]:
             yield _ask(session, sources, notebook, cell, hole, grounded)
@@ -196,7 +203,9 @@ def _ask(
         cell_id=cell.id,
     )
     sources.switch(way)
-    session.configure(replace(_options(session), grounding="grounding" in way))
+    left_out = frozenset(() if way == "outputs" else ("outputs",))
+    grounding = "grounding" in way
+    session.configure(replace(_options(session), grounding=grounding, left_out=left_out))
     *_, answer = session.complete(request)
     text = answer.text.split("\n", 1)[0].rstrip()
     expected = hole.expected.rstrip()

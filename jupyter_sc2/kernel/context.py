@@ -21,18 +21,25 @@ SOURCES = {
     "imports": ("imports of cells that did not fit", "#7b5ea7", "35"),
     "cells": ("code cells above", "#1a5fb4", "34"),
     "markdown": ("text cells above", "#26734d", "32"),
+    "outputs": ("outputs of the cells above", "#8f5902", "36"),
     "state": ("live variables", "#b3541e", "33"),
     "cell": ("this cell", "#212121", "0"),
 }
 SOURCES_BY_SETTING = {
     "context_cells": "code cells above",
     "context_markdown": "text cells above",
+    "context_outputs": "outputs of the cells above",
     "context_variables": "live variables",
     "context_error": "the last error",
     "grounding": "grounding",
 }
 # The settings that switch the sources of pieces off; "state" holds what two of them tell.
-SETTING = {"imports": "context_cells", "cells": "context_cells", "markdown": "context_markdown"}
+SETTING = {
+    "imports": "context_cells",
+    "cells": "context_cells",
+    "markdown": "context_markdown",
+    "outputs": "context_outputs",
+}
 ERROR = "# last error: "
 
 

@@ -32,6 +32,7 @@ NAMES = {
     "context_tokens": "Context tokens",
     "context_cells": "Code cells above",
     "context_markdown": "Text cells above",
+    "context_outputs": "Their outputs",
     "context_variables": "Live variables",
     "context_values": "Samples of values",
     "context_error": "The last error",

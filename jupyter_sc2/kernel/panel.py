@@ -34,7 +34,10 @@ REST = 1.0
 NEWEST = 24
 
 PLAIN = ("mode", "after_enter", "max_tokens", "temperature")
-SOURCES = ("context_cells", "context_markdown", "context_variables", "context_error")
+SOURCES = (
+    *("context_cells", "context_markdown", "context_outputs"),
+    *("context_variables", "context_error"),
+)
 MODEL = ("model", "engine", "precision")
 
 

@@ -21,12 +21,11 @@ from jupyter_sc2.errors import (
     SC2Error,
     SettingsError,
 )
-from jupyter_sc2.prompt.notebook import Cell, CellType, Notebook, replace_surrogates
+from jupyter_sc2.prompt.notebook import Cell, CellType, Notebook, output_texts, replace_surrogates
 from jupyter_sc2.session import Status
 
 PROTOCOL = 1
-# Characters kept of one output, and of a foreign text that an error message quotes.
-OUTPUT_LENGTH = 2000
+# Characters kept of a foreign text that an error message quotes.
 QUOTE_LENGTH = 300
 # Of a status's message, which may hold what a licence asks for.
 MESSAGE_LENGTH = 900
@@ -56,7 +55,7 @@ class CellState(msgspec.Struct, frozen=True):
             source=self.source,
             cell_type=self.cell_type,
             execution_count=self.execution_count,
-            outputs=tuple(text for output in self.outputs if (text := _output_text(output))),
+            outputs=output_texts(self.outputs),
         )
 
 
@@ -263,21 +262,6 @@ _CODES: dict[type[SC2Error], str] = {
     ModelLoadError: "model",
     GenerationError: "generation",
 }
-
-
-def _output_text(output: object) -> str:
-    """The text of an output, which is a string or a dict as nbformat has it."""
-    if isinstance(output, Mapping):
-        data = output.get("data")
-        if isinstance(data, Mapping):
-            output = data.get("text/plain")
-        elif "ename" in output:
-            output = f"{output['ename']}: {output.get('evalue', '')}"
-        else:
-            output = output.get("text")
-    if isinstance(output, Sequence) and not isinstance(output, str):  # nbformat's lines
-        output = "".join(line for line in output if isinstance(line, str))
-    return replace_surrogates(output[:OUTPUT_LENGTH]) if isinstance(output, str) else ""
 
 
 def _json_type(value: object) -> str:

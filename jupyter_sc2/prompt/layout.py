@@ -10,6 +10,11 @@ so that a key only appends; brackets that an editor has closed behind the cursor
 are StarCoder2's training format: files of a repository are joined by <file_sep> and permuted one by one, half of
 them suffix first (arXiv 2402.19173, section 5.1; 2207.14255).
 
+Notebooks have a format of their own in StarCoder2's training, with a slot for what a cell put out, where what the
+kernel knows stands as well; the notebook's cells are then inside the block:
+
+    <jupyter_start><jupyter_code>cell<jupyter_output>its output<jupyter_text>text … <jupyter_code>PREFIX
+
 Other models' cards say what differs: prefix first (PSM), the file's name before the block, a token that opens
 every prompt. A model that was trained on single files has the cells above at the start of its PREFIX:
 
@@ -47,7 +52,8 @@ Segment = str | Special  # a string is encoded on its own, as plain text
 
 
 class Part(str):
-    """A text of a prompt that knows where it comes from: "imports", "cells", "markdown", "state", "cell"."""
+    """A text of a prompt that knows where it comes from: "imports", "cells", "markdown", "outputs", "state",
+    "cell"."""
 
     source: str
 
@@ -91,6 +97,10 @@ CHARS_PER_TOKEN = 3
 MOST_CHARS_PER_TOKEN = 8
 MAX_CELL = 4_000
 MAX_MARKDOWN = 600
+MAX_OUTPUT = 400
+# What a plot leaves behind says nothing.
+BARE = re.compile(r"\[?<[^\n]*>\]?")
+SLOTS = {"markdown": "jupyter_text", "outputs": "jupyter_output"}
 MAX_SUFFIX = 800
 
 
@@ -111,6 +121,8 @@ def arrange(
     ending, _ = LANGUAGES.get(language, ("txt", "#"))
     first, second, middle = Special("fim_prefix"), Special("fim_suffix"), Special("fim_middle")
     bos = [Special("bos")]  # left out where the card names none, as every role is
+    if card.trunk == "jupyter":
+        return [*bos, *_as_notebook(trunk, prefix, suffix, mode, state)]
     if not card.trunk_outside:
         if mode == "left-to-right":
             return [*bos, *trunk, state, prefix]
@@ -130,16 +142,48 @@ def arrange(
     return [*head, *opening, first, *block, second, suffix, middle]
 
 
-def cell_text(cell: Cell, language: str = "python") -> str:
-    """How a cell stands in the trunk: code as it is, Markdown as comments, nothing for the rest."""
+def _as_notebook(
+    trunk: Iterable[str], prefix: str, suffix: str, mode: Mode, state: str
+) -> list[Segment]:
+    cells: list[Segment] = [Special("jupyter_start")]
+    for text in trunk:
+        cells += [Special(SLOTS.get(getattr(text, "source", ""), "jupyter_code")), text]
+    if state:
+        cells += [Special("jupyter_output"), state]
+    cells += [Special("jupyter_code"), prefix]
+    if mode == "left-to-right":
+        return cells
+    return [Special("fim_prefix"), *cells, Special("fim_suffix"), suffix, Special("fim_middle")]
+
+
+def cell_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:
+    """How a cell stands in the trunk: code as it is, Markdown as comments, nothing for the rest.
+
+    Without `comment` Markdown is as it is, for a layout that has a place for it.
+    """
     source = cell.source.strip("\n").rstrip()
     if not source or cell.cell_type == "raw":
         return ""
     if cell.cell_type == "code":
         return f"{_first_lines(source, MAX_CELL)}\n\n"
     _, sign = LANGUAGES.get(language, ("txt", "#"))
-    lines = _first_lines(source, MAX_MARKDOWN).splitlines()
-    return "\n".join(f"{sign} {line}".rstrip() for line in lines) + "\n\n"
+    text = _first_lines(source, MAX_MARKDOWN)
+    return (_commented(text, sign) if comment else text) + "\n\n"
+
+
+def output_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:
+    """The first lines of what a code cell put out, as `cell_text` gives Markdown; nothing for plots and the like."""
+    texts = (text.strip("\n").rstrip() for text in cell.outputs)
+    text = "\n".join(text for text in texts if text and not BARE.fullmatch(text))
+    if not text or cell.cell_type != "code":
+        return ""
+    text = _first_lines(text, MAX_OUTPUT).rstrip()
+    _, sign = LANGUAGES.get(language, ("txt", "#"))
+    return (_commented(f"Output:\n{text}", sign) if comment else text) + "\n\n"
+
+
+def _commented(text: str, sign: str) -> str:
+    return "\n".join(f"{sign} {line}".rstrip() for line in text.splitlines())
 
 
 def mode_for(suffix: str, card: ModelCard) -> Mode:
@@ -185,7 +229,7 @@ class Layout:
     ) -> Prompt:
         """The prompt for this request in at most `budget` tokens; `state` is what the kernel knows.
 
-        `left_out` are sources that are not read: "cells" or "markdown", those above. What is too old is left
+        `left_out` are sources above that are not read: "cells", "markdown", "outputs". What is too old is left
         out in whole cells and in steps (see `drop_oldest`), so that the first id changes seldom.
         """
         arrangement = self.arrange(request, budget=budget, state=state, left_out=left_out)
@@ -213,11 +257,13 @@ class Layout:
         prefix = "".join(lines)[-chars // 2 :]
         if language != request.language or len(state) > chars // 4:
             state = ""
-        above = (
-            Part(cell_text(cell, language), "cells" if cell.cell_type == "code" else "markdown")
-            for cell in request.notebook.above(request.cell_id)
-        )
-        texts = [text for text in above if text and text.source not in left_out]
+        above = request.notebook.above(request.cell_id)
+        texts = [
+            text
+            for cell in above
+            for text in self._parts(cell, language)
+            if text and text.source not in left_out
+        ]
 
         def lay(trunk: Sequence[str]) -> list[Segment]:
             return arrange(
@@ -247,6 +293,14 @@ class Layout:
                 suffix = suffix[: len(suffix) // 2]
             else:
                 return arrangement
+
+    def _parts(self, cell: Cell, language: str) -> tuple[Part, Part]:
+        comment = self._card.trunk != "jupyter"
+        source = "cells" if cell.cell_type == "code" else "markdown"
+        return (
+            Part(cell_text(cell, language, comment=comment), source),
+            Part(output_text(cell, language, comment=comment), "outputs"),
+        )
 
     def _kept(self, texts: list[Part], budget: int, taken: int) -> list[Part]:
         """The last of the texts, where the rest of the prompt takes so many tokens of the budget."""

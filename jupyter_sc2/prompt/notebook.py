@@ -6,13 +6,14 @@ was run in an IPython terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from jupyter_sc2.errors import RequestError
 
+OUTPUT_LENGTH = 2000  # characters kept of one output
 CellType = Literal["code", "markdown", "raw"]
 
 
@@ -91,10 +92,30 @@ class Notebook:
                     source=cell.source,
                     cell_type=cell.cell_type,
                     execution_count=cell.get("execution_count"),
+                    outputs=output_texts(cell.get("outputs", ())),
                 )
                 for index, cell in enumerate(document.cells)
             )
         )
+
+
+def output_texts(outputs: Iterable[object]) -> tuple[str, ...]:
+    """The texts of outputs, each a string or a dict as nbformat has it; none of those that have no text."""
+    return tuple(text for output in outputs if (text := _output_text(output)))
+
+
+def _output_text(output: object) -> str:
+    if isinstance(output, Mapping):
+        data = output.get("data")
+        if isinstance(data, Mapping):
+            output = data.get("text/plain")
+        elif "ename" in output:
+            output = f"{output['ename']}: {output.get('evalue', '')}"
+        else:
+            output = output.get("text") if output.get("name") != "stderr" else ""
+    if isinstance(output, Sequence) and not isinstance(output, str):  # nbformat's lines
+        output = "".join(line for line in output if isinstance(line, str))
+    return replace_surrogates(output[:OUTPUT_LENGTH]) if isinstance(output, str) else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -22,6 +22,7 @@ import {
   type Mode
 } from './asking';
 import { Connection } from './connection';
+import { outputTexts } from './outputs';
 import type { ICell, Settings } from './protocol';
 import type { ISpot } from './provider';
 import { describe } from './standing';
@@ -312,11 +313,14 @@ export namespace Places {
 }
 
 function cellOf(model: ICellModel): ICell {
+  const code = model.type === 'code' ? (model as ICodeCellModel) : null;
+  const outputs = code ? outputTexts(code) : [];
   return {
     id: model.id,
     cell_type: model.type,
     source: model.sharedModel.getSource(),
-    execution_count: model.type === 'code' ? (model as ICodeCellModel).executionCount : null
+    execution_count: code?.executionCount ?? null,
+    ...(outputs.length > 0 && { outputs })
   };
 }
 

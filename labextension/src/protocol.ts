@@ -24,6 +24,8 @@ export interface ICell {
   cell_type: string;
   source: string;
   execution_count: number | null;
+  /** Short texts; only where there are some. */
+  outputs?: string[];
 }
 
 // Up: from the front end to the kernel.

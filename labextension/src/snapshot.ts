@@ -49,6 +49,7 @@ export class Snapshot {
       known !== undefined &&
       known.cell_type === cell.cell_type &&
       known.execution_count === cell.execution_count &&
+      String(known.outputs) === String(cell.outputs) &&
       (isCurrent || known.source === cell.source)
     );
   }

@@ -32,6 +32,13 @@ test('afterwards only changed cells are sent, and the order of all', () => {
   });
 });
 
+test('a cell whose outputs came later is sent again', () => {
+  const snapshot = new Snapshot();
+  snapshot.next([cell('a', 'x', 1)]);
+  const told = { ...cell('a', 'x', 1), outputs: ['2'] };
+  assert.deepEqual(snapshot.next([told])?.cells, [told]);
+});
+
 test('a removed cell is a change', () => {
   const snapshot = new Snapshot();
   snapshot.next([cell('a'), cell('b')]);
