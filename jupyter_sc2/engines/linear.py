@@ -190,8 +190,10 @@ class TiledNF4Linear(NF4Linear):
                 (len(packed), self.in_features),
                 rows.dtype,
             )
-            bias = None if self.bias is None else self.bias[part]
-            product[:, part] = nn.functional.linear(x, weight, bias)
+            if self.bias is None:
+                torch.mm(x, weight.t(), out=product[:, part])
+            else:
+                torch.addmm(self.bias[part], x, weight.t(), out=product[:, part])
         return product
 
 
