@@ -207,6 +207,12 @@ def test_a_name_has_no_choices_that_are_not_like_it():
     assert refutation("print(├zzzz)┤").choices == ()
 
 
+def test_among_thousands_of_names_the_one_that_was_meant_is_found(monkeypatch):
+    for number in range(10_000):
+        monkeypatch.setitem(NAMESPACE, f"value_{number}", number)
+    assert refutation("print(├value_77777)┤").choices[0] == "value_7777"
+
+
 @pytest.mark.parametrize("code", ["df.├group┤", 'x = df["├ag┤', "plain(1, ├se┤", "np.├ara┤"])
 def test_while_text_comes_in_a_word_may_go_on(code):
     assert refutation(code, final=False) is None
