@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from jupyter_sc2 import engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
 from jupyter_sc2.completion import Completion, CompletionRequest
+from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED, find_card
 from jupyter_sc2.priority import give_way
@@ -336,8 +337,9 @@ class Session:
             worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
             if self._take_over(worker):
                 self._serve(worker, worker.answerer)
-            worker.answerer = None
             engine.close()
+            with gate:  # what it has left of tensors goes with it
+                worker.answerer = engine = None
         with self._changed:
             self._workers.remove(worker)
             self._changed.notify_all()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
+from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import ModelCard
 from jupyter_sc2.prompt.notebook import Cell, Notebook
@@ -697,3 +698,20 @@ def test_a_server_that_is_gone_leaves_the_embedded_model_of_this_kernel(fake_eng
         assert "127.0.0.1:1 cannot be reached." in (session.status.message or "")
     finally:
         session.close()
+
+
+def test_what_is_left_of_an_engine_is_freed_where_an_exit_waits_for_it():
+    freed_inside = []
+
+    class Tensor:
+        def __del__(self):
+            freed_inside.append(gate._inside)
+
+    engines = [FakeEngine()]
+    engines[0].tensor = Tensor()
+    session = Session(load_engine=lambda model, **kwargs: engines.pop())
+    session.load()
+    session.wait_ready()
+    session.close()
+    wait_until(lambda: bool(freed_inside))
+    assert freed_inside == [1]
