@@ -59,6 +59,7 @@ def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None
                 tensors[name.removesuffix("weight") + key] = part
     part_file = output / "model.part"
     save_file(tensors, str(part_file), metadata={"format": "pt"})
+    part_file.chmod(0o644)  # it is written for its owner alone
     os.replace(part_file, output / "model.safetensors")
     config = json.loads((source / "config.json").read_text())
     config["packed"] = {"linear": "int4", "embeddings": "int8"}

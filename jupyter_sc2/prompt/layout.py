@@ -312,7 +312,9 @@ class Layout:
         limit = budget - -(-taken // room) * room
         if sum(sizes) > limit or len(near) < len(texts):
             limit -= room  # for the imports of what is left out
-        return drop_oldest(near, max(0, limit), sizes, step=budget * 2 // 5)
+        kept = drop_oldest(near, max(0, limit), sizes, step=budget * 2 // 5)
+        # An output is nothing without its cell.
+        return kept[1:] if kept and kept[0].source == "outputs" else kept
 
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """The ids of the segments, each encoded on its own; a role that the model has no token for is left out."""

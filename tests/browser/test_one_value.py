@@ -155,3 +155,16 @@ def test_a_source_is_switched_off_in_the_panel_where_its_tokens_stand(slow_lab, 
     sidebar.locator("text=/Code cells above · \\d+ tokens/").click()
     sidebar.locator("text=/Code cells above$/").wait_for()
     assert setting(notebook, "context_cells") == "False"
+
+
+def test_what_a_cell_put_out_is_read_when_that_is_switched_on(slow_lab, open_notebook):
+    name = slow_lab.notebook("outputs.ipynb", "print('seven', 3 + 4)", "")
+    notebook = open_notebook(slow_lab, name)
+    notebook.wait_ready()
+    config(notebook, "SC2.context_outputs = True")
+    notebook.run(0)
+    notebook.enter(1)
+    notebook.type("result = ")
+    notebook.ghost_text()
+    command(notebook, "jupyter_sc2:show-context")
+    notebook.page.locator(".jp-sc2-Context pre", has_text="# Output:\n# seven 7").wait_for()
