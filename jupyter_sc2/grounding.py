@@ -280,7 +280,6 @@ def _choices(use: Use, source: str, typed: int, allowed: frozenset[str]) -> tupl
     return tuple(names)
 
 
-
 def _near(word: str, names: frozenset[str]) -> Iterable[str]:
     """The names; of thousands, which take long to compare, only those that begin most like the word."""
     if len(names) <= 4 * MOST_CHOICES:
