@@ -85,9 +85,8 @@ def test_an_example_holds_a_whole_cell_in_one_of_the_layouts():
         at = segments.index(Special("fim_suffix")) + 1
         suffix = segments[at]
         prefix = segments[segments.index("cell.py\n") + 2]  # between them is the state
-        middle = (
-            segments[-2] if at > segments.index("cell.py\n") else ""
-        )  # else a part of the prefix
+        # Suffix first, the middle is a part of the prefix.
+        middle = segments[-2] if at > segments.index("cell.py\n") else ""
         assert segments[-1] == Special("file_sep")
         assert prefix + middle + suffix == CELL
 

@@ -26,7 +26,7 @@ Text of the user's is always encoded as plain text: a literal "<fim_middle>" in 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -258,12 +258,7 @@ class Layout:
         if language != request.language or len(state) > chars // 4:
             state = ""
         above = request.notebook.above(request.cell_id)
-        texts = [
-            text
-            for cell in above
-            for text in self._parts(cell, language)
-            if text and text.source not in left_out
-        ]
+        texts = [text for cell in above for text in self._parts(cell, language, left_out) if text]
 
         def lay(trunk: Sequence[str]) -> list[Segment]:
             return arrange(
@@ -294,13 +289,13 @@ class Layout:
             else:
                 return arrangement
 
-    def _parts(self, cell: Cell, language: str) -> tuple[Part, Part]:
+    def _parts(self, cell: Cell, language: str, left_out: Collection[str]) -> Iterator[Part]:
         comment = self._card.trunk != "jupyter"
         source = "cells" if cell.cell_type == "code" else "markdown"
-        return (
-            Part(cell_text(cell, language, comment=comment), source),
-            Part(output_text(cell, language, comment=comment), "outputs"),
-        )
+        if source not in left_out:
+            yield Part(cell_text(cell, language, comment=comment), source)
+        if "outputs" not in left_out:
+            yield Part(output_text(cell, language, comment=comment), "outputs")
 
     def _kept(self, texts: list[Part], budget: int, taken: int) -> list[Part]:
         """The last of the texts, where the rest of the prompt takes so many tokens of the budget."""
