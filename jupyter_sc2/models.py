@@ -62,10 +62,15 @@ STARCODER2_STOP = (
 )
 
 
+# In config.json: the tensors are those of engines/int4.py. And the precision that such a model has by itself.
+PACKED = "packed"
+
+
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The sizes of a decoder, from which all others follow. `gated` MLPs have three matrices, others two.
 
-    `bias` tells which parts have one: "none", "qkv", "linear" for all matrices, "all" for the norms too.
+    `packed` weights are stored in 4 bits, and computed with in that form and in full (engines/int4.py). `bias` tells
+    which parts have one: "none", "qkv", "linear" for all matrices, "all" for the norms too.
     """
 
     layers: int
@@ -78,6 +83,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tied: bool
     gated: bool = False
     bias: Literal["none", "qkv", "linear", "all"] = "none"
+    packed: bool = False
 
     @property
     def linear(self) -> int:
@@ -132,6 +138,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 tied=bool(config.get("tie_word_embeddings", starcoder2)),
                 gated=not starcoder2,
                 bias=_bias(config),
+                packed=PACKED in config,
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import Machine, in_words
 from jupyter_sc2.mixture import tensor_type
-from jupyter_sc2.models import Shape
+from jupyter_sc2.models import PACKED, Shape
 
 TORCH = ("fp32", "bf16", "8bit", "4bit")
+TORCH_PACKED = (PACKED, "fp32", "bf16")
 GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 # What `auto` chooses from, the most exact first. A GGUF file of more bits is hardly better and slower.
 AUTO_GGUF = ("Q4_K_M", "Q3_K_M", "Q2_K")
@@ -25,7 +26,14 @@ SMALL = 50_000_000
 RESERVE = 0.1
 
 # Nanoseconds for each weight and decoded token: StarCoder2-3B's shape on two cores with AVX-512 and AMX.
-NS_PER_WEIGHT = {"fp32": 0.26, "bf16": 0.13, "8bit": 0.12, "4bit": 0.053, "gguf": 0.044}
+NS_PER_WEIGHT = {
+    "fp32": 0.26,
+    "bf16": 0.13,
+    "8bit": 0.12,
+    "4bit": 0.053,
+    PACKED: 0.1,
+    "gguf": 0.044,
+}
 MEASURED_ON_CORES = 2
 # More cores than that wait for the memory.
 MOST_CORES = 8
@@ -66,14 +74,15 @@ def plan(
 
     `engine` and `precision` are what is set; with "auto" the choice is the one that loading makes.
     """
-    rows = [_row(shape, name, machine, tokens) for name in (*TORCH, *GGUF)]
+    torch = TORCH_PACKED if shape.packed else TORCH
+    rows = [_row(shape, name, machine, tokens) for name in (*torch, *GGUF)]
     if precision == "auto":
         gguf = engine == "llamacpp"
         name, why = choose_gguf(shape, machine, tokens) if gguf else choose(shape, machine, tokens)
     else:
         name, why = precision, "it is set"
-        if name not in TORCH + GGUF:
-            rows.insert(len(TORCH), _row(shape, name, machine, tokens))
+        if name not in torch + GGUF:
+            rows.insert(len(torch), _row(shape, name, machine, tokens))
     return [replace(r, chosen=True, why=why) if r.precision == name else r for r in rows]
 
 
@@ -83,6 +92,8 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
     The most exact one that fits in memory and is not too slow for ghost text; if all are, the quickest that
     fits; if none fits, the smallest.
     """
+    if shape.packed:
+        return PACKED, "its weights come in it"
     if shape.parameters < SMALL:
         return "fp32", "a model this small gains nothing from fewer bits"
     names = TORCH[1:] if machine.quick_bf16 else (TORCH[0], *TORCH[2:])
@@ -138,6 +149,8 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
     value = _value_bytes(precision, machine.quick_bf16)
     if precision in ("fp32", "bf16", "fp16"):
         return shape.parameters * value
+    if precision == PACKED:  # 4 bits and two scales of 2 bytes for 32 weights, and the same in full
+        return int(shape.linear * (0.625 + value)) + shape.embedding + shape.rest * value
     exact = (shape.embedding + shape.rest) * value
     if precision == "8bit":
         heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
@@ -159,6 +172,8 @@ def _value_bytes(precision: str, quick_bf16: bool) -> int:
 
 def file_bytes(shape: Shape, precision: str) -> int:
     """Bytes of a file with weights of this precision."""
+    if precision == PACKED:
+        return int(shape.linear * 0.625) + shape.embedding + shape.rest * 2
     return weights(shape, precision, USUAL)
 
 

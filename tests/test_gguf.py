@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -27,7 +28,7 @@ from jupyter_sc2.engines import gguf, gguffiles, load_engine  # noqa: E402
 from jupyter_sc2.engines.ggufheader import GGUFHeader  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 from jupyter_sc2.mixture import tensor_type  # noqa: E402
-from jupyter_sc2.models import find_card  # noqa: E402
+from jupyter_sc2.models import TRAINED, find_card  # noqa: E402
 
 PROMPT = [20 + 37 * i % 350 for i in range(40)]
 ONE = SamplingParams(max_tokens=1)
@@ -154,6 +155,18 @@ def test_a_packed_model_is_unpacked_on_the_way(wide, tmp_path):
     pack(wide, tmp_path / "packed")
     gguf.write_gguf(tmp_path / "packed", tmp_path / "packed.gguf", "F16", name="packed")
     assert abs(divergence(tmp_path / "packed", tmp_path / "packed.gguf")) < 1e-3
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_file_tells_whether_its_model_was_tuned_here(wide, tmp_path, trained):
+    folder = tmp_path / "model"
+    shutil.copytree(wide, folder)
+    if trained:
+        (folder / TRAINED).write_text("{}")
+    gguf.write_gguf(folder, tmp_path / "a.gguf", "F16", name="a")
+    engine = load_engine(str(tmp_path / "a.gguf"))
+    engine.close()
+    assert engine.card.heals == trained
 
 
 @pytest.mark.slow

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+import jupyter_sc2
+from jupyter_sc2.engines import load_engine
+from jupyter_sc2.engines.weights import plan_for
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import Machine, machine
 from jupyter_sc2.models import Shape, cards
 from jupyter_sc2.plan import check, choose, choose_gguf, file_bytes, memory, plan, weights
+from jupyter_sc2.settings import LoadOptions
 from tests.tiny import make_tiny_model
 
+SHIPPED = Path(jupyter_sc2.__file__).parent / "embedded" / "model"
 LAPTOP = Machine(cores=2, features=("AVX2",), memory=8 << 30, free=5_000_000_000)
 XEON = Machine(
     cores=2,
@@ -123,6 +129,16 @@ def test_a_plan_marks_what_loading_takes(three_b):
         assert chosen.why
     double = plan(three_b, XEON, tokens=2048, precision="4bit-double")
     assert [row.precision for row in double if row.chosen] == ["4bit-double"]
+
+
+def test_the_embedded_model_is_taken_as_it_is_packed():
+    *_, rows = plan_for(LoadOptions(model=str(SHIPPED)), tokens=0)
+    (chosen,) = [row for row in rows if row.chosen]
+    assert chosen.precision == "packed"
+    engine = load_engine(str(SHIPPED))
+    assert chosen.memory_bytes == pytest.approx(engine.memory_bytes(), rel=0.01)
+    engine.close()
+    assert not {"4bit", "8bit"} & {row.precision for row in rows}
 
 
 def test_what_does_not_fit_is_marked_and_refused(three_b):

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.ggufheader import HEALS
 from jupyter_sc2.engines.llamaserver import EXTRA
 from jupyter_sc2.engines.vocabulary import Vocabulary, read_vocabulary
 from jupyter_sc2.engines.weights import Stored, read_config, read_headers
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
 from jupyter_sc2.mixture import tensor_type
+from jupyter_sc2.models import TRAINED
 
 if TYPE_CHECKING:
     import torch
@@ -318,6 +320,8 @@ def _add_numbers(writer: Any, source: _Source, name: str) -> None:
         writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     if window := getattr(config, "sliding_window", None):
         writer.add_sliding_window(int(window))
+    if (source.folder / TRAINED).exists():
+        writer.add_bool(HEALS, True)
 
 
 def _add_vocabulary(writer: Any, vocabulary: Vocabulary, config: Any) -> None:

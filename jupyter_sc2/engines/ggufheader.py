@@ -13,6 +13,8 @@ from jupyter_sc2.engines.tokenizer import byte_level_bytes, sentencepiece_bytes
 from jupyter_sc2.engines.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
 from jupyter_sc2.errors import ModelLoadError
 
+HEALS = "jupyter_sc2.heals"
+
 
 class GGUFHeader:
     """The header of one file; its weights are not read, but that they are all there is checked."""
@@ -60,6 +62,11 @@ class GGUFHeader:
         # Some numbers differ from layer to layer.
         value = max(value) if isinstance(value, list) and value else value
         return int(value) if isinstance(value, (int, float)) and value else default
+
+    @property
+    def heals(self) -> bool:
+        """See ModelCard.heals; only files that are made here tell it."""
+        return bool(self._values.get(HEALS))
 
     @property
     def licence(self) -> str:

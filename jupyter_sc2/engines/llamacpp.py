@@ -318,7 +318,12 @@ def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:
     size = card.parameters if card.parameters != "?" else weights.in_billions(header.parameters)
     licence = card.licence if card.licence != "unknown" else header.licence
     return replace(
-        card, context=context, window=min(window, context), parameters=size, licence=licence
+        card,
+        context=context,
+        window=min(window, context),
+        parameters=size,
+        licence=licence,
+        heals=card.heals or header.heals,
     )
 
 

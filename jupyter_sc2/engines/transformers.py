@@ -32,7 +32,6 @@ from jupyter_sc2.engines import (
     weights,
 )
 from jupyter_sc2.engines.build import (
-    PACKED,
     QUANTIZED,
     best_device,
     convert,
@@ -340,8 +339,6 @@ def _noting_fim(card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
 
 def best_precision(config: Mapping[str, Any], parameters: int, device: torch.device) -> str:
     """What suits this machine; for shapes that cannot be told from config.json what is computed natively."""
-    if PACKED in config:
-        return PACKED
     shape = Shape.from_config(config)
     if shape is not None:
         return plan.choose(shape, machine(), PLANNED_TOKENS)[0]

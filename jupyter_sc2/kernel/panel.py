@@ -273,9 +273,7 @@ class Panel:
             labels = {}  # a model whose shape is known when it is loaded
         else:
             labels = {row.precision: _memory(row) for row in rows if row.precision in PRECISIONS}
-            chosen = next((row.precision for row in rows if row.chosen), "")
-            if chosen in labels:
-                labels["auto"] = f"auto: {labels[chosen]}"
+            labels["auto"] = next(f"auto: {_memory(row)}" for row in rows if row.chosen)
         self.kept.relabel("precision", labels)
 
 

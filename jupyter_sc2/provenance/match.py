@@ -68,16 +68,17 @@ class Matcher:
         threshold: int = THRESHOLD,
         within: tuple[int, int] | None = None,
         patience: float = math.inf,
+        enough: float = math.inf,
     ) -> list[Match]:
         """The runs of at least `threshold` lexemes, the longest first; one for each file and beginning.
 
         With `within`, in code points, only those that hold the text there, or some lexemes of it. A run of which
         fewer than `GUARANTEED` are left when literals in a row are one may be missed. After `patience`, in seconds,
-        no more candidates are looked at.
+        no more candidates are looked at; after `enough` none beyond a match.
         """
         if not self.index.refresh():
             return []
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
         data = text.encode("utf-8", "replace")
         inside = within and tuple(len(text[:at].encode("utf-8", "replace")) for at in within)
         found: dict[tuple[str, str, int], Match] = {}
@@ -88,7 +89,7 @@ class Matcher:
                 wanted = range(first, last)
                 if last <= first:
                     continue
-            for run in self._runs(lexemes, threshold, wanted, deadline):
+            for run in self._runs(lexemes, threshold, wanted, began + patience, began + enough):
                 match = self._match(run, lexemes, data, start)
                 if match is not None:
                     where = (match.attribution.source, match.attribution.path, match.start)
@@ -97,7 +98,7 @@ class Matcher:
         return sorted(found.values(), key=lambda match: -_length(match))
 
     def _runs(
-        self, lexemes: Lexemes, threshold: int, wanted: range, deadline: float
+        self, lexemes: Lexemes, threshold: int, wanted: range, deadline: float, enough: float
     ) -> Iterator[_Run]:
         hashes, places = fingerprints(lexemes.numbers)
         diagonals: defaultdict[tuple[int, int, int], list[Find]] = defaultdict(list)
@@ -123,6 +124,7 @@ class Matcher:
                     and _names(lexemes, run) >= LEAST_NAMES
                 ):
                     yield run
+                    deadline = min(deadline, enough)
 
     def _along(
         self, lexemes: Lexemes, finds: Sequence[Find], parts: dict[tuple[bytes, int, int], _Part]
