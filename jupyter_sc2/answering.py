@@ -44,6 +44,11 @@ class Job:
     drawing: Drawing | None = None  # while it is decoded and another may go on with it
 
     @property
+    def typed(self) -> float:
+        """When the key went down, by the same clock as `arrived`. Nobody's word for more than a second is taken."""
+        return self.arrived - min(max(self.request.waited, 0.0), 1.0)
+
+    @property
     def automatic(self) -> bool:
         return self.request.trigger == "automatic"
 
@@ -220,7 +225,7 @@ class Answerer:
         first, running = job.request, _Running(job, len(prompt.ids))
         running.reused = len(prompt.ids) - self._prefill(prompt, running.cancelled)
         if job.automatic:
-            job.cancelled.wait(max(0.0, job.arrived + self._rhythm.delay() - time.monotonic()))
+            job.cancelled.wait(max(0.0, job.typed + self._rhythm.delay() - time.monotonic()))
         began = time.monotonic()
         texts: list[str] = []
         best: Completion | None = None

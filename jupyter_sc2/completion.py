@@ -51,6 +51,7 @@ class CompletionRequest:
     candidates: int = 1
     sampling: SamplingParams | None = None  # None: the session's own
     id: str = ""
+    waited: float = 0.0  # seconds that it has waited already, from the key that it is for
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):

@@ -30,7 +30,7 @@ class Rhythm:
         self._costs.append(seconds)
 
     def delay(self) -> float:
-        """Seconds from a key's arrival until decoding is worth beginning.
+        """Seconds from a key until decoding is worth beginning.
 
         What is decoded before the next key is mostly for nothing. A model that is done in half of a usual gap has
         shown something by then; a slower one would only have kept the machine busy.

@@ -210,7 +210,7 @@ class Session:
         """
         job = Job(self._with_sampling(request), update, fail)
         if job.automatic:
-            self._rhythm.key(job.arrived)
+            self._rhythm.key(job.typed)
         self.recent.append(request)
         with self._changed:
             if self._closed:

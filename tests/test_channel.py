@@ -493,6 +493,13 @@ def test_an_error_names_the_request_it_is_about(comm):
     assert comm.heard[0]["id"] == "mine"
 
 
+def test_what_a_request_has_waited_counts_from_its_key(comm, channel):
+    comm.say(complete("a = ", id="late", waited=150))
+    comm.final("late")
+    (request,) = channel.session.recent
+    assert request.waited == 0.15
+
+
 def test_a_message_without_content_is_one_error(comm):
     comm.handle_msg({})
     assert [m["type"] for m in comm.heard] == ["error"]

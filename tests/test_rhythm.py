@@ -2,6 +2,8 @@
 
 import pytest
 
+from jupyter_sc2.answering import Job
+from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.rhythm import LONGEST, Rhythm
 
 
@@ -23,6 +25,13 @@ def test_a_quick_model_does_not_wait():
 
 def test_nobody_waits_long_for_a_slow_typist():
     assert typing(gap=0.5, cost=1.0).delay() == LONGEST
+
+
+@pytest.mark.parametrize(("waited", "counted"), [(0.2, 0.2), (-3, 0), (99, 1)])
+def test_a_request_counts_from_its_key_though_not_for_long(waited, counted):
+    request = CompletionRequest(text="", offset=0, waited=waited)
+    job = Job(request, lambda completion: None, lambda error: None)
+    assert job.arrived - job.typed == pytest.approx(counted)
 
 
 def test_pauses_are_no_rhythm():

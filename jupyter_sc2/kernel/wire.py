@@ -93,6 +93,7 @@ class Complete(Message, tag="complete", frozen=True):
     candidates: int = 1
     language: str | None = None
     rev: int | None = None
+    waited: float = 0.0  # milliseconds since the key
 
     def request(self, notebook: Notebook, id: str) -> CompletionRequest:
         return CompletionRequest(
@@ -104,6 +105,7 @@ class Complete(Message, tag="complete", frozen=True):
             trigger=self.trigger,
             candidates=self.candidates,
             id=id,
+            waited=self.waited / 1000,
         )
 
 

@@ -64,6 +64,9 @@ export interface IComplete {
   candidates?: number;
   language?: string;
   rev?: number;
+
+  /** Milliseconds since the key. */
+  waited?: number;
 }
 
 export interface ICancel {

@@ -166,6 +166,7 @@ export class Provider implements IInlineCompletionProvider {
     superseded: () => boolean
   ): Promise<IInlineCompletionItem[]> {
     const { widget } = context;
+    const typed = Date.now();
     let spot = this._options.locate(context, request.text);
     if (typeof spot === 'string' && !invoked) {
       // Typed before the kernel was there, or its answer to our hello: a moment later there may be a client.
@@ -204,7 +205,8 @@ export class Provider implements IInlineCompletionProvider {
       if (superseded()) {
         return [];
       }
-      ghost = this._ask(spot, place, request, invoked ? 'invoke' : 'automatic', wanted);
+      const trigger = invoked ? 'invoke' : 'automatic';
+      ghost = this._ask(spot, place, request, trigger, wanted, Date.now() - typed);
     }
     const inTime = await this._firstText(ghost, place);
     if (superseded()) {
@@ -237,7 +239,8 @@ export class Provider implements IInlineCompletionProvider {
     place: IPlace,
     request: CompletionHandler.IRequest,
     trigger: Trigger,
-    candidates: number
+    candidates: number,
+    waited: number
   ): GrowingGhost {
     const ghost = new GrowingGhost(place, candidates);
     this._running = ghost;
@@ -249,7 +252,8 @@ export class Provider implements IInlineCompletionProvider {
       offset: request.offset,
       trigger,
       candidates,
-      language: spot.language
+      language: spot.language,
+      waited
     };
     const updates = spot.client.complete(query, spot.cells(), ghost.signal);
     void ghost.grow(updates).then(whole => {

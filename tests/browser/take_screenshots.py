@@ -10,8 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
+from jupyter_sc2.provenance.index import writing
+from jupyter_sc2.provenance.sources import installed
 from tests.browser.conftest import CHROMIUM_FLAGS, EXAMPLES, NotebookPage, Server, chromium_path
 
 CELLS = (
@@ -19,23 +21,41 @@ CELLS = (
     "heights = np.array([1.62, 1.75, 1.81, 1.68, 1.93])\nheights.mean()",
     "",
 )
+# What anybody writes who has to search in a sorted list.
+BISECT = """def bisect_right(a, x, lo=0, hi=None, *, key=None):
+    if lo < 0:
+        raise ValueError("lo must be non-negative")
+    if hi is None:
+        hi = len(a)
+    if key is None:
+        while lo < hi:
+            mid = (lo + hi) // 2
+            if x < a[mid]:
+                hi = mid
+            else:
+                lo = mid + 1
+    else:
+        while lo < hi:
+            mid = (lo + hi) // 2
+            if x < key(a[mid]):
+                hi = mid
+            else:
+                """
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-README = {"ghost-light": "ghost-text", "panel-light": "panel"}
+README = {"ghost-light": "ghost-text", "panel-light": "panel", "attribution-light": "attribution"}
 
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
         server = Server(Path(home))
+        with writing(server.root.parent / "home/data/jupyter_sc2/attribution") as writer:
+            writer.update([source for source in installed() if source.name == "Python"])
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 900, "height": 420}, device_scale_factor=2)
         page.set_default_timeout(120_000)
         try:
             name = server.notebook("heights.ipynb", *CELLS)
-            page.goto(f"{server.url}/lab/workspaces/picture/tree/{name}")
-            notebook = NotebookPage(page)
-            notebook.cell(0).wait_for()
-            notebook.wait_idle()
-            notebook.wait_ready()
+            notebook = open_notebook(page, f"{server.url}/lab/workspaces/picture/tree/{name}")
             page.keyboard.press("Control+b")  # the file browser away
             notebook.run(0)
             notebook.run(1)
@@ -43,9 +63,42 @@ def main(folder: Path) -> None:
                 run(page, "apputils:change-theme", theme=title)
                 page.wait_for_timeout(1000)
                 take_all(notebook, folder, theme)
+            name = server.notebook("search.ipynb", "")
+            notebook = open_notebook(page, f"{server.url}/lab/workspaces/another/tree/{name}")
+            page.keyboard.press("Control+b")
+            for theme, title in THEMES.items():
+                run(page, "apputils:change-theme", theme=title)
+                page.wait_for_timeout(1000)
+                take_attribution(notebook, folder / f"attribution-{theme}.png")
         finally:
             browser.close()
             server.stop()
+
+
+def open_notebook(page: Page, url: str) -> NotebookPage:
+    page.goto(url)
+    notebook = NotebookPage(page)
+    notebook.cell(0).wait_for()
+    notebook.wait_idle()
+    notebook.wait_ready()
+    return notebook
+
+
+def take_attribution(notebook: NotebookPage, picture: Path) -> None:
+    """Ghost text that stands in Python's own library, too."""
+    page = notebook.page
+    page.evaluate(
+        "source => window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel.setSource(source)",
+        BISECT,
+    )
+    notebook.enter(0)
+    notebook.press("Control+End")
+    notebook.type("lo = ")
+    notebook.ghost_text()
+    page.locator(".jp-sc2-Attribution").hover()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=picture)
+    page.mouse.move(400, 5)
 
 
 def take_all(notebook: NotebookPage, folder: Path, theme: str) -> None:

@@ -193,6 +193,15 @@ test('keys in quick succession ask once, an invocation does not wait', async () 
   assert.equal(client.queries[1].trigger, 'invoke');
 });
 
+test('a request tells how long it has waited since its key', async () => {
+  const { client, provider } = setUp(30);
+  void fetch(provider, 'a|');
+  await settle(60);
+  void fetch(provider, 'x|', true);
+  const [late, atOnce] = client.queries.map(({ waited }) => waited ?? NaN);
+  assert.ok(late >= 29 && late < 1000 && atOnce < late, `${late} and ${atOnce} ms`);
+});
+
 test('typing through a finished completion asks nobody, nor does Backspace', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'pri|');
