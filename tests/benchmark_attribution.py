@@ -159,16 +159,17 @@ def timing(place: Path, name: str) -> None:
     }
     for kind, texts in kinds.items():
         for again in ("first", "again"):
-            wall, cpu = [], []
+            wall, cpu, told = [], [], 0
             for text in texts:
                 lines = text.split("\n")
                 before = "\n".join(lines[:-2]) + "\n"
                 request = CompletionRequest(text=before, offset=len(before), notebook=Notebook())
                 began = time.perf_counter(), time.process_time()
-                checker.matches(request, lines[-2] + "\n" + lines[-1], THRESHOLD)
+                told += bool(checker.matches(request, lines[-2] + "\n" + lines[-1], THRESHOLD))
                 wall.append((time.perf_counter() - began[0]) * 1000)
                 cpu.append((time.process_time() - began[1]) * 1000)
-            print(f"  {kind}, {again}: {_times('wall', wall)}, {_times('CPU', cpu)}")
+            times = f"{_times('wall', wall)}, {_times('CPU', cpu)}"
+            print(f"  {kind}, {again}: {times}; {told} of {len(texts)} match")
     print(f"  (candidates are looked at for {1000 * PATIENCE:.0f} ms at most)")
 
 

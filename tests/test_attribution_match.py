@@ -106,6 +106,17 @@ def test_tables_of_numbers_match_nothing(tmp_path):
     assert Matcher(Index(tmp_path / "index")).find(table, HASH) == []
 
 
+@pytest.mark.parametrize(("changed", "found"), [(0, 1), (1, 0)])
+def test_a_run_of_few_names_matches_if_it_is_the_same_to_the_letter(tmp_path, changed, found):
+    def table(change):
+        return "".join(f"    (f * 10**-{n}, ' {n * 7 + change}.5a'),\n" for n in range(20))
+
+    (tmp_path / "table.py").write_text(f"DATA = [\n{table(0)}]\n")
+    with writing(tmp_path / "index") as writer:
+        writer.update([named(tmp_path / "table.py")])
+    assert len(Matcher(Index(tmp_path / "index")).find(table(changed), HASH)) == found
+
+
 def test_a_changed_file_is_not_reported_and_a_lost_one_by_the_index_alone(tmp_path):
     file = tmp_path / "lost.py"
     file.write_text(BLOCK)
@@ -163,6 +174,11 @@ def test_a_suggestion_counts_together_with_the_code_around_it(place):
     assert found.path == "difflib.py"
     behind = BLOCK[CUT + 1 + len(SUGGESTED) :]
     assert checker.matches(request(BEFORE + behind, len(BEFORE)), SUGGESTED, 65)
+
+
+def test_the_likeliest_origin_is_found_however_slow_the_machine_is(place, monkeypatch):
+    monkeypatch.setattr("jupyter_sc2.provenance.check.PATIENCE", 0.0)
+    assert Checker(Index(place)).matches(request(BEFORE), REST, 65)
 
 
 def test_a_suggestion_beside_copied_code_is_none(place):

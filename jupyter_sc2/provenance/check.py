@@ -14,10 +14,9 @@ logger = logging.getLogger(__name__)
 
 # Characters on either side of a suggestion that are looked at with it: many times what makes a match.
 AROUND = 3_000
-# Seconds that looking at candidates may take: there may be many, and a disk may be slow.
-PATIENCE = 0.1
-# Seconds after which one match is enough. The likeliest candidate is looked at first; others have the same text.
-ENOUGH = 0.008
+# Seconds that looking at candidates may take: there may be many, and a disk may be slow. The likeliest is the first,
+# and what was read for one key need not be read for the next.
+PATIENCE = 0.015
 # Matches that are told of: the same text is often in several packages.
 MOST_TOLD = 5
 
@@ -58,7 +57,6 @@ class Checker:
                 threshold=threshold,
                 within=(len(before), len(before) + len(text)),
                 patience=math.inf if certain else PATIENCE,
-                enough=ENOUGH,
             )
         except Exception:
             logger.debug("A suggestion could not be looked up", exc_info=True)

@@ -25,10 +25,14 @@ THRESHOLD = 65
 LEAST_SHARE = 0.5
 # Lexemes of a suggestion that have to be in the run, if it has as many.
 LEAST_SHARED = 5
-# A run with fewer different names says too little: tables, chains of brackets.
+# A run with fewer different names says too little: tables, chains of brackets. Unless it is the same to the letter,
+# what its literals say included, and not monotonous.
 LEAST_NAMES = 5
+LEAST_VARIETY = 12
 # Candidates for each 200 lexemes that are looked at more closely, those with the most fingerprints in common first.
 MOST_CANDIDATES = 8
+# So many are looked at however long it takes: the first time in a kernel nothing is in memory yet.
+LIKELIEST = 2
 # Files kept in memory, so that the next key does not read them again.
 MOST_FILES = 24
 
@@ -68,17 +72,16 @@ class Matcher:
         threshold: int = THRESHOLD,
         within: tuple[int, int] | None = None,
         patience: float = math.inf,
-        enough: float = math.inf,
     ) -> list[Match]:
         """The runs of at least `threshold` lexemes, the longest first; one for each file and beginning.
 
         With `within`, in code points, only those that hold the text there, or some lexemes of it. A run of which
         fewer than `GUARANTEED` are left when literals in a row are one may be missed. After `patience`, in seconds,
-        no more candidates are looked at; after `enough` none beyond a match.
+        no more candidates are looked at than the likeliest.
         """
         if not self.index.refresh():
             return []
-        began = time.monotonic()
+        deadline = time.monotonic() + patience
         data = text.encode("utf-8", "replace")
         inside = within and tuple(len(text[:at].encode("utf-8", "replace")) for at in within)
         found: dict[tuple[str, str, int], Match] = {}
@@ -89,7 +92,7 @@ class Matcher:
                 wanted = range(first, last)
                 if last <= first:
                     continue
-            for run in self._runs(lexemes, threshold, wanted, began + patience, began + enough):
+            for run in self._runs(lexemes, threshold, wanted, deadline):
                 match = self._match(run, lexemes, data, start)
                 if match is not None:
                     where = (match.attribution.source, match.attribution.path, match.start)
@@ -98,7 +101,7 @@ class Matcher:
         return sorted(found.values(), key=lambda match: -_length(match))
 
     def _runs(
-        self, lexemes: Lexemes, threshold: int, wanted: range, deadline: float, enough: float
+        self, lexemes: Lexemes, threshold: int, wanted: range, deadline: float
     ) -> Iterator[_Run]:
         hashes, places = fingerprints(lexemes.numbers)
         diagonals: defaultdict[tuple[int, int, int], list[Find]] = defaultdict(list)
@@ -112,8 +115,9 @@ class Matcher:
         ]
         near.sort(key=len, reverse=True)
         parts: dict[tuple[bytes, int, int], _Part] = {}
-        for finds in near[: MOST_CANDIDATES * (1 + len(wanted) // 200)]:
-            if time.monotonic() > deadline:
+        most = MOST_CANDIDATES * (1 + len(wanted) // 200)
+        for number, finds in enumerate(near[:most]):
+            if number >= LIKELIEST and time.monotonic() > deadline:
                 return
             for run in self._along(lexemes, finds, parts):
                 shared = min(run.last, wanted.stop) - max(run.first, wanted.start)
@@ -121,10 +125,9 @@ class Matcher:
                     shared >= min(LEAST_SHARED, len(wanted))
                     and run.last - run.first >= LEAST_SHARE * threshold
                     and lexemes.length(run.first, run.last) >= threshold
-                    and _names(lexemes, run) >= LEAST_NAMES
+                    and (_names(lexemes, run) >= LEAST_NAMES or _same_to_the_letter(lexemes, run))
                 ):
                     yield run
-                    deadline = min(deadline, enough)
 
     def _along(
         self, lexemes: Lexemes, finds: Sequence[Find], parts: dict[tuple[bytes, int, int], _Part]
@@ -275,6 +278,23 @@ def _names(lexemes: Lexemes, run: _Run) -> int:
 
     numbers = lexemes.numbers[run.first : run.last]
     return len(np.unique(numbers[(numbers & np.uint64(1)).astype(bool)]))
+
+
+def _same_to_the_letter(lexemes: Lexemes, run: _Run) -> bool:
+    if run.place is None:
+        return False
+    part, first = run.place
+    ours = _spelled(lexemes, run.first, run.last)
+    theirs = _spelled(part.lexemes, first, first + run.last - run.first)
+    return ours == theirs and len(set(ours)) >= LEAST_VARIETY
+
+
+def _spelled(lexemes: Lexemes, first: int, last: int) -> list[bytes]:
+    """The code of some lexemes without white space and comments."""
+    start, end = lexemes.span(first)[0], lexemes.span(last - 1)[1]
+    family = lexemes.family
+    tokens = family.pattern.findall(lexemes.text, start, end)
+    return [token for token in tokens if not token.startswith(family.comments)]
 
 
 def _length(match: Match) -> int:

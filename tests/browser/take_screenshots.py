@@ -66,6 +66,7 @@ def main(folder: Path) -> None:
             name = server.notebook("search.ipynb", "")
             notebook = open_notebook(page, f"{server.url}/lab/workspaces/another/tree/{name}")
             page.keyboard.press("Control+b")
+            page.set_viewport_size({"width": 900, "height": 560})
             for theme, title in THEMES.items():
                 run(page, "apputils:change-theme", theme=title)
                 page.wait_for_timeout(1000)
