@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 # How often each kind of document is drawn. Notebooks are the fewest and count the most.
 MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "library": 0.12}
 HELD_OUT_ROW = 512
-COMPILERS = ("c++", "g++", "clang++", "cl")
 STATE = ("step", "seconds", "tokens", "loss", "curve")
 
 
@@ -47,7 +45,6 @@ class Recipe:
     weight_decay: float = 0.05
     clip: float = 1.0
     checkpoint_every: float = 300.0
-    compiled: bool = True  # the layers; a fifth quicker, and half a minute to begin with
     held_out: frozenset[str] = field(default=HELD_OUT)
 
 
@@ -191,15 +188,8 @@ class Run:
         self.recipe = recipe
         self.level = output / "checkpoint.pt"  # before the rate falls
         self.falling = output / "decay.pt"
-        # Attention by plain products: the fused kernel takes eight times its own time for its gradient on a CPU.
-        self.model: Any = AutoModelForCausalLM.from_pretrained(
-            start, dtype=torch.float32, attn_implementation="eager"
-        )
+        self.model: Any = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
         self.model.train()
-        if recipe.compiled and any(map(shutil.which, COMPILERS)):
-            decoder: Any = self.model.base_model
-            for layer in decoder.layers:
-                layer.compile(dynamic=False)
         matrices = [p for p in self.model.parameters() if p.ndim == 2]
         rest = [p for p in self.model.parameters() if p.ndim != 2]
         self.optimizer = torch.optim.AdamW(
