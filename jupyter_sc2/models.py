@@ -210,10 +210,16 @@ EMBEDDED = ModelCard(
     note="Ships with the package and works offline: small and quick, for ordinary lines only.",
 )
 
+
+def was_trained_here(folder: Path) -> bool:
+    """Whether `jupyter sc2 train` made the model, which then heals (ModelCard.heals)."""
+    return (folder / TRAINED).exists()
+
+
 SHIPPED_MODEL = Path(__file__).parent / "embedded" / "model"
 # Who has tuned a small model (`jupyter sc2 train`) can give it to everybody on a machine.
 EMBEDDED_FOLDER = Path(os.environ.get("JUPYTER_SC2_EMBEDDED") or SHIPPED_MODEL)
-EMBEDDED = replace(EMBEDDED, heals=(EMBEDDED_FOLDER / TRAINED).exists())
+EMBEDDED = replace(EMBEDDED, heals=was_trained_here(EMBEDDED_FOLDER))
 if EMBEDDED_FOLDER != SHIPPED_MODEL:
     EMBEDDED = replace(
         EMBEDDED,
@@ -254,7 +260,7 @@ def find_card(model: str) -> ModelCard:
         return _stranger(known, path.stem, note="A local file.")
     if path.is_dir() or model.startswith((".", "/", "~")) or path.is_absolute():
         card = _stranger(known, path.resolve().name, note="A local folder.")
-        return replace(card, heals=(path / TRAINED).exists())
+        return replace(card, heals=was_trained_here(path))
     if model.count("/") == 1 and not model.endswith("/"):
         card = _stranger(known, model.partition("/")[2])
         return replace(card, name=model, hub_id=model)

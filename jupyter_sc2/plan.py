@@ -31,7 +31,7 @@ NS_PER_WEIGHT = {
     "bf16": 0.13,
     "8bit": 0.12,
     "4bit": 0.053,
-    PACKED: 0.1,
+    PACKED: 0.2,  # the embedded model, of another shape, on the same cores
     "gguf": 0.044,
 }
 MEASURED_ON_CORES = 2
@@ -49,6 +49,8 @@ TYPE_BITS = {
     **{"F16": 16.0, "Q8_0": 8.5, "Q6_K": 6.5625, "Q5_1": 6.0, "Q5_0": 5.5, "Q5_K": 5.5},
     **{"Q4_K": 4.5, "Q4_0": 4.5, "Q3_K": 3.4375, "Q2_K": 2.625},
 }
+# Bytes per weight of a packed layer: 4 bits, and two scales of 2 bytes for 32 weights.
+PACKED_WEIGHT = 0.625
 # Bytes of a GGUF file for each token of the vocabulary: its text, its kind, its merge.
 VOCABULARY_ENTRY = 36
 
@@ -149,8 +151,8 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
     value = _value_bytes(precision, machine.quick_bf16)
     if precision in ("fp32", "bf16", "fp16"):
         return shape.parameters * value
-    if precision == PACKED:  # 4 bits and two scales of 2 bytes for 32 weights, and the same in full
-        return int(shape.linear * (0.625 + value)) + shape.embedding + shape.rest * value
+    if precision == PACKED:  # in full as well
+        return int(shape.linear * (PACKED_WEIGHT + value)) + shape.embedding + shape.rest * value
     exact = (shape.embedding + shape.rest) * value
     if precision == "8bit":
         heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
@@ -173,7 +175,7 @@ def _value_bytes(precision: str, quick_bf16: bool) -> int:
 def file_bytes(shape: Shape, precision: str) -> int:
     """Bytes of a file with weights of this precision."""
     if precision == PACKED:
-        return int(shape.linear * 0.625) + shape.embedding + shape.rest * 2
+        return int(shape.linear * PACKED_WEIGHT) + shape.embedding + shape.rest * 2
     return weights(shape, precision, USUAL)
 
 

@@ -1,7 +1,6 @@
 """The magics in an IPython shell, with a session on a scripted engine."""
 
 import io
-import re
 import signal
 import threading
 import time
@@ -193,7 +192,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(shell, capsys):
 
 def slow_session(fake_engine):
     def load_engine(model, progress, **kwargs):
-        for step in range(1, 20):
+        for step in (*range(1, 10), *[10] * 6, *range(11, 20)):  # a moment at 50 %, to be seen
             time.sleep(0.1)
             progress("downloading", step / 20)
         return fake_engine
@@ -212,7 +211,7 @@ def test_progress_is_a_bar_in_a_terminal_that_is_wiped(shell, fake_engine, monke
     SC2Magics(shell, shell.settings, session).install()
     shell.run_cell("%sc2 load")
     said = terminal.getvalue()
-    assert re.search(r"downloading embedded: +[1-9]\d? %\|", said)
+    assert "downloading embedded:  5" in said and " %|" in said
     assert "\n" not in said and said.rpartition("\r")[0].endswith(" ")
     assert capsys.readouterr().out.count("\n") == 1
     session.close()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-import jupyter_sc2
 from jupyter_sc2.engines import load_engine
 from jupyter_sc2.engines.weights import plan_for
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import Machine, machine
-from jupyter_sc2.models import Shape, cards
+from jupyter_sc2.models import SHIPPED_MODEL, Shape, cards
 from jupyter_sc2.plan import check, choose, choose_gguf, file_bytes, memory, plan, weights
 from jupyter_sc2.settings import LoadOptions
 from tests.tiny import make_tiny_model
 
-SHIPPED = Path(jupyter_sc2.__file__).parent / "embedded" / "model"
 LAPTOP = Machine(cores=2, features=("AVX2",), memory=8 << 30, free=5_000_000_000)
 XEON = Machine(
     cores=2,
@@ -132,10 +129,10 @@ def test_a_plan_marks_what_loading_takes(three_b):
 
 
 def test_the_embedded_model_is_taken_as_it_is_packed():
-    *_, rows = plan_for(LoadOptions(model=str(SHIPPED)), tokens=0)
+    *_, rows = plan_for(LoadOptions(model=str(SHIPPED_MODEL)), tokens=0)
     (chosen,) = [row for row in rows if row.chosen]
     assert chosen.precision == "packed"
-    engine = load_engine(str(SHIPPED))
+    engine = load_engine(str(SHIPPED_MODEL))
     assert chosen.memory_bytes == pytest.approx(engine.memory_bytes(), rel=0.01)
     engine.close()
     assert not {"4bit", "8bit"} & {row.precision for row in rows}

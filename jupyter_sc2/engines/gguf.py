@@ -25,7 +25,7 @@ from jupyter_sc2.engines.weights import Stored, read_config, read_headers
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
 from jupyter_sc2.mixture import tensor_type
-from jupyter_sc2.models import TRAINED
+from jupyter_sc2.models import was_trained_here
 
 if TYPE_CHECKING:
     import torch
@@ -320,7 +320,7 @@ def _add_numbers(writer: Any, source: _Source, name: str) -> None:
         writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     if window := getattr(config, "sliding_window", None):
         writer.add_sliding_window(int(window))
-    if (source.folder / TRAINED).exists():
+    if was_trained_here(source.folder):
         writer.add_bool(HEALS, True)
 
 

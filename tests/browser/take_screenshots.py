@@ -88,12 +88,7 @@ def open_notebook(page: Page, url: str) -> NotebookPage:
 def take_attribution(notebook: NotebookPage, picture: Path) -> None:
     """Ghost text that stands in Python's own library, too."""
     page = notebook.page
-    page.evaluate(
-        "source => window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel.setSource(source)",
-        BISECT,
-    )
-    notebook.enter(0)
-    notebook.press("Control+End")
+    notebook.fill(0, BISECT)
     notebook.type("lo = ")
     notebook.ghost_text()
     page.locator(".jp-sc2-Attribution").hover()

@@ -36,15 +36,6 @@ def indexed(slow_lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         writer.remove([str(file)])
 
 
-def fill(notebook, source: str) -> None:
-    notebook.page.evaluate(
-        "source => window.jupyterapp.shell.currentWidget.content.widgets[0]"
-        ".model.sharedModel.setSource(source)",
-        source,
-    )
-    notebook.enter(0)
-
-
 def set_metadata(notebook, value: object) -> None:
     notebook.page.evaluate(
         "value => { const { model } = window.jupyterapp.shell.currentWidget;"
@@ -67,7 +58,7 @@ def test_ghost_text_that_matches_has_a_mark_that_says_where_it_is_from(indexed, 
     quick_cell.wait_ghost(LINE[9:])
     quick_cell.page.wait_for_timeout(300)
     assert quick_cell.page.locator(MARK).count() == 0  # too little to be a match
-    fill(quick_cell, f"{ABOVE}\n")
+    quick_cell.fill(0, f"{ABOVE}\n")
     quick_cell.type("result = ")
     mark = quick_cell.page.locator(MARK)
     mark.wait_for()
@@ -84,7 +75,7 @@ def test_ghost_text_that_matches_has_a_mark_that_says_where_it_is_from(indexed, 
 def test_blocked_text_is_not_shown_and_the_status_says_why(indexed, quick_cell):
     quick_cell.execute("%config SC2.attribution = 'block'")
     try:
-        fill(quick_cell, f"# Not asked before.\n{ABOVE}\n")
+        quick_cell.fill(0, f"# Not asked before.\n{ABOVE}\n")
         quick_cell.type("result = ")
         quick_cell.page.locator(".jp-sc2-StatusItem", has_text="matches indexed code").wait_for()
         assert quick_cell.shown_ghost() == ""
@@ -99,7 +90,7 @@ def test_what_is_accepted_is_recorded_where_the_notebook_asks_for_it(indexed, qu
     assert notes(quick_cell) == []
     set_metadata(quick_cell, {"record": True})
     try:
-        fill(quick_cell, f"{ABOVE}\n")
+        quick_cell.fill(0, f"{ABOVE}\n")
         quick_cell.type("result = ")
         quick_cell.page.locator(MARK).wait_for()
         quick_cell.press("Alt+.", "Alt+.", "Tab")

@@ -81,9 +81,8 @@ def test_a_model_that_is_not_sure_enough_is_said_to_be_so(quick_cell):
 def test_a_name_that_the_kernel_refutes_is_not_shown_and_the_status_says_why(quick_cell):
     quick_cell.execute("get_ipython().run_line_magic('config', 'SC2.grounding = True')")
     quick_cell.execute("np = [1, 2, 3]")
-    quick_cell.type(
-        "result = np.ar"
-    )  # the engine goes on with arange, and no list has anything that begins so
+    # The engine goes on with arange, and a list has nothing that begins so.
+    quick_cell.type("values = np\nresult = np.ar")  # nor has the page an answer from before
     says(quick_cell, "nothing fits")
     assert quick_cell.shown_ghost() == ""
     quick_cell.execute("del np; get_ipython().run_line_magic('config', 'SC2.grounding = False')")
