@@ -16,6 +16,7 @@ from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
 from jupyter_sc2.embedded.smollm import choose_tokens
+from jupyter_sc2.embedded.state import guess_state
 from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
 from jupyter_sc2.embedded.train import Recipe, schedule, train
 from jupyter_sc2.evaluate.runner import open_session
@@ -73,6 +74,24 @@ def test_cuts_fall_after_as_and_in_the_middle_of_words():
     prefixes = {cut.prefix for cut in cuts()}
     assert "import numpy as " in prefixes
     assert any(prefix.endswith("np.lin") for prefix in prefixes)
+
+
+def test_many_cuts_are_before_a_column_that_the_state_tells():
+    rng, cell = Random(0), "mean = df['price'].mean()\nprint(mean)"
+    state = "# df: DataFrame (90, 2) float64 price, rate\n"
+    ends = [choose_cut(cell, rng, state).prefix.endswith("df['") for _ in range(500)]
+    assert sum(ends) > 150 > 3 * sum(choose_cut(cell, rng).prefix.endswith("df['") for _ in ends)
+
+
+def test_a_guessed_table_often_has_columns_that_nobody_uses():
+    above, cell = ["df = pd.read_csv(path)"], "df['fish'] + df['bird']"
+    details = {
+        variable.detail
+        for seed in range(40)
+        for variable in guess_state(above, [cell], cell, Random(seed))
+    }
+    assert all("fish" in detail and "bird" in detail for detail in details)
+    assert 10 < sum(detail.count(",") > 2 for detail in details) < 40
 
 
 def test_an_example_holds_a_whole_cell_in_one_of_the_layouts():

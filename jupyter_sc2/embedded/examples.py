@@ -33,6 +33,7 @@ PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
     (1, re.compile(r"[\"'](?=\w)")),
     (1, re.compile(r"(?<=\S) (?=\S)")),
 )
+OPENED = re.compile(r"[\"'](?=(\w+)[\"'])")
 CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 MODES: tuple[tuple[Mode, float], ...] = (("left-to-right", 0.22), ("spm", 0.70), ("psm", 0.08))
@@ -41,6 +42,7 @@ LINE_SHARE = 0.75
 FIRST_CELL_SHARE = 0.3
 MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
 STATE_SHARE = 0.35
+TOLD_SHARE = 0.4  # of the cuts below a state's comment, those where something that it tells comes next
 # In characters. Short examples have more cursors per token.
 MAX_PREFIX = 500
 MAX_SUFFIX = 300
@@ -56,9 +58,15 @@ class Cut:
     suffix: str
 
 
-def choose_cut(cell: str, rng: Random) -> Cut:
-    """Splits a cell where somebody might wait for a completion; `prefix + middle + suffix` is the cell."""
+def choose_cut(cell: str, rng: Random, state: str = "") -> Cut:
+    """Splits a cell where somebody might wait for a completion; `prefix + middle + suffix` is the cell.
+
+    What the comment `state` tells is learned where it is needed: often the cut is before a column or key of it.
+    """
     start = _pause(cell, rng)
+    told = _told(cell, state)
+    if told and rng.random() < TOLD_SHARE:
+        start = rng.choice(told)
     if _in_comment(cell, start):  # most of those are anybody's guess
         start = _pause(cell, rng)
     kind = rng.random()
@@ -84,6 +92,12 @@ def _pause(cell: str, rng: Random) -> int:
         if places:
             return rng.choice(places)
     return rng.randrange(len(cell) + 1)
+
+
+def _told(cell: str, state: str) -> list[int]:
+    """Where the strings of the cell begin that the comment names too."""
+    words = set(re.split(r"[\s,;']+", state))
+    return [match.end() for match in OPENED.finditer(cell) if match[1] in words]
 
 
 def _in_comment(cell: str, position: int) -> bool:
@@ -132,7 +146,7 @@ def build_example(document: Document, rng: Random) -> list[Segment]:
         above = sources[: code.index(target)]
         state = describe(guess_state(above, sources, cell, rng))
     (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])
-    cut = choose_cut(cell, rng)
+    cut = choose_cut(cell, rng, state)
     if mode != "left-to-right" and not cut.suffix.strip() and rng.random() < 0.7:
         mode = "left-to-right"  # which is what inference asks for at the end of a cell
     if mode == "left-to-right":

@@ -2,7 +2,7 @@
 
 Training needs notebooks with their live state, and running half a million cells of strangers is no option. What a
 name holds is read off the code that makes it, and a table's columns off the code that uses them, anywhere in
-the document: so a column in the comment is one that the following code is likely to name.
+the document: so a column in the comment is one that the following code may name, among others that none does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ TABLE = re.compile(r"(?:^|\.)(?:read_\w+|DataFrame|load_dataset|scan_\w+|GeoData
 ARRAY = re.compile(
     r"^(?:np|numpy|jnp)\.(?:random\.\w+\.?\w*|array|zeros|ones|empty|full|eye|arange|linspace|logspace|"
     r"loadtxt|concatenate|hstack|vstack|stack|asarray|sin|cos|exp|log|sqrt|abs|where)$"
+)
+# Tables have columns that a notebook never uses. Told only what it will need, a first model took whatever came last.
+UNUSED = tuple(
+    "id name date year month age price cost category city country region value count score rating lat lon sex gender "
+    "weight height width length time type status group label class source target index code size income education "
+    "temperature pressure speed distance duration volume open close high low user_id item_id title text email".split()
 )
 DTYPES = ("float64", "float64", "int64", "int64", "object", "object", "category", "bool")
 
@@ -84,7 +90,8 @@ def _variable(name: str, made: ast.AST, columns: list[str], rng: Random) -> Vari
     if TABLE.search(called) or len(columns) > 1:
         if not columns:
             return Variable(name, "DataFrame")
-        columns = rng.sample(columns, len(columns))[:24]
+        columns = [*columns, *rng.sample(UNUSED, rng.choice((0, 0, 2, 4, 8)))]
+        columns = rng.sample(sorted(set(columns)), len(set(columns)))[:24]
         typed = [(column, rng.choice(DTYPES)) for column in columns]
         return Variable(name, "DataFrame", table_detail((rng.randint(5, 9999), len(typed)), typed))
     if ARRAY.search(called):

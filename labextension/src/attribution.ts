@@ -38,12 +38,19 @@ export class AttributionMark {
 
   private _draw(): void {
     clearInterval(this._timer);
-    this._mark?.remove();
-    this._mark = null;
     const matches = this._offer ? matchesOf(this._offer) : [];
-    if (matches.length > 0) {
-      this._mark = makeMark(matches, this._offer!.ghost.policy);
-      document.body.appendChild(this._mark);
+    const policy = this._offer?.ghost.policy ?? '';
+    // Where the next text matches the same, its mark may be the one that the pointer is over.
+    const said = matches.length > 0 ? JSON.stringify([policy, matches]) : '';
+    if (said !== this._said) {
+      this._said = said;
+      this._mark?.remove();
+      this._mark = said ? makeMark(matches, policy) : null;
+      if (this._mark) {
+        document.body.appendChild(this._mark);
+      }
+    }
+    if (this._mark) {
       this._place();
       this._timer = setInterval(() => this._place(), FOLLOW_MS);
     }
@@ -67,6 +74,7 @@ export class AttributionMark {
   private _host: HTMLElement | null = null;
   private _mark: HTMLElement | null = null;
   private _offer: IOffer | undefined;
+  private _said = '';
   private _timer: ReturnType<typeof setInterval> | undefined;
 }
 
