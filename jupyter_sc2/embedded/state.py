@@ -22,10 +22,10 @@ ARRAY = re.compile(
     r"loadtxt|concatenate|hstack|vstack|stack|asarray|sin|cos|exp|log|sqrt|abs|where)$"
 )
 # Tables have columns that a notebook never uses. Told only what it will need, a first model took whatever came last.
-UNUSED = tuple(
+UNUSED = (
     "id name date year month age price cost category city country region value count score rating lat lon sex gender "
     "weight height width length time type status group label class source target index code size income education "
-    "temperature pressure speed distance duration volume open close high low user_id item_id title text email".split()
+    "temperature pressure speed distance duration volume open close high low user_id item_id title text email"
 )
 DTYPES = ("float64", "float64", "int64", "int64", "object", "object", "category", "bool")
 
@@ -90,7 +90,7 @@ def _variable(name: str, made: ast.AST, columns: list[str], rng: Random) -> Vari
     if TABLE.search(called) or len(columns) > 1:
         if not columns:
             return Variable(name, "DataFrame")
-        columns = [*columns, *rng.sample(UNUSED, rng.choice((0, 0, 2, 4, 8)))]
+        columns = [*columns, *rng.sample(UNUSED.split(), rng.choice((0, 0, 2, 4, 8)))]
         columns = rng.sample(sorted(set(columns)), len(set(columns)))[:24]
         typed = [(column, rng.choice(DTYPES)) for column in columns]
         return Variable(name, "DataFrame", table_detail((rng.randint(5, 9999), len(typed)), typed))

@@ -19,6 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from jupyter_sc2.engines import Progress
+from jupyter_sc2.engines.attention import ROW_BY_ROW
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.int4 import exchange_packed
 from jupyter_sc2.engines.linear import (
@@ -85,7 +86,7 @@ def skeleton(
     device: torch.device,
 ) -> Skeleton:
     """The model that the files describe, in `precision`. Raises ModelLoadError if their tensors lack or do not fit."""
-    model = _empty_model(config, folder)
+    model: Any = _empty_model(config, folder)
     dtype = compute_dtype(precision, device)
     if PACKED in config:
         if precision in QUANTIZED:
@@ -94,6 +95,7 @@ def skeleton(
             )
         with gate, torch.inference_mode():
             exchange_packed(model, stored, dtype, exact=precision != PACKED)
+        model.set_attn_implementation(ROW_BY_ROW)
     tied = _tied(model)
     # A tied tensor has two names and some files store it under both, some under either.
     source = {tied.get(name, name): (entry, name) for name, entry in stored.items()}

@@ -1,0 +1,57 @@
+"""Attention row by row: what a pass over several tokens computes is what passes over each would."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jupyter_sc2.engines.attention import FEW, attend_row_by_row
+from jupyter_sc2.engines.transformers import guessed_at_once, load
+from jupyter_sc2.models import SHIPPED_MODEL
+
+
+class Heads(torch.nn.Module):
+    num_key_value_groups = 3
+    is_causal = True
+
+
+@pytest.mark.parametrize("window", [None, 100])
+def test_rows_together_are_bit_for_bit_what_they_are_alone(window: int | None):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, heads, tokens, 64, generator=generator).to(torch.bfloat16)
+        for heads, tokens in ((9, FEW), (3, 700), (3, 700))
+    )
+    mask = torch.ones(FEW, 700, dtype=torch.bool).tril(700 - FEW)
+    if window:
+        mask = mask.triu(700 - FEW - window)
+    together, _ = attend_row_by_row(Heads(), query, key, value, mask[None, None])
+    for row in range(FEW):
+        end = 700 - FEW + row + 1
+        alone, _ = attend_row_by_row(
+            Heads(),
+            query[:, :, row : row + 1],
+            key[:, :, :end],
+            value[:, :, :end],
+            mask[None, None, row : row + 1, :end] if window else None,
+        )
+        assert torch.equal(together[:, row], alone[:, 0])
+
+
+def test_as_many_tokens_as_a_packed_model_guesses_are_read_row_by_row():
+    assert guessed_at_once("packed") + 1 == FEW
+
+
+def test_the_shipped_model_computes_four_tokens_in_a_pass_as_in_four():
+    engine = load(str(SHIPPED_MODEL), threads=1)
+    try:
+        prompt, more = list(range(300, 360)), [310, 4000, 77, 9000]
+        engine.prefill(prompt, lambda: False)
+        engine._forward(more)
+        together = engine._logits
+        engine._cache.cut(len(prompt))
+        for row, token in enumerate(more):
+            engine._forward([token])
+            assert torch.equal(engine._logits[0], together[row])
+    finally:
+        engine.close()
