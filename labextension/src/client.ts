@@ -38,6 +38,7 @@ export class KernelClient {
     this._onClose = options.onClose ?? (() => undefined);
     this._onError = options.onError ?? (() => undefined);
     this._onSaved = options.onSaved ?? (() => undefined);
+    this._onStale = options.onStale ?? (() => undefined);
     this._everywhere = options.everywhere ?? (() => ({}));
     this._notebook = options.notebook;
     this._patience = options.patience ?? 2000;
@@ -230,11 +231,15 @@ export class KernelClient {
       this._onStatus();
     } else if (message?.type === 'settings') {
       this._settings = message.settings ?? {};
+      this._onStale();
       this._onStatus();
       if (message.saved !== undefined) {
         this._onSaved(message.saved, this._settings);
       }
     } else if (message?.type === 'status') {
+      if (message.model !== this._status?.model) {
+        this._onStale();
+      }
       this._status = message;
       this._onStatus();
     } else if (message?.type === 'update') {
@@ -336,6 +341,7 @@ export class KernelClient {
   private _onClose: () => void;
   private _onError: (message: string) => void;
   private _onSaved: (saved: boolean, settings: Settings) => void;
+  private _onStale: () => void;
   private _onStatus: () => void;
   private _patience: number;
   private _replies = new Map<string, Replies>();
@@ -359,6 +365,9 @@ export namespace KernelClient {
 
     /** Called when what is set in the kernel was kept for new kernels, or when what was kept was forgotten. */
     onSaved?: (saved: boolean, settings: Settings) => void;
+
+    /** Called when another model or other settings would answer differently from now on. */
+    onStale?: () => void;
 
     /** What JupyterLab's settings say for every kernel. */
     everywhere?: () => Settings;

@@ -31,6 +31,11 @@ export class Connection {
   ) {
     this._context.kernelChanged.connect(() => this._restart());
     this._context.statusChanged.connect((_, status) => this._onStatus(status));
+    this._context.iopubMessage.connect((_, message) => {
+      if (hasRun(message)) {
+        this._options.onStale();
+      }
+    });
     this._restart();
   }
 
@@ -130,6 +135,7 @@ export class Connection {
       onClose: () => this._set({ stage: 'not loaded' }),
       onError: this._options.onError,
       onSaved: this._options.onSaved,
+      onStale: this._options.onStale,
       everywhere: this._options.everywhere
     });
     this._client = client;
@@ -234,6 +240,9 @@ export namespace Connection {
     /** Called when a kernel's settings were kept for new kernels, or when what was kept was forgotten. */
     onSaved(saved: boolean, settings: Settings): void;
 
+    /** Called when earlier answers may no longer be what the kernel would say: code has run, or settings changed. */
+    onStale(): void;
+
     /** Called with the kernel's words for what is wrong with something other than a request. */
     onError(message: string): void;
   }
@@ -247,6 +256,15 @@ interface IExpression {
   data?: Record<string, string>;
   ename?: string;
   evalue?: string;
+}
+
+/** Whether code has been run to its end, whoever sent it. */
+function hasRun({ header, content, parent_header: parent }: KernelMessage.IMessage): boolean {
+  return (
+    header.msg_type === 'status' &&
+    (content as { execution_state: Kernel.Status }).execution_state === 'idle' &&
+    (parent as Partial<KernelMessage.IHeader>).msg_type === 'execute_request'
+  );
 }
 
 function standingOf(client: KernelClient): Standing {

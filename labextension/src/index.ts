@@ -66,6 +66,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const places = new Places({
       trackers: { notebooks, consoles, editors },
       onError: message => tell(message, 'error'),
+      onStale: () => provider.forget(),
       onSaved: (saved, values) =>
         void settings.saved(saved, values).then(changed => {
           if (changed) {
@@ -217,7 +218,6 @@ const plugin: JupyterFrontEndPlugin<void> = {
       }
     });
     NotebookActions.executed.connect((_, { notebook, cell }) => {
-      provider.forget();
       kept.executed(cell.model.id);
       enteredSoon();
       places.executed(notebook, cell.model.sharedModel.getSource());

@@ -238,6 +238,7 @@ export class Places {
       mayLoad: () => this.autoLoad && this.mode !== 'off',
       everywhere: () => this.everywhere,
       onSaved: this._options.onSaved,
+      onStale: this._options.onStale,
       onError: this._options.onError
     });
     this._connections.set(context, connection);
@@ -309,6 +310,9 @@ export namespace Places {
 
     /** Called when a kernel's settings were kept for new kernels, or when what was kept was forgotten. */
     onSaved(saved: boolean, settings: Settings): void;
+
+    /** Called when earlier answers may no longer be what a kernel would say. */
+    onStale(): void;
   }
 }
 

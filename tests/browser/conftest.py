@@ -228,15 +228,15 @@ class NotebookPage:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def execute(self, code: str) -> None:
-        """Runs code in the kernel without a cell."""
+    def execute(self, code: str, *, counts: bool = False) -> None:
+        """Runs code in the kernel without a cell, and without a number unless it `counts`."""
         self.page.wait_for_function(
             "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
         )
         self.page.evaluate(
-            "code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
-            ".requestExecute({code, store_history: false}).done",
-            code,
+            "([code, store_history]) => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+            ".requestExecute({code, store_history}).done",
+            [code, counts],
         )
 
     def value(self, expression: str) -> str:

@@ -82,10 +82,23 @@ def test_a_name_that_the_kernel_refutes_is_not_shown_and_the_status_says_why(qui
     quick_cell.execute("get_ipython().run_line_magic('config', 'SC2.grounding = True')")
     quick_cell.execute("np = [1, 2, 3]")
     # The engine goes on with arange, and a list has nothing that begins so.
-    quick_cell.type("values = np\nresult = np.ar")  # nor has the page an answer from before
+    quick_cell.type("result = np.ar")
     says(quick_cell, "nothing fits")
     assert quick_cell.shown_ghost() == ""
     quick_cell.execute("del np; get_ipython().run_line_magic('config', 'SC2.grounding = False')")
+
+
+def test_what_the_page_knows_is_asked_again_once_code_was_run_elsewhere(quick_cell):
+    quick_cell.type("result = np.ar")
+    quick_cell.wait_ghost(LINE[14:])
+    code = "import tests.browser.slow_engine as s; s.LINE = s.LINE.replace('sum', 'max')"
+    quick_cell.execute(code, counts=True)  # as another notebook or a console on this kernel would
+    try:
+        quick_cell.press("Control+a", "Delete")
+        quick_cell.type("result = np.ar")
+        quick_cell.wait_ghost(LINE[14:].replace("sum", "max"))
+    finally:
+        quick_cell.execute("s.LINE = s.LINE.replace('max', 'sum')")
 
 
 def test_an_answer_that_takes_too_long_is_given_up_in_words(slow_lab, open_notebook):
