@@ -194,7 +194,7 @@ class Drawing:
         text, complete = self._shape(final=True)
         refutation = self._check(text, True) if self._check is not None and not cancelled else None
         if refutation is not None:
-            text = sound_part(text, refutation)
+            text = sound_part(text, refutation, self._request.prefix)
             self._raw = self.said[: self._from] + text  # the rest is not to be found again
         unsure = self.unsure and not cancelled and not (self.stopped and not text)
         if unsure:

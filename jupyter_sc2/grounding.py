@@ -1,9 +1,9 @@
 """Holds a completion against what the kernel knows, and against Python's grammar.
 
 What the live namespace refutes would raise if it were run: a column that the frame does not have, an attribute that
-the module does not have, a keyword that the function does not take, a name that nobody has defined. Where another
-name can stand in its place, the model is asked to choose one and goes on from there; else the completion ends before
-it, or is dropped.
+the module does not have, a keyword that the function does not take or that the call has already, a name that nobody
+has defined. Where another name can stand in its place, the model is asked to choose one and goes on from there; else
+the completion ends before it, or is dropped.
 
 Only what cannot be otherwise is refuted. What the user has typed stands; what the cell or another cell that was not
 run may define, rebind or add to is not known; nor is what an object computes when it is asked.
@@ -16,7 +16,7 @@ import builtins
 import difflib
 import re
 from bisect import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -148,7 +148,9 @@ def refute(
     surroundings = _Surroundings(request, tree, facts)
     source = request.prefix + text
     for use in found:
-        allowed = surroundings.allowed(use)
+        # Keywords of the same call; of two in the completion the later one is the one too many.
+        given = {word for word, at in use.others if at < use.start or at >= len(source)}
+        allowed = surroundings.allowed(use, given)
         if allowed is None or use.word in allowed:
             continue
         start = use.start - len(request.prefix)
@@ -188,13 +190,18 @@ class _Surroundings:
         cells = (cell.source for cell in request.notebook.cells if cell.cell_type == "code")
         self._defined = frozenset(self._pending).union(*map(_bindings, cells))
 
-    def allowed(self, use: Use) -> frozenset[str] | None:
-        """All the words that may stand in place of a use; None where any may."""
+    def allowed(self, use: Use, given: Collection[str] = ()) -> frozenset[str] | None:
+        """All the words that may stand in place of a use; None where any may.
+
+        Arguments that the same call is `given` may not; where nothing is known of the others, none may for such a one.
+        """
         if use.kind == "name":
             if self._open or use.deferred or not self._facts.names:
                 return None
             return self._facts.names.union(BUILTINS, self._bound, self._defined, self._typed)
-        known = self._known(use.base)
+        known = self._known(use.base) if use.base else None
+        if use.kind == "argument" and use.word in given and not (known and known.parameters):
+            return frozenset()
         if known is None:
             return None
         match use.kind:
@@ -204,7 +211,9 @@ class _Surroundings:
                 # Assigned to in a cell that was not run, as it seems.
                 return known.attributes | (self._typed | self._mentioned) & {use.word}
             case "argument":
-                return frozenset(known.parameters) if known.parameters is not None else None
+                if known.parameters is None:
+                    return None
+                return frozenset(known.parameters).difference(given)
         return self._columns(use, known)
 
     def _columns(self, use: Use, known: Known) -> frozenset[str] | None:
@@ -228,15 +237,18 @@ class _Surroundings:
         return self._facts.known.get(path)
 
 
-def sound_part(text: str, refutation: Refutation) -> str:
-    """What may be shown of a refuted text: up to the attribute, the argument or the line that is wrong."""
+def sound_part(text: str, refutation: Refutation, before: str = "") -> str:
+    """What may be shown of a refuted text: up to the attribute, the argument or the line that is wrong.
+
+    `before` is what stands before the text, which may begin in a string.
+    """
     start = max(0, refutation.start)
     line = text.rfind("\n", 0, start) + 1
     if refutation.kind == "attribute" and text[line : start - 1].endswith((")", "]", '"', "'")):
         return text[: start - 1]
     cut = max(0, line - 1)
     if refutation.kind != "syntax":
-        signs = scan(text[:start])
+        signs = scan(text[:start], open_at_end(before)[1])
         commas = [i for i, char, quote in signs if char == "," and not quote and i > line]
         cut = commas[-1] if commas else cut
     return text[:cut].rstrip()

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.grounding import applies, checker
+from jupyter_sc2.grounding import Refutation, applies, checker, sound_part
 from jupyter_sc2.prompt.facts import Facts, gather
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 
@@ -94,6 +94,11 @@ REFUTED = {
     "a keyword argument": ("plain(1, ├seperator=2)┤", "argument", "seperator"),
     "a keyword argument of a class": ("m = Model(├dep=2)┤", "argument", "dep"),
     "a keyword argument of a method": ("model.fit(values, ├target=values)┤", "argument", "target"),
+    "a keyword argument that is given already": ("plain(1, b=2, ├b=3)┤", "argument", "b"),
+    "a keyword argument that follows": ("plain(1, ├b=2┤, b=3)", "argument", "b"),
+    "one of two that are given at once": ("plain(1, ├b=2, b=3)┤", "argument", "b"),
+    "one given already where any is taken": ("open_ended(1, c=2, ├c=3)┤", "argument", "c"),
+    "one given already to what a call returns": ("make()(c=2, ├c=3)┤", "argument", "c"),
     "a name that nobody defines": ("print(├totl)┤", "name", "totl"),
     "a name whose beginning was typed": ("print(tot├l)┤", "name", "totl"),
     "a key of a dict": ('options["├separator"]┤', "column", "separator"),
@@ -196,6 +201,17 @@ def test_a_name_that_another_cell_binds_is_known_although_it_failed():
 )
 def test_what_can_stand_there_begins_with_the_likest(code, first):
     assert refutation(code).choices[0] == first
+
+
+def test_what_a_call_is_given_already_is_no_choice():
+    assert refutation("plain(a=1, ├a=2)┤").choices == ("b=", "sep=")
+
+
+def test_what_is_sound_of_a_text_that_begins_in_a_string_is_its_first_argument():
+    before = 'plot(data=df, x="'
+    found = Refutation("argument", "zz", 6)
+    assert sound_part('age", zz=1)', found, before) == 'age"'
+    assert sound_part('age", zz=1)', found) == ""
 
 
 def test_choices_begin_with_what_was_typed():

@@ -32,8 +32,19 @@ CELLS = (
     ],
 )
 def test_a_hole_is_a_word_of_its_class_and_the_rest_of_its_line(source, kind, prefix, expected):
-    found = holes_in(source, Random(0), [kind])
+    found = holes_in(source, Random(0), [kind], inside=0)
     assert [(hole.prefix, hole.expected) for hole in found][-1] == (prefix, expected)
+
+
+def test_of_half_of_the_words_up_to_three_letters_are_there():
+    source = "x = df['weight'].mean()"
+    rng = Random(0)
+    holes = [hole for _ in range(100) for hole in holes_in(source, rng, ["column"])]
+    begun = [hole for hole in holes if hole.word != "weight"]
+    assert 30 < len(begun) < 70
+    assert {hole.prefix for hole in begun} == {f"x = df['{typed}" for typed in ("w", "we", "wei")}
+    assert all(hole.prefix + hole.expected == source for hole in holes)
+    assert all(hole.expected.startswith(hole.word) for hole in holes)
 
 
 @pytest.mark.parametrize("source", ["# a comment here", "%matplotlib inline", "x = (", "x = 1"])

@@ -1,7 +1,8 @@
 """What knowing the variables is worth: holes in notebooks that are run, cell by cell, while they are asked about.
 
 Before a cell is run, words of it are taken out with the rest of their lines: columns, attributes, keyword arguments
-and names, as the cell's tree tells them apart, and whole lines ("rest"). Each hole is asked for once with every
+and names, as the cell's tree tells them apart, and whole lines ("rest"). Of half of the words the first letters stay,
+since ghost text is asked for at each of them. Each hole is asked for once with every
 combination of sources, at the state that a kernel has when somebody types there.
 """
 
@@ -11,6 +12,7 @@ combination of sources, at the state that a kernel has when somebody types there
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.prompt.facts import Facts, Path
 from jupyter_sc2.prompt.notebook import Cell, Notebook, output_texts
 from jupyter_sc2.prompt.syntax import is_magic_line
-from jupyter_sc2.prompt.uses import WORD, parse, uses
+from jupyter_sc2.prompt.uses import parse, uses
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2, CompletionOptions
 
@@ -38,11 +40,14 @@ CLASSES = ("column", "attribute", "argument", "name", "rest")
 SOURCES = ("cells", "outputs", "variables", "grounding", "variables+grounding")
 MOST_IN_NOTEBOOK = 8
 SHORTEST_LINE, LONGEST_LINE = 8, 120
+INSIDE = 0.5  # of the words, how many are begun
+MOST_TYPED = 3  # letters
+REST_OF_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A place in a cell: the word that is taken out with the rest of its line, and of what class it is."""
+    """A place in a cell: what of a word is taken out with the rest of its line, and of what class it is."""
 
     kind: str
     word: str
@@ -75,8 +80,13 @@ class Sources:
         return self.live.facts(paths, request) if self.live is not None else Facts()
 
 
-def holes_in(source: str, rng: Random, wanted: Collection[str] = CLASSES) -> list[Hole]:
-    """At most one hole a line, of a class that is `wanted`; of half of them the lines below are left out as well."""
+def holes_in(
+    source: str, rng: Random, wanted: Collection[str] = CLASSES, *, inside: float = INSIDE
+) -> list[Hole]:
+    """At most one hole a line, of a class that is `wanted`.
+
+    A share `inside` begins after one to three letters of its word; of half of all the lines below are left out as well.
+    """
     tree = parse(source)
     if tree is None or any(is_magic_line(line) for line in source.split("\n")):
         return []
@@ -97,6 +107,9 @@ def holes_in(source: str, rng: Random, wanted: Collection[str] = CLASSES) -> lis
                 word, place = here[kind]
                 end = start + len(line)
                 below = source[end:] if rng.random() < 0.5 else ""
+                if kind != "rest" and rng.random() < inside:
+                    typed = rng.randint(1, min(MOST_TYPED, len(word) - 1))
+                    word, place = word[typed:], place + typed
                 found.append(Hole(kind, word, source[:place], source[place:end], below))
         start += len(line) + 1
     return found
@@ -210,9 +223,10 @@ def _ask(
     text = answer.text.split("\n", 1)[0].rstrip()
     expected = hole.expected.rstrip()
     refuted = checker(request, sources)(answer.text, True) if answer.text else None
-    word = WORD.match(text)
+    word = REST_OF_WORD.match(text)
     return {
         "kind": hole.kind,
+        "begun": bool(REST_OF_WORD.search(hole.prefix[-1:])) and hole.kind != "rest",
         "sources": way,
         "prefix": hole.prefix[-200:],
         "expected": expected,

@@ -44,6 +44,7 @@ class Use:
     base: Path = ()
     function: Path = ()  # of a column that is an argument: the function it is given to
     deferred: bool = False  # in a function, which may run when more is defined
+    others: tuple[tuple[str, int], ...] = ()  # of an argument: the call's other keywords, and where
 
 
 def parse(source: str) -> ast.Module | None:
@@ -148,10 +149,12 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         function = path_of(node.func)
-        if function:
-            for keyword in node.keywords:
-                if keyword.arg is not None:
-                    self._add("argument", keyword.arg, self._start(keyword), function)
+        given = [(k.arg, self._start(k)) for k in node.keywords if k.arg is not None]
+        for word, start in given:
+            others = tuple(other for other in given if other != (word, start))
+            # Of a function without a name nothing is known, but no keyword can be given twice.
+            if function or any(other == word for other, _ in others):
+                self._add("argument", word, start, function, others=others)
         if len(function) > 1 and function[-1] in COLUMN_ARGUMENTS:
             position, name = COLUMN_ARGUMENTS[function[-1]]
             given = [k.value for k in node.keywords if k.arg == name]
@@ -184,12 +187,20 @@ class _Finder(ast.NodeVisitor):
 
     # Places
 
-    def _add(self, kind: Kind, word: str, start: int, base: Path = (), function: Path = ()) -> None:
+    def _add(
+        self,
+        kind: Kind,
+        word: str,
+        start: int,
+        base: Path = (),
+        function: Path = (),
+        others: tuple[tuple[str, int], ...] = (),
+    ) -> None:
         end = start + len(word)
         # Where a transformed line differs from what the user sees, nothing is said of it.
         if self._source[start:end] == word:
             deferred = self._depth > 0
-            self.found.append(Use(kind, word, start, end, base, function, deferred))
+            self.found.append(Use(kind, word, start, end, base, function, deferred, others))
 
     def _add_columns(self, node: ast.expr, base: Path, function: Path = ()) -> None:
         for constant, text in _strings(node):
