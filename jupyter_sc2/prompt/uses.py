@@ -149,9 +149,9 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         function = path_of(node.func)
-        given = [(k.arg, self._start(k)) for k in node.keywords if k.arg is not None]
-        for word, start in given:
-            others = tuple(other for other in given if other != (word, start))
+        keywords = [(k.arg, self._start(k)) for k in node.keywords if k.arg is not None]
+        for word, start in keywords:
+            others = tuple(other for other in keywords if other != (word, start))
             # Of a function without a name nothing is known, but no keyword can be given twice.
             if function or any(other == word for other, _ in others):
                 self._add("argument", word, start, function, others=others)
