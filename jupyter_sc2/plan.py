@@ -81,6 +81,8 @@ def plan(
     if precision == "auto":
         gguf = engine == "llamacpp"
         name, why = choose_gguf(shape, machine, tokens) if gguf else choose(shape, machine, tokens)
+    elif shape.packed and precision.startswith(("4bit", "8bit")):
+        name, why = PACKED, "its weights come in 4 bits already"
     else:
         name, why = precision, "it is set"
         if name not in torch + GGUF:

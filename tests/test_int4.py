@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from jupyter_sc2.embedded.pack import compensated, pack  # noqa: E402
-from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines import load_engine, quantized  # noqa: E402
 from jupyter_sc2.engines.int4 import (  # noqa: E402
     FEW,
     Int4Linear,
@@ -134,6 +134,11 @@ def test_a_packed_model_says_what_its_unpacked_weights_say(packed):
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.99
 
 
+@pytest.mark.parametrize("precision", ["4bit", "4bit-double", "8bit"])
+def test_where_fewer_bits_are_set_a_packed_model_is_loaded_as_it_is(packed, precision):
+    assert load_engine(str(packed), precision=precision).precision == "packed"
+
+
 def test_a_packed_model_cannot_be_quantized_again(packed):
     with pytest.raises(ModelLoadError, match="is packed in 4 bits already"):
-        load_engine(str(packed), precision="4bit")
+        quantized.make(packed, "4bit", lambda state, share: None)

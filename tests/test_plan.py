@@ -128,8 +128,9 @@ def test_a_plan_marks_what_loading_takes(three_b):
     assert [row.precision for row in double if row.chosen] == ["4bit-double"]
 
 
-def test_the_embedded_model_is_taken_as_it_is_packed():
-    *_, rows = plan_for(LoadOptions(model=str(SHIPPED_MODEL)), tokens=0)
+@pytest.mark.parametrize("precision", ["auto", "4bit", "8bit"])
+def test_the_embedded_model_is_taken_as_it_is_packed(precision):
+    *_, rows = plan_for(LoadOptions(model=str(SHIPPED_MODEL), precision=precision), tokens=0)
     (chosen,) = [row for row in rows if row.chosen]
     assert chosen.precision == "packed"
     engine = load_engine(str(SHIPPED_MODEL))

@@ -90,9 +90,7 @@ def skeleton(
     dtype = compute_dtype(precision, device)
     if PACKED in config:
         if precision in QUANTIZED:
-            raise ModelLoadError(
-                f"{folder} is packed in 4 bits already: load it with precision auto."
-            )
+            raise ModelLoadError(f"{folder} is packed in 4 bits already, and loaded as it is.")
         with gate, torch.inference_mode():
             exchange_packed(model, stored, dtype, exact=precision != PACKED)
         model.set_attn_implementation(ROW_BY_ROW)

@@ -46,7 +46,7 @@ from jupyter_sc2.engines.sampler import Sampler, make_sampler
 from jupyter_sc2.engines.tokenizer import Tokenizer, missing
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.hardware import machine
-from jupyter_sc2.models import ModelCard, Shape, suited
+from jupyter_sc2.models import PACKED, ModelCard, Shape, suited
 from jupyter_sc2.plan import SMALL
 
 PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
@@ -275,6 +275,8 @@ def load(
     set_own_threads(threads or default_threads(parameters))
     if precision == "auto":
         precision = best_precision(config, parameters, device)
+    elif precision in QUANTIZED and PACKED in config:
+        precision = PACKED  # fewer bits than it has would be no use, and more neither
     try:
         with weights.quiet("transformers", "bitsandbytes", "torch", "filelock"):
             empty = skeleton(config, stored, folder, precision=precision, device=device)
