@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from jupyter_sc2.engines.attention import FEW, attend_row_by_row
-from jupyter_sc2.engines.transformers import guessed_at_once, load
-from jupyter_sc2.models import SHIPPED_MODEL
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from jupyter_sc2.engines.attention import FEW, attend_row_by_row  # noqa: E402
+from jupyter_sc2.engines.transformers import guessed_at_once, load  # noqa: E402
+from jupyter_sc2.models import SHIPPED_MODEL  # noqa: E402
 
 
 class Heads(torch.nn.Module):

@@ -42,9 +42,7 @@ LINE_SHARE = 0.75
 FIRST_CELL_SHARE = 0.3
 MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
 STATE_SHARE = 0.35
-TOLD_SHARE = (
-    0.4  # of the cuts below a state's comment, those where something that it tells comes next
-)
+TOLD_SHARE = 0.4  # of the cuts below a state, those before a word that it tells
 # In characters. Short examples have more cursors per token.
 MAX_PREFIX = 500
 MAX_SUFFIX = 300
