@@ -221,7 +221,7 @@ class _Surroundings:
             return None
         if known.grows and use.base[0] in self._mentioned:
             return None
-        if use.function and use.function[:-1] != use.base:  # given the table as `data`
+        if use.function and use.function[: len(use.base)] != use.base:  # given the table
             function = self._facts.known.get(use.function)
             if function is None or function.library != "seaborn":
                 return None

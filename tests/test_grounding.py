@@ -38,10 +38,19 @@ def plain(a, b=1, *, sep=","):
 def open_ended(a, **options): ...
 
 
+sns = types.ModuleType("sns")
+exec(  # as if it were seaborn's
+    "def kdeplot(data=None, *, x=None, y=None, hue=None, color=None): ...\n"
+    "class Plot:\n    def __init__(self, *args, data=None, **variables): ...\n",
+    {"__name__": "seaborn.fake"},
+    sns.__dict__,
+)
+
 FRAME = pd.DataFrame({"age": [1, 2], "fare": [1.0, 2.0], "sex": ["m", "f"]})
 NAMESPACE = {
     "pd": pd,
     "np": np,
+    "sns": sns,
     "math": math,
     "df": FRAME,
     "model": Model(),
@@ -85,6 +94,11 @@ REFUTED = {
     "a column that the frame does not have": ('df["├Age"].mean()┤', "column", "Age"),
     "one of several columns": ('df[["age", ├"fares"]]┤', "column", "fares"),
     "a column to group by": ('df.groupby(├"class").mean()┤', "column", "class"),
+    "a column for a role": ('sns.kdeplot(data=df, x="├Age")┤', "column", "Age"),
+    "the same, the table first": ('sns.kdeplot(df, x="├Age")┤', "column", "Age"),
+    "a variable of a plot": ('sns.Plot(df, "age", color="├class")┤', "column", "class"),
+    "a column to plot": ('df.plot(x="├Age")┤', "column", "Age"),
+    "one of several to plot": ('df.plot.scatter(x="age", ├y="Fare")┤', "column", "Fare"),
     "an attribute of a module": ("x = np.├arrange(3)┤", "attribute", "arrange"),
     "an attribute of a module in a module": ("np.linalg.├normal(x)┤", "attribute", "normal"),
     "a method of a frame": ("df.├group_by('age')┤", "attribute", "group_by"),
@@ -123,6 +137,10 @@ OPEN = {
     "a column that the text makes and uses": '├df["new"] = 1\ndf["new"].mean()┤',
     "a column of a frame that the cell makes": 'df = load()\ndf["├new"]┤',
     "a column that is assigned in a call": 'df.assign(├ratio=1)["ratio"]┤',
+    "a column to plot that is there": 'df.plot.bar(x="├sex", y=["age", "fare"])┤',
+    "a color that is no role": 'sns.kdeplot(df, x="age", color="├red")┤',
+    "a role where the first argument is no table": 'sns.kdeplot(values, hue="├label")┤',
+    "what is no frame's plot": 'plain.plot(x="├Age")┤',
     "a method that is there": "df.├groupby('age')┤",
     "an attribute that fitting makes": "model.fit(values)\nmodel.├coef_┤",
     "an attribute that is made": "├model.name = 'a'┤",

@@ -29,8 +29,10 @@ COLUMN_ARGUMENTS = {
     "pivot_table": (None, "index"),
     "melt": (None, "id_vars"),
 }
-# Arguments of seaborn's functions that name a column of `data`.
-ROLES = frozenset({"x", "y", "hue", "size", "style", "col", "row", "units", "weights"})
+# Arguments that name a column: of a frame's own plots, of seaborn's functions, of its class Plot.
+XY = frozenset({"x", "y"})
+ROLES = XY.union({"hue", "size", "style", "col", "row", "units", "weights"})
+VARIABLES = XY.union({"color", "group", "marker", "linestyle", "pointsize", "text"})
 
 
 @dataclass(frozen=True)
@@ -162,11 +164,16 @@ class _Finder(ast.NodeVisitor):
                 given.append(node.args[position])
             for value in given:
                 self._add_columns(value, function[:-1], function)
-        data = [path_of(k.value) for k in node.keywords if k.arg == "data"]
-        if data and data[0] and function:
+        given_data = [k.value for k in node.keywords if k.arg == "data"] or node.args[:1]
+        table, roles = path_of(given_data[0]) if given_data else (), ROLES
+        if function[-1:] == ("Plot",):
+            roles = VARIABLES
+        elif "plot" in function[-2:]:  # df.plot(…), df.plot.scatter(…)
+            table, roles = function[: function.index("plot", -2)], XY
+        if table and function:
             for keyword in node.keywords:
-                if keyword.arg in ROLES:
-                    self._add_columns(keyword.value, data[0], function)
+                if keyword.arg in roles:
+                    self._add_columns(keyword.value, table, function)
         self.generic_visit(node)
 
     # Scopes
