@@ -16,7 +16,7 @@ import builtins
 import difflib
 import re
 from bisect import bisect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -148,9 +148,13 @@ def refute(
     surroundings = _Surroundings(request, tree, facts)
     source = request.prefix + text
     for use in found:
+        allowed = surroundings.allowed(use)
         # Keywords of the same call; of two in the completion the later one is the one too many.
         given = {word for word, at in use.others if at < use.start or at >= len(source)}
-        allowed = surroundings.allowed(use, given)
+        if use.word in given:
+            allowed = allowed or frozenset()
+        if allowed is not None:
+            allowed -= given
         if allowed is None or use.word in allowed:
             continue
         start = use.start - len(request.prefix)
@@ -190,18 +194,13 @@ class _Surroundings:
         cells = (cell.source for cell in request.notebook.cells if cell.cell_type == "code")
         self._defined = frozenset(self._pending).union(*map(_bindings, cells))
 
-    def allowed(self, use: Use, given: Collection[str] = ()) -> frozenset[str] | None:
-        """All the words that may stand in place of a use; None where any may.
-
-        Arguments that the same call is `given` may not; where nothing is known of the others, none may for such a one.
-        """
+    def allowed(self, use: Use) -> frozenset[str] | None:
+        """All the words that may stand in place of a use; None where any may."""
         if use.kind == "name":
             if self._open or use.deferred or not self._facts.names:
                 return None
             return self._facts.names.union(BUILTINS, self._bound, self._defined, self._typed)
         known = self._known(use.base) if use.base else None
-        if use.kind == "argument" and use.word in given and not (known and known.parameters):
-            return frozenset()
         if known is None:
             return None
         match use.kind:
@@ -211,9 +210,7 @@ class _Surroundings:
                 # Assigned to in a cell that was not run, as it seems.
                 return known.attributes | (self._typed | self._mentioned) & {use.word}
             case "argument":
-                if known.parameters is None:
-                    return None
-                return frozenset(known.parameters).difference(given)
+                return frozenset(known.parameters) if known.parameters is not None else None
         return self._columns(use, known)
 
     def _columns(self, use: Use, known: Known) -> frozenset[str] | None:

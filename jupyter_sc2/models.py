@@ -64,6 +64,8 @@ STARCODER2_STOP = (
 
 # In config.json: the tensors are those of engines/int4.py. And the precision that such a model has by itself.
 PACKED = "packed"
+# The precisions that are made by quantizing on load.
+QUANTIZED = ("8bit", "4bit", "4bit-double")
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

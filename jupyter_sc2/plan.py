@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import Machine, in_words
 from jupyter_sc2.mixture import tensor_type
-from jupyter_sc2.models import PACKED, Shape
+from jupyter_sc2.models import PACKED, QUANTIZED, Shape
 
 TORCH = ("fp32", "bf16", "8bit", "4bit")
 TORCH_PACKED = (PACKED, "fp32", "bf16")
@@ -81,7 +81,7 @@ def plan(
     if precision == "auto":
         gguf = engine == "llamacpp"
         name, why = choose_gguf(shape, machine, tokens) if gguf else choose(shape, machine, tokens)
-    elif shape.packed and precision.startswith(("4bit", "8bit")):
+    elif shape.packed and precision in QUANTIZED:
         name, why = PACKED, "its weights come in 4 bits already"
     else:
         name, why = precision, "it is set"

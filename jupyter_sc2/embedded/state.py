@@ -90,8 +90,9 @@ def _variable(name: str, made: ast.AST, columns: list[str], rng: Random) -> Vari
     if TABLE.search(called) or len(columns) > 1:
         if not columns:
             return Variable(name, "DataFrame")
-        columns = [*columns, *rng.sample(UNUSED.split(), rng.choice((0, 0, 2, 4, 8)))]
-        columns = rng.sample(sorted(set(columns)), len(set(columns)))[:24]
+        unused = rng.sample(UNUSED.split(), rng.choice((0, 0, 2, 4, 8)))
+        columns = sorted({*columns, *unused})
+        columns = rng.sample(columns, len(columns))[:24]
         typed = [(column, rng.choice(DTYPES)) for column in columns]
         return Variable(name, "DataFrame", table_detail((rng.randint(5, 9999), len(typed)), typed))
     if ARRAY.search(called):

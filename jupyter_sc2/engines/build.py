@@ -30,9 +30,8 @@ from jupyter_sc2.engines.linear import (
 )
 from jupyter_sc2.engines.weights import Stored, check_shapes
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import PACKED
+from jupyter_sc2.models import PACKED, QUANTIZED
 
-QUANTIZED = ("8bit", "4bit", "4bit-double")
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
 # are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.
 COPY_BELOW = 1 << 30

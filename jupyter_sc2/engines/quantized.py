@@ -24,11 +24,12 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from jupyter_sc2.engines import Progress, weights
-from jupyter_sc2.engines.build import QUANTIZED, Reader, Skeleton, best_device, convert, skeleton
+from jupyter_sc2.engines.build import Reader, Skeleton, best_device, convert, skeleton
 from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
+from jupyter_sc2.models import QUANTIZED
 from jupyter_sc2.writing import write_whole
 
 FORMAT = 1  # of what is kept: raised whenever the same name means other bytes

@@ -32,7 +32,6 @@ from jupyter_sc2.engines import (
     weights,
 )
 from jupyter_sc2.engines.build import (
-    QUANTIZED,
     best_device,
     convert,
     quick_bf16,
@@ -46,7 +45,7 @@ from jupyter_sc2.engines.sampler import Sampler, make_sampler
 from jupyter_sc2.engines.tokenizer import Tokenizer, missing
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.hardware import machine
-from jupyter_sc2.models import PACKED, ModelCard, Shape, suited
+from jupyter_sc2.models import PACKED, QUANTIZED, ModelCard, Shape, suited
 from jupyter_sc2.plan import SMALL
 
 PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length

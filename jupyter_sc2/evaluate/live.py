@@ -28,6 +28,7 @@ from jupyter_sc2.evaluate.holes import similarity
 from jupyter_sc2.evaluate.runner import Row, interval, mean
 from jupyter_sc2.grounding import checker
 from jupyter_sc2.kernel.live import LiveNamespace
+from jupyter_sc2.postprocess import is_word
 from jupyter_sc2.prompt.facts import Facts, Path
 from jupyter_sc2.prompt.notebook import Cell, Notebook, output_texts
 from jupyter_sc2.prompt.syntax import is_magic_line
@@ -226,7 +227,7 @@ def _ask(
     word = REST_OF_WORD.match(text)
     return {
         "kind": hole.kind,
-        "begun": bool(REST_OF_WORD.search(hole.prefix[-1:])) and hole.kind != "rest",
+        "begun": is_word(hole.prefix[-1:]) and hole.kind != "rest",
         "sources": way,
         "prefix": hole.prefix[-200:],
         "expected": expected,

@@ -45,10 +45,7 @@ export class AttributionMark {
     if (said !== this._said) {
       this._said = said;
       this._mark?.remove();
-      this._mark = said ? makeMark(matches, policy) : null;
-      if (this._mark) {
-        document.body.appendChild(this._mark);
-      }
+      this._mark = said ? document.body.appendChild(makeMark(matches, policy)) : null;
     }
     if (this._mark) {
       this._place();

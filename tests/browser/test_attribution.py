@@ -70,6 +70,7 @@ def test_ghost_text_that_matches_has_a_mark_that_says_where_it_is_from(indexed, 
         if details.is_visible():
             break
         quick_cell.page.wait_for_timeout(250)
+    assert details.is_visible()
     assert "Origin, origin.py, lines 1 to" in details.inner_text()
     quick_cell.press("Escape")
     mark.wait_for(state="detached")
