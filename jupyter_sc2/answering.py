@@ -240,7 +240,7 @@ class Answerer:
             )
             if job.automatic and first.candidates == 1:
                 job.drawing = drawing
-            for asked in drawing.attempts(self.engine.encode):
+            for asked in drawing.attempts(self.engine.encode, self.engine.decode_bytes):
                 if running.cancelled():
                     break
                 sampling = varied(job.sampling, attempt)

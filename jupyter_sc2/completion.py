@@ -139,12 +139,15 @@ class Completion:
 class Token:
     """One decoded token: its id and its natural-log probability under the model.
 
-    `among_allowed` is that among the tokens that were allowed, where only some were and the engine can tell.
+    `among_allowed` is that among the tokens that were allowed, where only some were and the engine can tell. `others`
+    are the ids that were the next likeliest, each with its log-probability, where the engine can tell and nothing was
+    left to chance.
     """
 
     id: int
     logprob: float
     among_allowed: float | None = None
+    others: tuple[tuple[int, float], ...] = ()
 
 
 class Choices(bytes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from jupyter_sc2 import postprocess
@@ -28,7 +28,7 @@ UPDATE_INTERVAL = 0.03
 # The tokens by which it is judged whether to show anything: waiting for the whole line would be slow, and what is shown
 # is not taken back.
 JUDGED = 3
-# How many words of one completion may be replaced; each time it is decoded on from there.
+# How many words of one completion may be replaced, or other ways taken; each time it is decoded on from there.
 REPAIRS = 3
 
 
@@ -63,7 +63,10 @@ class Drawing:
         self._healed = len(prompt.healed)  # bytes that the user has typed already
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._raw = ""
-        self._logprobs: list[float] = []
+        # Since the prompt that was last decoded from, or another way to the same place.
+        self._steps: list[tuple[Token, bytes]] = []
+        self._from_prompt = prompt
+        self._unwanted: list[bytes] = []
         self._judged: list[float] = []  # of these what the user has typed of a word is no surprise
         self._shown = ""
         self._shown_at = -math.inf
@@ -73,22 +76,55 @@ class Drawing:
         """All of the text so far, as it would stand behind the first request's cursor."""
         return postprocess.without_doubled_blanks(self._raw, self._first)
 
-    def attempts(self, encode: Callable[[str], list[int]]) -> Iterator[Prompt]:
-        """The prompts to decode from: the request's own and, while a word is refuted, ones that go on before it.
+    def attempts(
+        self, encode: Callable[[str], list[int]], decode: Callable[[Sequence[int]], bytes]
+    ) -> Iterator[Prompt]:
+        """The prompts to decode from: the request's own, and then ones that go on from part of what was said.
 
-        The model then chooses among the words that can stand there.
+        While a word is refuted, from before it: the model then chooses among the words that can stand there. Where
+        all of the text is unwanted, as it is a line that stands there already, from where the model was least sure.
         """
         yield self._prompt
         for _ in range(REPAIRS):
-            if self.unsure:
-                return
             text, refutation = self.text, self._refutation
-            if refutation is None and self._check is not None:
+            if refutation is None:
                 text, _ = self._shape(final=True)
-                refutation = self._check(text, True)
-            if refutation is None or not refutation.choices:
+                if not text and (prompt := self._otherwise(decode)) is not None:
+                    yield prompt
+                    continue
+                refutation = self._check(text, True) if self._check is not None else None
+            if self.unsure or refutation is None or not refutation.choices:
                 return
             yield self._mended(text, refutation, encode)
+
+    def _otherwise(self, decode: Callable[[Sequence[int]], bytes]) -> Prompt | None:
+        """Takes another token where that costs the least likelihood; None where none was said to be next likely."""
+        healed = self._from_prompt.healed
+        if self.typed or isinstance(healed, Choices) or not self.said.strip():
+            return None
+        self._unwanted.append(b"".join(data for _, data in self._steps))
+        ways = []
+        written = b""
+        for index, (token, data) in enumerate(self._steps):
+            for id, logprob in token.others:
+                way = written + (other := decode([id]))
+                text = way[len(healed) :].decode(errors="replace")
+                if not text.strip() or postprocess.is_comment(text, self._request):
+                    continue
+                if not any(unwanted.startswith(way) for unwanted in self._unwanted):
+                    less = token.logprob - logprob
+                    among = None if token.among_allowed is None else token.among_allowed - less
+                    ways.append((less, index, Token(id, logprob, among), other))
+            written += data
+        if not ways:
+            return None
+        _, index, token, data = min(ways, key=lambda way: way[0])
+        steps = [*self._steps[:index], (token, data)]
+        self._restart(healed)
+        for step in steps:
+            self._take(*step)
+        rest = healed[sum(len(data) for _, data in steps) :]
+        return replace(self._prompt, ids=(*self._from_prompt.ids, *self.ids), healed=rest)
 
     def _mended(
         self, text: str, refutation: Refutation, encode: Callable[[str], list[int]]
@@ -103,23 +139,32 @@ class Drawing:
         if written[:cut].endswith(" "):  # most tokens begin with their blank
             cut -= 1
             names = [f" {name}" for name in names]
+        self._restart(written[cut : len(healed)].encode())
         self._raw = written[len(healed) : cut]
-        self._healed = len(written[cut : len(healed)].encode())
-        self._decoder.reset()
-        self._logprobs.clear()
-        self._judged.clear()
-        self._refutation, self.complete, self.stopped = None, False, False
         self.ids = encode(written[:cut])
-        return replace(
+        self._from_prompt = replace(
             self._prompt,
             ids=(*self._prompt.ids, *self.ids),
             healed=Choices(name.encode() for name in names),
         )
+        return self._from_prompt
+
+    def _restart(self, healed: bytes) -> None:
+        """Forgets what was said. `healed` are the bytes of what comes now that the user has typed already."""
+        self.ids, self._steps, self._raw = [], [], ""
+        self._healed = len(healed)
+        self._decoder.reset()
+        self._judged.clear()
+        self._refutation, self.complete, self.stopped = None, False, False
 
     def add(self, data: bytes, token: Token) -> bool:
         """Takes one token; returns whether there is something new to show."""
+        self._take(token, data)
+        return self._look()
+
+    def _take(self, token: Token, data: bytes) -> None:
         self.ids.append(token.id)
-        self._logprobs.append(token.logprob)
+        self._steps.append((token, data))
         if token.among_allowed is not None or not self._healed:
             self._judged.append(
                 token.logprob if token.among_allowed is None else token.among_allowed
@@ -127,7 +172,6 @@ class Drawing:
         skipped = min(self._healed, len(data))
         self._healed -= skipped
         self._raw += self._decoder.decode(data[skipped:])
-        return self._look()
 
     def agrees(self, request: CompletionRequest) -> bool:
         """Whether what is typed for `request` is what is being said, or may still be said."""
@@ -182,6 +226,8 @@ class Drawing:
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
+        if postprocess.may_be_there(self.text, self._request):
+            return False
         if self._check is not None and (found := self._check(self.text, False)) is not None:
             if found.certain:
                 self._refutation, self.complete = found, True
@@ -217,7 +263,8 @@ class Drawing:
 
     @property
     def _mean_logprob(self) -> float | None:
-        return sum(self._logprobs) / len(self._logprobs) if self._logprobs else None
+        logprobs = [token.logprob for token, _ in self._steps]
+        return sum(logprobs) / len(logprobs) if logprobs else None
 
 
 def varied(sampling: SamplingParams, attempt: int) -> SamplingParams:

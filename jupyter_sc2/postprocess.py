@@ -75,6 +75,7 @@ def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) ->
     for rule in (
         _end_of_scope,
         _end_of_cell,
+        _only_comments,
         _closed_already,
         _closes_nothing,
         _repeats_suffix,
@@ -147,6 +148,11 @@ def _end_of_cell(text: str, request: CompletionRequest, scope: Scope, final: boo
     if found is None or (found.start() == 0 and _last_line(request.prefix).strip()):
         return None
     return max(0, found.start() - 1)
+
+
+def _only_comments(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    """A single line that nobody has begun is of use as code, not as a remark on it."""
+    return 0 if scope == "line" and is_comment(text, request) else None
 
 
 def _closed_already(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
@@ -314,6 +320,20 @@ REPETITIONS = (_rewrites_line_above, _rewrites_line_below, _writes_next_cell)
 
 
 # Small questions
+
+
+def is_comment(text: str, request: CompletionRequest) -> bool:
+    """Whether the text begins with a comment, on a line of Python that has nothing yet."""
+    begun = _last_line(request.prefix).strip()
+    python = request.language == "python" and not _other_language(request)
+    return python and not begun and text.lstrip().startswith("#")
+
+
+def may_be_there(text: str, request: CompletionRequest) -> bool:
+    """Whether the cursor's line may come to be the one above or below: not to be shown before it is another."""
+    line = (_last_line(request.prefix) + text).strip()
+    there = (_line_above(request.prefix).strip(), _line_below(request))
+    return len(line) > 3 and "\n" not in line and any(one.startswith(line) for one in there)
 
 
 def _line_below(request: CompletionRequest) -> str:

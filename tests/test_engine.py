@@ -398,6 +398,14 @@ def test_what_is_forced_has_the_probability_it_had_and_that_among_what_was_allow
     assert token.among_allowed == pytest.approx(math.log(0.75))
 
 
+def test_the_next_likeliest_are_told_where_nothing_is_left_to_chance():
+    logits = torch.log(torch.tensor([0.1, 0.4, 0.3, 0.2]))
+    others = make_sampler(GREEDY)(logits, None).others
+    assert others == ((2, pytest.approx(math.log(0.3))), (3, pytest.approx(math.log(0.2))))
+    assert [id for id, _ in make_sampler(GREEDY)(logits, [0, 2]).others] == [0]
+    assert make_sampler(SamplingParams(temperature=1.0, seed=1))(logits, None).others == ()
+
+
 def test_filters_keep_what_they_say():
     logits = torch.log(torch.tensor([0.5, 0.1, 0.3, 0.1]))
 

@@ -313,6 +313,14 @@ def test_probabilities_are_those_of_torch_also_where_a_token_begins_a_character(
         )
 
 
+def test_the_next_likeliest_are_those_of_torch_where_the_server_tells_them(engine, torch_engine):
+    expected = generate(torch_engine, PROMPT)
+    told = [pair for pair in zip(generate(engine, PROMPT), expected, strict=True) if pair[0].others]
+    assert told
+    for token, reference in told:
+        assert [id for id, _ in token.others] == [id for id, _ in reference.others]
+
+
 def test_a_seed_repeats_and_another_does_not(engine):
     def draw(seed, **more):
         sampling = SamplingParams(max_tokens=8, temperature=1.5, seed=seed, **more)

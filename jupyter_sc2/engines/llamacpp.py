@@ -30,6 +30,7 @@ from jupyter_sc2.engines.ggufheader import GGUFHeader
 from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.kept import Kept, KeptPrompts, common_length, worth_keeping
 from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer
+from jupyter_sc2.engines.sampler import OTHERS
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.hardware import free_memory, in_words
 from jupyter_sc2.models import ModelCard, suited
@@ -205,8 +206,13 @@ class LlamaCppEngine:
             forbidden = set(range(len(self._header.tokens))).difference(allowed)
             answer = self._complete(ids, sampling, seed, [[id, False] for id in forbidden])
         id = int(answer["tokens"][0])
-        logprob = _logprob_of(id, answer.get("completion_probabilities"))
-        return Token(id, self._logprob(ids, id) if logprob is None else logprob)
+        probabilities = answer.get("completion_probabilities")
+        logprob = _logprob_of(id, probabilities)
+        if logprob is None:
+            return Token(id, self._logprob(ids, id))
+        greedy = allowed is None and not sampling.temperature
+        others = _others(id, probabilities or []) if greedy else ()
+        return Token(id, logprob, others=others)
 
     def _complete(
         self,
@@ -214,7 +220,7 @@ class LlamaCppEngine:
         sampling: SamplingParams,
         seed: int,
         bias: list[list[Any]],
-        n: int = 1,
+        n: int = OTHERS + 1,
     ) -> dict[str, Any]:
         request = {
             "prompt": ids,
@@ -262,6 +268,16 @@ def _logprob_of(id: int, probabilities: list[dict[str, Any]] | None) -> float | 
     if logprob is None or not math.isfinite(logprob):
         raise GenerationError(_NOT_A_NUMBER)
     return float(logprob)
+
+
+def _others(id: int, probabilities: list[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
+    """The next likeliest tokens that the server tells, with their log-probabilities."""
+    likeliest = [
+        (int(entry["id"]), float(entry["logprob"]))
+        for place in probabilities
+        for entry in place.get("top_logprobs", ())
+    ]
+    return tuple(other for other in likeliest if other[0] != id)[:OTHERS]
 
 
 def _cut(text: str, name: str) -> list[str]:

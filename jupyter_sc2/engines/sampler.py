@@ -8,7 +8,9 @@ Each filter is a pure function on a vector of logits; what it rules out becomes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jupyter_sc2.completion import SamplingParams, Token
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 Sampler = Callable[["torch.Tensor", "Sequence[int] | None"], Token]
+
+OTHERS = 2  # of the tokens that were not drawn, how many are told
 
 
 def make_sampler(params: SamplingParams) -> Sampler:
@@ -29,9 +33,7 @@ def make_sampler(params: SamplingParams) -> Sampler:
     import torch
 
     if params.temperature == 0:
-        return lambda logits, allowed: _token(
-            logits, int(torch.argmax(_only(logits, allowed))), allowed
-        )
+        return _likeliest
 
     generator = torch.Generator()
     if params.seed is None:
@@ -73,6 +75,21 @@ def keep_top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     # A token goes if those before it reach p by themselves; so the first always stays.
     before = torch.cumsum(probabilities, dim=-1) - probabilities
     return logits.index_fill(-1, order[before >= p], -torch.inf)
+
+
+def _likeliest(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
+    import torch
+
+    left = _only(logits, allowed)
+    token = _token(logits, int(torch.argmax(left)), allowed)
+    total = float(torch.logsumexp(logits, dim=-1))
+    values, ids = torch.topk(left, min(OTHERS + 1, len(left)))
+    others = [
+        (id, value - total)
+        for id, value in zip(ids.tolist(), values.tolist(), strict=True)
+        if id != token.id and value > -math.inf
+    ]
+    return replace(token, others=tuple(others[:OTHERS]))
 
 
 def _only(logits: torch.Tensor, allowed: Sequence[int] | None) -> torch.Tensor:

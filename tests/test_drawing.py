@@ -1,0 +1,131 @@
+"""One completion while it is decoded: where another way is taken, and what is not shown before it is sure."""
+
+from __future__ import annotations
+
+from jupyter_sc2.completion import CompletionRequest, Token
+from jupyter_sc2.drawing import Drawing
+from jupyter_sc2.prompt.layout import Prompt
+
+NEVER = -9.0
+
+
+def request(prefix: str, suffix: str = "") -> CompletionRequest:
+    return CompletionRequest(text=prefix + suffix, offset=len(prefix))
+
+
+class Words:
+    """A tokenizer whose tokens are whole words, for scripts of what a model says."""
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+
+    def id(self, word: str) -> int:
+        if word not in self._words:
+            self._words.append(word)
+        return self._words.index(word)
+
+    def decode(self, ids) -> bytes:
+        return "".join(self._words[id] for id in ids).encode()
+
+    def encode(self, text: str) -> list[int]:
+        return [self.id(char) for char in text]
+
+
+def said(asked: CompletionRequest, *ways: list, healed: bytes = b"", confidence: float = 0.0):
+    """Decodes each way in turn: words, or (word, nats, another, nats); returns the drawing and its prompts.
+
+    The first of a later way is what the drawing has gone back to.
+    """
+    words = Words()
+    drawing = Drawing(asked, Prompt((), "spm", healed), confidence=confidence)
+    prompts = []
+    for prompt, way in zip(drawing.attempts(words.encode, words.decode), ways, strict=False):
+        prompts.append((words.decode(prompt.ids).decode(), prompt.healed))
+        for step in way:
+            word, nats, *other = (step, -0.1) if isinstance(step, str) else step
+            others = ((words.id(other[0]), other[1]),) if other else ()
+            drawing.add(word.encode(), Token(words.id(word), nats, others=others))
+            if drawing.complete:
+                break
+    return drawing, prompts
+
+
+def test_instead_of_the_line_below_the_next_likeliest_is_said():
+    asked = request("", "\nimport seaborn as sns")
+    drawing, prompts = said(
+        asked,
+        ["import", (" seaborn", -0.5, " numpy", -0.9), (" as", -0.1, ",", -4.0), " sns", "\n"],
+        [" as", " np", "\n"],
+    )
+    assert prompts == [("", b""), ("import numpy", b"")]
+    assert drawing.finish(cancelled=False).text == "import numpy as np"
+
+
+def test_instead_of_a_comment_code_is_said():
+    drawing, prompts = said(
+        request("x = 1\n"), [("#", -0.3, "y", -2.0), " a", " b"], [" = 2", "\n"]
+    )
+    assert prompts[1] == ("y", b"")
+    assert drawing.finish(cancelled=False).text == "y = 2"
+
+
+def test_what_the_user_has_begun_stays():
+    drawing, prompts = said(
+        request("model.s", "\nmodel.show()"),
+        [("s", 0.0, "t", NEVER), ("how", -0.2, "core", -0.7), "()", "\n"],
+        ["(X, y)", "\n"],
+        healed=b"s",
+    )
+    assert prompts[1] == ("score", b"")
+    assert drawing.finish(cancelled=False).text == "core(X, y)"
+
+
+def test_what_is_left_of_a_begun_word_is_still_spelled():
+    _, prompts = said(
+        request("model.sh", "\nmodel.show()"),
+        [("show", -0.2, "s", -0.7), "()", "\n"],
+        [],
+        healed=b"sh",
+    )
+    assert len(prompts) == 1  # a way that shows nothing is none
+    _, prompts = said(
+        request("model.sh", "\nmodel.show()"),
+        [("show", -0.2, "shift", -0.7), "()", "\n"],
+        [],
+        healed=b"sh",
+    )
+    assert prompts[1] == ("shift", b"")
+
+
+def test_a_model_that_is_done_is_not_asked_again():
+    _, prompts = said(request("x = 1"), [("\n", -0.3, " + 2", -1.0)], ["\n"])
+    assert len(prompts) == 1
+
+
+def test_the_same_line_in_other_tokens_is_no_other_way():
+    _, prompts = said(
+        request("", "\nplt.show()"),
+        [("plt", -0.2, "pl", -0.3), (".show()", -0.2, ".title('')", -3.0), "\n"],
+        ["\n"],
+    )
+    assert prompts[1] == ("plt.title('')", b"")
+
+
+def test_other_ways_come_to_an_end():
+    line = [("plt.show()", -0.2, "fig.show()", -0.3), "\n"]
+    again = [("\n", -0.2, "  # now", -0.3)]
+    _, prompts = said(request("plt.show()\n", "\nfig.show()"), line, again, again, again, again)
+    assert len(prompts) <= 4
+
+
+def test_another_way_counts_by_its_own_likelihood():
+    drawing, _ = said(
+        request("x = 1\n"), [("#", -0.1, "y", -3.0)], [" = ", "2", "\n"], confidence=0.5
+    )
+    assert drawing.finish(cancelled=False).reason == "low_confidence"
+
+
+def test_what_may_come_to_be_the_line_below_is_not_shown_yet():
+    drawing = Drawing(request("plt", "\nplt.show()"), Prompt((), "spm"))
+    assert not drawing.add(b".s", Token(0, -0.1))
+    assert drawing.add(b"avefig", Token(1, -0.1))
