@@ -210,7 +210,12 @@ class _Surroundings:
                 # Assigned to in a cell that was not run, as it seems.
                 return known.attributes | (self._typed | self._mentioned) & {use.word}
             case "argument":
-                return frozenset(known.parameters) if known.parameters is not None else None
+                if known.parameters is None:
+                    return None
+                alike = [word for word in known.passed_on if word[:1] == use.word[:1]]
+                meant = difflib.get_close_matches(use.word, alike, n=8, cutoff=0.75)
+                begun = (word for word in alike if word.startswith(use.word))
+                return frozenset((*known.parameters, *meant, *begun))
         return self._columns(use, known)
 
     def _columns(self, use: Use, known: Known) -> frozenset[str] | None:

@@ -14,6 +14,8 @@ from jupyter_sc2.prompt.notebook import Cell, Notebook
 
 pd = pytest.importorskip("pandas")
 np = pytest.importorskip("numpy")
+plt = pytest.importorskip("matplotlib.pyplot")
+figure = pytest.importorskip("matplotlib.figure")
 
 
 class Model:
@@ -52,6 +54,8 @@ NAMESPACE = {
     "np": np,
     "sns": sns,
     "math": math,
+    "plt": plt,
+    "ax": figure.Figure().subplots(),
     "df": FRAME,
     "model": Model(),
     "Model": Model,
@@ -113,6 +117,8 @@ REFUTED = {
     "one of two that are given at once": ("plain(1, ├b=2, b=3)┤", "argument", "b"),
     "one given already where any is taken": ("open_ended(1, c=2, ├c=3)┤", "argument", "c"),
     "one given already to what a call returns": ("make()(c=2, ├c=3)┤", "argument", "c"),
+    "a keyword that no plot knows": ("plt.plot(values, ├lable='a')┤", "argument", "lable"),
+    "the same of a plot's axes": ("ax.scatter(values, ├colour='red')┤", "argument", "colour"),
     "a name that nobody defines": ("print(├totl)┤", "name", "totl"),
     "a name whose beginning was typed": ("print(tot├l)┤", "name", "totl"),
     "a key of a dict": ('options["├separator"]┤', "column", "separator"),
@@ -148,6 +154,11 @@ OPEN = {
     "a label of a series": "labels.├a┤",
     "what a function returns": "plain(1).├anything┤",
     "a keyword where any is taken": "open_ended(1, ├anything=2)┤",
+    "a keyword that a plot passes on": "plt.plot(values, ├linewidth=2, lw=1, zorder=3)┤",
+    "a property that has a setter": "ax.set(├xlabel='a', ylim=(0, 1))┤",
+    "a keyword that is looked for inside": "ax.tick_params(├labelbottom=False, direction='in')┤",
+    "a keyword of a figure of one's own": "plt.figure(├owner='me')┤",
+    "a setting": "plt.rc('font', ├variant='small-caps')┤",
     "a keyword that is there": "plain(1, ├sep=';')┤",
     "a module in a package": "pd.├api.types┤",
     "a name that the text binds": "├for row in values:\n    print(row)┤",
@@ -214,6 +225,7 @@ def test_a_name_that_another_cell_binds_is_known_although_it_failed():
         ("df['├aeg'].mean()┤", "age'"),
         ("np.├arrange(3)┤", "arange"),
         ("plain(1, ├separ=2)┤", "sep="),
+        ("plt.plot(values, ├lable='a')┤", "label="),
         ("print(├totl)┤", "total"),
     ],
 )

@@ -288,6 +288,30 @@ def test_a_cell_that_was_edited_since_it_ran_makes_its_names_unknown(shell, live
     assert live.facts([], request("", notebook=Notebook((edited,)))).pending == ("df = load()",)
 
 
+@pytest.mark.parametrize(
+    ("line", "path", "has"),
+    [
+        ("import json as j", ("j",), "dumps"),
+        ("import os.path", ("os",), "getcwd"),
+        ("from json import decoder", ("decoder",), "JSONDecoder"),
+    ],
+)
+def test_what_a_line_above_imports_is_known_before_it_is_run_if_it_is_loaded(live, line, path, has):
+    known = live.facts([path], request(f"{line}\nx = {path[0]}.")).known
+    assert has in known[path].attributes
+
+
+def test_a_variable_counts_more_than_an_import_that_was_not_run(shell, live):
+    run(shell, "json = [1]")
+    known = live.facts([("json",)], request("import json\njson.")).known
+    assert "append" in known[("json",)].attributes
+
+
+def test_what_is_not_loaded_is_not_imported_to_be_known(live):
+    assert not live.facts([("this",)], request("import this\nthis.")).known
+    assert "this" not in sys.modules
+
+
 # Doing no harm
 
 

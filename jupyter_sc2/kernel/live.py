@@ -12,17 +12,20 @@ import linecache
 import re
 import sys
 import threading
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.prompt.facts import Facts, Path, gather
+from jupyter_sc2.prompt.inspection import module_state
 from jupyter_sc2.prompt.languages import of_cell_magic
 from jupyter_sc2.prompt.namespace import Variable, describe
 from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.prompt.uses import WORD
+from jupyter_sc2.prompt.uses import WORD, imports_in
 from jupyter_sc2.prompt.variables import SECRET, choose, describe_variable, look
 from jupyter_sc2.settings import SC2
 
@@ -66,10 +69,9 @@ class LiveNamespace:
 
     def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
         """What is certain of these paths, and of the names there are."""
-        namespace = self._shell.user_ns
         return Facts(
             names=self._names(),
-            known=gather(namespace, paths),
+            known=gather(ChainMap(self._shell.user_ns, self._to_be_imported(request)), paths),
             pending=tuple(
                 cell.source
                 for cell in request.notebook.cells
@@ -83,6 +85,16 @@ class LiveNamespace:
         hidden = self._hidden
         made = any(not name.startswith("_") and name not in hidden for name in names)
         return frozenset(names) if made else frozenset()
+
+    def _to_be_imported(self, request: CompletionRequest) -> dict[str, Any]:
+        """What the cell's imports will bind when it is run, of modules that are loaded already."""
+        found: dict[str, Any] = {}
+        for line in request.text.splitlines():
+            for name, (module, part) in imports_in(line).items():
+                loaded = sys.modules.get(module)
+                if type(loaded) is ModuleType and (not part or part in module_state(loaded)):
+                    found[name] = module_state(loaded)[part] if part else loaded
+        return found
 
     def ran(self, cell: Cell) -> bool:
         """Whether the cell as it stands was run in this kernel, and is done."""

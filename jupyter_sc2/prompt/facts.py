@@ -23,8 +23,10 @@ from jupyter_sc2.prompt.inspection import (
     module_state,
     mro_of,
     name_of,
+    root_of,
     state_of,
 )
+from jupyter_sc2.prompt.keywords import keywords, library_of
 
 # A name and what is taken from it, one after another: ("df", "groupby"), ("df", "[age]") for df["age"].
 Path = tuple[str, ...]
@@ -36,8 +38,6 @@ COMPLETE_MODULES = frozenset(
 )
 FINDS_COLUMNS = "pandas.core.generic.NDFrame"
 FINDS_MODULES = "torch.nn.modules.module.Module"
-# Whose decorators leave a function's keywords as they are.
-FAITHFUL_DECORATORS = frozenset({"sklearn", "seaborn"})
 PLAIN_LIBRARIES = sys.stdlib_module_names | {"numpy", "torch", "pandas", "polars", "pyarrow"}
 FRAMES = frozenset({"pandas.DataFrame", "pandas.core.frame.DataFrame"})
 SERIES = frozenset({"pandas.Series", "pandas.core.series.Series"})
@@ -51,6 +51,7 @@ class Known:
     attributes: frozenset[str] | None = None
     columns: tuple[str, ...] | None = None  # of a table; the keys of a dict
     parameters: tuple[str, ...] | None = None  # the keywords that it can be called with
+    passed_on: frozenset[str] = frozenset()  # further ones that it may pass on to others
     library: str = ""  # of a function or class: the package that it comes from
     levels: tuple[str, ...] = ()  # of a table's index: some functions take their names as well
     grows: bool = False  # code that uses it may add attributes or keys
@@ -132,11 +133,13 @@ def _known(value: Any) -> Known:
     cls = type(value)
     columns = _columns(value)
     plain_dict = cls is dict
+    parameters, passed_on = keywords(value)
     return Known(
         attributes=_attributes(value),
         columns=columns,
-        parameters=_parameters(value),
-        library=_library(value),
+        parameters=parameters,
+        passed_on=passed_on,
+        library=library_of(value),
         levels=_levels(value),
         grows=plain_dict or (cls is not types.ModuleType and bool(_own_state(cls))),
     )
@@ -189,14 +192,10 @@ def _finds_attributes(cls: type) -> str:
             continue
         found = attribute_of(base, "__getattribute__")
         # Many classes written in C name the usual function as theirs.
-        usual = is_a(found, types.WrapperDescriptorType) and _root(base) in PLAIN_LIBRARIES
+        usual = is_a(found, types.WrapperDescriptorType) and root_of(base) in PLAIN_LIBRARIES
         if attribute_of(base, "__getattr__") is not None or not (found is None or usual):
             return f"{module_of(base)}.{name_of(base)}"
     return ""
-
-
-def _root(cls: type) -> str:
-    return module_of(cls).partition(".")[0]
 
 
 def _names_in(cls: type) -> list[str]:
@@ -298,52 +297,4 @@ def _index_labels(index: Any) -> tuple[str, ...] | None:
 
 
 def _from_pandas(index: Any) -> bool:
-    return _root(type(index)) == "pandas"
-
-
-# Arguments
-
-
-def _parameters(value: Any) -> tuple[str, ...] | None:
-    """The keywords of a function or class; None if it takes any, or if that cannot be told."""
-    if name_of(type(value)) == "_ArrayFunctionDispatcher":  # numpy's functions
-        value = getattr(value, "_implementation", None)
-    if is_a(value, types.FunctionType):
-        return _keywords(value)
-    if not is_a(value, type):
-        return None
-    metaclasses = (base for base in mro_of(type(value)) if base not in (type, object))
-    if any(attribute_of(base, "__call__") is not None for base in metaclasses):
-        return None
-    for name in ("__init__", "__new__"):
-        made = inherited(value, name)
-        if is_a(made, staticmethod):
-            made = made.__func__
-        if is_a(made, types.FunctionType):
-            return _keywords(made)
-        if made is not object.__dict__[name]:
-            return None
-    return None
-
-
-def _library(value: Any) -> str:
-    if is_a(value, types.FunctionType):
-        return str(value.__module__).partition(".")[0]
-    return _root(value) if is_a(value, type) else ""
-
-
-def _keywords(function: types.FunctionType) -> tuple[str, ...] | None:
-    for _ in range(10):
-        state = types.FunctionType.__dict__["__dict__"].__get__(function)
-        inner = state.get("__wrapped__")
-        if inner is None:
-            break
-        root = str(function.__module__).partition(".")[0]
-        if root not in FAITHFUL_DECORATORS or not is_a(inner, types.FunctionType):
-            return None
-        function = inner
-    code = function.__code__
-    if code.co_flags & 8:  # CO_VARKEYWORDS
-        return None
-    count = code.co_argcount + code.co_kwonlyargcount
-    return code.co_varnames[code.co_posonlyargcount : count]
+    return root_of(type(index)) == "pandas"

@@ -30,6 +30,11 @@ def module_of(cls: type) -> str:
     return found if type(found) is str else ""
 
 
+def root_of(cls: type) -> str:
+    """The package that a class comes from."""
+    return module_of(cls).partition(".")[0]
+
+
 def attribute_of(cls: type, name: str) -> Any:
     """What stands in the class's own dictionary."""
     return type.__dict__["__dict__"].__get__(cls).get(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from jupyter_sc2.prompt.facts import Path
@@ -109,6 +110,22 @@ def bound_names(tree: ast.Module) -> dict[str, bool]:
                 for name in names:
                     bind(name)
     return bound
+
+
+@lru_cache(maxsize=512)
+def imports_in(line: str) -> Mapping[str, tuple[str, str]]:
+    """The names that a line of imports binds: the module of each, and what is taken from it, if anything."""
+    tree = parse(line.strip()) if line.lstrip().startswith(("import ", "from ")) else None
+    found: dict[str, tuple[str, str]] = {}
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.name if alias.asname else alias.name.partition(".")[0]
+                found[alias.asname or name] = (name, "")
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                found[alias.asname or alias.name] = (node.module, alias.name)
+    return found
 
 
 def stored_strings(tree: ast.Module) -> set[str]:

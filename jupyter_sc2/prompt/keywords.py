@@ -1,0 +1,134 @@
+"""Which keyword arguments a function or a class takes, as far as that is certain."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from jupyter_sc2.prompt.inspection import (
+    attribute_of,
+    inherited,
+    is_a,
+    module_of,
+    module_state,
+    mro_of,
+    name_of,
+    root_of,
+    state_of,
+)
+
+# Whose decorators leave a function's keywords as they are.
+FAITHFUL_DECORATORS = frozenset({"sklearn", "seaborn", "matplotlib"})
+# Where a function takes any keyword it passes them on to others of these libraries, to artists' setters in the end.
+PLOTTING = frozenset({"seaborn", "matplotlib"})
+# Those of these that pass them on to a writer of images, a class of the user's, or settings.
+ELSEWHERE = frozenset(
+    {"savefig", "figure", "subplots", "subplot", "subplot_mosaic", "axes", "rc", "rc_context"}
+)
+
+NOT_TOLD: tuple[tuple[str, ...] | None, frozenset[str]] = (None, frozenset())
+
+
+def keywords(value: Any) -> tuple[tuple[str, ...] | None, frozenset[str]]:
+    """Those that a function or class names, and those that it may pass on; None where any may be taken."""
+    if name_of(type(value)) == "_ArrayFunctionDispatcher":  # numpy's functions
+        value = getattr(value, "_implementation", None)
+    if is_a(value, types.FunctionType):
+        return _of_function(value, alone=value.__qualname__ == value.__name__)
+    if not is_a(value, type):
+        return NOT_TOLD
+    metaclasses = (base for base in mro_of(type(value)) if base not in (type, object))
+    if any(attribute_of(base, "__call__") is not None for base in metaclasses):
+        return NOT_TOLD
+    for name in ("__init__", "__new__"):
+        made = inherited(value, name)
+        if is_a(made, staticmethod):
+            made = made.__func__
+        if is_a(made, types.FunctionType):
+            return _of_function(made)
+        if made is not object.__dict__[name]:
+            return NOT_TOLD
+    return NOT_TOLD
+
+
+def library_of(value: Any) -> str:
+    """The package that a function or class comes from, else nothing."""
+    if is_a(value, types.FunctionType):
+        return str(value.__module__).partition(".")[0]
+    return root_of(value) if is_a(value, type) else ""
+
+
+def _of_function(
+    function: types.FunctionType, *, alone: bool = False
+) -> tuple[tuple[str, ...] | None, frozenset[str]]:
+    """`alone`: a function of a module, or a method of the axes of a plot, not what makes an object."""
+    inner = _undecorated(function)
+    if inner is None:
+        return NOT_TOLD
+    code = inner.__code__
+    if not code.co_flags & 8:  # CO_VARKEYWORDS
+        return _named(code), frozenset()
+    of_axes = function.__qualname__.startswith("Axes.")
+    if (alone or of_axes) and library_of(inner) in PLOTTING and inner.__name__ not in ELSEWHERE:
+        loaded = [name for name in list(sys.modules) if name.partition(".")[0] in PLOTTING]
+        return _named(code), _vocabulary(tuple(sorted(loaded)))
+    return NOT_TOLD
+
+
+def _undecorated(function: types.FunctionType) -> types.FunctionType | None:
+    for _ in range(10):
+        inner = state_of(function).get("__wrapped__")
+        if inner is None:
+            break
+        if library_of(function) not in FAITHFUL_DECORATORS or not is_a(inner, types.FunctionType):
+            return None
+        function = inner
+    return function
+
+
+def _named(code: types.CodeType) -> tuple[str, ...]:
+    count = code.co_argcount + code.co_kwonlyargcount
+    return code.co_varnames[code.co_posonlyargcount : count]
+
+
+@lru_cache(maxsize=1)
+def _vocabulary(modules: tuple[str, ...]) -> frozenset[str]:
+    return frozenset().union(*map(_words_of, modules))
+
+
+@lru_cache(maxsize=1024)
+def _words_of(module: str) -> frozenset[str]:
+    """What a module's functions and methods name: parameters, the keywords that they look for, what setters set."""
+    found = sys.modules.get(module)
+    if type(found) is not types.ModuleType:
+        return frozenset()
+    words: set[str] = set()
+    for name, function in _functions(found):
+        inner = _undecorated(function)
+        if inner is not None:
+            words.update(_named(inner.__code__), _strings(inner.__code__.co_consts))
+        if name.startswith("set_"):
+            words.add(name[4:])
+    return frozenset(words)
+
+
+def _functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:
+    state = module_state(module)
+    members = list(state.items())
+    for value in list(state.values()):
+        if is_a(value, type) and module_of(value) == state.get("__name__"):
+            members += type.__dict__["__dict__"].__get__(value).items()
+    for name, value in members:
+        if is_a(value, types.FunctionType):
+            yield name, value
+
+
+def _strings(constants: tuple[Any, ...]) -> Iterator[str]:
+    for constant in constants:
+        if type(constant) is str and constant.isidentifier():
+            yield constant
+        elif type(constant) in (tuple, frozenset):
+            yield from _strings(tuple(constant))
