@@ -164,7 +164,9 @@ def refute(
                 continue
             if is_word(request.suffix[:1]):
                 continue
-        if not final and use.kind != "name":
+        if use.kind in ("module", "member"):
+            certain = True
+        elif not final and use.kind != "name":
             # What stands first in a statement may come to be assigned to.
             certain = not TARGET.fullmatch(source[source.rfind("\n", 0, use.start) + 1 : use.start])
         choices = _choices(use, source, -start, allowed)
@@ -190,6 +192,7 @@ class _Surroundings:
             for name, imported in _bindings(source).items():
                 self._pending[name] = self._pending.get(name, True) and imported
         above = request.prefix.rpartition("\n")[0]
+        self._words = {word for source in unread for word in WORD.findall(source)}
         self._mentioned = set(WORD.findall("\n".join([above, *facts.pending])))
         cells = (cell.source for cell in request.notebook.cells if cell.cell_type == "code")
         self._defined = frozenset(self._pending).union(*map(_bindings, cells))
@@ -216,6 +219,10 @@ class _Surroundings:
                 meant = difflib.get_close_matches(use.word, alike, n=8, cutoff=0.75)
                 begun = (word for word in alike if word.startswith(use.word))
                 return frozenset((*known.parameters, *meant, *begun))
+            case "module" | "member":
+                found = known.modules if use.kind == "module" else known.attributes
+                # What is named elsewhere may be installed or written by then.
+                return None if found is None else found | (self._words & {use.word})
         return self._columns(use, known)
 
     def _columns(self, use: Use, known: Known) -> frozenset[str] | None:

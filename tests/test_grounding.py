@@ -119,6 +119,10 @@ REFUTED = {
     "one given already to what a call returns": ("make()(c=2, ├c=3)┤", "argument", "c"),
     "a keyword that no plot knows": ("plt.plot(values, ├lable='a')┤", "argument", "lable"),
     "the same of a plot's axes": ("ax.scatter(values, ├colour='red')┤", "argument", "colour"),
+    "a package that is not installed": ("import ├numppy as np┤", "module", "numppy"),
+    "a module that a package does not have": ("from numpy.├linear import x┤", "module", "linear"),
+    "what a module does not have": ("from math import ├squareroot┤", "member", "squareroot"),
+    "one of several": ("from math import sin, ├cosine, tan┤", "member", "cosine"),
     "a name that nobody defines": ("print(├totl)┤", "name", "totl"),
     "a name whose beginning was typed": ("print(tot├l)┤", "name", "totl"),
     "a key of a dict": ('options["├separator"]┤', "column", "separator"),
@@ -160,6 +164,13 @@ OPEN = {
     "a keyword of a figure of one's own": "plt.figure(├owner='me')┤",
     "a setting": "plt.rc('font', ├variant='small-caps')┤",
     "a keyword that is there": "plain(1, ├sep=';')┤",
+    "a package that is there": "├import json, os.path as path┤",
+    "a module that is not loaded": "from ├tkinter.colorchooser import askcolor┤",
+    "what a module has": "from math import ├sin, cos as c┤",
+    "all that a module has": "├from math import *┤",
+    "a module of this package": "from . import ├anything┤",
+    "a package that may be missing": "try:\n    ├import numppy┤\nexcept ImportError: pass",
+    "a package that is installed above": "%pip install numppy\nimport ├numppy┤",
     "a module in a package": "pd.├api.types┤",
     "a name that the text binds": "├for row in values:\n    print(row)┤",
     "a name of a comprehension": "x = [├v for v in values]┤",
@@ -225,6 +236,8 @@ def test_a_name_that_another_cell_binds_is_known_although_it_failed():
         ("df['├aeg'].mean()┤", "age'"),
         ("np.├arrange(3)┤", "arange"),
         ("plain(1, ├separ=2)┤", "sep="),
+        ("import ├numppy as np┤", "numpy"),
+        ("from math import ├squareroot┤", "sqrt"),
         ("plt.plot(values, ├lable='a')┤", "label="),
         ("print(├totl)┤", "total"),
     ],
@@ -259,7 +272,18 @@ def test_among_thousands_of_names_the_one_that_was_meant_is_found(monkeypatch):
     assert refutation("print(├value_77777)┤").choices[0] == "value_7777"
 
 
-@pytest.mark.parametrize("code", ["df.├group┤", 'x = df["├ag┤', "plain(1, ├se┤", "np.├ara┤"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "df.├group┤",
+        'x = df["├ag┤',
+        "plain(1, ├se┤",
+        "import ├nump┤",
+        "from ├numpy.lin┤",
+        "from math import ├sq┤",
+        "np.├ara┤",
+    ],
+)
 def test_while_text_comes_in_a_word_may_go_on(code):
     assert refutation(code, final=False) is None
 

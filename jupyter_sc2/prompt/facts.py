@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from jupyter_sc2.prompt.importable import members_of, modules_in
 from jupyter_sc2.prompt.inspection import (
     attribute_of,
     inherited,
@@ -28,7 +29,8 @@ from jupyter_sc2.prompt.inspection import (
 )
 from jupyter_sc2.prompt.keywords import keywords, library_of
 
-# A name and what is taken from it, one after another: ("df", "groupby"), ("df", "[age]") for df["age"].
+# A name and what is taken from it, one after another: ("df", "groupby"), ("df", "[age]") for df["age"]. The keyword
+# `import`, which is no name, stands for all that can be imported: ("import", "os", "path").
 Path = tuple[str, ...]
 
 MOST = 5_000  # columns, keys or attributes of one object
@@ -54,6 +56,7 @@ class Known:
     passed_on: frozenset[str] = frozenset()  # further ones that it may pass on to others
     library: str = ""  # of a function or class: the package that it comes from
     levels: tuple[str, ...] = ()  # of a table's index: some functions take their names as well
+    modules: frozenset[str] | None = None  # of what can be imported: the modules in it
     grows: bool = False  # code that uses it may add attributes or keys
 
 
@@ -71,12 +74,24 @@ def gather(namespace: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, Kn
     found: dict[Path, Known] = {}
     for path in paths:
         try:
+            if path[0] == "import":
+                found[path] = _importable(path[1:])
+                continue
             value = _follow(namespace, path)
             if value is not _UNKNOWN:
                 found[path] = _known(value)
         except Exception:  # a library's own object in a state it does not expect
             continue
     return found
+
+
+def _importable(module: Path) -> Known:
+    loaded = sys.modules.get(".".join(module))
+    is_module = type(loaded) is types.ModuleType
+    return Known(
+        attributes=_attributes(loaded) if is_module else members_of(module),
+        modules=modules_in(module),
+    )
 
 
 _UNKNOWN = object()

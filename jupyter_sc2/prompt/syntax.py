@@ -27,6 +27,8 @@ ENDINGS = (
     ": _",
     " else _",
     " in _: pass",
+    " import _",
+    "_ import _",
 )
 
 

@@ -12,9 +12,10 @@ from typing import Literal
 
 from jupyter_sc2.prompt.facts import Path
 
-Kind = Literal["name", "attribute", "column", "argument"]
+Kind = Literal["name", "attribute", "column", "argument", "module", "member"]
 
 WORD = re.compile(r"[^\W\d]\w*")
+FROM = re.compile(r"from\s+")
 STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
 # Methods of a frame that take columns by name: in which argument, and as what keyword.
 COLUMN_ARGUMENTS = {
@@ -193,6 +194,32 @@ class _Finder(ast.NodeVisitor):
                     self._add_columns(keyword.value, table, function)
         self.generic_visit(node)
 
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._add_modules(alias.name, self._start(alias))
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.level or not node.module:
+            return
+        if found := FROM.match(self._source, self._start(node)):
+            self._add_modules(node.module, found.end())
+        for alias in node.names:
+            if alias.name != "*":
+                base = ("import", *node.module.split("."))
+                self._add("member", alias.name, self._start(alias), base)
+
+    def _add_modules(self, name: str, start: int) -> None:
+        parts = name.split(".")
+        for index, part in enumerate(parts):
+            self._add("module", part, start, ("import", *parts[:index]))
+            start += len(part) + 1
+
+    def visit_Try(self, node: ast.Try) -> None:
+        """What is tried may well not be there."""
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.Import | ast.ImportFrom):
+                self.visit(child)
+
     # Scopes
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -232,7 +259,7 @@ class _Finder(ast.NodeVisitor):
             if opening := STRING.match(self._source[start : start + 5]):
                 self._add("column", text, start + opening.end(), base, function)
 
-    def _start(self, node: ast.expr | ast.keyword) -> int:
+    def _start(self, node: ast.expr | ast.keyword | ast.alias | ast.stmt) -> int:
         return self._offset(node.lineno, node.col_offset)
 
     def _end(self, node: ast.expr) -> int:

@@ -1,0 +1,176 @@
+"""What can be imported in this process, found out without importing anything.
+
+The files tell it, as Python would find them. Doubt counts as not
+knowing: where a finder of someone else's is at work, a module is compiled or makes its names as it runs, the answer
+is None.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+
+from jupyter_sc2.prompt.inspection import is_a, module_state, root_of
+
+Path = tuple[str, ...]  # ("os", "path"); () is where all others are
+
+MOST = 5_000  # entries of a folder, names of a module
+LONGEST = 60_000  # characters of a module that is read: Python's parser lets no other thread run meanwhile
+MOST_READ = 8  # modules that are read for one question, where they are imported with stars
+# Finders that find nothing beyond the folders of sys.path, or what is loaded anyway.
+USUAL_FINDERS = frozenset(
+    {"_frozen_importlib", "_frozen_importlib_external", "_distutils_hack", "six", "_pytest"}
+)
+# What makes names that do not stand in a module's source.
+MAKES_NAMES = re.compile(
+    r"\bdef __getattr__|\b(?:globals|locals|vars|exec|setattr)\(|\blazy|__class__\s*="
+)
+
+
+def modules_in(package: Path) -> frozenset[str] | None:
+    """The modules of a package, by their last names; all that there are for ()."""
+    folders = _folders(package)
+    if folders is None or (not folders and not _source_of(package)):
+        return None  # a compiled module may have others in it
+    names: set[str] = set()
+    for folder in folders:
+        found = _modules_in(folder, _changed(folder))
+        if found is None:
+            return None
+        names |= found
+    prefix = "".join(f"{part}." for part in package)
+    loaded = (name[len(prefix) :] for name in list(sys.modules) if name.startswith(prefix))
+    names.update(name.partition(".")[0] for name in loaded)
+    return frozenset(names if package else names.union(sys.builtin_module_names))
+
+
+def members_of(module: Path) -> frozenset[str] | None:
+    """What `from module import` can take, names and modules, of a module that is not loaded yet."""
+    names = _of_source(module, []) if module else None
+    modules = modules_in(module)
+    return None if names is None or modules is None else names | modules
+
+
+def _of_source(module: Path, above: list[str]) -> frozenset[str] | None:
+    """The names that a module's source binds; None if that is not all of it, or there is none.
+
+    `above` are the files that were read for this already.
+    """
+    file = _source_of(module)
+    if not file or file in above or len(above) == MOST_READ:
+        return None
+    above.append(file)
+    read = _read(file, _changed(file))
+    if read is None:
+        return None
+    names, stars = read
+    found = set(names)
+    package = module if os.path.basename(file) == "__init__.py" else module[:-1]
+    for level, name in stars:
+        base = package[: len(package) - level + 1] if level else ()
+        more = _of_source((*base, *name.split(".")) if name else base, above)
+        if more is None:
+            return None
+        found |= more
+    return frozenset(found)
+
+
+@lru_cache(maxsize=256)
+def _read(file: str, changed: float) -> tuple[frozenset[str], tuple[tuple[int, str], ...]] | None:
+    """The names that a file binds, and its star imports: how many levels up, and from where."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            source = opened.read(LONGEST + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    if len(source) > LONGEST or MAKES_NAMES.search(source):
+        return None
+    names, stars = {"__name__", "__file__", "__doc__", "__path__"}, []
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(names=[ast.alias(name="*")], level=level, module=module):
+                stars.append((level, module or ""))
+            case ast.alias(name=name, asname=alias):
+                names.add(alias or name.partition(".")[0])
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.add(name)
+            case ast.ClassDef(name=name):
+                names.add(name)
+    return frozenset(names), tuple(stars)
+
+
+def _source_of(module: Path) -> str:
+    for folder in _folders(module[:-1]) or ():
+        for name in (os.path.join(module[-1], "__init__.py"), f"{module[-1]}.py"):
+            if os.path.isfile(file := os.path.join(folder, name)):
+                return file
+    return ""
+
+
+def _folders(package: Path) -> list[str] | None:
+    """The folders that hold a package's modules, none if it is no package; None if that cannot be told."""
+    if not package:
+        return _search_path()
+    loaded = sys.modules.get(".".join(package))
+    if is_a(loaded, types.ModuleType):
+        path = module_state(loaded).get("__path__", [])  # type: ignore[arg-type]
+        if type(path) not in (list, tuple):
+            return None  # a package without a file of its own, whose folders may change
+        return [folder for folder in path if type(folder) is str]
+    above = _folders(package[:-1])
+    if above is None:
+        return None
+    folders = [os.path.join(folder, package[-1]) for folder in above]
+    return [folder for folder in folders if os.path.isdir(folder)]
+
+
+def _search_path() -> list[str] | None:
+    for finder in list(sys.meta_path):
+        cls: type = finder if isinstance(finder, type) else type(finder)
+        if root_of(cls) not in USUAL_FINDERS:
+            return None
+    folders = []
+    for folder in sys.path:
+        folder = folder or os.curdir
+        if os.path.isfile(folder):
+            return None  # an archive
+        if os.path.isdir(folder):
+            folders.append(folder)
+    return folders
+
+
+def _changed(file: str) -> float:
+    try:
+        return os.stat(file).st_mtime
+    except OSError:
+        return 0.0
+
+
+@lru_cache(maxsize=256)
+def _modules_in(folder: str, changed: float) -> frozenset[str] | None:
+    """The modules whose files lie in a folder; None if it has more than can be looked at."""
+    try:
+        with os.scandir(folder) as entries:
+            found = list(islice(entries, MOST + 1))
+    except OSError:
+        return frozenset()
+    return None if len(found) > MOST else frozenset(_module_names(found))
+
+
+def _module_names(entries: list[os.DirEntry[str]]) -> Iterator[str]:
+    for entry in entries:
+        name, _, ending = entry.name.partition(".")
+        if name.isidentifier() and (not ending or ending.endswith(("py", "so", "pyd"))):
+            yield name
