@@ -31,8 +31,9 @@ from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.postprocess import is_word
 from jupyter_sc2.prompt.facts import Facts, Path
 from jupyter_sc2.prompt.notebook import Cell, Notebook, output_texts
+from jupyter_sc2.prompt.parsing import parse
 from jupyter_sc2.prompt.syntax import is_magic_line
-from jupyter_sc2.prompt.uses import parse, uses
+from jupyter_sc2.prompt.uses import uses
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2, CompletionOptions
 

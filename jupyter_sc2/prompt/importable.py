@@ -1,8 +1,7 @@
 """What can be imported in this process, found out without importing anything.
 
-The files tell it, as Python would find them. Doubt counts as not
-knowing: where a finder of someone else's is at work, a module is compiled or makes its names as it runs, the answer
-is None.
+The files tell it, as Python would find them. Doubt counts as not knowing: where a finder of someone else's is at
+work, a module is compiled or makes its names as it runs, the answer is None.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import os
 import re
 import sys
 import types
-import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 
 from jupyter_sc2.prompt.inspection import is_a, module_state, root_of
+from jupyter_sc2.prompt.parsing import parse
 
 Path = tuple[str, ...]  # ("os", "path"); () is where all others are
 
@@ -88,12 +87,9 @@ def _read(file: str, changed: float) -> tuple[frozenset[str], tuple[tuple[int, s
     try:
         with open(file, encoding="utf-8") as opened:
             source = opened.read(LONGEST + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source)
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+    except (OSError, ValueError):
         return None
-    if len(source) > LONGEST or MAKES_NAMES.search(source):
+    if len(source) > LONGEST or MAKES_NAMES.search(source) or (tree := parse(source)) is None:
         return None
     names, stars = {"__name__", "__file__", "__doc__", "__path__"}, []
     for node in ast.walk(tree):
@@ -138,7 +134,7 @@ def _folders(package: Path) -> list[str] | None:
 
 def _search_path() -> list[str] | None:
     for finder in list(sys.meta_path):
-        cls: type = finder if isinstance(finder, type) else type(finder)
+        cls: type = finder if is_a(finder, type) else type(finder)  # type: ignore[assignment]
         if root_of(cls) not in USUAL_FINDERS:
             return None
     folders = []

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from jupyter_sc2.prompt.brackets import CLOSING, open_at_end
-from jupyter_sc2.prompt.uses import parse
+from jupyter_sc2.prompt.parsing import parse
 
 # What IPython takes and Python does not: magics, shell commands, questions.
 MAGIC = re.compile(r"\s*(?:[%!]|\?)|[^#'\"]*\?\s*$|\s*[\w., ]+=\s*[%!]")

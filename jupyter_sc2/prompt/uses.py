@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from jupyter_sc2.prompt.facts import Path
+from jupyter_sc2.prompt.parsing import parse
 
 Kind = Literal["name", "attribute", "column", "argument", "module", "member"]
 
@@ -49,17 +49,6 @@ class Use:
     function: Path = ()  # of a column that is an argument: the function it is given to
     deferred: bool = False  # in a function, which may run when more is defined
     others: tuple[tuple[str, int], ...] = ()  # of an argument: the call's other keywords, and where
-
-
-def parse(source: str) -> ast.Module | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # escapes in strings
-        try:  # as a notebook's cell, which may await at its top
-            flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            tree: ast.Module = compile(source, "<cell>", "exec", flags, dont_inherit=True)
-            return tree
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
 
 
 def uses(tree: ast.Module, source: str) -> list[Use]:
