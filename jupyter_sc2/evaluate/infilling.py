@@ -40,12 +40,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Fills every hole and runs the tests; returns the figures, and the results under "rows"."""
     by_id = {row["task_id"]: row for row in rows}
-    requests = {
-        name: CompletionRequest(
-            text=row["prompt"] + row["suffix"], offset=len(row["prompt"]), trigger="invoke"
-        )
-        for name, row in by_id.items()
-    }
+    requests = {name: request(row) for name, row in by_id.items()}
 
     def judge(name: str, completion: Completion) -> Row:
         row = by_id[name]
@@ -69,6 +64,16 @@ def evaluate(
         "pass_at_1_interval": interval(passed),
         "rows": results,
     }
+
+
+def request(row: Row) -> CompletionRequest:
+    """As while typing where the hole is a line: of a block all else would be lost."""
+    line = "\n" not in row["canonical_solution"].rstrip("\n")
+    return CompletionRequest(
+        text=row["prompt"] + row["suffix"],
+        offset=len(row["prompt"]),
+        trigger="automatic" if line else "invoke",
+    )
 
 
 def passes(row: Row, middle: str, *, timeout: float = TIMEOUT) -> bool:
