@@ -9,7 +9,7 @@ import pytest
 from jupyter_sc2 import cli
 from jupyter_sc2.evaluate import live
 from jupyter_sc2.evaluate.live import CLASSES, Sources, holes_in
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
 
 CELLS = (
@@ -47,6 +47,17 @@ def test_of_half_of_the_words_up_to_three_letters_are_there():
     assert all(hole.expected.startswith(hole.word) for hole in holes)
 
 
+@pytest.mark.parametrize(
+    ("above", "new"), [("y = df['weight']", False), ("y = df['weights']", True), ("", True)]
+)
+def test_a_word_is_new_that_the_notebook_does_not_have(above, new):
+    (hole,) = holes_in("x = df['weight'].mean()", Random(0), ["column"], inside=1)
+    assert (
+        live._stands_in(hole, Notebook((Cell(id="0", source=above), Cell(id="1", source=""))))
+        is not new
+    )
+
+
 @pytest.mark.parametrize("source", ["# a comment here", "%matplotlib inline", "x = (", "x = 1"])
 def test_comments_magics_and_short_lines_are_no_holes(source):
     assert holes_in(source, Random(0)) == []
@@ -67,7 +78,7 @@ def test_each_hole_is_filled_without_and_with_each_source(fake_engine):
     finally:
         session.close()
     assert {row["sources"] for row in figures["rows"]} == set(live.SOURCES)
-    assert set(figures["by_class"]) == {*CLASSES, "all"}
+    assert set(figures["by_class"]) == {*CLASSES, "known", "new", "all"}
     told = [fake_engine.asked(n) for n in range(len(fake_engine.prompts))]
     assert any("# options: dict 'depth'" in prompt for prompt in told)
     assert any("# options:" not in prompt for prompt in told)

@@ -38,6 +38,7 @@ from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2, CompletionOptions
 
 CLASSES = ("column", "attribute", "argument", "name", "rest")
+KNOWN = CLASSES[:3]
 # What is compared: the notebook's cells alone, and with one source more each.
 SOURCES = ("cells", "outputs", "variables", "grounding", "variables+grounding")
 MOST_IN_NOTEBOOK = 8
@@ -229,6 +230,7 @@ def _ask(
     return {
         "kind": hole.kind,
         "begun": is_word(hole.prefix[-1:]) and hole.kind != "rest",
+        "new": hole.kind in KNOWN and not _stands_in(hole, notebook),
         "sources": way,
         "prefix": hole.prefix[-200:],
         "expected": expected,
@@ -245,6 +247,14 @@ def _ask(
     }
 
 
+def _stands_in(hole: Hole, notebook: Notebook) -> bool:
+    """Whether the hole's word stands anywhere in the notebook without it."""
+    begun = re.search(r"\w*\Z", hole.prefix)[0]  # type: ignore[index]
+    word = re.compile(rf"\b{re.escape(begun + hole.word)}\b")
+    above = [cell.source for cell in notebook.cells[:-1]]
+    return any(word.search(text) for text in (*above, hole.prefix, hole.suffix))
+
+
 def _begins_with(text: str, word: str) -> bool:
     """Whether a string's content begins with the column and ends behind it."""
     return text.startswith(word) and text[len(word) : len(word) + 1] in ("", "'", '"')
@@ -255,12 +265,21 @@ def _options(session: Session) -> CompletionOptions:
 
 
 def figures(results: Sequence[Row]) -> dict[str, Any]:
-    """By class and source: the share of words and of lines that are right, with 95 % intervals."""
+    """By class and source: the share of words and of lines that are right, with 95 % intervals.
+
+    "known" are the three classes that the kernel knows the words of, "new" those of them that the notebook has not.
+    """
+    belongs: dict[str, Callable[[Row], bool]] = {
+        "known": lambda row: row["kind"] in KNOWN,
+        "new": lambda row: row["new"],
+        "all": lambda row: True,
+    }
     table: dict[str, dict[str, Any]] = {}
-    for kind in (*CLASSES, "all"):
+    for kind in (*CLASSES, *belongs):
         table[kind] = {}
+        of_kind = belongs.get(kind, lambda row, kind=kind: row["kind"] == kind)
         for way in SOURCES:
-            rows = [r for r in results if r["sources"] == way and kind in (r["kind"], "all")]
+            rows = [r for r in results if r["sources"] == way and of_kind(r)]
             exact, word = ([float(r[key]) for r in rows] for key in ("exact", "word"))
             shown = [r for r in rows if r["text"]]
             table[kind][way] = {
