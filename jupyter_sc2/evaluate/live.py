@@ -40,7 +40,7 @@ from jupyter_sc2.settings import SC2, CompletionOptions
 CLASSES = ("column", "attribute", "argument", "name", "rest")
 KNOWN = CLASSES[:3]
 # What is compared: the notebook's cells alone, and with one source more each.
-SOURCES = ("cells", "outputs", "variables", "grounding", "variables+grounding")
+SOURCES = ("cells", "outputs", "variables", "grounding", "outputs+grounding", "variables+grounding")
 MOST_IN_NOTEBOOK = 8
 SHORTEST_LINE, LONGEST_LINE = 8, 120
 INSIDE = 0.5  # of the words, how many are begun
@@ -200,8 +200,6 @@ def _ask_all(
     for told in ("cells", "outputs", "variables"):
         row = _ask(session, sources, notebook, cell, hole, told)
         yield row
-        if told == "outputs":
-            continue
         grounded = "grounding" if told == "cells" else f"{told}+grounding"
         if row["refuted"]:
             yield _ask(session, sources, notebook, cell, hole, grounded)
@@ -219,7 +217,7 @@ def _ask(
         cell_id=cell.id,
     )
     sources.switch(way)
-    left_out = frozenset(() if way == "outputs" else ("outputs",))
+    left_out = frozenset(() if "outputs" in way else ("outputs",))
     grounding = "grounding" in way
     session.configure(replace(_options(session), grounding=grounding, left_out=left_out))
     *_, answer = session.complete(request)
