@@ -90,6 +90,12 @@ def test_a_compiled_module_is_not_known(package, tmp_path):
     assert modules_in(("sample", "quick")) is None
 
 
+def test_what_the_engine_brings_along_hides_nothing():
+    pytest.importorskip("transformers")
+    assert modules_in(()) is not None
+    assert modules_in(("transformers",)) is None  # it finds modules under names of old
+
+
 def test_where_another_finder_is_at_work_nothing_is_known(monkeypatch):
     class Finder:
         @staticmethod

@@ -23,10 +23,11 @@ Path = tuple[str, ...]  # ("os", "path"); () is where all others are
 MOST = 5_000  # entries of a folder, names of a module
 LONGEST = 60_000  # characters of a module that is read: Python's parser lets no other thread run meanwhile
 MOST_READ = 8  # modules that are read for one question, where they are imported with stars
-# Finders that find nothing beyond the folders of sys.path, or what is loaded anyway.
+# Finders that find nothing beyond the folders of sys.path, and those of packages that find modules of their own.
 USUAL_FINDERS = frozenset(
-    {"_frozen_importlib", "_frozen_importlib_external", "_distutils_hack", "six", "_pytest"}
+    {"_frozen_importlib", "_frozen_importlib_external", "_distutils_hack", "_pytest"}
 )
+OWN_FINDERS = frozenset({"six", "transformers"})
 # What makes names that do not stand in a module's source.
 MAKES_NAMES = re.compile(
     r"\bdef __getattr__|\b(?:globals|locals|vars|exec|setattr)\(|\blazy|__class__\s*="
@@ -36,6 +37,8 @@ MAKES_NAMES = re.compile(
 def modules_in(package: Path) -> frozenset[str] | None:
     """The modules of a package, by their last names; all that there are for ()."""
     folders = _folders(package)
+    if package and package[0] in OWN_FINDERS:
+        return None
     if folders is None or (not folders and not _source_of(package)):
         return None  # a compiled module may have others in it
     names: set[str] = set()
@@ -135,7 +138,7 @@ def _folders(package: Path) -> list[str] | None:
 def _search_path() -> list[str] | None:
     for finder in list(sys.meta_path):
         cls: type = finder if is_a(finder, type) else type(finder)  # type: ignore[assignment]
-        if root_of(cls) not in USUAL_FINDERS:
+        if root_of(cls) not in USUAL_FINDERS | OWN_FINDERS:
             return None
     folders = []
     for folder in sys.path:
