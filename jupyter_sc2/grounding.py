@@ -192,8 +192,8 @@ class _Surroundings:
             for name, imported in _bindings(source).items():
                 self._pending[name] = self._pending.get(name, True) and imported
         above = request.prefix.rpartition("\n")[0]
-        self._words = {word for source in unread for word in WORD.findall(source)}
         self._mentioned = set(WORD.findall("\n".join([above, *facts.pending])))
+        self._words = self._mentioned.union(WORD.findall(typed))
         cells = (cell.source for cell in request.notebook.cells if cell.cell_type == "code")
         self._defined = frozenset(self._pending).union(*map(_bindings, cells))
 

@@ -82,7 +82,7 @@ def _likeliest(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
 
     left = _only(logits, allowed)
     token = _token(logits, int(torch.argmax(left)), allowed)
-    total = float(torch.logsumexp(logits, dim=-1))
+    total = float(logits[token.id]) - token.logprob
     values, ids = torch.topk(left, min(OTHERS + 1, len(left)))
     others = [
         (id, value - total)

@@ -7,7 +7,6 @@ runs: classes are read through `type`, modules through their dictionaries.
 
 from __future__ import annotations
 
-import os
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -229,22 +228,8 @@ def _module_names(module: types.ModuleType) -> frozenset[str] | None:
     if type(declared) in (list, tuple):
         names.update(islice(declared, MOST))
     # Modules in a package count whether or not they are imported yet: the code may go on to do that.
-    prefix = f"{name}."
-    names.update(
-        n[len(prefix) :].partition(".")[0] for n in list(sys.modules) if n.startswith(prefix)
-    )
-    folders = state.get("__path__")
-    if type(folders) is list and folders and type(folders[0]) is str:
-        names.update(_modules_in(folders[0]))
+    names.update(modules_in(tuple(name.split("."))) or ())
     return frozenset(n for n in names if type(n) is str)
-
-
-def _modules_in(folder: str) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name.partition(".")[0] for entry in islice(entries, MOST)]
-    except OSError:
-        return []
 
 
 # Columns

@@ -36,9 +36,9 @@ MAKES_NAMES = re.compile(
 
 def modules_in(package: Path) -> frozenset[str] | None:
     """The modules of a package, by their last names; all that there are for ()."""
-    folders = _folders(package)
     if package and package[0] in OWN_FINDERS:
         return None
+    folders = _folders(package)
     if folders is None or (not folders and not _source_of(package)):
         return None  # a compiled module may have others in it
     names: set[str] = set()
@@ -171,5 +171,5 @@ def _modules_in(folder: str, changed: float) -> frozenset[str] | None:
 def _module_names(entries: list[os.DirEntry[str]]) -> Iterator[str]:
     for entry in entries:
         name, _, ending = entry.name.partition(".")
-        if name.isidentifier() and (not ending or ending.endswith(("py", "so", "pyd"))):
+        if name.isidentifier() and (not ending or ending.endswith(("py", "pyc", "so", "pyd"))):
             yield name

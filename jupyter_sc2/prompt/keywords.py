@@ -37,7 +37,7 @@ def keywords(value: Any) -> tuple[tuple[str, ...] | None, frozenset[str]]:
     if name_of(type(value)) == "_ArrayFunctionDispatcher":  # numpy's functions
         value = getattr(value, "_implementation", None)
     if is_a(value, types.FunctionType):
-        return _of_function(value, alone=value.__qualname__ == value.__name__)
+        return _of_function(value)
     if not is_a(value, type):
         return NOT_TOLD
     metaclasses = (base for base in mro_of(type(value)) if base not in (type, object))
@@ -62,19 +62,19 @@ def library_of(value: Any) -> str:
 
 
 def _of_function(
-    function: types.FunctionType, *, alone: bool = False
+    function: types.FunctionType,
 ) -> tuple[tuple[str, ...] | None, frozenset[str]]:
-    """`alone`: a function of a module, or a method of the axes of a plot, not what makes an object."""
     inner = _undecorated(function)
     if inner is None:
         return NOT_TOLD
     code = inner.__code__
     if not code.co_flags & 8:  # CO_VARKEYWORDS
         return _named(code), frozenset()
-    of_axes = function.__qualname__.startswith("Axes.")
-    if (alone or of_axes) and library_of(inner) in PLOTTING and inner.__name__ not in ELSEWHERE:
-        loaded = [name for name in list(sys.modules) if name.partition(".")[0] in PLOTTING]
-        return _named(code), _vocabulary(tuple(sorted(loaded)))
+    # A function of a module, or a method of a plot's axes; not what makes an object.
+    plots = function.__qualname__ in (function.__name__, f"Axes.{function.__name__}")
+    if plots and library_of(inner) in PLOTTING and inner.__name__ not in ELSEWHERE:
+        loaded = (name for name in list(sys.modules) if name.partition(".")[0] in PLOTTING)
+        return _named(code), _vocabulary(frozenset(loaded))
     return NOT_TOLD
 
 
@@ -95,7 +95,7 @@ def _named(code: types.CodeType) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _vocabulary(modules: tuple[str, ...]) -> frozenset[str]:
+def _vocabulary(modules: frozenset[str]) -> frozenset[str]:
     return frozenset().union(*map(_words_of, modules))
 
 
