@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,12 @@ from jupyter_sc2 import cli
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
+from jupyter_sc2.embedded.pack import pack
 from jupyter_sc2.embedded.smollm import choose_tokens
 from jupyter_sc2.embedded.state import guess_state
 from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
-from jupyter_sc2.embedded.train import Recipe, schedule, train
+from jupyter_sc2.embedded.train import Recipe, schedule, train, unpacked_model
+from jupyter_sc2.engines import load_engine
 from jupyter_sc2.evaluate.runner import open_session
 from jupyter_sc2.models import SHIPPED_MODEL
 from jupyter_sc2.prompt.layout import Special
@@ -202,6 +205,30 @@ def test_a_training_that_was_stopped_while_the_rate_fell_goes_on_there(tmp_path:
     lines: list[str] = []
     micro_train(start, tmp_path / "model", 0.01, lines)
     assert lines[0].startswith(f"going on from step {first['step']},")
+
+
+@pytest.fixture
+def packed_start(tmp_path: Path) -> Path:
+    pytest.importorskip("torch")
+    make_tiny_model(tmp_path / "whole", hidden=32, layers=1, heads=2, intermediate=64)
+    pack(tmp_path / "whole", tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+def test_a_training_from_packed_weights_begins_with_what_they_stand_for(packed_start: Path):
+    import torch
+
+    whole = unpacked_model(packed_start.parent / "whole").state_dict()
+    begun = unpacked_model(packed_start).state_dict()
+    assert begun.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert torch.allclose(begun[name], tensor, atol=0.1), name
+
+
+def test_what_is_trained_from_packed_weights_is_not_packed(tmp_path: Path, packed_start: Path):
+    micro_train(packed_start, tmp_path / "model", 0.002, [])
+    assert "packed" not in json.loads((tmp_path / "model" / "config.json").read_text())
+    assert load_engine(str(tmp_path / "model")).precision != "packed"
 
 
 def test_the_command_trains_on_a_folder_of_notebooks(tmp_path: Path, start: Path, capsys):

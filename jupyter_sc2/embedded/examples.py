@@ -43,10 +43,11 @@ FIRST_CELL_SHARE = 0.3
 MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
 STATE_SHARE = 0.35
 TOLD_SHARE = 0.4  # of the cuts below a state, those before a word that it tells
-# In characters. Short examples have more cursors per token.
+# In characters. Short examples have more cursors per token, but with a trunk of 1,000 at most the model forgot to look
+# further back, which is worth much: notebooks repeat themselves.
 MAX_PREFIX = 500
 MAX_SUFFIX = 300
-MAX_TRUNK = 1_000
+MAX_TRUNK = 3_000
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_sc2.embedded.corpus import HELD_OUT, Document
 from jupyter_sc2.embedded.examples import build_example
 from jupyter_sc2.embedded.tokenizer import END, encoder, load_tokenizer
+from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import TRAINED
 from jupyter_sc2.prompt.layout import Segment
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # How often each kind of document is drawn. Notebooks are the fewest and count the most.
 MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "library": 0.12}
 HELD_OUT_ROW = 512
+TOKENS_AT_ONCE = 2_080  # of whole rows; what they need in between takes 3 GB
+WORTH_COMPILING = 600.0  # seconds
 STATE = ("step", "seconds", "tokens", "loss", "curve")
 
 
@@ -36,9 +39,9 @@ class Recipe:
     """How the model is trained. Rates are those of AdamW."""
 
     tokens_per_step: int = 4096
-    # (share of the time, tokens of a row from there on): short rows are quick, as attention is a quarter of the work
-    # at 512; the long ones at the end keep how far back the model can look.
-    rows: tuple[tuple[float, int], ...] = ((0.0, 384), (0.5, 512), (0.85, 1024))
+    # (share of the time, tokens of a row from there on): short rows are a little quicker, long ones keep how far back
+    # the model looks.
+    rows: tuple[tuple[float, int], ...] = ((0.0, 384), (0.3, 1024))
     rate: float = 4e-4
     warmup: float = 20.0  # steps
     decay: float = 0.3  # share of the time
@@ -156,6 +159,9 @@ def train(
     budget = minutes * 60
     if run.load(budget):
         report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
+    if budget - run.seconds > WORTH_COMPILING:
+        report("compiling: the first step takes a minute or two")
+        run.compile()
     while run.seconds < budget:
         started = clock()
         progress = run.seconds / budget
@@ -183,12 +189,11 @@ class Run:
 
     def __init__(self, recipe: Recipe, start: Path, output: Path) -> None:
         import torch
-        from transformers import AutoModelForCausalLM
 
         self.recipe = recipe
         self.level = output / "checkpoint.pt"  # before the rate falls
         self.falling = output / "decay.pt"
-        self.model: Any = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+        self.model: Any = unpacked_model(start)
         self.model.train()
         matrices = [p for p in self.model.parameters() if p.ndim == 2]
         rest = [p for p in self.model.parameters() if p.ndim != 2]
@@ -207,13 +212,25 @@ class Run:
         self.loss = 0.0  # smoothed
         self.curve: list[dict[str, Any]] = []
 
-    def learn(self, batch: list[list[int]], factor: float, *, rows: int = 4) -> None:
-        """One step with the rate at this factor of the recipe's, `rows` rows at a time, which bounds the memory."""
+    def compile(self) -> None:
+        """Makes one kernel of what is done between the products of a layer.
+
+        Without a C++ compiler all stays as it is, which is slower and nothing else.
+        """
+        import torch
+
+        torch._dynamo.config.suppress_errors = True
+        for layer in self.model.get_decoder().layers:
+            layer.compile(dynamic=False)
+
+    def learn(self, batch: list[list[int]], factor: float) -> None:
+        """One step with the rate at this factor of the recipe's, a few rows at a time, which bounds the memory."""
         import torch
 
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * factor
         total = 0.0
+        rows = max(1, TOKENS_AT_ONCE // len(batch[0]))
         for part in torch.tensor(batch).split(rows):  # type: ignore[no-untyped-call]
             loss: Any = _loss(self.model, part) * len(part) / len(batch)
             loss.backward()
@@ -290,6 +307,30 @@ class Run:
         self.model.to(torch.bfloat16).save_pretrained(output)
         (output / TRAINED).write_text(json.dumps(figures, indent=1) + "\n")
         return figures
+
+
+def unpacked_model(folder: Path) -> Any:
+    """The model in a folder in float32; one that is packed, as the shipped one is, is unpacked."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from jupyter_sc2.engines.int4 import unpacked
+
+    config = AutoConfig.from_pretrained(folder)
+    if not hasattr(config, "packed"):
+        return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+    del config.packed  # or what is trained would be taken for packed as well
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(".scales")]:
+        key = name.removesuffix("scales") + "weight"
+        tensors[key] = unpacked(tensors[key], tensors.pop(name))
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    missing, _ = model.load_state_dict(tensors, strict=False)
+    model.tie_weights()
+    if set(missing) - set(model._tied_weights_keys or ()):
+        raise ModelLoadError(f"{folder} lacks {', '.join(missing)}.")
+    return model
 
 
 def _loss(model: Any, batch: torch.Tensor) -> torch.Tensor:
