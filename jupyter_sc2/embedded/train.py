@@ -8,7 +8,9 @@ a longer run goes on from is the one before that fall, so that any number of run
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +33,7 @@ MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "librar
 HELD_OUT_ROW = 512
 TOKENS_AT_ONCE = 2_080  # of whole rows; what they need in between takes 3 GB
 WORTH_COMPILING = 600.0  # seconds
+COMPILERS = ("g++", "clang++", "cl")
 STATE = ("step", "seconds", "tokens", "loss", "curve")
 
 
@@ -159,7 +162,7 @@ def train(
     budget = minutes * 60
     if run.load(budget):
         report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
-    if budget - run.seconds > WORTH_COMPILING:
+    if budget - run.seconds > WORTH_COMPILING and any(map(shutil.which, COMPILERS)):
         report("compiling: the first step takes a minute or two")
         run.compile()
     while run.seconds < budget:
@@ -213,13 +216,11 @@ class Run:
         self.curve: list[dict[str, Any]] = []
 
     def compile(self) -> None:
-        """Makes one kernel of what is done between the products of a layer.
-
-        Without a C++ compiler all stays as it is, which is slower and nothing else.
-        """
+        """Makes one kernel of what is done between the products of a layer; where that fails, all stays as it is."""
         import torch
 
         torch._dynamo.config.suppress_errors = True
+        logging.getLogger("torch._dynamo").setLevel(logging.CRITICAL)  # or it prints the traceback
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False)
 
