@@ -242,4 +242,4 @@ def test_typed_text_is_never_lost_or_doubled(slow_lab: Server, open_notebook, se
             raise AssertionError(f"seed {SEED}, sequence {number}: {error}\n{steps}") from None
         accepted += typist.accepted
     print(f"{accepted} parts accepted in {SEQUENCES - FROM} sequences")
-    assert accepted > (SEQUENCES - FROM) // 10  # most seeds: half as many as sequences
+    assert accepted > (SEQUENCES - FROM) // 4
