@@ -43,8 +43,8 @@ FIRST_CELL_SHARE = 0.3
 MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
 STATE_SHARE = 0.35
 TOLD_SHARE = 0.4  # of the cuts below a state, those before a word that it tells
-# In characters. Short examples have more cursors per token; a trunk as long as a prompt's lets the model learn from what
-# is far above, of which one trained with 1,000 at most made less than SmolLM2 does (docs/measured.md).
+# In characters. Short examples have more cursors per token; a trunk as long as a prompt's lets the model learn from
+# what is far above, of which one trained with 1,000 at most made less than SmolLM2 does (docs/measured.md).
 MAX_PREFIX = 500
 MAX_SUFFIX = 300
 MAX_TRUNK = 3_000
