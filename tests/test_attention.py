@@ -7,6 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
+
 from jupyter_sc2.engines.attention import FEW, attend_row_by_row  # noqa: E402
 from jupyter_sc2.engines.transformers import guessed_at_once, load  # noqa: E402
 from jupyter_sc2.models import SHIPPED_MODEL  # noqa: E402
@@ -15,6 +17,23 @@ from jupyter_sc2.models import SHIPPED_MODEL  # noqa: E402
 class Heads(torch.nn.Module):
     num_key_value_groups = 3
     is_causal = True
+
+
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("tokens", [1, 3, 9])
+def test_it_is_the_attention_of_transformers(tokens: int, window: int | None):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, heads, length, 64, generator=generator)
+        for heads, length in ((9, tokens), (3, 700), (3, 700))
+    )
+    mask = torch.ones(tokens, 700, dtype=torch.bool).tril(700 - tokens)
+    if window:
+        mask = mask.triu(700 - tokens - window)
+    arguments = (Heads(), query, key, value, mask[None, None])
+    ours, _ = attend_row_by_row(*arguments, scaling=0.2)
+    theirs, _ = sdpa_attention_forward(*arguments, scaling=0.2)
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("window", [None, 100])

@@ -1,9 +1,12 @@
-"""Attention that rounds the same for a few tokens in one pass as for each of them alone.
+"""Attention on the CPU for a few tokens at a time: quick, and the same for each of them as in a pass of its own.
 
-Torch's kernel takes the keys in another order for one query than for several, which in bf16 is now and then enough
-for another token to be the likeliest. Guessed tokens are read several at a time, and what is decoded must not depend
-on whether something was guessed. So the queries of a short pass are taken one by one, each as in a pass of its own;
-the packed linear layers (int4.py) compute row by row anyway.
+Heads that share their keys are taken together, as so many queries. For one query torch's kernel has no matrix product
+in bf16, which with a thousand tokens before it made attention most of what a small model's pass took.
+
+The kernel also takes the keys in another order for some numbers of queries, which in bf16 is now and then enough for
+another token to be the likeliest. Guessed tokens are read several at a time, and what is decoded must not depend on
+whether something was guessed. So the tokens of a short pass are taken one by one; the packed linear layers (int4.py)
+compute row by row anyway.
 """
 
 from __future__ import annotations
@@ -17,8 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ROW_BY_ROW = "jupyter_sc2_row_by_row"
-# Tokens: a drawn one and three guessed ones. One by one those take no longer than together; 16 take half as long again.
-FEW = 4
+FEW = 4  # tokens: a drawn one and three guessed ones
 
 
 def attend_row_by_row(
@@ -35,7 +37,7 @@ def attend_row_by_row(
     gives (B, T, heads, size).
     """
     count, length = query.shape[2], key.shape[2]
-    if not 1 < count <= FEW:
+    if count > FEW:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     rows = []
     for row in range(count):
@@ -43,11 +45,26 @@ def attend_row_by_row(
         mask = None if attention_mask is None else attention_mask[:, :, row : row + 1, :end]
         if mask is not None and bool(mask.all()):
             mask = None  # as a pass over one token has none
-        out, _ = sdpa_attention_forward(
-            module, query[:, :, row : row + 1], key[:, :, :end], value[:, :, :end], mask, **kwargs
+        rows.append(
+            _attend(
+                query[:, :, row], key[:, :, :end], value[:, :, :end], mask, kwargs.get("scaling")
+            )
         )
-        rows.append(out)
-    return torch.cat(rows, dim=1), None
+    return torch.stack(rows, dim=1), None
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+) -> torch.Tensor:
+    """One token's query (B, heads, size); gives (B, heads, size)."""
+    batch, heads, size = query.shape
+    groups = query.reshape(batch, key.shape[1], -1, size)
+    out = nn.functional.scaled_dot_product_attention(groups, key, value, mask, scale=scale)
+    return out.reshape(batch, heads, -1)
 
 
 AttentionInterface.register(ROW_BY_ROW, attend_row_by_row)

@@ -92,8 +92,8 @@ def skeleton(
             raise ModelLoadError(f"{folder} is packed in 4 bits already, and loaded as it is.")
         with gate, torch.inference_mode():
             exchange_packed(model, stored, dtype, exact=precision != PACKED)
-        if precision == PACKED and device.type == "cpu":
-            model.set_attn_implementation(ROW_BY_ROW)
+    if device.type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(ROW_BY_ROW)
     tied = _tied(model)
     # A tied tensor has two names and some files store it under both, some under either.
     source = {tied.get(name, name): (entry, name) for name, entry in stored.items()}
