@@ -52,7 +52,7 @@ LINES = (
 PAUSE = 0.7  # seconds: who types on is waited for
 SURE = 0.5  # the confidence that is asked for unless set
 WARM = 2_500  # characters above, of which three or so make a token
-MEASURED = 20  # rows
+ARRIVING, TYPING = 20, 60  # rows; of the latter most need no model
 
 
 def ordinary_lines(session: Session) -> None:
@@ -62,11 +62,12 @@ def ordinary_lines(session: Session) -> None:
         notebook = Notebook(tuple(Cell(id="above", source=source) for source in [above] if source))
         request = CompletionRequest(text=text, offset=len(text), notebook=notebook)
         *_, said = session.complete(request)
-        shown = [
-            f"`{part}`" if part else "" for part in (f"{above}\n{before}".strip("\n"), said.text)
-        ]
-        stands, completed = (part.replace("\n", "⏎") for part in shown)
-        print(f"| {stands} | `{typed}` | {completed} |")
+        stands = f"{above}\n{before}".strip("\n").replace(f"{IMPORTS}\n", "…\n")
+        print(f"| {in_a_row(stands)} | `{typed}` | {in_a_row(said.text)} |")
+
+
+def in_a_row(code: str) -> str:
+    return f"`{code}`".replace("\n", "⏎") if code else ""
 
 
 def first_text(session: Session, request: CompletionRequest) -> tuple[float | None, Completion]:
@@ -78,17 +79,16 @@ def first_text(session: Session, request: CompletionRequest) -> tuple[float | No
     return first, said
 
 
-def latency(rows: Path, *, threads: int | None, confidence: float) -> None:
+def latency(rows: Path, confidence: float) -> None:
     """Where the cells above have been read, and where one has come to the cursor by typing, with the last key new."""
-    options = LoadOptions(model="embedded", threads=threads, offline=True)
-    session = open_session(options, max_tokens=32)
+    session = open_session(LoadOptions(model="embedded", offline=True), max_tokens=32)
     sampling = SamplingParams(max_tokens=32)
     session.configure(CompletionOptions(sampling=sampling, confidence=confidence))
     below_long = [r for r in read_rows(rows, holes.NEEDED) if sum(map(len, r["cells"])) >= WARM]
     asked = [holes.request(row) for row in below_long if row["prefix"]]
     # Not the same ones twice: answers are kept.
-    arriving = [(replace(one, text="", offset=0), one) for one in asked[:MEASURED]]
-    typing = [(a_key_before(one), one) for one in asked[MEASURED : 2 * MEASURED]]
+    arriving = [(replace(one, text="", offset=0), one) for one in asked[:ARRIVING]]
+    typing = [(a_key_before(one), one) for one in asked[ARRIVING:][:TYPING]]
     for name, pairs in (("in another cell", arriving), ("a key before", typing)):
         firsts: list[float] = []
         lines: list[float] = []
@@ -104,8 +104,8 @@ def latency(rows: Path, *, threads: int | None, confidence: float) -> None:
                 if 8 <= said.stats.generated_tokens <= 12:
                     lines.append(said.stats.total_ms)
         print(
-            f"threads {threads or 'default'}, confidence {confidence}, asked {name}: first text {spread(firsts)}; "
-            f"8 to 12 tokens {spread(lines)}; tokens of the prompt read: {read}"
+            f"confidence {confidence}, asked {name}: first text {spread(firsts)}; "
+            f"8 to 12 tokens {spread(lines)}; {statistics.median(read or [0]):.0f} tokens of the prompt read"
         )
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB at most")
     session.close()
@@ -128,8 +128,8 @@ def main() -> None:
     parser.add_argument("rows", type=Path, nargs="?")
     args = parser.parse_args()
     if args.rows:
-        for threads, confidence in ((None, SURE), (None, 0.0), (1, SURE)):
-            latency(args.rows, threads=threads, confidence=confidence)
+        for confidence in (SURE, 0.0):
+            latency(args.rows, confidence)
     session = open_session(LoadOptions(model="embedded", offline=True), max_tokens=16)
     ordinary_lines(session)
     session.close()
