@@ -34,9 +34,9 @@ LINES = (
     ("", f"{IMPORTS}\n", "from sklearn.model_selection import train_"),
     (IMPORTS, "", "df = pd.read_c"),
     (SALES, "", "df.he"),
-    (SALES, "", "df.groupby('region')['amount'].su"),
+    (SALES, "", "df.groupby('region')['amount']."),
     (SALES, "", "fig, ax = plt.sub"),
-    (SALES, "fig, ax = plt.subplots()\n", "ax.plot(df['date'], df['"),
+    (SALES, "fig, ax = plt.subplots()\n", "ax.plot("),
     (SALES, "fig, ax = plt.subplots()\nax.plot(df['date'], df['amount'])\n", "ax.set_xl"),
     (f"{SPLIT}\n\n{TARGET}", "", "X_train, X_test, y_"),
     (f"{SPLIT}\n\n{TARGET}", "model = LinearRegression()\n", "model.fit("),
@@ -50,7 +50,6 @@ LINES = (
     (IMPORTS, "", "x = np.linspace(0, "),
 )
 PAUSE = 0.7  # seconds: who types on is waited for
-SURE = 0.5  # the confidence that is asked for unless set
 WARM = 2_500  # characters above, of which three or so make a token
 ARRIVING, TYPING = 20, 60  # rows; of the latter most need no model
 
@@ -79,7 +78,7 @@ def first_text(session: Session, request: CompletionRequest) -> tuple[float | No
     return first, said
 
 
-def latency(rows: Path, confidence: float) -> None:
+def latency(rows: Path, confidence: float | None) -> None:
     """Where the cells above have been read, and where one has come to the cursor by typing, with the last key new."""
     session = open_session(LoadOptions(model="embedded", offline=True), max_tokens=32)
     sampling = SamplingParams(max_tokens=32)
@@ -103,8 +102,9 @@ def latency(rows: Path, confidence: float) -> None:
                 read.append(said.stats.prompt_tokens - said.stats.reused_tokens)
                 if 8 <= said.stats.generated_tokens <= 12:
                     lines.append(said.stats.total_ms)
+        gate = "as usual" if confidence is None else confidence
         print(
-            f"confidence {confidence}, asked {name}: first text {spread(firsts)}; "
+            f"confidence {gate}, asked {name}: first text {spread(firsts)}; "
             f"8 to 12 tokens {spread(lines)}; {statistics.median(read or [0]):.0f} tokens of the prompt read"
         )
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB at most")
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("rows", type=Path, nargs="?")
     args = parser.parse_args()
     if args.rows:
-        for confidence in (SURE, 0.0):
+        for confidence in (None, 0.0):
             latency(args.rows, confidence)
     session = open_session(LoadOptions(model="embedded", offline=True), max_tokens=16)
     ordinary_lines(session)

@@ -12,6 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward  # n
 from jupyter_sc2.engines.attention import FEW, attend_row_by_row  # noqa: E402
 from jupyter_sc2.engines.transformers import guessed_at_once, load  # noqa: E402
 from jupyter_sc2.models import SHIPPED_MODEL  # noqa: E402
+from tests.tiny import make_tiny_model  # noqa: E402
 
 
 class Heads(torch.nn.Module):
@@ -57,6 +58,24 @@ def test_rows_together_are_bit_for_bit_what_they_are_alone(window: int | None):
             mask[None, None, row : row + 1, :end] if window else None,
         )
         assert torch.equal(together[:, row], alone[:, 0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_models_that_are_not_packed_attend_so_too(tmp_path, monkeypatch, precision):
+    taken = []
+    function = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(query, *args, **kwargs):
+        taken.append(tuple(query.shape[1:3]))
+        return function(query, *args, **kwargs)
+
+    engine = load(str(make_tiny_model(tmp_path, heads=4, kv_heads=2)), precision=precision)
+    try:
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+        engine._forward([5])
+    finally:
+        engine.close()
+    assert set(taken) == {(2, 2)}  # of each key head the queries of two heads
 
 
 def test_as_many_tokens_as_a_packed_model_guesses_are_read_row_by_row():

@@ -39,17 +39,14 @@ def attend_row_by_row(
     count, length = query.shape[2], key.shape[2]
     if count > FEW:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    scale = kwargs.get("scaling")
     rows = []
     for row in range(count):
         end = length - count + row + 1  # what comes later is not seen
         mask = None if attention_mask is None else attention_mask[:, :, row : row + 1, :end]
         if mask is not None and bool(mask.all()):
             mask = None  # as a pass over one token has none
-        rows.append(
-            _attend(
-                query[:, :, row], key[:, :, :end], value[:, :, :end], mask, kwargs.get("scaling")
-            )
-        )
+        rows.append(_attend(query[:, :, row], key[:, :, :end], value[:, :, :end], mask, scale))
     return torch.stack(rows, dim=1), None
 
 

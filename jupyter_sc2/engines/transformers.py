@@ -366,8 +366,8 @@ def guessed_at_once(precision: str) -> int:
     """The most guessed tokens that are read with a drawn one.
 
     A pass over 16 tokens costs what one over a single token costs while it is the weights that have to be fetched:
-    in bf16 and fp32. Quantized weights are computed with, too: three more tokens cost half as much again. (A packed
-    model's attention is made for no more than that, see attention.py.)
+    in bf16 and fp32. Quantized weights are computed with, too: in a packed model three more tokens cost three quarters
+    of a single one. (Its attention rounds no more than that as for each alone, see attention.py.)
     """
     return 15 if precision in ("fp32", "bf16", "fp16", "8bit") else 3
 

@@ -53,7 +53,6 @@ class Typist:
         self.log: list[str] = []
         self.seen: list[str] = []
         self.accepted = 0
-        self.now: dict = {}
 
     def start(self) -> None:
         self.log, self.seen = [], []
@@ -66,7 +65,6 @@ class Typist:
         start = self.script[: self.chance.randrange(3, 9)]
         self.notebook.type(start, delay=0)
         self.seen = [start[:length] for length in range(len(start) + 1)]
-        self.now = self.notebook.page.evaluate("window.now()")
         # What is typed at random seldom goes on as a script does, so a beginning is let come to its ghost text: not
         # always, or none would come between two keys.
         if self.chance.random() < 0.5:
@@ -78,7 +76,6 @@ class Typist:
         self.notebook.page.keyboard.press(key)
         before, after = self.notebook.page.evaluate("[window.before, window.now()]")
         self.log.append(f"{key}: {before} -> {after}")
-        self.now = after
         assert expected in (None, before["text"]), "The text has changed without a key."
         assert after["text"] == after["shown"], "The editor shows another text than there is."
         if allowed is not None:
@@ -101,7 +98,7 @@ class Typist:
         return may
 
     def act(self) -> None:
-        now = self.now = self.notebook.page.evaluate("window.now()")
+        now = self.notebook.page.evaluate("window.now()")
         kinds = ["follow"] * 5 + ["other"] * 2 + ["back"] * 2 + ["move", "undo", "enter", "wait"]
         if now["ghost"]:
             kinds += ["all", "word", "word", "word", "line", "line", "escape"]
@@ -142,7 +139,7 @@ class Typist:
         # A letter that was typed through leaves the ghost text only when JupyterLab's timer has run; what is accepted
         # is right before, but one could not tell from the page.
         self.notebook.page.evaluate("new Promise(done => setTimeout(done))")
-        now = self.now = self.notebook.page.evaluate("window.now()")
+        now = self.notebook.page.evaluate("window.now()")
         self.press(KEYS[kind], may)
         if self.chance.random() < 0.3 and self.seen[-1] != now["text"]:
             self.press("Control+z", lambda before: AnyHead(now["text"]))
