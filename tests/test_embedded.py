@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -17,6 +19,7 @@ from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
 from jupyter_sc2.embedded.pack import pack
+from jupyter_sc2.embedded.rows import PARTS, UNTOLD, tree, visible
 from jupyter_sc2.embedded.smollm import choose_tokens
 from jupyter_sc2.embedded.state import guess_state
 from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
@@ -97,32 +100,47 @@ def test_a_guessed_table_often_has_columns_that_nobody_uses():
     assert 10 < sum(detail.count(",") > 2 for detail in details) < 40
 
 
-def test_an_example_holds_a_whole_cell_in_one_of_the_layouts():
-    for seed in range(60):
-        segments = build_example(document(CELL), Random(seed))
-        text = "".join(segment for segment in segments if isinstance(segment, str))
-        if Special("fim_middle") not in segments:
-            assert text == f"notebooknotebook.py\n{CELL}\n\n"
-            continue
-        at = segments.index(Special("fim_suffix")) + 1
-        suffix = segments[at]
-        prefix = segments[segments.index("cell.py\n") + 2]  # between them is the state
+def branches(count: int = 60) -> list:
+    """Branches below the first text, which is the second cell of its document."""
+    examples = [build_example(document("import os", CELL), Random(seed)) for seed in range(count)]
+    return [
+        branch
+        for example in examples
+        for branch in example.branches
+        if branch.above == len(example.trunk) - 1
+    ]
+
+
+def test_a_branch_holds_a_whole_cell():
+    found = [branch for branch in branches() if Special("fim_middle") in branch.whole]
+    assert len(found) > 60
+    for branch in found:
+        at = branch.whole.index(Special("fim_suffix")) + 1
+        suffix, state_and_prefix = branch.whole[at], branch.whole.index("cell.py\n") + 1
+        prefix = branch.whole[state_and_prefix + 1]
         # Suffix first, the middle is a part of the prefix.
-        middle = segments[-2] if at > segments.index("cell.py\n") else ""
-        assert segments[-1] == Special("file_sep")
-        assert prefix + middle + suffix == CELL
+        middle = branch.whole[-2] if at > state_and_prefix else ""
+        assert branch.whole[-1] == Special("file_sep")
+        assert CELL.count(prefix + middle + suffix.rstrip("\n")) == 1
+
+
+def test_a_branch_is_given_all_but_its_middle():
+    for branch in branches():
+        given, whole = (
+            "".join(filter(str.__instancecheck__, x)) for x in (branch.given, branch.whole)
+        )
+        assert whole.startswith(given)
 
 
 def test_all_three_layouts_are_drawn():
     drawn = set()
-    for seed in range(60):
-        segments = build_example(document(CELL), Random(seed))
-        if Special("fim_prefix") in segments:
-            after_prefix = segments[segments.index(Special("fim_prefix")) + 1]
+    for branch in branches():
+        if Special("fim_prefix") in branch.whole:
+            after_prefix = branch.whole[branch.whole.index(Special("fim_prefix")) + 1]
             drawn.add("spm" if after_prefix == Special("fim_suffix") else "psm")
         else:
             drawn.add("left-to-right")
-    assert drawn == {"left-to-right", "spm", "psm"}
+    assert drawn == {"spm", "psm"}  # left to right is the trunk
 
 
 # Tokenizer
@@ -158,6 +176,65 @@ def test_the_name_of_a_special_token_in_somebodys_text_stays_text(tokenizer_fold
     assert encode([Special("fim_middle")]) == [2]
 
 
+# Rows
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    pytest.importorskip("torch")
+    return make_tiny_model(tmp_path / "start", hidden=16, layers=1, heads=2, intermediate=32)
+
+
+@pytest.fixture
+def example():
+    return next(
+        example
+        for example in (
+            build_example(document(CELL, "print(mean([1, 2]))"), Random(n)) for n in range(99)
+        )
+        if len(example.trunk) == 2 and {branch.above for branch in example.branches} == {0, 1}
+    )
+
+
+def test_a_branch_in_a_row_is_read_as_its_prompt_alone(start: Path, example):
+    import torch
+
+    model, encode = unpacked_model(start).eval(), encoder(load_tokenizer(start))
+    row = [*tree(example, encode)]
+    row += tree(example, encode, len(row))
+    tokens = torch.tensor([row])
+    mask = torch.zeros(1, 1, len(row), len(row)).masked_fill(~visible(tokens), -torch.inf)
+    read = model(input_ids=tokens[..., 0], attention_mask=mask, position_ids=tokens[..., 2]).logits[
+        0
+    ]
+    alone = model(torch.tensor([encode(example.prompt(example.branches[-1]))])).logits[0]
+    last = len(encode(example.branches[-1].whole))
+    assert torch.allclose(read[-last:], alone[-last:], atol=1e-4)
+
+
+def test_a_row_says_which_id_comes_next_but_for_suffixes_and_ends(start: Path, example):
+    encode = encoder(load_tokenizer(start))
+    row = list(tree(example, encode))
+    given = dict.fromkeys((token.own for token in row), False)
+    for token, following in pairwise(row):
+        suffix = SPECIAL_TOKENS.index("<fim_suffix>"), SPECIAL_TOKENS.index("<fim_middle>")
+        if token.id in suffix:
+            given[token.own] = token.id == suffix[0]
+        ends = following.own != token.own
+        assert token.label == (UNTOLD if ends or given[token.own] else following.id)
+
+
+def test_what_belongs_at_the_cursor_is_the_middle_of_a_branch(start: Path, example):
+    tokenizer = load_tokenizer(start)
+    encode = encoder(tokenizer)
+    branch = example.branches[-1]
+    row = list(tree(replace(example, branches=(branch,)), encode))
+    said = [token.label for token in row if PARTS[token.part] == "middle" and token.label != UNTOLD]
+    assert encode(branch.whole)[-len(said) :] == said
+    kept = encode(branch.whole)[: -len(said)]
+    assert kept == encode(branch.given)[: len(kept)]
+
+
 # Training
 
 
@@ -171,12 +248,6 @@ def test_the_rate_rises_holds_and_falls_to_zero():
 
 MICRO = Recipe(tokens_per_step=64, rows=((0.0, 32),), checkpoint_every=0.05, decay=0.2)
 DOCUMENTS = [document(CELL, "print(mean([1, 2]))")]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Path:
-    pytest.importorskip("torch")
-    return make_tiny_model(tmp_path / "start", hidden=16, layers=1, heads=2, intermediate=32)
 
 
 def micro_train(start: Path, output: Path, minutes: float, lines: list[str]) -> dict:

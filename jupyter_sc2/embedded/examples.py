@@ -1,4 +1,7 @@
-"""From a document to what the model is trained on: a cursor somewhere, in the layout that inference uses.
+"""From a document to what the model is trained on: cells in a row and cursors in them, laid out as for inference.
+
+What stands above a cursor is most of a prompt and the same for all cursors below it. So an example is a tree: a
+trunk of cells, read left to right, and several branches, each of which goes on from the cells above its own.
 
 Cuts fall where people pause (after an indentation, a bracket, a dot, an equals sign, inside a word), because
 uniformly random characters hardly ever do. Suffix first, what stands before the cut and what belongs there are one
@@ -9,13 +12,13 @@ text: the model goes on writing as it learned to, and the tokens that a cursor c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.state import guess_state
-from jupyter_sc2.prompt.layout import Mode, Segment, Special, arrange, cell_text
+from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.prompt.layout import Mode, Segment, Special, arrange, cell_text, mode_for
 from jupyter_sc2.prompt.namespace import describe
 
 # (weight, where): a cut is where a match ends.
@@ -36,18 +39,21 @@ PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
 OPENED = re.compile(r"[\"'](?=(\w+)[\"'])")
 CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
-MODES: tuple[tuple[Mode, float], ...] = (("left-to-right", 0.22), ("spm", 0.70), ("psm", 0.08))
+MODES: tuple[tuple[Mode, float], ...] = (("spm", 0.92), ("psm", 0.08))
 EMPTY_SHARE = 0.03  # more of it taught a first model to say nothing at line ends
 LINE_SHARE = 0.75
 FIRST_CELL_SHARE = 0.3
 MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
 STATE_SHARE = 0.35
 TOLD_SHARE = 0.4  # of the cuts below a state, those before a word that it tells
-# In characters. Short examples have more cursors per token; a trunk as long as a prompt's lets the model learn from
-# what is far above, of which one trained with 1,000 at most made less than SmolLM2 does (docs/measured.md).
-MAX_PREFIX = 500
-MAX_SUFFIX = 300
-MAX_TRUNK = 3_000
+BRANCH_SHARE = 2.0  # characters of the branches for one of the trunk
+MOST_BRANCHES = 12
+# In characters.
+TRUNKS = (300, 700, 1_200, 2_000)
+PREFIXES = (200, 500)
+SUFFIXES = (150, 300, 600)
+# Before what differs between two prompts without cells above; a left-to-right one ends in the state and the prefix.
+HEAD = arrange((), "", "", mode="left-to-right")[:-2]
 
 
 @dataclass(frozen=True)
@@ -124,54 +130,85 @@ def _closed(cell: str, start: int, end: int, closer: str) -> int:
     return end
 
 
-def build_example(document: Document, rng: Random) -> list[Segment]:
-    """One training sequence: the segments of a prompt for this document, then what should follow it."""
+@dataclass(frozen=True)
+class Branch:
+    """A cursor in a cell: how many of the trunk's texts it sees, what is given after them, and that with what
+    should follow."""
+
+    above: int
+    given: tuple[Segment, ...]
+    whole: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Texts of cells, as a prompt's trunk has them, and cursors in these cells."""
+
+    trunk: tuple[str, ...]
+    branches: tuple[Branch, ...]
+
+    def prompt(self, branch: Branch) -> list[Segment]:
+        """The prompt of one branch alone, followed by what the model should say."""
+        return [*HEAD, *self.trunk[: branch.above], *branch.whole]
+
+
+def build_example(document: Document, rng: Random) -> Example:
+    """Some of the document's cells, with rather more text in the branches than in the trunk."""
     texts = [
         "" if cell.cell_type == "markdown" and rng.random() < MARKDOWN_LEFT_OUT else cell_text(cell)
         for cell in document.cells
     ]
-    code = [
-        index
-        for index, cell in enumerate(document.cells)
-        if cell.cell_type == "code" and texts[index]
-    ]
-    if rng.random() < FIRST_CELL_SHARE:
-        target = code[0]
-    else:
-        (target,) = rng.choices(code, [len(texts[index]) for index in code])
-    trunk = _trunk(texts[:target], rng)
-    cell = texts[target].rstrip()
-    state = ""
-    if rng.random() < STATE_SHARE:
-        sources = [document.cells[index].source for index in code]
-        above = sources[: code.index(target)]
-        state = describe(guess_state(above, sources, cell, rng))
-    (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])
-    cut = choose_cut(cell, rng, state)
-    if mode != "left-to-right" and not cut.suffix.strip() and rng.random() < 0.7:
-        mode = "left-to-right"  # which is what inference asks for at the end of a cell
-    if mode == "left-to-right":
-        following = [text for text in texts[target + 1 : target + 2] if text]
-        return [*arrange(trunk, f"{cell}\n\n", "", mode=mode, state=state), *following]
-    prefix = _last_lines(cut.prefix, MAX_PREFIX)
-    suffix = _first_lines(cut.suffix, MAX_SUFFIX)
-    if mode == "psm":
-        prompt = arrange(trunk, prefix, suffix, mode=mode, state=state)
-        return [*prompt, cut.middle, Special("file_sep")]
-    whole = prefix + cut.middle
-    return [*arrange(trunk, whole, suffix, mode=mode, state=state), Special("file_sep")]
-
-
-def _trunk(texts: Sequence[str], rng: Random) -> list[str]:
-    """The last of the cells above, as many as fit a limit that differs from example to example."""
-    limit = rng.choice((0, MAX_TRUNK // 5, MAX_TRUNK // 3, MAX_TRUNK // 2, MAX_TRUNK))
+    code = [n for n, cell in enumerate(document.cells) if cell.cell_type == "code" and texts[n]]
+    first = code[0] if rng.random() < FIRST_CELL_SHARE else rng.choice(code)
     trunk: list[str] = []
-    for text in reversed(texts):
-        limit -= len(text)
-        if limit < 0:
+    places: list[tuple[int, int]] = []  # of a cell of code: in the trunk, in the document
+    room = rng.choice(TRUNKS)
+    for index in range(first, len(texts)):
+        text = _first_lines(texts[index], room if not trunk else len(texts[index]))
+        room -= len(text)
+        if trunk and room < 0:
             break
-        trunk.insert(0, text)
-    return [text for text in trunk if text]
+        if index in code:
+            places.append((len(trunk), index))
+        if text:
+            trunk.append(text)
+    branches: list[Branch] = []
+    chars = 0
+    for _ in range(MOST_BRANCHES):
+        ((above, index),) = rng.choices(places, [len(texts[index]) for _, index in places])
+        state = ""
+        if rng.random() < STATE_SHARE:
+            sources = [document.cells[n].source for n in code]
+            known = guess_state(sources[: code.index(index)], sources, texts[index], rng)
+            state = describe(known)
+        branch = _branch(above, texts[index].rstrip(), state, rng)
+        if branch:
+            branches.append(branch)
+            chars += sum(len(segment) for segment in branch.whole if isinstance(segment, str))
+        if chars >= BRANCH_SHARE * sum(map(len, trunk)):
+            break
+    return Example(tuple(trunk), tuple(branches))
+
+
+def _branch(above: int, cell: str, state: str, rng: Random) -> Branch | None:
+    """A cursor in the cell; None where the trunk has it already: at the end of a cell, with no state to tell."""
+    cut = choose_cut(cell, rng, state)
+    (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])
+    suffix = _first_lines(cut.suffix, rng.choice(SUFFIXES))
+    prefix = _last_lines(cut.prefix, rng.choice(PREFIXES))
+    end: tuple[Segment, ...] = (Special("file_sep"),)
+    if mode_for(suffix, EMBEDDED) == "left-to-right":  # as inference has it
+        if not state:
+            return None
+        mode, prefix, suffix, end = "left-to-right", "", "", ()
+        cut = Cut("", f"{cell}\n\n", "")
+
+    def lay(text: str) -> tuple[Segment, ...]:
+        return tuple(arrange((), text, suffix, mode=mode, state=state)[len(HEAD) :])
+
+    if mode == "psm":
+        return Branch(above, lay(prefix), (*lay(prefix), cut.middle, *end))
+    return Branch(above, lay(prefix), (*lay(prefix + cut.middle), *end))
 
 
 def _last_lines(text: str, limit: int) -> str:

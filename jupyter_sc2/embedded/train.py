@@ -20,17 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.embedded.corpus import HELD_OUT, Document
 from jupyter_sc2.embedded.examples import build_example
-from jupyter_sc2.embedded.tokenizer import END, encoder, load_tokenizer
+from jupyter_sc2.embedded.rows import UNTOLD, Sampler, Token, prompts, rows, visible
+from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import TRAINED
-from jupyter_sc2.prompt.layout import Segment
 
 if TYPE_CHECKING:
     import torch
 
-# How often each kind of document is drawn. Notebooks are the fewest and count the most.
-MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "library": 0.12}
-HELD_OUT_ROW = 512
+HELD_OUT_ROW = 1024
 TOKENS_AT_ONCE = 2_080  # of whole rows; what they need in between takes 3 GB
 WORTH_COMPILING = 600.0  # seconds
 COMPILERS = ("g++", "clang++", "cl")
@@ -42,9 +40,10 @@ class Recipe:
     """How the model is trained. Rates are those of AdamW."""
 
     tokens_per_step: int = 4096
-    # (share of the time, tokens of a row from there on): short rows are a little quicker, long ones keep how far back
-    # the model looks.
-    rows: tuple[tuple[float, int], ...] = ((0.0, 384), (0.3, 1024))
+    # (share of the time, tokens of a row from there on).
+    rows: tuple[tuple[float, int], ...] = ((0.0, 1024),)
+    # Of each of `rows.PARTS`. A cell of the trunk is the prefix of several branches as well.
+    weights: tuple[float, float, float] = (0.5, 0.3, 1.5)
     rate: float = 4e-4
     warmup: float = 20.0  # steps
     decay: float = 0.3  # share of the time
@@ -59,67 +58,20 @@ def schedule(progress: float, step: int, recipe: Recipe) -> float:
     return max(0.0, min(1.0, (step + 1) / recipe.warmup, (1 - progress) / recipe.decay))
 
 
-class Sampler:
-    """Draws documents: first by kind, then by length within it.
-
-    A package with a hundred times the text comes ten times as often, so that none drowns the rest.
-    """
-
-    def __init__(self, documents: Sequence[Document]) -> None:
-        sizes: dict[tuple[str, str], float] = {}
-        lengths = [
-            min(sum(len(cell.source) for cell in document.cells), 10_000) for document in documents
-        ]
-        for document, length in zip(documents, lengths, strict=True):
-            key = (document.kind, document.package)
-            sizes[key] = sizes.get(key, 0) + length
-        self._kinds: dict[str, tuple[list[Document], list[float]]] = {}
-        for document, length in zip(documents, lengths, strict=True):
-            group, totals = self._kinds.setdefault(document.kind, ([], []))
-            group.append(document)
-            weight = length / sizes[(document.kind, document.package)] ** 0.5
-            totals.append(weight + (totals[-1] if totals else 0))
-
-    def draw(self, rng: Random) -> Document:
-        kinds = list(self._kinds)
-        (kind,) = rng.choices(kinds, [MIX[kind] for kind in kinds])
-        group, totals = self._kinds[kind]
-        (document,) = rng.choices(group, cum_weights=totals)
-        return document
-
-
-def rows(
-    sampler: Sampler,
-    encode: Callable[[Sequence[Segment]], list[int]],
-    rng: Random,
-    *,
-    count: int,
-    length: int,
-) -> list[list[int]]:
-    """Rows of ids, each begun with a document's start, as a prompt is, and filled with further ones."""
-    filled = []
-    for _ in range(count):
-        row: list[int] = []
-        while len(row) < length:
-            row += [*encode(build_example(sampler.draw(rng), rng)), END]
-        filled.append(row[:length])
-    return filled
-
-
 def draw_texts(documents: Sequence[Document], rng: Random, *, count: int) -> Iterator[str]:
     """The texts of `count` examples, in the mix of the training."""
     sampler = Sampler([d for d in documents if d.package not in HELD_OUT])
     for _ in range(count):
-        yield from (part for part in build_example(sampler.draw(rng), rng) if isinstance(part, str))
+        yield from build_example(sampler.draw(rng), rng).trunk
 
 
 def draw_rows(
     documents: Sequence[Document], model: Path, *, count: int = 48, length: int = 512
 ) -> list[list[int]]:
-    """Rows of ids in the mix of the training, for the tokenizer in the folder `model`."""
+    """Rows of ids in the mix of the training, one prompt after another, for the tokenizer in the folder `model`."""
     sampler = Sampler([d for d in documents if d.package not in HELD_OUT])
     encode = encoder(load_tokenizer(model))
-    return rows(sampler, encode, Random("pack"), count=count, length=length)
+    return prompts(sampler, encode, Random("pack"), count=count, length=length)
 
 
 def train(
@@ -155,8 +107,8 @@ def train(
     encode = encoder(load_tokenizer(output))
     sampler = Sampler([d for d in documents if d.package not in recipe.held_out])
     others = [d for d in documents if d.package in recipe.held_out]
-    count = 16 if others else 0
-    held_out = rows(Sampler(others), encode, Random(1), count=count, length=HELD_OUT_ROW + 1)
+    count = 24 if others else 0
+    held_out = rows(Sampler(others), encode, Random(1), count=count, length=HELD_OUT_ROW)
 
     run = Run(recipe, start, output)
     budget = minutes * 60
@@ -172,7 +124,7 @@ def train(
         # Seeded by the step, so that a run that was stopped sees the same examples as one that was not.
         rng = Random(f"{seed} {run.step}")
         rows_per_step = max(1, recipe.tokens_per_step // length)
-        batch = rows(sampler, encode, rng, count=rows_per_step, length=length + 1)
+        batch = rows(sampler, encode, rng, count=rows_per_step, length=length)
         run.learn(batch, schedule(progress, run.step, recipe))
         taken = clock() - started
         run.seconds += taken
@@ -224,7 +176,7 @@ class Run:
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False)
 
-    def learn(self, batch: list[list[int]], factor: float) -> None:
+    def learn(self, batch: list[list[Token]], factor: float) -> None:
         """One step with the rate at this factor of the recipe's, a few rows at a time, which bounds the memory."""
         import torch
 
@@ -233,7 +185,7 @@ class Run:
         total = 0.0
         rows = max(1, TOKENS_AT_ONCE // len(batch[0]))
         for part in torch.tensor(batch).split(rows):  # type: ignore[no-untyped-call]
-            loss: Any = _loss(self.model, part) * len(part) / len(batch)
+            loss: Any = _loss(self.model, part, self.recipe.weights) * len(part) / len(batch)
             loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -241,22 +193,26 @@ class Run:
         # Zeroed and not freed: fresh pages for half a gigabyte cost more than writing to it.
         self.optimizer.zero_grad(set_to_none=False)
         self.step += 1
-        self.tokens += len(batch) * (len(batch[0]) - 1)
+        self.tokens += len(batch) * len(batch[0])
         self.loss = 0.95 * self.loss + 0.05 * total if self.loss else total
 
-    def measure(self, held_out: list[list[int]]) -> dict[str, Any]:
+    def measure(self, held_out: list[list[Token]]) -> dict[str, Any]:
         """A point of the curve: the loss so far, and that on packages never trained on."""
         import torch
 
-        losses = []
-        with torch.no_grad():
-            for row in held_out:
-                losses.append(_loss(self.model, torch.tensor([row])).item())
+        def held_out_loss(weights: Sequence[float]) -> float | None:
+            with torch.no_grad():
+                losses = [
+                    _loss(self.model, torch.tensor([row]), weights).item() for row in held_out
+                ]
+            return round(sum(losses) / len(losses), 3) if losses else None
+
         point = {
             "minutes": round(self.seconds / 60, 1),
             "tokens": self.tokens,
             "loss": round(self.loss, 3),
-            "held_out": round(sum(losses) / len(losses), 3) if losses else None,
+            "held_out": held_out_loss(self.recipe.weights),
+            "held_out_middles": held_out_loss((0, 0, 1)),
         }
         self.curve.append(point)
         return point
@@ -334,9 +290,19 @@ def unpacked_model(folder: Path) -> Any:
     return model
 
 
-def _loss(model: Any, batch: torch.Tensor) -> torch.Tensor:
+def _loss(model: Any, batch: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """The mean loss of rows of `Token`s, (B, T, 7), over what has a label, each part with its weight."""
     import torch
 
+    ids, labels, positions, *_, parts = batch.unbind(-1)
+    seen = visible(batch)
+    mask = torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill(~seen, -torch.inf)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(input_ids=batch[:, :-1], use_cache=False).logits  # (B, T, V)
-    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        output = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+        )  # logits: (B, T, V)
+    losses = torch.nn.functional.cross_entropy(
+        output.logits.float().flatten(0, 1), labels.flatten(), reduction="none"
+    )
+    counts = torch.tensor(weights)[parts.flatten()] * (labels.flatten() != UNTOLD)
+    return (losses * counts).sum() / counts.sum()

@@ -1,0 +1,138 @@
+"""Rows of token ids for training: trees of cells and cursors one after another, and who sees whom in them.
+
+A cursor's branch sees the cells above its own and itself, as if it were the only one; positions are counted
+accordingly. So what is trained is what inference reads, and the cells are read once for all cursors below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
+from operator import eq
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+from jupyter_sc2.embedded.corpus import Document
+from jupyter_sc2.embedded.examples import HEAD, Example, build_example
+from jupyter_sc2.embedded.tokenizer import END, SPECIAL_TOKENS
+from jupyter_sc2.prompt.layout import Segment
+
+if TYPE_CHECKING:
+    import torch
+
+Encode = Callable[[Sequence[Segment]], list[int]]
+
+# How often each kind of document is drawn. Notebooks are the fewest and count the most.
+MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "library": 0.12}
+UNTOLD = -100  # what cross_entropy leaves out
+PARTS = ("trunk", "prefix", "middle")
+SUFFIX, MIDDLE = (SPECIAL_TOKENS.index(f"<fim_{part}>") for part in ("suffix", "middle"))
+
+
+class Token(NamedTuple):
+    """A token and what it sees: from `tree` up to `shared`, which is the trunk, and from `own` up to itself."""
+
+    id: int
+    label: int  # the id to come, or UNTOLD
+    position: int
+    tree: int
+    shared: int
+    own: int
+    part: int  # an index of PARTS: what it is that the label belongs to
+
+
+class Sampler:
+    """Draws documents: first by kind, then by length within it.
+
+    A package with a hundred times the text comes ten times as often, so that none drowns the rest.
+    """
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        sizes: dict[tuple[str, str], float] = {}
+        lengths = [
+            min(sum(len(cell.source) for cell in document.cells), 10_000) for document in documents
+        ]
+        for document, length in zip(documents, lengths, strict=True):
+            key = (document.kind, document.package)
+            sizes[key] = sizes.get(key, 0) + length
+        self._kinds: dict[str, tuple[list[Document], list[float]]] = {}
+        for document, length in zip(documents, lengths, strict=True):
+            group, totals = self._kinds.setdefault(document.kind, ([], []))
+            group.append(document)
+            weight = length / sizes[(document.kind, document.package)] ** 0.5
+            totals.append(weight + (totals[-1] if totals else 0))
+
+    def draw(self, rng: Random) -> Document:
+        kinds = list(self._kinds)
+        (kind,) = rng.choices(kinds, [MIX[kind] for kind in kinds])
+        group, totals = self._kinds[kind]
+        (document,) = rng.choices(group, cum_weights=totals)
+        return document
+
+
+def rows(
+    sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
+) -> list[list[Token]]:
+    """Rows filled with trees; the last one of each is cut off where the row is full."""
+    filled = []
+    for _ in range(count):
+        row: list[Token] = []
+        while len(row) < length:
+            row += tree(build_example(sampler.draw(rng), rng), encode, len(row))
+        filled.append(row[:length])
+    return filled
+
+
+def tree(example: Example, encode: Encode, start: int = 0) -> Iterator[Token]:
+    """The tokens of an example whose first one stands at `start` in its row."""
+    trunk = encode(HEAD)
+    ends = [len(trunk)]
+    for text in example.trunk:
+        trunk += encode([text])
+        ends.append(len(trunk))
+    for at, (id, label) in enumerate(zip(trunk, [*trunk[1:], UNTOLD], strict=True)):
+        yield Token(id, label, at, start, start, start, 0)
+    own = start + len(trunk)
+    for branch in example.branches:
+        ids, above = encode(branch.whole), ends[branch.above]
+        # A token that the cursor cuts is spelled again, and so belongs to the middle.
+        said = sum(takewhile(bool, map(eq, ids, encode(branch.given))))
+        for at, (id, label) in enumerate(zip(ids, _labels(ids), strict=True)):
+            part = 2 if at + 1 >= said else 1
+            yield Token(id, label, above + at, start, start + above, own, part)
+        own += len(ids)
+
+
+def _labels(ids: list[int]) -> list[int]:
+    """The ids to come; a suffix is given and not to be said."""
+    labels = [*ids[1:], UNTOLD]
+    if MIDDLE in ids:
+        begin, end = ids.index(SUFFIX), ids.index(MIDDLE)
+        labels[begin:end] = [UNTOLD] * (end - begin)
+    return labels
+
+
+def prompts(
+    sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
+) -> list[list[int]]:
+    """Rows of ids, each filled with whole prompts and what follows them, for what reads rows from left to right."""
+    filled = []
+    for _ in range(count):
+        row: list[int] = []
+        while len(row) < length:
+            example = build_example(sampler.draw(rng), rng)
+            for branch in example.branches[:1]:
+                row += [*encode(example.prompt(branch)), END]
+        filled.append(row[:length])
+    return filled
+
+
+def visible(tokens: torch.Tensor) -> torch.Tensor:
+    """Which tokens see which, (B, 1, T, T), for rows of `Token`s, (B, T, 7)."""
+    import torch
+
+    tree, shared, own = (tokens[..., n, None] for n in (3, 4, 5))  # (B, T, 1)
+    at = torch.arange(tokens.shape[1])
+    trunk = (at >= tree) & (at < shared)
+    itself = (at >= own) & (at <= at[:, None])
+    return (trunk | itself)[:, None]
