@@ -178,6 +178,7 @@ class ModelCard:
     path: Literal["inside", "before"] = "inside"
     trunk: Trunk = "outside"
     heals: bool = False
+    ways: int = 1
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
@@ -214,14 +215,19 @@ EMBEDDED = ModelCard(
 
 
 def was_trained_here(folder: Path) -> bool:
-    """Whether `jupyter sc2 train` made the model, which then heals (ModelCard.heals)."""
+    """Whether `jupyter sc2 train` made the model."""
     return (folder / TRAINED).exists()
+
+
+def as_trained(card: ModelCard, folder: Path) -> ModelCard:
+    """The card with what is true of the models that `jupyter sc2 train` makes, if the one in this folder is."""
+    return replace(card, heals=True, ways=4) if was_trained_here(folder) else card
 
 
 SHIPPED_MODEL = Path(__file__).parent / "embedded" / "model"
 # Who has tuned a small model (`jupyter sc2 train`) can give it to everybody on a machine.
 EMBEDDED_FOLDER = Path(os.environ.get("JUPYTER_SC2_EMBEDDED") or SHIPPED_MODEL)
-EMBEDDED = replace(EMBEDDED, heals=was_trained_here(EMBEDDED_FOLDER))
+EMBEDDED = as_trained(EMBEDDED, EMBEDDED_FOLDER)
 if EMBEDDED_FOLDER != SHIPPED_MODEL:
     EMBEDDED = replace(
         EMBEDDED,
@@ -262,7 +268,7 @@ def find_card(model: str) -> ModelCard:
         return _stranger(known, path.stem, note="A local file.")
     if path.is_dir() or model.startswith((".", "/", "~")) or path.is_absolute():
         card = _stranger(known, path.resolve().name, note="A local folder.")
-        return replace(card, heals=was_trained_here(path))
+        return as_trained(card, path)
     if model.count("/") == 1 and not model.endswith("/"):
         card = _stranger(known, model.partition("/")[2])
         return replace(card, name=model, hub_id=model)

@@ -91,6 +91,8 @@ class Interrupted(Exception):
 class KVCache(Cache):
     """All layers, and the ids they hold: after each whole forward pass, `len(ids)` is every layer's length.
 
+    While several ways are followed (search.py) the layers hold more than that, until one is chosen.
+
     A pass comes by here once in each layer, so here it can be interrupted: `unwanted` is asked.
     """
 
@@ -140,6 +142,17 @@ class KVCache(Cache):
             common = common_length(self.ids, ids[:at_most])
         self.cut(common)
         return common
+
+    def choose(self, places: Sequence[int], ids: Sequence[int]) -> None:
+        """Of what was read behind the ids that count keeps these places: there are `ids`, which count from now on."""
+        start, end = len(self.ids), len(self.ids) + len(ids)
+        index = torch.tensor(places, dtype=torch.long)
+        for layer in self.layers:
+            for block in (layer.keys, layer.values):
+                if block is not None and places:
+                    block[:, :, start:end] = block[:, :, index.to(block.device)]
+            layer.length = end
+        self.ids.extend(ids)
 
     def cut(self, length: int) -> None:
         """Forgets what comes after the first `length` ids."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jupyter_sc2.completion import SamplingParams, Token
@@ -77,19 +76,34 @@ def keep_top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     return logits.index_fill(-1, order[before >= p], -torch.inf)
 
 
-def _likeliest(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
+def likeliest(logits: torch.Tensor, allowed: Sequence[int] | None, count: int = 1) -> list[Token]:
+    """The `count` likeliest tokens, or all that are allowed if these are fewer, best first."""
     import torch
 
     left = _only(logits, allowed)
-    token = _token(logits, int(torch.argmax(left)), allowed)
-    total = float(logits[token.id]) - token.logprob
-    values, ids = torch.topk(left, min(OTHERS + 1, len(left)))
-    others = [
-        (id, value - total)
-        for id, value in zip(ids.tolist(), values.tolist(), strict=True)
-        if id != token.id and value > -math.inf
+    values, ids = torch.topk(left, min(OTHERS + count, len(left)))
+    total = torch.logsumexp(logits, dim=-1)
+    among = None if allowed is None else torch.logsumexp(left, dim=-1)
+    if total != total:
+        raise _not_a_number()
+    found = [
+        (id, value, float(value - total))
+        for id, value in zip(ids.tolist(), values, strict=True)
+        if value > -math.inf
     ]
-    return replace(token, others=tuple(others[:OTHERS]))
+    return [
+        Token(
+            id,
+            logprob,
+            None if among is None else float(value - among),
+            tuple((other, said) for other, _, said in found if other != id)[:OTHERS],
+        )
+        for id, value, logprob in found[:count]
+    ]
+
+
+def _likeliest(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
+    return likeliest(logits, allowed)[0]
 
 
 def _only(logits: torch.Tensor, allowed: Sequence[int] | None) -> torch.Tensor:

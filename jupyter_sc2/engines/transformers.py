@@ -13,7 +13,7 @@ import ctypes
 import gc
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,8 @@ from jupyter_sc2.engines.build import (
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.kvcache import Interrupted, KVCache
-from jupyter_sc2.engines.sampler import Sampler, make_sampler
+from jupyter_sc2.engines.sampler import Sampler, likeliest, make_sampler
+from jupyter_sc2.engines.search import Way, agreed, best
 from jupyter_sc2.engines.tokenizer import Tokenizer, missing
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.hardware import machine
@@ -77,6 +78,7 @@ class TransformersEngine:
         self.precision = precision
         self.tokenizer = tokenizer
         self.chunk = chunk
+        self.ways = card.ways  # how many are followed at once
         self.guessed = guessed  # the most guessed tokens that one pass checks
         self._model = model
         self._model.get_output_embeddings().register_forward_pre_hook(_compact)
@@ -121,32 +123,91 @@ class TransformersEngine:
         self._read_prompt(ids, cancelled)
         if self._cache.ids != list(ids):  # cancelled
             return
+        ways = self.ways if sampling.temperature == 0 else 1
         rest, drawn = healed, list[int]()
         row, guesses = 0, list[int]()
-        for left in range(sampling.max_tokens - 1, -1, -1):
-            if cancelled():
+        left = min(sampling.max_tokens, self.card.context - len(ids))
+        while not cancelled():
+            if ways > 1 and len(found := self._onward(Way(rest), row, stop_ids, ways)) > 1:
+                self._cache.cut(len(ids) + len(drawn))
+                way = yield from self._follow(found, left, stop_ids, cancelled)
+                if way is None:  # cancelled
+                    return
+                drawn += [token.id for token in way.tokens]
+                left -= len(way.tokens)
+                token, rest, guesses = way.tokens[-1], way.rest, []
+            else:
+                token = self._draw(sample, row, self._allowed(rest))
+                yield token
+                rest = self._rest(rest, token)
+                drawn.append(token.id)
+                left -= 1
+            if left <= 0 or token.id in stop_ids or cancelled():
                 return
-            allowed = (self.tokenizer.spelling.allowed(rest) or None) if rest else None
-            token = self._draw(sample, row, allowed)
-            yield token
-            room = self.card.context - len(ids) - len(drawn) - 1
-            if min(left, room) <= 0 or token.id in stop_ids or cancelled():
-                return
-            if rest:
-                # Where no token can go on spelling (no byte-level vocabulary) the constraint ends.
-                rest = (
-                    advance(rest, self.tokenizer.bytes_of[token.id]) if allowed is not None else b""
-                )
-            drawn.append(token.id)
             if row < len(guesses) and guesses[row] == token.id:
                 row += 1
                 continue
             self._cache.cut(len(ids) + len(drawn) - 1)
             row, guesses = 0, []
             if self.guessed and not rest:
-                guesses = list(guess(drawn)[: min(self.guessed, left - 1, room - 1)])
+                guesses = list(guess(drawn)[: min(self.guessed, left - 1)])
             if not self._forward([token.id, *guesses], cancelled):
                 return
+
+    def _follow(
+        self, ways: list[Way], left: int, stop_ids: Collection[int], cancelled: Cancelled
+    ) -> Generator[Token, None, Way | None]:
+        """Follows these ways until only one is left, or for `left` tokens; yields the tokens of that one.
+
+        All but its last token are then read. Gives None if cancelled before.
+        """
+        told = 0
+        while len(ways) > 1 and len(ways[0].tokens) < left:
+            shared = agreed(ways)
+            yield from ways[0].tokens[told:shared]
+            told = shared
+            running = [way for way in ways if not way.ended]
+            if cancelled() or not self._forward_ways(running, cancelled):
+                return None
+            places = range(
+                self._cache.get_seq_length() - len(running), self._cache.get_seq_length()
+            )
+            onward = [
+                next
+                for row, (way, place) in enumerate(zip(running, places, strict=True))
+                for next in self._onward(way.read(place), row, stop_ids, self.ways)
+            ]
+            ways = best([*onward, *(way for way in ways if way.ended)], self.ways)
+        with gate, torch.inference_mode():
+            read = ways[0].tokens[: len(ways[0].places)]
+            self._cache.choose(ways[0].places, [token.id for token in read])
+        yield from ways[0].tokens[told:]
+        return ways[0]
+
+    def _onward(self, way: Way, row: int, stop_ids: Collection[int], most: int) -> list[Way]:
+        """The way with each of the tokens that may come next, by the logits of this row."""
+        with gate, torch.inference_mode():
+            tokens = likeliest(self._logits[row], self._allowed(way.rest), most)
+        return best(
+            (
+                way.on(token, self._rest(way.rest, token), ended=self._ends(token, stop_ids))
+                for token in tokens
+            ),
+            most,
+        )
+
+    def _ends(self, token: Token, stop_ids: Collection[int]) -> bool:
+        return token.id in stop_ids or b"\n" in self.tokenizer.decode_bytes([token.id])
+
+    def _allowed(self, rest: bytes) -> list[int] | None:
+        """The tokens that can spell it, None for all: also where none can (no byte-level vocabulary)."""
+        return (self.tokenizer.spelling.allowed(rest) or None) if rest else None
+
+    def _rest(self, rest: bytes, token: Token) -> bytes:
+        """What is left to spell after a token."""
+        if not rest or token.among_allowed is None:
+            return b""
+        return advance(rest, self.tokenizer.bytes_of[token.id])
 
     def memory_bytes(self) -> int:
         """Bytes of weights, scales of quantized weights, and the KV cache, counted from the tensors."""
@@ -221,6 +282,40 @@ class TransformersEngine:
                 self._forget()
                 raise
         self._cache.ids.extend(ids)
+        return True
+
+    def _forward_ways(self, ways: Sequence[Way], unwanted: Cancelled) -> bool:
+        """Reads the last token of each way, which sees what comes before the ways and its own. Else as `_forward`,
+        but that the ids of the cache stay as they are.
+        """
+        if self._model is None:
+            raise GenerationError(f"{self.card.name} is not loaded any more.")
+        with gate, torch.inference_mode():
+            before, length = len(self._cache.ids), self._cache.get_seq_length()
+            seen = torch.zeros(len(ways), length + len(ways), dtype=torch.bool)
+            seen[:, :before] = True
+            for row, way in enumerate(ways):
+                seen[row, [*way.places, length + row]] = True
+            positions = [before + len(way.tokens) - 1 for way in ways]
+            try:
+                self._cache.unwanted = unwanted
+                out = self._model(
+                    input_ids=torch.tensor(
+                        [[way.tokens[-1].id for way in ways]], device=self._device
+                    ),  # (1, W)
+                    attention_mask=seen[None, None].to(self._device),  # (1, 1, W, L)
+                    position_ids=torch.tensor([positions], device=self._device),
+                    past_key_values=self._cache,
+                    use_cache=True,
+                )
+                self._logits = out.logits[0].to(device="cpu", dtype=torch.float32)
+                del out, seen
+            except Interrupted:
+                self._cache.forget_last_pass()
+                return False
+            except BaseException:
+                self._forget()
+                raise
         return True
 
     def _draw(self, sample: Sampler, row: int, allowed: Sequence[int] | None) -> Token:

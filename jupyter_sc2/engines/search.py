@@ -1,0 +1,60 @@
+"""Follows several ways at once to the end of the line, where the next token is not clear, and takes the likeliest.
+
+The likeliest token is not always the beginning of the likeliest line. This is beam search, but for three things: ways
+that fall behind by more than MARGIN are given up, so that there is a single one where the model is sure, which
+then decodes as quickly as ever; the tokens that all ways have in common are told at once; and a way ends with
+its line, so that lines are weighed and not whole texts, of which the shorter ones are always the likelier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from jupyter_sc2.completion import Token
+
+MARGIN = 2.0  # nats
+
+
+@dataclass(frozen=True)
+class Way:
+    """Tokens that may come next, their log-probability together, and where in the KV cache all but the last are."""
+
+    rest: bytes  # what is left to spell of what was typed
+    tokens: tuple[Token, ...] = ()
+    score: float = 0.0
+    places: tuple[int, ...] = ()
+    ended: bool = False
+
+    def on(self, token: Token, rest: bytes, *, ended: bool) -> Way:
+        score = self.score + token.logprob
+        return replace(self, tokens=(*self.tokens, token), score=score, rest=rest, ended=ended)
+
+    def read(self, place: int) -> Way:
+        return replace(self, places=(*self.places, place))
+
+
+def best(ways: Iterable[Way], most: int, margin: float = MARGIN) -> list[Way]:
+    """Those that may still turn out the likeliest, best first; of those that go on `most` at most.
+
+    A way's score only falls, so none overtakes one that has ended with a better score.
+    """
+    kept: list[Way] = []
+    for way in sorted(ways, key=lambda way: -way.score):
+        if kept and way.score < kept[0].score - margin:
+            break
+        if way.ended or len(kept) < most:
+            kept.append(way)
+        if way.ended:
+            break
+    return kept
+
+
+def agreed(ways: Sequence[Way]) -> int:
+    """With how many of the same tokens all ways begin."""
+    count = 0
+    for tokens in zip(*(way.tokens for way in ways), strict=False):
+        if len({token.id for token in tokens}) > 1:
+            break
+        count += 1
+    return count
