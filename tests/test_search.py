@@ -6,13 +6,13 @@ import pytest
 
 from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.engines.search import MARGIN, Way, agreed, best
+from jupyter_sc2.engines.search import BONUS, HOPE, MARGIN, Way, agreed, best
 from tests.test_engine import PROMPT, generate, ids_of, never, passes, plain_greedy
 from tests.tiny import make_tiny_model
 
 torch = pytest.importorskip("torch")
-LINE = SamplingParams(max_tokens=6)
-STOP = tuple(range(100, 300))  # so that lines are short
+LINE = SamplingParams(max_tokens=8)
+STOP = tuple(range(100, 160))  # so that lines are short
 
 
 def way(*steps: tuple[int, float], ended: bool = False) -> Way:
@@ -35,10 +35,19 @@ def test_what_falls_behind_is_given_up():
     assert len(best([way((1, -0.5)), way((2, behind + 0.1)), way((3, behind - 0.1))], 4)) == 2
 
 
-def test_nothing_goes_on_that_has_ended_with_a_better_score():
+def test_only_who_is_near_goes_on_beside_a_way_that_has_ended():
     ended = way((1, -0.5), ended=True)
-    ways = [way((2, -0.4)), ended, way((3, -0.6)), way((4, -0.7), ended=True)]
-    assert best(ways, 4) == [ways[0], ended]
+    near, far = way((2, -0.5 - HOPE + 0.1)), way((3, -0.5 - HOPE - 0.1))
+    assert best([ended, near, far], 4) == [ended, near]
+
+
+def test_of_those_that_have_ended_the_best_is_kept():
+    ended = [way((1, -0.5), ended=True), way((2, -0.6), ended=True)]
+    assert best(ended, 4) == ended[:1]
+
+
+def test_a_longer_way_has_a_bonus():
+    assert way((1, -0.5), (2, -0.1)).score > way((1, -0.5)).score > way((1, -0.5), (2, -0.2)).score
 
 
 def test_an_end_does_not_count_among_those_that_go_on():
@@ -64,7 +73,7 @@ def engine(tmp_path_factory):
 
 
 def likelihood(engine, prompt, ids) -> float:
-    """What the model itself says of these ids, without any cache."""
+    """Of these ids, by the model itself without any cache."""
     with torch.inference_mode():
         logits = engine._model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0]
     said = logits[len(prompt) - 1 : -1].log_softmax(-1)
@@ -98,14 +107,15 @@ def test_the_line_is_that_of_a_search_that_reads_each_way_from_its_beginning(eng
         assert ids_of(tokens) == likeliest_line(engine, prompt, 4, MARGIN)
 
 
-def test_some_lines_are_likelier_than_the_greedy_one_and_hardly_any_less(engine):
+def test_some_lines_are_better_than_the_greedy_one_and_hardly_any_worse(engine):
     gains = []
     for prompt in PROMPTS:
         greedy = plain_greedy(engine, prompt, LINE.max_tokens)
         ends = [at for at, id in enumerate(greedy) if id in STOP]
         greedy = greedy[: ends[0] + 1] if ends else greedy
         found = ids_of(generate(engine, prompt, LINE, STOP))
-        gains.append(likelihood(engine, prompt, found) - likelihood(engine, prompt, greedy))
+        gain = likelihood(engine, prompt, found) - likelihood(engine, prompt, greedy)
+        gains.append(gain + BONUS * (len(found) - len(greedy)))
     assert sum(gain > 0.1 for gain in gains) > 10 * sum(gain < -0.1 for gain in gains)
 
 

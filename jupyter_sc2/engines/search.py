@@ -8,17 +8,25 @@ its line, so that lines are weighed and not whole texts, of which the shorter on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_sc2.completion import Token
 
-MARGIN = 2.0  # nats
+# In nats.
+MARGIN = 2.0
+# For each token: by likelihood alone short lines win too often (docs/measured.md).
+BONUS = 0.15
+HOPE = 5 * BONUS  # by how much a way may still overtake one that has ended
 
 
 @dataclass(frozen=True)
 class Way:
-    """Tokens that may come next, their log-probability together, and where in the KV cache all but the last are."""
+    """Tokens that may come next, and where in the KV cache all but the last are.
+
+    The score is their log-probability together, with the bonus for each.
+    """
 
     rest: bytes  # what is left to spell of what was typed
     tokens: tuple[Token, ...] = ()
@@ -27,7 +35,7 @@ class Way:
     ended: bool = False
 
     def on(self, token: Token, rest: bytes, *, ended: bool) -> Way:
-        score = self.score + token.logprob
+        score = self.score + token.logprob + BONUS
         return replace(self, tokens=(*self.tokens, token), score=score, rest=rest, ended=ended)
 
     def read(self, place: int) -> Way:
@@ -35,18 +43,18 @@ class Way:
 
 
 def best(ways: Iterable[Way], most: int, margin: float = MARGIN) -> list[Way]:
-    """Those that may still turn out the likeliest, best first; of those that go on `most` at most.
-
-    A way's score only falls, so none overtakes one that has ended with a better score.
-    """
+    """Those that may still turn out the best, best first: of those that go on `most` at most, one that has ended."""
     kept: list[Way] = []
+    running, end = 0, -math.inf
     for way in sorted(ways, key=lambda way: -way.score):
-        if kept and way.score < kept[0].score - margin:
+        if kept and way.score < max(kept[0].score - margin, end - HOPE):
             break
-        if way.ended or len(kept) < most:
+        if way.ended and end == -math.inf:
             kept.append(way)
-        if way.ended:
-            break
+            end = way.score
+        elif not way.ended and running < most:
+            kept.append(way)
+            running += 1
     return kept
 
 
