@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -178,7 +178,7 @@ class ModelCard:
     path: Literal["inside", "before"] = "inside"
     trunk: Trunk = "outside"
     heals: bool = False
-    ways: int = 1
+    ways: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None

@@ -93,7 +93,7 @@ class SC2(Configurable):
         config=True
     )
     temperature = Float(
-        0.0, min=0.0, max=2.0, help="0 always takes the likeliest token; higher values vary more."
+        0.0, min=0.0, max=2.0, help="0 takes what is likeliest; higher values vary more."
     ).tag(config=True)
     top_k = Int(
         0, min=0, max=1000, help="Draw from the k likeliest tokens only; 0 for no limit."

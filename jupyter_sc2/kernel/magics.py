@@ -106,7 +106,7 @@ class SC2Magics(Magics):
         "-t",
         "--temperature",
         type=float,
-        help="0 always takes the likeliest token; higher values vary more.",
+        help="0 takes what is likeliest; higher values vary more.",
     )
     @argument(
         "-c", "--candidates", type=int, default=1, help="How many different completions to show."
