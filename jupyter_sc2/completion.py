@@ -15,7 +15,7 @@ Trigger = Literal["automatic", "invoke"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How one completion is drawn. At `temperature` 0 what is likeliest is taken, and only `max_tokens` counts besides."""
+    """How one completion is drawn. At `temperature` 0 what is likeliest is taken; only `max_tokens` counts besides."""
 
     max_tokens: int = 64
     temperature: float = 0.0

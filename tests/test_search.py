@@ -80,7 +80,7 @@ def likelihood(engine, prompt, ids) -> float:
     return float(said[range(len(ids)), ids].sum())
 
 
-def likeliest_line(engine, prompt, ways: int, margin: float) -> list[int]:
+def likeliest_line(engine, prompt, ways: int) -> list[int]:
     """The same search without cache, mask or engine, each way read from its beginning."""
     kept = [Way(b"")]
     while any(not one.ended and len(one.tokens) < LINE.max_tokens for one in kept):
@@ -94,7 +94,7 @@ def likeliest_line(engine, prompt, ways: int, margin: float) -> list[int]:
             values, tokens = said.log_softmax(-1).topk(ways)
             for id, value in zip(tokens.tolist(), values.tolist(), strict=True):
                 onward.append(one.on(Token(id, value), b"", ended=id in STOP))
-        kept = best(onward, ways, margin)
+        kept = best(onward, ways)
     return ids_of(kept[0].tokens)
 
 
@@ -104,7 +104,7 @@ PROMPTS = [[*PROMPT, id] for id in range(20, 60)]
 def test_the_line_is_that_of_a_search_that_reads_each_way_from_its_beginning(engine):
     for prompt in PROMPTS:
         tokens = generate(engine, prompt, LINE, STOP)
-        assert ids_of(tokens) == likeliest_line(engine, prompt, 4, MARGIN)
+        assert ids_of(tokens) == likeliest_line(engine, prompt, 4)
 
 
 def test_some_lines_are_better_than_the_greedy_one_and_hardly_any_worse(engine):

@@ -1,9 +1,9 @@
 """Follows several ways at once to the end of the line, where the next token is not clear, and takes the likeliest.
 
-The likeliest token is not always the beginning of the likeliest line. This is beam search, but for three things: ways
+The likeliest token is not always the beginning of the likeliest line. This is beam search, with differences: ways
 that fall behind by more than MARGIN are given up, so that there is a single one where the model is sure, which
-then decodes as quickly as ever; the tokens that all ways have in common are told at once; and a way ends with
-its line, so that lines are weighed and not whole texts, of which the shorter ones are always the likelier.
+then decodes as quickly as ever; the tokens that all ways have in common are told at once; a way ends with its
+line, so that lines are weighed and not whole texts; and each token has a bonus, or short lines would win too often.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from jupyter_sc2.completion import Token
 
 # In nats.
 MARGIN = 2.0
-# For each token: by likelihood alone short lines win too often (docs/measured.md).
-BONUS = 0.15
+BONUS = 0.15  # for each token (docs/measured.md)
 HOPE = 5 * BONUS  # by how much a way may still overtake one that has ended
 
 
@@ -42,12 +41,12 @@ class Way:
         return replace(self, places=(*self.places, place))
 
 
-def best(ways: Iterable[Way], most: int, margin: float = MARGIN) -> list[Way]:
+def best(ways: Iterable[Way], most: int) -> list[Way]:
     """Those that may still turn out the best, best first: of those that go on `most` at most, one that has ended."""
     kept: list[Way] = []
     running, end = 0, -math.inf
     for way in sorted(ways, key=lambda way: -way.score):
-        if kept and way.score < max(kept[0].score - margin, end - HOPE):
+        if kept and way.score < max(kept[0].score - MARGIN, end - HOPE):
             break
         if way.ended and end == -math.inf:
             kept.append(way)

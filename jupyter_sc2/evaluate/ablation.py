@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from jupyter_sc2.drawing import Drawing
+from jupyter_sc2.engines import search
 from jupyter_sc2.engines.kept import KeptPrompts
 from jupyter_sc2.guessing import Lookup
 from jupyter_sc2.prompt import layout
@@ -45,6 +46,7 @@ TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
     "type-through": [(TypeThroughCache, "find", lambda self, request: None)],
     "going on": [(Drawing, "agrees", lambda self, request: False)],
     "waiting for the next key": [(Rhythm, "delay", lambda self: 0.0)],
+    "search": [(search, "MARGIN", 0.0)],
     "guessing": [(Lookup, "__call__", lambda self, drawn: ())],
 }
 
