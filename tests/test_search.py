@@ -153,9 +153,7 @@ def test_a_stream_that_is_closed_between_two_ways_leaves_a_sound_cache(engine, t
         for _, _ in zip(range(taken), stream, strict=False):
             pass
         stream.close()
-        assert ids_of(generate(engine, prompt, LINE, STOP)) == likeliest_line(
-            engine, prompt, 4, MARGIN
-        )
+        assert ids_of(generate(engine, prompt, LINE, STOP)) == likeliest_line(engine, prompt, 4)
 
 
 def test_a_cancelled_search_ends_at_the_next_pass(engine):
@@ -165,9 +163,7 @@ def test_a_cancelled_search_ends_at_the_next_pass(engine):
         lengths.clear()
         generate(engine, prompt, LINE, STOP, cancelled=lambda: len(lengths) >= 2)
         assert len(lengths) <= 2
-        assert ids_of(generate(engine, prompt, LINE, STOP)) == likeliest_line(
-            engine, prompt, 4, MARGIN
-        )
+        assert ids_of(generate(engine, prompt, LINE, STOP)) == likeliest_line(engine, prompt, 4)
 
 
 def test_all_ways_spell_what_was_typed(engine):
