@@ -19,7 +19,7 @@ from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
 from jupyter_sc2.embedded.pack import pack
-from jupyter_sc2.embedded.rows import PARTS, UNTOLD, tree, visible
+from jupyter_sc2.embedded.rows import PARTS, UNTOLD, Sampler, prompts, rows, tree, visible
 from jupyter_sc2.embedded.smollm import choose_tokens
 from jupyter_sc2.embedded.state import guess_state
 from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
@@ -233,6 +233,13 @@ def test_what_belongs_at_the_cursor_is_the_middle_of_a_branch(start: Path, examp
     assert encode(branch.whole)[-len(said) :] == said
     kept = encode(branch.whole)[: -len(said)]
     assert kept == encode(branch.given)[: len(kept)]
+
+
+def test_cells_of_one_line_fill_rows_as_well(start: Path):
+    sampler = Sampler([document("print(1)")])
+    encode = encoder(load_tokenizer(start))
+    assert [len(row) for row in prompts(sampler, encode, Random(0), count=2, length=40)] == [40, 40]
+    assert [len(row) for row in rows(sampler, encode, Random(0), count=2, length=40)] == [40, 40]
 
 
 # Training

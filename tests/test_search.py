@@ -166,6 +166,16 @@ def test_a_cancelled_search_ends_at_the_next_pass(engine):
         assert ids_of(generate(engine, prompt, LINE, STOP)) == likeliest_line(engine, prompt, 4)
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_no_way_goes_on_for_more_tokens_than_may_be_drawn(engine, most):
+    few, lengths = SamplingParams(max_tokens=most), passes(engine)
+    for prompt in PROMPTS:
+        engine.prefill(prompt, never)
+        lengths.clear()
+        assert len(generate(engine, prompt, few, STOP)) <= most
+        assert len(lengths) < most
+
+
 def test_all_ways_spell_what_was_typed(engine):
     for prompt in PROMPTS[:10]:
         tokens = generate(engine, prompt, LINE, STOP, healed=b"val")

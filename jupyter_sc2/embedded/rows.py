@@ -115,14 +115,17 @@ def _labels(ids: list[int]) -> list[int]:
 def prompts(
     sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
 ) -> list[list[int]]:
-    """Rows of ids, each filled with whole prompts and what follows them, for what reads rows from left to right."""
+    """Rows of ids, each filled with whole prompts and what follows them, for what reads rows from left to right.
+
+    Cells with no place to fill in, as single lines are, stand as they are.
+    """
     filled = []
     for _ in range(count):
         row: list[int] = []
         while len(row) < length:
             example = build_example(sampler.draw(rng), rng)
-            for branch in example.branches[:1]:
-                row += [*encode(example.prompt(branch)), END]
+            prompt = [example.prompt(branch) for branch in example.branches[:1]]
+            row += [*encode(prompt[0] if prompt else [*HEAD, *example.trunk]), END]
         filled.append(row[:length])
     return filled
 

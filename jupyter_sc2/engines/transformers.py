@@ -162,7 +162,7 @@ class TransformersEngine:
         All but its last token are then read. Gives None if cancelled before.
         """
         told = 0
-        while len(ways) > 1 and len(ways[0].tokens) < left:
+        while len(ways) > 1 and max(len(way.tokens) for way in ways) < left:
             shared = agreed(ways)
             yield from ways[0].tokens[told:shared]
             told = shared
