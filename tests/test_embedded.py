@@ -253,7 +253,7 @@ def test_the_rate_rises_holds_and_falls_to_zero():
     assert schedule(1.0, 999, recipe) == 0
 
 
-MICRO = Recipe(tokens_per_step=64, rows=((0.0, 32),), checkpoint_every=0.05, decay=0.2)
+MICRO = Recipe(tokens_per_step=64, row=32, checkpoint_every=0.05, decay=0.2)
 DOCUMENTS = [document(CELL, "print(mean([1, 2]))")]
 
 

@@ -151,6 +151,10 @@ class Example:
         """The prompt of one branch alone, followed by what the model should say."""
         return [*HEAD, *self.trunk[: branch.above], *branch.whole]
 
+    def sequence(self) -> list[Segment]:
+        """One prompt with what follows it; cells with no place to fill in, as single lines are, as they are."""
+        return self.prompt(self.branches[0]) if self.branches else [*HEAD, *self.trunk]
+
 
 def build_example(document: Document, rng: Random) -> Example:
     """Some of the document's cells, with rather more text in the branches than in the trunk."""
@@ -164,7 +168,7 @@ def build_example(document: Document, rng: Random) -> Example:
     places: list[tuple[int, int]] = []  # of a cell of code: in the trunk, in the document
     room = rng.choice(TRUNKS)
     for index in range(first, len(texts)):
-        text = _first_lines(texts[index], room if not trunk else len(texts[index]))
+        text = texts[index] if trunk else _first_lines(texts[index], room)
         room -= len(text)
         if trunk and room < 0:
             break

@@ -6,11 +6,11 @@ accordingly. So what is trained is what inference reads, and the cells are read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from operator import eq
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import HEAD, Example, build_example
@@ -20,6 +20,7 @@ from jupyter_sc2.prompt.layout import Segment
 if TYPE_CHECKING:
     import torch
 
+Item = TypeVar("Item")
 Encode = Callable[[Sequence[Segment]], list[int]]
 
 # How often each kind of document is drawn. Notebooks are the fewest and count the most.
@@ -74,11 +75,31 @@ def rows(
     sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
 ) -> list[list[Token]]:
     """Rows filled with trees; the last one of each is cut off where the row is full."""
+    return _filled(sampler, rng, count, length, lambda example, at: tree(example, encode, at))
+
+
+def prompts(
+    sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
+) -> list[list[int]]:
+    """Rows of ids, each filled with whole prompts and what follows them, for what reads rows from left to right."""
+    return _filled(
+        sampler, rng, count, length, lambda example, at: [*encode(example.sequence()), END]
+    )
+
+
+def _filled(
+    sampler: Sampler,
+    rng: Random,
+    count: int,
+    length: int,
+    lay: Callable[[Example, int], Iterable[Item]],
+) -> list[list[Item]]:
+    """Rows of what `lay` makes of examples, given where in the row they begin."""
     filled = []
     for _ in range(count):
-        row: list[Token] = []
+        row: list[Item] = []
         while len(row) < length:
-            row += tree(build_example(sampler.draw(rng), rng), encode, len(row))
+            row += lay(build_example(sampler.draw(rng), rng), len(row))
         filled.append(row[:length])
     return filled
 
@@ -110,24 +131,6 @@ def _labels(ids: list[int]) -> list[int]:
         begin, end = ids.index(SUFFIX), ids.index(MIDDLE)
         labels[begin:end] = [UNTOLD] * (end - begin)
     return labels
-
-
-def prompts(
-    sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
-) -> list[list[int]]:
-    """Rows of ids, each filled with whole prompts and what follows them, for what reads rows from left to right.
-
-    Cells with no place to fill in, as single lines are, stand as they are.
-    """
-    filled = []
-    for _ in range(count):
-        row: list[int] = []
-        while len(row) < length:
-            example = build_example(sampler.draw(rng), rng)
-            prompt = [example.prompt(branch) for branch in example.branches[:1]]
-            row += [*encode(prompt[0] if prompt else [*HEAD, *example.trunk]), END]
-        filled.append(row[:length])
-    return filled
 
 
 def visible(tokens: torch.Tensor) -> torch.Tensor:

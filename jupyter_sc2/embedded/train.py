@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.embedded.corpus import HELD_OUT, Document
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 HELD_OUT_ROW = 1024
+MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`
 TOKENS_AT_ONCE = 2_080  # of whole rows; what they need in between takes 3 GB
 WORTH_COMPILING = 600.0  # seconds
 COMPILERS = ("g++", "clang++", "cl")
@@ -40,8 +42,7 @@ class Recipe:
     """How the model is trained. Rates are those of AdamW."""
 
     tokens_per_step: int = 4096
-    # (share of the time, tokens of a row from there on).
-    rows: tuple[tuple[float, int], ...] = ((0.0, 1024),)
+    row: int = 1024  # tokens
     # Of each of `rows.PARTS`. A cell of the trunk is the prefix of several branches as well.
     weights: tuple[float, float, float] = (0.5, 0.3, 1.5)
     rate: float = 4e-4
@@ -62,7 +63,8 @@ def draw_texts(documents: Sequence[Document], rng: Random, *, count: int) -> Ite
     """The texts of `count` examples, in the mix of the training."""
     sampler = Sampler([d for d in documents if d.package not in HELD_OUT])
     for _ in range(count):
-        yield from build_example(sampler.draw(rng), rng).trunk
+        example = build_example(sampler.draw(rng), rng)
+        yield from (part for part in example.sequence() if isinstance(part, str))
 
 
 def draw_rows(
@@ -117,19 +119,17 @@ def train(
     if budget - run.seconds > WORTH_COMPILING and any(map(shutil.which, COMPILERS)):
         report("compiling: the first step takes a minute or two")
         run.compile()
+    rows_per_step = max(1, recipe.tokens_per_step // recipe.row)
     while run.seconds < budget:
         started = clock()
-        progress = run.seconds / budget
-        length = [length for since, length in recipe.rows if progress >= since][-1]
         # Seeded by the step, so that a run that was stopped sees the same examples as one that was not.
         rng = Random(f"{seed} {run.step}")
-        rows_per_step = max(1, recipe.tokens_per_step // length)
-        batch = rows(sampler, encode, rng, count=rows_per_step, length=length)
-        run.learn(batch, schedule(progress, run.step, recipe))
+        batch = rows(sampler, encode, rng, count=rows_per_step, length=recipe.row)
+        run.learn(batch, schedule(run.seconds / budget, run.step, recipe))
         taken = clock() - started
         run.seconds += taken
         if run.step % 10 == 0:
-            speed, left = rows_per_step * length / taken, (budget - run.seconds) / 60
+            speed, left = rows_per_step * recipe.row / taken, (budget - run.seconds) / 60
             report(
                 f"step {run.step}  loss {run.loss:.3f}  {speed:,.0f} tokens/s  {left:.1f} min left"
             )
@@ -185,7 +185,8 @@ class Run:
         total = 0.0
         rows = max(1, TOKENS_AT_ONCE // len(batch[0]))
         for part in torch.tensor(batch).split(rows):  # type: ignore[no-untyped-call]
-            loss: Any = _loss(self.model, part, self.recipe.weights) * len(part) / len(batch)
+            loss: Any = _mean(_losses(self.model, part), part, self.recipe.weights)
+            loss = loss * len(part) / len(batch)
             loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -200,19 +201,18 @@ class Run:
         """A point of the curve: the loss so far, and that on packages never trained on."""
         import torch
 
-        def held_out_loss(weights: Sequence[float]) -> float | None:
-            with torch.no_grad():
-                losses = [
-                    _loss(self.model, torch.tensor([row]), weights).item() for row in held_out
-                ]
-            return round(sum(losses) / len(losses), 3) if losses else None
-
+        kinds = {"held_out": self.recipe.weights, "held_out_middles": MIDDLES}
+        losses: dict[str, list[float]] = {kind: [] for kind in kinds}
+        with torch.no_grad():
+            for batch in (torch.tensor([row]) for row in held_out):
+                each = _losses(self.model, batch)
+                for kind, weights in kinds.items():
+                    losses[kind].append(_mean(each, batch, weights).item())
         point = {
             "minutes": round(self.seconds / 60, 1),
             "tokens": self.tokens,
             "loss": round(self.loss, 3),
-            "held_out": held_out_loss(self.recipe.weights),
-            "held_out_middles": held_out_loss((0, 0, 1)),
+            **{kind: round(fmean(of), 3) if of else None for kind, of in losses.items()},
         }
         self.curve.append(point)
         return point
@@ -290,19 +290,27 @@ def unpacked_model(folder: Path) -> Any:
     return model
 
 
-def _loss(model: Any, batch: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
-    """The mean loss of rows of `Token`s, (B, T, 7), over what has a label, each part with its weight."""
+def _losses(model: Any, batch: torch.Tensor) -> torch.Tensor:
+    """The loss of each token in rows of `Token`s, (B, T, 7); gives (B, T), 0 where there is no label."""
     import torch
 
-    ids, labels, positions, *_, parts = batch.unbind(-1)
+    ids, labels, positions, *_ = batch.unbind(-1)
     seen = visible(batch)
     mask = torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill(~seen, -torch.inf)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
         )  # logits: (B, T, V)
-    losses = torch.nn.functional.cross_entropy(
-        output.logits.float().flatten(0, 1), labels.flatten(), reduction="none"
+    each = torch.nn.functional.cross_entropy(
+        output.logits.float().flatten(0, 1), labels.flatten(), ignore_index=UNTOLD, reduction="none"
     )
-    counts = torch.tensor(weights)[parts.flatten()] * (labels.flatten() != UNTOLD)
+    return each.view_as(labels)
+
+
+def _mean(losses: torch.Tensor, batch: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """The mean of what `_losses` gives over what has a label, each part with its weight."""
+    import torch
+
+    _, labels, *_, parts = batch.unbind(-1)
+    counts = torch.tensor(weights)[parts] * (labels != UNTOLD)
     return (losses * counts).sum() / counts.sum()

@@ -128,7 +128,8 @@ class TransformersEngine:
         row, guesses = 0, list[int]()
         left = min(sampling.max_tokens, self.card.context - len(ids))
         while not cancelled():
-            if ways > 1 and len(found := self._onward(Way(rest), row, stop_ids, ways)) > 1:
+            found = self._onward(Way(rest), row, stop_ids) if ways > 1 else []
+            if len(found) > 1:
                 self._cache.cut(len(ids) + len(drawn))
                 way = yield from self._follow(found, left, stop_ids, cancelled)
                 if way is None:  # cancelled
@@ -137,7 +138,10 @@ class TransformersEngine:
                 left -= len(way.tokens)
                 token, rest, guesses = way.tokens[-1], way.rest, []
             else:
-                token = self._draw(sample, row, self._allowed(rest))
+                if found:
+                    (token,) = found[0].tokens
+                else:
+                    token = self._draw(sample, row, self._allowed(rest))
                 yield token
                 rest = self._rest(rest, token)
                 drawn.append(token.id)
@@ -169,13 +173,11 @@ class TransformersEngine:
             running = [way for way in ways if not way.ended]
             if cancelled() or not self._forward_ways(running, cancelled):
                 return None
-            places = range(
-                self._cache.get_seq_length() - len(running), self._cache.get_seq_length()
-            )
+            first = self._cache.get_seq_length() - len(running)
             onward = [
                 next
-                for row, (way, place) in enumerate(zip(running, places, strict=True))
-                for next in self._onward(way.read(place), row, stop_ids, self.ways)
+                for row, way in enumerate(running)
+                for next in self._onward(way.read(first + row), row, stop_ids)
             ]
             ways = best([*onward, *(way for way in ways if way.ended)], self.ways)
         with gate, torch.inference_mode():
@@ -184,16 +186,16 @@ class TransformersEngine:
         yield from ways[0].tokens[told:]
         return ways[0]
 
-    def _onward(self, way: Way, row: int, stop_ids: Collection[int], most: int) -> list[Way]:
+    def _onward(self, way: Way, row: int, stop_ids: Collection[int]) -> list[Way]:
         """The way with each of the tokens that may come next, by the logits of this row."""
         with gate, torch.inference_mode():
-            tokens = likeliest(self._logits[row], self._allowed(way.rest), most)
+            tokens = likeliest(self._logits[row], self._allowed(way.rest), self.ways)
         return best(
             (
                 way.on(token, self._rest(way.rest, token), ended=self._ends(token, stop_ids))
                 for token in tokens
             ),
-            most,
+            self.ways,
         )
 
     def _ends(self, token: Token, stop_ids: Collection[int]) -> bool:
@@ -260,6 +262,38 @@ class TransformersEngine:
 
         Ends early if `unwanted`, and returns False; then the cache is as before.
         """
+        if not self._pass(ids, unwanted, lambda: {"logits_to_keep": len(ids) if every else 1}):
+            return False
+        self._cache.ids.extend(ids)
+        return True
+
+    def _forward_ways(self, ways: Sequence[Way], unwanted: Cancelled) -> bool:
+        """Reads the last token of each way, which sees what comes before the ways and its own.
+
+        The ids of the cache stay as they are. Else as `_forward`.
+        """
+
+        def sight() -> dict[str, Any]:
+            before, length = len(self._cache.ids), self._cache.get_seq_length()
+            seen = torch.zeros(len(ways), length + len(ways), dtype=torch.bool)
+            seen[:, :before] = True
+            for row, way in enumerate(ways):
+                seen[row, [*way.places, length + row]] = True
+            positions = [before + len(way.tokens) - 1 for way in ways]
+            return {
+                "attention_mask": seen[None, None].to(self._device),  # (1, 1, W, L)
+                "position_ids": torch.tensor([positions], device=self._device),
+            }
+
+        return self._pass([way.tokens[-1].id for way in ways], unwanted, sight)
+
+    def _pass(
+        self, ids: Sequence[int], unwanted: Cancelled | None, how: Callable[[], dict[str, Any]]
+    ) -> bool:
+        """Runs the model over `ids`; `how` gives its further arguments, and `_logits` are then those that it gives.
+
+        Ends early if `unwanted`, and returns False; then the layers of the cache hold its ids and no more.
+        """
         if self._model is None:
             raise GenerationError(f"{self.card.name} is not loaded any more.")
         # No tensor leaves the gate as a local: freeing one releases the GIL in the middle of torch's code.
@@ -270,7 +304,7 @@ class TransformersEngine:
                     input_ids=torch.tensor([ids], device=self._device),  # (1, T)
                     past_key_values=self._cache,
                     use_cache=True,
-                    logits_to_keep=len(ids) if every else 1,
+                    **how(),
                 )
                 self._logits = out.logits[0].to(device="cpu", dtype=torch.float32)
                 del out
@@ -279,41 +313,6 @@ class TransformersEngine:
                 return False
             except BaseException:
                 # Some layers may have taken these ids in already, and others not.
-                self._forget()
-                raise
-        self._cache.ids.extend(ids)
-        return True
-
-    def _forward_ways(self, ways: Sequence[Way], unwanted: Cancelled) -> bool:
-        """Reads the last token of each way, which sees what comes before the ways and its own. Else as `_forward`,
-        but that the ids of the cache stay as they are.
-        """
-        if self._model is None:
-            raise GenerationError(f"{self.card.name} is not loaded any more.")
-        with gate, torch.inference_mode():
-            before, length = len(self._cache.ids), self._cache.get_seq_length()
-            seen = torch.zeros(len(ways), length + len(ways), dtype=torch.bool)
-            seen[:, :before] = True
-            for row, way in enumerate(ways):
-                seen[row, [*way.places, length + row]] = True
-            positions = [before + len(way.tokens) - 1 for way in ways]
-            try:
-                self._cache.unwanted = unwanted
-                out = self._model(
-                    input_ids=torch.tensor(
-                        [[way.tokens[-1].id for way in ways]], device=self._device
-                    ),  # (1, W)
-                    attention_mask=seen[None, None].to(self._device),  # (1, 1, W, L)
-                    position_ids=torch.tensor([positions], device=self._device),
-                    past_key_values=self._cache,
-                    use_cache=True,
-                )
-                self._logits = out.logits[0].to(device="cpu", dtype=torch.float32)
-                del out, seen
-            except Interrupted:
-                self._cache.forget_last_pass()
-                return False
-            except BaseException:
                 self._forget()
                 raise
         return True
