@@ -482,12 +482,13 @@ class Session:
                 if self._stopgap is not None:
                     self._stopgap.retired, self._stopgap = True, None
                 self._load_options = worker.options
-            loading = worker.stopgap and self._loading is not None
-            message = self._meanwhile("") if loading else engine.notice or None
-            if worker.stopgap and self._load_error is not None:
-                message = f"{self._load_error} The embedded model answers instead."
         # Before those who wait for it go on: they look at the status.
         with self._telling:
+            with self._changed:  # what was meant to be loaded may have failed just now
+                loading = worker.stopgap and self._loading is not None
+                message = self._meanwhile("") if loading else engine.notice or None
+                if worker.stopgap and self._load_error is not None:
+                    message = f"{self._load_error} The embedded model answers instead."
             if self._serving is worker:  # another may have taken over in turn
                 about = self._status if loading else self._status_of(worker, "ready")
                 self._set_status(replace(about, message=message))

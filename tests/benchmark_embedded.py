@@ -51,7 +51,7 @@ LINES = (
 )
 PAUSE = 0.7  # seconds: who types on is waited for
 WARM = 2_500  # characters above, of which three or so make a token
-ARRIVING, TYPING = 20, 60  # rows; of the latter most need no model
+ARRIVING, TYPING, RESTING = 20, 60, 60  # rows; of those typed most need no model
 
 
 def ordinary_lines(session: Session) -> None:
@@ -79,7 +79,7 @@ def first_text(session: Session, request: CompletionRequest) -> tuple[float | No
 
 
 def latency(rows: Path, confidence: float | None) -> None:
-    """Where the cells above have been read, and where one has come to the cursor by typing, with the last key new."""
+    """Where the cells above have been read, where one has come to the cursor by typing, and where it has rested."""
     session = open_session(LoadOptions(model="embedded", offline=True), max_tokens=32)
     sampling = SamplingParams(max_tokens=32)
     session.configure(CompletionOptions(sampling=sampling, confidence=confidence))
@@ -88,14 +88,26 @@ def latency(rows: Path, confidence: float | None) -> None:
     # Not the same ones twice: answers are kept.
     arriving = [(replace(one, text="", offset=0), one) for one in asked[:ARRIVING]]
     typing = [(a_key_before(one), one) for one in asked[ARRIVING:][:TYPING]]
-    for name, pairs in (("in another cell", arriving), ("a key before", typing)):
+    resting = [(a_key_before(one), one) for one in asked[ARRIVING + TYPING :][:RESTING]]
+    scenes = (
+        ("asked in another cell", arriving),
+        ("asked a key before", typing),
+        ("the cursor rested a key before", resting),
+    )
+    for name, pairs in scenes:
         firsts: list[float] = []
         lines: list[float] = []
         read: list[int] = []
-        for pair in pairs:
-            for one in pair:
-                time.sleep(PAUSE)
-                first, said = first_text(session, one)
+        for before, one in pairs:
+            time.sleep(PAUSE)
+            if pairs is resting:
+                session.read_ahead(before)
+                while not session.idle:
+                    time.sleep(0.01)
+            else:
+                first_text(session, before)
+            time.sleep(PAUSE)
+            first, said = first_text(session, one)
             # What was said a key before needs no model if it still holds.
             if first is not None and said.stats.generated_tokens:
                 firsts.append(first)
@@ -104,7 +116,7 @@ def latency(rows: Path, confidence: float | None) -> None:
                     lines.append(said.stats.total_ms)
         gate = "as usual" if confidence is None else confidence
         print(
-            f"confidence {gate}, asked {name}: first text {spread(firsts)}; "
+            f"confidence {gate}, {name}: first text {spread(firsts)}; "
             f"8 to 12 tokens {spread(lines)}; {statistics.median(read or [0]):.0f} tokens of the prompt read"
         )
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB at most")

@@ -318,6 +318,26 @@ def test_what_a_cell_needs_is_read_when_it_is_entered(comm, fake_engine, session
     assert comm.final("1")["stats"]["reused_tokens"] > len("x = 1")
 
 
+def test_what_stands_around_a_cursor_that_rests_in_the_middle_of_a_cell_is_read(
+    comm, fake_engine, session
+):
+    session.load()
+    session.wait_ready(5)
+    source = "total = 0\n\nprint(total)"
+    comm.say({"type": "notebook", "rev": 1, "cells": cells(source), "active": "c0", "offset": 10})
+    wait_until(lambda: session.idle and fake_engine._read != ())
+    text = source[:10] + "t" + source[10:]
+    comm.say(complete(text, offset=11, cell_id="c0", rev=1))
+    stats = comm.final("1")["stats"]
+    assert stats["prompt_tokens"] - stats["reused_tokens"] <= 2
+
+
+def test_a_cursor_that_rests_outside_its_cell_is_an_error_in_words(comm):
+    comm.say({"type": "notebook", "rev": 1, "cells": cells("x"), "active": "c0", "offset": 2})
+    assert comm.heard[-1]["type"] == "error"
+    assert "lies outside the text" in comm.heard[-1]["message"]
+
+
 def test_nothing_is_read_ahead_while_ghost_text_is_off(comm, settings, fake_engine, session):
     session.load()
     session.wait_ready(5)

@@ -695,6 +695,40 @@ def test_a_server_that_is_gone_leaves_the_embedded_model_of_this_kernel(fake_eng
         text = "import pandas as "
         request = CompletionRequest(text=text, offset=len(text), trigger="automatic")
         assert [completion.text for completion in session.complete(request)][-1] == "pd"
+        wait_until(lambda: "127.0.0.1:1 cannot be reached." in (session.status.message or ""))
+    finally:
+        session.close()
+
+
+def test_a_load_that_fails_just_as_the_stopgap_takes_over_is_told(fake_engine):
+    begun = threading.Event()
+
+    def load(model, *, server, **_):
+        if server:
+            begun.wait(5)
+            raise ModelLoadError("127.0.0.1:1 cannot be reached.")
+        return fake_engine
+
+    session = Session(load_engine=load, load_options=LoadOptions(server="http://127.0.0.1:1"))
+
+    class Telling:
+        """The lock around telling, for which the stopgap has to wait until the other load has failed."""
+
+        lock = session._telling
+
+        def __enter__(self):
+            if session._stopgap is None and session._serving is not None and not begun.is_set():
+                begun.set()
+                wait_until(lambda: "cannot be reached" in (session.status.message or ""))
+            self.lock.acquire()
+
+        def __exit__(self, *_):
+            self.lock.release()
+
+    session._telling = Telling()
+    try:
+        request = CompletionRequest(text="import ", offset=7, trigger="automatic")
+        *_, said = session.complete(request)
         assert "127.0.0.1:1 cannot be reached." in (session.status.message or "")
     finally:
         session.close()

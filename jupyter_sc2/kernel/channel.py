@@ -241,7 +241,7 @@ class _Peer:
                 self._greet(message, action.settings)
             case wire.NotebookState():
                 self._notebook = action.notebook(self._notebook)
-                self._read_ahead(self._notebook, action.active)
+                self._read_ahead(self._notebook, action.active, action.offset)
             case wire.Complete():
                 self._complete(action)
             case wire.Cancel():
@@ -337,13 +337,13 @@ class _Peer:
         self._waiting[id] = action.id
         self._channel.session.submit(request, update, fail)
 
-    def _read_ahead(self, notebook: Notebook, entered: str | None) -> None:
-        """Who enters a cell may type in it soon."""
+    def _read_ahead(self, notebook: Notebook, active: str | None, offset: int | None) -> None:
+        """Who rests somewhere in a cell may type there soon."""
         for cell in notebook.cells:
-            if cell.id == entered and cell.cell_type == "code" and self._channel.settings.enabled():
+            if cell.id == active and cell.cell_type == "code" and self._channel.settings.enabled():
                 request = CompletionRequest(
                     text=cell.source,
-                    offset=len(cell.source),
+                    offset=len(cell.source) if offset is None else offset,
                     notebook=notebook,
                     cell_id=cell.id,
                 )

@@ -107,6 +107,9 @@ export class Completers {
     const select = model.handleSelectionChange.bind(model);
     model.handleSelectionChange = range => {
       select(range);
+      if (range.start.line === range.end.line && range.start.column === range.end.column) {
+        this._options.onMoved(completer.editor ?? null);
+      }
       const offer = this._options.provider.offer(completer.current);
       if (offer && !belongs(offer, placeIn(completer.editor!, offer))) {
         model.reset(); // The cursor has gone elsewhere, and JupyterLab would take the text along.
@@ -232,6 +235,9 @@ export namespace Completers {
 
     /** Called after each change of the text in a followed editor, before JupyterLab asks. */
     onTyped(editor: Completer['editor'] | null, delta: readonly IDelta[]): void;
+
+    /** Called when the cursor has moved in a followed editor, by typing, too. */
+    onMoved(editor: Completer['editor'] | null): void;
 
     /** Called when our ghost text comes, changes or goes; `read` tells what there is, "" for none. */
     onShown(read: () => string): void;

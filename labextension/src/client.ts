@@ -129,9 +129,9 @@ export class KernelClient {
     }
   }
 
-  /** A cell was entered: what is typed there may be asked about soon. */
-  entered(cells: ICell[], cellId: string): void {
-    this._send(this._snapshot.entered(cells, cellId));
+  /** The cursor rests at this code point of a cell: what is typed there may be asked about soon. */
+  rests(cells: ICell[], cellId: string, offset: number): void {
+    this._send(this._snapshot.rests(cells, cellId, offset));
   }
 
   accepted(accepted: Omit<IAccepted, 'type'>): void {

@@ -28,8 +28,8 @@ import { Sidebar } from './sidebar';
 import { describe } from './standing';
 import { StatusItem } from './status';
 
-/** Milliseconds in a cell until its kernel is told. */
-const ENTERED_DELAY = 300;
+/** Milliseconds that a cursor rests until its kernel is told. */
+const REST_MS = 300;
 
 const PLUGIN = 'jupyter-sc2:plugin';
 
@@ -99,9 +99,29 @@ const plugin: JupyterFrontEndPlugin<void> = {
       },
       invoke: () => completion.inline?.invoke(current()!.id)
     });
+    // A little later: who runs cells one after another, or goes through one, is at each place for a moment.
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let typing = false;
+    const restsSoon = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => places.rests(notebooks.currentWidget), REST_MS);
+    };
     const completers = new Completers({
       provider,
-      onTyped: (editor, delta) => editor && enter.typed(editor, delta),
+      onTyped: (editor, delta) => {
+        // Typing moves the cursor, before or after this; what is asked is read anyway.
+        clearTimeout(timer);
+        typing = true;
+        setTimeout(() => (typing = false), 0);
+        if (editor) {
+          enter.typed(editor, delta);
+        }
+      },
+      onMoved: editor => {
+        if (!typing && editor && editor === notebooks.activeCell?.editor) {
+          restsSoon();
+        }
+      },
       onShown: read => announcer.shown(read),
       onOffer: (offer, host) => mark.shown(offer, host),
       onAccepted: (offer, part, text) => {
@@ -199,15 +219,9 @@ const plugin: JupyterFrontEndPlugin<void> = {
       changed.emit();
       sidebar.refresh();
     });
-    // A little later: who runs cells one after another enters each of them for a moment.
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const enteredSoon = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => places.entered(notebooks.currentWidget), ENTERED_DELAY);
-    };
     notebooks.activeCellChanged.connect((_, cell) => {
       provider.cancel();
-      enteredSoon();
+      restsSoon();
       const notebook = notebooks.currentWidget?.content;
       if (notebook && cell?.model.type === 'code' && cell.editor) {
         const above = notebook.widgets.slice(0, notebook.activeCellIndex);
@@ -219,7 +233,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     });
     NotebookActions.executed.connect((_, { notebook, cell }) => {
       kept.executed(cell.model.id);
-      enteredSoon();
+      restsSoon();
       places.executed(notebook, cell.model.sharedModel.getSource());
     });
   }

@@ -172,11 +172,14 @@ export class Places {
     );
   }
 
-  /** Tells the kernel that this widget's active cell was entered, so that it can read ahead. */
-  entered(widget: Widget | null): void {
+  /** Tells the kernel where the cursor rests in this widget's active cell, so that it can read ahead. */
+  rests(widget: Widget | null): void {
     const typed = widget && this._typedIn(widget);
-    if (typed && this.modeIn(widget) === 'automatic') {
-      this.connection(widget)?.client?.entered(typed.cells(), typed.cellId);
+    const { editor } = typed || {};
+    if (typed && editor && !editor.isDisposed && this.modeIn(widget) === 'automatic') {
+      const source = editor.model.sharedModel.getSource();
+      const before = source.slice(0, editor.getOffsetAt(editor.getCursorPosition()));
+      this.connection(widget)?.client?.rests(typed.cells(), typed.cellId, [...before].length);
     }
   }
 

@@ -50,8 +50,11 @@ export interface INotebook {
   base?: number;
   order?: string[];
 
-  /** The cell that was just entered, if one was. */
+  /** The cell that was just entered, or in which the cursor was moved, if one was. */
   active?: string;
+
+  /** Where the cursor rests in that cell, in code points. */
+  offset?: number;
 }
 
 export interface IComplete {

@@ -33,14 +33,22 @@ export class Snapshot {
       : { type: 'notebook', rev: this._rev, cells: changed, base, order };
   }
 
-  /** The message that tells which cell was just entered, with whatever changed. */
-  entered(cells: ICell[], active: string): INotebook {
+  /** The message that tells where the cursor rests, in code points, with whatever changed. */
+  rests(cells: ICell[], active: string, offset: number): INotebook {
     const changes = this.next(cells);
     if (changes) {
-      return { ...changes, active };
+      return { ...changes, active, offset };
     }
     const base = this._rev++;
-    return { type: 'notebook', rev: this._rev, cells: [], base, order: this._order, active };
+    return {
+      type: 'notebook',
+      rev: this._rev,
+      cells: [],
+      base,
+      order: this._order,
+      active,
+      offset
+    };
   }
 
   private _has(cell: ICell, isCurrent: boolean): boolean {

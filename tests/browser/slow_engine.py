@@ -19,6 +19,8 @@ AFTER_ENTER = "if total > 3:\n    print('many')"
 pace: float | tuple[float, float] = 0.06
 # While there is one, a load goes on and tells this: a state, and how far it is.
 loading: tuple[str, float] | None = None
+# The one that was loaded last.
+engine: SlowEngine | None = None
 # What every load, or every completion, fails with.
 load_failure: str | None = None
 failure: str | None = None
@@ -54,6 +56,11 @@ def rest(script: str, text: str) -> tuple[int, str]:
     return 0, ""
 
 
+def read() -> str:
+    """What the engine has read."""
+    return engine.decode_bytes(engine._read).decode() if engine is not None else ""
+
+
 def start() -> None:
     """Loads the extension in this kernel with the slow engine."""
     from IPython import get_ipython
@@ -66,7 +73,9 @@ def start() -> None:
             time.sleep(0.05)
         if load_failure is not None:
             raise ModelLoadError(load_failure)
-        return SlowEngine()
+        global engine
+        engine = SlowEngine()
+        return engine
 
     shell = get_ipython()
     shell.config.SC2.grounding = False  # its line is about things that are not there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import Server
+from tests.browser.conftest import PATIENCE_MS, Server
 
 pytestmark = pytest.mark.browser
 
@@ -79,6 +79,24 @@ def test_two_notebooks_are_completed_at_once(lab, open_notebook):
     first.type("import numpy as ", delay=0)
     second.type("import pandas as ", delay=0)
     assert (first.ghost_text(), second.ghost_text()) == ("np", "pd")
+
+
+def test_what_stands_around_a_cursor_that_rests_is_read_before_anything_is_typed(
+    slow_lab, open_notebook
+):
+    notebook = open_notebook(
+        slow_lab, slow_lab.notebook("rests.ipynb", "first = 1\nsecond = 2\nthird = 3")
+    )
+    notebook.wait_ready()
+    notebook.enter(0)
+    read = "__import__('tests.browser.slow_engine').browser.slow_engine.read()"
+    for keys, prefix in ((("ArrowUp", "End"), "second = 2"), (("ArrowUp",), "first = 1")):
+        notebook.press(*keys)
+        for _ in range(PATIENCE_MS // 50):
+            if notebook.value(read).endswith(f"{prefix}'"):
+                break
+            notebook.page.wait_for_timeout(50)
+        assert notebook.value(read).endswith(f"{prefix}'")
 
 
 def test_ghost_text_comes_in_notebook_7_too(tmp_path, open_notebook):

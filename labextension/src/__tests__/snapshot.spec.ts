@@ -64,25 +64,27 @@ test('typing in the current cell is no change until another cell is current', ()
   });
 });
 
-test('that a cell was entered is told even where nothing changed', () => {
+test('where the cursor rests is told even where nothing changed', () => {
   const snapshot = new Snapshot();
   snapshot.next([cell('a'), cell('b')]);
-  assert.deepEqual(snapshot.entered([cell('a'), cell('b')], 'b'), {
+  assert.deepEqual(snapshot.rests([cell('a'), cell('b')], 'b', 3), {
     type: 'notebook',
     rev: 2,
     base: 1,
     cells: [],
     order: ['a', 'b'],
-    active: 'b'
+    active: 'b',
+    offset: 3
   });
 });
 
-test('what changed is told along with the cell that was entered', () => {
+test('what changed is told along with where the cursor rests', () => {
   const snapshot = new Snapshot();
-  assert.deepEqual(snapshot.entered([cell('a')], 'a'), {
+  assert.deepEqual(snapshot.rests([cell('a')], 'a', 0), {
     type: 'notebook',
     rev: 1,
     cells: [cell('a')],
-    active: 'a'
+    active: 'a',
+    offset: 0
   });
 });
