@@ -60,6 +60,34 @@ def test_rows_together_are_bit_for_bit_what_they_are_alone(window: int | None):
         assert torch.equal(together[:, row], alone[:, 0])
 
 
+def ways_of(tokens: int) -> torch.Tensor:
+    """What tokens see that do not see one another, (1, 1, T, 700)."""
+    seen = torch.cat([torch.ones(tokens, 700 - tokens), torch.eye(tokens)], dim=1)
+    return seen.bool()[None, None]
+
+
+@pytest.mark.parametrize("tokens", [2, FEW])
+def test_ways_get_the_attention_of_transformers(tokens: int):
+    query, key, value = (torch.randn(1, n, len, 64) for n, len in ((9, tokens), (3, 700), (3, 700)))
+    ours, _ = attend_row_by_row(Heads(), query, key, value, ways_of(tokens))
+    theirs, _ = sdpa_attention_forward(Heads(), query, key, value, ways_of(tokens))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_ways_are_attended_to_together(monkeypatch):
+    taken = []
+    function = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(query, *args, **kwargs):
+        taken.append(query.shape[2])
+        return function(query, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    query, key, value = (torch.randn(1, n, len, 64) for n, len in ((9, FEW), (3, 700), (3, 700)))
+    attend_row_by_row(Heads(), query, key, value, ways_of(FEW))
+    assert taken == [3 * FEW]  # of each key head the queries of three heads
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_models_that_are_not_packed_attend_so_too(tmp_path, monkeypatch, precision):
     taken = []

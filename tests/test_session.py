@@ -728,7 +728,7 @@ def test_a_load_that_fails_just_as_the_stopgap_takes_over_is_told(fake_engine):
     session._telling = Telling()
     try:
         request = CompletionRequest(text="import ", offset=7, trigger="automatic")
-        *_, said = session.complete(request)
+        list(session.complete(request))
         assert "127.0.0.1:1 cannot be reached." in (session.status.message or "")
     finally:
         session.close()

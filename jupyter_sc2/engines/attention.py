@@ -6,7 +6,7 @@ in bf16, which with a thousand tokens before it made attention most of what a sm
 The kernel also takes the keys in another order for some numbers of queries, which in bf16 is now and then enough for
 another token to be the likeliest. Guessed tokens are read several at a time, and what is decoded must not depend on
 whether something was guessed. So the tokens of a short pass are taken one by one; the packed linear layers (int4.py)
-compute row by row anyway.
+compute row by row anyway. The ways of a search (search.py) are never read otherwise than together, and are taken so.
 """
 
 from __future__ import annotations
@@ -40,14 +40,18 @@ def attend_row_by_row(
     if count > FEW:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     scale = kwargs.get("scaling")
+    if count > 1 and attention_mask is not None and not bool(attention_mask[0, 0, -1, -2]):
+        # Ways: a token does not see the one before it.
+        return _attend(query, key, value, attention_mask, scale).transpose(1, 2), None
     rows = []
     for row in range(count):
         end = length - count + row + 1  # what comes later is not seen
         mask = None if attention_mask is None else attention_mask[:, :, row : row + 1, :end]
         if mask is not None and bool(mask.all()):
             mask = None  # as a pass over one token has none
-        rows.append(_attend(query[:, :, row], key[:, :, :end], value[:, :, :end], mask, scale))
-    return torch.stack(rows, dim=1), None
+        one = query[:, :, row : row + 1]
+        rows.append(_attend(one, key[:, :, :end], value[:, :, :end], mask, scale))
+    return torch.cat(rows, dim=2).transpose(1, 2), None
 
 
 def _attend(
@@ -57,11 +61,13 @@ def _attend(
     mask: torch.Tensor | None,
     scale: float | None,
 ) -> torch.Tensor:
-    """One token's query (B, heads, size); gives (B, heads, size)."""
-    batch, heads, size = query.shape
+    """Queries (B, heads, T, size) with a mask (B, 1, T, L) or None; gives (B, heads, T, size)."""
+    batch, _, _, size = query.shape
     groups = query.reshape(batch, key.shape[1], -1, size)
+    if mask is not None:  # one row for each token of each head of a group
+        mask = mask.repeat(1, 1, query.shape[1] // key.shape[1], 1)
     out = nn.functional.scaled_dot_product_attention(groups, key, value, mask, scale=scale)
-    return out.reshape(batch, heads, -1)
+    return out.reshape(query.shape)
 
 
 AttentionInterface.register(ROW_BY_ROW, attend_row_by_row)
