@@ -6,7 +6,7 @@ import pytest
 
 from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.engines.search import BONUS, HOPE, MARGIN, Way, agreed, best
+from jupyter_sc2.engines.search import BONUS, HOPE, LEAD, MARGIN, Way, agreed, best
 from tests.test_engine import PROMPT, generate, ids_of, never, passes, plain_greedy
 from tests.tiny import make_tiny_model
 
@@ -44,6 +44,14 @@ def test_only_who_is_near_goes_on_beside_a_way_that_has_ended():
 def test_of_those_that_have_ended_the_best_is_kept():
     ended = [way((1, -0.5), ended=True), way((2, -0.6), ended=True)]
     assert best(ended, 4) == ended[:1]
+
+
+def test_an_end_is_given_up_once_one_that_goes_on_is_well_ahead():
+    running = way((1, -0.5))
+    near = way((2, -0.5 - LEAD + 0.1), ended=True)
+    far = way((2, -0.5 - LEAD - 0.1), ended=True)
+    assert best([running, near], 4) == [running, near]
+    assert best([running, far], 4) == [running]
 
 
 def test_a_longer_way_has_a_bonus():

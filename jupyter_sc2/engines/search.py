@@ -18,6 +18,7 @@ from jupyter_sc2.completion import Token
 MARGIN = 2.0
 BONUS = 0.15  # for each token (docs/measured.md)
 HOPE = 5 * BONUS  # by how much a way may still overtake one that has ended
+LEAD = 1.0  # by how much one that goes on has to be ahead of one that has ended, which is then given up
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def best(ways: Iterable[Way], most: int) -> list[Way]:
     for way in sorted(ways, key=lambda way: -way.score):
         if kept and way.score < max(kept[0].score - MARGIN, end - HOPE):
             break
-        if way.ended and end == -math.inf:
-            kept.append(way)
-            end = way.score
-        elif not way.ended and running < most:
+        if way.ended:
+            if end == -math.inf and (not kept or way.score >= kept[0].score - LEAD):
+                kept.append(way)
+                end = way.score
+        elif running < most:
             kept.append(way)
             running += 1
     return kept
