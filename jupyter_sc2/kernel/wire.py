@@ -66,10 +66,8 @@ class NotebookState(Message, tag="notebook", frozen=True):
     cells: list[CellState]
     base: int | None = None
     order: list[str] | None = None
-    active: str | None = (
-        None  # the cell that was just entered, or in which the cursor was moved, if one was
-    )
-    offset: int | None = None  # where the cursor rests in it; at its end if not told
+    active: str | None = None  # the cell in which the cursor has come to rest, if it has
+    offset: int | None = None  # where in it; at its end if not told
 
     def notebook(self, known: Notebook | None) -> Notebook:
         """The notebook after this message. Raises BadMessage if it builds on a revision that is not `known`."""

@@ -50,10 +50,10 @@ export interface INotebook {
   base?: number;
   order?: string[];
 
-  /** The cell that was just entered, or in which the cursor was moved, if one was. */
+  /** The cell in which the cursor has come to rest, if it has. */
   active?: string;
 
-  /** Where the cursor rests in that cell, in code points. */
+  /** Where in it, in code points. */
   offset?: number;
 }
 
