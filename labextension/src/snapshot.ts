@@ -35,20 +35,15 @@ export class Snapshot {
 
   /** The message that tells where the cursor rests, in code points, with whatever changed. */
   rests(cells: ICell[], active: string, offset: number): INotebook {
-    const changes = this.next(cells);
-    if (changes) {
-      return { ...changes, active, offset };
-    }
-    const base = this._rev++;
-    return {
+    const { _rev: base, _order: order } = this;
+    const message: INotebook = this.next(cells) ?? {
       type: 'notebook',
-      rev: this._rev,
+      rev: ++this._rev,
       cells: [],
       base,
-      order: this._order,
-      active,
-      offset
+      order
     };
+    return { ...message, active, offset };
   }
 
   private _has(cell: ICell, isCurrent: boolean): boolean {
