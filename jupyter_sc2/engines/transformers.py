@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -81,6 +82,7 @@ class TransformersEngine:
         self.ways = card.ways  # how many are followed at once
         self.guessed = guessed  # the most guessed tokens that one pass checks
         self._model = model
+        self._cache_argument = cache_argument(model)
         self._model.get_output_embeddings().register_forward_pre_hook(_compact)
         self._device = device
         self._cache = KVCache(model.config.num_hidden_layers)
@@ -302,8 +304,8 @@ class TransformersEngine:
                 self._cache.unwanted = unwanted
                 out = self._model(
                     input_ids=torch.tensor([ids], device=self._device),  # (1, T)
-                    past_key_values=self._cache,
                     use_cache=True,
+                    **{self._cache_argument: self._cache},
                     **how(),
                 )
                 self._logits = out.logits[0].to(device="cpu", dtype=torch.float32)
@@ -331,6 +333,15 @@ class TransformersEngine:
 def _compact(head: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     """Copies the last token's state, a slice of all: by that torch would multiply a copy of the output matrix."""
     return (args[0].clone(memory_format=torch.contiguous_format),)
+
+
+def cache_argument(model: nn.Module) -> str:
+    """What a model's `forward` calls its KV cache: "cache" from transformers 5.24 on, "past_key_values" before.
+
+    The signature tells, and not the version: models got the new name one after the other, and the old one warns.
+    """
+    names = inspect.signature(model.forward).parameters
+    return "past_key_values" if "past_key_values" in names else "cache"
 
 
 @dataclass(frozen=True)
