@@ -7,6 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_sc2.silence import silence
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -47,11 +49,13 @@ class Machine:
 def machine() -> Machine:
     """Looks at this machine through torch, which is what would compute; imports it."""
     total, free = _memory()
-    gpu, gpu_memory, gpu_free = _gpu()
+    with silence:  # torch warns of drivers that are missing or too old
+        gpu, gpu_memory, gpu_free = _gpu()
+        features = _features()
     return Machine(
         processor=_processor(),
         cores=_cores(),
-        features=_features(),
+        features=features,
         memory=total,
         free=free,
         gpu=gpu,

@@ -36,6 +36,7 @@ from jupyter_sc2.priority import give_way
 from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
+from jupyter_sc2.silence import silence
 
 logger = logging.getLogger(__name__)
 
@@ -328,7 +329,8 @@ class Session:
             give_way()
         engine: engines.Engine | None = None
         try:
-            engine = self._try_load(worker)
+            with silence:
+                engine = self._try_load(worker)
         except _Superseded:
             pass
         except ModelLoadError as error:
@@ -363,10 +365,11 @@ class Session:
                     self._running.append(job)
                 ahead, self._ahead = (self._ahead, None) if job is None else (None, self._ahead)
                 self._reads_ahead = ahead is not None
-            if job is not None:
-                self._answer(worker, answerer, job)
-            elif ahead is not None:
-                self._read_ahead(worker, answerer, ahead)
+            with silence:
+                if job is not None:
+                    self._answer(worker, answerer, job)
+                elif ahead is not None:
+                    self._read_ahead(worker, answerer, ahead)
 
     def _ended(self) -> None:
         """Where nothing is loaded and nothing will be: says so, also to those who still wait."""

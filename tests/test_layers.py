@@ -21,6 +21,7 @@ LAYERS = [
         "guessing",
         "priority",
         "rhythm",
+        "silence",
         "usage",
         "writing",
         "prompt.brackets",

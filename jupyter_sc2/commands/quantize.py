@@ -14,6 +14,7 @@ from jupyter_sc2.hardware import in_words
 from jupyter_sc2.models import ModelCard
 from jupyter_sc2.plan import GGUF
 from jupyter_sc2.progress import TerminalBar
+from jupyter_sc2.silence import silence
 
 # bitsandbytes' formats by the names of loading's precisions.
 TORCH = {"nf4": "4bit", "int8": "8bit"}
@@ -75,14 +76,16 @@ def _quantize(args: argparse.Namespace) -> int:
 
 def _make(card: ModelCard, folder: Path, args: argparse.Namespace, bar: TerminalBar) -> Path:
     if args.to in TORCH:
-        from jupyter_sc2.engines import quantized
+        with silence:
+            from jupyter_sc2.engines import quantized
 
         return quantized.make(
             folder,
             TORCH[args.to],
             lambda state, share: bar.show("quantizing", card.name, share),
         )
-    from jupyter_sc2.engines import gguf, gguffiles
+    with silence:
+        from jupyter_sc2.engines import gguf, gguffiles
 
     if args.output is not None and args.output.is_dir():
         raise ModelLoadError(f"{args.output} is a folder: name the file to write.")

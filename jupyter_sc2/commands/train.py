@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.models import EMBEDDED_FOLDER
+from jupyter_sc2.silence import silence
 
 if TYPE_CHECKING:
     from jupyter_sc2.embedded.corpus import Document
@@ -47,7 +48,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from jupyter_sc2.embedded.train import train
+    with silence:
+        from jupyter_sc2.embedded.train import train
 
     if args.minutes <= 0:
         raise RequestError(f"--minutes must be more than 0, not {args.minutes:g}.")

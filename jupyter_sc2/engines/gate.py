@@ -5,6 +5,8 @@ Rust library stand on its stack then, they cannot be unwound and abort the proce
 an active exception", exit code 134. So whoever calls them from that thread holds the gate meanwhile. At exit it
 is shut: the main thread waits for the forward pass that runs, and who comes later waits at the gate for ever,
 which a daemon thread may do.
+
+What foreign code prints inside the gate is nobody's business either: see silence.py.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+
+from jupyter_sc2.silence import silence
 
 # In seconds. A forward pass takes half a second at most; a machine that swaps gets no more than this.
 PATIENCE = 10.0
@@ -34,8 +38,10 @@ class Gate:
             while self._shut and threading.current_thread() is not threading.main_thread():
                 self._changed.wait()
             self._inside += 1
+        silence.__enter__()
 
     def __exit__(self, *exc_info: object) -> None:
+        silence.__exit__()
         with self._changed:
             self._inside -= 1
             if self._shut:
