@@ -35,7 +35,23 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("jupyter-sc2")
+        return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The installed version; that of the source tree, or "0+unknown", where this package was not installed."""
+    # Not at the top: looking it up takes 20 ms.
+    import json
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        return version("jupyter-sc2")
+    except PackageNotFoundError:
+        pass  # a source tree on the path, or a frozen application that left the metadata out
+    try:
+        package = Path(__file__).parents[1] / "labextension" / "package.json"
+        return str(json.loads(package.read_text("utf-8"))["version"])
+    except (OSError, ValueError, KeyError):
+        return "0+unknown"

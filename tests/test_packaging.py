@@ -79,6 +79,46 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert python(code) == "[]"
 
 
+HANDSHAKE = """
+from jupyter_sc2.kernel.channel import Channel
+from jupyter_sc2.session import Session
+from tests.conftest import FakeEngine
+from tests.test_channel import FakeComm, FakeSettings
+
+session = Session(load_engine=lambda model, **kwargs: FakeEngine("sum(values)"))
+comm = FakeComm(Channel(session, FakeSettings()))
+comm.say({"type": "hello", "protocol": 1})
+comm.say({"type": "complete", "id": "1", "text": "total = ", "offset": 8})
+print(comm.heard[0]["type"], comm.heard[0]["version"], comm.final("1")["text"])
+session.close()
+"""
+
+
+@pytest.mark.parametrize("front_end", [True, False], ids=["source tree", "frozen"])
+def test_the_handshake_works_where_the_metadata_is_missing(tmp_path: Path, front_end: bool) -> None:
+    """As for a source tree that is only on the path, and for a frozen application."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("jupyter_sc2", "tests", *["labextension"] * front_end):
+        (tree / name).symlink_to(ROOT / name)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for entry in Path(pytest.__file__).parents[1].iterdir():
+        if "jupyter_sc2" not in entry.name:
+            (packages / entry.name).symlink_to(entry)
+    # -S: the environment's own folder of packages is left out
+    path = os.pathsep.join([str(tree), str(packages)])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", HANDSHAKE],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    version = jupyter_sc2.__version__ if front_end else "0+unknown"
+    assert (done.stdout.strip(), done.stderr) == (f"hello {version} sum(values)", "")
+
+
 def test_an_unknown_attribute_of_the_package_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'novel'"):
         _ = jupyter_sc2.novel
