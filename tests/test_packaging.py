@@ -12,9 +12,16 @@ from pathlib import Path
 
 import pytest
 from jupyter_core.paths import jupyter_path
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import jupyter_sc2
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,5 +136,27 @@ def test_the_command_is_also_a_jupyter_subcommand() -> None:
     assert script.value == "jupyter_sc2.cli:main"
 
 
-def test_the_lock_names_no_host() -> None:
-    assert "://" not in (ROOT / "labextension" / "yarn.lock").read_text()
+LOCKS = ("constraints.txt", "labextension/yarn.lock", "labextension/lint/yarn.lock")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_host(lock: str) -> None:
+    assert "://" not in (ROOT / lock).read_text()
+
+
+def test_every_dependency_is_locked_to_one_version_that_pyproject_allows() -> None:
+    """For this Python and system, in all extras; `make lock` mends what this finds."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = [Requirement(line) for line in lines if not line.lstrip().startswith("#")]
+    here = {canonicalize_name(one.name): one.specifier for one in locked if applies(one)}
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = [one for group in groups for one in map(Requirement, group) if applies(one)]
+    for one in wanted:
+        if one.name != "jupyter-sc2":
+            (exact,) = here[canonicalize_name(one.name)]
+            assert exact.operator == "==" and one.specifier.contains(exact.version), one
+
+
+def applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate()
