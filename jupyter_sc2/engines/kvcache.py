@@ -64,14 +64,17 @@ class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Forgets the last tokens; transformers gives their number as a negative one."""
         self.length -= abs(tokens_to_remove)
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
+    def get_mask_sizes(self, query: int | torch.Tensor) -> tuple[int, int]:
+        """`query` is the number of new tokens; transformers 5.0 gives their positions, (T,)."""
+        return self.length + (query if isinstance(query, int) else query.shape[0]), 0
 
     def get_seq_length(self) -> int:
         return self.length
 
     def get_max_length(self) -> int:
         return -1
+
+    get_max_cache_shape = get_max_length  # what transformers 5.0 calls it
 
     def take(self, block: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Goes on from these keys and values, and from no others."""

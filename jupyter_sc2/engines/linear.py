@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import sys
-import threading
 from typing import Any
 
 import torch
@@ -32,6 +30,7 @@ MANY = 64
 AT_A_TIME = 1024
 # Weights quantized at a time, which takes a tenth of a second; longer would hold up an exit.
 PIECE = 1 << 21
+OUTLIER = 6.0  # inputs above it are multiplied in 16 bits
 LOW = 0x0F0F0F0F  # the lower half of each byte of an int32
 
 
@@ -227,7 +226,7 @@ def untile(tiled: torch.Tensor) -> torch.Tensor:
 
 
 class Int8Linear(QuantizedLinear):
-    """8 bits a weight, each row has a scale. Inputs above 6 are multiplied in 16 bits, as LLM.int8 does it."""
+    """8 bits a weight, each row has a scale. Inputs above `OUTLIER` are multiplied in 16, as LLM.int8 does it."""
 
     weight: torch.Tensor  # (out, in) int8
     absmax: torch.Tensor  # (out,) float32
@@ -236,7 +235,6 @@ class Int8Linear(QuantizedLinear):
         super().__init__(linear)
         self.buffer("weight", self.out_features, self.in_features, dtype=torch.int8)
         self.buffer("absmax", self.out_features, dtype=torch.float32)
-        self._state: Any = None
 
     def quantize(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         rows = max(1, PIECE // self.in_features)
@@ -247,17 +245,16 @@ class Int8Linear(QuantizedLinear):
             "absmax": torch.cat([piece[1] for piece in pieces]),
         }
 
-    def settle(self) -> None:
-        _silence_int8()
-        self._state = bitsandbytes().MatmulLtState()
-        self._state.CB, self._state.SCB = self.weight, self.absmax
-        self._state.has_fp16_weights = self._state.is_training = False
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = bitsandbytes().matmul(
-            x, self.weight, bias=self.bias, state=self._state, threshold=6.0
+        # What bitsandbytes.matmul does, but for a warning at each call: that it casts to fp16, as it is meant to.
+        rows = x.reshape(-1, self.in_features)
+        quantized, scales, outliers = _functional().int8_vectorwise_quant(
+            rows.to(torch.float16), threshold=OUTLIER
         )
-        return product
+        product, _ = torch.ops.bitsandbytes.int8_mixed_scaled_mm(
+            rows, quantized, self.weight, scales, self.absmax, outliers, self.bias
+        )
+        return product.reshape(*x.shape[:-1], self.out_features)  # type: ignore[no-any-return]
 
 
 # bitsandbytes
@@ -314,15 +311,3 @@ def bitsandbytes(precision: str = "8bit or 4bit") -> Any:
 
 def _functional() -> Any:
     return bitsandbytes().functional
-
-
-_silenced: set[int] = set()
-
-
-def _silence_int8() -> None:
-    """bitsandbytes warns that it casts bf16 to fp16: true, meant to be, and no news in the user's cell."""
-    thread = threading.get_ident()
-    if thread not in _silenced:
-        _silenced.add(thread)
-        logger = logging.getLogger("bitsandbytes.autograd._functions")
-        logger.addFilter(lambda record: record.thread != thread)
