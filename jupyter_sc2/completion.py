@@ -11,6 +11,7 @@ from jupyter_sc2.prompt.notebook import CellType, Notebook, replace_surrogates
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Trigger = Literal["automatic", "invoke"]
+Source = Literal["model", "cache"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ class Completion:
     finish_reason: FinishReason | None = None
     mean_logprob: float | None = None
     confidence: float | None = None  # see Drawing
-    source: str = "model"  # "model" or "cache"
+    source: Source = "model"
     reason: str | None = None
     model: str = ""
     engine: str = ""

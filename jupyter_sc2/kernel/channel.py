@@ -357,7 +357,7 @@ class _Peer:
             self._channel.session.cancel(id)
 
 
-def _road(message: Mapping[str, Any]) -> str:
+def _road(message: Mapping[str, Any]) -> wire.Channel:
     """How a message came in. The thread tells, as ipykernel 7.4 may overrule the header's subshell_id."""
     name = threading.current_thread().name
     if name == "Control":

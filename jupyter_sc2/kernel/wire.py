@@ -1,4 +1,7 @@
-"""The wire protocol, version 1: what the front end sends, as types, and what it gets, as dicts.
+"""The wire protocol, version 1: every message in both directions, as a type.
+
+docs/protocol.md describes it for those who write a front end; tests/test_protocol.py holds that document, these
+types and the page's own (labextension/src/protocol.ts) together.
 
 JSON both ways; `type` tells messages apart, unknown fields are ignored, offsets are code points. A message
 that is not one of these raises `BadMessage`, whose `code` the front end can act on.
@@ -8,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType, to_builtins
 
-from jupyter_sc2.completion import Completion, CompletionRequest
+from jupyter_sc2.completion import Completion, CompletionRequest, FinishReason, Source, Trigger
 from jupyter_sc2.errors import (
     GenerationError,
     ModelLoadError,
@@ -22,13 +25,43 @@ from jupyter_sc2.errors import (
     SettingsError,
 )
 from jupyter_sc2.prompt.notebook import Cell, CellType, Notebook, output_texts, replace_surrogates
-from jupyter_sc2.session import Status
+from jupyter_sc2.session import Status as SessionStatus
 
 PROTOCOL = 1
 # Characters kept of a foreign text that an error message quotes.
 QUOTE_LENGTH = 300
 # Of a status's message, which may hold what a licence asks for.
 MESSAGE_LENGTH = 900
+
+# The road that a message took into the kernel.
+Channel = Literal["control", "subshell", "shell"]
+State = Literal["unloaded", "downloading", "loading", "ready", "generating", "error"]
+# Why a last update has no text, or no more of it.
+Reason = Literal[
+    "cancelled",
+    "disabled",
+    "low_confidence",
+    "matches_indexed_code",
+    "not_allowed",
+    "not_ready",
+    "nothing_to_add",
+    "refuted",
+]
+# What is to be done about a text that stands in indexed code, too.
+Policy = Literal["show", "warn", "block"]
+Code = Literal[
+    "bad_message",
+    "unknown_type",
+    "unknown_base",
+    "bad_request",
+    "bad_setting",
+    "model",
+    "generation",
+    "internal",
+]
+
+
+# Up: from the front end to the kernel.
 
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):
@@ -89,7 +122,7 @@ class Complete(Message, tag="complete", frozen=True):
     id: str
     text: str
     offset: int
-    trigger: Literal["automatic", "invoke"] = "automatic"
+    trigger: Trigger = "automatic"
     cell_id: str | None = None
     candidates: int = 1
     language: str | None = None
@@ -136,14 +169,14 @@ class Configure(Message, tag="configure", frozen=True):
     scope: Literal["kernel", "all"] = "kernel"
 
 
-MESSAGES = Hello | NotebookState | Complete | Cancel | Accepted | Configure
-TYPES = tuple(type.__struct_config__.tag for type in MESSAGES.__args__)
+UpMessage = Hello | NotebookState | Complete | Cancel | Accepted | Configure
+TYPES = tuple(type.__struct_config__.tag for type in get_args(UpMessage))
 
 
 class BadMessage(SC2Error):
     """A message that is not understood, or cannot be acted on."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -159,97 +192,167 @@ def parse(data: object) -> Message:
             "unknown_type", f"There is no message of type {_quoted(type)}. Types are: {known}."
         )
     try:
-        message: Message = msgspec.convert(data, MESSAGES)
+        message: Message = msgspec.convert(data, UpMessage)
     except (msgspec.ValidationError, RecursionError, ValueError, OverflowError) as error:
         raise BadMessage("bad_message", f"The {type} message is malformed: {error}.") from error
     return message
 
 
+# Down: from the kernel to the front end. What is UNSET is left out.
+
+
+class Reply(msgspec.Struct, tag_field="type", gc=False):
+    """What every message from the kernel is."""
+
+
+class HelloReply(Reply, tag="hello"):
+    protocol: int
+    version: str  # of this package
+    channel: Channel
+    model: str
+    engine: str
+    precision: str
+    state: State
+    models: list[str]  # those known by name
+    allowed: bool  # whether the configuration lets anything be completed
+    settings: dict[str, Any]
+
+
+class Settings(Reply, tag="settings"):
+    """What is set in this kernel; `saved` tells that it was just kept for new kernels, or that this was forgotten."""
+
+    settings: dict[str, Any]
+    saved: bool | UnsetType = UNSET
+
+
+class Status(Reply, tag="status"):
+    state: State
+    model: str
+    engine: str
+    precision: str
+    progress: float | UnsetType = UNSET  # the share that is done, 0 to 1
+    message: str | UnsetType = UNSET
+
+
+class Attribution(msgspec.Struct):
+    """Where a text may come from (see completion.Attribution)."""
+
+    source: str
+    version: str
+    licence: str
+    path: str
+    lines: tuple[int, int] | None
+    lexemes: int
+    verified: bool
+
+
+class Stats(msgspec.Struct):
+    prompt_tokens: int
+    reused_tokens: int
+    generated_tokens: int
+    first_token_ms: float | None
+    total_ms: float
+
+
+class Update(Reply, tag="update"):
+    """The whole insertion so far, never a delta. The one with a `finish_reason` is the last, and tells more."""
+
+    id: str
+    index: int
+    text: str
+    finish_reason: FinishReason | None
+    source: Source
+    mean_logprob: float | UnsetType = UNSET
+    attribution: list[Attribution] | UnsetType = UNSET
+    policy: Policy | UnsetType = UNSET  # with an attribution
+    # The last one only.
+    reason: Reason | UnsetType | None = UNSET
+    model: str | UnsetType = UNSET
+    engine: str | UnsetType = UNSET
+    revision: str | UnsetType = UNSET  # of the weights, where it is known
+    stats: Stats | UnsetType = UNSET
+
+
+class Error(Reply, tag="error"):
+    code: Code
+    message: str
+    id: str | UnsetType = UNSET  # of what it is about
+
+
+DownMessage = HelloReply | Settings | Status | Update | Error
+
+
 def hello(
-    status: Status,
+    status: SessionStatus,
     *,
-    channel: str,
+    channel: Channel,
     version: str,
     models: Sequence[str] = (),
     allowed: bool = True,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return {
-        "type": "hello",
-        "protocol": PROTOCOL,
-        "version": version,
-        "channel": channel,
-        "model": status.model,
-        "engine": status.engine,
-        "precision": status.precision,
-        "state": status.state,
-        "models": list(models),
-        "allowed": allowed,
-        "settings": dict(settings or {}),
-    }
+    message = HelloReply(
+        protocol=PROTOCOL,
+        version=version,
+        channel=channel,
+        model=status.model,
+        engine=status.engine,
+        precision=status.precision,
+        state=cast(State, status.state),
+        models=list(models),
+        allowed=allowed,
+        settings=dict(settings or {}),
+    )
+    return _builtins(message)
 
 
 def settings(values: Mapping[str, Any], saved: bool | None = None) -> dict[str, Any]:
-    """What is set in this kernel; `saved` tells that it was just kept for new kernels, or that this was forgotten."""
-    message: dict[str, Any] = {"type": "settings", "settings": dict(values)}
-    if saved is not None:
-        message["saved"] = saved
-    return message
+    return _builtins(Settings(dict(values), UNSET if saved is None else saved))
 
 
-def status(status: Status) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "type": "status",
-        "state": status.state,
-        "model": status.model,
-        "engine": status.engine,
-        "precision": status.precision,
-    }
+def status(status: SessionStatus) -> dict[str, Any]:
+    message = Status(
+        state=cast(State, status.state),
+        model=status.model,
+        engine=status.engine,
+        precision=status.precision,
+    )
     if status.progress is not None:
-        message["progress"] = status.progress
+        message.progress = status.progress
     if status.message is not None:
-        message["message"] = _shortened(status.message, MESSAGE_LENGTH)
-    return message
+        message.message = _shortened(status.message, MESSAGE_LENGTH)
+    return _builtins(message)
 
 
 def update(id: str, completion: Completion) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "type": "update",
-        "id": replace_surrogates(id),
-        "index": completion.index,
-        "text": completion.text,
-        "finish_reason": completion.finish_reason,
-        "source": completion.source,
-    }
+    message = Update(
+        id=replace_surrogates(id),
+        index=completion.index,
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        source=completion.source,
+    )
     if completion.mean_logprob is not None and math.isfinite(completion.mean_logprob):
-        message["mean_logprob"] = completion.mean_logprob
+        message.mean_logprob = completion.mean_logprob
     if completion.attribution:
-        message["attribution"] = [asdict(one) for one in completion.attribution]
-        message["policy"] = completion.policy
+        message.attribution = [Attribution(**vars(one)) for one in completion.attribution]
+        message.policy = cast(Policy, completion.policy)
     if completion.finish_reason is not None:
-        message["reason"] = completion.reason
-        message["model"] = completion.model
-        message["engine"] = completion.engine
+        message.reason = cast("Reason | None", completion.reason)
+        message.model = completion.model
+        message.engine = completion.engine
         if completion.revision:
-            message["revision"] = completion.revision
-        message["stats"] = {
-            "prompt_tokens": completion.stats.prompt_tokens,
-            "reused_tokens": completion.stats.reused_tokens,
-            "generated_tokens": completion.stats.generated_tokens,
-            "first_token_ms": completion.stats.first_token_ms,
-            "total_ms": completion.stats.total_ms,
-        }
-    return message
+            message.revision = completion.revision
+        message.stats = Stats(**vars(completion.stats))
+    return _builtins(message)
 
 
-def error(code: str, message: str, id: str | None = None) -> dict[str, Any]:
-    answer = {"type": "error", "code": code, "message": _shortened(message)}
-    if id is not None:
-        answer["id"] = replace_surrogates(id)
-    return answer
+def error(code: Code, message: str, id: str | None = None) -> dict[str, Any]:
+    answer = Error(code, _shortened(message), UNSET if id is None else replace_surrogates(id))
+    return _builtins(answer)
 
 
-def code_of(error: SC2Error) -> str:
+def code_of(error: SC2Error) -> Code:
     """What an `error` message calls this error."""
     if isinstance(error, BadMessage):
         return error.code
@@ -259,12 +362,30 @@ def code_of(error: SC2Error) -> str:
     return "internal"
 
 
-_CODES: dict[type[SC2Error], str] = {
+_CODES: dict[type[SC2Error], Code] = {
     RequestError: "bad_request",
     SettingsError: "bad_setting",
     ModelLoadError: "model",
     GenerationError: "generation",
 }
+
+
+def _builtins(message: Reply) -> dict[str, Any]:
+    """The dict that a comm sends."""
+    builtins: dict[str, Any]
+    try:
+        builtins = to_builtins(message)
+    except TypeError:  # only then, as the hook takes 0.2 µs and an update may come with each token
+        builtins = to_builtins(message, enc_hook=_plain)
+    return builtins
+
+
+def _plain(value: object) -> object:
+    """What a JSON encoder makes of numpy's float64 and the like, which msgspec does not take for floats."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"{type(value).__name__} is not JSON.")
 
 
 def _json_type(value: object) -> str:
