@@ -324,7 +324,7 @@ function cellOf(model: ICellModel): ICell {
   const outputs = code ? outputTexts(code) : [];
   return {
     id: model.id,
-    cell_type: model.type,
+    cell_type: model.type as ICell['cell_type'],
     source: model.sharedModel.getSource(),
     execution_count: code?.executionCount ?? null,
     ...(outputs.length > 0 && { outputs })

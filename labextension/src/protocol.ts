@@ -1,5 +1,5 @@
 /**
- * The wire between the front end and the kernel, version 1, both directions.
+ * The wire between the front end and the kernel, version 1, both directions; docs/protocol.md describes it.
  *
  * Messages are JSON; `type` tells them apart. Offsets count code points. Unknown fields are ignored.
  */
@@ -17,11 +17,39 @@ export type Channel = 'control' | 'subshell' | 'shell';
 
 export type ModelState = 'unloaded' | 'downloading' | 'loading' | 'ready' | 'generating' | 'error';
 
+/** Who made a text: the model, or the kernel's cache of what it said before. */
+export type Source = 'model' | 'cache';
+
+/** Why a last update has no text. A later kernel may have reasons of its own. */
+export type Reason =
+  | 'cancelled'
+  | 'disabled'
+  | 'low_confidence'
+  | 'matches_indexed_code'
+  | 'not_allowed'
+  | 'not_ready'
+  | 'nothing_to_add'
+  | 'refuted';
+
+/** What is to be done about a text that stands in indexed code, too. */
+export type Policy = 'show' | 'warn' | 'block';
+
+/** What an error is about. A later kernel may have codes of its own. */
+export type ErrorCode =
+  | 'bad_message'
+  | 'unknown_type'
+  | 'unknown_base'
+  | 'bad_request'
+  | 'bad_setting'
+  | 'model'
+  | 'generation'
+  | 'internal';
+
 export type Settings = Record<string, string | number | boolean | null>;
 
 export interface ICell {
   id: string;
-  cell_type: string;
+  cell_type: 'code' | 'markdown' | 'raw';
   source: string;
   execution_count: number | null;
   /** Short texts; only where there are some. */
@@ -143,14 +171,23 @@ export interface IStatus {
 /** Indexed code with which a text, together with what stands around it, has a run of lexemes in common. */
 export interface IAttribution {
   source: string;
-  version?: string;
-  licence?: string;
+  version: string;
+  licence: string;
   path: string;
-  lines?: [number, number] | null;
+  lines: [number, number] | null;
   lexemes: number;
 
   /** False if only the index says so, as the file is not at hand. */
   verified?: boolean;
+}
+
+/** What a completion cost, in tokens, and in milliseconds since the request came. */
+export interface IStats {
+  prompt_tokens: number;
+  reused_tokens: number;
+  generated_tokens: number;
+  first_token_ms: number | null;
+  total_ms: number;
 }
 
 /** `text` is the whole insertion so far, never a delta. The one with a `finish_reason` is the last. */
@@ -160,23 +197,23 @@ export interface IUpdate {
   index: number;
   text: string;
   finish_reason: FinishReason | null;
-  source?: string;
+  source?: Source;
   mean_logprob?: number;
-  reason?: string;
-  stats?: Record<string, number | null>;
+  reason?: Reason | null;
+  stats?: IStats;
   model?: string;
   engine?: string;
   revision?: string;
 
-  /** Where the text may come from, and what is to be done about it: "show", "warn" or "block". */
+  /** Where the text may come from, and what is to be done about it. */
   attribution?: IAttribution[];
-  policy?: string;
+  policy?: Policy;
 }
 
 export interface IError {
   type: 'error';
   id?: string;
-  code: string;
+  code: ErrorCode;
   message: string;
 }
 

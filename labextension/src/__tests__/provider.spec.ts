@@ -62,7 +62,7 @@ class FakeClient {
   async say(
     text: string,
     finish_reason: IUpdate['finish_reason'] = null,
-    reason?: string
+    reason?: IUpdate['reason']
   ): Promise<void> {
     this._push({ text, finish_reason, reason });
     await settle();
