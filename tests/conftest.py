@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 # The first embedded model: a twentieth of today's, so that what is tested is not how quick the model is. Kernels and
 # servers that are started inherit this.
@@ -18,6 +19,15 @@ from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.engines import Cancelled, Guess, no_guess
 from jupyter_sc2.models import EMBEDDED, STARCODER2_STOP, ModelCard
 from jupyter_sc2.session import Session
+from tests.needs import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_ignore_collect,
+    pytest_itemcollected,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+)
 
 SPECIAL_IDS = {name: index for index, name in enumerate(STARCODER2_STOP)}
 FIRST_BYTE = len(SPECIAL_IDS)
@@ -127,10 +137,19 @@ class FakeEngine:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The developer's own numbers are not those of the tests; kernels that are started inherit this."""
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The developer's numbers and history are not those of the tests; kernels that are started inherit this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shells_end_at_once() -> Iterator[None]:
+    """Some 150 shells would each collect all garbage when the process ends: most of a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InteractiveShell, "atexit_operations", lambda shell: None)
         yield
 
 

@@ -24,6 +24,7 @@ def run(*arguments) -> int:
     return cli.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.torch
 def test_complete_prints_one_json_object_with_what_the_design_names(notebook, capfd):
     assert run("complete", notebook, "--offset", 17, "--json") == 0
     out, _ = capfd.readouterr()
@@ -46,11 +47,13 @@ def test_complete_prints_one_json_object_with_what_the_design_names(notebook, ca
     }
 
 
+@pytest.mark.torch
 def test_the_embedded_model_completes_a_notebook(notebook, capfd):
     assert run("complete", notebook, "--cell", 1, "--offset", 17) == 0
     assert capfd.readouterr().out.splitlines()[0] == "pd"
 
 
+@pytest.mark.torch
 def test_a_source_file_counts_as_one_cell(tmp_path, capfd):
     path = tmp_path / "script.py"
     path.write_text("import numpy as \nprint(np.pi)\n")
@@ -83,8 +86,14 @@ def test_a_source_file_counts_as_one_cell(tmp_path, capfd):
             "candidates must lie between 1 and 10, not 99.",
         ),
         (["complete", "NOTEBOOK", "--max-tokens", "0"], "max_tokens must be 1 or more, not 0."),
-        (["complete", "NOTEBOOK", "--model", "starcoder2-3x"], "Did you mean starcoder2-3b?"),
-        (["complete", "NOTEBOOK", "--model", "./nowhere"], "nowhere"),
+        pytest.param(
+            ["complete", "NOTEBOOK", "--model", "starcoder2-3x"],
+            "Did you mean starcoder2-3b?",
+            marks=pytest.mark.torch,
+        ),
+        pytest.param(
+            ["complete", "NOTEBOOK", "--model", "./nowhere"], "nowhere", marks=pytest.mark.torch
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(arguments, message, notebook, capfd):
@@ -117,6 +126,7 @@ def test_models_lists_sizes_and_layouts_of_every_card(capfd):
     assert "6.1 GB in bf16" in capfd.readouterr().out
 
 
+@pytest.mark.torch
 def test_plan_prints_a_row_for_each_precision_and_marks_one(capfd):
     assert run("plan", "--json") == 0
     rows = json.loads(capfd.readouterr().out)

@@ -18,7 +18,6 @@ from jupyter_sc2 import cli
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
-from jupyter_sc2.embedded.pack import pack
 from jupyter_sc2.embedded.rows import PARTS, UNTOLD, Sampler, prompts, rows, tree, visible
 from jupyter_sc2.embedded.smollm import choose_tokens
 from jupyter_sc2.embedded.state import guess_state
@@ -288,6 +287,8 @@ def test_a_training_that_was_stopped_while_the_rate_fell_goes_on_there(tmp_path:
 @pytest.fixture
 def packed_start(tmp_path: Path) -> Path:
     pytest.importorskip("torch")
+    from jupyter_sc2.embedded.pack import pack
+
     make_tiny_model(tmp_path / "whole", hidden=32, layers=1, heads=2, intermediate=64)
     pack(tmp_path / "whole", tmp_path / "packed")
     return tmp_path / "packed"
@@ -348,6 +349,7 @@ def test_a_cut_down_vocabulary_spells_words_by_the_same_merges():
 @pytest.fixture(scope="module")
 def complete():
     """Completion to the end of the line by the shipped model, as a kernel does it."""
+    pytest.importorskip("torch")
     session = open_session(LoadOptions(model=str(SHIPPED_MODEL)), max_tokens=12)
 
     def complete(prefix: str, suffix: str = "") -> str:

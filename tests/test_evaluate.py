@@ -152,6 +152,7 @@ def test_a_file_that_holds_no_rows_is_one_line(tmp_path, capsys, text, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.torch
 def test_the_commands_cut_holes_and_fill_them(tmp_path, capfd):
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell.source) for cell in CELLS]
@@ -166,6 +167,7 @@ def test_the_commands_cut_holes_and_fill_them(tmp_path, capfd):
     assert figures["n"] == 2
 
 
+@pytest.mark.torch
 def test_the_command_runs_humaneval_rows(tmp_path, capfd):
     (tmp_path / "rows.jsonl").write_text(json.dumps(FUNCTION))
     path = str(tmp_path / "rows.jsonl")

@@ -9,6 +9,8 @@ from nbclient import NotebookClient
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
 
 
+@pytest.mark.torch
+@pytest.mark.kernel
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_runs(path):
     notebook = nbformat.read(path, as_version=4)

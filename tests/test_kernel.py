@@ -17,6 +17,8 @@ import pytest
 
 from tests.kernels import LOAD, TESTS, FrontEnd, ipykernel_6
 
+pytestmark = pytest.mark.kernel
+
 OLD, NEW = "ipykernel 6", "ipykernel 7"
 
 

@@ -84,6 +84,7 @@ def test_each_hole_is_filled_without_and_with_each_source(fake_engine):
     assert any("# options:" not in prompt for prompt in told)
 
 
+@pytest.mark.torch
 def test_the_command_prints_its_figures_as_json(tmp_path, capsys):
     sources = ("options = {'depth': 3}", "chosen = options['depth']")
     cells = [nbformat.v4.new_code_cell(source) for source in sources]

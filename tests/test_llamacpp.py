@@ -14,7 +14,8 @@ import pytest
 
 from tests.tiny import make_tiny_model
 
-for package in ("torch", "xllamacpp", "libgguf", "gguf"):
+pytest.importorskip("torch")
+for package in ("xllamacpp", "libgguf", "gguf"):
     pytest.importorskip(package)
 
 import jupyter_sc2  # noqa: E402

@@ -252,6 +252,7 @@ def test_license_is_about_the_loaded_model_or_the_one_named(run):
     assert "Gemma Prohibited Use Policy" in said and "https://ai.google.dev/gemma/terms" in said
 
 
+@pytest.mark.torch
 def test_plan_shows_each_precision_and_the_one_that_loading_takes(run):
     said = run("%sc2 plan starcoder2-3b").out.splitlines()
     assert said[0].startswith("starcoder2-3b on ")

@@ -417,6 +417,7 @@ has_llamacpp = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
+    pytest.importorskip("torch")  # reads the weights that are served
     return tmp_path_factory.mktemp("home")
 
 

@@ -65,12 +65,10 @@ def test_without_native_bf16_what_is_not_quantized_is_fp32(three_b):
     assert more == 2 * (three_b.embedding + three_b.rest)
 
 
+@pytest.mark.torch
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "8bit", "4bit"])
 def test_computed_memory_is_what_loading_takes(tmp_path, precision):
-    pytest.importorskip("torch")
-    from jupyter_sc2.engines import load_engine
-
     folder = make_tiny_model(
         tmp_path / "m", hidden=256, layers=4, intermediate=1024, vocab_size=800, context=512
     )
@@ -128,14 +126,22 @@ def test_a_plan_marks_what_loading_takes(three_b):
     assert [row.precision for row in double if row.chosen] == ["4bit-double"]
 
 
+@pytest.fixture(scope="module")
+def packed_bytes() -> int:
+    """What the embedded model really takes."""
+    pytest.importorskip("torch")
+    engine = load_engine(str(SHIPPED_MODEL))
+    taken = engine.memory_bytes()
+    engine.close()
+    return taken
+
+
 @pytest.mark.parametrize("precision", ["auto", "4bit", "8bit"])
-def test_the_embedded_model_is_taken_as_it_is_packed(precision):
+def test_the_embedded_model_is_taken_as_it_is_packed(precision, packed_bytes):
     *_, rows = plan_for(LoadOptions(model=str(SHIPPED_MODEL), precision=precision), tokens=0)
     (chosen,) = [row for row in rows if row.chosen]
     assert chosen.precision == "packed"
-    engine = load_engine(str(SHIPPED_MODEL))
-    assert chosen.memory_bytes == pytest.approx(engine.memory_bytes(), rel=0.01)
-    engine.close()
+    assert chosen.memory_bytes == pytest.approx(packed_bytes, rel=0.01)
     assert not {"4bit", "8bit"} & {row.precision for row in rows}
 
 
@@ -153,6 +159,7 @@ def test_what_does_not_fit_is_marked_and_refused(three_b):
     )
 
 
+@pytest.mark.torch
 def test_this_machine_tells_something_of_itself():
     here = machine()
     assert here.cores >= 1 and here.free and here.memory and here.free <= here.memory

@@ -1,0 +1,124 @@
+"""What each test needs: found out from what it says, and watched where nothing heavy may be needed.
+
+The marks `torch`, `kernel` and `slow` are written at tests. `torch` also comes of itself where a test's module, a
+fixture of its or the test says `pytest.importorskip("torch")`, and `browser` in tests/browser.
+
+`pytest --quick` leaves all these out, and fails a test that imports torch or starts a kernel and is not marked so.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Generator, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import CodeType
+
+import pytest
+
+HEAVY = ("torch", "transformers")
+NOT_QUICK = ("torch", "kernel", "browser", "slow")
+QUICK_SECONDS = 20  # after which a quick test is given up; on a machine at rest none takes a quarter of that
+
+BROWSER = Path(__file__).parent / "browser"
+_heavy: list[str] = []  # what a quick test should not have done
+_SKIPS = re.compile(rf'^(?:\w+ = )?pytest\.importorskip\("(?:{"|".join(HEAVY)})"\)', re.MULTILINE)
+_KERNEL = re.compile(r"ipykernel_launcher|jupyter.(?:lab|notebook|execute|console|nbconvert)\b")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="only what needs neither torch, nor a kernel, nor a browser, and takes no more than seconds",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("quick"):
+        sys.addaudithook(_watch)  # for good: there is no way to take one back
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "import" and str(arguments[0]).partition(".")[0] in HEAVY:
+        _fail(f"imports {arguments[0]}", "torch")
+    if event == "subprocess.Popen" and _KERNEL.search(_command(arguments[1])):
+        _fail("starts a kernel or a server", "kernel")
+
+
+def _fail(does: str, mark: str) -> None:
+    _heavy.append(f"A quick test {does}. If it has to, mark it: @pytest.mark.{mark}.")
+    pytest.fail(_heavy[-1], pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whatever became of what was raised, maybe in another thread: that line is why the test fails."""
+    report = yield
+    if _heavy:
+        report.outcome, report.longrepr = "failed", _heavy[0]
+        _heavy.clear()
+    return report
+
+
+def _command(arguments: object) -> str:
+    return arguments if isinstance(arguments, str) else " ".join(map(str, arguments))  # type: ignore[call-overload]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Quick tests are not to wait until a module that needs torch has imported it."""
+    if not config.getoption("quick"):
+        return None
+    heavy = collection_path == BROWSER or (
+        collection_path.suffix == ".py" and _module_needs_torch(collection_path)
+    )
+    return heavy or None
+
+
+def _module_needs_torch(path: Path) -> bool:
+    return _SKIPS.search(path.read_text("utf-8")) is not None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if BROWSER in item.path.parents:
+        item.add_marker("browser")
+    if needs_torch(item):
+        item.add_marker("torch")
+    if item.config.getoption("quick"):
+        item.add_marker(pytest.mark.timeout(QUICK_SECONDS))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("torch") and find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+
+
+def needs_torch(item: pytest.Item) -> bool:
+    function = getattr(item, "function", None)
+    fixtures = getattr(item, "_fixtureinfo", None)
+    said = [function] if function else []
+    if fixtures:
+        said += [one.func for defined in fixtures.name2fixturedefs.values() for one in defined]
+    return _module_needs_torch(item.path) or any(
+        "importorskip" in code.co_names and not set(HEAVY).isdisjoint(code.co_consts)
+        for one in said
+        for code in _codes(getattr(one, "__code__", None))
+    )
+
+
+def _codes(code: CodeType | None) -> Iterator[CodeType]:
+    """A function's code, and that of the functions in it."""
+    if code is not None:
+        yield code
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from _codes(constant)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("quick"):
+        return
+    left_out = [item for item in items if any(item.get_closest_marker(m) for m in NOT_QUICK)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
