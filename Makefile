@@ -48,11 +48,11 @@ lab: $(VENV)/lab $(VENV)/frontend
 	jupyter lab --LabApp.default_url=/lab/tree/examples/quickstart.ipynb $(ROOT_FLAG) $(LAB_FLAGS)
 
 quick: $(VENV)/test $(VENV)/packages
-	pytest --quick $(PYTEST_FLAGS)
+	pytest --quick -n auto $(PYTEST_FLAGS)
 	cd labextension && jlpm test
 
 test: $(VENV)/test $(VENV)/frontend
-	pytest $(PYTEST_FLAGS)
+	pytest -n 3 $(PYTEST_FLAGS)
 	cd labextension && jlpm test
 
 lint: $(VENV)/dev $(VENV)/lint-packages
@@ -67,21 +67,21 @@ format: $(VENV)/dev $(VENV)/lint-packages
 	cd labextension && jlpm format
 
 lock: $(VENV)/dev
-	$(STEP) "Resolving constraints.txt" . uv pip compile pyproject.toml --extra dev --universal \
+	@$(STEP) "Resolving constraints.txt" . uv pip compile pyproject.toml --extra dev --universal \
 		--python-version 3.10 --no-annotate --custom-compile-command "make lock" --upgrade -o constraints.txt
 
 # Each in an environment of its own; what is not locked is resolved anew each time.
 newest:
-	rm -f .venv-newest/{lab,test}
+	@rm -f .venv-newest/{lab,test}
 	$(MAKE) VENV=.venv-newest LOCK="--upgrade --upgrade-strategy eager" try
 
 oldest: .venv-oldest/constraints.txt
 	$(MAKE) VENV=.venv-oldest LOCK="--constraint .venv-oldest/constraints.txt" TRY_FLAGS="$(OLD_DEPRECATIONS)" try
 
 .venv-oldest/constraints.txt: pyproject.toml constraints.txt
-	test -x .venv-oldest/$(BIN)/python || $(STEP) "Python environment in .venv-oldest" . $(PYTHON) -m venv .venv-oldest
-	$(STEP) "uv, which resolves the lowest versions" . .venv-oldest/$(BIN)/$(PIP) uv --constraint constraints.txt
-	$(STEP) "Resolving the lowest versions" . .venv-oldest/$(BIN)/uv --no-config pip compile pyproject.toml --extra test \
+	@test -x .venv-oldest/$(BIN)/python || $(STEP) "Python environment in .venv-oldest" . $(PYTHON) -m venv .venv-oldest
+	@$(STEP) "uv, which resolves the lowest versions" . .venv-oldest/$(BIN)/$(PIP) uv --constraint constraints.txt
+	@$(STEP) "Resolving the lowest versions" . .venv-oldest/$(BIN)/uv --no-config pip compile pyproject.toml --extra test \
 		--resolution lowest-direct --python .venv-oldest/$(BIN)/python --no-annotate -o $@
 
 .PHONY: try
@@ -89,9 +89,11 @@ try: $(VENV)/test $(VENV)/frontend
 	pip list
 	pytest $(TRY_FLAGS) $(TRIED)
 
+dist: export SKIP_JUPYTER_BUILDER :=
 dist: $(VENV)/dev $(VENV)/packages
-	rm -rf dist
-	$(STEP) "sdist, and the wheel from it" . python -m build --no-isolation
+	rm -rf dist $(VENV)/frontend
+	@$(STEP) "Front end: build for production" labextension jlpm build:prod
+	@$(STEP) "sdist, and the wheel from it" . python -m build --no-isolation
 	twine check --strict dist/*
 	python scripts/try_wheel.py constraints.txt
 
@@ -102,28 +104,28 @@ clean:
 # The environment, as far as each command needs it
 
 $(VENV)/lab: pyproject.toml constraints.txt
-	test -x $(VENV)/$(BIN)/python || $(STEP) "Python environment in $(VENV)" . $(PYTHON) -m venv $(VENV)
-	$(STEP) "Build tools, with node" . $(PIP) $(BUILD_TOOLS) $(LOCK)
-	$(STEP) "jupyter-sc2, JupyterLab and torch" . $(INSTALL) '.[lab]' $(LOCK)
-	touch $@
+	@test -x $(VENV)/$(BIN)/python || $(STEP) "Python environment in $(VENV)" . $(PYTHON) -m venv $(VENV)
+	@$(STEP) "Build tools, with node" . $(PIP) $(BUILD_TOOLS) $(LOCK)
+	@$(STEP) "jupyter-sc2, JupyterLab and torch" . $(INSTALL) '.[lab]' $(LOCK)
+	@touch $@
 
 $(VENV)/test: $(VENV)/lab
-	$(STEP) "What the tests need" . $(INSTALL) '.[test]' $(LOCK)
-	touch $@
+	@$(STEP) "What the tests need" . $(INSTALL) '.[test]' $(LOCK)
+	@touch $@
 
 $(VENV)/dev: $(VENV)/test
-	$(STEP) "Linters and the release's tools" . $(INSTALL) '.[dev]' $(LOCK)
-	touch $@
+	@$(STEP) "Linters and the release's tools" . $(INSTALL) '.[dev]' $(LOCK)
+	@touch $@
 
 $(VENV)/packages: $(VENV)/lab $(PACKAGES)
-	$(STEP) "Front end: its packages" labextension jlpm install
-	touch $@
+	@$(STEP) "Front end: its packages" labextension jlpm install
+	@touch $@
 
 $(VENV)/lint-packages: $(VENV)/lab $(addprefix labextension/lint/,package.json yarn.lock .yarnrc.yml)
-	$(STEP) "Front end: its linters" labextension/lint jlpm install
-	touch $@
+	@$(STEP) "Front end: its linters" labextension/lint jlpm install
+	@touch $@
 
 $(VENV)/frontend: $(VENV)/packages $(FRONTEND)
-	$(STEP) "Front end: build" labextension jlpm build
-	$(STEP) "Front end: into JupyterLab" . jupyter-builder develop . --overwrite
-	touch $@
+	@$(STEP) "Front end: build" labextension jlpm build
+	@$(STEP) "Front end: into JupyterLab" . jupyter-builder develop . --overwrite
+	@touch $@
