@@ -154,6 +154,7 @@ class LlamaServer:
     @contextlib.contextmanager
     def _asked(self, path: str, body: object) -> Iterator[http.client.HTTPResponse]:
         connection = _Connection(self._address)
+        response: http.client.HTTPResponse | None = None
         headers = {
             "Authorization": f"Bearer {self._key}",
             "Content-Type": "application/json",
@@ -171,6 +172,8 @@ class LlamaServer:
             what = "does not answer" if code is None else f"has ended (code {code})"
             raise GenerationError(f"llama.cpp's process {what}: load the model again.") from error
         finally:
+            if response is not None:
+                response.close()  # it has a share in the socket until it is read to its end
             connection.close()
 
 
