@@ -27,6 +27,7 @@ from tests.needs import (  # noqa: F401
     pytest_itemcollected,
     pytest_runtest_makereport,
     pytest_runtest_setup,
+    pytest_xdist_make_scheduler,
 )
 
 SPECIAL_IDS = {name: index for index, name in enumerate(STARCODER2_STOP)}

@@ -13,29 +13,34 @@ import sys
 import threading
 import time
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
 from jupyter_core.utils import ensure_event_loop
 
 TESTS = Path(__file__).parent
 IPYKERNEL_6 = Path(sys.prefix) / "ipykernel6"
+IS_OLD = version("ipykernel").startswith("6.")  # that of this environment
 
 
 def ipykernel_6() -> Path:
-    """The folder with ipykernel 6; its dependencies are those of this environment."""
-    if not (IPYKERNEL_6 / "ipykernel").is_dir():
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(IPYKERNEL_6),
-        ]
-        subprocess.run([*pip, "ipykernel==6.31.0"], check=True)
-    return IPYKERNEL_6
+    """The folder with ipykernel 6; its dependencies are those of this environment, which may have it itself."""
+    if IS_OLD:
+        return Path(sys.prefix)  # a folder with nothing to import
+    return installed("ipykernel==6.31.0", IPYKERNEL_6)
+
+
+def installed(package: str, folder: Path) -> Path:
+    """This folder, with the package in it: whoever asks first installs it there, and the others wait."""
+    from filelock import FileLock
+
+    there = folder / package
+    with FileLock(f"{folder}.lock"):
+        if not there.is_file():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            subprocess.run([*pip, "--target", str(folder), "--upgrade", package], check=True)
+            there.touch()
+    return folder
 
 
 class FrontEnd:
@@ -107,6 +112,11 @@ class FrontEnd:
         """Waits for a cell's end; returns its outputs."""
         self.wait(lambda: self.ended(cell), timeout)
         return self.outputs(cell)
+
+    def interrupt(self, cell: str) -> None:
+        """Ends a cell that still runs."""
+        self.manager.interrupt_kernel()
+        assert self.finish(cell)[-1]["content"]["ename"] == "KeyboardInterrupt"
 
     def run(self, code: str, **options) -> list[dict]:
         return self.finish(self.start(code, **options))

@@ -17,9 +17,15 @@ from types import CodeType
 
 import pytest
 
+from tests import groups
+
 HEAVY = ("torch", "transformers")
 NOT_QUICK = ("torch", "kernel", "browser", "slow")
-QUICK_SECONDS = 20  # after which a quick test is given up; on a machine at rest none takes a quarter of that
+QUICK_SECONDS = (
+    20  # after which a quick test is given up; on a machine at rest none takes a quarter of that
+)
+
+SLOW_SECONDS = 300
 
 BROWSER = Path(__file__).parent / "browser"
 _heavy: list[str] = []  # what a quick test should not have done
@@ -87,6 +93,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("torch")
     if item.config.getoption("quick"):
         item.add_marker(pytest.mark.timeout(QUICK_SECONDS))
+    elif any(item.get_closest_marker(mark) for mark in ("slow", "browser", "kernel")):
+        item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -116,9 +124,24 @@ def _codes(code: CodeType | None) -> Iterator[CodeType]:
                 yield from _codes(constant)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """Quick tests share next to nothing and are dealt out one by one."""
+    return None if config.getoption("quick") else groups.scheduler(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("quick"):
-        return
-    left_out = [item for item in items if any(item.get_closest_marker(m) for m in NOT_QUICK)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    if config.getoption("quick"):
+        left_out = [item for item in items if any(item.get_closest_marker(m) for m in NOT_QUICK)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+    # The files that take longest come first, or one of them would be left when the other processes are done.
+    ranks: dict[Path, int] = {}
+    for item in items:
+        ranks[item.path] = min(_rank(item), ranks.get(item.path, len(NOT_QUICK)))
+    items.sort(key=lambda item: ranks[item.path])
+
+
+def _rank(item: pytest.Item) -> int:
+    order = ("browser", "kernel", "slow", "torch")
+    return next((n for n, mark in enumerate(order) if item.get_closest_marker(mark)), len(order))

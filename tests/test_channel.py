@@ -310,7 +310,7 @@ def test_what_a_cell_needs_is_read_when_it_is_entered(comm, fake_engine, session
     session.load()
     session.wait_ready(5)
     comm.say({"type": "notebook", "rev": 1, "cells": cells("x = 1", "y = x")})
-    time.sleep(0.05)
+    wait_until(lambda: session.idle)
     assert fake_engine._read == ()
     comm.say({"type": "notebook", "rev": 2, "base": 1, "cells": [], "active": "c1"})
     wait_until(lambda: fake_engine._read != ())
@@ -343,7 +343,7 @@ def test_nothing_is_read_ahead_while_ghost_text_is_off(comm, settings, fake_engi
     session.wait_ready(5)
     settings.on = False
     comm.say({"type": "notebook", "rev": 1, "cells": cells("x = 1"), "active": "c0"})
-    time.sleep(0.05)
+    wait_until(lambda: session.idle)
     assert fake_engine._read == ()
 
 
@@ -392,7 +392,7 @@ def test_two_front_ends_may_use_the_same_id(channel, fake_engine):
     assert other.final("1")["finish_reason"] == "stop"
 
 
-def test_a_front_end_that_left_is_not_answered(comm, fake_engine):
+def test_a_front_end_that_left_is_not_answered(comm, fake_engine, session):
     fake_engine.answers = ["too late"]
     fake_engine.gate.clear()
     comm.say(complete())
@@ -400,7 +400,7 @@ def test_a_front_end_that_left_is_not_answered(comm, fake_engine):
     comm.heard.clear()
     comm.leave()
     fake_engine.gate.set()
-    time.sleep(0.1)
+    wait_until(lambda: session.idle)
     assert comm.heard == []
 
 
@@ -588,7 +588,7 @@ def garbled(source, value, depth=0):
     return value
 
 
-def test_garbled_messages_never_raise_and_each_request_ends_once(comm, fake_engine):
+def test_garbled_messages_never_raise_and_each_request_ends_once(comm, fake_engine, session):
     source = random.Random(20240229)
     patterns = [
         {"type": "hello", "protocol": 1, "client": "fuzz"},
@@ -624,7 +624,7 @@ def test_garbled_messages_never_raise_and_each_request_ends_once(comm, fake_engi
         assert len(errors) <= 1
     for id in asked:
         comm.final(id)
-    time.sleep(0.05)
+    wait_until(lambda: session.idle)
     assert len(asked) > 200
     for id in asked:
         assert sum(is_final(m) for m in comm.heard if m.get("id") == id) == 1

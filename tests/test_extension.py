@@ -18,6 +18,7 @@ from jupyter_sc2.kernel.panel import Panel
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.settings import PRECISIONS
 from tests.test_channel import FakeComm
+from tests.test_session import wait_until
 
 QUIET = Config(HistoryManager={"enabled": False})
 
@@ -253,7 +254,7 @@ class Idle:
 
 def test_idleness_is_told_once():
     idle = Idle(0.05)
-    time.sleep(0.2)
+    wait_until(lambda: idle.happened == 1)
     idle.shell.run_cell("1", store_history=False)
     time.sleep(0.1)
     assert idle.happened == 1
@@ -263,8 +264,7 @@ def test_a_running_cell_is_no_idleness():
     idle = Idle(0.2)
     idle.shell.run_cell("import time; time.sleep(0.4)")
     assert idle.happened == 0
-    time.sleep(0.4)
-    assert idle.happened == 1
+    wait_until(lambda: idle.happened == 1)
 
 
 def test_a_stopped_watch_tells_nothing():
@@ -277,8 +277,7 @@ def test_a_stopped_watch_tells_nothing():
 
 def test_a_shell_that_idles_loads_the_model(shell, loads):
     extension.load(shell, load_engine=loads, idle_seconds=0.05)
-    time.sleep(0.2)
-    assert loads.asked == [("embedded", "auto")]
+    wait_until(lambda: loads.asked == [("embedded", "auto")])
 
 
 def test_a_shell_that_idles_with_ghost_text_off_loads_nothing(loads):

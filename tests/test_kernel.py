@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import nbformat
 import pytest
 
-from tests.kernels import LOAD, TESTS, FrontEnd, ipykernel_6
+from tests.kernels import IS_OLD, LOAD, TESTS, FrontEnd, ipykernel_6
 
 pytestmark = pytest.mark.kernel
 
@@ -26,6 +26,8 @@ OLD, NEW = "ipykernel 6", "ipykernel 7"
 def version(request):
     if request.param == OLD:
         ipykernel_6()
+    elif IS_OLD:
+        pytest.skip("this environment has ipykernel 6")
     return request.param
 
 
@@ -208,8 +210,8 @@ def test_a_magic_puts_its_completion_into_the_next_cell(kernel):
 @pytest.mark.parametrize(
     "code",
     [
-        "import time; time.sleep(3)",
-        "import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end: pass",
+        "import time; time.sleep(60)",
+        "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass",
     ],
     ids=["sleeping", "looping"],
 )
@@ -220,7 +222,7 @@ def test_answers_come_while_a_cell_runs(kernel, comm, code):
     seconds = [comm.answer(timeout=5, text=f"name_{n} = ") for n in range(3)]
     assert kernel.ended(cell) is None
     print(f"answers while {code!r} runs: {', '.join(f'{1000 * s:.0f}' for s in seconds)} ms")
-    kernel.finish(cell)
+    kernel.interrupt(cell)
 
 
 def test_the_hello_says_control(kernel, comm):
@@ -256,12 +258,12 @@ def test_a_subshell_answers_while_a_cell_runs(kernel):
     comm = kernel.open("subshell")
     comm.say({"type": "hello"})
     assert comm.wait_for(type="hello")["content"]["data"]["channel"] == "subshell"
-    cell = kernel.start("import time; time.sleep(1.5)")
+    cell = kernel.start("import time; time.sleep(60)")
     time.sleep(0.1)
     for number in range(3):
         comm.answer(timeout=5, text=f"name_{number} = ")
     assert kernel.ended(cell) is None
-    kernel.finish(cell)
+    kernel.interrupt(cell)
     comm.leave()
 
 

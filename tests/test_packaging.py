@@ -33,10 +33,12 @@ def python(code: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def labextension() -> Path:
+def labextension(pytestconfig: pytest.Config) -> Path:
     """Where JupyterLab finds the front end in this environment."""
     folders = [Path(path) / "labextensions" / "jupyter-sc2" for path in jupyter_path()]
     found = [folder for folder in folders if (folder / "package.json").is_file()]
+    if not found and pytestconfig.getoption("quick"):
+        pytest.skip("the front end is not built, which quick tests do without")
     assert found, "The front end is not installed; `make test` builds and links it."
     return found[0]
 
@@ -54,6 +56,7 @@ def test_the_built_front_end_is_where_jupyterlab_looks(labextension: Path) -> No
     assert (labextension / "schemas" / "jupyter-sc2" / "plugin.json").is_file()
 
 
+@pytest.mark.slow
 def test_jupyterlab_accepts_the_front_end(labextension: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jupyter", "labextension", "list"],
@@ -68,6 +71,7 @@ def test_jupyterlab_accepts_the_front_end(labextension: Path) -> None:
     assert "OK" in lines[0]
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_built_front_end_and_the_embedded_model(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

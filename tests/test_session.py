@@ -255,7 +255,7 @@ def test_what_was_to_be_read_ahead_is_not_read_once_something_is_asked(session, 
     wait_until(lambda: fake_engine.reading)
     fake_engine.answers = ["1"]
     assert submit(session, request("y = ")).final.text == "1"
-    time.sleep(0.05)
+    wait_until(lambda: session.idle)
     assert b"numpy" not in fake_engine.decode_bytes(fake_engine._read)
 
 
@@ -297,7 +297,7 @@ def test_every_request_of_a_burst_gets_exactly_one_end(session, fake_engine):
     asked = [submit(session, request("a" * n + " = ", id=str(n))) for n in range(1, 40)]
     for answers in asked:
         assert answers.final
-    time.sleep(0.05)
+    wait_until(lambda: session.idle)
     assert [sum(u.finish_reason is not None for u in answers.updates) for answers in asked] == [
         1
     ] * len(asked)

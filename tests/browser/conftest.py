@@ -16,7 +16,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Nothing of the user's own settings, and no background traffic of Chromium's.
@@ -81,6 +81,9 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        self.context: BrowserContext | None = (
+            None  # of all its pages: JupyterLab is read and compiled once
+        )
         self.log = folder / "server.log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -271,6 +274,16 @@ class NotebookPage:
         """Until the status bar says that a model is there."""
         self.page.locator(".jp-sc2-StatusItem", has_text="ready").wait_for(timeout=PATIENCE_MS)
 
+    def leave(self) -> None:
+        """Closes the page; a cell that still runs would only keep the processor from other tests."""
+        self.page.evaluate(
+            "async () => {"
+            " const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;"
+            " if (kernel?.status === 'busy') await kernel.interrupt();"
+            "}"
+        )
+        self.page.close()
+
     @property
     def _panel(self) -> Locator:
         return self.page.locator(".jp-NotebookPanel:visible")
@@ -314,7 +327,9 @@ def settings(slow_lab: Server) -> Iterator[Callable[..., None]]:
 
 def open_page(chromium: Browser, server: Server, name: str, path: str) -> NotebookPage:
     """Opens a notebook in a fresh workspace, and waits for its kernel."""
-    page = chromium.new_context(viewport={"width": 1100, "height": 750}).new_page()
+    if server.context is None:
+        server.context = chromium.new_context(viewport={"width": 1100, "height": 750})
+    page = server.context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     workspace = f"w{time.monotonic_ns()}"
     page.goto(f"{server.url}/{path.format(workspace)}/{name}")
@@ -346,7 +361,7 @@ def open_notebook(
     yield open_
     for number, notebook in enumerate(opened):
         keep_screenshot(request, notebook.page, number)
-        notebook.page.context.close()
+        notebook.leave()
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +370,7 @@ def one_notebook(chromium: Browser, slow_lab: Server) -> Iterator[NotebookPage]:
     notebook = open_page(chromium, slow_lab, slow_lab.notebook("one.ipynb", ""), LAB)
     notebook.wait_ready()
     yield notebook
-    notebook.page.context.close()
+    notebook.leave()
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import pytest
 
 from tests.browser.slow_engine import BLOCK, LINE, OTHERS
 
-pytestmark = pytest.mark.browser
-
 WORD, ACCEPT_LINE = "Alt+.", "Alt+Shift+."
 
 

@@ -16,8 +16,6 @@ from jupyter_sc2.provenance.sources import named
 from tests.browser.slow_engine import LINE
 from tests.planted import original
 
-pytestmark = pytest.mark.browser
-
 ABOVE = next(original(1, seed=11)).rstrip()
 MARK = ".jp-sc2-Attribution"
 

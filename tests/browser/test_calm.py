@@ -8,8 +8,6 @@ import pytest
 
 from tests.browser.slow_engine import BLOCK, LINE
 
-pytestmark = pytest.mark.browser
-
 # Notes in each frame where the notebook's end is: what stands below the cell would be there.
 WATCH = """() => {
   window.ends = [];

@@ -6,8 +6,6 @@ import pytest
 
 from tests.browser.conftest import PATIENCE_MS, Server
 
-pytestmark = pytest.mark.browser
-
 BUSY = {
     "sleeps": "import time; time.sleep(20)",
     "computes": "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end:\n    pass",

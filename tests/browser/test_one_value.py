@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.test_places import command
 from tests.browser.test_standing import menu, says
-
-pytestmark = pytest.mark.browser
 
 
 def setting(notebook, name: str) -> str:

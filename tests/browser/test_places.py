@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from tests.browser.conftest import LAB, PATIENCE_MS, SLOW_ENGINE, Server, open_page
 from tests.browser.slow_engine import LINE
 from tests.browser.test_standing import says
-
-pytestmark = pytest.mark.browser
+from tests.kernels import installed
 
 SHOWN = "() => document.querySelector('.jp-GhostText:not(:empty)')?.textContent"
 
@@ -127,7 +123,7 @@ def test_notebook_7_accepts_by_word_and_says_how_it_stands(tmp_path, chromium, r
         notebook.wait_ghost(LINE[11:])
         notebook.press("Tab")
         assert notebook.source(0) == LINE
-        notebook.page.context.close()
+        notebook.leave()
     finally:
         server.stop()
 
@@ -135,10 +131,7 @@ def test_notebook_7_accepts_by_word_and_says_how_it_stands(tmp_path, chromium, r
 def vim() -> Path:
     """The folder with jupyterlab-vim, installed there the first time; it would give every page vim's keys."""
     folder = Path(sys.prefix) / "jupyterlab-vim"
-    if not (folder / "share/jupyter/labextensions").is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-        subprocess.run([*pip, str(folder), "jupyterlab-vim==4.1.4"], check=True)
-    return folder / "share/jupyter"
+    return installed("jupyterlab-vim==4.1.4", folder) / "share/jupyter"
 
 
 def test_vim_keys_and_ghost_text_go_together(tmp_path, chromium, monkeypatch):
@@ -163,6 +156,6 @@ def test_vim_keys_and_ghost_text_go_together(tmp_path, chromium, monkeypatch):
         notebook.wait_ghost(LINE[9:])
         notebook.press("Tab")
         assert notebook.source(0) == LINE
-        notebook.page.context.close()
+        notebook.leave()
     finally:
         server.stop()

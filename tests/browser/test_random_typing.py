@@ -14,7 +14,7 @@ import pytest
 from tests.browser.conftest import SHOWN_GHOST, Server
 from tests.browser.slow_engine import AFTER_ENTER, BLOCK, LINE, OTHERS
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "40"))
 SEED = int(os.environ.get("SC2_SEED", random.SystemRandom().randrange(10**6)))

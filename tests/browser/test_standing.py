@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
-import pytest
 
 from tests.browser.conftest import PATIENCE_MS, Server
 from tests.browser.slow_engine import LINE
-
-pytestmark = pytest.mark.browser
 
 
 def says(notebook, text: str) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.browser.slow_engine import LINE
 from tests.browser.test_standing import menu, says
-
-pytestmark = pytest.mark.browser
 
 # A kernel that hears of comms on its shell only.
 SHELL_ONLY = """

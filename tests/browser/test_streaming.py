@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.browser.slow_engine import LINE
-
-pytestmark = pytest.mark.browser
 
 
 def shown_line(notebook) -> str:
