@@ -15,9 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
-
-import msgspec
+from typing import Any, Literal
 
 from jupyter_sc2.errors import ModelLoadError
 
@@ -68,7 +66,8 @@ PACKED = "packed"
 QUANTIZED = ("8bit", "4bit", "4bit-double")
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, kw_only=True)
+class Shape:
     """The sizes of a decoder, from which all others follow. `gated` MLPs have three matrices, others two.
 
     `packed` weights are stored in 4 bits, and computed with in that form and in full (engines/int4.py). `bias` tells
@@ -178,7 +177,7 @@ class ModelCard:
     path: Literal["inside", "before"] = "inside"
     trunk: Trunk = "outside"
     heals: bool = False
-    ways: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    ways: int = 1
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
@@ -354,6 +353,8 @@ class _File:
             raise ModelLoadError(f"{self._file} is not a TOML file: {error}.") from error
 
     def _card(self, name: str, table: dict[str, Any]) -> ModelCard:
+        import msgspec  # not at the top: what trains a model needs the cards, and nothing that reads files of them
+
         family = table.get("family", "starcoder2")
         if family not in self.tables["family"]:
             known = ", ".join(self.tables["family"])
@@ -363,23 +364,32 @@ class _File:
         licence = self.tables["licence"].get(values.get("licence", ""), {})
         values.setdefault("licence_summary", licence.get("summary", ""))
         values.setdefault("licence_url", licence.get("url", ""))
-        allowed = [one.name for one in fields(ModelCard)]
-        for key in values:
-            if key not in allowed:
-                close = difflib.get_close_matches(key, allowed, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                raise self._wrong(name, key, f"is no key of a model{hint}")
+        self._refuse_unknown(name, values, ModelCard)
+        if isinstance(shape := values.get("shape"), dict):
+            self._refuse_unknown(name, shape, Shape, "shape.")
         try:
             card = msgspec.convert(values, ModelCard)
         except msgspec.ValidationError as error:
             what, _, where = str(error).partition(" - at `$")
             key = where.strip(".`") or "?"
             raise self._wrong(name, key, f"is wrong: {what}") from error
+        if not 1 <= card.ways <= 16:
+            raise self._wrong(name, "ways", f"must be from 1 to 16, not {card.ways}")
         roles = (*STARCODER2_SPECIAL, "bos")
         for role in card.special:
             if role not in roles:
                 raise self._wrong(name, f"special.{role}", f"is no role: {', '.join(roles)}")
         return card
+
+    def _refuse_unknown(
+        self, name: str, table: Mapping[str, Any], kind: Any, above: str = ""
+    ) -> None:
+        allowed = [one.name for one in fields(kind)]
+        for key in table:
+            if key not in allowed:
+                close = difflib.get_close_matches(key, allowed, n=1)
+                hint = f"; did you mean {above}{close[0]}?" if close else ""
+                raise self._wrong(name, f"{above}{key}", f"is no key of a model{hint}")
 
     def _wrong(self, name: str, key: str, what: str) -> ModelLoadError:
         return ModelLoadError(
