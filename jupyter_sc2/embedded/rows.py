@@ -6,8 +6,9 @@ accordingly. So what is trained is what inference reads, and the cells are read 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import chain, islice, takewhile
 from operator import eq
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Encode = Callable[[Sequence[Segment]], list[int]]
 
-# How often each kind of document is drawn. Notebooks are the fewest and count the most.
+# How often each kind of document is drawn, as far as the corpus has it. Notebooks are the fewest and count the most.
 MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "library": 0.12}
+OTHER = 0.09  # of a kind that is not named above
 UNTOLD = -100  # what cross_entropy leaves out
 PARTS = ("trunk", "prefix", "middle")
 SUFFIX, MIDDLE = (SPECIAL_TOKENS.index(f"<fim_{part}>") for part in ("suffix", "middle"))
@@ -65,7 +67,7 @@ class Sampler:
 
     def draw(self, rng: Random) -> Document:
         kinds = list(self._kinds)
-        (kind,) = rng.choices(kinds, [MIX[kind] for kind in kinds])
+        (kind,) = rng.choices(kinds, [MIX.get(kind, OTHER) for kind in kinds])
         group, totals = self._kinds[kind]
         (document,) = rng.choices(group, cum_weights=totals)
         return document
@@ -76,6 +78,19 @@ def rows(
 ) -> list[list[Token]]:
     """Rows filled with trees; the last one of each is cut off where the row is full."""
     return _filled(sampler, rng, count, length, lambda example, at: tree(example, encode, at))
+
+
+def packed_row(
+    sampler: Sampler, encode: Encode, *, seed: int, step: int, place: int, length: int
+) -> array[int]:
+    """The row at this place of a step's rows: its `Token`s one after another, as 32-bit integers.
+
+    It depends on seed, step and place alone, so that any number of processes can make a step's rows, and a run
+    that was stopped sees the same ones as a run that was not.
+    """
+    rng = Random(f"{seed} {step} {place}")
+    (row,) = rows(sampler, encode, rng, count=1, length=length)
+    return array("i", chain.from_iterable(row))
 
 
 def prompts(
@@ -99,8 +114,9 @@ def _filled(
     for _ in range(count):
         row: list[Item] = []
         while len(row) < length:
-            row += lay(build_example(sampler.draw(rng), rng), len(row))
-        filled.append(row[:length])
+            example = build_example(sampler.draw(rng), rng)
+            row += islice(lay(example, len(row)), length - len(row))
+        filled.append(row)
     return filled
 
 
@@ -138,7 +154,7 @@ def visible(tokens: torch.Tensor) -> torch.Tensor:
     import torch
 
     tree, shared, own = (tokens[..., n, None] for n in (3, 4, 5))  # (B, T, 1)
-    at = torch.arange(tokens.shape[1])
+    at = torch.arange(tokens.shape[1], device=tokens.device)
     trunk = (at >= tree) & (at < shared)
     itself = (at >= own) & (at <= at[:, None])
     return (trunk | itself)[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,11 +84,16 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def encoder(tokenizer: Tokenizer) -> Callable[[Sequence[Segment]], list[int]]:
     """A function from segments to ids, each segment encoded on its own; roles that it has no token for are left out."""
 
+    # The same few texts stand in every prompt, and a suffix is asked for both with the middle and without it.
+    @lru_cache(maxsize=256)
+    def ids_of(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
     def encode(segments: Sequence[Segment]) -> list[int]:
         ids: list[int] = []
         for segment in segments:
             if isinstance(segment, str):
-                ids.extend(tokenizer.encode(segment, add_special_tokens=False).ids)
+                ids.extend(ids_of(segment))
             elif segment.role in STARCODER2_SPECIAL:
                 ids.append(SPECIAL_TOKENS.index(STARCODER2_SPECIAL[segment.role]))
         return ids

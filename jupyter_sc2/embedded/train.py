@@ -1,62 +1,68 @@
-"""Tunes the embedded model on a CPU in the minutes that one is willing to wait.
+"""Trains the embedded model, on a GPU or on a CPU, for the minutes or the tokens that one has.
 
-The schedule follows the clock and not the number of steps: how many steps an hour has depends on what else
-the machine does. The rate is level until the last part of the time and falls to zero in it. The checkpoint that
-a longer run goes on from is the one before that fall, so that any number of runs make one long training.
+    from jupyter_sc2.embedded.train import Recipe, train
+
+    figures = train(
+        Path("documents.jsonl"),        # or a sequence of Documents
+        Path("start"), Path("output"),  # folders of models; the start may be packed
+        minutes=8, tokens=300_000_000,  # whichever ends first
+        recipe=replace(Recipe.for_device("cuda"), rate=8e-4),
+        workers=14,                     # processes that make rows ahead
+        stop=lambda: time.monotonic() > deadline,
+    )
+
+What ends up in `output`:
+
+    model.safetensors, config.json, tokenizer…   the model in bf16, at the end
+    averaged/                                    the same with averaged weights, if `Recipe.average`
+    training.json                                the figures that `train` returns: losses, speed, recipe
+    checkpoint.pt                                all that a run needs to go on, before the rate falls
+    decay.pt                                     the same while it falls; of use for the same minutes and tokens only
+
+The rate is level until the last part of the run and falls to zero in it. Any number of runs make one long training:
+called again, it goes on from the checkpoint, and with more minutes or tokens from the one before the fall. By `tokens`
+alone a run is the same whether or not it was stopped, on a CPU bit for bit; with `minutes` it depends on the machine's
+speed. SIGTERM, or `stop` saying so, ends a run after the step: checkpoint and model are written, but the rate has not
+fallen.
+
+Nothing but torch, transformers, tokenizers and safetensors has to be installed. What a GPU should get out of it is
+reckoned in meter.py, how much memory it takes in run.py, and why the recipe for it is as it is in recipe.py.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jupyter_sc2.embedded.corpus import HELD_OUT, Document
+from jupyter_sc2.embedded.corpus import HELD_OUT, Document, load_documents
 from jupyter_sc2.embedded.examples import build_example
-from jupyter_sc2.embedded.rows import UNTOLD, Sampler, Token, prompts, rows, visible
+from jupyter_sc2.embedded.feed import FIELDS, Feed, Plan
+from jupyter_sc2.embedded.meter import Meter, known_peak, memory_used, told
+from jupyter_sc2.embedded.recipe import Recipe, schedule
+from jupyter_sc2.embedded.rows import Sampler, prompts, rows
 from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
-from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.embedded.weights import unpacked_model
 from jupyter_sc2.models import TRAINED
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["Recipe", "draw_rows", "draw_texts", "schedule", "train", "unpacked_model"]
 
 HELD_OUT_ROW = 1024
-MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`
-TOKENS_AT_ONCE = 2_080  # of whole rows; what they need in between takes 3 GB
-WORTH_COMPILING = 600.0  # seconds
+HELD_OUT_ROWS = 24
+# On a CPU compiling takes a minute or two.
+WORTH_COMPILING_SECONDS = 600.0
+WORTH_COMPILING_TOKENS = 300_000
 COMPILERS = ("g++", "clang++", "cl")
-STATE = ("step", "seconds", "tokens", "loss", "curve")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the model is trained. Rates are those of AdamW."""
-
-    tokens_per_step: int = 4096
-    row: int = 1024  # tokens
-    # Of each of `rows.PARTS`. A cell of the trunk is the prefix of several branches as well.
-    weights: tuple[float, float, float] = (0.5, 0.3, 1.5)
-    rate: float = 4e-4
-    warmup: float = 20.0  # steps
-    decay: float = 0.3  # share of the time
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    checkpoint_every: float = 300.0
-    held_out: frozenset[str] = field(default=HELD_OUT)
-
-
-def schedule(progress: float, step: int, recipe: Recipe) -> float:
-    """The learning rate's factor at this share of the time: up, level, and down to zero at the end."""
-    return max(0.0, min(1.0, (step + 1) / recipe.warmup, (1 - progress) / recipe.decay))
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 def draw_texts(documents: Sequence[Document], rng: Random, *, count: int) -> Iterator[str]:
@@ -77,240 +83,181 @@ def draw_rows(
 
 
 def train(
-    documents: Sequence[Document],
+    documents: Sequence[Document] | Path,
     start: Path,
     output: Path,
     *,
-    minutes: float,
+    minutes: float | None = None,
+    tokens: int | None = None,
     seed: int = 0,
     recipe: Recipe | None = None,
+    device: str | None = None,
+    workers: int | None = None,
     threads: int | None = None,
+    compiled: bool | None = None,
+    peak: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Tunes the model in the folder `start` on the documents and leaves the result in the folder `output`.
+    """Trains the model in the folder `start` on the documents and leaves the result in the folder `output`.
 
-    `minutes` count from the beginning of the training, over all of its runs: stopped and called again it goes on
-    from its last checkpoint, and called with more minutes than before from where the rate began to fall.
-    Returns the figures that it also writes to `training.json` there.
+    `minutes` and `tokens` count from the beginning of the training, over all of its runs; minutes with compiling,
+    measuring and checkpoints, without what comes before the first step and after the last. `device` is CUDA where
+    there is one; `peak` is its TFLOP/s in bf16, unless it is a known one. `workers` make rows ahead in processes of
+    their own: on a CPU none, elsewhere one for each core but one. Returns the figures that it also writes to
+    `training.json`.
     """
     # Before torch loads: a thread that waits by spinning keeps the core that its slower sibling could move to,
     # which on a machine with other work made steps ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    recipe = recipe or Recipe()
+    from jupyter_sc2.embedded.run import STATE, Run
+
+    if minutes is None and tokens is None:
+        raise ValueError("train() needs minutes or tokens")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = torch.device(device).type
+    recipe = recipe or Recipe.for_device(kind)
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
     output.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in TOKENIZER:
         (output / name).write_bytes((start / name).read_bytes())
-    encode = encoder(load_tokenizer(output))
-    sampler = Sampler([d for d in documents if d.package not in recipe.held_out])
-    others = [d for d in documents if d.package in recipe.held_out]
-    count = 24 if others else 0
-    held_out = rows(Sampler(others), encode, Random(1), count=count, length=HELD_OUT_ROW)
 
-    run = Run(recipe, start, output)
-    budget = minutes * 60
+    run = Run(recipe, start, output, device=device, seed=seed)
+    budget = (None if minutes is None else minutes * 60, tokens)
     if run.load(budget):
         report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
-    if budget - run.seconds > WORTH_COMPILING and any(map(shutil.which, COMPILERS)):
-        report("compiling: the first step takes a minute or two")
-        run.compile()
+        if run.seed != seed:
+            report(f"with its seed, {run.seed}")
     rows_per_step = max(1, recipe.tokens_per_step // recipe.row)
-    while run.seconds < budget:
-        started = clock()
-        # Seeded by the step, so that a run that was stopped sees the same examples as one that was not.
-        rng = Random(f"{seed} {run.step}")
-        batch = rows(sampler, encode, rng, count=rows_per_step, length=recipe.row)
-        run.learn(batch, schedule(run.seconds / budget, run.step, recipe))
-        taken = clock() - started
-        run.seconds += taken
-        if run.step % 10 == 0:
-            speed, left = rows_per_step * recipe.row / taken, (budget - run.seconds) / 60
-            report(
-                f"step {run.step}  loss {run.loss:.3f}  {speed:,.0f} tokens/s  {left:.1f} min left"
-            )
-        if run.seconds - run.saved_at > recipe.checkpoint_every or run.seconds >= budget:
-            report(f"checkpoint {json.dumps(run.measure(held_out))}")
-            run.save(budget)
-    return run.finish(output)
-
-
-class Run:
-    """A model in training: what a checkpoint holds."""
-
-    def __init__(self, recipe: Recipe, start: Path, output: Path) -> None:
-        import torch
-
-        self.recipe = recipe
-        self.level = output / "checkpoint.pt"  # before the rate falls
-        self.falling = output / "decay.pt"
-        self.model: Any = unpacked_model(start)
-        self.model.train()
-        matrices = [p for p in self.model.parameters() if p.ndim == 2]
-        rest = [p for p in self.model.parameters() if p.ndim != 2]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": recipe.weight_decay},
-                {"params": rest, "weight_decay": 0.0},
-            ],
-            lr=recipe.rate,
-            betas=(0.9, 0.95),
-            fused=True,
-        )
-        self.step = 0
-        self.seconds = self.saved_at = 0.0
-        self.tokens = 0
-        self.loss = 0.0  # smoothed
-        self.curve: list[dict[str, Any]] = []
-
-    def compile(self) -> None:
-        """Makes one kernel of what is done between the products of a layer; where that fails, all stays as it is."""
-        import torch
-
-        torch._dynamo.config.suppress_errors = True
-        logging.getLogger("torch._dynamo").setLevel(logging.CRITICAL)  # or it prints the traceback
-        for layer in self.model.get_decoder().layers:
-            layer.compile(dynamic=False)
-
-    def learn(self, batch: list[list[Token]], factor: float) -> None:
-        """One step with the rate at this factor of the recipe's, a few rows at a time, which bounds the memory."""
-        import torch
-
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate * factor
-        total = 0.0
-        rows = max(1, TOKENS_AT_ONCE // len(batch[0]))
-        for part in torch.tensor(batch).split(rows):  # type: ignore[no-untyped-call]
-            loss: Any = _mean(_losses(self.model, part), part, self.recipe.weights)
-            loss = loss * len(part) / len(batch)
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        # Zeroed and not freed: fresh pages for half a gigabyte cost more than writing to it.
-        self.optimizer.zero_grad(set_to_none=False)
-        self.step += 1
-        self.tokens += len(batch) * len(batch[0])
-        self.loss = 0.95 * self.loss + 0.05 * total if self.loss else total
-
-    def measure(self, held_out: list[list[Token]]) -> dict[str, Any]:
-        """A point of the curve: the loss so far, and that on packages never trained on."""
-        import torch
-
-        kinds = {"held_out": self.recipe.weights, "held_out_middles": MIDDLES}
-        losses: dict[str, list[float]] = {kind: [] for kind in kinds}
-        with torch.no_grad():
-            for batch in (torch.tensor([row]) for row in held_out):
-                each = _losses(self.model, batch)
-                for kind, weights in kinds.items():
-                    losses[kind].append(_mean(each, batch, weights).item())
-        point = {
-            "minutes": round(self.seconds / 60, 1),
-            "tokens": self.tokens,
-            "loss": round(self.loss, 3),
-            **{kind: round(fmean(of), 3) if of else None for kind, of in losses.items()},
-        }
-        self.curve.append(point)
-        return point
-
-    def save(self, budget: float) -> None:
-        """Replaces the checkpoint in one move: being stopped here leaves the older one."""
-        import torch
-
-        self.saved_at = self.seconds
-        values = {
-            "state": {name: getattr(self, name) for name in STATE},
-            "budget": budget,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        falls = self.seconds / budget > 1 - self.recipe.decay
-        path = self.falling if falls else self.level
-        part = path.with_suffix(".part")
-        torch.save(values, part)
-        os.replace(part, path)
-
-    def load(self, budget: float) -> bool:
-        """Takes up the checkpoint for this budget of seconds if there is one."""
-        import torch
-
-        for path in (self.falling, self.level):
-            if not path.exists():
-                continue
-            values = torch.load(path, weights_only=True)
-            if path == self.falling and values["budget"] != budget:
-                continue  # made for a shorter time
-            for name, value in values["state"].items():
-                setattr(self, name, value)
-            self.saved_at = self.seconds
-            self.model.load_state_dict(values["model"])
-            self.optimizer.load_state_dict(values["optimizer"])
-            return True
-        return False
-
-    def finish(self, output: Path) -> dict[str, Any]:
-        """Writes the weights in bf16 and the figures."""
-        import torch
-
-        figures = {
-            "parameters": self.model.num_parameters(),
-            "recipe": {**asdict(self.recipe), "held_out": sorted(self.recipe.held_out)},
-            **{name: getattr(self, name) for name in STATE},
-        }
-        self.model.to(torch.bfloat16).save_pretrained(output)
-        (output / TRAINED).write_text(json.dumps(figures, indent=1) + "\n")
-        return figures
-
-
-def unpacked_model(folder: Path) -> Any:
-    """The model in a folder in float32; one that is packed, as the shipped one is, is unpacked."""
-    import torch
-    from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from jupyter_sc2.engines.int4 import unpacked
-
-    config = AutoConfig.from_pretrained(folder)
-    if not hasattr(config, "packed"):
-        return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
-    del config.packed  # or what is trained would be taken for packed as well
-    tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if name.endswith(".scales")]:
-        key = name.removesuffix("scales") + "weight"
-        tensors[key] = unpacked(tensors[key], tensors.pop(name))
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    missing, _ = model.load_state_dict(tensors, strict=False)
-    model.tie_weights()
-    if set(missing) - set(model._tied_weights_keys or ()):
-        raise ModelLoadError(f"{folder} lacks {', '.join(missing)}.")
-    return model
-
-
-def _losses(model: Any, batch: torch.Tensor) -> torch.Tensor:
-    """The loss of each token in rows of `Token`s, (B, T, 7); gives (B, T), 0 where there is no label."""
-    import torch
-
-    ids, labels, positions, *_ = batch.unbind(-1)
-    seen = visible(batch)
-    mask = torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill(~seen, -torch.inf)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-        )  # logits: (B, T, V)
-    each = torch.nn.functional.cross_entropy(
-        output.logits.float().flatten(0, 1), labels.flatten(), ignore_index=UNTOLD, reduction="none"
+    plan = Plan(
+        documents=documents,
+        tokenizer=output.absolute(),
+        seed=run.seed,
+        rows_per_step=rows_per_step,
+        length=recipe.row,
+        held_out=recipe.held_out,
     )
-    return each.view_as(labels)
+    if workers is None:
+        workers = max(1, (os.cpu_count() or 2) - 1) if kind != "cpu" else 0
+    with Feed(plan, start=run.step, workers=workers) as feed, _sigterm() as terminated:
+        held_out, fixed = _measured_rows(documents, output, recipe.held_out)
+        figures: dict[str, Any] = {"device": _name(device)}
+        figures["fixed_row"] = run.losses_on(fixed, digits=4)["held_out"]
+        report(f"{figures['device']}: loss of the fixed row {figures['fixed_row']}")
+        if compiled is None:
+            compiled = _worth_compiling(kind, budget, run.seconds, run.tokens)
+        if compiled:
+            report("compiling: the first step takes a minute or two")
+            run.compile()
+        if kind != "cpu" and not run.step:
+            report(f"before: {json.dumps(run.measure(held_out))}")
+
+        parameters = run.model.num_parameters()
+        peak = peak or known_peak(figures["device"])
+        mark = clock()
+        whole, lately = (Meter(parameters, mark, peak) for _ in range(2))
+        stopped = False
+        while not stopped and (progress := _progress(run.seconds, run.tokens, budget)) < 1:
+            waited = feed.waited
+            made = torch.frombuffer(feed.step(), dtype=torch.int32)
+            batch = made.view(rows_per_step, recipe.row, FIELDS)
+            first = len(run.modes) > 1
+            if first:
+                for line in run.settle(batch):
+                    report(line)
+            loss = run.learn(batch, schedule(progress, run.step, recipe))
+            stopped = stop() or terminated()
+            now = clock()
+            run.seconds += now - mark
+            mark = now
+            whole.add(batch[..., 0].numel(), feed.waited - waited)
+            lately.add(batch[..., 0].numel(), feed.waited - waited)
+            if first:  # of compiling, which is not the training's speed
+                whole.read(now)
+            progress = _progress(run.seconds, run.tokens, budget)
+            if run.step % recipe.report_every == 1 or recipe.report_every == 1:
+                speed = told(lately.read(now))
+                report(f"step {run.step}  loss {loss:.3f}  {speed}  {progress:.1%} done")
+            over = stopped or progress >= 1
+            if over:
+                figures["speed"] = whole.read(now)
+            if over or run.seconds - run.saved_at > recipe.checkpoint_every:
+                report(f"checkpoint {json.dumps(run.measure(held_out))}")
+                run.save(budget, progress)
+    if stopped and progress < 1:
+        report(f"stopped at step {run.step}: the rate has not fallen to zero; going on is possible")
+    figures |= {
+        "parameters": parameters,
+        "recipe": {**asdict(recipe), "held_out": sorted(recipe.held_out)},
+        **{name: getattr(run, name) for name in STATE},
+        "stopped": stopped,
+        "memory_gb": memory_used(kind),
+    }
+    if "speed" in figures:
+        report(f"in all: {told(figures['speed'])}; at most {figures['memory_gb']} GB")
+    run.write(output)
+    (output / TRAINED).write_text(json.dumps(figures, indent=1) + "\n")
+    if (output / "averaged").exists():
+        for name in (*TOKENIZER, TRAINED):
+            shutil.copy(output / name, output / "averaged" / name)
+    return figures
 
 
-def _mean(losses: torch.Tensor, batch: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
-    """The mean of what `_losses` gives over what has a label, each part with its weight."""
+def _measured_rows(
+    documents: Sequence[Document] | Path, tokenizer: Path, names: Iterable[str]
+) -> tuple[list[Any], list[Any]]:
+    """Rows of the packages that are held out, and one of the others that is the same in every run."""
+    everything = list(load_documents(documents)) if isinstance(documents, Path) else documents
+    encode = encoder(load_tokenizer(tokenizer))
+    out = [d for d in everything if d.package in names]
+    count = HELD_OUT_ROWS if out else 0
+    held_out = rows(Sampler(out), encode, Random(1), count=count, length=HELD_OUT_ROW)
+    rest = Sampler([d for d in everything if d.package not in names])
+    return held_out, rows(rest, encode, Random("fixed"), count=1, length=HELD_OUT_ROW)
+
+
+def _progress(seconds: float, tokens: int, budget: tuple[float | None, int | None]) -> float:
+    """The share of the run that is done, by the clock or by the tokens, whichever is further."""
+    shares = (
+        done / most
+        for done, most in zip((seconds, tokens), budget, strict=True)
+        if most is not None
+    )
+    return max(shares)
+
+
+def _worth_compiling(
+    kind: str, budget: tuple[float | None, int | None], seconds: float, tokens: int
+) -> bool:
+    if kind != "cpu":
+        return kind == "cuda"
+    time_left = budget[0] is None or budget[0] - seconds > WORTH_COMPILING_SECONDS
+    tokens_left = budget[1] is None or budget[1] - tokens > WORTH_COMPILING_TOKENS
+    return time_left and tokens_left and any(map(shutil.which, COMPILERS))
+
+
+def _name(device: str) -> str:
     import torch
 
-    _, labels, *_, parts = batch.unbind(-1)
-    counts = torch.tensor(weights)[parts] * (labels != UNTOLD)
-    return (losses * counts).sum() / counts.sum()
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return device
+
+
+@contextmanager
+def _sigterm() -> Iterator[Callable[[], bool]]:
+    """Within it SIGTERM ends nothing; whether it has come is what the function says."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

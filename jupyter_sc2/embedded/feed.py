@@ -1,0 +1,187 @@
+"""Rows of training made ahead of the device that reads them, in processes of their own.
+
+Worker n of N makes the rows n, n + N, n + 2N, … of the run, in order, and writes them to its standard output; they
+are taken from the workers in turn. So the order is the same for any number of workers. What is made ahead is bounded: a
+worker waits for its pipe, and a worker whose parent is gone finds the pipe broken and ends.
+
+They are plain processes and not those of `multiprocessing`, which would import the parent's main module again, and
+with it torch. This module runs where nothing is installed but `tokenizers`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import IO
+
+from jupyter_sc2.embedded.corpus import Document, load_documents
+from jupyter_sc2.embedded.rows import Sampler, Token, packed_row
+from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
+from jupyter_sc2.errors import SC2Error
+
+FIELDS = len(Token._fields)
+STEPS_AHEAD = 3
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}  # each worker is there for one core
+
+
+class FeedError(SC2Error):
+    """The rows for the training could not be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which rows a run reads. `documents` are they themselves, or the file that `load_documents` reads."""
+
+    documents: Sequence[Document] | Path
+    tokenizer: Path
+    seed: int
+    rows_per_step: int
+    length: int
+    held_out: frozenset[str]
+
+
+class RowMaker:
+    """Makes the rows of a plan, one at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        documents: Iterable[Document] = (
+            load_documents(plan.documents) if isinstance(plan.documents, Path) else plan.documents
+        )
+        self._sampler = Sampler([d for d in documents if d.package not in plan.held_out])
+        self._encode = encoder(load_tokenizer(plan.tokenizer))
+
+    def make(self, index: int) -> bytes:
+        """Row `index`, counted from the beginning of the run."""
+        step, place = divmod(index, self._plan.rows_per_step)
+        seed, length = self._plan.seed, self._plan.length
+        row = packed_row(
+            self._sampler, self._encode, seed=seed, step=step, place=place, length=length
+        )
+        return row.tobytes()
+
+
+class Feed:
+    """The rows of a plan, step by step from `start` on; without workers they are made when asked for."""
+
+    def __init__(self, plan: Plan, *, start: int = 0, workers: int = 0) -> None:
+        self.plan = plan
+        self.waited = 0.0  # seconds, in all, until a step's rows were there
+        self._next = start * plan.rows_per_step
+        self._maker = None if workers else RowMaker(plan)
+        self._workers: list[_Worker] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if workers:
+            self._folder = tempfile.TemporaryDirectory(prefix="sc2-rows-")
+            file = Path(self._folder.name) / "plan.pickle"
+            with file.open("wb") as to:
+                pickle.dump(plan, to, protocol=pickle.HIGHEST_PROTOCOL)
+            ahead = max(2, STEPS_AHEAD * plan.rows_per_step // workers)
+            size = plan.length * FIELDS * 4
+            self._workers = [
+                _Worker(file, self._next + n, workers, size, ahead) for n in range(workers)
+            ]
+
+    def step(self) -> bytearray:
+        """The next step's rows, one after another."""
+        began = time.monotonic()
+        made = bytearray()
+        for index in range(self._next, self._next + self.plan.rows_per_step):
+            if self._maker:
+                made += self._maker.make(index)
+            else:
+                # In turn from where this feed began, which need not be row 0.
+                made += self._workers[(index - self._first) % len(self._workers)].take()
+        self._next += self.plan.rows_per_step
+        self.waited += time.monotonic() - began
+        return made
+
+    @property
+    def _first(self) -> int:
+        return self._workers[0].first
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        if self._folder:
+            self._folder.cleanup()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Worker:
+    """A process that makes rows, and the thread that takes them off its hands."""
+
+    def __init__(self, plan: Path, first: int, every: int, size: int, ahead: int) -> None:
+        self.first = first
+        self._size = size
+        self._made: queue.Queue[bytes] = queue.Queue(ahead)
+        self._errors = plan.with_name(f"{first}.errors")
+        command = [sys.executable, "-m", __name__, str(plan), str(first), str(every)]
+        path = os.pathsep.join(filter(None, sys.path))
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
+            )
+        threading.Thread(target=self._drain, name=f"sc2-rows-{first}", daemon=True).start()
+
+    def take(self) -> bytes:
+        """The next row. Raises FeedError when the worker has failed."""
+        row = self._made.get()
+        if row:
+            return row
+        self._made.put(b"")  # for who asks again
+        code = self._process.wait()
+        said = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
+        reason = said[-1] if said else f"it ended with status {code}"
+        raise FeedError(f"A process that makes rows has failed: {reason}")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        while not self._made.empty():  # the thread may stand before a full queue
+            self._made.get_nowait()
+
+    def _drain(self) -> None:
+        pipe = self._process.stdout
+        assert pipe
+        with pipe:
+            while len(row := pipe.read(self._size)) == self._size:
+                self._made.put(row)
+        self._made.put(b"")
+
+
+def _work(plan: Path, first: int, every: int, to: IO[bytes]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end ends this too
+    maker = RowMaker(pickle.loads(plan.read_bytes()))
+    gc.freeze()  # or the collector walks through all the documents again and again
+    try:
+        for index in count(first, every):
+            to.write(maker.make(index))
+            to.flush()
+    except BrokenPipeError:
+        os._exit(0)  # nobody reads on; the interpreter would complain that it cannot flush
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.stdout.buffer)

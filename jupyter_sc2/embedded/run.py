@@ -1,0 +1,338 @@
+"""A model in training: its weights, how a step is taken, what a checkpoint holds.
+
+Weights, gradients and AdamW's two moments are float32, and autocast makes the products bf16: so small steps are not
+rounded away, and turning the weights into bf16 for each micro-batch costs less than a hundredth of it. TF32 stays off:
+little is left in float32, and some versions of transformers compute the angles of the positions as a product of it,
+which TF32's 11 bits would get wrong by up to a radian at position 2,048.
+
+Memory on a GPU for 108.6 million parameters: 16 bytes each, and 4 more for the averaged weights, are 2.2 GB. What a
+layer keeps for the backward pass is some 20 kB a token where it is compiled and 50 kB where not: for 28 layers and
+micro-batches of 32,768 tokens 18 and 46 GB. A piece of logits (loss.py) comes to 1.3 GB, a dense mask of 16 rows of
+2,048 to 0.1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jupyter_sc2.embedded import attention, loss
+from jupyter_sc2.embedded.recipe import Recipe
+from jupyter_sc2.embedded.rows import UNTOLD, Token
+from jupyter_sc2.embedded.weights import unpacked_model
+from jupyter_sc2.errors import ModelLoadError, SC2Error
+
+STATE = ("step", "seconds", "tokens", "loss", "curve", "seed")
+MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`
+# How far compiled and plain computation may be apart: what bf16 rounds differently came to a tenth of this.
+LOSS_TOLERANCE, SLOPE_TOLERANCE = 0.01, 0.03
+
+Budget = tuple[float | None, int | None]  # seconds, tokens
+
+
+class TrainingError(SC2Error):
+    """A training cannot go on."""
+
+
+class Run:
+    """A model in training: what a checkpoint holds."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        start: Path,
+        output: Path,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.kind = torch.device(device).type
+        self.level = output / "checkpoint.pt"  # before the rate falls
+        self.falling = output / "decay.pt"
+        self.model: Any = unpacked_model(start).to(device)
+        self.model.train()
+        attention.install(self.model)
+        self._table = _table_of(self.model)
+        matrices = [p for p in self.model.parameters() if p.ndim == 2]
+        rest = [p for p in self.model.parameters() if p.ndim != 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": recipe.weight_decay},
+                {"params": rest, "weight_decay": 0.0},
+            ],
+            lr=recipe.rate,
+            betas=recipe.betas,
+            fused=True,
+        )
+        self.average = (
+            [p.detach().clone() for p in self.model.parameters()] if recipe.average else []
+        )
+        self.step = 0
+        self.seconds = self.saved_at = 0.0
+        self.tokens = 0
+        self.loss = 0.0  # smoothed
+        self.curve: list[dict[str, Any]] = []
+        self.seed = seed
+        self._piece: loss.Piece = loss.slopes
+        self.modes = [Mode(flex=False, compiled=False)]  # to be tried one after another
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Makes one kernel of what is done between the products of a layer, and on CUDA one of its attention.
+
+        One layer is compiled for all, which takes a minute less than the model as a whole.
+        """
+        logging.getLogger("torch._dynamo").setLevel(logging.CRITICAL)  # a failure is told in a line
+        for layer in self.model.get_decoder().layers:
+            layer.compile(dynamic=False, backend=backend)
+        if self.kind == "cuda":
+            self._piece = torch.compile(loss.slopes, dynamic=False, backend=backend)
+        flex = [Mode(flex=True, compiled=True)] if self.kind == "cuda" else []
+        self.modes = [*flex, Mode(flex=False, compiled=True), Mode(flex=False, compiled=False)]
+
+    def learn(self, rows: torch.Tensor, factor: float) -> float:
+        """One step on rows (R, T, 7) with the rate at this factor of the recipe's; gives the rows' loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate * factor
+        found = self.slopes(rows, self.modes[0])
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        if not torch.isfinite(found):
+            raise TrainingError(f"The loss of step {self.step} is {found}; a lower rate may help.")
+        self.optimizer.step()
+        self._forget_slopes()
+        self.step += 1
+        self.tokens += rows.shape[0] * rows.shape[1]
+        total = float(found)
+        self.loss = 0.95 * self.loss + 0.05 * total if self.loss else total
+        self._take_average()
+        return total
+
+    def slopes(self, rows: torch.Tensor, mode: Mode, *, share: int = 1) -> torch.Tensor:
+        """Adds the slopes of the rows' loss to those of the weights; gives the loss.
+
+        Some rows are read at a time, `share` times fewer than usual, which changes nothing but the memory.
+        """
+        rows = rows.to(self.device)
+        weights = _weights(rows, self.recipe.weights)
+        weights /= weights.sum()
+        size = micro_rows(len(rows), rows.shape[1], self.recipe.micro_batch // share)
+        total = torch.zeros((), device=self.device)
+        for part, of_part in zip(torch.split(rows, size), torch.split(weights, size), strict=True):
+            mask = attention.block_mask(part) if mode.flex else attention.dense_mask(part)
+            piece = self._piece if mode.compiled else None
+            with self._computing(mode):
+                found = loss.sum_of_losses(
+                    self._hidden(part, mask),
+                    self._table,
+                    part[..., 1].flatten(),
+                    of_part.flatten(),
+                    piece,
+                )
+            with mode.stance():
+                found.backward()  # type: ignore[no-untyped-call]
+            total += found.detach()
+        return total
+
+    def settle(self, rows: torch.Tensor) -> list[str]:
+        """Drops the ways to compute that do not work here, or not right; says which and why.
+
+        Tried are they on the first micro-batch of these rows, whose loss and slopes are held against plain ones.
+        """
+        lines: list[str] = []
+        rows = rows[: micro_rows(len(rows), rows.shape[1], self.recipe.micro_batch)]
+        plain, plain_norm = self._try(rows, self.modes[-1], share=2)
+        while len(self.modes) > 1:
+            mode = self.modes[0]
+            try:
+                found, norm = self._try(rows, mode)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            else:
+                apart, norm_apart = abs(found - plain), abs(norm / plain_norm - 1)
+                told = f"loss {found:.4f}, plainly {plain:.4f}; slope {norm:.3f}, {plain_norm:.3f}"
+                if apart < LOSS_TOLERANCE and norm_apart < SLOPE_TOLERANCE:
+                    return [*lines, f"{mode}: {told}"]
+                reason = f"wrong ({told})"
+            self._forget_slopes()
+            self.modes.pop(0)
+            lines.append(f"{mode} does not work here, {self.modes[0]} goes on: {reason}")
+        return lines
+
+    def _try(self, rows: torch.Tensor, mode: Mode, share: int = 1) -> tuple[float, float]:
+        found = self.slopes(rows, mode, share=share)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), float("inf"))
+        self._forget_slopes()
+        return float(found), float(norm)
+
+    def measure(self, held_out: Sequence[Sequence[Token]]) -> dict[str, Any]:
+        """A point of the curve: the loss so far, and that on packages never trained on."""
+        point = {
+            "minutes": round(self.seconds / 60, 1),
+            "tokens": self.tokens,
+            "loss": round(self.loss, 3),
+            **self.losses_on(held_out),
+        }
+        if self.average:
+            with self.averaged():
+                found = self.losses_on(held_out)
+            point |= {f"{kind}_averaged": value for kind, value in found.items()}
+        self.curve.append(point)
+        return point
+
+    @torch.no_grad()
+    def losses_on(
+        self, rows: Sequence[Sequence[Token]], digits: int = 3
+    ) -> dict[str, float | None]:
+        """The mean loss of these rows, computed plainly, which is the same on each device but for rounding."""
+        kinds = {"held_out": self.recipe.weights, "held_out_middles": MIDDLES}
+        if not rows:
+            return dict.fromkeys(kinds)
+        found: dict[str, list[torch.Tensor]] = {kind: [] for kind in kinds}
+        plain = self.modes[-1]
+        tokens = torch.tensor(rows, dtype=torch.int32, device=self.device)
+        for part in torch.split(tokens, 8 if self.kind == "cuda" else 1):
+            with self._computing(plain):
+                hidden = self._hidden(part, attention.dense_mask(part))
+                each = loss.losses(hidden, self._table, part[..., 1].flatten()).view(part.shape[:2])
+            for kind, weights in kinds.items():
+                counts = _weights(part, weights)
+                found[kind].append((each * counts).sum(-1) / counts.sum(-1))
+        return {
+            kind: round(torch.cat(means).mean().item(), digits) for kind, means in found.items()
+        }
+
+    def _hidden(self, rows: torch.Tensor, mask: Any) -> torch.Tensor:
+        """The last layer's results, (B T, H)."""
+        ids, _, positions, *_ = rows.unbind(-1)
+        read = self.model.get_decoder()(
+            input_ids=ids.long(),
+            attention_mask=mask,
+            position_ids=positions.long(),
+            use_cache=False,
+        )
+        hidden: torch.Tensor = read.last_hidden_state
+        return hidden.flatten(0, 1)
+
+    @contextmanager
+    def _computing(self, mode: Mode) -> Iterator[None]:
+        with mode.stance(), torch.autocast(self.kind, dtype=torch.bfloat16):
+            yield
+
+    def _forget_slopes(self) -> None:
+        # Zeroed and not freed: fresh pages for half a gigabyte cost more than writing to it.
+        self.optimizer.zero_grad(set_to_none=False)
+
+    @torch.no_grad()
+    def _take_average(self) -> None:
+        """Moves the averaged weights: the mean of all steps first, later that of the last ones, the latest most."""
+        if self.average:
+            share = max(1 / self.recipe.average, 1 / (self.step + 1))
+            for mean, weight in zip(self.average, self.model.parameters(), strict=True):
+                mean.lerp_(weight, share)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model has the averaged weights."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for mean, weight in zip(self.average, self.model.parameters(), strict=True):
+            mean.data, weight.data = weight.data, mean.data
+
+    def save(self, budget: Budget, progress: float) -> Path:
+        """Replaces the checkpoint in one move: being stopped here leaves the older one."""
+        self.saved_at = self.seconds
+        values = {
+            "state": {name: getattr(self, name) for name in STATE},
+            "budget": budget,
+            "recipe": {**asdict(self.recipe), "held_out": sorted(self.recipe.held_out)},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+        }
+        path = self.falling if progress > 1 - self.recipe.decay else self.level
+        part = path.with_suffix(".part")
+        torch.save(values, part)
+        os.replace(part, path)
+        return path
+
+    def load(self, budget: Budget) -> bool:
+        """Takes up the checkpoint for this budget if there is one."""
+        for path in (self.falling, self.level):
+            if not path.exists():
+                continue
+            values = torch.load(path, weights_only=True, map_location=self.device)
+            if path == self.falling and values["budget"] != budget:
+                continue  # made for a shorter run
+            for name, value in values["state"].items():
+                setattr(self, name, value)
+            self.saved_at = self.seconds
+            self.model.load_state_dict(values["model"])
+            self.optimizer.load_state_dict(values["optimizer"])
+            if self.average and values["average"]:
+                self.average = values["average"]
+            return True
+        return False
+
+    def write(self, folder: Path) -> None:
+        """Writes the weights in bf16, and the averaged ones to `averaged` in it. The run ends with it."""
+        self.model.to(torch.bfloat16).save_pretrained(folder)
+        if self.average:
+            with torch.no_grad():
+                for mean, weight in zip(self.average, self.model.parameters(), strict=True):
+                    weight.copy_(mean)
+            self.model.save_pretrained(folder / "averaged")
+
+
+class Mode:
+    """A way to compute a step."""
+
+    def __init__(self, *, flex: bool, compiled: bool) -> None:
+        self.flex, self.compiled = flex, compiled
+
+    def __str__(self) -> str:
+        masked = "flex attention" if self.flex else "attention with a dense mask"
+        return f"{masked}, layers {'' if self.compiled else 'not '}compiled"
+
+    def stance(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.compiled else torch.compiler.set_stance("force_eager")
+
+
+def micro_rows(rows: int, length: int, tokens: int) -> int:
+    """How many of a step's rows are read at once: as many as `tokens` hold, all times the same number."""
+    most = max(1, min(rows, tokens // length))
+    return next(size for size in range(most, 0, -1) if rows % size == 0)
+
+
+def _weights(rows: torch.Tensor, of_parts: Sequence[float]) -> torch.Tensor:
+    """What each token's loss counts, (R, T)."""
+    labels, parts = rows[..., 1], rows[..., 6]
+    return torch.tensor(of_parts, device=rows.device)[parts.long()] * (labels != UNTOLD)
+
+
+def _table_of(model: Any) -> torch.Tensor:
+    """The output layer's weight (V, H), which is all of that layer that the loss computes with."""
+    head = model.get_output_embeddings()
+    scaled = any(
+        getattr(model.config, name, None) for name in ("final_logit_softcapping", "logit_scale")
+    )
+    if getattr(head, "bias", None) is not None or scaled:
+        raise ModelLoadError(
+            f"{type(model).__name__} cannot be trained: its output layer does more than a product."
+        )
+    table: torch.Tensor = head.weight
+    return table
