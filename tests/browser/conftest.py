@@ -373,6 +373,12 @@ def one_notebook(chromium: Browser, slow_lab: Server) -> Iterator[NotebookPage]:
     notebook.leave()
 
 
+def begin_block(notebook: NotebookPage) -> None:
+    """Types what a block follows. One key, as a ":" that was shown and then typed ends its line: nothing is to add."""
+    notebook.fill(0, "for name in names")
+    notebook.type(":")
+
+
 @pytest.fixture
 def quick_cell(
     one_notebook: NotebookPage, request: pytest.FixtureRequest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.conftest import begin_block
 from tests.browser.slow_engine import BLOCK, LINE, OTHERS
 
 WORD, ACCEPT_LINE = "Alt+.", "Alt+Shift+."
@@ -56,7 +57,7 @@ def test_each_accept_is_one_step_of_undo(notebook):
 
 
 def test_the_next_line_is_accepted_and_the_lines_below_stay(notebook):
-    notebook.type("for name in names:")
+    begin_block(notebook)
     notebook.wait_ghost(BLOCK[18:])
     first, second = BLOCK[18:].strip("\n").split("\n")
     notebook.press(ACCEPT_LINE)
@@ -163,7 +164,7 @@ def test_enter_after_a_colon_asks_and_what_was_typed_of_it_stays(notebook):
 
 
 def test_blanks_typed_over_a_ghost_are_neither_lost_nor_doubled(notebook):
-    notebook.type("for name in names:")
+    begin_block(notebook)
     notebook.wait_ghost(BLOCK[18:])
     notebook.press("Escape", "Enter")
     notebook.wait_ghost(BLOCK[23:])

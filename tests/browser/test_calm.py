@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from tests.browser.conftest import begin_block
 from tests.browser.slow_engine import BLOCK, LINE
 
 # Notes in each frame where the notebook's end is: what stands below the cell would be there.
@@ -51,7 +52,7 @@ def test_the_cell_stays_as_it_is_while_a_line_comes_is_typed_through_and_goes(wa
 
 
 def test_accepting_a_block_moves_nothing_below_it(watched):
-    watched.type("for name in names:")
+    begin_block(watched)
     watched.wait_ghost(BLOCK[18:])
     watched.page.wait_for_timeout(300)
     grown = ends(watched)
@@ -63,7 +64,7 @@ def test_accepting_a_block_moves_nothing_below_it(watched):
 
 
 def test_a_block_that_is_not_wanted_goes_without_a_jump(watched):
-    watched.type("for name in names:")
+    begin_block(watched)
     watched.wait_ghost(BLOCK[18:])
     watched.page.wait_for_timeout(300)
     grown = ends(watched)
