@@ -156,7 +156,7 @@ class Run:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             else:
                 apart, norm_apart = abs(found - plain), abs(norm / plain_norm - 1)
                 told = f"loss {found:.4f}, plainly {plain:.4f}; slope {norm:.3f}, {plain_norm:.3f}"
@@ -169,6 +169,7 @@ class Run:
         return lines
 
     def _try(self, rows: torch.Tensor, mode: Mode, share: int = 1) -> tuple[float, float]:
+        self._forget_slopes()
         found = self.slopes(rows, mode, share=share)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), float("inf"))
         self._forget_slopes()
