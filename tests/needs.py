@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Generator, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
@@ -21,11 +22,8 @@ from tests import groups
 
 HEAVY = ("torch", "transformers")
 NOT_QUICK = ("torch", "kernel", "browser", "slow")
-QUICK_SECONDS = (
-    20  # after which a quick test is given up; on a machine at rest none takes a quarter of that
-)
-
-SLOW_SECONDS = 300
+# After so long a test is given up; on a machine at rest none takes half of that.
+QUICK_SECONDS, SLOW_SECONDS = 30, 300
 
 BROWSER = Path(__file__).parent / "browser"
 _heavy: list[str] = []  # what a quick test should not have done
@@ -82,6 +80,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return heavy or None
 
 
+@cache
 def _module_needs_torch(path: Path) -> bool:
     return _SKIPS.search(path.read_text("utf-8")) is not None
 
@@ -132,9 +131,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("quick"):
-        left_out = [item for item in items if any(item.get_closest_marker(m) for m in NOT_QUICK)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        left_out = {item for item in items if any(item.get_closest_marker(m) for m in NOT_QUICK)}
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
     # The files that take longest come first, or one of them would be left when the other processes are done.
     ranks: dict[Path, int] = {}
     for item in items:
