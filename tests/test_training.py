@@ -427,7 +427,7 @@ def test_whichever_of_minutes_and_tokens_is_over_first_ends_a_run(start: Path, t
     assert (by_tokens["tokens"], by_tokens["step"]) == (6 * 256, 6)
     ticks = iter(range(9999))
     by_clock = small_train(
-        start, tmp_path / "clock", minutes=2 / 60, tokens=10**9, clock=lambda: next(ticks)
+        start, tmp_path / "clock", minutes=4 / 60, tokens=10**9, clock=lambda: next(ticks)
     )
     assert by_clock["step"] == 2
 
@@ -491,11 +491,11 @@ def test_the_command_takes_tokens_device_and_workers(start: Path, tmp_path: Path
 
 
 def test_figures_of_speed_are_tokens_share_of_the_peak_and_share_of_waiting():
-    meter = Meter(100_000_000, 0.0, peak=known_peak("NVIDIA H100 80GB HBM3"))
-    meter.add(1_000_000, waited=0.02)
-    meter.add(1_000_000, waited=0.02)
-    figures = meter.read(8.0)
+    meter = Meter(100_000_000, peak=known_peak("NVIDIA H100 80GB HBM3"))
+    meter.add(1_000_000, seconds=3.0, waited=0.02)
+    meter.add(1_000_000, seconds=5.0, waited=0.02)
+    figures = meter.read()
     # 250,000 tokens a second at 6 x 100 million operations are 150 TFLOP/s of 989.
     assert figures["teraflops"] == 150.0
     assert told(figures) == "250,000 tokens/s  15.2% of the peak  0.5% waiting for rows"
-    assert meter.read(9.0)["tokens_per_second"] == 0
+    assert meter.read()["tokens_per_second"] == 0

@@ -28,23 +28,23 @@ def known_peak(device: str) -> float | None:
 
 
 class Meter:
-    """Counts from when it was made or last asked."""
+    """Counts steps, without what is measured and written between them."""
 
-    def __init__(self, parameters: int, now: float, peak: float | None = None) -> None:
+    def __init__(self, parameters: int, peak: float | None = None) -> None:
         self._flop_per_token = 6 * parameters
         self._peak = peak  # TFLOP/s
-        self._since = now
         self._tokens = 0
-        self._waited = 0.0
+        self._seconds = self._waited = 0.0
 
-    def add(self, tokens: int, waited: float) -> None:
-        """Counts one step, with the seconds that it waited for its rows."""
+    def add(self, tokens: int, seconds: float, waited: float) -> None:
+        """Counts one step, with its seconds and those of them that it waited for its rows."""
         self._tokens += tokens
+        self._seconds += seconds
         self._waited += waited
 
-    def read(self, now: float) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """The figures since the last reading, which begin anew."""
-        seconds = max(now - self._since, 1e-9)
+        seconds = self._seconds or 1.0
         speed = self._tokens / seconds
         figures = {
             "tokens_per_second": round(speed),
@@ -54,7 +54,7 @@ class Meter:
         }
         if self._peak:
             figures["utilisation"] = round(speed * self._flop_per_token / 1e12 / self._peak, 4)
-        self._since, self._tokens, self._waited = now, 0, 0.0
+        self._tokens, self._seconds, self._waited = 0, 0.0, 0.0
         return figures
 
 

@@ -60,7 +60,7 @@ class Recipe:
             # Averages of a level run are worth most of a fall (arXiv 2306.03241, 2405.18392): that is what there
             # is where the machine has to be given back before the rate could fall.
             average=60,
-            checkpoint_every=90.0,
+            checkpoint_every=150.0,  # 1.7 GB each
         )
 
 

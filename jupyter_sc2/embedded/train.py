@@ -159,11 +159,11 @@ def train(
 
         parameters = run.model.num_parameters()
         peak = peak or known_peak(figures["device"])
+        whole, lately = (Meter(parameters, peak) for _ in range(2))
         mark = clock()
-        whole, lately = (Meter(parameters, mark, peak) for _ in range(2))
         stopped = False
         while not stopped and (progress := _progress(run.seconds, run.tokens, budget)) < 1:
-            waited = feed.waited
+            began, waited = clock(), feed.waited
             made = torch.frombuffer(feed.step(), dtype=torch.int32)
             batch = made.view(rows_per_step, recipe.row, FIELDS)
             first = len(run.modes) > 1
@@ -175,17 +175,17 @@ def train(
             now = clock()
             run.seconds += now - mark
             mark = now
-            whole.add(batch[..., 0].numel(), feed.waited - waited)
-            lately.add(batch[..., 0].numel(), feed.waited - waited)
-            if first:  # of compiling, which is not the training's speed
-                whole.read(now)
+            for meter in (
+                (lately,) if first else (lately, whole)
+            ):  # compiling is no part of the speed
+                meter.add(batch[..., 0].numel(), now - began, feed.waited - waited)
             progress = _progress(run.seconds, run.tokens, budget)
             if run.step % recipe.report_every == 1 or recipe.report_every == 1:
-                speed = told(lately.read(now))
+                speed = told(lately.read())
                 report(f"step {run.step}  loss {loss:.3f}  {speed}  {progress:.1%} done")
             over = stopped or progress >= 1
             if over:
-                figures["speed"] = whole.read(now)
+                figures["speed"] = whole.read()
             if over or run.seconds - run.saved_at > recipe.checkpoint_every:
                 report(f"checkpoint {json.dumps(run.measure(held_out))}")
                 run.save(budget, progress)
