@@ -32,7 +32,19 @@ def add_parser(commands: Any) -> None:
         help="embedded, which ships with the package; smollm2, which it was made from; or a folder",
     )
     parser.add_argument(
-        "--minutes", type=float, default=60.0, help="how long to train (default: %(default)s)"
+        "--minutes", type=float, help="how long to train (default: 60, unless --tokens are given)"
+    )
+    parser.add_argument(
+        "--tokens", type=float, help="how many tokens to train on, such as 2e8; less if time is up"
+    )
+    parser.add_argument(
+        "--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one, else cpu)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that make rows ahead (default: none on a CPU, else one a core but one)",
     )
     parser.add_argument(
         "--exclude",
@@ -51,15 +63,28 @@ def _train(args: argparse.Namespace) -> int:
     with silence:
         from jupyter_sc2.embedded.train import train
 
-    if args.minutes <= 0:
-        raise RequestError(f"--minutes must be more than 0, not {args.minutes:g}.")
+    if args.minutes is None and args.tokens is None:
+        args.minutes = 60.0
+    for name in ("minutes", "tokens"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise RequestError(f"--{name} must be more than 0, not {value:g}.")
     start = EMBEDDED_FOLDER if args.start == "embedded" else Path(args.start)
     if args.start != "smollm2" and not (start / "config.json").is_file():
         raise RequestError(f"{args.start} is no model to start from: it has no config.json.")
     documents = _read(args.corpus, args.exclude)
     if args.start == "smollm2":
         start = _cut_down_smollm(documents, args.output / "start")
-    train(documents, start, args.output, minutes=args.minutes, seed=args.seed)
+    train(
+        documents,
+        start,
+        args.output,
+        minutes=args.minutes,
+        tokens=None if args.tokens is None else int(args.tokens),
+        seed=args.seed,
+        device=args.device,
+        workers=args.workers,
+    )
     made = args.output
     if args.pack:
         from jupyter_sc2.embedded.pack import pack
