@@ -24,7 +24,7 @@ from jupyter_sc2.embedded.recipe import Recipe, schedule
 from jupyter_sc2.embedded.rows import UNTOLD, Sampler, packed_row, rows
 from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
 from jupyter_sc2.embedded.train import train
-from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.errors import ModelLoadError, SC2Error
 from jupyter_sc2.prompt.notebook import Cell
 from tests.tiny import make_tiny_model
 
@@ -485,6 +485,11 @@ def test_the_command_takes_tokens_device_and_workers(start: Path, tmp_path: Path
     assert cli.main([str(argument) for argument in arguments]) == 0
     figures = json.loads((tmp_path / "out" / "training.json").read_text())
     assert (figures["device"], figures["tokens"]) == ("cpu", 4096)
+
+
+def test_a_device_that_is_not_there_is_said_in_a_line(start: Path, tmp_path: Path):
+    with pytest.raises(SC2Error, match=r"^There is no device cuda:99 here: "):
+        small_train(start, tmp_path, device="cuda:99")
 
 
 # Figures

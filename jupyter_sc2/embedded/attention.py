@@ -55,7 +55,7 @@ def attend(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in each layer; gives (B, T, H, D)."""
-    # Positions have turned them into float32, and flex attention, unlike the other, does not see to that.
+    # Positions have turned them into float32. Autocast sees to that for the one, and not in all versions for the other.
     query, key = query.to(value.dtype), key.to(value.dtype)
     shares = query.shape[1] // key.shape[1]
     if isinstance(attention_mask, BlockMask):

@@ -113,12 +113,16 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from jupyter_sc2.embedded.run import STATE, Run
+    from jupyter_sc2.embedded.run import STATE, Run, TrainingError
 
     if minutes is None and tokens is None:
         raise ValueError("train() needs minutes or tokens")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    kind = torch.device(device).type
+    try:
+        kind = torch.empty(0, device=device).device.type
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"There is no device {device} here: {reason}") from error
     recipe = recipe or Recipe.for_device(kind)
     torch.manual_seed(seed)
     if threads:
