@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.embedded.cells import (
     docstring_sessions,
     is_python,
+    make_cells,
     myst_cells,
     notebook_cells,
     page_cells,
     script_cells,
 )
-from jupyter_sc2.embedded.corpus import Document, Kind, build_corpus, load_documents, read_file
-from jupyter_sc2.embedded.licences import permissive_licence
-from jupyter_sc2.embedded.overlap import Fragments, Seen, overlap
+from jupyter_sc2.embedded.corpus import (
+    HELD_OUT,
+    LIBRARY_LIMIT,
+    Document,
+    Filter,
+    Kind,
+    Trim,
+    build_corpus,
+    load_documents,
+    read_file,
+    read_notebooks,
+    read_tree,
+)
+from jupyter_sc2.embedded.examples import Branch, Example, build_example
+from jupyter_sc2.embedded.licences import is_permissive, permissive_licence
+from jupyter_sc2.embedded.overlap import Fragments, Seen, overlap, sample
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.prompt.languages import of_cell_magic
+from jupyter_sc2.prompt.layout import Special, arrange
 from jupyter_sc2.prompt.notebook import Cell
 
 SCRIPT = """\
@@ -114,6 +134,11 @@ def test_cells_of_python_2_are_left_out():
         "df.head?",
         "if x:\n    %run y.py",
         "await f()",
+        "!python train.py \\\n    --epochs 3",
+        "times[n] = %timeit -o f(n)",
+        "%%px\nx = 1",
+        "%%writefile x.py\nx = 1",
+        "print('%s'\n      % x)",
     ],
 )
 def test_what_ipython_takes_is_python(source: str):
@@ -123,6 +148,62 @@ def test_what_ipython_takes_is_python(source: str):
 @pytest.mark.parametrize("source", ["%%bash\nls", "%%html\n<b>", "pip install numpy", "x ="])
 def test_other_languages_and_halves_of_statements_are_not_python(source: str):
     assert not is_python(source)
+
+
+BASH = "%%bash\nmkdir -p data\ncurl -O $URL"
+
+
+@pytest.mark.parametrize(
+    "source", [BASH, "%%sql\nSELECT * FROM t", "%%R -i df\nsummary(df)", "%%file run.sh\nset -e"]
+)
+def test_a_cell_below_the_magic_of_another_language_stays_as_it_is(source: str):
+    assert sources(notebook_cells(notebook(("code", source)))) == [source]
+
+
+@pytest.mark.parametrize("source", ["%%spark\nval x = 1", "%%writefile x.py\nx = "])
+def test_a_cell_below_a_magic_that_nobody_knows_is_left_out_unless_it_is_python(source: str):
+    assert notebook_cells(notebook(("code", source))) == []
+
+
+# What nobody types
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = [\n" + "    1.25, -3e-5, 17,\n" * 30 + "]",
+        'icon = (\n    "' + "iVBORw0KGgoAAAANSUhEUgAA" * 4 + '"\n)',
+        "client = Client('AKIA" + "ABCD1234" * 2 + "')",
+        "print('" + "\u4f60\u597d" * 10 + "')",
+    ],
+    ids=["table", "encoded", "key", "script"],
+)
+def test_data_keys_and_scripts_beyond_the_tokenizer_are_left_out(source: str):
+    assert make_cells([("code", source)]) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = [1, 2, 3]",
+        "for i in range(10):\n    print(i, i ** 2, x[i:i + 3])\n" * 20 + "end()",
+        "# \u2211 x\u00b2 \u2014 \u03b1, \u03b2\nx.sum()",
+        "url = 'https://github.com/someone/something/blob/" + "e73245912087d47b" * 3 + "/x.py'",
+        "curve = df['a_rather_long_name_of_a_column_that_has_no_digits_in_it_and_goes_on_and_on']",
+    ],
+)
+def test_code_with_some_numbers_and_signs_stays(source: str):
+    assert sources(make_cells([("code", source)])) == [source]
+
+
+def test_an_address_is_replaced():
+    (cell,) = make_cells([("code", "Entrez.email = 'ada.l@lab.example.org'")])
+    assert cell.source == "Entrez.email = 'user@example.com'"
+
+
+@pytest.mark.parametrize("source", ["A@B.mean(0)", "!git clone git@github.com:a/b.git"])
+def test_what_looks_like_an_address_stays(source: str):
+    assert sources(make_cells([("code", source)])) == [source]
 
 
 # Scripts
@@ -151,6 +232,16 @@ def test_a_script_without_marks_is_cut_before_its_functions():
 def test_a_script_is_not_cut_inside_a_string():
     text = 'QUERY = """\nSELECT\n\nFROM\n"""\n'
     assert sources(script_cells(text)) == [text.rstrip()]
+
+
+def test_a_class_too_long_for_a_cell_is_cut_between_its_methods():
+    head = "@final\nclass Long(Base):"
+    methods = [f"    def f{n}(self):\n        return {'x' * 150!r}\n" for n in range(40)]
+    first, second = sources(script_cells("\n".join([head, *methods])))
+    assert first.startswith(f"{head}\n    def f0(self):")
+    assert second.startswith(f"{head}\n\n    def f")
+    assert second.endswith(methods[-1].rstrip())
+    assert first.count("def") + second.count("def") == 40
 
 
 # Pages
@@ -270,6 +361,14 @@ def test_licence_files_of_which_one_is_restrictive_do_not_count():
     assert permissive_licence("Name: x\n", f"{MIT_TEXT}\nGNU GENERAL PUBLIC LICENSE") is None
 
 
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [("MIT", True), ("MIT AND CC-BY-4.0", True), ("MIT AND GPL-3.0", False), ("", False)],
+)
+def test_all_parts_of_an_expression_have_to_be_permissive(expression: str, expected: bool):
+    assert is_permissive(expression) == expected
+
+
 # Overlap
 
 POEM = "the quick brown fox jumps over the lazy dog while seven green ducks watch from a far shore"
@@ -287,14 +386,37 @@ def document(*cells: str) -> Document:
 
 def test_a_text_that_differs_in_layout_and_a_word_has_been_seen():
     seen = Seen()
-    assert seen.add(f"{POEM} {POEM[::-1]} {SOLUTION}")
-    assert not seen.add(f"{POEM} {POEM[::-1]}\n\n{SOLUTION.upper()} END")
+    seen.add(sample(f"{POEM} {POEM[::-1]} {SOLUTION}"))
+    assert sample(f"{POEM} {POEM[::-1]}\n\n{SOLUTION.upper()} END") in seen
 
 
 def test_a_text_of_its_own_has_not_been_seen():
     seen = Seen()
-    seen.add(POEM)
-    assert seen.add(SCRIPT)
+    seen.add(sample(POEM))
+    assert sample(SCRIPT) not in seen
+
+
+def test_a_text_that_is_half_from_a_held_out_package_stays_out():
+    kept = Filter(Fragments(()))
+    assert kept(Document("docs", "seaborn", document(SCRIPT, SOLUTION).cells))
+    assert not kept(document(SOLUTION, POEM))
+    assert dict(kept.left_out) == {"of held-out packages": 1}
+
+
+LICENCE = "# " + "Permission is hereby granted, free of charge, to any person " * 4
+
+
+def test_a_long_cell_stays_in_the_first_three_documents_that_have_it():
+    trim = Trim()
+    found = [len(trim(document(LICENCE, f"x = {n}", "import os")).cells) for n in range(5)]
+    assert found == [3, 3, 3, 2, 2]
+    assert trim.left_out == 2
+
+
+def test_cells_of_a_held_out_package_stay_however_often_they_come():
+    trim = Trim()
+    held_out = Document("notebook", "seaborn", document(LICENCE).cells)
+    assert [len(trim(held_out).cells) for _ in range(5)] == [1, 1, 1, 1, 1]
 
 
 def test_a_text_with_a_long_run_of_a_fragments_words_holds_it():
@@ -406,3 +528,224 @@ def test_plain_library_code_comes_last(archives: Path):
     )
     build_corpus(archives, archives.parent, with_standard_library=False)
     assert found(archives)[-1] == ("p", "library")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["LIMIT = 3\nNAMES = ['a', 'b', 'c', 'd', 'e', 'f']\n", "# Auto-generated.\ndef f(): ...\n"],
+)
+def test_library_code_that_offers_nothing_or_is_generated_stays_out(tmp_path: Path, text: str):
+    (tmp_path / "core.py").write_text(f"{text}\n_LONG = 'enough of it to count as a document'\n")
+    assert list(read_tree(tmp_path, "p")) == []
+
+
+def write_modules(folder: Path, statement: str) -> None:
+    """Ten modules of some 60,000 characters each."""
+    for module in range(10):
+        block = f"{statement}'module {module}'\n" + f"# {'word ' * 20}\n" * 20
+        (folder / f"m{module}.py").write_text(f"{block}\n" * 29)
+
+
+def test_of_a_package_so_much_library_code_is_read(tmp_path: Path):
+    write_modules(tmp_path, "def f():\n    return ")
+    assert len(list(read_tree(tmp_path, "p"))) == LIBRARY_LIMIT // 60_000
+
+
+def test_of_somebodys_own_folder_all_scripts_are_read(tmp_path: Path):
+    write_modules(tmp_path, "x = ")
+    assert len(list(read_tree(tmp_path, "p", own=True))) == 10
+
+
+# A file of notebooks
+
+PROSE = "Two of the nine cats that sleep below our old stairs catch more mice than all of the others do."
+
+
+@pytest.fixture
+def notebooks(tmp_path: Path):
+    """Writes a file of notebooks, each one cell of code with its package, and the list of repositories."""
+
+    def write(*cells: tuple[str, str], licence: str = "MIT", more: str = "") -> Path:
+        path = tmp_path / "some.jsonl.xz"
+        rows = [
+            json.dumps({"kind": "notebook", "package": package, "cells": [["code", source]]})
+            for package, source in cells
+        ]
+        path.write_bytes(
+            lzma.compress("".join(f"{row}\n" for row in [*rows, *more.split()]).encode())
+        )
+        listed = [{"name": "a/b", "licence": licence, "commit": "c0ffee", "notebooks": len(rows)}]
+        (tmp_path / "some-sources.json").write_text(json.dumps(listed))
+        return path
+
+    return write
+
+
+def merged(archives: Path, notebooks: Path) -> list[tuple[str, str]]:
+    build_corpus(archives, archives.parent, with_standard_library=False, notebooks=notebooks)
+    return found(archives)
+
+
+ARCHIVES = [("seaborn", "example"), ("p", "example")]
+OWN = f"own = 1\nprint('{PROSE}')"
+
+
+def test_a_file_of_notebooks_is_merged(archives: Path, notebooks):
+    path = notebooks(("github:a/b", OWN))
+    assert merged(archives, path) == [ARCHIVES[0], ("github:a/b", "notebook"), ARCHIVES[1]]
+
+
+def test_a_file_of_notebooks_need_not_be_compressed(archives: Path, notebooks):
+    path = notebooks(("github:a/b", OWN))
+    plain = path.with_suffix("")
+    plain.write_bytes(lzma.decompress(path.read_bytes()))
+    assert merged(archives, plain) == merged(archives, path)
+
+
+def test_a_repository_is_a_source_with_its_licence_and_commit(archives: Path, notebooks):
+    path = notebooks(("github:a/b", OWN))
+    build_corpus(archives, archives.parent, with_standard_library=False, notebooks=path)
+    row = json.loads((archives.parent / "sources.json").read_text())[-1]
+    assert row == {
+        "name": "github:a/b",
+        "version": "c0ffee",
+        "licence": "MIT",
+        "code": {"notebook": 112},
+    }
+
+
+def test_a_corpus_is_the_same_each_time(archives: Path, notebooks):
+    path = notebooks(("github:a/b", OWN))
+    merged(archives, path)
+    once = (archives.parent / "documents.jsonl").read_bytes()
+    merged(archives, path)
+    assert (archives.parent / "documents.jsonl").read_bytes() == once
+
+
+def test_of_a_notebook_and_an_example_that_are_near_copies_the_notebook_stays(
+    archives: Path, notebooks
+):
+    path = notebooks(("github:a/b", f"x = 1\n{SCRIPT}\nmore = 1"))
+    assert merged(archives, path) == [ARCHIVES[0], ("github:a/b", "notebook")]
+
+
+def test_a_notebook_that_is_a_copy_of_a_held_out_document_stays_out(archives: Path, notebooks):
+    path = notebooks(("github:a/b", f"# {POEM}\nprint('{POEM}')\nplt.show()"))
+    assert merged(archives, path) == ARCHIVES
+
+
+@pytest.mark.parametrize("name", sorted(HELD_OUT))
+def test_repositories_of_held_out_packages_stay_out(notebooks, name: str):
+    repository = f"github:someone/{name.title()}-tutorial"
+    assert list(read_notebooks(notebooks((repository, OWN)), {repository})) == []
+
+
+@pytest.mark.parametrize("licence", ["GPL-3.0", "CC-BY-NC-4.0", ""])
+def test_repositories_without_a_permissive_licence_stay_out(
+    archives: Path, notebooks, licence: str
+):
+    assert merged(archives, notebooks(("github:a/b", OWN), licence=licence)) == ARCHIVES
+
+
+def test_repositories_that_are_not_listed_stay_out(archives: Path, notebooks):
+    assert merged(archives, notebooks(("github:c/d", OWN))) == ARCHIVES
+
+
+def test_notebooks_with_a_function_of_an_evaluation_stay_out(archives: Path, notebooks):
+    path = notebooks(("github:a/b", f"y = 2\n\n\n{SOLUTION}"))
+    build_corpus(
+        archives, archives.parent, with_standard_library=False, exclude=[SOLUTION], notebooks=path
+    )
+    assert found(archives) == ARCHIVES
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"kind":"poem"}', '{"kind":"notebook","package":"p","cells":[["code",5]]}']
+)
+def test_a_malformed_line_is_named_by_its_number(archives: Path, notebooks, line: str):
+    path = notebooks(("github:a/b", OWN), more=line)
+    with pytest.raises(RequestError, match=r"some\.jsonl\.xz, line 2 is no document"):
+        merged(archives, path)
+
+
+def test_a_file_that_is_cut_off_is_an_error(archives: Path, notebooks):
+    path = notebooks(("github:a/b", OWN))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RequestError, match="is cut off or not compressed"):
+        merged(archives, path)
+
+
+def test_a_file_of_notebooks_without_its_list_is_an_error(archives: Path, notebooks):
+    path = notebooks(("github:a/b", OWN))
+    path.with_name("some-sources.json").unlink()
+    with pytest.raises(RequestError, match=r"needs a list .* some-sources\.json"):
+        merged(archives, path)
+
+
+# Cursors in other languages
+
+
+def examples_of(*cells: Cell, count: int = 300) -> list[Example]:
+    """Examples of one document with the cells."""
+    made = Document("notebook", "p", cells)
+    return [build_example(made, Random(seed)) for seed in range(count)]
+
+
+MIXED = (
+    Cell(id="0", source="Fetch", cell_type="markdown"),
+    Cell(id="1", source="import os"),
+    Cell(id="2", source="%%sql\nSELECT name, price\nFROM goods\nWHERE price > 3"),
+    Cell(id="3", source="rows = _.DataFrame()\nrows.plot()"),
+)
+
+
+def texts(branch: Branch) -> list[str]:
+    return [part for part in branch.whole if isinstance(part, str)]
+
+
+def test_a_cursor_below_a_magic_is_laid_out_as_for_inference():
+    cell = "%%sql\nSELECT name, \nFROM goods\nWHERE price > 3"
+    request = CompletionRequest(text=cell, offset=cell.index("\nFROM"))
+    language, prefix, suffix = of_cell_magic(request)
+    wanted = arrange(["import os\n\n"], prefix, suffix, mode="spm", language=language)
+    found = [
+        [*example.head, *example.trunk[: branch.above], *branch.given]
+        for example in examples_of(*MIXED[1:], count=2000)
+        for branch in example.branches
+    ]
+    assert wanted in found
+
+
+def test_all_cursors_of_an_example_are_in_one_language():
+    heads = {
+        (example.head[-1], next(text for text in texts(branch) if text.startswith("cell.")))
+        for example in examples_of(*MIXED)
+        for branch in example.branches
+        if Special("fim_middle") in branch.whole
+    }
+    assert heads == {("notebook.py\n", "cell.py\n"), ("notebook.sql\n", "cell.sql\n")}
+
+
+def test_text_above_a_cursor_in_another_language_is_a_comment_of_that():
+    comments = {
+        (example.head[-1], example.trunk[1])
+        for example in examples_of(MIXED[1], *MIXED[:1], MIXED[2])
+        if len(example.trunk) == 3
+    }
+    assert comments == {("notebook.sql\n", "-- Fetch\n\n"), ("notebook.py\n", "# Fetch\n\n")}
+
+
+def test_a_magic_itself_is_completed_in_python():
+    middles = {
+        texts(branch)[-1]
+        for example in examples_of(MIXED[2], MIXED[1])
+        for branch in example.branches
+        if example.head[-1] == "notebook.py\n" and Special("fim_middle") in branch.whole
+    }
+    assert any(text.endswith("%%sql") for text in middles)
+    assert not any("SELECT" in text for text in middles)
+
+
+def test_other_languages_are_drawn_as_often_as_they_are_long():
+    heads = [example.head[-1] for example in examples_of(*MIXED, count=1000)]
+    assert 0.3 < heads.count("notebook.sql\n") / 1000 < 0.5

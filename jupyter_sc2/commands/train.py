@@ -53,6 +53,13 @@ def add_parser(commands: Any) -> None:
         help="rows of an evaluation (JSON lines) whose solutions are kept out of a corpus that is gathered",
     )
     parser.add_argument(
+        "--notebooks",
+        type=Path,
+        metavar="FILE",
+        help="more notebooks for a corpus that is gathered: X.jsonl or X.jsonl.xz, a document a line, beside "
+        "X-sources.json, which names their repositories and licences",
+    )
+    parser.add_argument(
         "--pack", action="store_true", help="also write the model in 4 bits, to OUTPUT/packed"
     )
     parser.add_argument("--seed", type=int, default=0)
@@ -72,7 +79,7 @@ def _train(args: argparse.Namespace) -> int:
     start = EMBEDDED_FOLDER if args.start == "embedded" else Path(args.start)
     if args.start != "smollm2" and not (start / "config.json").is_file():
         raise RequestError(f"{args.start} is no model to start from: it has no config.json.")
-    documents = _read(args.corpus, args.exclude)
+    documents = _read(args.corpus, args.exclude, args.notebooks)
     if args.start == "smollm2":
         start = _cut_down_smollm(documents, args.output / "start")
     train(
@@ -96,7 +103,7 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(corpus: Path, exclude: Path | None) -> Sequence[Document]:
+def _read(corpus: Path, exclude: Path | None, notebooks: Path | None) -> Sequence[Document]:
     """The documents of a gathered corpus, or those of a user's own folder."""
     from jupyter_sc2.embedded.corpus import (
         PACKAGES,
@@ -107,16 +114,19 @@ def _read(corpus: Path, exclude: Path | None) -> Sequence[Document]:
     )
 
     gathered = corpus / "documents.jsonl"
-    own = any(path.suffix in (".ipynb", ".py", ".md", ".rst") for path in corpus.rglob("*"))
+    begun = (corpus / "archives" / ".bare").exists()  # by `fetch`, and cut off
+    own = not begun and any(
+        path.suffix in (".ipynb", ".py", ".md", ".rst") for path in corpus.rglob("*")
+    )
     if own and not gathered.exists():
-        documents = list(read_tree(corpus, corpus.resolve().name))
+        documents = list(read_tree(corpus, corpus.resolve().name, own=True))
         if not documents:
             raise RequestError(f"{corpus} holds no notebook or script with Python to learn from.")
         return documents
     if not gathered.exists():
         print(f"gathering source archives of {len(PACKAGES)} packages in {corpus}")
         fetch(PACKAGES, corpus / "archives")
-        build_corpus(corpus / "archives", corpus, exclude=exclude or ())
+        build_corpus(corpus / "archives", corpus, exclude=exclude or (), notebooks=notebooks)
     return list(load_documents(gathered))
 
 

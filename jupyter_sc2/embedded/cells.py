@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.prompt.languages import of_cell_magic
 from jupyter_sc2.prompt.notebook import Cell
 
 # Docstrings use these names and leave their imports to the reader.
@@ -38,10 +40,27 @@ CONVENTIONS: Mapping[str, str] = {
     "random": "import random",
 }
 
-OTHER_LANGUAGE = re.compile(r"\s*%%(?!time|timeit|capture|prun)")
-# What IPython takes and Python does not: a magic, a shell command, a question.
+# What IPython takes and Python does not: a magic, a shell command (on several lines, too), a question.
 SHELL_LINE = re.compile(
-    r"^([ \t]*)(?:[%!][^\n]*|\w+ = [%!][^\n]*|\?+[\w.]+|[\w.]+\?{1,2})[ \t]*$", re.MULTILINE
+    r"^([ \t]*)(?:(?:[^\s=#][^\n=#]*? ?= ?)?[%!](?:[^\n]*\\\n)*[^\n]*|\?+[\w.]+|[\w.]+\?{1,2})[ \t]*$",
+    re.MULTILINE,
+)
+
+MAX_CELL = 6_000  # characters
+# What nobody types. A cell with more than this share of its characters in numbers is a table.
+NUMBER = re.compile(r"(?<![A-Za-z_])[-+]?\d[\w.+-]*[,;\s]*")
+TABLE_SHARE, TABLE_SIZE = 0.5, 400
+ENCODED = re.compile(r"(?<![\w+/.:-])[A-Za-z0-9+/]{72,}")  # and no path of an address
+# Of characters beyond Latin and Greek: the tokenizer has hardly a token for these.
+FOREIGN_SHARE = 0.2
+SECRET = re.compile(
+    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|hf_[A-Za-z]{34}|sk-[A-Za-z0-9]{32,}|xox[abp]-[\w-]{20,}"
+    r"|AIza[\w-]{35})|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+# Of a list of endings, as `A@B.mean` is a product of matrices; and `git@github.com` is nobody's.
+ADDRESS = re.compile(
+    r"\b(?!git@)[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*"
+    r"\.(?:com|org|net|edu|gov|ac\.uk|co\.uk|io|ai|de|fr|ch|nl|it|es|eu|ca|au|jp|cn|ru|br|se|fi|dk|be|at)\b(?!\()"
 )
 
 CELL_MARK = re.compile(r"^# ?(?:%%+|In\[[\d ]*\]:|<codecell>|#{18,})[^\n]*$", re.MULTILINE)
@@ -59,9 +78,19 @@ OPTION = re.compile(r"\s*(?::[\w-]+:.*|)")
 
 def is_python(source: str) -> bool:
     """Whether a cell is valid Python 3, magics and shell commands aside."""
-    return (
-        not OTHER_LANGUAGE.match(source) and _parse(SHELL_LINE.sub(r"\1pass", source)) is not None
+    language, body = below_magic(source)
+    return language in ("", "python") and (
+        # A line that begins with % may be half of a formatted string.
+        _parse(body) is not None or _parse(SHELL_LINE.sub(r"\1pass", body)) is not None
     )
+
+
+def below_magic(cell: str) -> tuple[str, str]:
+    """The language that a cell magic names, "" for none, and what a prompt holds of the cell when one types at
+    its end: without the magic's line where a language is named."""
+    request = CompletionRequest(text=cell, offset=len(cell), language="")
+    language, body, _ = of_cell_magic(request)
+    return language, body
 
 
 def _parse(source: str) -> ast.Module | None:
@@ -105,7 +134,8 @@ def script_cells(text: str) -> list[Cell]:
             pairs.append(("markdown", re.sub(r"^# ?", "", words, flags=re.MULTILINE)))
             pairs.append(("code", part.strip("\n").removeprefix(words.strip("\n"))))
     else:
-        pairs.extend(("code", block) for block in _merge(_statements(text)))
+        blocks = _merge(_statements(text))
+        pairs.extend(("code", part) for block in blocks for part in _split_class(block))
     return make_cells(pairs)
 
 
@@ -138,6 +168,28 @@ def _merge(blocks: Iterable[str], lines: int = 12) -> list[str]:
         else:
             merged.append(block)
     return merged
+
+
+def _split_class(block: str, limit: int = 4_000) -> list[str]:
+    """A class that is too long for a cell as several, each with some of its methods below the class statement.
+
+    Left whole it would be left out, and what stays of many a module is its imports.
+    """
+    tree = _parse(block) if len(block) > MAX_CELL else None
+    if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.ClassDef):
+        return [block]
+    lines = block.splitlines()
+    body = tree.body[0].body
+    first = min([body[0].lineno, *(d.lineno for d in getattr(body[0], "decorator_list", []))])
+    head, at = lines[: first - 1], first - 1
+    parts: list[list[str]] = [[]]
+    for node in body:
+        end = node.end_lineno or at
+        if parts[-1] and sum(map(len, parts[-1] + lines[at:end])) > limit:
+            parts.append([])
+        parts[-1] += lines[at:end]
+        at = end
+    return ["\n".join([*head, *part]) for part in parts if head]
 
 
 def docstring_sessions(text: str) -> Iterator[list[Cell]]:
@@ -298,15 +350,39 @@ def with_imports(cells: list[Cell]) -> list[Cell]:
 def make_cells(pairs: Iterable[tuple[str, str]]) -> list[Cell]:
     """Cells of sensible size with numbers for ids.
 
-    Long lines (embedded data), Python 2 and other languages and kinds are left out.
+    Left out are long lines, tables of numbers, encoded files, keys, what is mostly in a script that the tokenizer
+    does not know, and what claims to be Python 3 and is not. A cell below the magic of another language stays as
+    it is. Addresses of people are replaced.
     """
     kept: list[Cell] = []
     for kind, source in pairs:
         source = source.strip("\n").rstrip()
-        if not source.strip() or len(source) > 6_000:
+        if not source.strip() or len(source) > MAX_CELL or is_junk(source):
             continue
+        source = ADDRESS.sub("user@example.com", source)
         if kind == "markdown":
             kept.append(Cell(id=str(len(kept)), source=source, cell_type="markdown"))
-        elif kind == "code" and max(map(len, source.splitlines())) <= 200 and is_python(source):
+        elif kind == "code" and _is_code(source):
             kept.append(Cell(id=str(len(kept)), source=source))
     return kept
+
+
+def _is_code(source: str) -> bool:
+    if max(map(len, source.splitlines())) > 200:
+        return False
+    language, body = below_magic(source)
+    return bool(body.strip()) if language not in ("", "python") else is_python(source)
+
+
+def is_junk(source: str) -> bool:
+    """Whether a cell is data more than text, holds a key or is in a script that the tokenizer does not know."""
+    foreign = sum(char > "\u03ff" for char in source) if not source.isascii() else 0
+    return (
+        foreign > FOREIGN_SHARE * len(source)
+        or any(re.search(r"[a-z].*\d|\d.*[a-z]", run) for run in ENCODED.findall(source))
+        or SECRET.search(source) is not None
+        or (
+            len(source) > TABLE_SIZE
+            and sum(map(len, NUMBER.findall(source))) > TABLE_SHARE * len(source)
+        )
+    )

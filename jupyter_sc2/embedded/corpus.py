@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import sysconfig
 import venv
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from email.parser import HeaderParser
@@ -25,13 +26,15 @@ from typing import Literal
 
 from jupyter_sc2.embedded.cells import (
     docstring_sessions,
+    make_cells,
     myst_cells,
     notebook_cells,
     page_cells,
     script_cells,
 )
-from jupyter_sc2.embedded.licences import licence_texts, permissive_licence
-from jupyter_sc2.embedded.overlap import Fragments, Seen, read_rows, solution
+from jupyter_sc2.embedded.licences import is_permissive, licence_texts, permissive_licence
+from jupyter_sc2.embedded.overlap import Fragments, Seen, read_rows, sample, solution
+from jupyter_sc2.errors import RequestError
 from jupyter_sc2.prompt.notebook import Cell
 
 Kind = Literal["notebook", "example", "docs", "doctest", "library"]
@@ -42,8 +45,17 @@ PACKAGES = tuple(Path(__file__).with_name("packages.txt").read_text().split())
 # Never trained on, and whole: notebooks of a package one has seen flatter a model.
 HELD_OUT = frozenset({"seaborn", "lifelines", "yellowbrick"})
 
-# Characters of plain library code per package: it fills up what the rest leaves, from many packages.
-LIBRARY_LIMIT = 100_000
+# Characters of plain library code per package, whole modules that define something public. At 250,000 some 230 of the
+# 567 packages give all they have; each further 100,000 would mean the largest ones only, and less variety a token.
+LIBRARY_LIMIT = 250_000
+DEFINITION = re.compile(r"^(?:async def|def|class) (?!_)", re.MULTILINE)
+GENERATED = re.compile(
+    r"auto-?generated|automatically generated|do not edit|(?:code|file) (?:is |was )?generated",
+    re.IGNORECASE,
+)
+# A cell of so many characters that stood in so many documents before is a licence, a form or a course's set-up.
+REPEATED, REPEATS = 200, 3
+HELD_OUT_SHARE = 0.5  # of a document's runs of words in those of the held-out packages
 # Of what says the same, the one that comes first here is kept.
 KINDS: tuple[Kind, ...] = ("notebook", "example", "docs", "doctest", "library")
 
@@ -134,33 +146,42 @@ def build_corpus(
     *,
     with_standard_library: bool = True,
     exclude: Path | Iterable[str] = (),
+    notebooks: Path | None = None,
 ) -> list[Source]:
     """Reads the unpacked archives and the standard library into `output/documents.jsonl`, without duplicates.
 
-    Packages without a permissive licence are left out, and documents that have a function of `exclude` in them:
-    texts, or a file of an evaluation's rows. `output/sources.json` says what is in.
+    `notebooks` is a file of more documents (see `read_notebooks`). Packages and repositories without a permissive
+    licence are left out, and documents that have a function of `exclude` in them: texts, or a file of an
+    evaluation's rows. `output/sources.json` says what is in.
     """
     output.mkdir(parents=True, exist_ok=True)
     trees = list(unpacked(archives))
     if with_standard_library:
         trees.append(standard_library())
     documents = [document for root, source in trees for document in read_tree(root, source.name)]
+    origins = [source for _, source in trees]
+    if notebooks:
+        repositories = read_sources(notebooks)
+        origins += repositories
+        documents += read_notebooks(notebooks, {source.name for source in repositories})
     # Held-out packages first, so that it is the other copy that is left out.
     documents.sort(key=lambda d: (d.package not in HELD_OUT, KINDS.index(d.kind), d.package))
     if isinstance(exclude, Path):
         exclude = [solution(row) for row in read_rows(exclude)]
-    kept = Filter(Fragments(exclude))
+    kept, trim = Filter(Fragments(exclude)), Trim()
     code: dict[str, Counter[Kind]] = defaultdict(Counter)
     part = output / "documents.part"  # what is cut off is not taken for a corpus
     with part.open("w", encoding="utf-8") as file:
-        for document in filter(kept, documents):
+        for document in filter(is_enough, map(trim, filter(kept, documents))):
             file.write(dump(document) + "\n")
             cells = (cell.source for cell in document.cells if cell.cell_type == "code")
             code[document.package][document.kind] += sum(len(source.encode()) for source in cells)
     part.replace(output / "documents.jsonl")
-    print(f"left out: {dict(kept.left_out)}", file=sys.stderr)
+    print(
+        f"left out: {dict(kept.left_out)}, {trim.left_out} cells that come again", file=sys.stderr
+    )
     sources: dict[str, Source] = {}
-    for _, source in trees:
+    for source in origins:
         if earlier := sources.get(source.name):
             source = replace(source, version=f"{earlier.version}, {source.version}")
         if source.name in code:
@@ -171,28 +192,98 @@ def build_corpus(
 
 
 class Filter:
-    """Lets each text through once, and none that has to stay out."""
+    """Lets each text through once, and none that has to stay out or is mostly from a held-out package."""
 
     def __init__(self, unwanted: Fragments) -> None:
         self.left_out: Counter[str] = Counter()
         self._unwanted = unwanted
         self._copies: set[bytes] = set()
         self._seen = Seen()
+        self._held_out = Seen(HELD_OUT_SHARE)
 
     def __call__(self, document: Document) -> bool:
         text = document.text
-        digest = hashlib.blake2b(text.encode(), digest_size=12).digest()
+        found = sample(text)
+        digest = _digest(text)
         if digest in self._copies:
             reason = "copies"
         elif self._unwanted.occur_in(text):
             reason = "excluded"
-        elif not self._seen.add(text):
+        elif found in self._seen:
             reason = "near copies"
+        elif document.package not in HELD_OUT and found in self._held_out:
+            reason = "of held-out packages"
         else:
             self._copies.add(digest)
+            self._seen.add(found)
+            if document.package in HELD_OUT:
+                self._held_out.add(found)
             return True
         self.left_out[reason] += 1
         return False
+
+
+class Trim:
+    """Takes long cells out of a document that stood in several before it. Held-out ones stay as they are."""
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._documents: Counter[bytes] = Counter()  # that have a cell, by its digest
+
+    def __call__(self, document: Document) -> Document:
+        cells = tuple(c for c in document.cells if self._documents[_digest(c.source)] < REPEATS)
+        long = {c.source for c in document.cells if len(c.source) >= REPEATED}
+        self._documents.update(map(_digest, long))
+        if document.package in HELD_OUT:
+            return document
+        self.left_out += len(document.cells) - len(cells)
+        return replace(document, cells=cells)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=12).digest()
+
+
+def read_sources(notebooks: Path) -> list[Source]:
+    """The repositories that a file of notebooks comes from, permissive licences only.
+
+    Beside `X.jsonl` or `X.jsonl.xz` stands `X-sources.json`: their names, licences and commits.
+    """
+    stem = notebooks.name.removesuffix(".xz").removesuffix(".jsonl")
+    path = notebooks.with_name(f"{stem}-sources.json")
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        found = [Source(f"github:{r['name']}", r["commit"], r["licence"]) for r in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"{notebooks} needs a list of its repositories with licences, {path.name}: {error!r}."
+        ) from error
+    for source in found:
+        if not is_permissive(source.licence):
+            print(f"{source.name}: left out, {source.licence} is not permissive", file=sys.stderr)
+    return [source for source in found if is_permissive(source.licence)]
+
+
+def read_notebooks(path: Path, packages: Collection[str]) -> Iterator[Document]:
+    """The documents of these packages in a file that holds one a line, as `dump` writes them, compressed or not.
+
+    Repositories of the held-out packages are passed over.
+    """
+    number = 0
+    with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
+        try:
+            for line in file:
+                number += 1
+                document = _parse(line)
+                cells = make_cells((cell.cell_type, cell.source) for cell in document.cells)
+                document = replace(document, cells=tuple(cells))
+                held_out = any(name in document.package.lower() for name in HELD_OUT)
+                if document.package in packages and not held_out and is_enough(document):
+                    yield document
+        except (lzma.LZMAError, EOFError) as error:
+            raise RequestError(f"{path} is cut off or not compressed by xz: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RequestError(f"{path}, line {number} is no document: {error!r}") from error
 
 
 def unpacked(archives: Path) -> Iterator[tuple[Path, Source]]:
@@ -215,8 +306,11 @@ def standard_library() -> tuple[Path, Source]:
     return Path(sysconfig.get_paths()["stdlib"]), Source("python", version, "PSF-2.0")
 
 
-def read_tree(root: Path, package: str) -> Iterator[Document]:
-    """All documents of one source tree, of the plain library only a part. Unreadable files are passed over."""
+def read_tree(root: Path, package: str, *, own: bool = False) -> Iterator[Document]:
+    """All documents of one source tree, of the plain library only a part, unless it is somebody's own.
+
+    Unreadable files are passed over.
+    """
     library: list[str] = []
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -229,16 +323,19 @@ def read_tree(root: Path, package: str) -> Iterator[Document]:
         if path.suffix == ".py" and not EXAMPLE_FOLDERS.search(name):
             library.append(text)
         for kind, cells in read_file(name, text):
-            if _is_enough(cells):
-                yield Document(kind, package, tuple(cells))
+            document = Document(kind, package, tuple(cells))
+            if is_enough(document):
+                yield document
     Random(package).shuffle(library)
     size = 0
     for text in library:
-        if size + len(text) <= LIBRARY_LIMIT:
+        if not own and (size + len(text) > LIBRARY_LIMIT or GENERATED.search(text[:1_000])):
+            continue
+        document = Document("library", package, tuple(script_cells(text)))
+        if own or any(DEFINITION.search(cell.source) for cell in document.cells):
             size += len(text)
-            cells = script_cells(text)
-            if _is_enough(cells):
-                yield Document("library", package, tuple(cells))
+            if is_enough(document):
+                yield document
 
 
 def read_file(name: str, text: str) -> Iterator[tuple[Kind, list[Cell]]]:
@@ -255,8 +352,8 @@ def read_file(name: str, text: str) -> Iterator[tuple[Kind, list[Cell]]]:
         yield from (("doctest", cells) for cells in docstring_sessions(text))
 
 
-def _is_enough(cells: Iterable[Cell]) -> bool:
-    return sum(len(cell.source) for cell in cells if cell.cell_type == "code") >= 40
+def is_enough(document: Document) -> bool:
+    return sum(len(cell.source) for cell in document.cells if cell.cell_type == "code") >= 40
 
 
 def dump(document: Document) -> str:
@@ -266,11 +363,16 @@ def dump(document: Document) -> str:
 
 def load_documents(path: Path) -> Iterator[Document]:
     """The documents of a corpus, as `build_corpus` wrote them."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            cells = (
-                Cell(id=str(n), source=source, cell_type=kind)
-                for n, (kind, source) in enumerate(row["cells"])
-            )
-            yield Document(row["kind"], row["package"], tuple(cells))
+    with path.open("rb") as file:
+        yield from map(_parse, file)
+
+
+def _parse(line: bytes) -> Document:
+    row = json.loads(line)
+    if row["kind"] not in KINDS:
+        raise ValueError(f"{row['kind']!r} is no kind of document")
+    cells = (
+        Cell(id=str(n), source=source, cell_type=kind)
+        for n, (kind, source) in enumerate(row["cells"])
+    )
+    return Document(row["kind"], row["package"], tuple(cells))

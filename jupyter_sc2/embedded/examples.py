@@ -15,11 +15,14 @@ import re
 from dataclasses import dataclass
 from random import Random
 
+from jupyter_sc2.embedded.cells import below_magic
 from jupyter_sc2.embedded.corpus import Document
 from jupyter_sc2.embedded.state import guess_state
 from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.prompt.languages import LANGUAGES
 from jupyter_sc2.prompt.layout import Mode, Segment, Special, arrange, cell_text, mode_for
 from jupyter_sc2.prompt.namespace import describe
+from jupyter_sc2.prompt.notebook import Cell
 
 # (weight, where): a cut is where a match ends.
 PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
@@ -52,8 +55,14 @@ MOST_BRANCHES = 12
 TRUNKS = (300, 700, 1_200, 2_000)
 PREFIXES = (200, 500)
 SUFFIXES = (150, 300, 600)
-# Before what differs between two prompts without cells above; a left-to-right one ends in the state and the prefix.
-HEAD = arrange((), "", "", mode="left-to-right")[:-2]
+
+
+def head(language: str) -> tuple[Segment, ...]:
+    """What stands before all that differs between two prompts; a left-to-right one ends in the state and the prefix."""
+    return tuple(arrange((), "", "", mode="left-to-right", language=language)[:-2])
+
+
+HEAD = head("python")
 
 
 @dataclass(frozen=True)
@@ -65,16 +74,17 @@ class Cut:
     suffix: str
 
 
-def choose_cut(cell: str, rng: Random, state: str = "") -> Cut:
+def choose_cut(cell: str, rng: Random, state: str = "", sign: str = "#") -> Cut:
     """Splits a cell where somebody might wait for a completion; `prefix + middle + suffix` is the cell.
 
     What the comment `state` tells is learned where it is needed: often the cut is before a column or key of it.
+    `sign` is what a comment begins with.
     """
     start = _pause(cell, rng)
     told = _told(cell, state)
     if told and rng.random() < TOLD_SHARE:
         start = rng.choice(told)
-    if _in_comment(cell, start):  # most of those are anybody's guess
+    if _in_comment(cell, start, sign):  # most of those are anybody's guess
         start = _pause(cell, rng)
     kind = rng.random()
     if kind < EMPTY_SHARE:
@@ -107,9 +117,9 @@ def _told(cell: str, state: str) -> list[int]:
     return [match.end() for match in OPENED.finditer(cell) if match[1] in words]
 
 
-def _in_comment(cell: str, position: int) -> bool:
+def _in_comment(cell: str, position: int, sign: str) -> bool:
     line = cell[cell.rfind("\n", 0, position) + 1 : _line_end(cell, position)]
-    return line.lstrip().startswith("#")
+    return line.lstrip().startswith(sign)
 
 
 def _line_end(cell: str, start: int) -> int:
@@ -142,18 +152,19 @@ class Branch:
 
 @dataclass(frozen=True)
 class Example:
-    """Texts of cells, as a prompt's trunk has them, and cursors in these cells."""
+    """Texts of cells, as a prompt's trunk has them, and cursors in these cells, all of them in one language."""
 
     trunk: tuple[str, ...]
     branches: tuple[Branch, ...]
+    head: tuple[Segment, ...] = HEAD
 
     def prompt(self, branch: Branch) -> list[Segment]:
         """The prompt of one branch alone, followed by what the model should say."""
-        return [*HEAD, *self.trunk[: branch.above], *branch.whole]
+        return [*self.head, *self.trunk[: branch.above], *branch.whole]
 
     def sequence(self) -> list[Segment]:
         """One prompt with what follows it; cells with no place to fill in, as single lines are, as they are."""
-        return self.prompt(self.branches[0]) if self.branches else [*HEAD, *self.trunk]
+        return self.prompt(self.branches[0]) if self.branches else [*self.head, *self.trunk]
 
 
 def build_example(document: Document, rng: Random) -> Example:
@@ -165,7 +176,8 @@ def build_example(document: Document, rng: Random) -> Example:
     code = [n for n, cell in enumerate(document.cells) if cell.cell_type == "code" and texts[n]]
     first = code[0] if rng.random() < FIRST_CELL_SHARE else rng.choice(code)
     trunk: list[str] = []
-    places: list[tuple[int, int]] = []  # of a cell of code: in the trunk, in the document
+    markdown: list[tuple[int, Cell]] = []  # where it is in the trunk
+    places: list[Place] = []
     room = rng.choice(TRUNKS)
     for index in range(first, len(texts)):
         text = texts[index] if trunk else _first_lines(texts[index], room)
@@ -173,46 +185,77 @@ def build_example(document: Document, rng: Random) -> Example:
         if trunk and room < 0:
             break
         if index in code:
-            places.append((len(trunk), index))
+            places += _places(len(trunk), index, texts[index].rstrip())
+        elif text:
+            markdown.append((len(trunk), document.cells[index]))
         if text:
             trunk.append(text)
+    language = rng.choices(places, [len(place.cell) for place in places])[0].language
+    places = [place for place in places if place.language == language]
+    for at, cell in markdown:  # a comment, by another sign
+        trunk[at] = cell_text(cell, language)
     branches: list[Branch] = []
     chars = 0
     for _ in range(MOST_BRANCHES):
-        ((above, index),) = rng.choices(places, [len(texts[index]) for _, index in places])
+        (place,) = rng.choices(places, [len(place.cell) for place in places])
         state = ""
-        if rng.random() < STATE_SHARE:
+        if language == "python" and rng.random() < STATE_SHARE:
             sources = [document.cells[n].source for n in code]
-            known = guess_state(sources[: code.index(index)], sources, texts[index], rng)
+            known = guess_state(sources[: code.index(place.index)], sources, place.cell, rng)
             state = describe(known)
-        branch = _branch(above, texts[index].rstrip(), state, rng)
+        branch = _branch(place, state, rng)
         if branch:
             branches.append(branch)
             chars += sum(len(segment) for segment in branch.whole if isinstance(segment, str))
         if chars >= BRANCH_SHARE * sum(map(len, trunk)):
             break
-    return Example(tuple(trunk), tuple(branches))
+    return Example(tuple(trunk), tuple(branches), head(language))
 
 
-def _branch(above: int, cell: str, state: str, rng: Random) -> Branch | None:
+@dataclass(frozen=True)
+class Place:
+    """A cell as a prompt has it when the cursor is in it: below the magic of another language, without its line."""
+
+    above: int  # texts of the trunk
+    index: int  # in the document
+    cell: str
+    language: str = "python"
+    below: str = ""  # what follows in the cell, where the cursor is not to be
+    in_trunk: bool = True
+
+
+def _places(above: int, index: int, cell: str) -> list[Place]:
+    language, body = below_magic(cell)
+    if not language or not body.strip():
+        return [Place(above, index, cell)]
+    magic = cell[: len(cell) - len(body)].rstrip("\n")
+    return [
+        Place(above, index, magic, below=f"\n{body}"),
+        Place(above, index, body, language, in_trunk=False),
+    ]
+
+
+def _branch(place: Place, state: str, rng: Random) -> Branch | None:
     """A cursor in the cell; None where the trunk has it already: at the end of a cell, with no state to tell."""
-    cut = choose_cut(cell, rng, state)
+    _, sign = LANGUAGES.get(place.language, ("txt", "#"))
+    cut = choose_cut(place.cell, rng, state, sign)
     (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])
-    suffix = _first_lines(cut.suffix, rng.choice(SUFFIXES))
+    suffix = _first_lines(cut.suffix + place.below, rng.choice(SUFFIXES))
     prefix = _last_lines(cut.prefix, rng.choice(PREFIXES))
     end: tuple[Segment, ...] = (Special("file_sep"),)
     if mode_for(suffix, EMBEDDED) == "left-to-right":  # as inference has it
-        if not state:
+        if place.in_trunk and not state:
             return None
         mode, prefix, suffix, end = "left-to-right", "", "", ()
-        cut = Cut("", f"{cell}\n\n", "")
+        cut = Cut("", f"{place.cell}\n\n", "")
 
     def lay(text: str) -> tuple[Segment, ...]:
-        return tuple(arrange((), text, suffix, mode=mode, state=state)[len(HEAD) :])
+        laid = arrange((), text, suffix, mode=mode, language=place.language, state=state)
+        return tuple(laid[len(HEAD) :])
 
     if mode == "psm":
-        return Branch(above, lay(prefix), (*lay(prefix), cut.middle, *end))
-    return Branch(above, lay(prefix), (*lay(prefix + cut.middle), *end))
+        return Branch(place.above, lay(prefix), (*lay(prefix), cut.middle, *end))
+    return Branch(place.above, lay(prefix), (*lay(prefix + cut.middle), *end))
 
 
 def _last_lines(text: str, limit: int) -> str:

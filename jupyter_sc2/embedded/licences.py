@@ -16,6 +16,10 @@ RESTRICTED = re.compile(
     r"|Non-?Commercial)",
     re.IGNORECASE,
 )
+# Licences of public repositories by their SPDX names. CC-BY is one for their texts: `sources.json` names the authors.
+LICENCE = re.compile(
+    r"MIT(?:-0)?|BSD-[23]-Clause|0BSD|Apache-2\.0|ISC|PSF-2\.0|Zlib|Unlicense|CC0-1\.0|CC-BY-4\.0"
+)
 # A sentence that only this licence has, for metadata that leave its name out.
 WORDINGS = {
     "MIT": r"Permission is hereby granted, free of charge, to any person obtaining a copy of this software",
@@ -45,6 +49,11 @@ def permissive_licence(metadata: str, texts: str = "") -> str | None:
         if PERMISSIVE.search(claim):
             return claim
     return _worded(f"{stated}\n{texts}")
+
+
+def is_permissive(expression: str) -> bool:
+    """Whether all the licences that an SPDX expression joins by AND are permissive ones."""
+    return all(LICENCE.fullmatch(name) for name in expression.split(" AND "))
 
 
 def _worded(texts: str) -> str | None:
