@@ -1,0 +1,160 @@
+"""Puts together what came back from the other machine, and checks it.
+
+    python -m scripts.gpu.collect FOLDER… --packed runs/lease --to runs/lease/model
+
+Each FOLDER holds what one call gave back. Of the newest result whose pieces are all there and whole it writes the
+model's folder, measures its loss on the rows that were measured there, and completes a few lines with it. If only bf16
+weights are there, they are rounded here. Says in one line what to do next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.gpu import tree
+from scripts.gpu.limits import mib
+from scripts.gpu.pack import MANIFEST
+from scripts.gpu.pieces import Damaged, Piece, join, read_json, replace
+from scripts.gpu.run import LOG, STATUS
+
+# Both sides compute in bf16; the difference between a GPU and a CPU came to less than a third of it.
+TOLERANCE = 0.01
+LINES = (
+    "import numpy as ",
+    "import matplotlib.pyplot as ",
+    "with open('data.txt') as ",
+    "for i, value in enum",
+    "def mean(values):\n    return sum(values) / ",
+)
+
+
+def gather(folders: Sequence[Path]) -> dict[str, Any]:
+    """What all calls said, the latest last word."""
+    told = [s for folder in folders if (s := read_json(folder / STATUS)) is not None]
+    if not told:
+        raise SystemExit(f"No {STATUS} in {', '.join(map(str, folders))}.")
+    told.sort(key=lambda status: status["time"])
+    last: dict[str, Any] = {**told[-1], "pieces": {}, "results": {}}
+    for status in told:
+        last["pieces"] |= status["pieces"]
+        last["results"] |= status["results"]
+    return last
+
+
+def put_together(
+    status: dict[str, Any], folders: Sequence[Path], to: Path, start: Path
+) -> list[str]:
+    """Writes each result that is complete to TO/NAME, newest first; says what is missing of the others."""
+    made = []
+    for name, told in sorted(status["pieces"].items(), key=order, reverse=True):
+        pieces = [Piece(**row) for row in told["pieces"]]
+        target = to / name
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            join(pieces, folders, target / "model.safetensors", told["sha256"])
+        except Damaged as error:
+            print(f"{name}: {error}")
+            if not any(target.iterdir()):
+                target.rmdir()
+            continue
+        for file, text in told["files"].items():
+            replace(target / file, text.encode())
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(start / file, target / file)
+        print(f"{name}: whole, {mib(told['bytes'])}")
+        made.append(name)
+    return made
+
+
+def order(item: tuple[str, Any]) -> tuple[str, bool]:
+    form, _, step = item[0].partition("-")
+    return step, form == "packed"
+
+
+def complete(model: Path) -> list[str]:
+    """A few lines as the project's own session completes them with this model."""
+    from jupyter_sc2.completion import CompletionRequest
+    from jupyter_sc2.evaluate.runner import open_session
+    from jupyter_sc2.settings import LoadOptions
+
+    session = open_session(LoadOptions(model=str(model)), max_tokens=12)
+    try:
+        said = []
+        for line in LINES:
+            *_, answer = session.complete(CompletionRequest(text=line, offset=len(line)))
+            said.append(f"{line.splitlines()[-1]}|{answer.text}")
+        return said
+    finally:
+        session.close()
+
+
+def check(model: Path, expected: dict[str, Any] | None, rows: Any) -> bool:
+    """Whether the model's loss here is what it was there, as far as that is known."""
+    from scripts.gpu.there import loss_of
+
+    found = loss_of(model, rows, "cpu")
+    print(f"loss here {found}, there {expected}")
+    if not expected or expected["held_out"] is None or found["held_out"] is None:
+        return True
+    return abs(found["held_out"] - expected["held_out"]) <= TOLERANCE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--packed", type=Path, required=True, help="what pack.py wrote")
+    parser.add_argument("--start", type=Path, default=tree.ROOT / "jupyter_sc2/embedded/model")
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--no-lines", action="store_true", help="complete no lines")
+    args = parser.parse_args(argv)
+    status = gather(args.folders)
+    made = put_together(status, args.folders, args.to, args.start)
+    if not made:
+        log = next((f / LOG for f in args.folders if (f / LOG).exists()), None)
+        print(
+            f"No result is whole. Fetch what is missing (run.py fetch --again NAME…); {log} tells more."
+        )
+        return 1
+    newest = made[0]
+    form, _, step = newest.partition("-")
+    figures = status["results"].get(step, {})
+    manifest = read_json(args.packed / MANIFEST)
+    piece = next(row for row in manifest["pieces"] if row["kind"] == "rows")
+    path = args.packed / f"transfer-{piece['transfer']}" / piece["name"]
+    rows = json.loads(lzma.decompress(path.read_bytes()))
+    print(
+        f"step {figures.get('step')}, {figures.get('tokens')} tokens; loss of the start "
+        f"{figures.get('start_loss')}, in bf16 {figures.get('master_loss')}"
+    )
+    model = args.to / newest
+    good = check(model, figures.get(f"{form}_loss"), rows["measured"])
+    if form == "master":
+        from jupyter_sc2.embedded.pack import pack
+
+        model = args.to / f"packed-{step}"
+        print("only bf16 weights came back: they are rounded here")
+        pack(args.to / newest, model, rows["pack"])
+        check(model, None, rows["measured"])
+    if not args.no_lines:
+        print("\n".join(complete(model)))
+    if not good:
+        print(f"{model} computes something else than it did there: do not ship it.")
+        return 1
+    print(
+        f"next: jupyter sc2 eval holes ROWS.jsonl --model {model}, and the same with the start weights; "
+        f"to ship it, copy model.safetensors, config.json and training.json over those in {args.start}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

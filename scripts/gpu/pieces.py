@@ -1,0 +1,124 @@
+"""Files cut into pieces that a transfer takes, and put together again, each with a checksum.
+
+Weights are squeezed: even bytes first, then odd ones, so that the exponents of 16-bit numbers stand together, and then
+Huffman's code alone. Nothing repeats in weights that a better compressor would find: the shipped 71.5 MB become 63.6,
+xz makes 64 of them in fifty times the time, and bf16 weights become two thirds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RAW_PIECE = 12 * 2**20  # bytes of a file in one piece; 71.5 MB are six
+
+
+class Damaged(Exception):
+    """Pieces or files are not what they were when their checksums were taken."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    name: str
+    kind: str
+    bytes: int
+    sha256: str
+
+    def good_in(self, folder: Path) -> bool:
+        """Whether the piece is in the folder, and whole."""
+        path = folder / self.name
+        return path.is_file() and path.stat().st_size == self.bytes and sha256(path) == self.sha256
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_piece(folder: Path, name: str, kind: str, data: bytes) -> Piece:
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / name, data)
+    return Piece(name, kind, len(data), hashlib.sha256(data).hexdigest())
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Writes a file in one move: who is stopped here leaves the older one."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path, otherwise: Any = None) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return otherwise
+
+
+def squeeze(data: bytes) -> bytes:
+    coder = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
+    return coder.compress(data[0::2] + data[1::2]) + coder.flush()
+
+
+def expand(squeezed: bytes) -> bytes:
+    planes = zlib.decompress(squeezed)
+    data = bytearray(len(planes))
+    even = (len(planes) + 1) // 2
+    data[0::2], data[1::2] = planes[:even], planes[even:]
+    return bytes(data)
+
+
+def cut(path: Path, folder: Path, stem: str, kind: str, *, raw: int = RAW_PIECE) -> list[Piece]:
+    """Writes `path` in squeezed pieces to the folder: STEM-00.piece, STEM-01.piece, …"""
+
+    def one(n: int) -> Piece:
+        with path.open("rb") as file:
+            file.seek(n * raw)
+            data = file.read(raw)
+        return write_piece(folder, f"{stem}-{n:02d}.piece", kind, squeeze(data))
+
+    count = -(-path.stat().st_size // raw)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def join(pieces: Iterable[Piece], folders: Sequence[Path], path: Path, whole: str) -> None:
+    """Writes the file that was cut into these pieces. Raises Damaged when one is missing or the whole is not right."""
+    pieces = list(pieces)
+    found = [next((f for f in folders if piece.good_in(f)), None) for piece in pieces]
+    if missing := [p.name for p, folder in zip(pieces, found, strict=True) if folder is None]:
+        raise Damaged(f"{path.name} lacks {', '.join(missing)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        for piece, folder in zip(pieces, found, strict=True):
+            assert folder
+            file.write(expand((folder / piece.name).read_bytes()))
+    if sha256(part) != whole:
+        raise Damaged(f"{path.name}: its pieces are right, and what they make is not.")
+    os.replace(part, path)
+
+
+def fill(pieces: Iterable[Piece], rooms: Sequence[int]) -> Iterator[tuple[int, Piece]]:
+    """Puts each piece, in order, into the first of the rooms (bytes) that still has place for it."""
+    left = list(rooms)
+    for piece in pieces:
+        for n, room in enumerate(left):
+            if piece.bytes <= room:
+                left[n] -= piece.bytes
+                yield n, piece
+                break

@@ -1,0 +1,339 @@
+"""What needs torch on the machine with the GPU; run.py starts each of these in a process of its own.
+
+    python -m scripts.gpu.there trial WORK SECONDS      speed by kind of attention and micro-batch, loss of the start
+    python -m scripts.gpu.there learn WORK UNTIL MINUTES   trains, or goes on training
+    python -m scripts.gpu.there export WORK             newest checkpoint as a model in bf16, then in 4 bits
+
+Each writes what it has as soon as it has it, since it may be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scripts.gpu.pieces import read_json, write_json
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+CHECKPOINTS = ("decay.pt", "checkpoint.pt")
+TRIED_STEPS = 4
+TRIAL_DOCUMENTS = 1_500
+SPENT = 45.0  # seconds between a restart and its first step
+
+
+def say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def recipe_of(work: Path) -> Any:
+    """The recipe for the device with what was set or found out here."""
+    from jupyter_sc2.embedded.recipe import Recipe
+
+    set_here = read_json(work / "recipe.json", {})
+    set_here.pop("dense", None)
+    return replace(Recipe.for_device(device()), **set_here)
+
+
+def loss_of(model: Path, measured: Any, on: str) -> dict[str, float | None]:
+    """The loss of a model's folder, packed or not, on rows; the same everywhere but for rounding."""
+    from jupyter_sc2.embedded.recipe import Recipe
+    from jupyter_sc2.embedded.run import Run
+
+    with tempfile.TemporaryDirectory() as output:
+        run = Run(Recipe(), model, Path(output), device=on)
+        return run.losses_on(measured, digits=4)
+
+
+def trial(work: Path, seconds: float) -> None:
+    import torch
+
+    from jupyter_sc2.embedded.corpus import load_documents
+    from jupyter_sc2.embedded.feed import FIELDS
+    from jupyter_sc2.embedded.meter import known_peak, memory_used
+    from jupyter_sc2.embedded.rows import Sampler, packed_row
+    from jupyter_sc2.embedded.run import Run, micro_rows
+    from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
+
+    until = time.monotonic() + seconds
+    on = device()
+    start = work / "start"
+    name = torch.cuda.get_device_name() if on == "cuda" else "cpu"
+    found: dict[str, Any] = {"device": name, "torch": torch.__version__, "tried": []}
+    found |= {k: v for k, v in read_json(work / "trial.json", {}).items() if k in ("tried", "best")}
+
+    def note() -> None:
+        write_json(work / "trial.json", found)
+
+    whole = (start / "model.safetensors").exists()
+    if whole:
+        rows = read_json(work / "rows.json")["measured"]
+        expected = read_json(work / "manifest.json")["start_loss"]
+        found["start_loss"], found["expected"] = loss_of(start, rows, on), expected
+        say(f"loss of the start weights {found['start_loss']}, expected {expected}")
+        note()
+    if found.get("best"):
+        return
+
+    recipe = recipe_of(work)
+    corpus = sorted((work / "corpus").glob("*.jsonl"))
+    if not corpus:
+        say("no text has arrived to try on")
+        return
+    documents = list(islice(load_documents(corpus[0]), TRIAL_DOCUMENTS))
+    sampler, encode = Sampler(documents), encoder(load_tokenizer(start))
+    most = max(recipe.micro_batch * (2 if on == "cuda" else 1), recipe.row)
+    began = time.monotonic()
+    made = [
+        torch.frombuffer(
+            bytearray(
+                packed_row(sampler, encode, seed=0, step=0, place=n, length=recipe.row).tobytes()
+            ),
+            dtype=torch.int32,
+        )
+        for n in range(most // recipe.row)
+    ]
+    batch = torch.stack(made).view(-1, recipe.row, FIELDS)
+    speed = batch[..., 0].numel() / (time.monotonic() - began)
+    say(f"rows are made at {speed:,.0f} tokens/s a process, of which there are {os.cpu_count()}")
+    found["row_speed"] = round(speed)
+
+    model = start if whole else random_model(start, work / "random")
+    with tempfile.TemporaryDirectory() as output:
+        run = Run(recipe, model, Path(output), device=on)
+        parameters = run.model.num_parameters()
+        if on == "cuda":
+            run.compile()
+            for line in run.settle(batch):
+                say(line)
+
+        def timed(mode: Any, micro: int) -> dict[str, Any]:
+            rows = batch[: micro_rows(len(batch), recipe.row, micro)]
+            run.recipe = replace(recipe, micro_batch=micro)
+            began = time.monotonic()
+            loss = float(run.slopes(rows, mode))
+            first = time.monotonic() - began
+            steps = max(1, min(TRIED_STEPS, int((until - time.monotonic()) / max(first, 0.1))))
+            began = time.monotonic()
+            for _ in range(steps):
+                run.slopes(rows, mode)
+            if on == "cuda":
+                torch.cuda.synchronize()
+            speed = steps * rows[..., 0].numel() / (time.monotonic() - began)
+            flop = speed * 6 * parameters / 1e12
+            peak = known_peak(name)
+            run.optimizer.zero_grad(set_to_none=False)
+            return {
+                "attention": "flex" if mode.flex else "dense",
+                "compiled": mode.compiled,
+                "micro_batch": micro,
+                "tokens_per_second": round(speed),
+                "teraflops": round(flop, 2),
+                "utilisation": round(flop / peak, 4) if peak else None,
+                "first_seconds": round(first, 1),
+                "memory_gb": round(memory_used(on) or 0, 2),
+                "loss": round(loss, 4),
+            }
+
+        micro = recipe.micro_batch
+        # What is likeliest first: the time may be up before all are tried. Each new size is compiled anew.
+        wanted = [(run.modes[0], micro)]
+        if on == "cuda":
+            wanted += [(run.modes[0], 2 * micro)]
+            wanted += [(m, micro) for m in run.modes[1:] if m.compiled]
+        for mode, size in wanted:
+            took = max((one["first_seconds"] for one in found["tried"]), default=0.0)
+            if found["tried"] and time.monotonic() + 1.5 * took > until:
+                say("no time left to try more")
+                break
+            try:
+                one = timed(mode, size)
+            except torch.OutOfMemoryError:
+                say(f"micro-batches of {size} tokens do not fit the memory")
+                torch.cuda.empty_cache()
+                continue
+            say(json.dumps(one))
+            found["tried"].append(one)
+            found["best"] = max(found["tried"], key=lambda one: one["tokens_per_second"])
+            note()
+
+
+def random_model(start: Path, folder: Path) -> Path:
+    """A model of the same shape, for a trial before all weights are there."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(start)
+    if hasattr(config, "packed"):
+        del config.packed
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    say("the weights are not complete yet: random ones are tried, whose loss is that of guessing")
+    return folder
+
+
+def learn(work: Path, until: float, minutes: float) -> None:
+    from jupyter_sc2.embedded import run as of_run
+    from jupyter_sc2.embedded.train import train
+
+    if read_json(work / "recipe.json", {}).get("dense"):
+        compiled = of_run.Run.compile
+
+        def without_flex(self: Any, *args: Any, **options: Any) -> None:
+            compiled(self, *args, **options)
+            self.modes = [mode for mode in self.modes if not mode.flex]
+
+        of_run.Run.compile = without_flex  # type: ignore[method-assign]
+    output = work / "output"
+    # A run that was cut off has to end when it would have. Its fall of the rate is for the same minutes only.
+    seconds, falls_in = state_of(output)
+    if falls_in:
+        minutes = falls_in / 60
+    elif seconds:
+        minutes = (seconds + max(0.0, until - time.time() - SPENT)) / 60
+    say(f"training for {minutes:.2f} minutes, of which {seconds / 60:.2f} are done")
+    workers = max(1, (os.cpu_count() or 2) - 4)  # rounding wants some cores, too
+    figures = train(
+        work / "documents.jsonl",
+        work / "start",
+        output,
+        minutes=minutes,
+        recipe=recipe_of(work),
+        workers=workers if device() == "cuda" else 0,
+        stop=lambda: time.time() > until,
+        report=say,
+    )
+    write_json(work / "trained.json", figures)
+
+
+def newest(output: Path) -> Path | None:
+    """The newest checkpoint."""
+    paths = [output / name for name in CHECKPOINTS if (output / name).exists()]
+    return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def load(path: Path) -> dict[str, Any]:
+    import torch
+
+    values: dict[str, Any] = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
+    return values
+
+
+def state_of(output: Path) -> tuple[float, float | None]:
+    """Seconds that the training has run, and how many it was to run if its rate was falling already."""
+    if path := newest(output):
+        values = load(path)
+        falling = values["budget"][0] if path.name == "decay.pt" else None
+        return values["state"]["seconds"], falling
+    return 0.0, None
+
+
+def export(work: Path) -> None:
+    """Writes `results/STEP/{master,packed}` of the newest checkpoint and says in `figures.json` what is there."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    # One at a time: an earlier call may have been cut off while its export goes on.
+    lock = (work / "export.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    path = newest(work / "output")
+    if path is None:
+        say("no checkpoint yet")
+        return
+    values = load(path)
+    state = values["state"]
+    folder = work / "results" / f"{state['step']:06d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    point = state["curve"][-1] if state["curve"] else {}
+    mean, last = point.get("held_out_averaged"), point.get("held_out")
+    averaged = bool(values["average"]) and (mean is None or last is None or mean <= last)
+    figures = read_json(folder / "figures.json") or {
+        "step": state["step"],
+        "tokens": state["tokens"],
+        "seconds": round(state["seconds"], 1),
+        "weights": "averaged" if averaged else "last",
+        "curve": state["curve"],
+        "recipe": values["recipe"],
+        "start_loss": read_json(work / "manifest.json")["start_loss"],
+        "speed": read_json(work / "trained.json", {}).get("speed"),
+        "master_loss": None,
+        "packed_loss": None,
+    }
+    say(f"step {state['step']}, {state['tokens']:,} tokens: the {figures['weights']} weights")
+    rows = read_json(work / "rows.json")
+    master, packed = folder / "master", folder / "packed"
+
+    def note() -> None:
+        write_json(folder / "figures.json", figures)
+
+    note()
+    if not master.exists():
+        config = AutoConfig.from_pretrained(work / "start")
+        if hasattr(config, "packed"):
+            del config.packed
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model.load_state_dict(values["model"])
+        if averaged:
+            with torch.no_grad():
+                for weight, of_it in zip(model.parameters(), values["average"], strict=True):
+                    weight.copy_(of_it)
+        part = folder / "master.part"
+        model.to(torch.bfloat16).save_pretrained(part)
+        for name in TOKENIZER:
+            shutil.copy(work / "start" / name, part / name)
+        write_json(part / "training.json", figures)
+        os.replace(part, master)
+        del model
+    if figures["master_loss"] is None:
+        figures["master_loss"] = loss_of(master, rows["measured"], device())
+        say(f"loss in bf16 {figures['master_loss']}, of the start {figures['start_loss']}")
+        note()
+    if not packed.exists():
+        from jupyter_sc2.embedded.pack import pack
+
+        began = time.monotonic()
+        pack(master, folder / "packed.part", rows["pack"])
+        write_json(folder / "packed.part" / "training.json", figures)
+        os.replace(folder / "packed.part", packed)
+        figures["rounding_seconds"] = round(time.monotonic() - began, 1)
+        say(f"rounded in {figures['rounding_seconds']} s")
+        note()
+    if figures["packed_loss"] is None:
+        figures["packed_loss"] = loss_of(packed, rows["measured"], device())
+        say(f"loss in 4 bits {figures['packed_loss']}")
+        note()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("step", choices=["trial", "learn", "export"])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("numbers", type=float, nargs="*")
+    args = parser.parse_args()
+    if args.step == "trial":
+        trial(args.work, *args.numbers)
+    elif args.step == "learn":
+        learn(args.work, *args.numbers)
+    else:
+        export(args.work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
