@@ -6,6 +6,8 @@ import json
 import lzma
 import os
 import random
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -223,6 +225,19 @@ def test_a_package_is_not_torn_apart_more_than_once(tmp_path: Path):
     assert all(len(packages) <= 3 for packages in first)
 
 
+def test_pieces_that_were_lost_are_laid_out_again(tmp_path: Path):
+    pieces = [
+        write_piece(tmp_path / f"transfer-{n}", f"weights-{n}.piece", "weights", bytes([n]))
+        for n in (1, 2)
+    ]
+    rows = [{**vars(piece), "transfer": n} for n, piece in enumerate(pieces, 1)]
+    (tmp_path / "manifest.json").write_text(json.dumps({"pieces": rows}))
+    pack.again(["weights-2.piece"], tmp_path)
+    again = tmp_path / "transfer-again"
+    assert sorted(os.listdir(again)) == ["manifest.json", "weights-2.piece"]
+    assert pieces[1].good_in(again)
+
+
 # There
 
 
@@ -314,7 +329,7 @@ def test_while_the_training_runs_only_4_bits_come_back(there):
     there("receive", str(there.transfer))
     result(there.work, "000010", "packed", 3000)
     result(there.work, "000010", "master", 9000)
-    (there.work / "training.json").write_text('{"state": "running", "pid": 0}')
+    (there.work / "training.json").write_text(f'{{"state": "running", "pid": {os.getpid()}}}')
     there("fetch")
     assert [path.name for path in there.out.glob("*.piece")] == ["packed-000010-00.piece"]
 
@@ -322,9 +337,30 @@ def test_while_the_training_runs_only_4_bits_come_back(there):
 def test_without_the_newest_in_4_bits_its_bf16_weights_come_back(there):
     there("receive", str(there.transfer))
     result(there.work, "000010", "master", 3000)
-    (there.work / "training.json").write_text('{"state": "running", "pid": 0}')
+    (there.work / "training.json").write_text(f'{{"state": "running", "pid": {os.getpid()}}}')
     there("fetch")
     assert [path.name for path in there.out.glob("*.piece")] == ["master-000010-00.piece"]
+
+
+def test_a_training_whose_processes_are_gone_gives_back_its_bf16_weights_as_well(there):
+    there("receive", str(there.transfer))
+    result(there.work, "000010", "packed", 3000)
+    result(there.work, "000010", "master", 3000)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (there.work / "training.json").write_text(json.dumps({"state": "running", "pid": gone.pid}))
+    there("fetch")
+    assert len(list(there.out.glob("*.piece"))) == 2
+
+
+def test_the_commands_of_the_readme_are_taken_and_end_within_a_call():
+    text = (Path(run.__file__).parent / "README.md").read_text("utf-8")
+    calls = [row for row in re.findall(r"`(python3 -m [^`]+)`", text) if "scripts.gpu.run" in row]
+    assert len(calls) == 4
+    for call in calls:
+        commands = re.split(r" && |; ", call)
+        taken = [run.options().parse_args(shlex.split(one)[3:]) for one in commands]
+        Limits().check_call(call, [], sum(one.seconds for one in taken))
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ from scripts.gpu.pieces import (
 
 ROOT = tree.ROOT
 MANIFEST = "manifest.json"
+CODE = "code.tar.xz"
 # What runs there, and what must not be needed for it.
 MODULES = (
     "train",
@@ -113,7 +114,7 @@ def code(to: Path) -> bytes:
     package = ROOT / "jupyter_sc2"
     paths = [*imported(ROOT), *(package / name for name in DATA)]
     paths += sorted(Path(__file__).parent.glob("*.py"))
-    packed = archive({path.relative_to(ROOT).as_posix(): path for path in paths})
+    packed = archive({path.relative_to(ROOT).as_posix(): path for path in sorted(paths)})
     tried = to / "code"
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         tar.extractall(tried, filter="data")
@@ -234,9 +235,10 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
 
     corpus = Corpus(args.corpus, HELD_OUT, args.most_mib * 2**20)
     say(f"corpus: {len(corpus.rest)} documents, {len(corpus.held_out)} held out")
-    first = [write_piece(folder, "code.tar.xz", "code", code(to))]
+    first = [write_piece(folder, CODE, "code", code(to))]
     names = {name: args.start / name for name in MODEL if (args.start / name).exists()}
     first.append(write_piece(folder, "model.tar.xz", "model", archive(names)))
+    say(f"code: {mib(first[0].bytes)}, imported with nothing else at hand")
     rows = measured(corpus, args.start, args.measured_rows, MEASURED_LENGTH)
     text = json.dumps(rows).encode()
     first.append(write_piece(folder, "rows.json.xz", "rows", lzma.compress(text, preset=6)))
@@ -321,8 +323,13 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
 
 
 def again(names: Sequence[str], to: Path) -> None:
-    """Lays the pieces of these names out as a transfer of their own."""
+    """Lays the pieces of these names out as a transfer of their own; the code as it is now."""
     manifest = read_json(to / MANIFEST)
+    if CODE in names:
+        row = next(row for row in manifest["pieces"] if row["name"] == CODE)
+        row |= vars(write_piece(to / f"transfer-{row['transfer']}", CODE, "code", code(to)))
+        for path in (to, *to.glob("transfer-[0-9]*")):
+            write_json(path / MANIFEST, manifest)
     target = to / "transfer-again"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()

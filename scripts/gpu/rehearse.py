@@ -274,10 +274,8 @@ def stormy(lease: Lease, minutes: float, reserve: float) -> bool:
     wait_for(lambda: machine.processes()[0] != learner, 30)
     call(lease.fetch(reserve), seconds=reserve + 10)
     machine.kill(all_of_them=True)
-    call(
-        lease.train(minutes, minutes * 60 + 90 + reserve, reserve),
-        seconds=minutes * 60 + 100 + reserve,
-    )
+    rest = lease.train(minutes, minutes * 60 + 90 + reserve, reserve, "--more")
+    call(rest, seconds=minutes * 60 + 100 + reserve)
     return lease.collect() == 0
 
 

@@ -307,24 +307,12 @@ def train(call: Call, args: argparse.Namespace) -> int:
     state = read_json(call.work / "training.json", {})
     if state.get("state") == "running" and is_alive(state["pid"]):
         call.say("the training is under way")
-    elif state.get("state") == "done" and not args.more:
-        call.say("the training is over")
+    elif (
+        state and not args.more and (state["state"] == "done" or time.time() > state["until"] - 45)
+    ):
+        call.say(f"the training is over ({state['state']}); --more goes on from its checkpoint")
     else:
-        if missing:
-            call.say(f"without {' '.join(piece.name for piece in missing)}")
-        texts = sorted((call.work / "corpus").glob("*.jsonl"))
-        if not texts:
-            raise Problem("No text has arrived.")
-        with (call.work / "documents.jsonl").open("wb") as file:
-            for path in texts:
-                file.write(path.read_bytes())
-        # Minutes count from the first step; what comes before it gets a time of its own.
-        until = time.time() + args.minutes * 60 + args.start_seconds
-        process = start(call, "run", "supervise", *common(call), str(until), str(args.minutes))
-        write_json(
-            call.work / "training.json", {"state": "running", "pid": process.pid, "until": until}
-        )
-        call.say(f"training for {args.minutes:g} minutes, over by {clock(until)} whatever happens")
+        begin(call, args, state, missing)
     shown = call.log.stat().st_size
     while call.left > args.reserve:
         call.give_log()
@@ -338,6 +326,28 @@ def train(call: Call, args: argparse.Namespace) -> int:
         time.sleep(min(2.0, max(0.1, call.left - args.reserve)))
     show(call.log, shown)
     return fetch(call, args)
+
+
+def begin(
+    call: Call, args: argparse.Namespace, state: dict[str, Any], missing: Sequence[Piece]
+) -> None:
+    """Starts the training, or what is left of it."""
+    if missing:
+        call.say(f"without {' '.join(piece.name for piece in missing)}")
+    texts = sorted((call.work / "corpus").glob("*.jsonl"))
+    if not texts:
+        raise Problem("No text has arrived.")
+    with (call.work / "documents.jsonl").open("wb") as file:
+        for path in texts:
+            file.write(path.read_bytes())
+    # Minutes count from the first step; what comes before it gets a time of its own.
+    until = time.time() + args.minutes * 60 + args.start_seconds
+    if state and not args.more:  # its processes are gone, and its end stays where it was
+        until = state["until"]
+    process = start(call, "run", "supervise", *common(call), str(until), str(args.minutes))
+    told = {"state": "running", "pid": process.pid, "until": until}
+    write_json(call.work / "training.json", told)
+    call.say(f"training for {args.minutes:g} minutes, over by {clock(until)} whatever happens")
 
 
 def common(call: Call) -> list[str]:
@@ -459,7 +469,8 @@ def to_send(call: Call) -> list[Piece]:
     """What is worth giving back and has not been, the most important first."""
     folders = sorted((call.work / "results").glob("*"), reverse=True)
     packed = next((f for f in folders if (f / "packed/model.safetensors").exists()), None)
-    over = (read_json(call.work / "training.json") or {}).get("state") != "running"
+    training = read_json(call.work / "training.json", {})
+    over = training.get("state") != "running" or not is_alive(training["pid"])
     queue = [] if packed is None else pieces_back(call, packed, "packed")
     if folders and (over or packed != folders[0]) and (folders[0] / "master").exists():
         queue += pieces_back(call, folders[0], "master")
@@ -494,7 +505,7 @@ COMMANDS: dict[str, Callable[[Call, argparse.Namespace], int]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -525,6 +536,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             one.add_argument("--again", nargs="+", default=[], metavar="PIECE")
         if name == "supervise":
             one.add_argument("numbers", nargs=2)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = options()
     args = parser.parse_args(argv)
     if args.out is None:
         parser.error("where to? Set OUT or use --out")

@@ -26,7 +26,7 @@ from scripts.gpu.pieces import read_json, write_json
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINTS = ("decay.pt", "checkpoint.pt")
-TRIED_STEPS = 4
+TRIED_SECONDS = 10.0  # after what is compiled for the first
 TRIAL_DOCUMENTS = 1_500
 SPENT = 45.0  # seconds between a restart and its first step
 
@@ -128,12 +128,11 @@ def trial(work: Path, seconds: float) -> None:
             began = time.monotonic()
             loss = float(run.slopes(rows, mode))
             first = time.monotonic() - began
-            steps = max(1, min(TRIED_STEPS, int((until - time.monotonic()) / max(first, 0.1))))
-            began = time.monotonic()
-            for _ in range(steps):
-                run.slopes(rows, mode)
-            if on == "cuda":
-                torch.cuda.synchronize()
+            began, steps = time.monotonic(), 0
+            enough = min(began + TRIED_SECONDS, until)
+            while not steps or time.monotonic() < enough:
+                float(run.slopes(rows, mode))  # waits for the device
+                steps += 1
             speed = steps * rows[..., 0].numel() / (time.monotonic() - began)
             flop = speed * 6 * parameters / 1e12
             peak = known_peak(name)
@@ -252,6 +251,9 @@ def export(work: Path) -> None:
     # One at a time: an earlier call may have been cut off while its export goes on.
     lock = (work / "export.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
+    if read_json(work / "training.json", {}).get("state") == "running":  # it comes first
+        os.nice(5)
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     path = newest(work / "output")
     if path is None:
         say("no checkpoint yet")
@@ -293,6 +295,7 @@ def export(work: Path) -> None:
             with torch.no_grad():
                 for weight, of_it in zip(model.parameters(), values["average"], strict=True):
                     weight.copy_(of_it)
+        figures["parameters"] = model.num_parameters()
         part = folder / "master.part"
         model.to(torch.bfloat16).save_pretrained(part)
         for name in TOKENIZER:
