@@ -86,6 +86,11 @@ def test_on_cuda_a_step_is_more_than_250_thousand_tokens_of_whole_micro_batches(
     assert Recipe.for_device("cpu") == Recipe()
 
 
+def test_a_smaller_gpu_reads_fewer_rows_at_once():
+    read = [Recipe.for_device("cuda", memory).micro_batch for memory in (84, 40, 24, 8)]
+    assert read == [2**15, 2**14, 2**13, 2**11]
+
+
 # Rows
 
 

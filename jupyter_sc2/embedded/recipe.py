@@ -7,6 +7,9 @@ from typing import Literal
 
 from jupyter_sc2.embedded.corpus import HELD_OUT
 
+# What all layers keep for the backward pass where they are not compiled (run.py): 46 GB for 32,768 tokens.
+PLAIN_GB_PER_TOKEN = 1.4e-3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -30,23 +33,25 @@ class Recipe:
     held_out: frozenset[str] = field(default=HELD_OUT)
 
     @classmethod
-    def for_device(cls, kind: str) -> Recipe:
-        """The defaults for "cuda" or another kind of device.
+    def for_device(cls, kind: str, memory_gb: float = 80.0) -> Recipe:
+        """The defaults for "cuda" with so much memory, or for another kind of device.
 
         Those for CUDA are for 150 to 300 million tokens in a few minutes, from weights that have been trained
         before; what they are chosen by is said beside each. None has been measured on a GPU yet.
         """
         if kind != "cuda":
             return cls()
+        row, micro_batch = 2048, 2**15
+        while micro_batch > row and micro_batch * PLAIN_GB_PER_TOKEN > 0.6 * memory_gb:
+            micro_batch //= 2
         return cls(
             # 600 to 1,200 steps. Four times less than the 2**20 that models of this size are trained from nothing
             # with: below a critical size, which grows with the tokens trained on, a step's noise costs little
             # (arXiv 2410.21676), and more steps are worth more than smoother ones.
             tokens_per_step=2**18,
             # Inference reads up to 2,048; and a tree is cut off at the end of a row, so half as many are.
-            row=2048,
-            micro_batch=2
-            ** 15,  # 18 GB in between where layers are compiled, 46 GB where not; see run.py
+            row=row,
+            micro_batch=micro_batch,
             # By the square root of the step's size (arXiv 2205.10287) 0.0004 would become 0.0032, which is about
             # what so small a model is trained from nothing with. Going on with another kind of text, a higher rate
             # takes more of it up and forgets more of what was there (arXiv 2308.04014, 2403.08763): a third of it.

@@ -123,7 +123,10 @@ def train(
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         reason = str(error).splitlines()[0]
         raise TrainingError(f"There is no device {device} here: {reason}") from error
-    recipe = recipe or Recipe.for_device(kind)
+    memory_gb = 0.0
+    if kind == "cuda":
+        memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
+    recipe = recipe or Recipe.for_device(kind, memory_gb)
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
