@@ -20,6 +20,7 @@ import {
   type UpMessage
 } from './protocol';
 import { Snapshot } from './snapshot';
+import { sleep, within } from './timing';
 
 /** What is asked; the id, the revision and the notebook's changes are the client's business. */
 export type CompletionQuery = Omit<IComplete, 'type' | 'id' | 'rev'>;
@@ -178,10 +179,10 @@ export class KernelClient {
     if (road === 'subshell') {
       // Until its subshell has started a comm sends on the main shell, behind the running cell.
       comm.commsOverSubshells = 'perComm' as Kernel.IComm['commsOverSubshells'];
-      const started = await Promise.race([
+      const started = await within(
         comm.subshellStarted.then(() => true),
-        sleep(this._patience)
-      ]);
+        this._patience
+      );
       if (!started || this._disposed) {
         return false;
       }
@@ -409,8 +410,4 @@ class Replies {
 
   private _queue: (IUpdate | IError)[] = [];
   private _wake: () => void = () => undefined;
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise(resolve => setTimeout(resolve, ms));
 }

@@ -17,6 +17,7 @@ import { GrowingGhost } from './growing';
 import { Offers, type IOffer } from './offers';
 import type { ICell, Trigger } from './protocol';
 import { sentence } from './standing';
+import { sleep, within } from './timing';
 
 /** The cell that is being typed in, and who completes it. */
 export interface ISpot {
@@ -275,7 +276,7 @@ export class Provider implements IInlineCompletionProvider {
       if (left <= 0) {
         return false;
       }
-      await Promise.race([ghost.grown(), sleep(left)]);
+      await within(ghost.grown(), left);
     }
     return true;
   }
@@ -346,8 +347,4 @@ const OFF = 'Completion is switched off here.';
 
 function allows(mode: Mode, invoked: boolean): boolean {
   return mode === 'automatic' || (mode === 'manual' && invoked);
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise(resolve => setTimeout(resolve, ms));
 }
