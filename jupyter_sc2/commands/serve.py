@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import sys
-import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def _serve(args: argparse.Namespace) -> int:
             f"Other users of this machine also need its token in {KEY_VARIABLE}.",
             flush=True,
         )
-        threading.Event().wait()
+        while True:
+            time.sleep(1)  # a signal that comes just before a wait without an end would be lost
     print("Stopped.", flush=True)
     os._exit(0)  # the server's threads may be in the middle of a pass, which cannot be unwound
 
