@@ -87,7 +87,7 @@ oldest: .venv-oldest/constraints.txt
 .PHONY: try
 try: $(VENV)/test $(VENV)/frontend
 	pip list
-	pytest $(TRY_FLAGS) $(TRIED)
+	pytest -n 2 $(TRY_FLAGS) $(TRIED)
 
 dist: export SKIP_JUPYTER_BUILDER :=
 dist: $(VENV)/dev $(VENV)/packages

@@ -30,6 +30,8 @@ CHROMIUM_FLAGS = [
 ]
 LAB = "lab/workspaces/{}/tree"
 # Another environment's JupyterLab may be tried; JUPYTER_PATH has to lead it to this one's extension and kernel.
+# `-m jupyter lab` would take the first jupyter-lab on PATH instead.
+MODULES = {"lab": "jupyterlab", "notebook": "notebook"}
 SERVER_PYTHON = os.environ.get("SC2_SERVER_PYTHON", sys.executable)
 # All ghost text on the screen; line breaks in it are elements.
 SHOWN_GHOST = """() => {
@@ -90,8 +92,7 @@ class Server:
                 [
                     SERVER_PYTHON,
                     "-m",
-                    "jupyter",
-                    app,
+                    MODULES[app],
                     "--no-browser",
                     "--allow-root",
                     f"--ServerApp.port={port}",
