@@ -28,6 +28,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINTS = ("decay.pt", "checkpoint.pt")
 TRIED_SECONDS = 10.0  # after what is compiled for the first
 TRIAL_DOCUMENTS = 1_500
+ROWS_BESIDE = 16  # to round weights by, while the cores make rows for the training
 SPENT = 45.0  # seconds between a restart and its first step
 
 
@@ -251,7 +252,8 @@ def export(work: Path) -> None:
     # One at a time: an earlier call may have been cut off while its export goes on.
     lock = (work / "export.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    if read_json(work / "training.json", {}).get("state") == "running":  # it comes first
+    beside = read_json(work / "training.json", {}).get("state") == "running"
+    if beside:  # the training comes first
         os.nice(5)
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     path = newest(work / "output")
@@ -311,7 +313,8 @@ def export(work: Path) -> None:
         from jupyter_sc2.embedded.pack import pack
 
         began = time.monotonic()
-        pack(master, folder / "packed.part", rows["pack"])
+        some = rows["pack"][: ROWS_BESIDE if beside else None]
+        pack(master, folder / "packed.part", some)
         write_json(folder / "packed.part" / "training.json", figures)
         os.replace(folder / "packed.part", packed)
         figures["rounding_seconds"] = round(time.monotonic() - began, 1)
