@@ -8,6 +8,7 @@ import { Signal, type ISignal } from '@lumino/signaling';
 import { KernelClient } from './client';
 import { PROTOCOL, TARGET, type Channel, type Settings } from './protocol';
 import type { Standing } from './standing';
+import { within } from './timing';
 
 /**
  * Loads the extension where it is installed, and is True then. As an expression it binds no names, and with
@@ -141,7 +142,8 @@ export class Connection {
     this._client = client;
     // After a page reload in the middle of a cell the kernel may have it loaded, and the control road answers.
     // Not at once and not to a new kernel, which would have it in its log that it cannot understand us.
-    if (!this._isNew && !(await this._idle(gone, 1000)) && !gone()) {
+    let info = this._isNew ? undefined : await this._commInfo(kernel, gone);
+    if (!this._isNew && info === undefined && !gone()) {
       this._set({ stage: 'waiting' });
       if (await client.connect(['control'])) {
         return;
@@ -151,7 +153,7 @@ export class Connection {
       return;
     }
     this._isNew = false;
-    const info = await kernel.requestCommInfo({ target_name: TARGET });
+    info ??= await kernel.requestCommInfo({ target_name: TARGET });
     const isLoaded = info.content.status === 'ok' && Object.keys(info.content.comms).length > 0;
     if (gone() || (isLoaded && (await client.connect(['control'])))) {
       return;
@@ -168,6 +170,17 @@ export class Connection {
     } else if (!(await client.connect(ALL_ROADS)) && !gone()) {
       this._set({ stage: 'silent' });
     }
+  }
+
+  /** The comms that the kernel has open with us; undefined if it does not answer within moments. */
+  private async _commInfo(
+    kernel: Kernel.IKernelConnection,
+    gone: () => boolean
+  ): Promise<KernelMessage.ICommInfoReplyMsg | undefined> {
+    // Idle is not enough: after a reload JupyterLab 4.4 says so while a cell runs.
+    return (await this._idle(gone, MOMENT_MS))
+      ? within(kernel.requestCommInfo({ target_name: TARGET }), MOMENT_MS)
+      : undefined;
   }
 
   /** What an expression came to in the idle kernel: true or false, or what went wrong. */
@@ -249,6 +262,7 @@ export namespace Connection {
 }
 
 const POLL = 100;
+const MOMENT_MS = 1000;
 
 /** What a user expression came to. */
 interface IExpression {
