@@ -109,17 +109,18 @@ def archive(paths: Mapping[str, Path]) -> bytes:
     return buffer.getvalue()
 
 
-def code(to: Path) -> bytes:
-    """The code that runs there, tried from a folder where nothing else is."""
+def code(to: Path, *, tried: bool = True) -> bytes:
+    """The code that runs there, imported from a folder where nothing else is unless it is not to be `tried`."""
     package = ROOT / "jupyter_sc2"
     paths = [*imported(ROOT), *(package / name for name in DATA)]
     paths += sorted(Path(__file__).parent.glob("*.py"))
     packed = archive({path.relative_to(ROOT).as_posix(): path for path in sorted(paths)})
-    tried = to / "code"
-    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-        tar.extractall(tried, filter="data")
-    imported(tried)
-    shutil.rmtree(tried)
+    if tried:
+        alone = to / "code"
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(alone, filter="data")
+        imported(alone)
+        shutil.rmtree(alone)
     return packed
 
 
@@ -235,10 +236,12 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
 
     corpus = Corpus(args.corpus, HELD_OUT, args.most_mib * 2**20)
     say(f"corpus: {len(corpus.rest)} documents, {len(corpus.held_out)} held out")
-    first = [write_piece(folder, CODE, "code", code(to))]
+    first = [write_piece(folder, CODE, "code", code(to, tried=not args.untried))]
     names = {name: args.start / name for name in MODEL if (args.start / name).exists()}
     first.append(write_piece(folder, "model.tar.xz", "model", archive(names)))
-    say(f"code: {mib(first[0].bytes)}, imported with nothing else at hand")
+    say(
+        f"code: {mib(first[0].bytes)}{'' if args.untried else ', imported with nothing else there'}"
+    )
     rows = measured(corpus, args.start, args.measured_rows, MEASURED_LENGTH)
     text = json.dumps(rows).encode()
     first.append(write_piece(folder, "rows.json.xz", "rows", lzma.compress(text, preset=6)))
@@ -361,6 +364,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--raw-piece", type=int, default=RAW_CORPUS_PIECE, help=argparse.SUPPRESS)
     parser.add_argument("--preset", type=int, default=9, help="of xz (default: %(default)d)")
+    parser.add_argument(
+        "--untried", action="store_true", help="do not try to import the code alone"
+    )
     parser.add_argument("--no-loss", action="store_true", help="do not measure the start weights")
     parser.add_argument(
         "--measured-rows", type=int, default=MEASURED_ROWS, help="to measure losses on"

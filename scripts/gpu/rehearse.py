@@ -324,6 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = ["--most-mib", str(args.most_mib), "--preset", "6", "--measured-rows", "2"]
             options += ["--raw-piece", str(int(args.most_mib * 2**18)), "--to", str(packed)]
             options += ["--transfer-mib", str(args.transfer_mib)]
+            options += ["--untried"] * args.brief  # the call will show it
             if pack.main([str(args.corpus), str(args.start), *options]):
                 return 1
             print(f"packed in {time.monotonic() - began:.1f} s", flush=True)

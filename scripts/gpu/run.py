@@ -138,6 +138,7 @@ def start(call: Call, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin keep cores from those that work
     }
     with call.log.open("ab") as log:
         return subprocess.Popen(

@@ -28,6 +28,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINTS = ("decay.pt", "checkpoint.pt")
 TRIED_SECONDS = 10.0  # after what is compiled for the first
 TRIAL_DOCUMENTS = 1_500
+SPARE_CORES = 4  # for the training's own process and for rounding, which slows down tenfold where threads share a core
 ROWS_BESIDE = 16  # to round weights by, while the cores make rows for the training
 SPENT = 45.0  # seconds between a restart and its first step
 
@@ -208,7 +209,7 @@ def learn(work: Path, until: float, minutes: float) -> None:
     elif seconds:
         minutes = (seconds + max(0.0, until - time.time() - SPENT)) / 60
     say(f"training for {minutes:.2f} minutes, of which {seconds / 60:.2f} are done")
-    workers = max(1, (os.cpu_count() or 2) - 4)  # rounding wants some cores, too
+    workers = max(1, (os.cpu_count() or 2) - SPARE_CORES)
     figures = train(
         work / "documents.jsonl",
         work / "start",
@@ -255,7 +256,7 @@ def export(work: Path) -> None:
     beside = read_json(work / "training.json", {}).get("state") == "running"
     if beside:  # the training comes first
         os.nice(5)
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+        torch.set_num_threads(max(1, min(SPARE_CORES - 1, os.cpu_count() or 1)))
     path = newest(work / "output")
     if path is None:
         say("no checkpoint yet")
