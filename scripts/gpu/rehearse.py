@@ -266,7 +266,9 @@ def stormy(lease: Lease, minutes: float, reserve: float) -> bool:
     # Cut off before it would have ended by itself, and with it nothing but the wait.
     long = lease.train(minutes, minutes * 60 + reserve, reserve)
     cut = call(f"{lease.receive('again')} && {long}", [again], seconds=max(20.0, minutes * 15))
-    print(f"    a call cut off left {[path.name for path in cut.files]}; {text} never arrived")
+    print(f"    a call cut off left {[path.name for path in cut.files]}")
+    if text:
+        print(f"    {text} never arrived, and the training went on without it")
     output = lease.work / "output"
     wait_for(lambda: any(output.glob("*.pt")), 60)
     machine.kill(all_of_them=False)
