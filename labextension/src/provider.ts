@@ -185,7 +185,7 @@ export class Provider implements IInlineCompletionProvider {
       }
       return [];
     }
-    const cursor = unitsOf(request.text, request.offset);
+    const cursor = cursorOf(request, spot);
     const place: IPlace = {
       cell: spot.key,
       prefix: request.text.slice(0, cursor),
@@ -250,7 +250,7 @@ export class Provider implements IInlineCompletionProvider {
     const query = {
       cell_id: spot.cellId,
       text: request.text,
-      offset: request.offset,
+      offset: [...place.prefix].length,
       trigger,
       candidates,
       language: spot.language,
@@ -338,6 +338,12 @@ export namespace Provider {
 
     onOutcome?(outcome: IOutcome): void;
   }
+}
+
+/** Where in the text the cursor is, in UTF-16 units: JupyterLab counts code points, but 4.4.0 counts units as well. */
+function cursorOf({ text, offset }: CompletionHandler.IRequest, spot: ISpot): number {
+  const units = unitsOf(text, offset);
+  return units !== offset && !spot.isAt(units) && spot.isAt(offset) ? offset : units;
 }
 
 /** InlineCompletionTriggerKind.Invoke; the enum itself would pull in the whole of JupyterLab. */

@@ -166,6 +166,18 @@ test('the offset goes to the kernel in code points, the text is cut in UTF-16 un
   assert.equal((await fetch(provider, "x = '😀|'"))[0].insertText, '!');
 });
 
+test('a cursor that JupyterLab 4.4.0 tells in UTF-16 units goes to the kernel in code points', async () => {
+  const { client, provider, spot } = setUp();
+  spot.isAt = offset => offset === 7;
+  const request = { text: "x = '😀'", offset: 7 } as CompletionHandler.IRequest;
+  void provider.fetch(request, {
+    triggerKind: 1,
+    widget: {}
+  } as unknown as IInlineCompletionContext);
+  await settle();
+  assert.equal(client.queries[0].offset, 6);
+});
+
 test('a newer fetch empties an older one at once, and cancels it in the kernel', async () => {
   const { client, provider } = setUp();
   const older = fetch(provider, 'a|');
