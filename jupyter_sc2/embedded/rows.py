@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jupyter_sc2.embedded.corpus import Document
-from jupyter_sc2.embedded.examples import HEAD, Example, build_example
+from jupyter_sc2.embedded.examples import Example, build_example
 from jupyter_sc2.embedded.tokenizer import END, SPECIAL_TOKENS
 from jupyter_sc2.prompt.layout import Segment
 
@@ -122,7 +122,7 @@ def _filled(
 
 def tree(example: Example, encode: Encode, start: int = 0) -> Iterator[Token]:
     """The tokens of an example whose first one stands at `start` in its row."""
-    trunk = encode(HEAD)
+    trunk = encode(example.head)
     ends = [len(trunk)]
     for text in example.trunk:
         trunk += encode([text])
