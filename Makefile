@@ -103,18 +103,28 @@ clean:
 
 # The environment, as far as each command needs it
 
+# pip must not find the link to the front end that the last rule makes: it would write and delete behind it.
+LINK := $(VENV)/share/jupyter/labextensions/jupyter-sc2
+RELINK := test ! -d jupyter_sc2/labextension/static || jupyter-builder develop . --overwrite >/dev/null
+
 $(VENV)/lab: pyproject.toml constraints.txt
 	@test -x $(VENV)/$(BIN)/python || $(STEP) "Python environment in $(VENV)" . $(PYTHON) -m venv $(VENV)
 	@$(STEP) "Build tools, with node" . $(PIP) $(BUILD_TOOLS) $(LOCK)
+	@rm -rf $(LINK)
 	@$(STEP) "jupyter-sc2, JupyterLab and torch" . $(INSTALL) '.[lab]' $(LOCK)
+	@$(RELINK)
 	@touch $@
 
 $(VENV)/test: $(VENV)/lab
+	@rm -rf $(LINK)
 	@$(STEP) "What the tests need" . $(INSTALL) '.[test]' $(LOCK)
+	@$(RELINK)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/test
+	@rm -rf $(LINK)
 	@$(STEP) "Linters and the release's tools" . $(INSTALL) '.[dev]' $(LOCK)
+	@$(RELINK)
 	@touch $@
 
 $(VENV)/packages: $(VENV)/lab $(PACKAGES)
@@ -127,5 +137,5 @@ $(VENV)/lint-packages: $(VENV)/lab $(addprefix labextension/lint/,package.json y
 
 $(VENV)/frontend: $(VENV)/packages $(FRONTEND)
 	@$(STEP) "Front end: build" labextension jlpm build
-	@$(STEP) "Front end: into JupyterLab" . jupyter-builder develop . --overwrite
+	@$(RELINK)
 	@touch $@
