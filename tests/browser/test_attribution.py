@@ -64,7 +64,9 @@ def test_ghost_text_that_matches_has_a_mark_that_says_where_it_is_from(indexed, 
     details = mark.locator(f"{MARK}-details")
     assert not details.is_visible()
     for _ in range(20):
-        mark.hover()  # a mark may move while its cell grows; a reader's hand goes after it
+        # A mark may move while its cell grows; a reader's hand goes after it.
+        quick_cell.page.mouse.move(1, 1)
+        mark.hover()
         if details.is_visible():
             break
         quick_cell.page.wait_for_timeout(250)
