@@ -29,9 +29,9 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 LAB = "lab/workspaces/{}/tree"
-# Another environment's JupyterLab may be tried; JUPYTER_PATH has to lead it to this one's extension and kernel.
-# `-m jupyter lab` would take the first jupyter-lab on PATH instead.
+# By module: `-m jupyter lab` would take the first jupyter-lab on PATH.
 MODULES = {"lab": "jupyterlab", "notebook": "notebook"}
+# Another environment's JupyterLab and kernel may be tried, such as that of `make oldest`.
 SERVER_PYTHON = os.environ.get("SC2_SERVER_PYTHON", sys.executable)
 # All ghost text on the screen; line breaks in it are elements.
 SHOWN_GHOST = """() => {
