@@ -105,7 +105,8 @@ clean:
 
 # pip must not find the link to the front end that the last rule makes: it would write and delete behind it.
 LINK := $(VENV)/share/jupyter/labextensions/jupyter-sc2
-RELINK := test ! -d jupyter_sc2/labextension/static || jupyter-builder develop . --overwrite >/dev/null
+RELINK := test ! -d jupyter_sc2/labextension/static || \
+	$(STEP) "Front end: into JupyterLab" . jupyter-builder develop . --overwrite
 
 $(VENV)/lab: pyproject.toml constraints.txt
 	@test -x $(VENV)/$(BIN)/python || $(STEP) "Python environment in $(VENV)" . $(PYTHON) -m venv $(VENV)
