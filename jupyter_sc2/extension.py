@@ -45,7 +45,7 @@ LOADED_BY = (
     "precision",
     "server",
     "threads",
-)  # `offline` counts from the next load on
+)
 
 
 def load(
@@ -167,6 +167,8 @@ class Extension:
             if options != self._asked:  # two settings changed in one go call here twice
                 self._asked = options
                 self.session.load(options)
+        elif change.name == "offline":
+            self.session.set_offline(bool(change.new))
         elif change.name == "mode" and self.enabled():
             self.session.want()
         elif change.name == "allowed" and not change.new:

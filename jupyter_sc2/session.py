@@ -108,6 +108,7 @@ class Session:
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
+        self._offline: bool | None = None  # as in the options of each load until it is set
         self._gives_way = gives_way
         self._rhythm = Rhythm()
         self._status = Status(model=self._load_options.model)
@@ -146,6 +147,10 @@ class Session:
 
     def configure(self, options: CompletionOptions) -> None:
         self._options = options
+
+    def set_offline(self, offline: bool) -> None:
+        """Whether loads use the network from now on, those with options of an earlier moment, too."""
+        self._offline = offline
 
     def load(self, options: LoadOptions | None = None) -> None:
         """Starts loading; what is loaded answers until then. A failure shows in the status."""
@@ -448,7 +453,7 @@ class Session:
                 precision=options.precision,
                 server=options.server,
                 threads=options.threads or None,
-                offline=options.offline,
+                offline=options.offline if self._offline is None else self._offline,
                 progress=progress,
             )
         except (_Superseded, ModelLoadError):

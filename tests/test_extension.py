@@ -29,9 +29,11 @@ class Loads:
     def __init__(self, engine):
         self.engine = engine
         self.asked = []
+        self.offline = []
 
-    def __call__(self, model, *, precision, **_):
+    def __call__(self, model, *, precision, offline, **_):
         self.asked.append((model, precision))
+        self.offline.append(offline)
         return self.engine
 
 
@@ -95,6 +97,16 @@ def test_unloading_undoes_everything(shell, loads):
     assert footprint(shell) != before
     extension.unload(shell)
     assert footprint(shell) == before
+
+
+def test_a_model_that_is_loaded_again_is_loaded_offline_if_that_was_set_meanwhile(running, loads):
+    running.session.load()
+    running.session.wait_ready(10)
+    running.session.unload()
+    running.settings.offline = True
+    running.session.load()  # as the menu does it, with the options of before
+    running.session.wait_ready(10)
+    assert loads.offline == [False, True]
 
 
 def test_unloading_what_is_not_loaded_is_harmless(shell):
