@@ -67,10 +67,8 @@ class Silence:
     def kept_back(self, text: str) -> None:
         """Notes what was not shown, for who has asked for debug messages."""
         if text.strip() and logger.isEnabledFor(logging.DEBUG):
-            depth, self._own.depth = (
-                self._own.depth,
-                0,
-            )  # the note itself may be written to a stream
+            # The note itself may be written to a stream.
+            depth, self._own.depth = self._own.depth, 0
             try:
                 logger.debug("Not shown: %s", text.strip())
             finally:

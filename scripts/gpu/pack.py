@@ -71,13 +71,18 @@ RAW_CORPUS_PIECE = 16_000_000  # bytes of JSON lines: some 3 MB as they travel
 MEASURED_ROWS, MEASURED_LENGTH = 8, 1024
 PACK_ROWS = 48  # of 512 tokens, by which weights are rounded
 
-IMPORT = """\
+# Run first, it makes packages as absent as they are there.
+BLOCK = """\
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {absent!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
+"""
+IMPORT = (
+    BLOCK
+    + """\
 sys.path.insert(0, {root!r})
 import importlib
 for name in {modules!r}:
@@ -87,6 +92,7 @@ for name, module in sorted(sys.modules.items()):
     if name.partition(".")[0] == "jupyter_sc2":
         print(module.__file__)
 """
+)
 
 
 def imported(root: Path) -> list[Path]:

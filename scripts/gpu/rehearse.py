@@ -39,14 +39,6 @@ SMALL = {  # of the recipe, for a CPU
     "average": 5,
     "report_every": 5,
 }
-BLOCK = """\
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
-"""
 
 
 @dataclass
@@ -69,7 +61,7 @@ class Machine:
         self.answers: list[Answer] = []
         absent = folder / "absent"
         absent.mkdir(parents=True)
-        (absent / "sitecustomize.py").write_text(BLOCK.format(absent=set(pack.ABSENT)))
+        (absent / "sitecustomize.py").write_text(pack.BLOCK.format(absent=set(pack.ABSENT)))
 
     def call(self, command: str, carry: Sequence[Path] = (), *, seconds: float) -> Answer:
         self.limits.check_call(command, carry, seconds)

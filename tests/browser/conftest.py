@@ -83,9 +83,8 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self.context: BrowserContext | None = (
-            None  # of all its pages: JupyterLab is read and compiled once
-        )
+        # Of all its pages: JupyterLab is read and compiled once.
+        self.context: BrowserContext | None = None
         self.log = folder / "server.log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
