@@ -259,7 +259,8 @@ class Answerer:
                 texts.append(completion.text)
                 judged = completion.reason != "low_confidence"
                 if attempt == 0 and judged and completion.finish_reason != "cancelled":
-                    self.cache.add(first, drawing.typed + completion.text, drawing.said)
+                    shown = drawing.typed + completion.text
+                    self.cache.add(first, shown, drawing.said, drawing.scope)
                 if len(texts) < first.candidates:
                     said = self._attributed(first, replace(best, finish_reason=None), options)
                     running.job.say(said, self.engine)
@@ -289,21 +290,20 @@ class Answerer:
         for token in self.engine.generate(
             asked.ids, sampling, stop_ids, running.cancelled, asked.healed, guess
         ):
-            running.count()
-            if token.id in stop_ids:
-                drawing.stopped = True
-                return
-            if drawing.add(self.engine.decode_bytes([token.id]), token):
-                self._say(running.job, Completion(text=drawing.text, index=index), options)
-            if drawing.complete:
-                return
+            # Before the token is taken: it may end what the first request asked for, but not what this one does.
             if running.job.drawing is not None and (later := successor(running.job)) is not None:
                 running.job.finish(replace(CANCELLED, text=drawing.text), self.engine)
                 later.drawing = drawing
                 running.hand_over(later)
                 if drawing.go_on_for(later.request):
                     self._say(later, Completion(text=drawing.text), options)
-            if drawing.astray:
+            running.count()
+            if token.id in stop_ids:
+                drawing.stopped = True
+                return
+            if drawing.add(self.engine.decode_bytes([token.id]), token):
+                self._say(running.job, Completion(text=drawing.text, index=index), options)
+            if drawing.complete or drawing.astray:
                 return
 
 

@@ -58,7 +58,7 @@ class Drawing:
         self._check = checking(request)
         self._refutation: Refutation | None = None
         self._asked_confidence = confidence
-        self._scope = postprocess.scope(request)
+        self.scope = postprocess.scope(request)
         self.typed = ""  # since the first request
         self._healed = len(prompt.healed)  # bytes that the user has typed already
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -185,6 +185,8 @@ class Drawing:
         """Goes on for a request that `agrees`; returns whether there is something to show at once."""
         self.typed = request.prefix[len(self._first.prefix) :]
         self._request = request
+        if postprocess.scope(request) == "block":  # by a ":" that was typed meanwhile
+            self.scope = "block"
         self._check = self._checking(request)
         self._shown, self._shown_at = "", -math.inf
         return self._look()
@@ -215,7 +217,7 @@ class Drawing:
 
     def _shape(self, *, final: bool) -> tuple[str, bool]:
         rest = self.said[len(self.typed) :]
-        return postprocess.shape(rest, self._request, self._scope, final=final)
+        return postprocess.shape(rest, self._request, self.scope, final=final)
 
     def _look(self) -> bool:
         self.text, self.complete = self._shape(final=False)

@@ -65,6 +65,11 @@ def scope(request: CompletionRequest) -> Scope:
     return "block" if opener.rstrip().endswith(":") or opener.lstrip().startswith("#") else "line"
 
 
+def opens(request: CompletionRequest) -> bool:
+    """Whether what stands before the cursor asks for more: it opens a block or a bracket, or is a comment."""
+    return scope(request) == "block" or _last_line(request.prefix).rstrip()[-1:] in tuple(OPENERS)
+
+
 def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> tuple[str, bool]:
     """What may be shown of `raw`, the decoded text so far, and whether more of it would change nothing.
 

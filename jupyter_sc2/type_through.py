@@ -29,11 +29,20 @@ class TypeThroughCache:
     def __init__(self) -> None:
         self._said: OrderedDict[tuple[int, str, str], _Said] = OrderedDict()
 
-    def add(self, request: CompletionRequest, shown: str, said: str = "") -> None:
-        """Keeps what was shown for `request`, and all that the model `said` for it."""
+    def add(
+        self,
+        request: CompletionRequest,
+        shown: str,
+        said: str = "",
+        scope: postprocess.Scope | None = None,
+    ) -> None:
+        """Keeps what was shown for `request`, and all that the model `said` for it.
+
+        `scope` is how far it was to go, by default as for this request.
+        """
         if not shown and not said.strip():
             return
-        entry = _Said(shown, said, postprocess.scope(request), request.suffix)
+        entry = _Said(shown, said, scope or postprocess.scope(request), request.suffix)
         self._said[_surroundings(request), _suffix(request), request.prefix] = entry
         while len(self._said) > self.SIZE:
             self._said.popitem(last=False)
@@ -74,7 +83,10 @@ def _rest(entry: _Said, typed: str, request: CompletionRequest) -> str | None:
     rest = entry.said[len(typed) :]
     if not rest.strip() and ("\n" not in rest or "\n" in typed):
         return None
-    return postprocess.shape(rest, request, entry.scope, final=True)[0]
+    text = postprocess.shape(rest, request, entry.scope, final=True)[0]
+    if typed and not text and entry.scope == "line" and postprocess.opens(request):
+        return None  # a ":" was the end of a line that was asked for; now it is the beginning of a block
+    return text
 
 
 def _suffix(request: CompletionRequest) -> str:

@@ -173,6 +173,27 @@ def test_a_line_that_was_typed_to_its_end_is_not_asked_about_again(session, fake
     assert submit(session, request("x = 1\n")).final.source == "model"
 
 
+@pytest.mark.parametrize("opener", [":", "(", "(["])
+def test_a_line_that_opens_something_is_asked_about_again_when_it_is_typed(
+    session, fake_engine, opener
+):
+    fake_engine.answers = [f"{opener}\n    first()", "second()\n"]
+    before = "if total > 3" if opener == ":" else "total = sum"
+    assert submit(session, request(before)).final.text == opener
+    assert submit(session, request(before + opener)).final.text == "second()"
+
+
+def test_a_colon_that_is_typed_while_it_is_said_has_its_block_said_as_well(session, fake_engine):
+    fake_engine.answers = [":\n    print('many')"]
+    fake_engine.hold_after(":")
+    line = submit(session, request("if total > 3"))
+    wait_until(lambda: fake_engine.held)
+    block = submit(session, request("if total > 3:"))
+    fake_engine.hold_after(None)
+    assert (line.final.text, block.final.text) == (":", "\n    print('many')")
+    assert len(fake_engine.prompts) == 1
+
+
 # The fake engine's tokens have a probability of 0.61 each.
 
 

@@ -374,8 +374,9 @@ def one_notebook(chromium: Browser, slow_lab: Server) -> Iterator[NotebookPage]:
 
 
 def begin_block(notebook: NotebookPage) -> None:
-    """Types what a block follows. One key, as a ":" that was shown and then typed ends its line: nothing is to add."""
-    notebook.fill(0, "for name in names")
+    """Types what a block follows, the ":" so late that it has been shown as the end of the line."""
+    notebook.type("for name in names")
+    notebook.wait_ghost(":")
     notebook.type(":")
 
 

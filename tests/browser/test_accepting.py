@@ -155,7 +155,9 @@ def test_a_bracket_that_the_editor_closes_is_not_doubled(notebook):
 
 
 def test_enter_after_a_colon_asks_and_what_was_typed_of_it_stays(notebook):
-    notebook.type("if total > 3:")
+    notebook.type("if total > 3")
+    notebook.wait_ghost(":")  # the end of the line; a block follows once it is typed
+    notebook.type(":")
     notebook.wait_ghost("\n    print('many')")
     notebook.press("Enter")
     notebook.wait_ghost("print('many')")
