@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by `%load_ext jupyter_sc2`."""
-    from jupyter_sc2.extension import load
+    from jupyter_sc2.own_imports import own_imports
 
-    load(shell)
+    own_imports.install()  # and once more while the extension runs
+    try:
+        with own_imports:
+            from jupyter_sc2.extension import load
+
+            load(shell)
+    finally:
+        own_imports.uninstall()
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:

@@ -24,6 +24,7 @@ from jupyter_sc2.kernel.channel import Channel
 from jupyter_sc2.kernel.live import LiveNamespace
 from jupyter_sc2.kernel.magics import SC2Magics
 from jupyter_sc2.kernel.shared import Shared
+from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.provenance.check import Checker
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2
@@ -73,6 +74,7 @@ class Extension:
         self, shell: InteractiveShell, load_engine: LoadEngine, idle_seconds: float
     ) -> None:
         self.shell = shell
+        own_imports.install()
         self.settings = settings_of(shell)
         self._asked = self.settings.load_options()
         self.session = Session(
@@ -122,6 +124,7 @@ class Extension:
         self._configurables[:] = [one for one in self._configurables if one is not self.settings]
         self._end()
         atexit.unregister(self._end)
+        own_imports.uninstall()
 
     def _end(self) -> None:
         self.session.close()
@@ -178,13 +181,15 @@ class Extension:
 
     def _cell_begins(self, info: object = None) -> None:
         self.session.cell_runs(True)
+        own_imports.cell_begins()
 
     def _cell_ended(self, result: object = None) -> None:
         self.session.cell_runs(False)
 
     def _idled(self) -> None:
-        if self.enabled():
-            self.session.want()
+        with own_imports:
+            if self.enabled():
+                self.session.want()
 
 
 class WhenIdle:

@@ -32,6 +32,7 @@ from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED, find_card
+from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.priority import give_way
 from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.rhythm import Rhythm
@@ -329,12 +330,17 @@ class Session:
         return self._start(LoadOptions(threads=self._load_options.threads), stopgap=True)
 
     def _work(self, worker: _Worker) -> None:
-        """All of a worker's life."""
+        """All of a worker's life; what is imported meanwhile is ours."""
+        with own_imports:
+            self._live(worker)
+
+    def _live(self, worker: _Worker) -> None:
         if self._gives_way:
             give_way()
         engine: engines.Engine | None = None
         try:
-            with silence:
+            # Only what takes moments to import is imported apart.
+            with silence, own_imports.apart() if _is_embedded(worker.options) else own_imports:
                 engine = self._try_load(worker)
         except _Superseded:
             pass
@@ -370,7 +376,7 @@ class Session:
                     self._running.append(job)
                 ahead, self._ahead = (self._ahead, None) if job is None else (None, self._ahead)
                 self._reads_ahead = ahead is not None
-            with silence:
+            with silence, own_imports:
                 if job is not None:
                     self._answer(worker, answerer, job)
                 elif ahead is not None:
@@ -456,9 +462,17 @@ class Session:
                 offline=options.offline if self._offline is None else self._offline,
                 progress=progress,
             )
-        except (_Superseded, ModelLoadError):
+        except _Superseded:
             raise
         except Exception as error:
+            if (hiding := own_imports.to_blame(error)) is not None:
+                name, file = hiding
+                raise ModelLoadError(
+                    f"{options.model} could not be loaded: {file} hides the package {name}. "
+                    "Rename the file and restart the kernel."
+                ) from error
+            if isinstance(error, ModelLoadError):
+                raise
             logger.debug("Loading failed", exc_info=True)
             raise ModelLoadError(
                 f"{options.model} could not be loaded: {_one_line(error)}"

@@ -20,6 +20,7 @@ from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import wire
 from jupyter_sc2.models import cards
+from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status
 
@@ -221,6 +222,10 @@ class _Peer:
         self._cancel(waiting)
 
     def _handle(self, message: dict[str, Any]) -> None:
+        with own_imports:
+            self._understand(message)
+
+    def _understand(self, message: dict[str, Any]) -> None:
         data: object = None
         try:
             self._context = self._channel.context_of(message)

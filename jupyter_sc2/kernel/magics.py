@@ -26,6 +26,7 @@ from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import attribution, bars, context, history, numbers, saved, show
 from jupyter_sc2.models import cards, find_card
+from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import PRECISIONS, SC2
@@ -388,9 +389,13 @@ def split_at_cursor(text: str) -> tuple[str, int]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what may go wrong into what IPython prints in one line, and a ctrl-C as well."""
+    """Turns what may go wrong into what IPython prints in one line, and a ctrl-C as well.
+
+    What is imported meanwhile is ours.
+    """
     try:
-        yield
+        with own_imports:
+            yield
     except SC2Error as error:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ from jupyter_sc2.hardware import in_words
 from jupyter_sc2.kernel import context, numbers, saved
 from jupyter_sc2.kernel.fields import WIDE, Fields
 from jupyter_sc2.models import find_card
+from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.plan import Row
 from jupyter_sc2.session import Session, Status
 from jupyter_sc2.settings import PRECISIONS, SC2
@@ -249,8 +250,9 @@ class Panel:
     def _look(self) -> None:
         time.sleep(REST)
         self._resting = False
-        self._show_read()
-        self._show_numbers()
+        with own_imports:
+            self._show_read()
+            self._show_numbers()
 
     # What each precision would take
 
@@ -263,6 +265,10 @@ class Panel:
             threading.Thread(target=run, args=(self._plan,), daemon=True).start()
 
     def _plan(self) -> None:
+        with own_imports:
+            self._show_plan()
+
+    def _show_plan(self) -> None:
         from jupyter_sc2.engines.weights import plan_for
 
         options = replace(self.settings.load_options(), precision="auto")
