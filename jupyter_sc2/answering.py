@@ -135,12 +135,22 @@ class Answerer:
         job.finish(self._attributed(request, completion, options), self.engine)
         return True
 
-    def answer(self, job: Job, options: CompletionOptions, successor: Successor) -> None:
-        """Has the model answer, and those that meanwhile go on from what it says."""
+    def answer(
+        self,
+        job: Job,
+        options: CompletionOptions,
+        successor: Successor,
+        adapt: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Has the model answer, and those that meanwhile go on from what it says.
+
+        `adapt` is called before the prompt is read and before each token, to fit the engine to the moment.
+        """
         unanswered: Job | None = job
         while unanswered is not None:
             prompt = self._prompt(unanswered.request, options)
-            unanswered = self._decode(unanswered, prompt, options, successor)
+            adapt()
+            unanswered = self._decode(unanswered, prompt, options, successor, adapt)
 
     def read_ahead(
         self, request: CompletionRequest, options: CompletionOptions, unwanted: engines.Cancelled
@@ -216,7 +226,12 @@ class Answerer:
         return replace(completion, attribution=found, policy=policy)
 
     def _decode(
-        self, job: Job, prompt: Prompt, options: CompletionOptions, successor: Successor
+        self,
+        job: Job,
+        prompt: Prompt,
+        options: CompletionOptions,
+        successor: Successor,
+        adapt: Callable[[], None],
     ) -> Job | None:
         """Draws the candidates one after another; the later ones find the prompt in the KV cache.
 
@@ -226,6 +241,7 @@ class Answerer:
         running.reused = len(prompt.ids) - self._prefill(prompt, running.cancelled)
         if job.automatic:
             job.cancelled.wait(max(0.0, job.typed + self._rhythm.delay() - time.monotonic()))
+        adapt()
         began = time.monotonic()
         texts: list[str] = []
         best: Completion | None = None
@@ -244,7 +260,7 @@ class Answerer:
                 if running.cancelled():
                     break
                 sampling = varied(job.sampling, attempt)
-                self._draw(running, drawing, asked, sampling, len(texts), successor, options)
+                self._draw(running, drawing, asked, sampling, len(texts), successor, options, adapt)
                 if drawing.astray:
                     break
             running.job.drawing = None
@@ -283,6 +299,7 @@ class Answerer:
         index: int,
         successor: Successor,
         options: CompletionOptions,
+        adapt: Callable[[], None],
     ) -> None:
         """Decodes from one prompt, until nothing more would change what is shown or it is not what was typed."""
         guess = Lookup(asked.ids, self._earlier)
@@ -305,6 +322,7 @@ class Answerer:
                 self._say(running.job, Completion(text=drawing.text, index=index), options)
             if drawing.complete or drawing.astray:
                 return
+            adapt()
 
 
 @dataclass(eq=False)

@@ -1,36 +1,38 @@
-"""The model's threads give way to the user's cell.
+"""What nobody waits for yet gives way: while no core is free it pauses as long as it has worked.
 
-A little only: a thread of ours that holds the interpreter's lock and never gets a core would stop the cell that waits
-for that lock. So not SCHED_IDLE, with which a loop of matrix products on two cores ran undisturbed most of the time
-and once took ten times as long.
+Not by a low priority. A thread may lower its priority and, without rights that a kernel does not have, never raise it
+again, so decoding would need another thread. And a request has to wait until the thread of low priority has reached
+the place where it ends: beside two busy processes on two cores (the embedded model on torch, priority 10 steps lower)
+239 ms in the median and 1.2 s at worst. At normal priority and with pauses these are 8 and 83 ms, and the two
+processes go on at 0.9 of their speed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import threading
+import time
+from collections.abc import Callable
 
-# Of 19 steps down: on a core that both want, a tenth of what the user's thread gets.
-NICENESS = 10
+# Seconds of work between two pauses, and that a pause takes at most.
+WORK, LONGEST = 0.02, 0.5
 
 
-def give_way() -> None:
-    """Lowers the calling thread's priority, for good, and that of the threads that it starts from now on.
+class Pauses:
+    """Called now and then by what works for nobody yet; pauses there."""
 
-    On Linux alone: elsewhere a priority is the whole process's, or moves a thread to slower cores.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    def __init__(
+        self,
+        crowded: Callable[[], bool],
+        wait: Callable[[float], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`crowded` tells whether no core is free, `wait` waits for some seconds, or until the work is unwanted."""
+        self._crowded, self._wait, self._clock = crowded, wait, clock
+        self._since = clock()
 
-
-def give_way_as_a_session() -> None:
-    """For a process that such a thread has started in a session of its own.
-
-    It has the thread's priority; but Linux may share the cores out among sessions first (sched_autogroup).
-    """
-    if sys.platform == "linux" and (niceness := os.nice(0)) > 0:
-        with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-            group.write(str(niceness))
+    def __call__(self) -> None:
+        worked = self._clock() - self._since
+        if worked < WORK:
+            return
+        if self._crowded():
+            self._wait(min(worked, LONGEST))
+        self._since = self._clock()

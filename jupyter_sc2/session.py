@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from jupyter_sc2 import engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
@@ -33,11 +34,12 @@ from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED, find_card
 from jupyter_sc2.own_imports import own_imports
-from jupyter_sc2.priority import give_way
+from jupyter_sc2.priority import Pauses
 from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 from jupyter_sc2.silence import silence
+from jupyter_sc2.threads import Load, threads_that_help
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class _Worker:
     retired: bool = False
     answerer: Answerer | None = None
     memory_bytes: int = 0
+    load: Load | None = None  # of the cores; made by its thread
 
     @property
     def engine(self) -> engines.Engine | None:
@@ -102,7 +105,7 @@ class Session:
         namespace: grounding.Namespace | None = None,
         provenance: Provenance | None = None,
     ) -> None:
-        """With `gives_way`, the model's threads have a lower priority than the others of this process."""
+        """With `gives_way`, reading ahead pauses while others want the cores."""
         self._load_engine = load_engine
         self._namespace = namespace
         self._provenance = provenance
@@ -335,8 +338,6 @@ class Session:
             self._live(worker)
 
     def _live(self, worker: _Worker) -> None:
-        if self._gives_way:
-            give_way()
         engine: engines.Engine | None = None
         try:
             # Only what takes moments to import is imported apart.
@@ -348,6 +349,7 @@ class Session:
             self._failed(worker, error)
         else:
             worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
+            worker.load = Load()
             if self._take_over(worker):
                 self._serve(worker, worker.answerer)
             engine.close()
@@ -576,7 +578,8 @@ class Session:
                 return
             self._tell_of(worker, "generating")
             try:
-                answerer.answer(job, self._options, successor)
+                adapt = partial(self._use_threads_that_help, worker, answerer)
+                answerer.answer(job, self._options, successor, adapt)
             finally:
                 worker.memory_bytes = answerer.engine.memory_bytes()
                 self._tell_of(worker, "ready")
@@ -609,8 +612,21 @@ class Session:
             newer = self._ahead is not None
             return bool(self._jobs) or newer or self._cell_runs or worker.retired or self._closed
 
+        def wait(seconds: float) -> None:
+            with self._changed:
+                self._changed.wait_for(unwanted, seconds)
+            self._use_threads_that_help(worker, answerer)
+
+        def ended() -> bool:
+            if self._gives_way:
+                pauses()
+            return unwanted()
+
+        assert worker.load is not None
+        pauses = Pauses(worker.load.crowded, wait)
         try:
-            answerer.read_ahead(request, self._options, unwanted)
+            self._use_threads_that_help(worker, answerer)
+            answerer.read_ahead(request, self._options, ended)
         except Exception:  # nobody has asked: who asks for it will hear
             logger.debug("Reading ahead failed", exc_info=True)
         with self._changed:
@@ -618,6 +634,14 @@ class Session:
             # Taken up again when the cell has ended, or by the next engine; who asks something reads that instead.
             if self._ahead is None and not self._jobs and (self._cell_runs or worker.retired):
                 self._ahead = request
+
+    def _use_threads_that_help(self, worker: _Worker, answerer: Answerer) -> None:
+        """For what the engine does next on the calling thread."""
+        assert worker.load is not None
+        count = threads_that_help(
+            worker.load.cores(), cell_runs=self._cell_runs, setting=worker.options.threads
+        )
+        answerer.engine.use_threads(count)
 
     def _tell_of(self, worker: _Worker, state: str) -> None:
         """The status of the worker that answers; while another loads, that is what the status is about."""

@@ -142,7 +142,7 @@ class SC2(Configurable):
         0,
         min=0,
         max=256,
-        help="CPU threads for the model; 0 takes 1 for small ones, all cores for others.",
+        help="CPU threads for the model; 0 takes as many as help now, one while a cell runs or others keep the cores busy.",
     ).tag(config=True)
     offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
         config=True

@@ -55,6 +55,7 @@ class FakeEngine:
         self.started = threading.Event()
         self.error: Exception | None = None
         self.closed = False
+        self.threads = 0  # to use
         self.held = self.reading = self.slow_prefill = False
         self._hold_after: str | None = None
         self._read: tuple[int, ...] = ()
@@ -116,6 +117,9 @@ class FakeEngine:
                 return
             yield Token(FIRST_BYTE + byte, -0.5)
         yield Token(SPECIAL_IDS["<file_sep>"], -0.1)
+
+    def use_threads(self, count: int) -> None:
+        self.threads = count
 
     def memory_bytes(self) -> int:
         return 1000

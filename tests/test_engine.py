@@ -625,6 +625,22 @@ def test_loading_and_completing_change_nothing_of_the_process(folder, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_threads_to_use_count_for_the_thread_that_says_so(folder):
+    engine = load_engine(str(folder), precision="bf16", threads=2)
+    seen = []
+
+    def work():
+        for count in (1, 2, 9):  # no more than the user has set
+            engine.use_threads(count)
+            seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (seen, torch.get_num_threads()) == ([1, 2, 2], before)
+
+
 def test_importing_the_engines_is_light():
     code = "import sys, jupyter_sc2.engines; print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
     assert run(code).stdout == "[]\n"

@@ -24,6 +24,7 @@ LAYERS = [
         "priority",
         "rhythm",
         "silence",
+        "threads",
         "trusted_path",
         "usage",
         "writing",

@@ -1,6 +1,6 @@
 """Engines turn prompt ids into completion ids; they know no notebook and no IPython.
 
-Only the session's thread calls an engine, so none of them has a lock. An engine keeps the KV cache of what
+Only one thread calls an engine at a time, so none of them has a lock. An engine keeps the KV cache of what
 it last read and reads again only from the first id that differs.
 """
 
@@ -63,6 +63,9 @@ class Engine(Protocol):
         constrained to spell them out again (token healing), and they count towards the output. `guess` may
         save passes; it never changes what is decoded.
         """
+
+    def use_threads(self, count: int) -> None:
+        """Computes with so many threads at most in what the calling thread asks for from now on, if it can."""
 
     def memory_bytes(self) -> int:
         """What the weights and the KV cache take."""

@@ -35,6 +35,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.hardware import free_memory, in_words
 from jupyter_sc2.models import ModelCard, suited
 from jupyter_sc2.plan import SMALL
+from jupyter_sc2.threads import cores_here, most_threads, threads_that_help
 
 # Added to the logits of the tokens that are allowed. A power of two: it costs the fewest digits.
 BIAS = 64.0
@@ -147,6 +148,9 @@ class LlamaCppEngine:
                 common = common_length(self._held, ids)
             self._loaded().forget(better.held)
         return common
+
+    def use_threads(self, count: int) -> None:
+        """Does nothing: llama.cpp fixes them when it loads."""
 
     def memory_bytes(self) -> int:
         """What the process takes that runs the model; at least the weights and the KV cache, wherever they are."""
@@ -362,9 +366,8 @@ def prefill_chunk(parameters: int) -> int:
 
 
 def default_threads(parameters: int) -> int:
-    """One for a small model, whose passes are too short to be shared out; else the physical cores."""
-    if parameters < SMALL:
-        return 1
-    import psutil  # comes with ipykernel
+    """One for a small model, whose passes are too short to be shared out; else the cores that there are.
 
-    return int(psutil.cpu_count(logical=False) or 1)
+    Not those that are free: the number holds for as long as the model is loaded.
+    """
+    return threads_that_help(cores_here(), cell_runs=False, most=most_threads(parameters))

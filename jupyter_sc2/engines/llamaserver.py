@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.priority import give_way_as_a_session
 
 logger = logging.getLogger(__name__)
 
@@ -262,7 +261,6 @@ def serve() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     options = json.loads(sys.stdin.readline())
-    give_way_as_a_session()
 
     import xllamacpp
 

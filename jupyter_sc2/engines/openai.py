@@ -127,6 +127,9 @@ class OpenAIEngine:
                 return
             self._sent.append(token.id)
 
+    def use_threads(self, count: int) -> None:
+        """Does nothing: the server has its own."""
+
     def memory_bytes(self) -> int:
         """Nothing: weights and KV cache are the server's."""
         return 0

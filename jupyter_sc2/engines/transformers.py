@@ -49,6 +49,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.hardware import machine
 from jupyter_sc2.models import PACKED, QUANTIZED, ModelCard, Shape, suited
 from jupyter_sc2.plan import SMALL
+from jupyter_sc2.threads import Load, most_threads, threads_that_help
 
 PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
 SHORT = 16  # tokens that are read in a pass hardly longer than that of one
@@ -58,7 +59,7 @@ LONG = 256
 
 
 class TransformersEngine:
-    """A loaded model and its KV cache. Only one thread calls it, the one that loaded it."""
+    """A loaded model and its KV cache. Only one thread calls it at a time."""
 
     name = "transformers"
 
@@ -73,6 +74,7 @@ class TransformersEngine:
         chunk: int,
         guessed: int = 0,
         notice: str = "",
+        most_threads: int = 1,
     ) -> None:
         self.card = card
         self.notice = notice  # what the user should know about this load, in one sentence
@@ -85,6 +87,8 @@ class TransformersEngine:
         self._cache_argument = cache_argument(model)
         self._model.get_output_embeddings().register_forward_pre_hook(_compact)
         self._device = device
+        self.most_threads = most_threads
+        self._own = threading.local()
         self._cache = KVCache(model.config.num_hidden_layers)
         self._prompt: _Prompt | None = None
         self._interrupted: tuple[int, int] | None = None  # where a chunk was given up: position, id
@@ -212,6 +216,13 @@ class TransformersEngine:
         if not rest or token.among_allowed is None:
             return b""
         return advance(rest, self.tokenizer.bytes_of[token.id])
+
+    def use_threads(self, count: int) -> None:
+        """See Engine. Beyond `most_threads` no more are used."""
+        count = min(count, self.most_threads)
+        if getattr(self._own, "threads", None) != count:
+            set_own_threads(count)
+            self._own.threads = count
 
     def memory_bytes(self) -> int:
         """Bytes of weights, scales of quantized weights, and the KV cache, counted from the tensors."""
@@ -365,7 +376,7 @@ def load(
 ) -> TransformersEngine:
     """Loads a model by its name, hub id or folder. Raises ModelLoadError in the user's terms, in one line.
 
-    `threads` counts for the calling thread, which has to be the one that uses the engine.
+    `threads` is the user's number; without one the model is loaded and used with as many as help.
     """
     card, folder = weights.find(model, offline=offline, progress=progress)
     config = weights.read_config(folder)
@@ -376,7 +387,8 @@ def load(
     card = suited(weights.describe(card, config, parameters), tokenizer.special_ids)
     card = _noting_fim(card, tokenizer)
     device = best_device()
-    set_own_threads(threads or default_threads(parameters))
+    most = threads or default_threads(parameters)
+    set_own_threads(threads or threads_that_help(Load().cores(), cell_runs=False, most=most))
     if precision == "auto":
         precision = best_precision(config, parameters, device)
     elif precision in QUANTIZED and PACKED in config:
@@ -401,6 +413,7 @@ def load(
                 chunk=prefill_chunk(parameters, precision, device),
                 guessed=guessed_at_once(precision),
                 notice=notice,
+                most_threads=most,
             )
             _try_out(engine)
     except SC2Error:
@@ -478,13 +491,9 @@ def guessed_at_once(precision: str) -> int:
 
 
 def default_threads(parameters: int) -> int:
-    """One for a small model, else what torch takes: the physical cores.
-
-    The passes of a small model are too short to be shared out. With another process on the same two cores, as
-    the user's own cell often is, 7M parameters took 14 ms a token with one thread and 130 ms with two, which
-    wait for one another at the end of each operation.
-    """
-    return 1 if parameters < SMALL else _noted_threads()
+    """The most that may help: no more than torch itself would take, which follows what the user has set for OpenMP."""
+    most = most_threads(parameters)
+    return _noted_threads() if most is None else min(most, _noted_threads())
 
 
 def give_back_memory() -> None:
