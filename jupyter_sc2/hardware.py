@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +70,13 @@ def machine() -> Machine:
 def free_memory() -> int | None:
     """Bytes of memory that can be had without swapping; None if this machine does not tell."""
     return _memory()[1]
+
+
+def give_back_memory() -> None:
+    """Has the C library return what is free to the system, where that can be asked for."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def in_words(size: int) -> str:

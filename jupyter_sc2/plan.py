@@ -15,7 +15,7 @@ from jupyter_sc2.mixture import tensor_type
 from jupyter_sc2.models import PACKED, QUANTIZED, Shape
 
 TORCH = ("fp32", "bf16", "8bit", "4bit")
-TORCH_PACKED = (PACKED, "fp32", "bf16")
+TORCH_PACKED = (PACKED, "fp32", "bf16")  # the first on ONNX Runtime
 GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 # What `auto` chooses from, the most exact first. A GGUF file of more bits is hardly better and slower.
 AUTO_GGUF = ("Q4_K_M", "Q3_K_M", "Q2_K")
@@ -31,7 +31,7 @@ NS_PER_WEIGHT = {
     "bf16": 0.13,
     "8bit": 0.12,
     "4bit": 0.053,
-    PACKED: 0.2,  # the embedded model, of another shape, on the same cores
+    PACKED: 0.13,  # the embedded model on ONNX Runtime, another shape on other cores
     "gguf": 0.044,
 }
 MEASURED_ON_CORES = 2
@@ -49,8 +49,10 @@ TYPE_BITS = {
     **{"F16": 16.0, "Q8_0": 8.5, "Q6_K": 6.5625, "Q5_1": 6.0, "Q5_0": 5.5, "Q5_K": 5.5},
     **{"Q4_K": 4.5, "Q4_0": 4.5, "Q3_K": 3.4375, "Q2_K": 2.625},
 }
-# Bytes per weight of a packed layer: 4 bits, and two scales of 2 bytes for 32 weights.
-PACKED_WEIGHT = 0.625
+# Bytes per weight of a packed layer: 4 bits, and for 32 weights a scale of 4 bytes and a middle of 2; and in memory,
+# where for 32 weights there are three numbers of 4 bytes.
+PACKED_WEIGHT = 0.6875
+PACKED_IN_MEMORY = 0.875
 # Bytes of a GGUF file for each token of the vocabulary: its text, its kind, its merge.
 VOCABULARY_ENTRY = 36
 
@@ -153,8 +155,8 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
     value = _value_bytes(precision, machine.quick_bf16)
     if precision in ("fp32", "bf16", "fp16"):
         return shape.parameters * value
-    if precision == PACKED:  # in full as well
-        return int(shape.linear * (PACKED_WEIGHT + value)) + shape.embedding + shape.rest * value
+    if precision == PACKED:
+        return int(shape.linear * PACKED_IN_MEMORY + shape.embedding * 1.25) + shape.rest * 4
     exact = (shape.embedding + shape.rest) * value
     if precision == "8bit":
         heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
@@ -171,7 +173,7 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
 def _value_bytes(precision: str, quick_bf16: bool) -> int:
     if precision in ("bf16", "fp16"):
         return 2
-    return 4 if precision == "fp32" or not quick_bf16 else 2
+    return 4 if precision in ("fp32", PACKED) or not quick_bf16 else 2
 
 
 def file_bytes(shape: Shape, precision: str) -> int:
@@ -221,11 +223,17 @@ def _matrices(shape: Shape) -> Iterator[tuple[str, int, int]]:
 # Fit and speed
 
 
+def _engine(precision: str) -> str:
+    if precision in GGUF:
+        return "llamacpp"
+    return "onnxruntime" if precision == PACKED else "transformers"
+
+
 def _row(shape: Shape, precision: str, machine: Machine, tokens: int) -> Row:
     needed = memory(shape, precision, machine, tokens)
     ms = _ms(shape, precision, machine)
     return Row(
-        engine="llamacpp" if precision in GGUF else "transformers",
+        engine=_engine(precision),
         precision=precision,
         file_bytes=file_bytes(shape, precision),
         memory_bytes=needed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import subprocess
 import sys
@@ -20,7 +19,6 @@ pytest.importorskip("transformers")
 from jupyter_sc2.completion import Choices, SamplingParams, Token  # noqa: E402
 from jupyter_sc2.engines import load_engine, no_guess  # noqa: E402
 from jupyter_sc2.engines.healing import SpellingTable, advance  # noqa: E402
-from jupyter_sc2.engines.sampler import keep_top_k, keep_top_p, make_sampler  # noqa: E402
 from jupyter_sc2.errors import GenerationError, ModelLoadError  # noqa: E402
 
 WINDOW = 16
@@ -385,52 +383,6 @@ def test_bytes_are_exact_token_by_token_also_inside_a_character(engine):
 # Sampling
 
 
-def test_greedy_takes_the_likeliest_and_tells_its_probability():
-    logits = torch.log(torch.tensor([0.1, 0.6, 0.3]))
-    assert make_sampler(GREEDY)(logits, None).id == 1
-    assert make_sampler(GREEDY)(logits, None).logprob == pytest.approx(math.log(0.6))
-
-
-def test_what_is_forced_has_the_probability_it_had_and_that_among_what_was_allowed():
-    logits = torch.log(torch.tensor([0.1, 0.6, 0.3]))
-    token = make_sampler(GREEDY)(logits, [0, 2])
-    assert (token.id, token.logprob) == (2, pytest.approx(math.log(0.3)))
-    assert token.among_allowed == pytest.approx(math.log(0.75))
-
-
-def test_the_next_likeliest_are_told_where_nothing_is_left_to_chance():
-    logits = torch.log(torch.tensor([0.1, 0.4, 0.3, 0.2]))
-    others = make_sampler(GREEDY)(logits, None).others
-    assert others == ((2, pytest.approx(math.log(0.3))), (3, pytest.approx(math.log(0.2))))
-    assert [id for id, _ in make_sampler(GREEDY)(logits, [0, 2]).others] == [0]
-    assert make_sampler(SamplingParams(temperature=1.0, seed=1))(logits, None).others == ()
-
-
-def test_filters_keep_what_they_say():
-    logits = torch.log(torch.tensor([0.5, 0.1, 0.3, 0.1]))
-
-    def kept(filtered):
-        return [index for index, value in enumerate(filtered.tolist()) if value > -math.inf]
-
-    assert kept(keep_top_k(logits, 2)) == [0, 2]
-    assert kept(keep_top_k(logits, 9)) == [0, 1, 2, 3]
-    assert kept(keep_top_p(logits, 0.4)) == [0]
-    assert kept(keep_top_p(logits, 0.6)) == [0, 2]
-    assert kept(keep_top_p(logits, 0.79)) == [0, 2]
-    assert kept(keep_top_p(logits, 1e-9)) == [0]
-
-
-def test_draws_follow_the_distribution_at_their_temperature():
-    # At temperature 0.5 probabilities are squared: 0.6, 0.3, 0.1 become 36, 9, 1 of 46.
-    sample = make_sampler(SamplingParams(temperature=0.5, seed=1))
-    logits = torch.log(torch.tensor([0.6, 0.3, 0.1]))
-    counts = [0, 0, 0]
-    for _ in range(4000):
-        counts[sample(logits, None).id] += 1
-    # Three standard deviations of 4,000 draws are below 2 %.
-    assert [count / 4000 for count in counts] == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.02)
-
-
 def test_a_seed_repeats_and_another_does_not(engine):
     def draw(seed):
         return ids_of(
@@ -440,13 +392,6 @@ def test_a_seed_repeats_and_another_does_not(engine):
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
     assert draw(None) != draw(None)
-
-
-def test_damaged_weights_are_an_error_not_a_guess():
-    logits = torch.tensor([0.0, math.nan, 1.0])
-    for params in (GREEDY, SamplingParams(temperature=1.0, seed=1)):
-        with pytest.raises(GenerationError, match="not a number"):
-            make_sampler(params)(logits, None)
 
 
 # Token healing

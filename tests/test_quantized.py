@@ -64,7 +64,7 @@ def quantizations(monkeypatch):
 
 def logits(engine):
     engine.prefill(IDS, lambda: False)
-    return engine._logits
+    return torch.from_numpy(engine._logits)
 
 
 def manifest(cache):

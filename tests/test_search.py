@@ -1,7 +1,5 @@
 """Several ways at once: the line that is told is the likeliest of them, and the engine is as sound as before."""
 
-import math
-
 import pytest
 
 from jupyter_sc2.completion import SamplingParams, Token
@@ -136,7 +134,7 @@ def test_tokens_tell_their_own_probability(engine):
 
 
 def test_a_clear_way_is_followed_alone(engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.engines.transformers.best", lambda ways, most: list(ways)[:1])
+    monkeypatch.setattr("jupyter_sc2.engines.decoding.best", lambda ways, most: list(ways)[:1])
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
     tokens = generate(engine, PROMPT)
@@ -196,13 +194,3 @@ def test_with_a_temperature_nothing_is_searched(engine):
     expected = ids_of(generate(engine, PROMPT, drawn))
     engine.ways = 4
     assert ids_of(generate(engine, PROMPT, drawn)) == expected
-
-
-def test_the_likeliest_tokens_are_told_best_first_with_what_else_was_likely():
-    from jupyter_sc2.engines.sampler import likeliest
-
-    logits = torch.log(torch.tensor([0.1, 0.4, 0.3, 0.2]))
-    first, second = likeliest(logits, None, 2)
-    assert [first.id, second.id] == [1, 2]
-    assert second.others == ((1, pytest.approx(math.log(0.4))), (3, pytest.approx(math.log(0.2))))
-    assert [token.id for token in likeliest(logits, [0, 3], 4)] == [3, 0]

@@ -39,7 +39,7 @@ def message(model, **options) -> str:
 
 def logits(engine):
     engine.prefill([30, 31, 32], lambda: False)
-    return engine._logits
+    return torch.from_numpy(engine._logits)
 
 
 def change_config(folder, **changes):

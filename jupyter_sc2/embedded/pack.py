@@ -1,4 +1,4 @@
-"""Writes the packed form of a model: layers in 4 bits, embeddings in 8 (see engines/int4.py).
+"""Writes the packed form of a model: layers in 4 bits, embeddings in 8 (see engines/packed.py).
 
 SmolLM2's weights come out of a 4-bit file, and what training adds to each is mostly less than half a step of that grid:
 rounded one by one they would be what they were before it. So what rounding one input's weights does to the layer's
@@ -9,64 +9,134 @@ arXiv 2210.17323).
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.int4 import (
+from jupyter_sc2.engines.packed import (
+    DESCRIPTION,
+    GRAPH,
     GROUP,
-    nearest_levels,
-    pack_levels,
-    quantize_int4,
-    quantize_int8,
+    WEIGHTS,
+    Tensor,
+    as_float,
+    parts,
+    read_tensors,
+    write_tensors,
 )
-from jupyter_sc2.models import TRAINED
+from jupyter_sc2.models import PACKED, TRAINED
 
 if TYPE_CHECKING:
     import torch
 
+# Of a group's range: what is cut off at its ends is rounded worse, the rest better.
+RANGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.72)
 # No range is cut off: the grid of the file that the weights come out of is kept where they have changed little.
 WHOLE = (1.0,)
 # Of the mean of its diagonal, added to the inputs' moments so that their inverse exists.
 DAMPING = 0.01
+# The order of a layer's matrices in the file: those that the graph takes as one lie next to each other.
+ORDER = (
+    *("q_proj", "k_proj", "v_proj", "o_proj"),
+    *("gate_proj", "up_proj", "down_proj"),
+    *("c_fc", "c_proj"),
+)
 
 
 def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None:
     """Packs the model folder `source` (bf16 or fp32 safetensors) into the folder `output`.
 
-    `rows` of ids are texts like those that the model will read; without any, each weight is rounded by itself.
+    `rows` of ids are texts like those that the model will read; without any, each weight is rounded by itself. The
+    graph that ONNX Runtime computes with is not among what is written: see graph.py.
     """
     import torch
     from safetensors import safe_open
-    from safetensors.torch import save_file
 
     output.mkdir(parents=True, exist_ok=True)
     moments = measure(source, rows) if rows else {}
     tensors: dict[str, torch.Tensor] = {}
-    with safe_open(str(source / "model.safetensors"), framework="pt") as file:
+    with safe_open(str(source / WEIGHTS), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 (no mapping)
             tensor = file.get_tensor(name)
             table = "embed_tokens" in name
             if tensor.ndim != 2 or not (table or packable(tensor)):
                 tensors[name] = tensor.to(torch.bfloat16)
                 continue
-            parts = quantize_int8(tensor) if table else quantize_int4(tensor, WHOLE)
+            quantized = quantize_int8(tensor) if table else quantize_int4(tensor, WHOLE)
             if (moment := moments.get(name.removesuffix(".weight"))) is not None:
-                parts["weight"] = compensated(tensor.float(), parts["scales"], moment)
-            for key, part in parts.items():
+                quantized["weight"] = compensated(
+                    tensor.float(), quantized["scales"], quantized["middles"], moment
+                )
+            for key, part in quantized.items():
                 tensors[name.removesuffix("weight") + key] = part
-    part_file = output / "model.part"
-    save_file(tensors, str(part_file), metadata={"format": "pt"})
-    part_file.chmod(0o644)  # it is written for its owner alone
-    os.replace(part_file, output / "model.safetensors")
-    config = json.loads((source / "config.json").read_text())
-    config["packed"] = {"linear": "int4", "embeddings": "int8"}
-    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_packed([_as_array(name, tensor) for name, tensor in tensors.items()], output)
     for name in ("tokenizer.json", "tokenizer_config.json", TRAINED):
         if (source / name).exists():
             shutil.copy(source / name, output / name)
+    describe(json.loads((source / "config.json").read_text()), output)
+
+
+def write_packed(tensors: Iterable[Tensor], output: Path) -> None:
+    """Writes the tensors in their order; a graph that refers to those of before goes."""
+    (output / GRAPH).unlink(missing_ok=True)
+    write_tensors(output / WEIGHTS, sorted(tensors, key=_place))
+
+
+def describe(config: dict[str, Any], output: Path) -> None:
+    """Writes config.json of a packed model."""
+    text = json.dumps({**config, PACKED: DESCRIPTION}, indent=2)
+    (output / "config.json").write_text(text + "\n")
+
+
+def renew(folder: Path) -> None:
+    """Brings what an earlier version of this package has packed into today's form, number by number the same."""
+    import numpy as np
+
+    config = json.loads((folder / "config.json").read_text())
+    renewed: list[Tensor] = []
+    tensors = read_tensors(folder / WEIGHTS)
+    for name, old in tensors.items():
+        if name.endswith(".scales") and old.data.ndim == 3:  # (K / 32, N, 2): scale and middle
+            for part, data in zip(
+                parts(name.removesuffix("scales") + "weight"),
+                np.moveaxis(old.data, 2, 0),
+                strict=True,
+            ):
+                kind, array = "BF16", np.ascontiguousarray(data.T)
+                if part.endswith(".scales"):
+                    kind, array = "F32", as_float(array)
+                renewed.append(Tensor(part, kind, array.shape, array))
+        elif old.kind == "I8":
+            table = (old.data.astype(np.int16) + 128).astype(np.uint8)
+            renewed.append(Tensor(name, "U8", old.shape, table))
+        else:
+            renewed.append(Tensor(name, old.kind, old.shape, np.array(old.data)))
+    del tensors, old
+    write_packed(renewed, folder)
+    describe(config, folder)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Where in the file a tensor lies: layer by layer, and of each matrices, scales, middles, norms."""
+    layer = re.match(r"model\.layers\.(\d+)\.", tensor.name)
+    module, _, part = tensor.name.rpartition(".")
+    matrix = module.rpartition(".")[2]
+    if matrix in ORDER:
+        kinds = ("weight", "scales", "middles", "bias")
+        return (int(layer.group(1)) if layer else -1, kinds.index(part), ORDER.index(matrix))
+    return (int(layer.group(1)) if layer else -1, 9, tensor.name)
+
+
+def _as_array(name: str, tensor: torch.Tensor) -> Tensor:
+    import torch
+
+    shape = tuple(tensor.shape)
+    if tensor.dtype == torch.bfloat16:
+        return Tensor(name, "BF16", shape, tensor.contiguous().view(torch.int16).numpy())
+    kind = "U8" if tensor.dtype == torch.uint8 else "F32"
+    return Tensor(name, kind, shape, tensor.contiguous().numpy())
 
 
 def measure(source: Path, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -94,8 +164,10 @@ def measure(source: Path, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tens
     return moments
 
 
-def compensated(weight: torch.Tensor, scales: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
-    """The levels of a weight (out, in) on the grid that `scales` (in / 32, out, 2) tell, packed as in Int4Linear."""
+def compensated(
+    weight: torch.Tensor, scales: torch.Tensor, middles: torch.Tensor, moments: torch.Tensor
+) -> torch.Tensor:
+    """The packed levels of a weight (out, in) on the grid that scales and middles (out, in / 32) tell."""
     import torch
 
     weight = weight.clone()
@@ -107,7 +179,7 @@ def compensated(weight: torch.Tensor, scales: torch.Tensor, moments: torch.Tenso
     )
     levels = torch.empty(rows, columns, dtype=torch.uint8)
     for group in range(columns // GROUP):
-        step, middle = scales[group].float().unbind(-1)  # (out,) each
+        step, middle = scales[:, group].float(), middles[:, group].float()  # (out,) each
         here = slice(group * GROUP, (group + 1) * GROUP)
         part, factors = weight[:, here], inverse[here, here]
         errors = torch.empty_like(part)
@@ -125,3 +197,53 @@ def compensated(weight: torch.Tensor, scales: torch.Tensor, moments: torch.Tenso
 def packable(weight: torch.Tensor) -> bool:
     """Whether a weight (out, in) falls into groups of inputs."""
     return weight.shape[1] % GROUP == 0
+
+
+def quantize_int4(
+    weight: torch.Tensor, ranges: Sequence[float] = RANGES
+) -> dict[str, torch.Tensor]:
+    """The packed parts of a linear layer's `weight` (out, in).
+
+    Of several ranges for each group the one with the smallest squared error is taken.
+    """
+    import torch
+
+    rows, columns = weight.shape
+    groups = weight.float().view(rows, -1, GROUP)  # (out, groups, 32)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    best = torch.full((rows, columns // GROUP, 1), torch.inf)
+    scale, middle = torch.zeros_like(best), torch.zeros_like(best)
+    for share in ranges:
+        half = (high - low) / 2 * share
+        # Rounded as they will be stored.
+        step = (half / 7.5).to(torch.bfloat16).float().clamp(min=1e-8)
+        center = ((high + low) / 2 + step / 2).to(torch.bfloat16).float()
+        restored = nearest_levels(groups, step, center).sub(8) * step + center
+        error = (restored - groups).square().sum(-1, keepdim=True)
+        better = error < best
+        best = torch.where(better, error, best)
+        scale, middle = torch.where(better, step, scale), torch.where(better, center, middle)
+    levels = nearest_levels(groups, scale, middle).view(rows, columns)
+    return {
+        "weight": pack_levels(levels.to(torch.uint8)),
+        "scales": scale.squeeze(-1),
+        "middles": middle.squeeze(-1).to(torch.bfloat16),
+    }
+
+
+def nearest_levels(weights: torch.Tensor, step: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
+    return ((weights - center) / step + 8).round().clamp(0, 15)
+
+
+def pack_levels(levels: torch.Tensor) -> torch.Tensor:
+    """(out, in) uint8, each from 0 to 15, to (out, in / 2)."""
+    return (levels[:, 0::2] | (levels[:, 1::2] << 4)).contiguous()
+
+
+def quantize_int8(table: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The packed parts of a `table` (rows, columns) of embeddings."""
+    import torch
+
+    scales = (table.float().abs().amax(1) / 127).to(torch.bfloat16)
+    levels = (table.float() / scales.float().clamp(min=1e-8).unsqueeze(1)).round().clamp(-127, 127)
+    return {"weight": (levels + 128).to(torch.uint8), "scales": scales}

@@ -11,19 +11,25 @@ from jupyter_sc2.errors import ModelLoadError
 def unpacked_model(folder: Path) -> Any:
     """The model in a folder in float32; one that is packed, as the shipped one is, is unpacked."""
     import torch
-    from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from jupyter_sc2.engines.int4 import unpacked
+    from jupyter_sc2.engines.packed import WEIGHTS, as_float, parts, read_tensors, unpacked
 
     config = AutoConfig.from_pretrained(folder)
     if not hasattr(config, "packed"):
         return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
     del config.packed  # or what is trained would be taken for packed as well
-    tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if name.endswith(".scales")]:
-        key = name.removesuffix("scales") + "weight"
-        tensors[key] = unpacked(tensors[key], tensors.pop(name))
+    stored = {
+        name: as_float(tensor.data) if tensor.kind == "BF16" else tensor.data
+        for name, tensor in read_tensors(folder / WEIGHTS).items()
+    }
+    tensors = {}
+    for name, data in stored.items():
+        scales, middles = parts(name)
+        if name.endswith("weight") and scales in stored:
+            data = unpacked(data, stored[scales], stored.get(middles))
+        if name.endswith(("weight", "bias")):
+            tensors[name] = torch.from_numpy(data)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     missing, _ = model.load_state_dict(tensors, strict=False)
     model.tie_weights()

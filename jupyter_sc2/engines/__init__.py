@@ -7,9 +7,13 @@ it last read and reads again only from the first id that differs.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from jupyter_sc2.engines.packed import GRAPH
 from jupyter_sc2.errors import GenerationError
+from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED
 
 if TYPE_CHECKING:
     from jupyter_sc2.completion import SamplingParams, Token
@@ -32,7 +36,7 @@ class Engine(Protocol):
 
     card: ModelCard
     precision: str  # "fp32", "bf16", "8bit", "4bit", "Q4_K_M", …; "" where a server does not tell
-    name: str  # "transformers", "llamacpp", "openai"
+    name: str  # "onnxruntime", "transformers", "llamacpp", "openai"
     notice: str  # what the user should know about this load, in a sentence; or ""
 
     @property
@@ -99,6 +103,10 @@ def load_engine(
             return llamacpp.load(
                 model, precision=precision, threads=threads, offline=offline, progress=progress
             )
+        case "onnxruntime":
+            from jupyter_sc2.engines import onnx
+
+            return onnx.load(model, threads=threads, offline=offline, progress=progress)
     from jupyter_sc2.engines import transformers
 
     return transformers.load(
@@ -114,7 +122,15 @@ def choose_engine(model: str, engine: str, precision: str, server: str) -> str:
         return "openai"
     if model.endswith(".gguf") or precision[:1] in "QF":
         return "llamacpp"
+    if precision in ("auto", PACKED, *QUANTIZED) and _is_packed(model):
+        return "onnxruntime"
     return "transformers"
+
+
+def _is_packed(model: str) -> bool:
+    """Whether it is the embedded model, or a folder, that ONNX Runtime can compute with and is there to do so."""
+    folder = EMBEDDED_FOLDER if model == EMBEDDED.name else Path(model).expanduser()
+    return (folder / GRAPH).is_file() and find_spec("onnxruntime") is not None
 
 
 def check_length(ids: Sequence[int], card: ModelCard, *, where: str = "") -> None:

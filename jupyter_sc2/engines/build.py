@@ -18,10 +18,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from jupyter_sc2.engines import Progress
+from jupyter_sc2.engines import Progress, packed
 from jupyter_sc2.engines.attention import ROW_BY_ROW
 from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.int4 import exchange_packed
 from jupyter_sc2.engines.linear import (
     QuantizedLinear,
     bitsandbytes,
@@ -30,7 +29,7 @@ from jupyter_sc2.engines.linear import (
 )
 from jupyter_sc2.engines.weights import Stored, check_shapes
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import PACKED, QUANTIZED
+from jupyter_sc2.models import QUANTIZED
 
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
 # are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.
@@ -87,11 +86,6 @@ def skeleton(
     """The model that the files describe, in `precision`. Raises ModelLoadError if their tensors lack or do not fit."""
     model: Any = _empty_model(config, folder)
     dtype = compute_dtype(precision, device)
-    if PACKED in config:
-        if precision in QUANTIZED:
-            raise ModelLoadError(f"{folder} is packed in 4 bits already, and loaded as it is.")
-        with gate, torch.inference_mode():
-            exchange_packed(model, stored, dtype, exact=precision != PACKED)
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ROW_BY_ROW)
     tied = _tied(model)
@@ -132,7 +126,7 @@ def convert(
         path, _, key = name.rpartition(".")
         module = skeleton.model.get_submodule(path)
         with gate, torch.inference_mode():
-            tensor = reader.read(entry.file, file_name)
+            tensor = reader.read(entry.file, file_name, is_packed=entry.packed)
             if (
                 skeleton.precision in QUANTIZED
                 and isinstance(module, QuantizedLinear)
@@ -302,7 +296,8 @@ class Reader:
         self._file: Path | None = None
         self._open: Any = None
 
-    def read(self, file: Path, name: str) -> torch.Tensor:
+    def read(self, file: Path, name: str, *, is_packed: bool = False) -> torch.Tensor:
+        """A tensor of the file; one that is packed there in float32, in memory of its own."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -310,6 +305,16 @@ class Reader:
                 self._open = safe_open(str(file), framework="pt", device="cpu")
                 self._file = file
             tensor: torch.Tensor = self._open.get_tensor(name)
+            if is_packed:
+                scales, middles = packed.parts(name)
+                has_middles = middles in set(self._open.keys())
+                tensor = torch.from_numpy(
+                    packed.unpacked(
+                        tensor.numpy(),
+                        self._open.get_tensor(scales).float().numpy(),
+                        self._open.get_tensor(middles).float().numpy() if has_middles else None,
+                    )
+                )
         except (SafetensorError, OSError) as error:
             raise ModelLoadError(
                 f"{file} is damaged ({_one_line(error)}): delete it and download it again."

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -156,10 +156,6 @@ class _Source:
         for source, entry in self._stored.items():
             if source == "lm_head.weight" and tied:
                 continue
-            if source.endswith(".scales"):  # of a packed tensor, see int4.py
-                continue
-            if (scales := self._stored.get(_scales(source))) and len(scales.shape) == 3:
-                entry = replace(entry, shape=(entry.shape[0], 2 * entry.shape[1]))
             if source.endswith(
                 "rotary_emb.inv_freq"
             ):  # computed from rope_theta, stored by old versions
@@ -179,19 +175,12 @@ class _Source:
 
     def read(self, tensor: _Tensor) -> torch.Tensor:
         """The tensor as (rows, columns), in the order of rows and with the offset that llama.cpp wants."""
-        from safetensors import SafetensorError, safe_open
+        from jupyter_sc2.engines.build import Reader
 
-        from jupyter_sc2.engines.int4 import unpacked
-
-        try:
-            with safe_open(str(tensor.stored.file), framework="pt") as opened:
-                value: torch.Tensor = opened.get_tensor(tensor.source)  # a view of the mapped file
-                if (scales := _scales(tensor.source)) in self._stored:
-                    value = unpacked(value, opened.get_tensor(scales))
-        except (SafetensorError, OSError) as error:
-            raise ModelLoadError(
-                f"{tensor.stored.file} is damaged: delete it and download it again."
-            ) from error
+        # A view of the mapped file, unless it is packed there.
+        value = Reader(keep_open=False).read(
+            tensor.stored.file, tensor.source, is_packed=tensor.stored.packed
+        )
         if self.kind == "llama" and ".self_attn.q_proj." in tensor.source:
             value = _interleaved(value, self.heads)
         elif self.kind == "llama" and ".self_attn.k_proj." in tensor.source:
@@ -199,10 +188,6 @@ class _Source:
         elif self.kind == "gemma" and tensor.source.endswith("norm.weight"):
             value = value.float() + 1  # Gemma stores its norms' scales less one
         return value.reshape(tensor.rows, -1)
-
-
-def _scales(source: str) -> str:
-    return source.removesuffix("weight") + "scales"
 
 
 def _interleaved(value: torch.Tensor, heads: int) -> torch.Tensor:

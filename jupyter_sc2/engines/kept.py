@@ -77,6 +77,60 @@ class KeptPrompts(Generic[Held]):
         return sum(kept.nbytes for kept in self._kept)
 
 
+class PromptCache(Generic[Held]):
+    """The ids whose keys and values an engine of this process holds, and the prompts that it has put aside.
+
+    Where the keys and values are, and how they are copied, is told by the class that inherits from it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """At most `limit` bytes are put aside."""
+        self.ids: list[int] = []
+        self.read = 0  # how many of them were read as a prompt; the others were decoded
+        self._kept: KeptPrompts[Held] = KeptPrompts(limit)
+
+    def keep_common(self, ids: Sequence[int], *, at_most: int) -> int:
+        """Cuts back to the longest common prefix with `ids`, of `at_most` tokens; returns its length.
+
+        What was read and would be lost is put aside, and a prompt that was put aside is taken up again where it
+        has more of `ids`.
+        """
+        common = common_length(self.ids, ids[:at_most])
+        better = self._kept.better(ids[:at_most], common)
+        if worth_keeping(self.read, common):
+            held, nbytes = self._copy(self.read)
+            self._kept.add(Kept(tuple(self.ids[: self.read]), held, nbytes))
+        if better is not None:
+            self._take(better.held)
+            self.ids = list(better.ids)
+            common = common_length(self.ids, ids[:at_most])
+        self.cut(common)
+        return common
+
+    def cut(self, length: int) -> None:
+        """Forgets what comes after the first `length` ids."""
+        self._set_length(length)
+        del self.ids[length:]
+        self.read = min(self.read, length)
+
+    def clear(self) -> None:
+        """Forgets everything, also what a failed forward pass has left."""
+        self.ids.clear()
+        self.read = 0
+        self._kept.clear()
+
+    def _set_length(self, length: int) -> None:
+        raise NotImplementedError
+
+    def _copy(self, length: int) -> tuple[Held, int]:
+        """Keys and values of the first `length` ids, and their bytes."""
+        raise NotImplementedError
+
+    def _take(self, held: Held) -> None:
+        """Puts back what `_copy` gave."""
+        raise NotImplementedError
+
+
 def worth_keeping(read: int, common: int) -> bool:
     """Whether a prompt of `read` tokens is put aside when only its first `common` are wanted now."""
     return read - common >= WORTH

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from jupyter_sc2.engines.kept import Kept, KeptPrompts, common_length, worth_keeping
+from jupyter_sc2.engines.decoding import LayerCache
 
 BLOCK = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
 KEPT_BYTES = 128 << 20  # of prompts that were put aside; for StarCoder2-3B in bf16 4,300 tokens
@@ -91,7 +91,7 @@ class Interrupted(Exception):
     """Ends a forward pass that nobody waits for any more."""
 
 
-class KVCache(Cache):
+class KVCache(Cache, LayerCache):
     """All layers, and the ids they hold: after each whole forward pass, `len(ids)` is every layer's length.
 
     While several ways are followed (search.py) the layers hold more than that, until one is chosen.
@@ -101,11 +101,9 @@ class KVCache(Cache):
 
     def __init__(self, layers: int) -> None:
         self.layers: list[KVLayer]  # type: ignore[assignment]
-        super().__init__(layers=[KVLayer() for _ in range(layers)])
-        self.ids: list[int] = []
-        self.read = 0  # how many of them were read as a prompt; the others were decoded
+        Cache.__init__(self, layers=[KVLayer() for _ in range(layers)])
+        LayerCache.__init__(self, KEPT_BYTES)
         self.unwanted: Callable[[], bool] | None = None
-        self._kept: KeptPrompts[Blocks] = KeptPrompts(KEPT_BYTES)
 
     def update(
         self,
@@ -123,28 +121,9 @@ class KVCache(Cache):
         )
         return states
 
-    def forget_last_pass(self) -> None:
-        """Takes out of the layers what a pass that did not end has left in some of them."""
-        for layer in self.layers:
-            layer.length = len(self.ids)
-
-    def keep_common(self, ids: Sequence[int], *, at_most: int) -> int:
-        """Cuts back to the longest common prefix with `ids`, of `at_most` tokens; returns its length.
-
-        What was read and would be lost is put aside, and a prompt that was put aside is taken up again where it
-        has more of `ids`.
-        """
-        common = common_length(self.ids, ids[:at_most])
-        better = self._kept.better(ids[:at_most], common)
-        if worth_keeping(self.read, common):
-            self._put_aside()
-        if better is not None:
-            for layer, block in zip(self.layers, better.held, strict=True):
-                layer.take(block)
-            self.ids = list(better.ids)
-            common = common_length(self.ids, ids[:at_most])
-        self.cut(common)
-        return common
+    @property
+    def length(self) -> int:
+        return self.layers[0].length if self.layers else 0
 
     def choose(self, places: Sequence[int], ids: Sequence[int]) -> None:
         """Of what was read behind the ids that count keeps these places: there are `ids`, which count from now on."""
@@ -157,30 +136,27 @@ class KVCache(Cache):
             layer.length = end
         self.ids.extend(ids)
 
-    def cut(self, length: int) -> None:
-        """Forgets what comes after the first `length` ids."""
-        for layer in self.layers:
-            layer.length = length
-        del self.ids[length:]
-        self.read = min(self.read, length)
-
-    def _put_aside(self) -> None:
-        end = self.read
-        blocks = [
-            (layer.keys[:, :, :end].clone(), layer.values[:, :, :end].clone())
-            for layer in self.layers
-            if layer.keys is not None and layer.values is not None
-        ]
-        nbytes = sum(keys.nbytes + values.nbytes for keys, values in blocks)
-        self._kept.add(Kept(tuple(self.ids[:end]), blocks, nbytes))
-
     def clear(self) -> None:
         """Forgets everything, also what a failed forward pass left in some of the layers."""
         for layer in self.layers:
             layer.reset()
-        self.ids.clear()
-        self.read = 0
-        self._kept.clear()
+        super().clear()
+
+    def _set_length(self, length: int) -> None:
+        for layer in self.layers:
+            layer.length = length
+
+    def _copy(self, length: int) -> tuple[Blocks, int]:
+        blocks = [
+            (layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone())
+            for layer in self.layers
+            if layer.keys is not None and layer.values is not None
+        ]
+        return blocks, sum(keys.nbytes + values.nbytes for keys, values in blocks)
+
+    def _take(self, held: Blocks) -> None:
+        for layer, block in zip(self.layers, held, strict=True):
+            layer.take(block)
 
     def memory_bytes(self) -> int:
         blocks = [

@@ -1,7 +1,7 @@
 """Draws a token from logits.
 
     sample = make_sampler(params)
-    token = sample(logits, allowed)      # logits: (V,) float32 on the CPU
+    token = sample(logits, allowed)      # logits: (V,) float32
 
 Each filter is a pure function on a vector of logits; what it rules out becomes -inf.
 """
@@ -12,13 +12,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+# Not in the functions: by the time they are called, the user's code may have imported a numpy.py of its own.
+import numpy as np
+
 from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.errors import GenerationError
 
 if TYPE_CHECKING:
-    import torch
+    from numpy.typing import NDArray
 
-Sampler = Callable[["torch.Tensor", "Sequence[int] | None"], Token]
+    Logits = NDArray[np.float32]
+
+Sampler = Callable[["Logits", "Sequence[int] | None"], Token]
 
 OTHERS = 2  # of the tokens that were not drawn, how many are told
 
@@ -29,101 +34,99 @@ def make_sampler(params: SamplingParams) -> Sampler:
     The token's log-probability (nats) is the one under the unmodified distribution, whatever temperature,
     filters or `allowed` did. Has its own generator: the process's random state stays untouched.
     """
-    import torch
-
     if params.temperature == 0:
         return _likeliest
 
-    generator = torch.Generator()
-    if params.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(params.seed)
+    generator = np.random.default_rng(params.seed)
 
-    def sample(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
-        scaled = _only(logits, allowed) / params.temperature
+    def sample(logits: Logits, allowed: Sequence[int] | None) -> Token:
+        scaled = _only(logits, allowed) / np.float32(params.temperature)
         if params.top_k:
             scaled = keep_top_k(scaled, params.top_k)
         if params.top_p < 1:
             scaled = keep_top_p(scaled, params.top_p)
-        probabilities = torch.softmax(scaled, dim=-1)
-        if torch.isnan(probabilities[0]):  # softmax spreads one NaN over all
+        reached = np.cumsum(_softmax(scaled))
+        if reached[-1] != reached[-1]:  # one NaN is in the sum of all
             raise _not_a_number()
-        id = int(torch.multinomial(probabilities, 1, generator=generator))
-        return _token(logits, id, allowed)
+        # A token of probability 0 repeats the sum before it, and so is never the first to exceed what was drawn.
+        id = int(np.searchsorted(reached, generator.random() * reached[-1], side="right"))
+        return _token(logits, min(id, len(reached) - 1), allowed)
 
     return sample
 
 
-def keep_top_k(logits: torch.Tensor, k: int) -> torch.Tensor:
+def keep_top_k(logits: Logits, k: int) -> Logits:
     """Keeps the `k` greatest of the logits (V,), and whatever equals the last of them."""
-    import torch
-
-    if k >= logits.shape[-1]:
+    if k >= len(logits):
         return logits
-    least = torch.topk(logits, k).values[-1]
-    return logits.masked_fill(logits < least, -torch.inf)
+    least = np.partition(logits, -k)[-k]
+    return np.where(logits < least, np.float32(-np.inf), logits)
 
 
-def keep_top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
+def keep_top_p(logits: Logits, p: float) -> Logits:
     """Keeps the fewest likeliest tokens that together reach probability `p` (nucleus sampling, 1904.09751)."""
-    import torch
-
-    ordered, order = torch.sort(logits, descending=True)
-    probabilities = torch.softmax(ordered, dim=-1)
+    order = np.argsort(-logits, kind="stable")
+    probabilities = _softmax(logits[order])
     # A token goes if those before it reach p by themselves; so the first always stays.
-    before = torch.cumsum(probabilities, dim=-1) - probabilities
-    return logits.index_fill(-1, order[before >= p], -torch.inf)
+    before = np.cumsum(probabilities) - probabilities
+    kept = logits.copy()
+    kept[order[before >= p]] = -np.inf
+    return kept
 
 
-def likeliest(logits: torch.Tensor, allowed: Sequence[int] | None, count: int = 1) -> list[Token]:
+def likeliest(logits: Logits, allowed: Sequence[int] | None, count: int = 1) -> list[Token]:
     """The `count` likeliest tokens, or all that are allowed if these are fewer, best first."""
-    import torch
-
-    left = _only(logits, allowed)
-    values, ids = torch.topk(left, min(OTHERS + count, len(left)))
-    total = torch.logsumexp(logits, dim=-1)
-    among = None if allowed is None else torch.logsumexp(left, dim=-1)
+    total = _logsumexp(logits)
     if total != total:
         raise _not_a_number()
-    found = [
-        (id, value, float(value - total))
-        for id, value in zip(ids.tolist(), values, strict=True)
-        if value > -math.inf
-    ]
+    left = _only(logits, allowed)
+    among = None if allowed is None else _logsumexp(left)
+    most = min(OTHERS + count, len(left))
+    top = np.argpartition(left, -most)[-most:]
+    top = top[np.argsort(-left[top], kind="stable")]
+    found = [(int(id), float(left[id])) for id in top if left[id] > -np.inf]
     return [
         Token(
             id,
-            logprob,
-            None if among is None else float(value - among),
-            tuple((other, said) for other, _, said in found if other != id)[:OTHERS],
+            value - total,
+            None if among is None else value - among,
+            tuple((other, said - total) for other, said in found if other != id)[:OTHERS],
         )
-        for id, value, logprob in found[:count]
+        for id, value in found[:count]
     ]
 
 
-def _likeliest(logits: torch.Tensor, allowed: Sequence[int] | None) -> Token:
+def _likeliest(logits: Logits, allowed: Sequence[int] | None) -> Token:
     return likeliest(logits, allowed)[0]
 
 
-def _only(logits: torch.Tensor, allowed: Sequence[int] | None) -> torch.Tensor:
+def _only(logits: Logits, allowed: Sequence[int] | None) -> Logits:
     if allowed is None:
         return logits
-    import torch
+    only = np.full_like(logits, -np.inf)
+    ids = np.asarray(allowed)
+    only[ids] = logits[ids]
+    return only
 
-    ids = torch.tensor(allowed)
-    return torch.full_like(logits, -torch.inf).index_copy(-1, ids, logits[ids])
+
+def _token(logits: Logits, id: int, allowed: Sequence[int] | None) -> Token:
+    value, total = float(logits[id]), _logsumexp(logits)
+    among = None if allowed is None else value - _logsumexp(_only(logits, allowed))
+    return Token(id, value - total, among)
 
 
-def _token(logits: torch.Tensor, id: int, allowed: Sequence[int] | None) -> Token:
-    import torch
+def _softmax(logits: Logits) -> NDArray[np.float64]:
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities: NDArray[np.float64] = shifted / shifted.sum()
+    return probabilities
 
-    logprob = float(logits[id] - torch.logsumexp(logits, dim=-1))
-    if logprob != logprob:
-        raise _not_a_number()
-    if allowed is None:
-        return Token(id, logprob)
-    return Token(id, logprob, float(logits[id] - torch.logsumexp(logits[list(allowed)], dim=-1)))
+
+def _logsumexp(logits: Logits) -> float:
+    """log(sum(exp(logits))), in nats; not a number if one of them is none."""
+    greatest = float(logits.max())
+    if not math.isfinite(greatest):
+        return math.nan
+    return greatest + math.log(float(np.exp(logits - np.float32(greatest)).sum()))
 
 
 def _not_a_number() -> GenerationError:

@@ -1,37 +1,24 @@
 """The engine on torch: fp32, bf16, fp16, 8-bit and 4-bit, on the CPU, CUDA or MPS.
 
-The loop is our own and small: read what is new of the prompt in chunks, then one token at a time. Between any
-two forward passes, and in a prefill chunk between any two layers, it asks whether it is still wanted. All of
-torch's switches that it needs (inference mode, number of threads, random state) are those of its own thread:
-nothing changes for the user's code.
+A pass ends between any two layers if nobody wants it any more. All of torch's switches that it needs (inference
+mode, number of threads) are those of its own thread: nothing changes for the user's code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import inspect
-import sys
 import threading
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from jupyter_sc2 import plan
-from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import (
-    Cancelled,
-    Guess,
-    Progress,
-    check_length,
-    no_guess,
-    quantized,
-    weights,
-)
+from jupyter_sc2.engines import Cancelled, Progress, quantized, weights
 from jupyter_sc2.engines.build import (
     best_device,
     convert,
@@ -39,29 +26,29 @@ from jupyter_sc2.engines.build import (
     skeleton,
     weight_bytes,
 )
+from jupyter_sc2.engines.decoding import DecodingEngine
 from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.kvcache import Interrupted, KVCache
-from jupyter_sc2.engines.sampler import Sampler, likeliest, make_sampler
-from jupyter_sc2.engines.search import Way, agreed, best
+from jupyter_sc2.engines.search import Way
 from jupyter_sc2.engines.tokenizer import Tokenizer, missing
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
-from jupyter_sc2.hardware import machine
+from jupyter_sc2.hardware import give_back_memory, machine
 from jupyter_sc2.models import PACKED, QUANTIZED, ModelCard, Shape, suited
 from jupyter_sc2.plan import SMALL
 from jupyter_sc2.threads import Load, most_threads, threads_that_help
 
 PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
-SHORT = 16  # tokens that are read in a pass hardly longer than that of one
 # Reading more tokens than this leaves behind much memory that is free and not the system's: 150 MB for StarCoder2-3B
 # and 512 tokens. Giving it back takes 15 ms, where reading took seconds.
 LONG = 256
 
 
-class TransformersEngine:
+class TransformersEngine(DecodingEngine):
     """A loaded model and its KV cache. Only one thread calls it at a time."""
 
     name = "transformers"
+
+    _cache: KVCache
 
     def __init__(
         self,
@@ -76,146 +63,15 @@ class TransformersEngine:
         notice: str = "",
         most_threads: int = 1,
     ) -> None:
-        self.card = card
-        self.notice = notice  # what the user should know about this load, in one sentence
+        cache = KVCache(model.config.num_hidden_layers)
+        super().__init__(tokenizer, card, cache, chunk=chunk, guessed=guessed, notice=notice)
         self.precision = precision
-        self.tokenizer = tokenizer
-        self.chunk = chunk
-        self.ways = card.ways  # how many are followed at once
-        self.guessed = guessed  # the most guessed tokens that one pass checks
         self._model = model
         self._cache_argument = cache_argument(model)
         self._model.get_output_embeddings().register_forward_pre_hook(_compact)
         self._device = device
         self.most_threads = most_threads
         self._own = threading.local()
-        self._cache = KVCache(model.config.num_hidden_layers)
-        self._prompt: _Prompt | None = None
-        self._interrupted: tuple[int, int] | None = None  # where a chunk was given up: position, id
-        # (K, V) float32 on the CPU: what follows each of the last K ids in the cache
-        self._logits = torch.empty(0, 0)
-
-    @property
-    def special_ids(self) -> dict[str, int]:
-        return self.tokenizer.special_ids
-
-    def encode(self, text: str) -> list[int]:
-        with gate:
-            return self.tokenizer.encode(text)
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return self.tokenizer.decode_bytes(ids)
-
-    def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        """Reads `ids` into the KV cache in chunks; returns how many had to be read."""
-        return self._read_prompt(ids, cancelled)
-
-    def generate(
-        self,
-        ids: Sequence[int],
-        sampling: SamplingParams,
-        stop_ids: Collection[int],
-        cancelled: Cancelled,
-        healed: bytes = b"",
-        guess: Guess = no_guess,
-    ) -> Iterator[Token]:
-        """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
-
-        What was decoded stays in the KV cache: if the user accepts it, it need not be read again. A pass over a
-        drawn token reads a few guessed ones after it. Each is then drawn as if it had not been guessed, and is
-        already read where the guess was right.
-        """
-        sample = make_sampler(sampling)
-        self._read_prompt(ids, cancelled)
-        if self._cache.ids != list(ids):  # cancelled
-            return
-        ways = self.ways if sampling.temperature == 0 else 1
-        rest, drawn = healed, list[int]()
-        row, guesses = 0, list[int]()
-        left = min(sampling.max_tokens, self.card.context - len(ids))
-        while not cancelled():
-            found = self._onward(Way(rest), row, stop_ids) if ways > 1 else []
-            if len(found) > 1:
-                self._cache.cut(len(ids) + len(drawn))
-                way = yield from self._follow(found, left, stop_ids, cancelled)
-                if way is None:  # cancelled
-                    return
-                drawn += [token.id for token in way.tokens]
-                left -= len(way.tokens)
-                token, rest, guesses = way.tokens[-1], way.rest, []
-            else:
-                if found:
-                    (token,) = found[0].tokens
-                else:
-                    token = self._draw(sample, row, self._allowed(rest))
-                yield token
-                rest = self._rest(rest, token)
-                drawn.append(token.id)
-                left -= 1
-            if left <= 0 or token.id in stop_ids or cancelled():
-                return
-            if row < len(guesses) and guesses[row] == token.id:
-                row += 1
-                continue
-            self._cache.cut(len(ids) + len(drawn) - 1)
-            row, guesses = 0, []
-            if self.guessed and not rest:
-                guesses = list(guess(drawn)[: min(self.guessed, left - 1)])
-            if not self._forward([token.id, *guesses], cancelled):
-                return
-
-    def _follow(
-        self, ways: list[Way], left: int, stop_ids: Collection[int], cancelled: Cancelled
-    ) -> Generator[Token, None, Way | None]:
-        """Follows these ways until only one is left, or for `left` tokens; yields the tokens of that one.
-
-        All but its last token are then read. Gives None if cancelled before.
-        """
-        told = 0
-        while len(ways) > 1 and max(len(way.tokens) for way in ways) < left:
-            shared = agreed(ways)
-            yield from ways[0].tokens[told:shared]
-            told = shared
-            running = [way for way in ways if not way.ended]
-            if cancelled() or not self._forward_ways(running, cancelled):
-                return None
-            first = self._cache.get_seq_length() - len(running)
-            onward = [
-                next
-                for row, way in enumerate(running)
-                for next in self._onward(way.read(first + row), row, stop_ids)
-            ]
-            ways = best([*onward, *(way for way in ways if way.ended)], self.ways)
-        with gate, torch.inference_mode():
-            read = ways[0].tokens[: len(ways[0].places)]
-            self._cache.choose(ways[0].places, [token.id for token in read])
-        yield from ways[0].tokens[told:]
-        return ways[0]
-
-    def _onward(self, way: Way, row: int, stop_ids: Collection[int]) -> list[Way]:
-        """The way with each of the tokens that may come next, by the logits of this row."""
-        with gate, torch.inference_mode():
-            tokens = likeliest(self._logits[row], self._allowed(way.rest), self.ways)
-        return best(
-            (
-                way.on(token, self._rest(way.rest, token), ended=self._ends(token, stop_ids))
-                for token in tokens
-            ),
-            self.ways,
-        )
-
-    def _ends(self, token: Token, stop_ids: Collection[int]) -> bool:
-        return token.id in stop_ids or b"\n" in self.tokenizer.decode_bytes([token.id])
-
-    def _allowed(self, rest: bytes) -> list[int] | None:
-        """The tokens that can spell it, None for all: also where none can (no byte-level vocabulary)."""
-        return (self.tokenizer.spelling.allowed(rest) or None) if rest else None
-
-    def _rest(self, rest: bytes, token: Token) -> bytes:
-        """What is left to spell after a token."""
-        if not rest or token.among_allowed is None:
-            return b""
-        return advance(rest, self.tokenizer.bytes_of[token.id])
 
     def use_threads(self, count: int) -> None:
         """See Engine. Beyond `most_threads` no more are used."""
@@ -238,88 +94,40 @@ class TransformersEngine:
             torch.cuda.empty_cache()
         give_back_memory()
 
-    def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        """Reads what is new of `ids`, up to the end unless cancelled before; returns how many ids that were."""
-        check_length(ids, self.card)
-        # After an idle prefill, or for the next candidate, the same prompt comes again and its logits are known.
-        repeated = self._prompt is not None and self._prompt.ids == tuple(ids)
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        # Never held during a `yield` of tokens: inference mode would hold for the caller's code too.
         with gate, torch.inference_mode():
-            start = self._cache.keep_common(ids, at_most=len(ids) if repeated else len(ids) - 1)
-        if repeated and start == len(ids):
-            with gate:
-                self._logits = self._prompt.logits  # type: ignore[union-attr]
-            return 0
-        for position in range(start, len(ids), self.chunk):
-            if cancelled():
-                return position - start
-            # A chunk that was given up once is read to its end the next time: who types on asks for it again and
-            # again, and would never see it done. A short one has the keys of the next request in it as well.
-            chunk = ids[position : position + self.chunk]
-            here = (position, ids[position])
-            again = here == self._interrupted and len(chunk) > SHORT
-            if not self._forward(chunk, None if again else cancelled, every=False):
-                self._interrupted = here
-                return position - start
-            self._interrupted = None
-            self._cache.read = position + len(chunk)
-        if len(ids) - start > LONG and self._device.type == "cpu":
+            yield
+
+    def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        read = super()._read_prompt(ids, cancelled)
+        if read > LONG and self._device.type == "cpu":
             give_back_memory()
-        with gate:
-            self._prompt = _Prompt(tuple(ids), self._logits)
-        return len(ids) - start
-
-    def _forward(
-        self, ids: Sequence[int], unwanted: Cancelled | None = None, *, every: bool = True
-    ) -> bool:
-        """Reads `ids` after what the cache holds; `_logits` are then those of `every` one, or of the last.
-
-        Ends early if `unwanted`, and returns False; then the cache is as before.
-        """
-        if not self._pass(ids, unwanted, lambda: {"logits_to_keep": len(ids) if every else 1}):
-            return False
-        self._cache.ids.extend(ids)
-        return True
-
-    def _forward_ways(self, ways: Sequence[Way], unwanted: Cancelled) -> bool:
-        """Reads the last token of each way, which sees what comes before the ways and its own.
-
-        The ids of the cache stay as they are. Else as `_forward`.
-        """
-
-        def sight() -> dict[str, Any]:
-            before, length = len(self._cache.ids), self._cache.get_seq_length()
-            seen = torch.zeros(len(ways), length + len(ways), dtype=torch.bool)
-            seen[:, :before] = True
-            for row, way in enumerate(ways):
-                seen[row, [*way.places, length + row]] = True
-            positions = [before + len(way.tokens) - 1 for way in ways]
-            return {
-                "attention_mask": seen[None, None].to(self._device),  # (1, 1, W, L)
-                "position_ids": torch.tensor([positions], device=self._device),
-            }
-
-        return self._pass([way.tokens[-1].id for way in ways], unwanted, sight)
+        return read
 
     def _pass(
-        self, ids: Sequence[int], unwanted: Cancelled | None, how: Callable[[], dict[str, Any]]
+        self,
+        ids: Sequence[int],
+        unwanted: Cancelled | None,
+        *,
+        every: bool = True,
+        ways: Sequence[Way] = (),
     ) -> bool:
-        """Runs the model over `ids`; `how` gives its further arguments, and `_logits` are then those that it gives.
-
-        Ends early if `unwanted`, and returns False; then the layers of the cache hold its ids and no more.
-        """
+        """See DecodingEngine. An unwanted pass ends at the next layer."""
         if self._model is None:
             raise GenerationError(f"{self.card.name} is not loaded any more.")
         # No tensor leaves the gate as a local: freeing one releases the GIL in the middle of torch's code.
-        with gate, torch.inference_mode():
+        with self._inside():
             try:
                 self._cache.unwanted = unwanted
                 out = self._model(
                     input_ids=torch.tensor([ids], device=self._device),  # (1, T)
                     use_cache=True,
                     **{self._cache_argument: self._cache},
-                    **how(),
+                    **(self._sight(ways) if ways else {"logits_to_keep": len(ids) if every else 1}),
                 )
-                self._logits = out.logits[0].to(device="cpu", dtype=torch.float32)
+                self._logits = out.logits[0].to(device="cpu", dtype=torch.float32).numpy()
                 del out
             except Interrupted:
                 self._cache.forget_last_pass()
@@ -330,15 +138,18 @@ class TransformersEngine:
                 raise
         return True
 
-    def _draw(self, sample: Sampler, row: int, allowed: Sequence[int] | None) -> Token:
-        # Inference mode is never held during a `yield`: it would hold for the caller's code too.
-        with gate, torch.inference_mode():
-            return sample(self._logits[row], allowed)
-
-    def _forget(self) -> None:
-        self._cache.clear()
-        self._prompt = None
-        self._logits = torch.empty(0, 0)
+    def _sight(self, ways: Sequence[Way]) -> dict[str, Any]:
+        """What the last token of each hypothesis sees, and at which position it stands."""
+        before, length = len(self._cache.ids), self._cache.length
+        seen = torch.zeros(len(ways), length + len(ways), dtype=torch.bool)
+        seen[:, :before] = True
+        for row, way in enumerate(ways):
+            seen[row, [*way.places, length + row]] = True
+        positions = [before + len(way.tokens) - 1 for way in ways]
+        return {
+            "attention_mask": seen[None, None].to(self._device),  # (1, 1, W, L)
+            "position_ids": torch.tensor([positions], device=self._device),
+        }
 
 
 def _compact(head: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -353,14 +164,6 @@ def cache_argument(model: nn.Module) -> str:
     """
     names = inspect.signature(model.forward).parameters
     return "past_key_values" if "past_key_values" in names else "cache"
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """The prompt that was last read to its end, and the logits (V,) after it."""
-
-    ids: tuple[int, ...]
-    logits: torch.Tensor
 
 
 # Loading
@@ -389,10 +192,11 @@ def load(
     device = best_device()
     most = threads or default_threads(parameters)
     set_own_threads(threads or threads_that_help(Load().cores(), cell_runs=False, most=most))
-    if precision == "auto":
+    if PACKED in config and precision in ("auto", PACKED, *QUANTIZED):
+        # What has been rounded once is not rounded again; in its packed form it is ONNX Runtime's.
+        precision = "bf16" if quick_bf16(device) else "fp32"
+    elif precision == "auto":
         precision = best_precision(config, parameters, device)
-    elif precision in QUANTIZED and PACKED in config:
-        precision = PACKED  # fewer bits than it has would be no use, and more neither
     try:
         with weights.quiet("transformers", "bitsandbytes", "torch", "filelock"):
             empty = skeleton(config, stored, folder, precision=precision, device=device)
@@ -494,13 +298,6 @@ def default_threads(parameters: int) -> int:
     """The most that may help: no more than torch itself would take, which follows what the user has set for OpenMP."""
     most = most_threads(parameters)
     return _noted_threads() if most is None else min(most, _noted_threads())
-
-
-def give_back_memory() -> None:
-    """Has the C library return what is free to the system, where that can be asked for."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def set_own_threads(count: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines import Progress, hub
+from jupyter_sc2.engines import Progress, hub, packed
 from jupyter_sc2.engines.quiet import quiet as quiet
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import Machine, in_words, machine
@@ -32,11 +32,15 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: its shape and its safetensors dtype ("F32", "BF16", …)."""
+    """A tensor in a file: its shape and its safetensors dtype ("F32", "BF16", …).
+
+    A `packed` one is several in the file (packed.py); its shape is that of the weights.
+    """
 
     file: Path
     shape: tuple[int, ...]
     dtype: str
+    packed: bool = False
 
     @property
     def elements(self) -> int:
@@ -240,7 +244,21 @@ def read_headers(folder: Path) -> dict[str, Stored]:
     stored: dict[str, Stored] = {}
     for file in files:
         stored.update(_read_header(file))
-    return stored
+    return _joined(stored)
+
+
+def _joined(stored: dict[str, Stored]) -> dict[str, Stored]:
+    """With the parts of packed tensors as one."""
+    joined = dict(stored)
+    for name, entry in stored.items():
+        scales, middles = packed.parts(name)
+        if name.endswith("weight") and scales in stored:
+            rows = entry.shape[0]
+            columns = entry.shape[1] * (2 if middles in stored else 1)
+            joined[name] = replace(entry, shape=(rows, columns), packed=True)
+            joined.pop(scales)
+            joined.pop(middles, None)
+    return joined
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -1,0 +1,303 @@
+"""The engine on ONNX Runtime, for packed models (packed.py): the embedded one, and what `jupyter sc2 train` makes.
+
+It needs neither torch nor transformers. A pass is one call that leaves the GIL alone, so a cell that runs hardly slows
+it. The keys and values lie in one array, which each pass reads and extends in place; how much of it counts is an input
+of the graph, so cutting back is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jupyter_sc2 import plan
+from jupyter_sc2.engines import Cancelled, Progress, weights
+from jupyter_sc2.engines.decoding import DecodingEngine, LayerCache
+from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.packed import GRAPH
+from jupyter_sc2.engines.search import Way
+from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.hardware import Machine, give_back_memory
+from jupyter_sc2.models import PACKED, ModelCard, Shape, suited
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+# Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
+BLOCK = 1024
+KEPT_BYTES = (
+    32 << 20
+)  # of prompts that were put aside, in half precision: 1,500 tokens of the embedded model
+# Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
+CHUNK = 64
+# A pass over four tokens takes 1.4 times as long as one over a single token.
+GUESSED = 3
+# More threads wait for one another longer than they compute: a pass is some 400 operations.
+MOST_THREADS = 4
+# Microseconds: a thread that has nothing to do looks out for more for so long before it sleeps. Waking one up takes
+# longer than most operations of a pass; looking out for longer would take the time from others on a busy machine.
+SPIN = 50
+# The first version that takes SPIN; an earlier one would look out for as long as a pass takes.
+SPINS_SHORTLY = (1, 32)
+
+
+class KeysAndValues(LayerCache):
+    """One array (2 x layers, kv heads, capacity, head size) of float32: of each layer first keys, then values."""
+
+    def __init__(self, layers: int, kv_heads: int, head_size: int) -> None:
+        super().__init__(KEPT_BYTES)
+        self._shape = (2 * layers, kv_heads, BLOCK, head_size)
+        self._length = 0
+        self.array = zeros(self._shape)
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def make_room(self, count: int) -> bool:
+        """Grows the array for `count` tokens more; True if that gave another array."""
+        needed = self._length + count
+        if needed <= self.array.shape[2]:
+            return False
+        capacity = -(-needed // BLOCK) * BLOCK
+        larger = zeros((*self._shape[:2], capacity, self._shape[3]))
+        larger[:, :, : self._length] = self.array[:, :, : self._length]
+        self.array = larger
+        return True
+
+    def extend(self, count: int) -> None:
+        """Tells that a pass has written `count` tokens more."""
+        self._length += count
+
+    def choose(self, places: Sequence[int], ids: Sequence[int]) -> None:
+        start = len(self.ids)
+        self._length = start + len(ids)
+        if places:
+            self.array[:, :, start : self._length] = self.array[:, :, list(places)]
+        self.ids.extend(ids)
+
+    def clear(self) -> None:
+        super().clear()
+        self._length = 0
+
+    def memory_bytes(self) -> int:
+        """Of the array what was written to at some time may be more than counts now; that is not known here."""
+        return self.array[:, :, :1].nbytes * self._length + self._kept.nbytes()
+
+    def _set_length(self, length: int) -> None:
+        self._length = length
+
+    def _copy(self, length: int) -> tuple[NDArray[np.float16], int]:
+        # Activations are rounded to 8 bits in each layer, so half precision loses nothing that counts.
+        copy = self.array[:, :, :length].astype(np.float16)
+        return copy, copy.nbytes
+
+    def _take(self, held: NDArray[np.float16]) -> None:
+        self._length = held.shape[2]
+        self.array[:, :, : self._length] = held
+
+
+class OnnxEngine(DecodingEngine):
+    """A loaded model and its KV cache."""
+
+    name = "onnxruntime"
+    precision = PACKED
+
+    _cache: KeysAndValues
+
+    def __init__(
+        self,
+        session: Any,
+        tokenizer: Tokenizer,
+        card: ModelCard,
+        shape: Shape,
+        *,
+        rope_theta: float,
+        weight_bytes: int,
+    ) -> None:
+        cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim)
+        super().__init__(tokenizer, card, cache, chunk=CHUNK, guessed=GUESSED)
+        self._session = session
+        self._weight_bytes = weight_bytes
+        self._vocabulary = shape.vocab
+        self._frequencies = rope_theta ** (np.arange(0, -shape.head_dim, -2) / shape.head_dim)
+        self._binding = session.io_binding()
+        self._bind_cache()
+
+    def use_threads(self, count: int) -> None:
+        """Has no effect: ONNX Runtime takes as many as it was loaded with."""
+
+    def memory_bytes(self) -> int:
+        return 0 if self._session is None else self._weight_bytes + self._cache.memory_bytes()
+
+    def close(self) -> None:
+        """Gives the memory back, to the system as well where that can be asked for."""
+        with gate:
+            self._session = self._binding = None
+            self._forget()
+            self._cache.array = zeros((1, 1, 1, 1))
+        give_back_memory()
+
+    def _pass(
+        self,
+        ids: Sequence[int],
+        unwanted: Cancelled | None,
+        *,
+        every: bool = True,
+        ways: Sequence[Way] = (),
+    ) -> bool:
+        if self._session is None:
+            raise GenerationError(f"{self.card.name} is not loaded any more.")
+        count, start = len(ids), self._cache.length
+        with gate:
+            if self._cache.make_room(count):
+                self._bind_cache()
+            before = len(self._cache.ids)
+            positions = [before + len(way.tokens) - 1 for way in ways] or [
+                *range(start, start + count)
+            ]
+            rows = np.arange(count) if every else np.array([count - 1])
+            logits = np.empty((len(rows), self._vocabulary), np.float32)
+            inputs: dict[str, NDArray[Any]] = {
+                "ids": np.array(ids, np.int64),
+                "positions": np.array([positions], np.int64),
+                "last": np.array([start + count - 1], np.int32),
+                "total": np.array(start + count, np.int32),
+                "attention_bias": self._bias(count, ways),
+                "rows": rows.astype(np.int64),
+            }
+            # By address: `bind_cpu_input` would copy each.
+            for name, array in inputs.items():
+                self._binding.bind_input(
+                    name, "cpu", 0, array.dtype, array.shape, array.ctypes.data
+                )
+            self._binding.bind_output(
+                "logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data
+            )
+            self._session.run_with_iobinding(self._binding)
+        self._cache.extend(count)
+        self._logits = logits
+        return True
+
+    def _bias(self, count: int, ways: Sequence[Way]) -> Floats:
+        """(1, 1, T, L): 0 where a token sees another, -inf where not. That none sees later ones goes without it."""
+        before, length = len(self._cache.ids), self._cache.length
+        bias = np.zeros((1, 1, count, length + count), np.float32)
+        for row, way in enumerate(ways):
+            bias[0, 0, row, before:] = -np.inf
+            bias[0, 0, row, [*way.places, length + row]] = 0
+        return bias
+
+    def _bind_cache(self) -> None:
+        """Tells the graph where keys and values are, as inputs and outputs, and how positions turn them."""
+        array = self._cache.array
+        shape = (1, *array.shape[1:])
+        for index, block in enumerate(array):
+            name = f"{('keys', 'values')[index % 2]}.{index // 2}"
+            self._binding.bind_input(name, "cpu", 0, np.float32, shape, block.ctypes.data)
+            self._binding.bind_output(f"new_{name}", "cpu", 0, np.float32, shape, block.ctypes.data)
+        angles = np.arange(shape[2])[:, None] * self._frequencies
+        self._rotations = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
+        for name, table in zip(("cos", "sin"), self._rotations, strict=True):
+            self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
+
+
+def zeros(shape: tuple[int, ...]) -> Floats:
+    """An array of float32 that takes as much memory as is written to, in pages of the usual size.
+
+    NumPy asks for huge pages, and the few tokens at the beginning of each head's part would take one each.
+    """
+    size = 4 * math.prod(shape)
+    if sys.platform == "win32":
+        memory = mmap.mmap(-1, size)
+    else:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            with contextlib.suppress(OSError):  # a system without huge pages
+                memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+def load(
+    model: str,
+    *,
+    threads: int | None = None,
+    offline: bool = False,
+    progress: Progress = lambda state, share: None,
+) -> OnnxEngine:
+    """Loads a packed model by its name or folder. Raises ModelLoadError in the user's terms, in one line."""
+    card, folder = weights.find(model, offline=offline, progress=progress)
+    config = weights.read_config(folder)
+    weights.read_headers(folder)  # tells what is damaged
+    shape = Shape.from_config(config)
+    if not (folder / GRAPH).is_file() or shape is None or not shape.packed:
+        raise ModelLoadError(
+            f"{folder} has no {GRAPH}, which ONNX Runtime needs: `jupyter sc2 train --pack` writes one."
+        )
+    with gate:
+        tokenizer = Tokenizer(folder / "tokenizer.json")
+    card = suited(weights.describe(card, config, shape.parameters), tokenizer.special_ids)
+    if len(tokenizer) > shape.vocab:
+        raise ModelLoadError(
+            f"The tokenizer of {card.name} has {len(tokenizer)} tokens and its model {shape.vocab}: "
+            "they do not belong together."
+        )
+    size = plan.weights(shape, PACKED, Machine())
+    weights.check_memory(size, card.name, PACKED)
+    engine = OnnxEngine(
+        _session(folder, threads),
+        tokenizer,
+        card,
+        shape,
+        rope_theta=float(config.get("rope_parameters", {}).get("rope_theta", 10000.0)),
+        weight_bytes=size,
+    )
+    engine._forward([0, 0])  # shows what does not run
+    engine._forget()
+    give_back_memory()  # what the weights took before they were packed for this processor
+    return engine
+
+
+def _session(folder: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelLoadError(
+            f"ONNX Runtime cannot be imported ({_one_line(error)}): pip install onnxruntime."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal ones; errors are raised as well
+    options.intra_op_num_threads = threads or MOST_THREADS
+    options.inter_op_num_threads = 1
+    # Passes have many lengths: plans of their memory would be kept for each.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    spins = version >= SPINS_SHORTLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        with gate:
+            return onnxruntime.InferenceSession(
+                str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
+            )
+    except Exception as error:  # it raises a dozen classes, some of them plain RuntimeError
+        raise ModelLoadError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {folder / GRAPH}: {_one_line(error)}"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:200] or type(error).__name__

@@ -1,0 +1,122 @@
+"""The packed form of a small model: linear layers in 4 bits, the table of embeddings in 8.
+
+It is what ONNX Runtime's MatMulNBits computes with, so the graph (model.onnx, written by `embedded/graph.py`) refers
+to the bytes of model.safetensors, which are there once and are mapped. For a linear layer NAME with N outputs and K
+inputs the file has
+
+    NAME.weight   (N, K / 2) uint8: of two inputs the first in the lower half
+    NAME.scales   (N, K / 32) float32, which MatMulNBits takes as they are, so that they stay mapped
+    NAME.middles  (N, K / 32) bfloat16
+
+and a weight is (q - 8) * scale + middle, q from 0 to 15. The table is (rows, columns) uint8 with scales (rows,)
+bfloat16, and its weights are (q - 128) * scale. All else is bfloat16. Neighbours that the graph multiplies with as one
+matrix (queries, keys and values; gate and up) lie next to each other.
+
+Imports neither torch nor ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+GROUP = 32  # inputs that share a scale
+GRAPH = "model.onnx"
+WEIGHTS = "model.safetensors"
+# What config.json says of such a model. `version` changes when files of before can't be read any more.
+DESCRIPTION = {"linear": "int4", "embeddings": "int8", "version": 2}
+
+# Of safetensors' kinds of numbers, the bits of each.
+KINDS = {"U8": "<u1", "I8": "<i1", "BF16": "<u2", "F32": "<f4"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a file: its name, kind ("U8", "BF16", …) and shape, where in the file its bytes are, and those.
+
+    bfloat16 has no type in NumPy, so its data are the 16 bits of each number; see `as_float`.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    data: Array
+    offset: int = 0
+
+
+def write_tensors(file: Path, tensors: Iterable[Tensor]) -> None:
+    """Writes a safetensors file whose data lie in this order; safetensors' own writer sorts by name."""
+    tensors = list(tensors)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in tensors:
+        begin, end = end, end + tensor.data.nbytes
+        header[tensor.name] = {
+            "dtype": tensor.kind,
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the data aligned
+    unfinished = file.with_name(file.name + ".part")
+    with unfinished.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors:
+            stream.write(tensor.data.tobytes())
+    os.replace(unfinished, file)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file by name, as views of the mapped file."""
+    import numpy as np
+
+    data = np.memmap(file, mode="r")
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8 : 8 + length].tobytes())
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        shape = tuple(entry["shape"])
+        view = data[begin:end].view(KINDS[entry["dtype"]]).reshape(shape)
+        tensors[name] = Tensor(name, entry["dtype"], shape, view, begin)
+    return tensors
+
+
+def as_float(bits: Array) -> NDArray[np.float32]:
+    """bfloat16 numbers, given as 16 bits each, in float32."""
+    import numpy as np
+
+    whole: NDArray[np.float32] = (bits.astype(np.uint32) << 16).view(np.float32)
+    return whole
+
+
+def parts(name: str) -> tuple[str, str]:
+    """The names of the scales and of the middles that belong to the packed tensor `name`."""
+    stem = name.removesuffix("weight")
+    return f"{stem}scales", f"{stem}middles"
+
+
+def unpacked(
+    weight: Array, scales: NDArray[np.float32], middles: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """The weights (N, K) of a linear layer, or, without middles, (rows, columns) of the table."""
+    import numpy as np
+
+    if middles is None:
+        full = (weight.astype(np.float32) - 128) * scales[:, None]
+    else:
+        levels = np.stack([weight & 15, weight >> 4], axis=-1).reshape(*scales.shape, GROUP)
+        full = (levels.astype(np.float32) - 8) * scales[..., None] + middles[..., None]
+    whole: NDArray[np.float32] = full.reshape(len(weight), -1)
+    return whole

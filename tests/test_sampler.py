@@ -1,0 +1,77 @@
+"""Tokens drawn from logits."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.engines.sampler import keep_top_k, keep_top_p, likeliest, make_sampler
+from jupyter_sc2.errors import GenerationError
+
+GREEDY = SamplingParams(max_tokens=8)
+
+
+def log(probabilities):
+    return np.log(np.array(probabilities, np.float32))
+
+
+def test_greedy_takes_the_likeliest_and_tells_its_probability():
+    logits = log([0.1, 0.6, 0.3])
+    assert make_sampler(GREEDY)(logits, None).id == 1
+    assert make_sampler(GREEDY)(logits, None).logprob == pytest.approx(math.log(0.6))
+
+
+def test_what_is_forced_has_the_probability_it_had_and_that_among_what_was_allowed():
+    logits = log([0.1, 0.6, 0.3])
+    token = make_sampler(GREEDY)(logits, [0, 2])
+    assert (token.id, token.logprob) == (2, pytest.approx(math.log(0.3)))
+    assert token.among_allowed == pytest.approx(math.log(0.75))
+
+
+def test_the_next_likeliest_are_told_where_nothing_is_left_to_chance():
+    logits = log([0.1, 0.4, 0.3, 0.2])
+    others = make_sampler(GREEDY)(logits, None).others
+    assert others == ((2, pytest.approx(math.log(0.3))), (3, pytest.approx(math.log(0.2))))
+    assert [id for id, _ in make_sampler(GREEDY)(logits, [0, 2]).others] == [0]
+    assert make_sampler(SamplingParams(temperature=1.0, seed=1))(logits, None).others == ()
+
+
+def test_filters_keep_what_they_say():
+    logits = log([0.5, 0.1, 0.3, 0.1])
+
+    def kept(filtered):
+        return [index for index, value in enumerate(filtered.tolist()) if value > -math.inf]
+
+    assert kept(keep_top_k(logits, 2)) == [0, 2]
+    assert kept(keep_top_k(logits, 9)) == [0, 1, 2, 3]
+    assert kept(keep_top_p(logits, 0.4)) == [0]
+    assert kept(keep_top_p(logits, 0.6)) == [0, 2]
+    assert kept(keep_top_p(logits, 0.79)) == [0, 2]
+    assert kept(keep_top_p(logits, 1e-9)) == [0]
+
+
+def test_draws_follow_the_distribution_at_their_temperature():
+    # At temperature 0.5 probabilities are squared: 0.6, 0.3, 0.1 become 36, 9, 1 of 46.
+    sample = make_sampler(SamplingParams(temperature=0.5, seed=1))
+    logits = log([0.6, 0.3, 0.1])
+    counts = [0, 0, 0]
+    for _ in range(4000):
+        counts[sample(logits, None).id] += 1
+    # Three standard deviations of 4,000 draws are below 2 %.
+    assert [count / 4000 for count in counts] == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.02)
+
+
+def test_damaged_weights_are_an_error_not_a_guess():
+    logits = np.array([0.0, math.nan, 1.0], np.float32)
+    for params in (GREEDY, SamplingParams(temperature=1.0, seed=1)):
+        with pytest.raises(GenerationError, match="not a number"):
+            make_sampler(params)(logits, None)
+
+
+def test_the_likeliest_tokens_are_told_best_first_with_what_else_was_likely():
+    logits = log([0.1, 0.4, 0.3, 0.2])
+    first, second = likeliest(logits, None, 2)
+    assert [first.id, second.id] == [1, 2]
+    assert second.others == ((1, pytest.approx(math.log(0.4))), (3, pytest.approx(math.log(0.2))))
+    assert [token.id for token in likeliest(logits, [0, 3], 4)] == [3, 0]
