@@ -76,6 +76,10 @@ def _train(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise RequestError(f"--{name} must be more than 0, not {value:g}.")
+    if args.pack:
+        from jupyter_sc2.embedded.graph import check_onnx
+
+        check_onnx()  # and not after hours
     start = EMBEDDED_FOLDER if args.start == "embedded" else Path(args.start)
     if args.start != "smollm2" and not (start / "config.json").is_file():
         raise RequestError(f"{args.start} is no model to start from: it has no config.json.")
@@ -94,11 +98,13 @@ def _train(args: argparse.Namespace) -> int:
     )
     made = args.output
     if args.pack:
+        from jupyter_sc2.embedded.graph import write_graph
         from jupyter_sc2.embedded.pack import pack
         from jupyter_sc2.embedded.train import draw_rows
 
         made = args.output / "packed"
         pack(args.output, made, draw_rows(documents, made.parent))
+        write_graph(made)
     print(f"The model is in {made}; load it with: %sc2 load {made.absolute()}")
     return 0
 

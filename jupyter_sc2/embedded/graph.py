@@ -32,11 +32,8 @@ OWN = "com.microsoft"
 ACCURACY_LEVEL = 4
 
 
-def write_graph(folder: Path) -> None:
-    """Writes `folder`/model.onnx for the packed model that is there. Raises ModelLoadError.
-
-    Wants the package `onnx`, which the extra `train` brings.
-    """
+def check_onnx() -> None:
+    """Raises ModelLoadError where the package `onnx` is missing, which the extra `train` brings."""
     try:
         import onnx  # noqa: F401
     except ImportError as error:
@@ -44,6 +41,11 @@ def write_graph(folder: Path) -> None:
             "The package onnx is not installed, which writes the graph of a packed model: "
             'pip install "jupyter-sc2[train]".'
         ) from error
+
+
+def write_graph(folder: Path) -> None:
+    """Writes `folder`/model.onnx for the packed model that is there. Raises ModelLoadError."""
+    check_onnx()
     config = json.loads((folder / "config.json").read_text())
     if PACKED not in config or config["model_type"] not in KINDS:
         raise ModelLoadError(f"{folder} is not a packed model of the kind {' or '.join(KINDS)}.")
@@ -163,8 +165,7 @@ class _Graph:
             do_rotary=1,
             rotary_interleaved=0,
             scale=self._head_size**-0.5,
-            # How many tokens before it one sees; the configuration counts it with them.
-            local_window_size=window - 1 if window else -1,
+            local_window_size=window or -1,
         )
         flat = self._node("Reshape", [f"{name}attended", "attended_shape"], f"{name}attended_2d")
         attended = self._linear(f"{name}attention", [f"{name}self_attn.o_proj"], flat)
@@ -206,6 +207,12 @@ class _Graph:
         import numpy as np
 
         weights = [self._tensors[f"{layer}.weight"] for layer in layers]
+        for layer in layers:
+            if f"{layer}.scales" not in self._tensors:
+                raise ModelLoadError(
+                    f"{layer} is not packed, as its inputs are not a multiple of {GROUP}: "
+                    "there is no graph for such a model."
+                )
         rows, columns = sum(w.shape[0] for w in weights), 2 * weights[0].shape[1]
         groups = columns // GROUP
         self._stored(f"{name}.weight", [w.name for w in weights], shape=(rows, groups, GROUP // 2))

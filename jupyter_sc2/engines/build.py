@@ -29,7 +29,7 @@ from jupyter_sc2.engines.linear import (
 )
 from jupyter_sc2.engines.weights import Stored, check_shapes
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import QUANTIZED
+from jupyter_sc2.models import PACKED, QUANTIZED
 
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
 # are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.
@@ -86,6 +86,8 @@ def skeleton(
     """The model that the files describe, in `precision`. Raises ModelLoadError if their tensors lack or do not fit."""
     model: Any = _empty_model(config, folder)
     dtype = compute_dtype(precision, device)
+    if PACKED in config and precision in QUANTIZED:
+        raise ModelLoadError(f"{folder} is packed in 4 bits already, and loaded as it is.")
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ROW_BY_ROW)
     tied = _tied(model)

@@ -137,6 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     model = args.to / newest
     good = check(model, figures.get(f"{form}_loss"), rows["measured"])
+    from jupyter_sc2.embedded.graph import write_graph
+
     if form == "master":
         from jupyter_sc2.embedded.pack import pack
 
@@ -144,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("only bf16 weights came back: they are rounded here")
         pack(args.to / newest, model, rows["pack"])
         check(model, None, rows["measured"])
+    write_graph(model)
     if not args.no_lines:
         print("\n".join(complete(model)))
     if not good:

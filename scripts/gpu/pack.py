@@ -87,7 +87,7 @@ sys.path.insert(0, {root!r})
 import importlib
 for name in {modules!r}:
     importlib.import_module("jupyter_sc2.embedded." + name)
-import jupyter_sc2.engines.int4
+import jupyter_sc2.engines.packed
 for name, module in sorted(sys.modules.items()):
     if name.partition(".")[0] == "jupyter_sc2":
         print(module.__file__)
