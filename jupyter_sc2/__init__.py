@@ -20,7 +20,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
     own_imports.install()  # and once more while the extension runs
     try:
-        with own_imports:
+        with own_imports.apart():
             from jupyter_sc2.extension import load
 
             load(shell)

@@ -57,8 +57,11 @@ class OwnImports:
             set()
         )  # names without a dot that our threads imported, in sys.modules
         self._kept: dict[str, Module] = {}  # the same, and what belongs to them, not in sys.modules
+        self._lock = threading.Lock()
+        self._apart = 0  # how many want the user's modules out of the way
         self._aside: dict[str, Module] = {}  # the user's, for the moment not in sys.modules
         self._heavy = False
+        self._nothing_hides: object = None  # in this state of sys.modules and sys.path
         self._looked: object = None  # at what the user's files were last looked at
         self._environment = openblas.environment()
 
@@ -87,24 +90,33 @@ class OwnImports:
         Who imports them on another thread gets them all the same. Not for long: they are not in sys.modules.
         """
         with self:
-            if self._installed:
-                for name, _ in self.hiding():
-                    self._aside |= _family(name)
-                for name in self._aside:
-                    sys.modules.pop(name, None)
+            with self._lock:
+                self._apart += 1
+                for top, _ in self.hiding() if self._installed else ():
+                    for name, module in _family(top).items():
+                        self._aside[name] = module
+                        del sys.modules[name]
             try:
                 yield
             finally:
-                self._bring_back()
+                with self._lock:
+                    self._apart -= 1
+                    if not self._apart:
+                        self._bring_back()
 
     def _bring_back(self) -> None:
         aside, self._aside = self._aside, {}
         for top in {name.partition(".")[0] for name in aside}:
             self._keep(top)
+            if not hasattr(aside.get(top), "__path__"):
+                self._show_inside(top)
         sys.modules.update(aside)
 
     def hiding(self) -> list[tuple[str, str]]:
         """Modules of the user's that are loaded and hide what is installed: their names and files."""
+        state = (len(sys.modules), list(sys.path))
+        if state == self._nothing_hides:
+            return []
         found = []
         for name, module in list(sys.modules.items()):
             spec = None if "." in name else _spec(module)
@@ -115,6 +127,8 @@ class OwnImports:
             installed = PathFinder.find_spec(name, self._trust.path)
             if installed is not None and installed.loader is not None:
                 found.append((name, spec.origin))
+        if not found:
+            self._nothing_hides = state
         return found
 
     def to_blame(self, error: BaseException) -> tuple[str, str] | None:
@@ -209,6 +223,14 @@ class OwnImports:
         for name in [n for n in list(self._kept) if n == top or n.startswith(f"{top}.")]:
             sys.modules.setdefault(name, self._kept.pop(name))
 
+    def _show_inside(self, top: str) -> None:
+        """Lets modules of a package of ours find one another while a file of the user's has the package's name.
+
+        The user's has nothing inside that could be meant.
+        """
+        inside = f"{top}."
+        sys.modules.update({n: m for n, m in list(self._kept.items()) if n.startswith(inside)})
+
     def _give_back(self) -> set[str]:
         """Puts what the user has no other of into sys.modules; returns the names."""
         given = set()
@@ -282,11 +304,7 @@ class OwnImports:
             if _same(theirs, self._kept[name]):
                 return self._spec_of_kept(name, self._kept)
             if theirs.submodule_search_locations is None:
-                # Our modules still find one another: theirs has none inside that could have the same name.
-                inside = f"{name}."
-                sys.modules.update(
-                    {n: m for n, m in list(self._kept.items()) if n.startswith(inside)}
-                )
+                self._show_inside(name)
             return theirs
         return None
 
@@ -349,8 +367,8 @@ class OwnImports:
                 bootstrap._module_locks.pop(name, None)
                 if getattr(_spec(sys.modules.get(name)), "_initializing", False):
                     del sys.modules[name]
-        if self._aside:
-            self._bring_back()
+        self._lock, self._apart = threading.Lock(), 0
+        self._bring_back()
 
 
 class _Finders(list[Any]):

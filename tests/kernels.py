@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 from jupyter_core.utils import ensure_event_loop
 
@@ -46,14 +49,20 @@ def installed(package: str, folder: Path) -> Path:
 class FrontEnd:
     """A kernel, and what a front end does with it. Everything on iopub is kept, in order, in `iopub`."""
 
-    def __init__(self, old: bool = False) -> None:
+    def __init__(self, old: bool = False, folder: Path | None = None, **environment: str) -> None:
+        """Starts it in this folder, which is the notebook's, with these variables."""
         from jupyter_client.manager import KernelManager
 
         path = [str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
         self.old = old
+        # Not this checkout: what lies beside a notebook is the user's.
+        self._folder = tempfile.TemporaryDirectory()
         self.manager = KernelManager(kernel_name="python3")
         self.manager.start_kernel(
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ipykernel_6())] * old + path)}
+            cwd=str(folder or self._folder.name),
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(ipykernel_6())] * old + path)}
+            | environment,
         )
         self.connect()
 
@@ -90,6 +99,7 @@ class FrontEnd:
         self.disconnect()
         if self.manager.has_kernel:
             self.manager.shutdown_kernel(now=True)
+        self._folder.cleanup()
         loop = ensure_event_loop()
         if not loop.is_running():  # as Playwright's does for as long as its browser lives
             loop.close()  # jupyter_client never does
@@ -266,6 +276,16 @@ class Comm:
         thread = threading.Thread(target=type_keys)
         thread.start()
         return thread
+
+
+def page_expression(name: str) -> str:
+    """What the page has a kernel evaluate: LOAD or CHECK."""
+    source = (TESTS.parent / "labextension" / "src" / "load.ts").read_text("utf-8")
+    python = re.search(r"PYTHON = `(.*?)`;", source, re.DOTALL)
+    expression = re.search(rf"export const {name} =(.*?);\n(?:\n|\Z)", source, re.DOTALL)
+    # Put together of strings as in Python.
+    json_of = SimpleNamespace(stringify=json.dumps)
+    return eval(f"({expression[1]})", {"JSON": json_of, "PYTHON": python[1]})
 
 
 LOAD = """

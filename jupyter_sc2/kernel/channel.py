@@ -222,7 +222,7 @@ class _Peer:
         self._cancel(waiting)
 
     def _handle(self, message: dict[str, Any]) -> None:
-        with own_imports:
+        with own_imports.apart():
             self._understand(message)
 
     def _understand(self, message: dict[str, Any]) -> None:

@@ -6,22 +6,10 @@ import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import { KernelClient } from './client';
+import { CHECK, LOAD } from './load';
 import { PROTOCOL, TARGET, type Channel, type Settings } from './protocol';
 import type { Standing } from './standing';
 import { within } from './timing';
-
-/**
- * Loads the extension where it is installed, and is True then. As an expression it binds no names, and with
- * empty code IPython fires no pre_execute, keeps no history and counts no execution.
- */
-const LOAD =
-  "(lambda shell, found: bool(shell and found and (shell.extension_manager.load_extension('jupyter_sc2'), 1)))" +
-  "(__import__('IPython').get_ipython(), __import__('importlib.util').util.find_spec('jupyter_sc2'))";
-
-/** Whether it is loaded. */
-const CHECK =
-  "(lambda shell: bool(shell and 'jupyter_sc2' in shell.extension_manager.loaded))" +
-  "(__import__('IPython').get_ipython())";
 
 const ALL_ROADS: readonly Channel[] = ['control', 'subshell', 'shell'];
 
