@@ -41,6 +41,8 @@ class Job:
     fail: Callable[[SC2Error], None]
     arrived: float = field(default_factory=time.monotonic)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    waits: bool = False  # for a model, as none was there when it came
+    loaded: float | None = None  # when that was there
     drawing: Drawing | None = None  # while it is decoded and another may go on with it
 
     @property
@@ -69,7 +71,8 @@ class Job:
 
     def finish(self, completion: Completion, engine: engines.Engine | None = None) -> None:
         total_ms = (time.monotonic() - self.arrived) * 1000
-        stats = replace(completion.stats, total_ms=total_ms)
+        load_ms = None if self.loaded is None else max(0.0, self.loaded - self.arrived) * 1000
+        stats = replace(completion.stats, total_ms=total_ms, load_ms=load_ms)
         self.say(replace(completion, stats=stats), engine)
 
 

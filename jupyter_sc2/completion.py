@@ -80,13 +80,17 @@ class CompletionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What one completion cost. Times count from the request's arrival in the session."""
+    """What one completion cost. Times count from the request's arrival in the session.
+
+    `load_ms` of them the request has waited until a model was there; None if one was.
+    """
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
     first_token_ms: float | None = None
     total_ms: float = 0.0
+    load_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from jupyter_sc2 import engines, grounding
@@ -50,6 +50,7 @@ Fail = Callable[[SC2Error], None]
 KEEP_WHILE_LOADING = 1 << 30
 # What an engine's `progress` tells beyond the states of a status: the state for it, and the rest in words.
 STAGES = {
+    "importing": ("loading",),
     "waiting": ("downloading", "Another process downloads it; this one waits."),
     "quantizing": ("loading", "It is quantized, which is done once."),
 }
@@ -57,7 +58,11 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Status:
-    """What the session is about: "unloaded", "downloading", "loading", "ready", "generating" or "error"."""
+    """What the session is about: "unloaded", "downloading", "loading", "ready", "generating" or "error".
+
+    While it loads, `stage` is "importing", "waiting", "downloading", "quantizing" or "loading". `seconds` is how long
+    the load has taken so far, and with the first "ready" how long it took; else None.
+    """
 
     state: str = "unloaded"
     model: str = ""
@@ -66,6 +71,8 @@ class Status:
     progress: float | None = None
     message: str | None = None
     memory_bytes: int = 0
+    stage: str = ""
+    seconds: float | None = field(default=None, compare=False)
 
 
 class _Superseded(Exception):
@@ -85,6 +92,8 @@ class _Worker:
     retired: bool = False
     answerer: Answerer | None = None
     memory_bytes: int = 0
+    began: float = field(default_factory=time.monotonic)
+    ready: float = math.inf  # since when it can answer
     load: Load | None = None  # of the cores; made by its thread
 
     @property
@@ -235,6 +244,7 @@ class Session:
                 if not self._busy():
                     self._load_error = None
             self.want()
+            job.waits = self._serving is None
             self._jobs.append(job)
             self._ahead = None  # what is asked now is read instead
             embedded = self._loading is None or _is_embedded(self._loading.options)
@@ -375,6 +385,7 @@ class Session:
                     return
                 job = self._next_job() if self._jobs else None
                 if job is not None:
+                    job.loaded = worker.ready if job.waits else None
                     self._running.append(job)
                 ahead, self._ahead = (self._ahead, None) if job is None else (None, self._ahead)
                 self._reads_ahead = ahead is not None
@@ -444,9 +455,15 @@ class Session:
                 shown = worker is self._loading
                 message = self._meanwhile(state, terms)
             if shown:  # nobody waits for a stopgap
-                state = STAGES.get(state, (state,))[0]
                 self._set_status(
-                    Status(state=state, model=options.model, progress=share, message=message)
+                    Status(
+                        state=STAGES.get(state, (state,))[0],
+                        model=options.model,
+                        progress=share,
+                        message=message,
+                        stage=state,
+                        seconds=time.monotonic() - worker.began,
+                    )
                 )
 
         with self._changed:
@@ -454,7 +471,7 @@ class Session:
                 lambda: given_up() or not any(one in self._workers for one in worker.predecessors)
             )
         try:
-            progress("loading", None)
+            progress("importing", None)
             return self._load_engine(
                 options.model,
                 engine=options.engine,
@@ -499,6 +516,7 @@ class Session:
                 return False
             if self._serving is not None:
                 self._serving.retired = True
+            worker.ready = time.monotonic()
             self._serving = worker
             if worker.stopgap:
                 self._stopgap = None
@@ -515,6 +533,8 @@ class Session:
                     message = f"{self._load_error} The embedded model answers instead."
             if self._serving is worker:  # another may have taken over in turn
                 about = self._status if loading else self._status_of(worker, "ready")
+                if not loading:
+                    about = replace(about, seconds=worker.ready - worker.began)
                 self._set_status(replace(about, message=message))
         with self._changed:
             if self._loading is worker:
@@ -669,7 +689,7 @@ def _one_line(error: Exception) -> str:
 
 def _is_embedded(options: LoadOptions) -> bool:
     """Whether this is what would stand in for any other model that is not there."""
-    here = options.engine in ("auto", "transformers") and not options.server
+    here = options.engine in ("auto", "onnxruntime", "transformers") and not options.server
     return options.model == EMBEDDED.name and here
 
 

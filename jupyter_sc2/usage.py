@@ -79,6 +79,7 @@ class Usage:
         self.recent: deque[float] = deque(maxlen=40)
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None:
+        """`ms` until the first text; None where it would say nothing, as the model was still being loaded."""
         if ms is not None:
             self.recent.append(ms)
         self._add(Event(time.time(), notebook, "shown", request, size=characters, ms=ms))

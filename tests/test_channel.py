@@ -12,6 +12,7 @@ from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import COMM_MESSAGES, TARGET, Channel
 from jupyter_sc2.session import Session, Status
 from jupyter_sc2.usage import Usage
+from tests.conftest import FakeEngine
 from tests.test_session import wait_until
 
 
@@ -183,13 +184,98 @@ def test_a_hello_on_the_thread_of_a_subshell_came_by_subshell(comm):
 
 def test_a_hello_loads_the_model(comm):
     comm.say({"type": "hello"})
-    assert comm.wait_for(type="status", state="ready") == {
+    status = comm.wait_for(type="status", state="ready")
+    assert 0 <= status.pop("seconds") < 5
+    assert status == {
         "type": "status",
         "state": "ready",
         "model": "embedded",
         "engine": "fake",
         "precision": "fp32",
     }
+
+
+class HeldLoad:
+    """Loads until told to be done: imports, then reads weights."""
+
+    def __init__(self) -> None:
+        self.imported, self.read = threading.Event(), threading.Event()
+
+    def __call__(self, model, progress, **_):
+        self.imported.wait(5)
+        progress("loading", 0.5)
+        self.read.wait(5)
+        return FakeEngine("total")
+
+
+class Times:
+    """What is counted as the time to the first text."""
+
+    def __init__(self) -> None:
+        self.times: list[float | None] = []
+
+    def shown(self, notebook, request, characters, ms):
+        self.times.append(ms)
+
+
+@pytest.fixture
+def held():
+    return HeldLoad()
+
+
+@pytest.fixture
+def loading(held, settings):
+    """A front end of a kernel in which the model is being loaded."""
+    session = Session(load_engine=held)
+    usage = Times()
+    channel = Channel(session, settings, usage=usage)
+    comm = FakeComm(channel)
+    comm.usage = usage
+    comm.say({"type": "hello"})
+    yield comm
+    held.imported.set()
+    held.read.set()
+    channel.close()
+    session.close()
+
+
+def test_what_is_done_of_a_load_is_told_with_the_seconds_it_has_taken(loading, held):
+    importing = loading.wait_for(type="status", stage="importing")
+    held.imported.set()
+    reading = loading.wait_for(type="status", stage="loading")
+    assert (importing["state"], reading["state"]) == ("loading", "loading")
+    assert 0 <= importing["seconds"] < reading["seconds"] < 5
+
+
+def test_a_front_end_that_comes_while_a_model_loads_is_told_so(loading):
+    loading.wait_for(type="status", stage="importing")
+    loading.say({"type": "hello"})
+    later = loading.wait_for(type="hello", stage="importing")
+    assert 0 <= later["seconds"] < 5
+
+
+def test_who_has_waited_for_the_model_is_told_for_how_long(loading, held):
+    loading.say(complete())
+    held.imported.set()
+    held.read.set()
+    stats = loading.final("1")["stats"]
+    assert 0 < stats["load_ms"] <= stats["first_token_ms"]
+
+
+def test_the_wait_for_a_load_is_not_counted_as_latency(loading, held):
+    loading.say(complete())
+    held.imported.set()
+    held.read.set()
+    wait_until(lambda: loading.usage.times)
+    assert loading.usage.times == [None]
+
+
+def test_a_request_to_a_model_that_is_there_has_waited_for_none(comm, fake_engine):
+    fake_engine.answers = ["a", "b"]
+    for id in ("1", "2"):
+        comm.say(complete(f"x{id} = ", id=id))
+        last = comm.final(id)
+    assert "load_ms" not in last["stats"]
 
 
 def test_a_hello_loads_nothing_while_ghost_text_is_off(comm, settings, session):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Cancelled = Callable[[], bool]
 # From the ids drawn so far to those that may come next: guesses that an engine may check, several in one pass.
 Guess = Callable[[Sequence[int]], Sequence[int]]
-# Called with "downloading", "waiting" (for another process), "quantizing" or "loading", and the share done from 0
-# to 1, or None. What it raises ends the loading.
+# Called with "importing", "downloading", "waiting" (for another process), "quantizing" or "loading", and the share done
+# from 0 to 1, or None. What it raises ends the loading.
 Progress = Callable[[str, float | None], None]
 
 
@@ -96,19 +96,23 @@ def load_engine(
         case "openai":
             from jupyter_sc2.engines import openai
 
+            progress("loading", None)
             return openai.load(model, server=server, offline=offline, progress=progress)
         case "llamacpp":
             from jupyter_sc2.engines import llamacpp
 
+            progress("loading", None)
             return llamacpp.load(
                 model, precision=precision, threads=threads, offline=offline, progress=progress
             )
         case "onnxruntime":
             from jupyter_sc2.engines import onnx
 
+            progress("loading", None)
             return onnx.load(model, threads=threads, offline=offline, progress=progress)
     from jupyter_sc2.engines import transformers
 
+    progress("loading", None)
     return transformers.load(
         model, precision=precision, threads=threads, offline=offline, progress=progress
     )

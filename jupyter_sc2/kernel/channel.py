@@ -311,6 +311,8 @@ class _Peer:
         if usage is not None and completion.text and completion.finish_reason != "cancelled":
             stats = completion.stats
             ms = stats.total_ms if stats.first_token_ms is None else stats.first_token_ms
+            if stats.load_ms is not None:  # how long a load takes is told in the status
+                ms = None
             usage.shown(self._path, id, len(completion.text), ms)
 
     def _complete(self, action: wire.Complete) -> None:

@@ -36,6 +36,8 @@ MESSAGE_LENGTH = 900
 # The road that a message took into the kernel.
 Channel = Literal["control", "subshell", "shell"]
 State = Literal["unloaded", "downloading", "loading", "ready", "generating", "error"]
+# What is done of a load.
+Stage = Literal["importing", "waiting", "downloading", "quantizing", "loading"]
 # Why a last update has no text, or no more of it.
 Reason = Literal[
     "cancelled",
@@ -216,6 +218,8 @@ class HelloReply(Reply, tag="hello"):
     models: list[str]  # those known by name
     allowed: bool  # whether the configuration lets anything be completed
     settings: dict[str, Any]
+    stage: Stage | UnsetType = UNSET
+    seconds: float | UnsetType = UNSET
 
 
 class Settings(Reply, tag="settings"):
@@ -230,6 +234,8 @@ class Status(Reply, tag="status"):
     model: str
     engine: str
     precision: str
+    stage: Stage | UnsetType = UNSET  # of a load
+    seconds: float | UnsetType = UNSET  # that a load has taken so far, or took
     progress: float | UnsetType = UNSET  # the share that is done, 0 to 1
     message: str | UnsetType = UNSET
 
@@ -252,6 +258,7 @@ class Stats(msgspec.Struct):
     generated_tokens: int
     first_token_ms: float | None
     total_ms: float
+    load_ms: float | UnsetType = UNSET
 
 
 class Update(Reply, tag="update"):
@@ -303,6 +310,7 @@ def hello(
         allowed=allowed,
         settings=dict(settings or {}),
     )
+    _tell_load(message, status)
     return _builtins(message)
 
 
@@ -317,11 +325,19 @@ def status(status: SessionStatus) -> dict[str, Any]:
         engine=status.engine,
         precision=status.precision,
     )
+    _tell_load(message, status)
     if status.progress is not None:
         message.progress = status.progress
     if status.message is not None:
         message.message = _shortened(status.message, MESSAGE_LENGTH)
     return _builtins(message)
+
+
+def _tell_load(message: HelloReply | Status, status: SessionStatus) -> None:
+    if status.stage:
+        message.stage = cast(Stage, status.stage)
+    if status.seconds is not None:
+        message.seconds = status.seconds
 
 
 def update(id: str, completion: Completion) -> dict[str, Any]:
@@ -343,7 +359,10 @@ def update(id: str, completion: Completion) -> dict[str, Any]:
         message.engine = completion.engine
         if completion.revision:
             message.revision = completion.revision
-        message.stats = Stats(**vars(completion.stats))
+        stats = {name: value for name, value in vars(completion.stats).items() if name != "load_ms"}
+        message.stats = Stats(**stats)
+        if completion.stats.load_ms is not None:
+            message.stats.load_ms = completion.stats.load_ms
     return _builtins(message)
 
 

@@ -17,6 +17,9 @@ export type Channel = 'control' | 'subshell' | 'shell';
 
 export type ModelState = 'unloaded' | 'downloading' | 'loading' | 'ready' | 'generating' | 'error';
 
+/** What is done of a load. A later kernel may have stages of its own. */
+export type Stage = 'importing' | 'waiting' | 'downloading' | 'quantizing' | 'loading';
+
 /** Who made a text: the model, or the kernel's cache of what it said before. */
 export type Source = 'model' | 'cache';
 
@@ -149,6 +152,9 @@ export interface IHelloReply {
 
   /** All that is set in the kernel. */
   settings?: Settings;
+
+  stage?: Stage;
+  seconds?: number;
 }
 
 /** What is set in the kernel is different; `saved` tells that it was just kept for new kernels, or that forgotten. */
@@ -164,6 +170,11 @@ export interface IStatus {
   model: string;
   engine: string;
   precision?: string;
+
+  /** What is done of a load, and the seconds that it has taken so far, or took. */
+  stage?: Stage;
+  seconds?: number;
+
   progress?: number;
   message?: string;
 }
@@ -188,6 +199,9 @@ export interface IStats {
   generated_tokens: number;
   first_token_ms: number | null;
   total_ms: number;
+
+  /** How many of these it waited until a model was there, if none was. */
+  load_ms?: number;
 }
 
 /** `text` is the whole insertion so far, never a delta. The one with a `finish_reason` is the last. */
