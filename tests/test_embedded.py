@@ -182,7 +182,7 @@ def test_the_name_of_a_special_token_in_somebodys_text_stays_text(tokenizer_fold
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
     pytest.importorskip("torch")
-    return make_tiny_model(tmp_path / "start", hidden=16, layers=1, heads=2, intermediate=32)
+    return make_tiny_model(tmp_path / "start", hidden=32, layers=1, heads=2, intermediate=32)
 
 
 @pytest.fixture
@@ -329,6 +329,7 @@ def test_the_command_trains_on_a_folder_of_notebooks(tmp_path: Path, start: Path
     assert cli.main([str(argument) for argument in [*arguments, "--pack"]]) == 0
     assert (tmp_path / "out" / "model.safetensors").exists()
     assert (tmp_path / "out" / "packed" / "model.safetensors").exists()
+    assert load_engine(str(tmp_path / "out" / "packed")).name == "onnxruntime"
 
 
 def test_a_folder_without_python_is_refused_in_one_line(tmp_path: Path, start: Path, capsys):

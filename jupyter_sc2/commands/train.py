@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.errors import RequestError
+from jupyter_sc2.errors import ModelLoadError, RequestError
 from jupyter_sc2.models import EMBEDDED_FOLDER
 from jupyter_sc2.silence import silence
 
@@ -104,7 +105,10 @@ def _train(args: argparse.Namespace) -> int:
 
         made = args.output / "packed"
         pack(args.output, made, draw_rows(documents, made.parent))
-        write_graph(made)
+        try:
+            write_graph(made)
+        except ModelLoadError as error:  # what was trained is not lost
+            print(f"{made} runs on torch only: {error}", file=sys.stderr)
     print(f"The model is in {made}; load it with: %sc2 load {made.absolute()}")
     return 0
 
