@@ -55,6 +55,11 @@ export class KernelClient {
     return this._status;
   }
 
+  /** When that was heard, in ms as of Date.now(). */
+  get statusAt(): number {
+    return this._statusAt;
+  }
+
   /** What is set in the kernel, as last heard. */
   get settings(): Settings {
     return this._settings;
@@ -227,8 +232,11 @@ export class KernelClient {
         state: message.state,
         model: message.model,
         engine: message.engine ?? '',
-        precision: message.precision
+        precision: message.precision,
+        stage: message.stage,
+        seconds: message.seconds
       };
+      this._statusAt = Date.now();
       this._onStatus();
     } else if (message?.type === 'settings') {
       this._settings = message.settings ?? {};
@@ -242,6 +250,7 @@ export class KernelClient {
         this._onStale();
       }
       this._status = message;
+      this._statusAt = Date.now();
       this._onStatus();
     } else if (message?.type === 'update') {
       this._replies.get(message.id)?.push(message);
@@ -351,6 +360,7 @@ export class KernelClient {
   private _settings: Settings = {};
   private _snapshot = new Snapshot();
   private _status: IStatus | null = null;
+  private _statusAt = 0;
 }
 
 export namespace KernelClient {

@@ -8,7 +8,7 @@ import { Signal, type ISignal } from '@lumino/signaling';
 import { KernelClient } from './client';
 import { CHECK, LOAD } from './load';
 import { PROTOCOL, TARGET, type Channel, type Settings } from './protocol';
-import type { Standing } from './standing';
+import type { IFirstMinute, Standing } from './standing';
 import { within } from './timing';
 
 const ALL_ROADS: readonly Channel[] = ['control', 'subshell', 'shell'];
@@ -18,7 +18,13 @@ export class Connection {
     private _context: ISessionContext,
     private _options: Connection.IOptions
   ) {
-    this._context.kernelChanged.connect(() => this._restart());
+    this._context.kernelChanged.connect(() => {
+      if (!this._isNew) {
+        this._began = null; // It has run before this page came to it.
+        this._firstMinute = {};
+      }
+      this._restart();
+    });
     this._context.statusChanged.connect((_, status) => this._onStatus(status));
     this._context.iopubMessage.connect((_, message) => {
       if (hasRun(message)) {
@@ -65,6 +71,16 @@ export class Connection {
     }
   }
 
+  /** Ghost text is shown here. */
+  shown(): void {
+    if (this._began !== null && this._firstMinute.firstText === undefined) {
+      this._firstMinute = { ...this._firstMinute, firstText: secondsSince(this._began) };
+      if (this._client) {
+        this._tell(this._client);
+      }
+    }
+  }
+
   /** Tries again, if nothing has answered yet. */
   retry(): void {
     if (!this.client) {
@@ -75,6 +91,7 @@ export class Connection {
   dispose(): void {
     this._attempt++;
     this._disposed = true;
+    clearInterval(this._ticking);
     this._drop();
     Signal.clearData(this);
   }
@@ -82,6 +99,8 @@ export class Connection {
   private _onStatus(status: Kernel.Status): void {
     if (status === 'starting' || status === 'restarting' || status === 'autorestarting') {
       this._isNew = true;
+      this._began = Date.now();
+      this._firstMinute = {};
       this._restart();
     } else if (status === 'dead' || status === 'terminating') {
       this._attempt++;
@@ -120,7 +139,7 @@ export class Connection {
     }
     const client = new KernelClient(kernel, {
       notebook: this._context.path,
-      onStatus: () => this._set(standingOf(client)),
+      onStatus: () => this._tell(client),
       onClose: () => this._set({ stage: 'not loaded' }),
       onError: this._options.onError,
       onSaved: this._options.onSaved,
@@ -214,17 +233,42 @@ export class Connection {
     this._client = null;
   }
 
+  /** Tells how the kernel's client stands; while a model loads again each second, as the seconds are counted. */
+  private _tell(client: KernelClient): void {
+    const { status } = client;
+    const { loaded, ready } = this._firstMinute;
+    if (status?.state === 'ready' && loaded === undefined && ready === undefined) {
+      this._firstMinute = {
+        ...this._firstMinute,
+        loaded: status.seconds,
+        ready: this._began === null ? undefined : secondsSince(this._began)
+      };
+    }
+    const standing = standingOf(client, this._firstMinute);
+    this._set(standing);
+    if (standing.stage === 'connected' && standing.loading) {
+      this._ticking ??= setInterval(() => this._changed.emit(), 1000);
+    }
+  }
+
   private _set(standing: Standing): void {
+    if (standing.stage !== 'connected' || !standing.loading) {
+      clearInterval(this._ticking);
+      this._ticking = undefined;
+    }
     this._standing = standing;
     this._changed.emit();
   }
 
   private _attempt = 0;
+  private _began: number | null = null; // When this kernel was started; null if before this page.
   private _changed = new Signal<this, void>(this);
   private _client: KernelClient | null = null;
   private _disposed = false;
+  private _firstMinute: IFirstMinute = {};
   private _isNew = false; // No page can have loaded anything into the kernel yet.
   private _standing: Standing = { stage: 'no kernel' };
+  private _ticking: ReturnType<typeof setInterval> | undefined;
 }
 
 export namespace Connection {
@@ -269,7 +313,11 @@ function hasRun({ header, content, parent_header: parent }: KernelMessage.IMessa
   );
 }
 
-function standingOf(client: KernelClient): Standing {
+function secondsSince(ms: number): number {
+  return (Date.now() - ms) / 1000;
+}
+
+function standingOf(client: KernelClient, firstMinute: IFirstMinute): Standing {
   const { hello, status } = client;
   if (!hello || !status) {
     return { stage: 'connecting' };
@@ -280,7 +328,8 @@ function standingOf(client: KernelClient): Standing {
   if (hello.allowed === false) {
     return { stage: 'not allowed' };
   }
-  const { model, precision, state, progress, message } = status;
+  const { model, precision, state, progress, message, stage, seconds } = status;
+  const loads = state === 'loading' || state === 'downloading';
   return {
     stage: 'connected',
     channel: hello.channel,
@@ -288,6 +337,11 @@ function standingOf(client: KernelClient): Standing {
     precision: precision || undefined,
     state,
     progress,
-    message
+    message,
+    loading:
+      loads && seconds !== undefined
+        ? { stage, since: client.statusAt - 1000 * seconds }
+        : undefined,
+    firstMinute
   };
 }

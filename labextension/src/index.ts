@@ -80,7 +80,12 @@ const plugin: JupyterFrontEndPlugin<void> = {
       tell,
       add: (item, first) => completers.add(item, first),
       remove: (item, first) => completers.remove(item, first),
-      onOutcome: () => changed.emit()
+      onOutcome: ({ kind }) => {
+        if (kind === 'shown') {
+          places.connection(current())?.shown();
+        }
+        changed.emit();
+      }
     });
     // At once: JupyterLab never asks a provider that is registered after it was restored.
     completion.registerInlineProvider(provider);

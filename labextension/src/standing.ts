@@ -2,7 +2,7 @@
  * How completion stands in a document, and how that is said in a few words.
  */
 import type { Mode } from './asking';
-import type { Channel, ModelState } from './protocol';
+import type { Channel, ModelState, Stage } from './protocol';
 import type { IOutcome } from './provider';
 
 export type Standing =
@@ -27,7 +27,22 @@ export type Standing =
       state: ModelState;
       progress?: number;
       message?: string;
+
+      /** While a model loads: what is done, and when that began, in ms as of Date.now(). */
+      loading?: { stage?: Stage; since: number };
+
+      firstMinute?: IFirstMinute;
     };
+
+/** How long it took in this kernel until code was completed, in seconds. */
+export interface IFirstMinute {
+  /** Of the load that came first. */
+  loaded?: number;
+
+  /** From the kernel's start, where this page has seen it. */
+  ready?: number;
+  firstText?: number;
+}
 
 export interface IDescription {
   text: string;
@@ -42,6 +57,9 @@ export interface ICircumstances {
   mode?: Mode;
 
   outcome?: IOutcome;
+
+  /** Now, in ms. */
+  now?: number;
 }
 
 /** What brings jupyter-sc2 into a kernel's environment, and what starts it there. */
@@ -124,7 +142,7 @@ function words(standing: Standing, about: ICircumstances): IDescription {
 
 function connected(
   standing: Standing & { stage: 'connected' },
-  { busy, mode, outcome }: ICircumstances
+  { busy, mode, outcome, now }: ICircumstances
 ): IDescription {
   if (standing.channel === 'shell' && busy) {
     return waiting();
@@ -136,7 +154,18 @@ function connected(
   const title = (...lines: (string | undefined)[]) =>
     [`Model: ${name}`, ...lines, message].filter(Boolean).join('\n');
   if (state === 'loading' || state === 'downloading') {
-    return { text: `${state}${progress}`, title: title(`It is ${state}${progress}.`) };
+    const { stage, since } = standing.loading ?? {};
+    const does = stage === 'importing' ? 'importing' : state;
+    const seconds = since === undefined ? 0 : Math.floor(((now ?? Date.now()) - since) / 1000);
+    const soFar = seconds > 0 ? ` · ${seconds} s` : '';
+    const what =
+      does === 'importing'
+        ? 'The libraries that run it are imported.'
+        : `It is ${state}${progress}.`;
+    return {
+      text: `${does}${progress}${soFar}`,
+      title: title(what, seconds > 0 ? `That has taken ${seconds} s so far.` : undefined)
+    };
   }
   if (state === 'error') {
     return { text: `${model} · error`, title: title() };
@@ -152,7 +181,17 @@ function connected(
     const said = short === 'ready' ? 'on demand' : short;
     return { text: `${name} · ${said}`, title: title('Alt+\\ asks for ghost text.', long) };
   }
-  return { text: `${name} · ${short}`, title: title(long) };
+  return { text: `${name} · ${short}`, title: title(long, ...beginning(standing.firstMinute)) };
+}
+
+/** How long it took until code was completed here, in sentences. */
+function beginning({ loaded, ready, firstText }: IFirstMinute = {}): (string | undefined)[] {
+  const load = loaded === undefined ? undefined : `in ${loaded.toFixed(1)} s`;
+  const after = (seconds: number) => `${seconds.toFixed(1)} s after the kernel's start`;
+  return [
+    load && `It was loaded ${load}${ready === undefined ? '' : `, ready ${after(ready)}`}.`,
+    firstText === undefined ? undefined : `The first suggestion came ${after(firstText)}.`
+  ];
 }
 
 function about(outcome: IOutcome | undefined): [string, string?] {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.browser.slow_engine import LINE
 from tests.browser.test_standing import menu, says
 
@@ -34,6 +36,27 @@ def test_a_download_and_a_load_tell_how_far_they_are(quick_cell):
     says(quick_cell, "ready")
     quick_cell.execute("get_ipython().run_line_magic('config', \"SC2.model = 'embedded'\")")
     says(quick_cell, "embedded fp32 · ready")
+
+
+def test_a_load_counts_its_seconds(quick_cell):
+    quick_cell.slow(loading=("importing", None))
+    quick_cell.execute("get_ipython().run_line_magic('sc2', 'load owner/name --no-wait')")
+    says(quick_cell, "importing · 2 s")
+    quick_cell.slow(loading=None)
+    quick_cell.execute("get_ipython().run_line_magic('config', \"SC2.model = 'embedded'\")")
+    says(quick_cell, "embedded fp32 · ready")
+
+
+def test_a_new_notebook_tells_when_it_was_ready_and_when_the_first_suggestion_came(
+    slow_lab, open_notebook
+):
+    notebook = open_notebook(slow_lab, slow_lab.notebook("first.ipynb", ""))
+    notebook.wait_ready()  # nobody has typed
+    assert re.search(r"ready \d+\.\d s after the kernel's start", title(notebook))
+    notebook.enter(0)
+    notebook.type("result = ")
+    notebook.ghost_text()
+    assert re.search(r"The first suggestion came \d+\.\d s after", title(notebook))
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_with_its_reason(quick_cell):

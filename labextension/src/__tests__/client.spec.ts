@@ -63,6 +63,16 @@ test('a kernel deaf on control is asked on a subshell, then on the shell', async
   assert.equal(shell.hello?.channel, 'shell');
 });
 
+test('who comes while a model loads knows what is done of it, and for how long', async () => {
+  const kernel = new FakeKernel();
+  const loading = { state: 'loading' as const, stage: 'importing' as const, seconds: 2 };
+  const reply = { ...hello('control'), ...loading } as DownMessage;
+  kernel.answer = ({ data }) => (data.type === 'hello' ? [reply] : []);
+  const client = await connected(kernel);
+  assert.equal(client.status?.stage, 'importing');
+  assert.equal(client.status?.seconds, 2);
+});
+
 test('a subshell that does not start is given up', async () => {
   const kernel = kernelOn('shell');
   const create = kernel.createComm.bind(kernel);

@@ -26,6 +26,34 @@ test('loading tells how far it is', () => {
   assert.equal(text({ ...READY, state: 'downloading' }), 'SC2: downloading');
 });
 
+test('a load tells what is done and the seconds it has taken', () => {
+  const since = 10_000;
+  const loading: Standing = { ...READY, state: 'loading', loading: { stage: 'importing', since } };
+  assert.equal(text(loading, { now: 13_900 }), 'SC2: importing · 3 s');
+  const reading: Standing = {
+    ...loading,
+    loading: { stage: 'loading', since },
+    progress: 0.5
+  };
+  assert.equal(text(reading, { now: 14_000 }), 'SC2: loading 50 % · 4 s');
+});
+
+test('a load of less than a second tells no seconds', () => {
+  const loading: Standing = { ...READY, state: 'loading', loading: { since: 10_000 } };
+  assert.equal(text(loading, { now: 10_900 }), 'SC2: loading');
+});
+
+test('when a kernel was ready and the first suggestion came is told', () => {
+  const firstMinute = { loaded: 0.17, ready: 1.24, firstText: 3.05 };
+  const { title } = describe({ ...READY, firstMinute }, { busy: false });
+  assert.match(title, /^It was loaded in 0\.2 s, ready 1\.2 s after the kernel's start\.$/m);
+  assert.match(title, /^The first suggestion came 3\.0 s after the kernel's start\.$/m);
+});
+
+test('of a kernel that was ready before the page came nothing of the kind is told', () => {
+  assert.equal(describe({ ...READY, firstMinute: {} }, { busy: false }).title, 'Model: embedded');
+});
+
 test('what became of the last request is told', () => {
   const outcomes = [
     ['asking', undefined, 'thinking'],
