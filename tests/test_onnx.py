@@ -1,6 +1,7 @@
 """The engine on ONNX Runtime: the same as torch says, what is cached, searched and refused."""
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import choose_engine, load_engine, onnx
+from jupyter_sc2.engines import choose_engine, load_engine, onnx, prepacked
 from jupyter_sc2.engines.search import Way
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 
@@ -298,3 +299,65 @@ def test_probabilities_are_those_of_the_whole_vocabulary(engine, prompt):
     logits = logits_after(engine, prompt).astype(np.float64)
     total = math.log(np.exp(logits - logits.max()).sum()) + logits.max()
     assert token.logprob == pytest.approx(logits[token.id] - total, abs=NOISE)
+
+
+# What is kept of the packed weights
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The folders that are there, after a model was loaded."""
+    if not Path("/proc/cpuinfo").exists():
+        pytest.skip("nothing is kept where the processor cannot be told")
+    monkeypatch.setenv("JUPYTER_SC2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(prepacked, "KEEP_FROM", 0)
+    return lambda: sorted((tmp_path / "cache" / "onnxruntime").iterdir())
+
+
+def test_the_second_load_takes_what_the_first_has_packed(kept, prompt, engine):
+    expected = logits_after(engine, prompt)
+    load_engine(str(MODEL)).close()
+    (folder,) = kept()
+    written = (folder / "weights.bin").stat().st_mtime_ns
+    second = load_engine(str(MODEL))
+    assert kept() == [folder] and (folder / "weights.bin").stat().st_mtime_ns == written
+    assert np.abs(logits_after(second, prompt) - expected).max() < NOISE
+    second.close()
+
+
+def test_what_is_kept_belongs_to_a_version_of_the_runtime_and_to_a_model(kept, copy, monkeypatch):
+    import onnxruntime
+
+    load_engine(str(MODEL)).close()
+    load_engine(str(copy)).close()
+    assert len(kept()) == 2
+    monkeypatch.setattr(onnxruntime, "__version__", "1.99.0")
+    load_engine(str(MODEL)).close()
+    assert len(kept()) == 3
+
+
+def test_a_damaged_file_is_made_again(kept, prompt, engine):
+    expected = logits_after(engine, prompt)
+    load_engine(str(MODEL)).close()
+    (folder,) = kept()
+    (folder / "weights.bin").write_bytes(b"")
+    again = load_engine(str(MODEL))
+    assert np.abs(logits_after(again, prompt) - expected).max() < NOISE
+    again.close()
+    assert (folder / "weights.bin").stat().st_size
+
+
+def test_where_nothing_can_be_written_it_is_loaded_all_the_same(kept, tmp_path):
+    (tmp_path / "cache").write_text("a file in the way")
+    load_engine(str(MODEL)).close()
+
+
+def test_no_more_are_kept_than_some(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepacked, "MOST", 1)
+    load_engine(str(MODEL)).close()
+    (first,) = kept()
+    os.utime(first, (1, 1))
+    monkeypatch.setattr(prepacked, "_processor", lambda: "another")
+    load_engine(str(MODEL)).close()
+    (second,) = kept()
+    assert second != first

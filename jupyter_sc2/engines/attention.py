@@ -5,7 +5,8 @@ in bf16, which with a thousand tokens before it made attention most of what a sm
 
 The kernel also takes the keys in another order for some numbers of queries, which in bf16 is now and then enough for
 another token to be the likeliest. Guessed tokens are read several at a time, and what is decoded must not depend on
-whether something was guessed. So the tokens of a short pass are taken one by one. The ways of a search (search.py) are never read otherwise than together, and are taken so.
+whether something was guessed. So the tokens of a short pass are taken one by one. The ways of a search (search.py) are
+never read otherwise than together, and are taken so.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jupyter_sc2 import plan
-from jupyter_sc2.engines import Cancelled, Progress, weights
+from jupyter_sc2.engines import Cancelled, Progress, prepacked, weights
 from jupyter_sc2.engines.decoding import DecodingEngine, LayerCache
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.packed import GRAPH
@@ -40,6 +40,8 @@ KEPT_BYTES = (
 )  # of prompts that were put aside, in half precision: 1,500 tokens of the embedded model
 # Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
 CHUNK = 64
+# Reading more tokens than this leaves some 20 MB behind that are free and not the system's.
+LONG = 256
 # A pass over four tokens takes 1.4 times as long as one over a single token.
 GUESSED = 3
 # More threads wait for one another longer than they compute: a pass is some 400 operations.
@@ -147,6 +149,12 @@ class OnnxEngine(DecodingEngine):
             self._forget()
             self._cache.array = zeros((1, 1, 1, 1))
         give_back_memory()
+
+    def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        read = super()._read_prompt(ids, cancelled)
+        if read > LONG:
+            give_back_memory()
+        return read
 
     def _pass(
         self,
@@ -275,23 +283,29 @@ def _session(folder: Path, threads: int | None) -> Any:
         raise ModelLoadError(
             f"ONNX Runtime cannot be imported ({_one_line(error)}): pip install onnxruntime."
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal ones; errors are raised as well
-    options.intra_op_num_threads = threads or MOST_THREADS
-    options.inter_op_num_threads = 1
-    # Passes have many lengths: plans of their memory would be kept for each.
-    options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False
+
     version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
-    spins = version >= SPINS_SHORTLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN))
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    settings = {
+        "intra_op.allow_spinning": "1" if version >= SPINS_SHORTLY else "0",
+        "intra_op.spin_duration_us": str(SPIN),
+        "force_spinning_stop": "1",
+    }
+
+    def options() -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # fatal ones; errors are raised as well
+        options.intra_op_num_threads = threads or MOST_THREADS
+        options.inter_op_num_threads = 1
+        # Passes have many lengths: plans of their memory would be kept for each.
+        options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = False
+        for name, value in settings.items():
+            options.add_session_config_entry(f"session.{name}", value)
+        return options
+
     try:
         with gate:
-            return onnxruntime.InferenceSession(
-                str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
-            )
+            return prepacked.open_session(folder, options)
     except Exception as error:  # it raises a dozen classes, some of them plain RuntimeError
         raise ModelLoadError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {folder / GRAPH}: {_one_line(error)}"

@@ -1,0 +1,114 @@
+"""Keeps what ONNX Runtime makes of a model's weights when it loads them, so that kernels share it.
+
+At each load the runtime packs the weights anew in the order of this processor's kernels, and what comes out is each
+process's own: of the embedded model 95 MB. Kept in a file it is mapped, loads in half the time, and however many
+kernels there are, it is in memory once. The file belongs to one processor, one version of the runtime and one model;
+where the processor cannot be told (other systems than Linux), nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.engines.cache import cache_folder
+from jupyter_sc2.engines.packed import GRAPH, WEIGHTS
+
+# Bytes: what smaller models take is not worth a file.
+KEEP_FROM = 32 << 20
+# Of a model's own size: what the file takes, with some room.
+TIMES_AS_LARGE = 4
+# A home that several kinds of machines share has a file for each.
+MOST = 4
+DATA = "weights.bin"
+
+Options = Callable[[], Any]
+
+
+def open_session(folder: Path, options: Options) -> Any:
+    """An InferenceSession for `folder`/model.onnx, from what is kept if there is any, which is made if not.
+
+    `options` makes new SessionOptions. Raises what ONNX Runtime raises.
+    """
+    import onnxruntime
+
+    def session(file: Path, chosen: Any) -> Any:
+        return onnxruntime.InferenceSession(str(file), chosen, providers=["CPUExecutionProvider"])
+
+    place = _place(folder, onnxruntime.__version__)
+    if place is None:
+        return session(folder / GRAPH, options())
+    if (place / GRAPH).is_file():
+        try:
+            kept = session(place / GRAPH, options())
+            os.utime(place)
+            return kept
+        except Exception:  # cut off, or gone meanwhile: it can be made again
+            shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place.parent).free
+        if free < TIMES_AS_LARGE * (folder / WEIGHTS).stat().st_size:
+            return session(folder / GRAPH, options())
+        unfinished = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
+    except OSError:  # a disk that is full or may not be written
+        return session(folder / GRAPH, options())
+    try:
+        made = session(folder / GRAPH, _keeping(options(), unfinished / GRAPH))
+        _move(unfinished, place)
+        return made
+    except Exception:
+        return session(folder / GRAPH, options())
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _keeping(options: Any, file: Path) -> Any:
+    """These options, with that the optimized graph and the packed weights are written beside."""
+    options.optimized_model_filepath = str(file)
+    for name, value in (
+        ("optimized_model_external_initializers_file_name", DATA),
+        ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
+        ("save_external_prepacked_constant_initializers", "1"),
+    ):
+        options.add_session_config_entry(f"session.{name}", value)
+    return options
+
+
+def _move(unfinished: Path, place: Path) -> None:
+    """Puts it in its place, unless another process was first, and takes away what nobody has used for longest."""
+    unfinished.chmod(0o755)
+    try:
+        unfinished.rename(place)
+    except OSError:
+        return
+    kept = [path for path in place.parent.iterdir() if not path.name.startswith(".")]
+    for old in sorted(kept, key=lambda path: path.stat().st_mtime)[:-MOST]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _place(folder: Path, version: str) -> Path | None:
+    """Where it is kept, whether or not it is there; None if nothing is to be kept."""
+    processor = _processor()
+    if not processor or (folder / WEIGHTS).stat().st_size < KEEP_FROM:
+        return None
+    files = [(folder / name).resolve() for name in (GRAPH, WEIGHTS)]
+    about = [version, processor, *((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    return cache_folder() / "onnxruntime" / key
+
+
+def _processor() -> str:
+    """What tells this processor from one with other instructions; "" where that is not known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    told = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(told)}))
