@@ -1,7 +1,8 @@
 """The model as a guest in the user's kernel, in figures: `python -m tests.benchmark_guest [ENGINE ...]`.
 
-What it takes: how much longer a pure-Python loop, and matrix products on all cores, run in a cell while a front end
-asks five times a second. With and without take turns, in one kernel.
+What it takes: how much longer a pure-Python loop, and matrix products on all cores, run in a cell while somebody types
+five keys a second, each of them a request, and where each request is for another line, some 30 new tokens. With and
+without take turns, in one kernel.
 
 What is left to it: how soon the first text comes after a pause in typing on a quiet machine, beside two busy processes,
 and beside a cell that runs such a loop or such products, and at how many of the pauses within 2 s.
@@ -26,7 +27,8 @@ from tests.kernels import Comm, FrontEnd
 
 START = """
 _c = get_ipython().config.SC2
-_c.engine, _c.model, _c.offline, _c.confidence, _c.grounding = {engine!r}, {model!r}, True, 0.0, False
+_c.engine, _c.model, _c.threads, _c.offline = {engine!r}, {model!r}, {threads}, True
+_c.confidence, _c.grounding = 0.0, False
 from jupyter_sc2 import extension as _e
 _e.load(get_ipython())
 del _c, _e
@@ -70,17 +72,30 @@ class Typist:
     def __init__(self, front: FrontEnd) -> None:
         self.comm: Comm = front.open()
         self._front = front
-        self._count = 0
+        self._count = self._lines = 0
+        self._text = self._ahead = ""  # of the line that is typed
         self.comm.say({"type": "hello"})
         self.comm.wait_for(type="status", state="ready", timeout=120)
         cells = [{"id": "a", "source": f"import pandas as pd\n{ABOVE}"}, {"id": "b", "source": ""}]
         self.comm.say({"type": "notebook", "rev": 1, "cells": cells, "active": "b"})
 
     def ask(self) -> str:
-        """Sends a request that no cache knows; returns its id."""
+        """Asks in a line that no cache knows; returns the request's id."""
+        self._lines += 1
+        _, before, typed = LINES[self._lines % len(LINES)]
+        return self._send(f"step_{self._lines} = {self._lines}\n{before}{typed}")
+
+    def type_key(self) -> str:
+        """Types the next character, and asks there; returns the request's id."""
+        if not self._ahead:
+            self._lines += 1
+            _, before, typed = LINES[self._lines % len(LINES)]
+            self._text, self._ahead = f"step_{self._lines} = {self._lines}\n{before}", typed
+        self._text, self._ahead = self._text + self._ahead[0], self._ahead[1:]
+        return self._send(self._text)
+
+    def _send(self, text: str) -> str:
         self._count += 1
-        _, before, typed = LINES[self._count % len(LINES)]
-        text = f"step_{self._count} = {self._count}\n{before}{typed}"
         id = f"t{self._count}"
         message = {"type": "complete", "id": id, "text": text, "offset": len(text), "cell_id": "b"}
         self.comm.say(message)
@@ -108,13 +123,13 @@ class Typist:
         return (message["time"] - began) * 1000
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Asks five times a second meanwhile."""
+    def asking(self, ask: Callable[[], str]) -> Iterator[None]:
+        """Calls this five times a second meanwhile."""
         stop = threading.Event()
 
         def type_on() -> None:
             while not stop.wait(1 / A_SECOND):
-                self.ask()
+                ask()
 
         thread = threading.Thread(target=type_on)
         thread.start()
@@ -142,19 +157,24 @@ def calibrated(front: FrontEnd, code: str, count: int, wanted: float) -> str:
 def slowed(front: FrontEnd, typist: Typist, rounds: int, wanted: float) -> None:
     for name, code, count in CELLS:
         cell = calibrated(front, code, count, wanted)
-        alone, beside = [], []
+        alone: list[float] = []
+        ways = {typist.type_key: list[float](), typist.ask: list[float]()}
         for _ in range(rounds):
-            alone.append(seconds(front, cell))
-            with typist.asking():
-                beside.append(seconds(front, cell))
-            time.sleep(1)
-        shares = [with_ / without for with_, without in zip(beside, alone, strict=True)]
-        longer = 100 * (statistics.median(shares) - 1)
-        print(
-            f"| {name} | {statistics.median(alone):.2f} s | {statistics.median(beside):.2f} s | "
-            f"{longer:+.0f} % ({100 * (min(shares) - 1):+.0f} to {100 * (max(shares) - 1):+.0f}) |",
-            flush=True,
-        )
+            for ask, shares in ways.items():
+                alone.append(seconds(front, cell))
+                with typist.asking(ask):
+                    shares.append(seconds(front, cell) / alone[-1])
+                time.sleep(1)
+        longer = " | ".join(spread(shares) for shares in ways.values())
+        print(f"| {name} | {statistics.median(alone):.2f} s | {longer} |", flush=True)
+
+
+def spread(shares: list[float]) -> str:
+    middle, least, most = (
+        f"{100 * (share - 1):+.0f}"
+        for share in (statistics.median(shares), min(shares), max(shares))
+    )
+    return f"{middle} % ({least} to {most})"
 
 
 @contextmanager
@@ -204,6 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engines", nargs="*", default=["auto"])
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--threads", type=int, default=0, help="the setting")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pauses", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=4.0, help="that a cell takes alone")
@@ -211,13 +232,17 @@ def main() -> None:
     for engine in args.engines:
         front = FrontEnd()
         try:
-            front.run(START.format(engine=engine, model=args.model))
+            start = START.format(engine=engine, model=args.model, threads=args.threads)
+            front.run(start)
             typist = Typist(front)
             typist.first_text(30)
             print(f"\n{args.model} on {engine}\n")
             print("| beside | first text p50 | p90 | within 2 s |\n|---|---|---|---|")
             waited(front, typist, args.pauses)
-            print("\n| cell | alone | asked five times a second | longer |\n|---|---|---|---|")
+            print(
+                "\n| cell | alone | longer while five keys a second are typed | while five lines are |"
+            )
+            print("|---|---|---|---|")
             slowed(front, typist, args.rounds, args.seconds)
         finally:
             front.close()
