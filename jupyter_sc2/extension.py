@@ -8,6 +8,7 @@ notebook that is executed from top to bottom is thus over before a model is load
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -108,6 +109,7 @@ class Extension:
         self._idle = WhenIdle(shell, idle_seconds, self._idled)
         shell.events.register("pre_run_cell", self._cell_begins)
         shell.events.register("post_run_cell", self._cell_ended)
+        self._process = os.getpid()
         atexit.register(self._end)
 
     def close(self) -> None:
@@ -127,6 +129,8 @@ class Extension:
         own_imports.uninstall()
 
     def _end(self) -> None:
+        if os.getpid() != self._process:
+            return  # a forked child ends: what was counted is the kernel's to write
         self.session.close()
         self.usage.flush()
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -26,6 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from weakref import WeakSet
 
 from jupyter_sc2 import engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
@@ -141,6 +143,7 @@ class Session:
         self._load_error: ModelLoadError | None = None
         self._held = False  # unloaded on purpose: only an explicit act loads again
         self._closed = False
+        _sessions.add(self)
 
     # What the front ends call, on any thread
 
@@ -323,6 +326,15 @@ class Session:
             for job in self._running:
                 job.cancelled.set()
             self._changed.notify_all()
+
+    def _end_in_child(self) -> None:
+        """After a fork: none of the threads is here, and one of them may have held a lock.
+
+        The engine stays where it is: to free it would wait for threads of its own that are not here either.
+        """
+        self._changed, self._telling = threading.Condition(), threading.RLock()
+        self._closed = True
+        self._jobs, self._running, self._listeners = [], [], []
 
     def _with_sampling(self, request: CompletionRequest) -> CompletionRequest:
         """With the settings of this moment, so that the cache tells what was made with others."""
@@ -670,6 +682,11 @@ class Session:
                 self._set_status(self._status_of(worker, state, self._status.message))
 
 
+def _end_in_child() -> None:
+    for session in list(_sessions):
+        session._end_in_child()
+
+
 def _agrees(running: Job, later: Job) -> bool:
     return running.drawing is not None and running.drawing.agrees(later.request)
 
@@ -695,3 +712,8 @@ def _is_embedded(options: LoadOptions) -> bool:
 
 def _called(engine: engines.Engine) -> str:
     return "The embedded model" if engine.card.name == EMBEDDED.name else engine.card.name
+
+
+_sessions: WeakSet[Session] = WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_in_child)
