@@ -23,10 +23,12 @@ from jupyter_sc2.engines.decoding import DecodingEngine, LayerCache
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.packed import GRAPH
 from jupyter_sc2.engines.search import Way
+from jupyter_sc2.engines.telemetry import without_telemetry
 from jupyter_sc2.engines.tokenizer import Tokenizer
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.hardware import Machine, give_back_memory
 from jupyter_sc2.models import PACKED, ModelCard, Shape, suited
+from jupyter_sc2.threads import cores_here, threads_that_help
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -278,7 +280,8 @@ def load(
 
 def _session(folder: Path, threads: int | None) -> Any:
     try:
-        import onnxruntime
+        with without_telemetry():
+            import onnxruntime
     except ImportError as error:
         raise ModelLoadError(
             f"ONNX Runtime cannot be imported ({_one_line(error)}): pip install onnxruntime."
@@ -294,7 +297,9 @@ def _session(folder: Path, threads: int | None) -> Any:
     def options() -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal ones; errors are raised as well
-        options.intra_op_num_threads = threads or MOST_THREADS
+        options.intra_op_num_threads = threads or threads_that_help(
+            cores_here(), cell_runs=False, most=MOST_THREADS
+        )
         options.inter_op_num_threads = 1
         # Passes have many lengths: plans of their memory would be kept for each.
         options.enable_mem_pattern = False

@@ -311,9 +311,9 @@ class _Peer:
         if usage is not None and completion.text and completion.finish_reason != "cancelled":
             stats = completion.stats
             ms = stats.total_ms if stats.first_token_ms is None else stats.first_token_ms
-            if stats.load_ms is not None:  # how long a load takes is told in the status
-                ms = None
-            usage.shown(self._path, id, len(completion.text), ms)
+            # How long a load takes is told in the status.
+            latency = ms if stats.load_ms is None else None
+            usage.shown(self._path, id, len(completion.text), latency)
 
     def _complete(self, action: wire.Complete) -> None:
         # The front end chooses its ids, so two of them may choose the same.
