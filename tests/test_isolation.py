@@ -235,6 +235,13 @@ def test_threads_that_the_first_cell_sets_count_for_numpy(request, variable):
     assert value(kernel, "threads") == [1]
 
 
+def test_onnx_runtime_reports_nothing_to_anybody(request, tmp_path):
+    """Without our variable it writes a device id and a database of events there, and sends them."""
+    kernel = completing(request, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    assert value(kernel, "__import__('os').environ.get('ORT_DISABLE_TELEMETRY')") is None
+    assert not [*tmp_path.rglob("*onnxruntime.db*"), *tmp_path.rglob("deviceid")]
+
+
 def test_after_unloading_numpy_can_be_imported_as_ever(request):
     kernel = completing(request)
     kernel.run("%unload_ext jupyter_sc2")

@@ -19,6 +19,7 @@ from typing import Any
 
 from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.engines.packed import GRAPH, WEIGHTS
+from jupyter_sc2.engines.telemetry import without_telemetry
 
 # Bytes: what smaller models take is not worth a file.
 KEEP_FROM = 32 << 20
@@ -36,7 +37,8 @@ def open_session(folder: Path, options: Options) -> Any:
 
     `options` makes new SessionOptions. Raises what ONNX Runtime raises.
     """
-    import onnxruntime
+    with without_telemetry():
+        import onnxruntime
 
     def session(file: Path, chosen: Any) -> Any:
         return onnxruntime.InferenceSession(str(file), chosen, providers=["CPUExecutionProvider"])
