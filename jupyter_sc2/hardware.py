@@ -49,12 +49,15 @@ class Machine:
         return ", ".join(parts)
 
 
-def machine() -> Machine:
-    """Looks at this machine through torch, which is what would compute; imports it."""
+def machine(*, by_torch: bool = True) -> Machine:
+    """Looks at this machine through torch, which is imported; without it a GPU and bf16 are not seen."""
     total, free = _memory()
-    with silence:  # torch warns of drivers that are missing or too old
-        gpu, gpu_memory, gpu_free = _gpu()
-        features = _features()
+    gpu, gpu_memory, gpu_free = "", None, None
+    features: tuple[str, ...] = ()
+    if by_torch:
+        with silence:  # torch warns of drivers that are missing or too old
+            gpu, gpu_memory, gpu_free = _gpu()
+            features = _features()
     return Machine(
         processor=_processor(),
         cores=_cores(),

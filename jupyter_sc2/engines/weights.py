@@ -118,10 +118,10 @@ def card_and_shape(model: str) -> tuple[ModelCard, Shape]:
 def plan_for(options: LoadOptions, *, tokens: int) -> tuple[ModelCard, Machine, list[Row]]:
     """What loading with these options would choose on this machine, and what else there is. Raises ModelLoadError.
 
-    `tokens` are those of the prompt that the KV cache is for. Imports torch.
+    `tokens` are those of the prompt that the KV cache is for. Imports torch unless the model does without.
     """
     card, shape = card_and_shape(options.model)
-    here = machine()
+    here = machine(by_torch=not shape.packed)
     rows = plan(
         shape,
         here,

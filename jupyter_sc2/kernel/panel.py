@@ -21,7 +21,7 @@ from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.hardware import in_words
 from jupyter_sc2.kernel import context, numbers, saved
 from jupyter_sc2.kernel.fields import WIDE, Fields
-from jupyter_sc2.models import find_card
+from jupyter_sc2.models import EMBEDDED, find_card
 from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.plan import Row
 from jupyter_sc2.session import Session, Status
@@ -257,9 +257,10 @@ class Panel:
     # What each precision would take
 
     def _plan_soon(self) -> None:
-        """Looks at the machine on a thread of its own, and only where torch, which looks, is there already."""
+        """Looks at the machine on a thread of its own, and not where torch, which looks, would have to be imported."""
         wanted = (self.settings.model, self.settings.engine)
-        if wanted != self._planned and "torch" in sys.modules and not self.settings.server:
+        can_look = wanted[0] == EMBEDDED.name or "torch" in sys.modules
+        if wanted != self._planned and can_look and not self.settings.server:
             self._planned = wanted
             run = self.kept.context.copy().run
             threading.Thread(target=run, args=(self._plan,), daemon=True).start()
