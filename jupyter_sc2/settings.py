@@ -21,7 +21,7 @@ from jupyter_sc2.models import find_card
 
 MODES = ("automatic", "manual", "off")
 AFTER_ENTER = ("off", "smart", "always")
-ENGINES = ("auto", "transformers", "llamacpp", "openai")
+ENGINES = ("auto", "onnxruntime", "transformers", "llamacpp", "openai")
 # Torch's own, bitsandbytes' and, in capitals as llama.cpp writes them, those of GGUF files.
 PRECISIONS = (
     *("auto", "fp32", "bf16", "fp16", "8bit", "4bit", "4bit-double"),
@@ -78,7 +78,7 @@ class SC2(Configurable):
     engine = Enum(
         ENGINES,
         default_value="auto",
-        help="What runs the model: transformers (torch), llamacpp (GGUF) or openai (a completions server).",
+        help="What runs the model: onnxruntime (embedded), transformers (torch), llamacpp (GGUF) or openai (a server).",
     ).tag(config=True)
     precision = Enum(
         PRECISIONS,
@@ -142,7 +142,7 @@ class SC2(Configurable):
         0,
         min=0,
         max=256,
-        help="CPU threads for the model; 0 takes as many as help now, one while a cell runs or others keep the cores busy.",
+        help="CPU threads for the model; 0: as many as help now, one while a cell runs or the cores are busy.",
     ).tag(config=True)
     offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
         config=True
