@@ -55,6 +55,30 @@ def logits_after(engine, ids):
     return engine._logits[-1].copy()
 
 
+def test_one_thread_goes_on_where_two_have_read(engine, prompt, monkeypatch):
+    after_both = logits_after(engine, prompt)
+    monkeypatch.setattr(prepacked, "are_kept", lambda folder: True)
+    wide = engine._session
+    engine._forget()
+    engine.prefill(prompt[:30], never)
+    engine.use_threads(1)
+    narrow = engine._session
+    assert engine.prefill(prompt, never) == len(prompt) - 30
+    engine.use_threads(2)
+    options = (narrow.get_session_options(), wide.get_session_options())
+    assert [one.intra_op_num_threads for one in options] == [1, 2]
+    assert engine._session is wide
+    assert np.abs(engine._logits[-1] - after_both).max() < NOISE
+
+
+def test_where_no_weights_are_shared_there_is_one_session():
+    engine = load_engine(str(MODEL), threads=2)
+    before = engine._session
+    engine.use_threads(1)
+    assert engine._session is before
+    engine.close()
+
+
 def ids_of(tokens: list[Token]) -> list[int]:
     return [token.id for token in tokens]
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,8 @@ class OnnxEngine(DecodingEngine):
 
     def __init__(
         self,
-        session: Any,
+        open_session: Callable[[int], Any],
+        threads: int,
         tokenizer: Tokenizer,
         card: ModelCard,
         shape: Shape,
@@ -131,15 +132,34 @@ class OnnxEngine(DecodingEngine):
     ) -> None:
         cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim)
         super().__init__(tokenizer, card, cache, chunk=CHUNK, guessed=GUESSED)
-        self._session = session
+        self._open_session = open_session
+        self._threads = threads
+        # By their number of threads, which is fixed when a session is opened; with each its binding of arrays.
+        self._sessions: dict[int, tuple[Any, Any]] = {}
+        self._session: Any = None
         self._weight_bytes = weight_bytes
         self._vocabulary = shape.vocab
         self._frequencies = rope_theta ** (np.arange(0, -shape.head_dim, -2) / shape.head_dim)
-        self._binding = session.io_binding()
-        self._bind_cache()
+        self._use_session(threads)
 
     def use_threads(self, count: int) -> None:
-        """Has no effect: ONNX Runtime takes as many as it was loaded with."""
+        """See Engine: one thread, or as many as it was loaded with, in a session of its own each.
+
+        The second is opened when it is first asked for, in 0.15 s. Both map the same weights where these are kept
+        packed (prepacked.py); else there is one session, and this does nothing.
+        """
+        count = self._threads if count >= self._threads else 1
+        if count != self._used and self._session is not None:
+            self._use_session(count)
+
+    def _use_session(self, threads: int) -> None:
+        with gate:
+            if threads not in self._sessions:
+                session = self._open_session(threads) or self._session
+                self._sessions[threads] = session, session.io_binding()
+            self._session, self._binding = self._sessions[threads]
+            self._used = threads
+            self._bind_cache()
 
     def memory_bytes(self) -> int:
         return 0 if self._session is None else self._weight_bytes + self._cache.memory_bytes()
@@ -148,6 +168,7 @@ class OnnxEngine(DecodingEngine):
         """Gives the memory back, to the system as well where that can be asked for."""
         with gate:
             self._session = self._binding = None
+            self._sessions.clear()
             self._forget()
             self._cache.array = zeros((1, 1, 1, 1))
         give_back_memory()
@@ -264,8 +285,17 @@ def load(
         )
     size = plan.weights(shape, PACKED, Machine())
     weights.check_memory(size, card.name, PACKED)
+    threads = threads or threads_that_help(cores_here(), cell_runs=False, most=MOST_THREADS)
+    first = _session(folder, threads)
+
+    def open_session(count: int) -> Any:
+        if count == threads:
+            return first
+        return _session(folder, count) if prepacked.are_kept(folder) else None
+
     engine = OnnxEngine(
-        _session(folder, threads),
+        open_session,
+        threads,
         tokenizer,
         card,
         shape,
@@ -278,7 +308,8 @@ def load(
     return engine
 
 
-def _session(folder: Path, threads: int | None) -> Any:
+def _session(folder: Path, threads: int) -> Any:
+    """An InferenceSession that computes with so many threads. Raises ModelLoadError."""
     try:
         with without_telemetry():
             import onnxruntime
@@ -297,9 +328,7 @@ def _session(folder: Path, threads: int | None) -> Any:
     def options() -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal ones; errors are raised as well
-        options.intra_op_num_threads = threads or threads_that_help(
-            cores_here(), cell_runs=False, most=MOST_THREADS
-        )
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Passes have many lengths: plans of their memory would be kept for each.
         options.enable_mem_pattern = False

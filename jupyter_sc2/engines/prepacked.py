@@ -71,6 +71,14 @@ def open_session(folder: Path, options: Options) -> Any:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def are_kept(folder: Path) -> bool:
+    """Whether what is made of the weights of `folder`/model.onnx lies in a file, which any session maps."""
+    import onnxruntime
+
+    place = _place(folder, onnxruntime.__version__)
+    return place is not None and (place / GRAPH).is_file()
+
+
 def _keeping(options: Any, file: Path) -> Any:
     """These options, with that the optimized graph and the packed weights are written beside."""
     options.optimized_model_filepath = str(file)
