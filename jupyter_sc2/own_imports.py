@@ -22,6 +22,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -61,6 +62,8 @@ class OwnImports:
         self._apart = 0  # how many want the user's modules out of the way
         self._aside: dict[str, Module] = {}  # the user's, for the moment not in sys.modules
         self._heavy = False
+        self._filters: dict[str, list[Any]] = {}  # of warnings, which kept modules have set
+        self._filters_before: dict[str, list[Any]] = {}
         self._nothing_hides: object = None  # in this state of sys.modules and sys.path
         self._looked: object = None  # at what the user's files were last looked at
         self._environment = openblas.environment()
@@ -217,11 +220,16 @@ class OwnImports:
         for name in family:
             sys.modules.pop(name, None)
         self._found.discard(top)
+        before = self._filters_before.get(top, [])
+        for one in [f for f in warnings.filters if _is_about(f, top) and f not in before]:
+            warnings.filters.remove(one)  # type: ignore[attr-defined]
+            self._filters.setdefault(top, []).append(one)
 
     def _give(self, top: str) -> None:
         """Puts a module and what belongs to it into sys.modules."""
         for name in [n for n in list(self._kept) if n == top or n.startswith(f"{top}.")]:
             sys.modules.setdefault(name, self._kept.pop(name))
+        warnings.filters[:0] = self._filters.pop(top, [])  # type: ignore[index]
 
     def _show_inside(self, top: str) -> None:
         """Lets modules of a package of ours find one another while a file of the user's has the package's name.
@@ -255,6 +263,8 @@ class OwnImports:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         if spec is not None and not parent and name != PACKAGE:
             self._found.add(name)
+            if name not in sys.stdlib_module_names:
+                self._filters_before[name] = list(warnings.filters)
             if name == "numpy":
                 self._environment = openblas.environment()
         return spec
@@ -521,6 +531,13 @@ def _same(found: ModuleSpec, module: Module) -> bool:
     if found.origin is None or spec.origin is None or not spec.has_location:
         return found.origin == spec.origin
     return real(found.origin) == real(spec.origin)
+
+
+def _is_about(one: Any, top: str) -> bool:
+    """Whether a filter of warnings is about those of this package."""
+    _, message, category, _, _ = one
+    text = getattr(message, "pattern", message) or ""
+    return str(category.__module__).partition(".")[0] == top or text.startswith(f"{top}.")
 
 
 def _above(entry: str, levels: int) -> str:

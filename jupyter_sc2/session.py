@@ -356,7 +356,7 @@ class Session:
 
     def _work(self, worker: _Worker) -> None:
         """All of a worker's life; what is imported meanwhile is ours."""
-        with own_imports:
+        with gate.minded(), own_imports:
             self._live(worker)
 
     def _live(self, worker: _Worker) -> None:

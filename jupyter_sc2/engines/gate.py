@@ -14,6 +14,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jupyter_sc2.silence import silence
 
@@ -30,7 +32,23 @@ class Gate:
     def _reset(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
+        self._threads = 0
         self._shut = False
+
+    @contextmanager
+    def minded(self) -> Iterator[None]:
+        """While a daemon thread that may enter lives: it is shut when the interpreter exits meanwhile."""
+        with self._changed:
+            self._threads += 1
+            if self._threads == 1:
+                atexit.register(self.shut)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._threads -= 1
+                if not self._threads:
+                    atexit.unregister(self.shut)
 
     def __enter__(self) -> None:
         with self._changed:
@@ -55,7 +73,6 @@ class Gate:
 
 
 gate = Gate()
-atexit.register(gate.shut)
 if hasattr(os, "register_at_fork"):
     # A forked child has none of the threads that were inside.
     os.register_at_fork(after_in_child=gate._reset)
