@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,13 @@ def test_where_no_weights_are_shared_there_is_one_session():
     engine.use_threads(1)
     assert engine._session is before
     engine.close()
+
+
+def test_a_closed_engine_leaves_no_session_behind():
+    engine = load_engine(str(MODEL), threads=2)
+    session = weakref.ref(engine._session)
+    engine.close()
+    assert session() is None
 
 
 def ids_of(tokens: list[Token]) -> list[int]:

@@ -169,6 +169,7 @@ class OnnxEngine(DecodingEngine):
         with gate:
             self._session = self._binding = None
             self._sessions.clear()
+            self._open_session = lambda threads: None  # the one before holds a session, too
             self._forget()
             self._cache.array = zeros((1, 1, 1, 1))
         give_back_memory()
