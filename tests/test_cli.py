@@ -44,6 +44,7 @@ def test_complete_prints_one_json_object_with_what_the_design_names(notebook, ca
         "generated_tokens",
         "first_token_ms",
         "total_ms",
+        "load_ms",
     }
 
 
