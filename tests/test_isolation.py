@@ -235,6 +235,25 @@ def test_threads_that_the_first_cell_sets_count_for_numpy(request, variable):
     assert value(kernel, "threads") == [1]
 
 
+def test_a_function_that_the_user_puts_into_numpy_is_not_run_by_us(request):
+    kernel = completing(request)
+    kernel.run(
+        "import numpy, threading, types\n"
+        "called = []\n"
+        "def traced(name, function):\n"
+        "    def call(*arguments, **named):\n"
+        "        if threading.current_thread() is not threading.main_thread(): called.append(name)\n"
+        "        return function(*arguments, **named)\n"
+        "    return call\n"
+        "for name, function in list(vars(numpy).items()):\n"
+        "    if callable(function) and not isinstance(function, type) and name[0] != '_':\n"
+        "        setattr(numpy, name, traced(name, function))"
+    )
+    for text in ("import pandas as ", "import matplotlib.pyplot as "):
+        assert completed(kernel, text) in ("pd", "plt")
+    assert value(kernel, "sorted(set(called))") == []
+
+
 def test_onnx_runtime_reports_nothing_to_anybody(request, tmp_path):
     """Without our variable it writes a device id and a database of events there, and sends them."""
     kernel = completing(request, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
@@ -247,3 +266,58 @@ def test_after_unloading_numpy_can_be_imported_as_ever(request):
     kernel.run("%unload_ext jupyter_sc2")
     kernel.run("import numpy; total = int(numpy.arange(4).sum())")
     assert value(kernel, "total") == 6
+
+
+# Torch models
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    pytest.importorskip("torch")
+    from tests.tiny import make_tiny_model
+
+    return make_tiny_model(tmp_path / "tiny", hidden=64, layers=2)
+
+
+def said(kernel, code):
+    cell = kernel.start(code)
+    kernel.finish(cell, timeout=120)
+    return kernel.text(cell) + kernel.text(cell, "stderr")
+
+
+def test_a_torch_model_loads_beside_files_by_names_of_what_it_imports_and_runs_none(
+    request, notebooks, tiny
+):
+    # The last four are not installed: transformers asks whether they are.
+    there = "torch", "transformers", "tqdm", "yaml", "regex", "sympy", "safetensors", "filelock"
+    log = tell_tale(notebooks, *there, "datasets", "keras", "accelerate", "flash_attn")
+    kernel = started(request, folder=notebooks)
+    kernel.run("%load_ext jupyter_sc2")
+    said(kernel, f"%sc2 load {tiny} --precision fp32")
+    assert said(kernel, "%sc2 status").startswith("ready: tiny (transformers, fp32")
+    assert log.read_text() == ""
+    kernel.run("import tqdm, keras")
+    assert log.read_text().split() == ["tqdm", "keras"]
+
+
+def test_one_line_names_the_file_that_keeps_a_torch_model_from_loading(request, notebooks, tiny):
+    tell_tale(notebooks, "safetensors")
+    kernel = started(request, folder=notebooks)
+    kernel.run("import safetensors\n%load_ext jupyter_sc2")
+    line = said(kernel, f"%sc2 load {tiny} --precision fp32").strip().splitlines()[-1]
+    file = notebooks / "safetensors.py"
+    assert f"could not be loaded: {file} hides the package safetensors." in line
+
+
+def test_variables_that_the_first_cell_sets_count_for_the_hub(request, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    kernel = completing(request)
+    kernel.run(
+        f"import os; os.environ['HF_HOME'] = {str(tmp_path)!r}; os.environ['HF_HUB_OFFLINE'] = '1'"
+    )
+    said(kernel, "%sc2 load starcoder2-3b")
+    cell = kernel.start(
+        "from huggingface_hub import constants; print(constants.HF_HOME, constants.HF_HUB_OFFLINE)"
+    )
+    kernel.finish(cell)
+    assert kernel.text(cell) == f"{tmp_path} True\n"

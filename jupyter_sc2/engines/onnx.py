@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jupyter_sc2 import plan
 from jupyter_sc2.engines import Cancelled, Progress, prepacked, weights
 from jupyter_sc2.engines.decoding import DecodingEngine, LayerCache
@@ -31,9 +29,12 @@ from jupyter_sc2.models import PACKED, ModelCard, Shape, suited
 from jupyter_sc2.threads import cores_here, threads_that_help
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+else:
+    from jupyter_sc2.engines.own_numpy import np
 
 # Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
 BLOCK = 1024

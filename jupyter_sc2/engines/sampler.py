@@ -12,16 +12,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-# Not in the functions: by the time they are called, the user's code may have imported a numpy.py of its own.
-import numpy as np
-
 from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.errors import GenerationError
 
+# Not in the functions: by the time they are called, the user's code may have imported a numpy.py of its own.
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Logits = NDArray[np.float32]
+else:
+    from jupyter_sc2.engines.own_numpy import np
 
 Sampler = Callable[["Logits", "Sequence[int] | None"], Token]
 
