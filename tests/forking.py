@@ -235,7 +235,7 @@ def in_a_kernel(kind: str, state: str, most: int, **options: str) -> dict[str, i
         kernel.finish(cell, timeout=(most + 2) * PATIENCE)
         sys.stderr.write(kernel.text(cell, "stderr"))
         outputs = kernel.text(cell)
-        assert outputs, kernel.outputs(cell)
+        assert outputs, [message["content"].get("evalue") for message in kernel.outputs(cell)]
         return ast.literal_eval(outputs.splitlines()[-1])
     finally:
         kernel.close()
