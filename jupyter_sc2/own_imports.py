@@ -75,6 +75,11 @@ class OwnImports:
         """Whether what this thread imports now is ours."""
         return threading.get_ident() in self._depths
 
+    @property
+    def path(self) -> list[str]:
+        """Where our threads look for what they import."""
+        return self._trust.path
+
     def __enter__(self) -> None:
         thread = threading.get_ident()
         self._depths[thread] = self._depths.get(thread, 0) + 1

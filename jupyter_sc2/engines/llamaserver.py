@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.own_imports import own_imports
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ def _spawn(log: Any) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     environment = dict(os.environ)
     # The libraries may have been found through a path that was set only in this process.
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    environment["PYTHONPATH"] = os.pathsep.join(own_imports.path)
     # Its threads wait for one another after each operation. Waiting busily, on cores that the user's cell wants
     # too, 115M parameters took 4.9 s a token, and 60 ms so.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
