@@ -189,6 +189,7 @@ class Extension:
 
     def _cell_ended(self, result: object = None) -> None:
         self.session.cell_runs(False)
+        own_imports.cell_ended()
 
     def _idled(self) -> None:
         with own_imports:

@@ -62,6 +62,7 @@ class OwnImports:
         self._apart = 0  # how many want the user's modules out of the way
         self._aside: dict[str, Module] = {}  # the user's, for the moment not in sys.modules
         self._heavy = False
+        self._cell_runs = False
         self._filters: dict[str, list[Any]] = {}  # of warnings, which kept modules have set
         self._filters_before: dict[str, list[Any]] = {}
         self._nothing_hides: object = None  # in this state of sys.modules and sys.path
@@ -185,6 +186,13 @@ class OwnImports:
         while self.importing() and time.monotonic() < end:
             time.sleep(0.002)
         self.sweep()
+        self._cell_runs = True
+
+    def cell_ended(self) -> None:
+        """What was in sys.modules while the user's code ran may be in use there: it stays."""
+        self._cell_runs = False
+        if not self._heavy:
+            self._found &= sys.stdlib_module_names
 
     # Modules
 
@@ -195,7 +203,9 @@ class OwnImports:
         if not self._heavy and not HEAVY.isdisjoint(self._found):
             self._heavy = True
             self._found |= self._give_back()
-        if not self._heavy:
+        # Never under the hands of who imports: a package that is taken away then would make that fail.
+        quiet = not self._cell_runs or threading.current_thread() is threading.main_thread()
+        if not self._heavy and quiet and not self.importing():
             for top in list(self._found):
                 if top not in sys.stdlib_module_names:
                     self._keep(top)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,50 @@ def test_what_the_user_has_imported_is_not_taken_away(imports, installed):
     with imports:
         assert importlib.import_module("sc2_one") is theirs
     assert sys.modules["sc2_one"] is theirs
+
+
+def on_a_thread(imports, name):
+    """Imports it as a worker does."""
+
+    def work():
+        with imports:
+            importlib.import_module(name)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_what_a_running_cell_may_have_got_is_not_taken_away(imports, installed):
+    write(installed / "sc2_one.py")
+    imports.cell_begins()
+    on_a_thread(imports, "sc2_one")
+    seen = sys.modules["sc2_one"]
+    imports.cell_ended()
+    with imports:
+        pass
+    assert sys.modules["sc2_one"] is seen
+
+
+def test_what_a_file_of_the_users_hides_is_kept_while_a_cell_runs_too(imports, installed, users):
+    write(installed / "sc2_one.py")
+    theirs = write(users / "sc2_one.py")
+    imports.cell_begins()
+    on_a_thread(imports, "sc2_one")
+    assert importlib.import_module("sc2_one").file == theirs
+
+
+def test_nothing_is_kept_while_another_thread_of_ours_imports(imports, installed):
+    write(installed / "sc2_one.py")
+    write(installed / "sc2_two.py", "import time\ntime.sleep(0.3)")
+    slow = threading.Thread(target=on_a_thread, args=(imports, "sc2_two"))
+    slow.start()
+    while not imports.importing():
+        time.sleep(0.001)
+    on_a_thread(imports, "sc2_one")
+    assert "sc2_one" in sys.modules
+    slow.join()
+    assert not {"sc2_one", "sc2_two"} & sys.modules.keys()
 
 
 def test_what_could_not_be_imported_is_the_users_when_they_can(imports, installed, users):
