@@ -190,7 +190,7 @@ class _Graph:
         kind = "LayerNormalization" if centered else "SimplifiedLayerNormalization"
         normed, summed = f"{name}.normed", f"{name}.states"
         if not block:
-            settings = {"axis": -1, "epsilon": self._epsilon, "stash_type": 1}
+            settings: dict[str, Any] = {"axis": -1, "epsilon": self._epsilon, "stash_type": 1}
             self._node(kind, [states, *scales], normed, **settings)
             return normed, states
         self._node(

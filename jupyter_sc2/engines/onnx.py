@@ -38,9 +38,8 @@ else:
 
 # Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
 BLOCK = 1024
-KEPT_BYTES = (
-    32 << 20
-)  # of prompts that were put aside, in half precision: 1,500 tokens of the embedded model
+# Of prompts that were put aside, in half precision: 1,500 tokens of the embedded model.
+KEPT_BYTES = 32 << 20
 # Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
 CHUNK = 64
 # Reading more tokens than this leaves some 20 MB behind that are free and not the system's.
