@@ -58,7 +58,7 @@ def logits_after(engine, ids):
 
 def test_one_thread_goes_on_where_two_have_read(engine, prompt, monkeypatch):
     after_both = logits_after(engine, prompt)
-    monkeypatch.setattr(prepacked, "are_kept", lambda folder: True)
+    monkeypatch.setattr(prepacked, "are_kept", lambda runtime, folder: True)
     wide = engine._session
     engine._forget()
     engine.prefill(prompt[:30], never)
@@ -393,3 +393,28 @@ def test_no_more_are_kept_than_some(kept, tmp_path, monkeypatch):
     load_engine(str(MODEL)).close()
     (second,) = kept()
     assert second != first
+
+
+def test_the_interpreter_exits_at_once_in_the_middle_of_a_pass():
+    code = f"""
+import threading, time
+from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.engines import load_engine
+from jupyter_sc2.engines.gate import gate
+busy = threading.Event()
+
+def work():
+    engine, first = load_engine({str(MODEL)!r}), 0
+    with gate.minded():
+        while True:
+            first = (first + 1) % 200
+            prompt = [first, *range(20, 220)]
+            list(engine.generate(prompt, SamplingParams(max_tokens=20), (), lambda: False))
+            busy.set()
+
+threading.Thread(target=work, daemon=True).start()
+busy.wait()
+time.sleep(0.05)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

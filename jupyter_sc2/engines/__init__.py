@@ -134,7 +134,10 @@ def choose_engine(model: str, engine: str, precision: str, server: str) -> str:
 def _is_packed(model: str) -> bool:
     """Whether it is the embedded model, or a folder, that ONNX Runtime can compute with and is there to do so."""
     folder = EMBEDDED_FOLDER if model == EMBEDDED.name else Path(model).expanduser()
-    return (folder / GRAPH).is_file() and find_spec("onnxruntime") is not None
+    try:
+        return (folder / GRAPH).is_file() and find_spec("onnxruntime") is not None
+    except ValueError:  # something else of the user's by that name is in sys.modules
+        return True
 
 
 def check_length(ids: Sequence[int], card: ModelCard, *, where: str = "") -> None:

@@ -287,12 +287,13 @@ def load(
     size = plan.weights(shape, PACKED, Machine())
     weights.check_memory(size, card.name, PACKED)
     threads = threads or threads_that_help(cores_here(), cell_runs=False, most=MOST_THREADS)
-    first = _session(folder, threads)
+    runtime = _runtime()
+    first = _session(runtime, folder, threads)
 
     def open_session(count: int) -> Any:
         if count == threads:
             return first
-        return _session(folder, count) if prepacked.are_kept(folder) else None
+        return _session(runtime, folder, count) if prepacked.are_kept(runtime, folder) else None
 
     engine = OnnxEngine(
         open_session,
@@ -309,8 +310,8 @@ def load(
     return engine
 
 
-def _session(folder: Path, threads: int) -> Any:
-    """An InferenceSession that computes with so many threads. Raises ModelLoadError."""
+def _runtime() -> Any:
+    """The module onnxruntime; kept, as the user may import something else by that name. Raises ModelLoadError."""
     try:
         with without_telemetry():
             import onnxruntime
@@ -318,8 +319,12 @@ def _session(folder: Path, threads: int) -> Any:
         raise ModelLoadError(
             f"ONNX Runtime cannot be imported ({_one_line(error)}): pip install onnxruntime."
         ) from error
+    return onnxruntime
 
-    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+
+def _session(runtime: Any, folder: Path, threads: int) -> Any:
+    """An InferenceSession that computes with so many threads. Raises ModelLoadError."""
+    version = tuple(int(part) for part in runtime.__version__.split(".")[:2])
     settings = {
         "intra_op.allow_spinning": "1" if version >= SPINS_SHORTLY else "0",
         "intra_op.spin_duration_us": str(SPIN),
@@ -327,7 +332,7 @@ def _session(folder: Path, threads: int) -> Any:
     }
 
     def options() -> Any:
-        options = onnxruntime.SessionOptions()
+        options = runtime.SessionOptions()
         options.log_severity_level = 4  # fatal ones; errors are raised as well
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -340,10 +345,10 @@ def _session(folder: Path, threads: int) -> Any:
 
     try:
         with gate:
-            return prepacked.open_session(folder, options)
+            return prepacked.open_session(runtime, folder, options)
     except Exception as error:  # it raises a dozen classes, some of them plain RuntimeError
         raise ModelLoadError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {folder / GRAPH}: {_one_line(error)}"
+            f"ONNX Runtime {runtime.__version__} cannot load {folder / GRAPH}: {_one_line(error)}"
         ) from error
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.engines.packed import GRAPH, WEIGHTS
-from jupyter_sc2.engines.telemetry import without_telemetry
 
 # Bytes: what smaller models take is not worth a file.
 KEEP_FROM = 32 << 20
@@ -32,18 +31,16 @@ DATA = "weights.bin"
 Options = Callable[[], Any]
 
 
-def open_session(folder: Path, options: Options) -> Any:
+def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     """An InferenceSession for `folder`/model.onnx, from what is kept if there is any, which is made if not.
 
-    `options` makes new SessionOptions. Raises what ONNX Runtime raises.
+    `runtime` is the module onnxruntime, `options` makes new SessionOptions. Raises what ONNX Runtime raises.
     """
-    with without_telemetry():
-        import onnxruntime
 
     def session(file: Path, chosen: Any) -> Any:
-        return onnxruntime.InferenceSession(str(file), chosen, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(str(file), chosen, providers=["CPUExecutionProvider"])
 
-    place = _place(folder, onnxruntime.__version__)
+    place = _place(folder, runtime.__version__)
     if place is None:
         return session(folder / GRAPH, options())
     if (place / GRAPH).is_file():
@@ -71,11 +68,9 @@ def open_session(folder: Path, options: Options) -> Any:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def are_kept(folder: Path) -> bool:
+def are_kept(runtime: Any, folder: Path) -> bool:
     """Whether what is made of the weights of `folder`/model.onnx lies in a file, which any session maps."""
-    import onnxruntime
-
-    place = _place(folder, onnxruntime.__version__)
+    place = _place(folder, runtime.__version__)
     return place is not None and (place / GRAPH).is_file()
 
 

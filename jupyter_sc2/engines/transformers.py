@@ -127,7 +127,9 @@ class TransformersEngine(DecodingEngine):
                     **{self._cache_argument: self._cache},
                     **(self._sight(ways) if ways else {"logits_to_keep": len(ids) if every else 1}),
                 )
-                self._logits = out.logits[0].to(device="cpu", dtype=torch.float32).numpy()
+                logits = out.logits[0].to(device="cpu", dtype=torch.float32)
+                self._logits = logits.numpy().copy()
+                del logits
                 del out
             except Interrupted:
                 self._cache.forget_last_pass()
