@@ -89,7 +89,7 @@ def take_attribution(notebook: NotebookPage, picture: Path) -> None:
     """Ghost text that stands in Python's own library, too."""
     page = notebook.page
     notebook.fill(0, BISECT)
-    notebook.type("lo = ")
+    notebook.type("lo")
     notebook.ghost_text()
     page.locator(".jp-sc2-Attribution").hover()
     page.wait_for_timeout(1000)
