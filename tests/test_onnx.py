@@ -304,6 +304,12 @@ def test_precisions_that_are_computed_in_full_are_torchs(copy):
     assert choose_engine(str(copy), "auto", "4bit", "") == "onnxruntime"
 
 
+def test_a_folder_of_links_is_loaded_as_well(tmp_path):
+    for file in MODEL.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    load_engine(str(tmp_path)).close()
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
 def test_a_damaged_file_is_named_in_one_line(copy, name):
     data = (copy / name).read_bytes()

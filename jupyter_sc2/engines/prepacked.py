@@ -38,7 +38,10 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     """
 
     def session(file: Path, chosen: Any) -> Any:
-        return runtime.InferenceSession(str(file), chosen, providers=["CPUExecutionProvider"])
+        # Some installers link each file to a store; the weights have to lie in the graph's own folder.
+        return runtime.InferenceSession(
+            str(file.resolve()), chosen, providers=["CPUExecutionProvider"]
+        )
 
     place = _place(folder, runtime.__version__)
     if place is None:
