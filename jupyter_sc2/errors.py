@@ -30,3 +30,9 @@ class ModelLoadError(SC2Error):
 
 class GenerationError(SC2Error):
     """A loaded model failed while it was completing."""
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error of another package's says, in 200 characters at most; its class if that is nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:200] or type(error).__name__

@@ -28,7 +28,7 @@ from jupyter_sc2.engines.linear import (
     reads_tiles,
 )
 from jupyter_sc2.engines.weights import Stored, check_shapes
-from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.errors import ModelLoadError, in_one_line
 from jupyter_sc2.models import PACKED, QUANTIZED
 
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
@@ -179,7 +179,7 @@ def architecture(config: Mapping[str, Any], folder: Path) -> tuple[type[nn.Modul
         )
     except Exception as error:  # transformers checks configurations with errors of several kinds
         raise ModelLoadError(
-            f"{folder}/config.json is not a configuration of {kind}: {_one_line(error)}"
+            f"{folder}/config.json is not a configuration of {kind}: {in_one_line(error)}"
         ) from error
     croppable = {"full_attention", "sliding_attention"}
     if not croppable.issuperset(getattr(settings, "layer_types", None) or ()):
@@ -247,7 +247,7 @@ def _empty_model(config: Mapping[str, Any], folder: Path) -> nn.Module:
             return model_class(settings)
     except Exception as error:  # impossible sizes fail in many ways
         raise ModelLoadError(
-            f"{folder}/config.json describes no model that can be built: {_one_line(error)}"
+            f"{folder}/config.json describes no model that can be built: {in_one_line(error)}"
         ) from error
 
 
@@ -319,7 +319,7 @@ class Reader:
                 )
         except (SafetensorError, OSError) as error:
             raise ModelLoadError(
-                f"{file} is damaged ({_one_line(error)}): delete it and download it again."
+                f"{file} is damaged ({in_one_line(error)}): delete it and download it again."
             ) from error
         return tensor
 
@@ -334,8 +334,3 @@ def _exchange_linear_layers(model: nn.Module, precision: str, tiled: bool) -> No
             layer = quantized_linear(module, precision, tiled=tiled)
             if layer is not None:
                 setattr(model.get_submodule(parent), key, layer)
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:200] or type(error).__name__

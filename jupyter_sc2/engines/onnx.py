@@ -23,7 +23,7 @@ from jupyter_sc2.engines.packed import GRAPH
 from jupyter_sc2.engines.search import Way
 from jupyter_sc2.engines.telemetry import without_telemetry
 from jupyter_sc2.engines.tokenizer import Tokenizer
-from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
 from jupyter_sc2.hardware import Machine, give_back_memory
 from jupyter_sc2.models import PACKED, ModelCard, Shape, suited
 from jupyter_sc2.threads import cores_here, threads_that_help
@@ -42,8 +42,6 @@ BLOCK = 1024
 KEPT_BYTES = 32 << 20
 # Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
 CHUNK = 64
-# Reading more tokens than this leaves some 20 MB behind that are free and not the system's.
-LONG = 256
 # A pass over four tokens takes 1.4 times as long as one over a single token.
 GUESSED = 3
 # More threads wait for one another longer than they compute: a pass is some 400 operations.
@@ -173,12 +171,6 @@ class OnnxEngine(DecodingEngine):
             self._forget()
             self._cache.array = zeros((1, 1, 1, 1))
         give_back_memory()
-
-    def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        read = super()._read_prompt(ids, cancelled)
-        if read > LONG:
-            give_back_memory()
-        return read
 
     def _pass(
         self,
@@ -317,7 +309,7 @@ def _runtime() -> Any:
             import onnxruntime
     except ImportError as error:
         raise ModelLoadError(
-            f"ONNX Runtime cannot be imported ({_one_line(error)}): pip install onnxruntime."
+            f"ONNX Runtime cannot be imported ({in_one_line(error)}): pip install onnxruntime."
         ) from error
     return onnxruntime
 
@@ -348,10 +340,5 @@ def _session(runtime: Any, folder: Path, threads: int) -> Any:
             return prepacked.open_session(runtime, folder, options)
     except Exception as error:  # it raises a dozen classes, some of them plain RuntimeError
         raise ModelLoadError(
-            f"ONNX Runtime {runtime.__version__} cannot load {folder / GRAPH}: {_one_line(error)}"
+            f"ONNX Runtime {runtime.__version__} cannot load {folder / GRAPH}: {in_one_line(error)}"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:200] or type(error).__name__

@@ -38,9 +38,6 @@ from jupyter_sc2.plan import SMALL
 from jupyter_sc2.threads import Load, most_threads, threads_that_help
 
 PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
-# Reading more tokens than this leaves behind much memory that is free and not the system's: 150 MB for StarCoder2-3B
-# and 512 tokens. Giving it back takes 15 ms, where reading took seconds.
-LONG = 256
 
 
 class TransformersEngine(DecodingEngine):
@@ -64,7 +61,15 @@ class TransformersEngine(DecodingEngine):
         most_threads: int = 1,
     ) -> None:
         cache = KVCache(model.config.num_hidden_layers)
-        super().__init__(tokenizer, card, cache, chunk=chunk, guessed=guessed, notice=notice)
+        super().__init__(
+            tokenizer,
+            card,
+            cache,
+            chunk=chunk,
+            guessed=guessed,
+            notice=notice,
+            on_cpu=device.type == "cpu",
+        )
         self.precision = precision
         self._model = model
         self._cache_argument = cache_argument(model)
@@ -99,12 +104,6 @@ class TransformersEngine(DecodingEngine):
         # Never held during a `yield` of tokens: inference mode would hold for the caller's code too.
         with gate, torch.inference_mode():
             yield
-
-    def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        read = super()._read_prompt(ids, cancelled)
-        if read > LONG and self._device.type == "cpu":
-            give_back_memory()
-        return read
 
     def _pass(
         self,
