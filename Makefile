@@ -33,7 +33,7 @@ PACKAGES := $(addprefix labextension/,package.json yarn.lock .yarnrc.yml)
 
 # What `make newest` and `make oldest` try: what stands on the packages that move.
 TRIED := $(addprefix tests/test_,attention.py channel.py cli.py download.py embedded.py engine.py extension.py gguf.py \
-	int4.py kernel.py live.py llamacpp.py magics.py openai.py packaging.py panel.py quantized.py terminal.py \
+	kernel.py live.py llamacpp.py magics.py onnx.py openai.py packaging.py panel.py quantized.py terminal.py \
 	tokenizer.py variables.py weights.py)
 
 # What old packages call of the newer ones they stand on is not ours to mend; it is an error in the other runs.
