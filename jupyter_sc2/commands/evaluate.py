@@ -31,6 +31,18 @@ def add_parser(commands: Any) -> None:
     _add_options(holes)
     holes.set_defaults(run=_holes)
 
+    midline = tasks.add_parser(
+        "mid-line",
+        help="ask in the middle of lines of notebooks: what fits there, what breaks a cell",
+    )
+    midline.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    midline.add_argument("--count", type=int, default=300, metavar="N", help="places in all")
+    midline.add_argument("--seed", type=int, default=0)
+    midline.add_argument("--max-tokens", type=int, default=48, metavar="N")
+    add_model_options(midline)
+    midline.add_argument("--json", action="store_true", help="print one JSON object")
+    midline.set_defaults(run=_midline)
+
     live = tasks.add_parser(
         "live",
         help="run notebooks of your own, and tell what knowing their variables is worth",
@@ -124,6 +136,31 @@ def _live(args: argparse.Namespace) -> int:
     for kind, ways in figures["by_class"].items():
         for way, row in ways.items():
             print(f"{kind}, {way}: " + ", ".join(f"{key} {row[key]}" for key in row))
+    return 0
+
+
+def _midline(args: argparse.Namespace) -> int:
+    from jupyter_sc2.evaluate import midline
+    from jupyter_sc2.evaluate.runner import open_session
+
+    notebooks = [(path.stem, Notebook.from_file(path).cells) for path in args.notebooks]
+    rows = midline.cut_places(notebooks, count=args.count, seed=args.seed)
+    if not rows:
+        raise RequestError("These notebooks have no line to ask in the middle of.")
+    session = open_session(load_options(args), max_tokens=args.max_tokens, confidence=None)
+    try:
+        figures = midline.evaluate(session, rows)
+    finally:
+        session.close()
+    if args.json:
+        print_json(figures)
+        return 0
+    print(f"{figures['model']}: {len(rows)} places")
+    for trigger in ("automatic", "invoke"):
+        for kind, row in figures[trigger].items():
+            print(f"{trigger}, {kind}: " + ", ".join(f"{key} {row[key]}" for key in row))
+    for row in figures["broken"]:
+        print(f"breaks ({row['trigger']}, {row['kind']}): {row['line']}")
     return 0
 
 

@@ -67,7 +67,7 @@ def cut_holes(
             {
                 "id": f"{name}:{index}:{number}:{column}",
                 "kind": kind,
-                "cells": _last_cells(cells[:index]),
+                "cells": last_cells(cells[:index]),
                 "prefix": before + "\n" * bool(number) + line[:column],
                 "suffix": "\n".join(["", *lines[number + 1 :]]) if lines[number + 1 :] else "",
                 "expected": line[column:],
@@ -178,7 +178,7 @@ def _worth_guessing(line: str) -> bool:
     return 8 <= len(code) <= 100 and not code.startswith(("#", '"', "'", "%", "!"))
 
 
-def _last_cells(cells: Sequence[Cell]) -> list[str]:
+def last_cells(cells: Sequence[Cell]) -> list[str]:
     kept: list[str] = []
     room = MAX_CONTEXT
     for cell in reversed(cells):

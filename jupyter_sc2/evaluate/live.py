@@ -26,9 +26,9 @@ from traitlets.config import Config
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.evaluate.holes import similarity
 from jupyter_sc2.evaluate.runner import Row, interval, mean
+from jupyter_sc2.fitting import is_word
 from jupyter_sc2.grounding import checker
 from jupyter_sc2.kernel.live import LiveNamespace
-from jupyter_sc2.postprocess import is_word
 from jupyter_sc2.prompt.facts import Facts, Path
 from jupyter_sc2.prompt.notebook import Cell, Notebook, output_texts
 from jupyter_sc2.prompt.parsing import parse

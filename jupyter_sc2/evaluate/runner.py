@@ -31,8 +31,13 @@ def open_session(
     trunk: Trunk | None = None,
     gives_way: bool = False,
     namespace: Namespace | None = None,
+    confidence: float | None = 0.0,
 ) -> Session:
-    """A session that decodes greedily. `order` and `trunk` override the model's own layout."""
+    """A session that decodes greedily. `order` and `trunk` override the model's own layout.
+
+    All that the model says is shown, however unsure it is, unless another `confidence` is asked for; None asks for
+    the model's own.
+    """
 
     def load_engine(*args: Any, **kwargs: Any) -> engines.Engine:
         engine = engines.load_engine(*args, **kwargs)
@@ -43,8 +48,9 @@ def open_session(
     sampling = SamplingParams(max_tokens=max_tokens)
     session = Session(
         load_engine=load_engine,
-        # Whatever the model is sure of: what not to show is told by its confidence in each.
-        options=CompletionOptions(sampling=sampling, context_tokens=context_tokens, confidence=0.0),
+        options=CompletionOptions(
+            sampling=sampling, context_tokens=context_tokens, confidence=confidence
+        ),
         load_options=options,
         gives_way=gives_way,
         namespace=namespace,
