@@ -17,6 +17,7 @@ from jupyter_sc2.completion import (
     SamplingParams,
     Token,
 )
+from jupyter_sc2.fitting import is_settled
 from jupyter_sc2.grounding import Check, Refutation, sound_part
 from jupyter_sc2.prompt.layout import Prompt
 from jupyter_sc2.type_through import typed_since
@@ -228,6 +229,8 @@ class Drawing:
         now = time.monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
+        if not is_settled(self._request):  # only of what is whole is it known whether it fits
+            return False
         if postprocess.may_be_there(self.text, self._request):
             return False
         if self._check is not None and (found := self._check(self.text, False)) is not None:
@@ -243,7 +246,10 @@ class Drawing:
         refutation = self._check(text, True) if self._check is not None and not cancelled else None
         if refutation is not None:
             text = sound_part(text, refutation, self._request.prefix)
+            text = postprocess.fitted(text, self._request)
             self._raw = self.said[: self._from] + text  # the rest is not to be found again
+        elif not (complete or self.stopped or cancelled):
+            text = postprocess.finished(text, self._request)
         unsure = self.unsure and not cancelled and not (self.stopped and not text)
         if unsure:
             text = ""

@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Literal, Protocol
 
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.postprocess import is_word
+from jupyter_sc2.fitting import is_word
 from jupyter_sc2.prompt.brackets import open_at_end, scan
 from jupyter_sc2.prompt.facts import Facts, Known, Path
 from jupyter_sc2.prompt.languages import of_cell_magic

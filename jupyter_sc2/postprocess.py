@@ -11,19 +11,22 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from jupyter_sc2 import fitting
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.brackets import CLOSING, open_at_end, scan
+from jupyter_sc2.fitting import CLOSERS, OPENERS, alike, has_code_behind, inside_word, lexemes
+from jupyter_sc2.prompt.brackets import open_at_end
 
 Scope = Literal["line", "block"]
 
-CLOSERS = ")]}"
-OPENERS = "([{"
-QUOTES = "'\""
 # Lines that go on with the block above them although they stand at its opener's indentation.
 CONTINUATIONS = ("else", "elif", "except", "finally", "case")
 # One line this often is a loop of the model's, not code; shorter lines ("else:", "])") do come again.
 REPEATS = 3
 LONG_ENOUGH = 6
+# The same for a row of words and signs, wherever lines end; numbers and signs do come again in tables.
+MOST_LEXEMES = 12
+ROUNDS = 4
+ROUNDS_OF_SIGNS = 10
 # What a script, a page or a chat puts where a cell ends.
 CELL_MARK = re.compile(
     r"^(?:# ?%%|# ?In ?\[|In ?\[[\d ]*\]:|Out\[\d+\]:|>>> |```|<jupyter_)", re.MULTILINE
@@ -47,16 +50,14 @@ def hopeless(request: CompletionRequest, *, prose: bool = False) -> str | None:
         return "disabled"
     if not request.text.strip() and not request.notebook.above(request.cell_id):
         return "nothing_to_add"
-    if is_word(request.prefix[-1:]) and is_word(
-        request.suffix[:1]
-    ):  # inside a word: the user edits, not writes
+    if inside_word(request):  # the user edits, not writes
         return "nothing_to_add"
     return None
 
 
 def scope(request: CompletionRequest) -> Scope:
     """How far a completion may go: to the end of the line, or of the block that is being opened."""
-    if _rest_of_line(request.suffix).strip(" \t" + CLOSERS + QUOTES + ":,"):
+    if has_code_behind(request):
         return "line"
     if request.trigger == "invoke":
         return "block"
@@ -81,8 +82,7 @@ def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) ->
         _end_of_scope,
         _end_of_cell,
         _only_comments,
-        _closed_already,
-        _closes_nothing,
+        _closes_twice,
         _repeats_suffix,
         _repeats_itself,
     ):
@@ -92,12 +92,22 @@ def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) ->
     complete = cut < len(text)
     shown = text[:cut]
     if complete or final:
-        shown = _without_suffix_overlap(shown, request)
         shown = _without_half_statement(shown, request)
+        shown = fitted(_without_backslash(shown, request), request)
     shown = shown.rstrip()
     if not shown.strip() or any(rule(shown, request) for rule in REPETITIONS):
         shown = ""
     return shown, complete
+
+
+def fitted(text: str, request: CompletionRequest) -> str:
+    """The part of a whole text that fits what stands behind the cursor."""
+    return fitting.fitted(text, request, python=_is_python(request))
+
+
+def finished(text: str, request: CompletionRequest) -> str:
+    """A text that was cut off at the limit of its tokens, as a whole."""
+    return fitting.finished(text, request) if _is_python(request) else text
 
 
 # Rules: each gives the index at which the text ends, or None if it has nothing to say.
@@ -160,45 +170,9 @@ def _only_comments(text: str, request: CompletionRequest, scope: Scope, final: b
     return 0 if scope == "line" and is_comment(text, request) else None
 
 
-def _closed_already(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
-    """The bracket or quote that an editor has put behind the cursor is not written again."""
-    following = _rest_of_line(request.suffix).lstrip(" \t")[:1]
-    if following not in (*CLOSERS, *QUOTES):
-        return None
-    quote = _open_quote(_last_line(request.prefix))
-    depth = 0
-    escaped = False
-    for index, char in enumerate(text):
-        if quote:
-            if char == quote and not escaped:
-                if quote == following and depth == 0:
-                    return index
-                quote = ""
-            escaped = char == "\\" and not escaped
-        elif char in QUOTES:
-            quote = char
-        elif char in OPENERS:
-            depth += 1
-        elif char in CLOSERS:
-            if depth == 0 and char == following:
-                return index
-            depth -= 1
-    return None
-
-
-def _closes_nothing(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
-    """Ends before a bracket that closes none, neither of the text's own nor of the cell's above."""
-    if request.language != "python" or _other_language(request):
-        return None
-    opened, quote = open_at_end(request.prefix)
-    for index, char, inside in scan(text, quote):
-        if inside:
-            continue
-        if char in OPENERS:
-            opened.append(char)
-        elif char in CLOSERS and (not opened or CLOSING[opened.pop()] != char):
-            return index
-    return None
+def _closes_twice(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
+    """Ends before a bracket or quote that is closed behind the cursor, or that closes nothing."""
+    return fitting.closes_twice(text, request, python=_is_python(request))
 
 
 def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
@@ -206,9 +180,10 @@ def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: 
     below = _line_below(request)
     if len(below) < 4:
         return None
+    below = alike(below)
     for start, content in _lines(text):
         done = final or start + len(content) < len(text)
-        if start > 0 and done and content.strip() == below:
+        if start > 0 and done and alike(content) == below:
             return start - 1
     return None
 
@@ -216,15 +191,20 @@ def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: 
 def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
     """Ends before an import that the cell has, before a line that goes in circles, and a loop of lines after
     its first round."""
-    imports = {line for line in request.prefix.splitlines() if _is_import(line)}
+    imports = {alike(line) for line in request.prefix.splitlines() if _is_import(line)}
     starts: dict[str, list[int]] = {}
     for start, content in _lines(text):
         line = content.strip()
         whole = start > 0 or not _last_line(request.prefix).strip()
-        if line in imports and whole and (final or start + len(content) < len(text)):
+        if (
+            _is_import(line)
+            and alike(line) in imports
+            and whole
+            and (final or start + len(content) < len(text))
+        ):
             return max(0, start - 1)
         if _is_import(line):
-            imports.add(line)
+            imports.add(alike(line))
         if (circle := CIRCLE.search(content)) and re.search(r"\w", circle[1]):
             return max(0, start - 1)
         if len(line) >= LONG_ENOUGH:
@@ -232,6 +212,26 @@ def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: 
             seen.append(start)
             if len(seen) == REPEATS:
                 return seen[1] - 1
+    if (at := _circle(text)) is not None:
+        return max(0, text.rfind("\n", 0, at))
+    return None
+
+
+def _circle(text: str) -> int | None:
+    """Where a row of up to twelve words and signs begins that comes again and again; None if none does."""
+    said = lexemes(text)
+    keys = [lexeme.key for lexeme in said]
+    for period in range(1, min(MOST_LEXEMES, len(keys) // ROUNDS) + 1):
+        same = 0
+        for index in range(period, len(keys)):
+            same = same + 1 if keys[index] == keys[index - period] else 0
+            rounds = same // period + 1
+            if rounds < ROUNDS:
+                continue
+            first = index - same - period + 1
+            words = any(key[0].isalpha() for key in keys[first : first + period])
+            if words or rounds >= ROUNDS_OF_SIGNS:
+                return said[first].start
     return None
 
 
@@ -244,31 +244,6 @@ def without_doubled_blanks(text: str, request: CompletionRequest) -> str:
     if not line.strip() and (empty := EMPTY_LINES.match(text)) and empty[1] == line:
         return text[empty.end() :]
     return text.lstrip(" \t") if request.prefix.endswith((" ", "\t")) else text
-
-
-def _without_suffix_overlap(text: str, request: CompletionRequest) -> str:
-    """Cuts the text's end where the rest of the cursor's line begins with it."""
-    rest = _rest_of_line(request.suffix).strip()
-    if rest and "\n" not in text.strip("\n"):
-        for length in range(min(len(rest), len(text)), 0, -1):
-            overlap = rest[:length]
-            # A single letter is chance; a single bracket is not.
-            if (
-                text.endswith(overlap)
-                and (length > 2 or not is_word(overlap[0]))
-                and _balances(text, overlap)
-            ):
-                return text[: len(text) - length]
-    return text
-
-
-def _balances(text: str, overlap: str) -> bool:
-    """Whether a closer at the end is one too many: `foo()` before `)` keeps its own."""
-    if overlap[0] not in CLOSERS:
-        return True
-    kept = text[: len(text) - len(overlap)]
-    opener = OPENERS[CLOSERS.index(overlap[0])]
-    return kept.count(opener) <= kept.count(overlap[0])
 
 
 def _without_half_statement(text: str, request: CompletionRequest) -> str:
@@ -290,13 +265,21 @@ def _without_half_statement(text: str, request: CompletionRequest) -> str:
     return text
 
 
-def _rewrites_line_below(text: str, request: CompletionRequest) -> bool:
-    """Whether the cursor's line would come to be what stands in the next one already."""
-    line = (_last_line(request.prefix) + text.split("\n")[0]).strip()
-    rest = _rest_of_line(request.suffix).strip()
-    return (
-        len(line) > 3 and not rest and "\n" not in text.strip("\n") and line == _line_below(request)
-    )
+def _without_backslash(text: str, request: CompletionRequest) -> str:
+    """Cuts a backslash that promises another line where none comes."""
+    kept = text.rstrip()
+    if not kept.endswith("\\") or open_at_end(request.prefix + kept[:-1])[1]:
+        return text
+    return kept[:-1]
+
+
+def _rewrites_lines_below(text: str, request: CompletionRequest) -> bool:
+    """Whether the cursor's line, or several, would come to be what stands in the next ones already."""
+    lines = (_last_line(request.prefix) + text).strip().split("\n")
+    if _rest_of_line(request.suffix).strip() or len(lines[0].strip()) <= 3:
+        return False
+    below = [line for line in request.suffix.splitlines()[1:] if line.strip()][: len(lines)]
+    return alike("\n".join(lines)) == alike("\n".join(below))
 
 
 def _writes_next_cell(text: str, request: CompletionRequest) -> bool:
@@ -308,8 +291,8 @@ def _writes_next_cell(text: str, request: CompletionRequest) -> bool:
     begun = _last_line(request.prefix).strip()
     if begun or request.suffix.strip() or len(written) < LONG_ENOUGH:
         return False
-    following = _next_cell(request)
-    return following == written or following.startswith(f"{written}\n")
+    lines = _next_cell(request).split("\n", written.count("\n") + 1)
+    return alike("\n".join(lines[: written.count("\n") + 1])) == alike(written)
 
 
 def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
@@ -317,11 +300,11 @@ def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
     return (
         len(line) > 3
         and "\n" not in text.strip("\n")
-        and line == _line_above(request.prefix).strip()
+        and alike(line) == alike(_line_above(request.prefix))
     )
 
 
-REPETITIONS = (_rewrites_line_above, _rewrites_line_below, _writes_next_cell)
+REPETITIONS = (_rewrites_line_above, _rewrites_lines_below, _writes_next_cell)
 
 
 # Small questions
@@ -330,15 +313,15 @@ REPETITIONS = (_rewrites_line_above, _rewrites_line_below, _writes_next_cell)
 def is_comment(text: str, request: CompletionRequest) -> bool:
     """Whether the text begins with a comment, on a line of Python that has nothing yet."""
     begun = _last_line(request.prefix).strip()
-    python = request.language == "python" and not _other_language(request)
-    return python and not begun and text.lstrip().startswith("#")
+    return _is_python(request) and not begun and text.lstrip().startswith("#")
 
 
 def may_be_there(text: str, request: CompletionRequest) -> bool:
     """Whether the cursor's line may come to be the one above or below: not to be shown before it is another."""
     line = (_last_line(request.prefix) + text).strip()
-    there = (_line_above(request.prefix).strip(), _line_below(request))
-    return len(line) > 3 and "\n" not in line and any(one.startswith(line) for one in there)
+    there = (_line_above(request.prefix), _line_below(request))
+    begun = alike(line)
+    return len(line) > 3 and "\n" not in line and any(alike(o).startswith(begun) for o in there)
 
 
 def _line_below(request: CompletionRequest) -> str:
@@ -354,14 +337,11 @@ def _next_cell(request: CompletionRequest) -> str:
     return next((cell.source.strip() for cell in below if cell.cell_type == "code"), "")
 
 
-def _other_language(request: CompletionRequest) -> bool:
-    """Whether the cell or the line is none of Python: `%%bash`, `!ls`."""
+def _is_python(request: CompletionRequest) -> bool:
+    """Whether the cell and the line are Python: not below `%%bash`, not `!ls`."""
     line = _last_line(request.prefix).lstrip()
-    return request.text.lstrip().startswith("%%") or line.startswith(("!", "%"))
-
-
-def is_word(char: str) -> bool:
-    return char.isalnum() or char == "_"
+    other = request.text.lstrip().startswith("%%") or line.startswith(("!", "%"))
+    return request.language == "python" and not other
 
 
 def _is_import(line: str) -> bool:
@@ -397,18 +377,3 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     for line in text.split("\n"):
         yield start, line
         start += len(line) + 1
-
-
-def _open_quote(line: str) -> str:
-    """The quote that the cursor stands in, judged from its line alone, or nothing."""
-    quote, escaped = "", False
-    for char in line:
-        if quote:
-            if char == quote and not escaped:
-                quote = ""
-            escaped = char == "\\" and not escaped
-        elif char == "#":
-            return ""
-        elif char in QUOTES:
-            quote = char
-    return quote

@@ -129,3 +129,23 @@ def test_what_may_come_to_be_the_line_below_is_not_shown_yet():
     drawing = Drawing(request("plt", "\nplt.show()"), Prompt((), "spm"))
     assert not drawing.add(b".s", Token(0, -0.1))
     assert drawing.add(b"avefig", Token(1, -0.1))
+
+
+def test_in_the_middle_of_a_line_nothing_is_shown_before_it_is_whole():
+    words = Words()
+    drawing = Drawing(request("print(", ", y)"), Prompt((), "spm", b""))
+    assert not any(drawing.add(w.encode(), Token(words.id(w), -0.1)) for w in ("df", ".head", "("))
+    drawing.add(b")", Token(words.id(")"), -0.1))
+    assert drawing.finish(cancelled=False).text == "df.head()"
+
+
+def test_before_the_bracket_that_an_editor_closed_a_text_is_shown_while_it_grows():
+    drawing = Drawing(request("print(", ")"), Prompt((), "spm", b""))
+    assert drawing.add(b"df", Token(0, -0.1))
+
+
+def test_a_text_that_ends_at_the_limit_of_its_tokens_closes_what_it_opened():
+    drawing = Drawing(request("x = "), Prompt((), "spm", b""))
+    drawing.add(b"f('a", Token(0, -0.1))
+    completion = drawing.finish(cancelled=False)
+    assert (completion.text, completion.finish_reason) == ("f('a')", "length")

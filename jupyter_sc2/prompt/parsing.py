@@ -12,7 +12,8 @@ UNKNOWN_ESCAPE = re.compile(r"\\(?:([\n\\'\"abfnrtvxNuU0-7])|(.))", re.DOTALL)
 def parse(source: str) -> ast.Module | None:
     """The tree of a cell or a module; None if it is no Python. Offsets are those of the source."""
     if "\\" in source:
-        source = UNKNOWN_ESCAPE.sub(lambda found: found[0] if found[1] else f"/{found[2]}", source)
+        # Two backslashes: the same in a string, and in code as little Python as the one.
+        source = UNKNOWN_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", source)
     try:  # as a notebook's cell, which may await at its top
         flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         tree: ast.Module = compile(source, "<cell>", "exec", flags, dont_inherit=True)

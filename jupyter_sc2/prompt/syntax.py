@@ -36,6 +36,11 @@ def is_magic_line(line: str) -> bool:
     return bool(MAGIC.match(line))
 
 
+def parses(source: str) -> bool:
+    """Whether IPython could run this as a cell, magics and all."""
+    return parse(_python(source)) is not None
+
+
 def complete_tree(prefix: str, text: str, suffix: str) -> tuple[ast.Module, str] | None:
     """The tree of a cell with `text` at its cursor, and the source it was made of; None if there is none.
 
