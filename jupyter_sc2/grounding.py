@@ -26,6 +26,7 @@ from jupyter_sc2.fitting import is_word
 from jupyter_sc2.prompt.brackets import open_at_end, scan
 from jupyter_sc2.prompt.facts import Facts, Known, Path
 from jupyter_sc2.prompt.languages import of_cell_magic
+from jupyter_sc2.prompt.secrets import in_text
 from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line
 from jupyter_sc2.prompt.uses import WORD, Kind, Use, bound_names, stored_strings, uses
 
@@ -279,7 +280,10 @@ def _strings_in(source: str) -> set[str]:
 
 
 def _choices(use: Use, source: str, typed: int, allowed: frozenset[str]) -> tuple[str, ...]:
-    """What may stand in place of the word, the likest first; the user's own beginning stays."""
+    """What may stand in place of the word, the likest first; the user's own beginning stays.
+
+    The model is told of these, so a key or a label that is a secret itself is none of them.
+    """
     beginning = use.word[: max(0, typed)]
     near = _near(use.word, allowed)
     names = [n for n in near if n.startswith(beginning) and len(n) > len(beginning)]
@@ -293,6 +297,7 @@ def _choices(use: Use, source: str, typed: int, allowed: frozenset[str]) -> tupl
     names = [*close, *sorted(set(names).difference(close, ("self", "cls")))][:MOST_CHOICES]
     if use.kind == "argument":
         return tuple(f"{name}=" for name in names)
+    names = [name for name in names if not in_text(name)]
     if use.kind == "column":
         quote = source[use.start - 1]
         return tuple(

@@ -29,6 +29,7 @@ LAYERS = [
         "usage",
         "writing",
         "prompt.brackets",
+        "prompt.secrets",
     },
     {"prompt.notebook", "prompt.namespace", "prompt.inspection", "prompt.parsing"},
     {"prompt.importable", "prompt.keywords", "prompt.variables", "prompt.facts", "prompt.uses"},

@@ -138,9 +138,20 @@ def test_a_cell_in_another_language_is_told_nothing(shell, live, cell):
 
 def test_the_last_error_is_told_until_a_cell_succeeds(shell, live, capsys):
     run(shell, "options = {}\nx = options['sep']")
-    assert "# last error: KeyError sep, at x = options['sep']\n" in live.state(request("x = "))
+    assert "# last error: KeyError at x = options['sep']\n" in live.state(request("x = "))
     run(shell, "pass")
     assert "error" not in live.state(request("x = "))
+
+
+def test_the_message_of_the_last_error_is_told_where_values_are(shell, live, settings, capsys):
+    settings.context_values = True
+    run(shell, "options = {}\nx = options['sep']")
+    assert "# last error: KeyError sep, at x = options['sep']\n" in live.state(request("x = "))
+
+
+def test_the_line_of_an_error_is_not_told_where_it_may_tell_a_secret(shell, live, capsys):
+    run(shell, "x = {}\nx['age'] + 'pg://b:s3cr@h'")
+    assert live.state(request("")).startswith("# last error: KeyError\n")
 
 
 def test_an_error_that_may_tell_a_secret_is_not_told(shell, live, capsys):
@@ -255,6 +266,12 @@ def test_before_anything_was_run_any_name_may_come(asking, fake_engine):
     assert asking("x = ").text == "np.arange(9)"
 
 
+def test_the_model_is_not_made_to_choose_a_key_that_is_a_secret(shell, asking, fake_engine):
+    run(shell, "d = {'AKIAIOSFODNN7EXAMPLE': 1, 'ghp_abcd1234': 2, 'age': 3}")
+    fake_engine.answers = ["'AKIB']", "]"]
+    assert asking("x = d[").text == "'age']"
+
+
 def test_what_does_not_parse_is_dropped(asking, fake_engine):
     fake_engine.answers = ["for in x"]
     assert asking("y = ").reason == "refuted"
@@ -367,7 +384,7 @@ def test_a_namespace_of_ten_thousand_costs_no_more_looks_than_a_small_one(shell,
     monkeypatch.setattr(
         variables,
         "describe_variable",
-        lambda name, value: looked.append(name) or describe(name, value),
+        lambda name, value, **options: looked.append(name) or describe(name, value),
     )
     shell.user_ns.update((f"v{n}", n) for n in range(10_000))
     live.state(request("v1 + v2"))

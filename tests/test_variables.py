@@ -94,9 +94,9 @@ Pair = namedtuple("Pair", "left right")
         (Point, "x: class (x, y=0.0), A place., fields x, y"),
         (
             clean,
-            "x(table, sep=',', *rest, deep=False, api_key=…, **options): function, Removes what is empty.",
+            "x(table, sep=…, *rest, deep=False, api_key=…, **options): function, Removes what is empty.",
         ),
-        (KeyError("age"), "x: KeyError age"),
+        (KeyError("age"), "x: KeyError"),
         (None, ""),
         (time, "x: module time"),
         (HostileList([1]), "x: HostileList of 1 int"),

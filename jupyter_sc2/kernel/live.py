@@ -14,19 +14,21 @@ import sys
 import threading
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.facts import Facts, Path, gather
 from jupyter_sc2.prompt.inspection import module_state
 from jupyter_sc2.prompt.languages import of_cell_magic
 from jupyter_sc2.prompt.namespace import Variable, describe
 from jupyter_sc2.prompt.notebook import Cell
 from jupyter_sc2.prompt.uses import WORD, imports_in
-from jupyter_sc2.prompt.variables import SECRET, choose, describe_variable, look
+from jupyter_sc2.prompt.variables import choose, describe_variable, look, message_of
 from jupyter_sc2.settings import SC2
 
 MOST = 8  # variables that a cell starts with
@@ -111,8 +113,10 @@ class LiveNamespace:
     def _first_look(self, request: CompletionRequest, used: list[str]) -> dict[str, Variable]:
         settings = self._settings
         found: dict[str, Variable] = {}
-        if settings.context_error and (error := last_error(self._shell)) is not None:
-            found[error.name] = error
+        if settings.context_error:
+            error = last_error(self._shell, values=settings.context_values)
+            if error is not None:
+                found[error.name] = error
         if settings.context_variables:
             above = request.notebook.above(request.cell_id)
             likely = [
@@ -167,13 +171,18 @@ def _names_used(request: CompletionRequest) -> list[str]:
     return list(dict.fromkeys([*reversed(WORD.findall(before)), *WORD.findall(after)]))
 
 
-def last_error(shell: InteractiveShell) -> Variable | None:
-    """What the last cell failed with, and in which line of it; None if it did not fail."""
+def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | None:
+    """What the last cell failed with, and in which line of it; None if it did not fail, or may tell a secret.
+
+    The message, which may have anything in it, is told only with `values`.
+    """
     if getattr(shell, "last_execution_succeeded", True):
         return None
     error = getattr(sys, "last_value", None)
-    described = describe_variable("last error", error) if isinstance(error, BaseException) else None
-    if described is None or SECRET.search(described.detail):
+    if not isinstance(error, BaseException):
+        return None
+    described = describe_variable("last error", error, values=values)
+    if described is None or _tells_secret(message_of(error)):
         return None
     line = ""
     trace = getattr(sys, "last_traceback", None)
@@ -184,5 +193,9 @@ def last_error(shell: InteractiveShell) -> Variable | None:
         if name == "__main__" and cached is not None and len(cached) == 4:
             line = next(iter(cached[2][trace.tb_lineno - 1 : trace.tb_lineno]), "").strip()
         trace = trace.tb_next
-    at = f", at {line}" if line and not SECRET.search(line) else ""
-    return Variable("last error", described.kind, f"{described.detail}{at}")
+    at = f"at {line}" if line and not _tells_secret(line) else ""
+    return replace(described, detail=", ".join(filter(None, (described.detail, at))))
+
+
+def _tells_secret(text: str) -> bool:
+    return secrets.in_text(text) or secrets.mentioned(text)

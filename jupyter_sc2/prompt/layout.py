@@ -36,6 +36,7 @@ from jupyter_sc2.models import EMBEDDED, FIM_ROLES, ModelCard
 from jupyter_sc2.prompt.brackets import settled
 from jupyter_sc2.prompt.languages import LANGUAGES, of_cell_magic
 from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.prompt.secrets import in_text
 
 Mode = Literal["left-to-right", "spm", "psm"]
 Text = TypeVar("Text", bound=str)
@@ -172,14 +173,22 @@ def cell_text(cell: Cell, language: str = "python", *, comment: bool = True) -> 
 
 
 def output_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:
-    """The first lines of what a code cell put out, as `cell_text` gives Markdown; nothing for plots and the like."""
+    """The first lines of what a code cell put out, as `cell_text` gives Markdown; nothing for plots and the like.
+
+    A line with a secret in it is left out.
+    """
     texts = (text.strip("\n").rstrip() for text in cell.outputs)
     text = "\n".join(text for text in texts if text and not BARE.fullmatch(text))
     if not text or cell.cell_type != "code":
         return ""
-    text = _first_lines(text, MAX_OUTPUT).rstrip()
+    text = _first_lines(_without_secrets(text), MAX_OUTPUT).rstrip()
     _, sign = LANGUAGES.get(language, ("txt", "#"))
     return (_commented(f"Output:\n{text}", sign) if comment else text) + "\n\n"
+
+
+@lru_cache(maxsize=512)
+def _without_secrets(text: str) -> str:
+    return "\n".join("…" if in_text(line) else line for line in text.split("\n"))
 
 
 def _commented(text: str, sign: str) -> str:

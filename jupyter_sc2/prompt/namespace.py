@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jupyter_sc2.prompt.secrets import tells, type_without_values
+
 MAX_LINE = 240  # characters
 
 
@@ -40,10 +42,14 @@ def describe(variables: Iterable[Variable], *, sign: str = "#", limit: int = 1_2
 
 
 def table_detail(shape: tuple[int, ...], columns: Iterable[tuple[str, str]]) -> str:
-    """Shape and columns of a table, the columns (name, dtype) grouped by dtype as they come first."""
+    """Shape and columns of a table, the columns (name, dtype) grouped by dtype as they come first.
+
+    Columns that are called like a secret are left out.
+    """
     groups: dict[str, list[str]] = {}
     for name, dtype in columns:
-        groups.setdefault(dtype, []).append(name)
+        if tells(name):
+            groups.setdefault(type_without_values(dtype), []).append(name)
     size = "(" + ", ".join("?" if length < 0 else str(length) for length in shape) + ")"
     return f"{size} " + "; ".join(f"{dtype} {', '.join(names)}" for dtype, names in groups.items())
 

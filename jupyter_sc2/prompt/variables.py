@@ -6,19 +6,19 @@ made it, past whatever a subclass puts in their place. Nothing lazy is computed.
 object of theirs can only exist if they are.
 
 Values are shown only where they are asked for; else it is what helps to write code: kinds, shapes, columns, keys,
-signatures.
+signatures. Strings that are defaults and the messages of exceptions are values, too. What secrets.py takes for a
+secret is never shown.
 """
 
 from __future__ import annotations
 
-import re
 import time
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.inspection import (
     attribute_of,
     inherited,
@@ -34,7 +34,6 @@ from jupyter_sc2.prompt.namespace import Variable, table_detail
 # An adapter gives a variable's kind and detail; it may raise whatever the object's library raises.
 Adapter = Callable[[Any], tuple[str, str]]
 
-SECRET = re.compile(r"key|token|passw|secret|credential|auth", re.IGNORECASE)
 MOST_COLUMNS = 24
 MOST_KEYS = 12
 # What is not worth a line: it tells its name's reader nothing.
@@ -99,7 +98,7 @@ def look(
     values: bool = False,
 ) -> Variable | None:
     """One name's line; None if there is nothing to say or it is not to be told."""
-    if name.startswith("_") or SECRET.search(name):
+    if name.startswith("_") or not secrets.tells(name):
         return None
     try:
         value = namespace[name]
@@ -107,14 +106,11 @@ def look(
         return None
     if name in hidden and hidden[name] is value:  # the shell's own, not the user's
         return None
-    variable = describe_variable(name, value)
-    if variable is None or not values or not (sample := sample_of(value)):
-        return variable
-    return replace(variable, detail=f"{variable.detail} {sample}".strip())
+    return describe_variable(name, value, values=values)
 
 
-def describe_variable(name: str, value: Any) -> Variable | None:
-    """One variable's line, or None where there is nothing to say."""
+def describe_variable(name: str, value: Any, *, values: bool = False) -> Variable | None:
+    """One variable's line, with `values` of its values as well; None where there is nothing to say."""
     cls = type(value)
     for base in mro_of(cls):
         described = _ADAPTERS.get(f"{module_of(base)}.{name_of(base)}")
@@ -124,7 +120,13 @@ def describe_variable(name: str, value: Any) -> Variable | None:
             except Exception:  # a library's own object in a state it does not expect
                 return Variable(name, name_of(cls))
             if kind == "function":
-                return Variable(f"{name}{signature(value)}", kind + detail)
+                return Variable(f"{name}{signature(value, values=values)}", kind + detail)
+            if kind == "class" and is_a(value, type):
+                init = inherited(value, "__init__")
+                if is_a(init, types.FunctionType):
+                    detail = _listed(signature(init, values=values, skip_first=True), detail)
+            if values and (sample := sample_of(value)):
+                detail = f"{detail} {sample}".strip()
             return Variable(name, name_of(cls) if kind == "" else kind, detail)
     if name_of(cls) in PLAIN:
         return None
@@ -137,12 +139,19 @@ def _fields(cls: type) -> str:
         for name in ("__dataclass_fields__", "__pydantic_fields__", "_fields"):
             found = attribute_of(base, name)
             if type(found) in (dict, tuple):
-                return "fields " + ", ".join(str(field) for field in islice(found, MOST_KEYS))
+                fields = secrets.told(str(field) for field in islice(found, MOST_KEYS))
+                return f"fields {', '.join(fields)}" if fields else ""
     return ""
 
 
-def _doc_line(text: object) -> str:
-    return text.strip().split("\n", 1)[0] if type(text) is str else ""
+def _doc_line(text: object, name: str = "") -> str:
+    """The first line of a docstring, unless that is the signature of the class `name`: dataclasses write such."""
+    line = text.strip().split("\n", 1)[0] if type(text) is str else ""
+    return "" if (name and line.startswith(f"{name}(")) or secrets.in_text(line) else line
+
+
+def _listed(*details: str) -> str:
+    return ", ".join(detail for detail in details if detail)
 
 
 # Builtins
@@ -172,7 +181,7 @@ def _sequence(value: Any) -> tuple[str, str]:
 @adapter("builtins.dict")
 def _dict(value: Any) -> tuple[str, str]:
     keys = [key for key in islice(dict.keys(value), MOST_KEYS) if type(key) in (str, int)]
-    shown = ", ".join(repr(key) for key in keys if not SECRET.search(str(key)))
+    shown = ", ".join(repr(key) for key in keys if secrets.tells(str(key)))
     more = f" of {dict.__len__(value)}" if dict.__len__(value) > len(keys) else ""
     return "", f"{shown}{more}".strip()
 
@@ -185,11 +194,9 @@ def _function(value: Any) -> tuple[str, str]:
 
 @adapter("builtins.type")
 def _class(value: Any) -> tuple[str, str]:
-    init = inherited(value, "__init__")
-    details = [_doc_line(attribute_of(value, "__doc__")), _fields(value)]
-    if is_a(init, types.FunctionType):
-        details.insert(0, signature(init, skip_first=True))
-    return "class", ", ".join(detail for detail in details if detail)
+    return "class", _listed(
+        _doc_line(attribute_of(value, "__doc__"), name_of(value)), _fields(value)
+    )
 
 
 @adapter("builtins.module")
@@ -199,47 +206,63 @@ def _module_alias(value: Any) -> tuple[str, str]:
 
 @adapter("builtins.BaseException")
 def _exception(value: Any) -> tuple[str, str]:
-    args = BaseException.__dict__["args"].__get__(value)
-    return "", args[0][:80] if args and type(args[0]) is str else ""
+    return "", ""
 
 
-def signature(function: types.FunctionType, *, skip_first: bool = False) -> str:
-    """A function's parameters, with those defaults that are plain constants: "(table, sep=',', *rest)"."""
+def message_of(error: BaseException) -> str:
+    """What an exception was given first, if that is a string."""
+    args = BaseException.__dict__["args"].__get__(error)
+    return args[0] if args and type(args[0]) is str else ""
+
+
+def signature(
+    function: types.FunctionType, *, values: bool = False, skip_first: bool = False
+) -> str:
+    """A function's parameters, with those defaults that are plain constants: "(table, deep=False, *rest)".
+
+    Strings among the defaults are shown only with `values`.
+    """
     code = function.__code__
     count, keyword_only = code.co_argcount, code.co_kwonlyargcount
     names = code.co_varnames
     defaults = function.__defaults__ or ()
     given = dict(zip(names[count - len(defaults) : count], defaults, strict=True))
     given.update(function.__kwdefaults__ or {})
-    parts = [_parameter(name, given) for name in names[:count]]
+    parts = [_parameter(name, given, values) for name in names[:count]]
     extra = count + keyword_only
     if code.co_flags & 4:  # CO_VARARGS
         parts.append(f"*{names[extra]}")
         extra += 1
     elif keyword_only:
         parts.append("*")
-    parts += [_parameter(name, given) for name in names[count : count + keyword_only]]
+    parts += [_parameter(name, given, values) for name in names[count : count + keyword_only]]
     if code.co_flags & 8:  # CO_VARKEYWORDS
         parts.append(f"**{names[extra]}")
     return f"({', '.join(parts[skip_first:])})"
 
 
-def _parameter(name: str, given: Mapping[str, Any]) -> str:
+def _parameter(name: str, given: Mapping[str, Any], values: bool) -> str:
     if name not in given:
         return name
     value = given[name]
-    plain = type(value) in (int, float, bool, type(None)) or (
-        type(value) is str and len(value) < 20
-    )
-    return f"{name}={value!r}" if plain and not SECRET.search(name) else f"{name}=…"
+    shown = not secrets.named(name) and not secrets.in_value(value)
+    if type(value) is str:
+        shown = shown and values and len(value) < 20
+    return f"{name}={value!r}" if shown else f"{name}=…"
 
 
 def sample_of(value: Any) -> str:
-    """A small plain value, the first elements of a list of such, or a table's first row; else ""."""
+    """A small plain value, the first elements of a list of such, a table's first row, or an exception's message.
+
+    "" where there is no such thing, or it may be a secret.
+    """
+    if is_a(value, BaseException):
+        message = message_of(value)
+        return "" if secrets.in_text(message) or secrets.mentioned(message) else message[:80]
     if _is_plain(value):
-        return f"= {value!r}"
+        return "" if secrets.in_value(value) else f"= {value!r}"
     if type(value) in (list, tuple) and value and all(map(_is_plain, value[:3])):
-        return f"e.g. {', '.join(map(repr, value[:3]))}"
+        return f"e.g. {', '.join(map(repr, value[:3]))}" if _can_be_told(value[:3]) else ""
     manager = state_of(value).get("_mgr")
     if manager is None or not module_of(type(manager)).startswith("pandas."):
         return ""
@@ -250,12 +273,20 @@ def sample_of(value: Any) -> str:
         first = (
             (str(name), manager.iget_values(position)[0])
             for position, name in enumerate(islice(columns, 8))
-            if not SECRET.search(str(name))
         )
-        row = [f"{name}={value!r}" for name, value in first if _is_plain(value)]
+        row = [(name, value) for name, value in first if secrets.tells(name) and _is_plain(value)]
     except Exception:  # a table in a state that its library does not expect
         return ""
-    return f"e.g. {', '.join(row)}" if row else ""
+    if not row or not _can_be_told([value for _, value in row]):
+        return ""
+    return f"e.g. {', '.join(f'{name}={value!r}' for name, value in row)}"
+
+
+def _can_be_told(values: Iterable[Any]) -> bool:
+    """Whether none of some plain values is a secret, or says that one beside it is."""
+    return not any(
+        secrets.in_value(value) or (type(value) is str and secrets.named(value)) for value in values
+    )
 
 
 def _is_plain(value: Any) -> bool:
@@ -272,7 +303,9 @@ def _array(value: Any) -> tuple[str, str]:
     ndarray = next(base for base in mro_of(type(value)) if name_of(base) == "ndarray")
     shape, dtype = (attribute_of(ndarray, name).__get__(value) for name in ("shape", "dtype"))
     names = dtype.names
-    return "", f"{shape} fields {', '.join(names[:MOST_COLUMNS])}" if names else f"{shape} {dtype}"
+    if names:
+        return "", f"{shape} fields {', '.join(secrets.told(names[:MOST_COLUMNS]))}"
+    return "", f"{shape} {secrets.type_without_values(str(dtype))}"
 
 
 @adapter("torch.Tensor", "torch.nn.parameter.Parameter")
@@ -303,8 +336,9 @@ def _pandas_series(value: Any) -> tuple[str, str]:
     state = state_of(value)
     manager = state["_mgr"]
     name = state.get("_name")
-    named = f" {name!r}" if type(name) is str else ""
-    return "", f"({len(manager.axes[0])},) {manager.dtype}{named}"
+    named = f" {name!r}" if type(name) is str and secrets.tells(name) else ""
+    dtype = secrets.type_without_values(str(manager.dtype))
+    return "", f"({len(manager.axes[0])},) {dtype}{named}"
 
 
 @adapter("polars.dataframe.frame.DataFrame")
@@ -340,10 +374,10 @@ def _dataset(value: Any) -> tuple[str, str]:
     arrays = (
         f"{name}{_named_shape(variable)}"
         for name, variable in variables.items()
-        if name not in coordinates
+        if name not in coordinates and secrets.tells(name)
     )
     shown = ", ".join(islice(arrays, MOST_COLUMNS))
-    return "", f"{shown}; coordinates {', '.join(sorted(map(str, coordinates)))}"
+    return "", f"{shown}; coordinates {', '.join(sorted(secrets.told(map(str, coordinates))))}"
 
 
 @adapter("xarray.core.dataarray.DataArray")
@@ -355,8 +389,11 @@ def _data_array(value: Any) -> tuple[str, str]:
 def _named_shape(variable: Any) -> str:
     dims, data = _slots(variable, "_dims", "_data")
     shape = data.shape
-    named = ", ".join(f"{dim} {size}" for dim, size in zip(dims, shape, strict=True))
-    return f"({named}) {data.dtype}"
+    named = ", ".join(
+        f"{dim} {size}" if secrets.tells(dim) else f"{size}"
+        for dim, size in zip(dims, shape, strict=True)
+    )
+    return f"({named}) {secrets.type_without_values(str(data.dtype))}"
 
 
 def _slots(value: Any, *names: str) -> Iterable[Any]:
