@@ -516,7 +516,8 @@ class Session:
             said += terms
         if self._serving is not None and self._serving.engine is not None:
             said.append(f"{_called(self._serving.engine)} answers meanwhile.")
-        return " ".join(said) or None
+            said.append(self._serving.engine.notice)
+        return " ".join(filter(None, said)) or None
 
     def _take_over(self, worker: _Worker) -> bool:
         """Makes a loaded worker the one that answers; False if nobody wants it any more."""
@@ -573,7 +574,7 @@ class Session:
             self._changed.notify_all()  # who waits need not wait for what falls in
         if serving is not None and serving.engine is not None:
             does = "answers instead" if serving.stopgap else "stays loaded"
-            answers = f"{_called(serving.engine)} {does}."
+            answers = f"{_called(serving.engine)} {does}. {serving.engine.notice}".rstrip()
             self._set_status(self._status_of(serving, "ready", f"{error} {answers}"))
         elif told is not None and not waiting:
             self._set_status(

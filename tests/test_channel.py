@@ -254,6 +254,16 @@ def test_a_front_end_that_comes_while_a_model_loads_is_told_so(loading):
     assert 0 <= later["seconds"] < 5
 
 
+def test_a_front_end_that_comes_later_is_told_that_code_leaves_the_machine(
+    comm, session, fake_engine
+):
+    fake_engine.notice = "Code leaves this machine: it is sent to example.org."
+    session.load()
+    session.wait_ready(5)
+    comm.say({"type": "hello"})
+    assert comm.wait_for(type="hello")["message"] == fake_engine.notice
+
+
 def test_who_has_waited_for_the_model_is_told_for_how_long(loading, held):
     loading.say(complete())
     held.imported.set()

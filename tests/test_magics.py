@@ -288,6 +288,26 @@ def test_status_before_anything_is_loaded(run):
     assert run("%sc2 status").out.splitlines()[0] == "unloaded: embedded"
 
 
+@pytest.mark.parametrize(
+    ("server", "where"),
+    [
+        ("https://gpu.example.org:8000", "https://gpu.example.org:8000"),
+        ("auto", "the newest `jupyter sc2 serve` on this machine"),
+        ("https://bob:s3cr@example.org", "the address in the setting server"),
+    ],
+)
+def test_status_says_where_code_goes_before_it_does(shell, run, server, where):
+    shell.settings.server = server
+    said = run("%sc2 status").out
+    assert f"Once it is loaded, code leaves this kernel: it is sent to {where}.\n" in said
+
+
+def test_status_and_load_say_that_code_leaves_the_machine(run, fake_engine):
+    fake_engine.notice = "Code leaves this machine: it is sent to example.org."
+    assert f"{fake_engine.notice}\n" in run("%sc2 load").out
+    assert f"{fake_engine.notice}\n" in run("%sc2 status").out
+
+
 def test_status_tells_engine_precision_memory_and_the_way_to_a_larger_model(run):
     run("%sc2 load")
     lines = run("%sc2").out.splitlines()

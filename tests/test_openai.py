@@ -30,6 +30,7 @@ from jupyter_sc2.completion import SamplingParams
 from jupyter_sc2.engines import http, load_engine, runfile
 from jupyter_sc2.engines.deployment import choose_entry
 from jupyter_sc2.engines.http import find_key, parse_address
+from jupyter_sc2.engines.openai import leaving
 from jupyter_sc2.engines.pieces import Pieces
 from jupyter_sc2.engines.tokenizer import Tokenizer
 from jupyter_sc2.errors import GenerationError, ModelLoadError
@@ -226,7 +227,15 @@ def test_with_the_tokenizer_at_hand_prompts_are_ids(engine, server):
     assert {token.logprob for token in tokens} == {0.0}  # this server tells none
     as_long = replace(EMBEDDED, context=1024, window=1024)  # as the tests' own model
     assert engine.card == as_long and engine.memory_bytes() == 0
-    assert engine.notice == f"Code is sent to {server.url[7:]}."
+    assert (
+        engine.notice
+        == f"Code leaves this kernel: it is sent to {server.url[7:]}, on this machine."
+    )
+
+
+def test_of_a_server_elsewhere_it_is_said_that_code_leaves_the_machine():
+    said = leaving(parse_address("https://gpu.example.org:8000/v1"))
+    assert said == "Code leaves this machine: it is sent to gpu.example.org:8000."
 
 
 STOPS = range(len(STARCODER2_STOP))

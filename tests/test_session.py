@@ -704,6 +704,39 @@ def test_what_an_engine_has_to_tell_is_in_the_status(session, fake_engine):
     assert session.wait_ready().message == "Code is sent to example.org."
 
 
+def test_while_another_model_loads_the_status_says_what_the_one_that_answers_does(slow):
+    slow.small.notice = "Code leaves this machine: it is sent to example.org."
+    session = Session(load_engine=slow)
+    try:
+        session.load()
+        session.wait_ready()
+        session.load(LoadOptions(model="large"))
+        wait_until(lambda: "answers meanwhile" in (session.status.message or ""))
+        assert session.status.message.endswith(slow.small.notice)
+    finally:
+        slow.ready.set()
+        session.close()
+
+
+def test_a_model_that_stays_loaded_goes_on_telling_that_code_leaves_the_machine(fake_engine):
+    fake_engine.notice = "Code leaves this machine: it is sent to example.org."
+
+    def load(model, **_):
+        if model != "embedded":
+            raise ModelLoadError(f"{model} could not be loaded.")
+        return fake_engine
+
+    session = Session(load_engine=load)
+    try:
+        session.load()
+        session.wait_ready()
+        session.load(LoadOptions(model="other"))
+        wait_until(lambda: "stays loaded" in (session.status.message or ""))
+        assert session.status.message.endswith(fake_engine.notice)
+    finally:
+        session.close()
+
+
 def test_a_server_that_is_gone_leaves_the_embedded_model_of_this_kernel(fake_engine):
     def load(model, *, server, **_):
         if server:

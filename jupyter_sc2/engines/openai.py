@@ -16,7 +16,7 @@ from jupyter_sc2.engines import Cancelled, Guess, Progress, check_length, no_gue
 from jupyter_sc2.engines.deployment import COMPLETIONS, Deployment, find_deployment, open_client
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.healing import advance
-from jupyter_sc2.engines.http import Client, NotFound
+from jupyter_sc2.engines.http import Address, Client, NotFound
 from jupyter_sc2.engines.kept import common_length
 from jupyter_sc2.engines.pieces import Pieces
 from jupyter_sc2.engines.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ class OpenAIEngine:
         self._kind = deployment.kind
         self._sent: list[int] = []  # the ids that the server last read or wrote for us
         self._read: int | None = None  # how many ids it had to read last, where it tells
-        self.notice = f"Code is sent to {client.address.host}."
+        self.notice = leaving(client.address)
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -229,6 +229,13 @@ class OpenAIEngine:
         details = (usage or {}).get("prompt_tokens_details")
         if usage and isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
             self._read = usage["prompt_tokens"] - details["cached_tokens"]
+
+
+def leaving(address: Address) -> str:
+    """What the user has to know of a server, in a sentence."""
+    if address.loopback:  # where a tunnel may begin
+        return f"Code leaves this kernel: it is sent to {address.host}, on this machine."
+    return f"Code leaves this machine: it is sent to {address.host}."
 
 
 def spelling_grammar(text: str) -> str:

@@ -13,6 +13,7 @@ from jupyter_sc2.hardware import in_words
 from jupyter_sc2.kernel import numbers
 from jupyter_sc2.models import EMBEDDED, ModelCard
 from jupyter_sc2.plan import file_bytes
+from jupyter_sc2.prompt.secrets import in_text
 from jupyter_sc2.session import Status
 from jupyter_sc2.settings import SC2
 
@@ -67,6 +68,11 @@ def status(status: Status, settings: SC2) -> str:
         lines.append(status.message)
     if status.state == "unloaded":
         lines.append("It is loaded when something is asked; `%sc2 load` loads it now.")
+    asks = settings.server and settings.engine in ("auto", "openai")
+    if asks and status.state in ("unloaded", "loading"):
+        lines.append(
+            f"Once it is loaded, code leaves this kernel: it is sent to {_where(settings.server)}."
+        )
     if settings.mode != "automatic":
         lines.append(
             f"{OFF[settings.mode]}; `%sc2 settings mode=automatic` brings ghost text back."
@@ -80,7 +86,9 @@ def status(status: Status, settings: SC2) -> str:
 
 
 def loaded(status: Status, seconds: float) -> str:
-    return f"{_described(status)}, loaded in {seconds:.1f} s."
+    """What `%sc2 load` prints."""
+    line = f"{_described(status)}, loaded in {seconds:.1f} s."
+    return f"{line}\n{status.message}" if status.message else line
 
 
 def models(cards: Iterable[ModelCard], current: str) -> str:
@@ -115,6 +123,12 @@ def memory(size: int) -> str:
     if size >= 1e9:
         return f"{size / 1e9:.2f} GB"
     return f"{size / 1e6:.0f} MB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _where(server: str) -> str:
+    if server == "auto":
+        return "the newest `jupyter sc2 serve` on this machine"
+    return "the address in the setting server" if in_text(server) else server
 
 
 def _described(status: Status) -> str:

@@ -220,6 +220,7 @@ class HelloReply(Reply, tag="hello"):
     settings: dict[str, Any]
     stage: Stage | UnsetType = UNSET
     seconds: float | UnsetType = UNSET
+    message: str | UnsetType = UNSET
 
 
 class Settings(Reply, tag="settings"):
@@ -310,7 +311,7 @@ def hello(
         allowed=allowed,
         settings=dict(settings or {}),
     )
-    _tell_load(message, status)
+    _tell_more(message, status)
     return _builtins(message)
 
 
@@ -325,19 +326,19 @@ def status(status: SessionStatus) -> dict[str, Any]:
         engine=status.engine,
         precision=status.precision,
     )
-    _tell_load(message, status)
+    _tell_more(message, status)
     if status.progress is not None:
         message.progress = status.progress
-    if status.message is not None:
-        message.message = _shortened(status.message, MESSAGE_LENGTH)
     return _builtins(message)
 
 
-def _tell_load(message: HelloReply | Status, status: SessionStatus) -> None:
+def _tell_more(message: HelloReply | Status, status: SessionStatus) -> None:
     if status.stage:
         message.stage = cast(Stage, status.stage)
     if status.seconds is not None:
         message.seconds = status.seconds
+    if status.message is not None:
+        message.message = _shortened(status.message, MESSAGE_LENGTH)
 
 
 def update(id: str, completion: Completion) -> dict[str, Any]:

@@ -234,7 +234,8 @@ export class KernelClient {
         engine: message.engine ?? '',
         precision: message.precision,
         stage: message.stage,
-        seconds: message.seconds
+        seconds: message.seconds,
+        message: message.message
       };
       this._statusAt = Date.now();
       this._onStatus();

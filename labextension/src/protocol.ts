@@ -155,6 +155,7 @@ export interface IHelloReply {
 
   stage?: Stage;
   seconds?: number;
+  message?: string;
 }
 
 /** What is set in the kernel is different; `saved` tells that it was just kept for new kernels, or that forgotten. */

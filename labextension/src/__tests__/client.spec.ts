@@ -73,6 +73,15 @@ test('who comes while a model loads knows what is done of it, and for how long',
   assert.equal(client.status?.seconds, 2);
 });
 
+test('who comes later is told what the status says, such as that code leaves the machine', async () => {
+  const kernel = new FakeKernel();
+  const message = 'Code leaves this machine: it is sent to example.org.';
+  const reply = { ...hello('control'), message } as DownMessage;
+  kernel.answer = ({ data }) => (data.type === 'hello' ? [reply] : []);
+  const client = await connected(kernel);
+  assert.equal(client.status?.message, message);
+});
+
 test('a subshell that does not start is given up', async () => {
   const kernel = kernelOn('shell');
   const create = kernel.createComm.bind(kernel);
