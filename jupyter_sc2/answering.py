@@ -23,6 +23,7 @@ from jupyter_sc2.completion import (
 from jupyter_sc2.drawing import Drawing, varied
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.guessing import LONGEST, Lookup
+from jupyter_sc2.prompt.languages import language_at
 from jupyter_sc2.prompt.layout import Arrangement, Layout, Prompt
 from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions
@@ -127,7 +128,7 @@ class Answerer:
         if job.cancelled.is_set():
             job.finish(CANCELLED, self.engine)
             return True
-        if (reason := postprocess.hopeless(request, prose=options.prose)) is not None:
+        if (reason := self._refusal(request, options)) is not None:
             job.finish(Completion(text="", finish_reason="stop", reason=reason), self.engine)
             return True
         text = self.cache.find(request) if job.automatic else None
@@ -159,7 +160,20 @@ class Answerer:
         self, request: CompletionRequest, options: CompletionOptions, unwanted: engines.Cancelled
     ) -> None:
         """Reads what a request like this will need, for nobody yet."""
+        if self._is_other_language(request):
+            return
         self._prefill(self._prompt(request, options), unwanted)
+
+    def _refusal(self, request: CompletionRequest, options: CompletionOptions) -> str | None:
+        """Why the model is not asked, or None."""
+        reason = postprocess.hopeless(request, prose=options.prose)
+        if reason is None and self._is_other_language(request):
+            reason = "other_language"
+        return reason
+
+    def _is_other_language(self, request: CompletionRequest) -> bool:
+        """Whether the card does not name the language at the cursor; prose is asked for by a setting of its own."""
+        return request.cell_type == "code" and not self.engine.card.knows(language_at(request))
 
     def _prefill(self, prompt: Prompt, unwanted: engines.Cancelled) -> int:
         read = self.engine.prefill(prompt.ids, unwanted)

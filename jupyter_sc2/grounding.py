@@ -25,7 +25,7 @@ from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.fitting import is_word
 from jupyter_sc2.prompt.brackets import open_at_end, scan
 from jupyter_sc2.prompt.facts import Facts, Known, Path
-from jupyter_sc2.prompt.languages import of_cell_magic
+from jupyter_sc2.prompt.languages import language_at, runs_here
 from jupyter_sc2.prompt.secrets import in_text
 from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line
 from jupyter_sc2.prompt.uses import WORD, Kind, Use, bound_names, stored_strings, uses
@@ -123,10 +123,10 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
 
 
 def applies(request: CompletionRequest) -> bool:
-    """Whether the cursor stands in Python that can be looked at."""
-    language, _, _ = of_cell_magic(request)
-    line = request.prefix.rpartition("\n")[2]
-    return language == "python" and len(request.text) <= LONGEST_CELL and not is_magic_line(line)
+    """Whether the cursor stands in Python of this kernel's that can be looked at."""
+    if len(request.text) > LONGEST_CELL or is_magic_line(request.prefix.rpartition("\n")[2]):
+        return False
+    return runs_here(request) and language_at(request) == "python"
 
 
 def _breaks(request: CompletionRequest, text: str) -> bool:

@@ -18,10 +18,13 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.prompt.languages import IPYTHON, UNKNOWN, canonical
 
 Order = Literal["spm", "psm", "left-to-right"]
 Trunk = Literal["outside", "inside", "jupyter"]
 FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
+
+ALL_LANGUAGES = "*"
 
 SHIPPED = Path(__file__).parent / "models.toml"
 USERS = "jupyter_sc2_models.toml"
@@ -178,11 +181,19 @@ class ModelCard:
     trunk: Trunk = "outside"
     heals: bool = False
     ways: int = 1
+    languages: tuple[str, ...] = ("python",)
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
     confidence: float = 0.0
     note: str = ""
+
+    def knows(self, language: str) -> bool:
+        """Whether the model may be asked for this language, by the name that prompt/languages.py has for it."""
+        names = {canonical(name) for name in self.languages}
+        if language == IPYTHON:  # who has learned Python has seen notebooks
+            language = "python"
+        return language in names or (ALL_LANGUAGES in names and language != UNKNOWN)
 
     @property
     def trunk_outside(self) -> bool:
@@ -220,7 +231,11 @@ def was_trained_here(folder: Path) -> bool:
 
 def as_trained(card: ModelCard, folder: Path) -> ModelCard:
     """The card with what is true of the models that `jupyter sc2 train` makes, if the one in this folder is."""
-    return replace(card, heals=True, ways=4) if was_trained_here(folder) else card
+    return (
+        replace(card, heals=True, ways=4, languages=("python",))
+        if was_trained_here(folder)
+        else card
+    )
 
 
 SHIPPED_MODEL = Path(__file__).parent / "embedded" / "model"
@@ -303,7 +318,7 @@ def _stranger(known: Mapping[str, ModelCard], name: str, note: str = "") -> Mode
 
 
 def _with_layout(card: ModelCard, model: ModelCard) -> ModelCard:
-    names = ("family", "order", "path", "trunk", "special", "stop")
+    names = ("family", "order", "path", "trunk", "languages", "special", "stop")
     return replace(card, **{name: getattr(model, name) for name in names})
 
 
@@ -375,6 +390,8 @@ class _File:
             raise self._wrong(name, key, f"is wrong: {what}") from error
         if not 1 <= card.ways <= 16:
             raise self._wrong(name, "ways", f"must be from 1 to 16, not {card.ways}")
+        if not card.languages:
+            raise self._wrong(name, "languages", "must name at least one language")
         roles = (*STARCODER2_SPECIAL, "bos")
         for role in card.special:
             if role not in roles:

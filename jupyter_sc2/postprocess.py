@@ -15,6 +15,7 @@ from jupyter_sc2 import fitting
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.fitting import CLOSERS, OPENERS, alike, has_code_behind, inside_word, lexemes
 from jupyter_sc2.prompt.brackets import open_at_end
+from jupyter_sc2.prompt.languages import language_at
 
 Scope = Literal["line", "block"]
 
@@ -338,10 +339,7 @@ def _next_cell(request: CompletionRequest) -> str:
 
 
 def _is_python(request: CompletionRequest) -> bool:
-    """Whether the cell and the line are Python: not below `%%bash`, not `!ls`."""
-    line = _last_line(request.prefix).lstrip()
-    other = request.text.lstrip().startswith("%%") or line.startswith(("!", "%"))
-    return request.language == "python" and not other
+    return language_at(request) == "python"
 
 
 def _is_import(line: str) -> bool:

@@ -37,6 +37,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED, find_card
 from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.priority import Pauses
+from jupyter_sc2.prompt.languages import language_at
 from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
@@ -689,7 +690,9 @@ def _end_in_child() -> None:
 
 
 def _agrees(running: Job, later: Job) -> bool:
-    return running.drawing is not None and running.drawing.agrees(later.request)
+    if running.drawing is None or language_at(running.request) != language_at(later.request):
+        return False
+    return running.drawing.agrees(later.request)
 
 
 def _terms(model: str) -> list[str]:

@@ -825,3 +825,26 @@ def test_comms_that_reloaded_pages_left_behind_are_forgotten(channel):
 def test_a_hello_may_come_with_the_opening_of_the_comm(channel):
     comm = FakeComm(channel, opening={"type": "hello", "protocol": 1, "client": "test"})
     assert comm.wait_for(type="hello")["channel"] == "shell"
+
+
+@pytest.mark.parametrize("cell", ["%%bash\necho ", "x = 1\n!ls "])
+@pytest.mark.parametrize("trigger", ["automatic", "invoke"])
+def test_languages_that_the_user_wants_left_alone_are(comm, fake_engine, cell, trigger):
+    fake_engine.card = replace(fake_engine.card, languages=("*",))
+    comm.say(complete(cell, trigger=trigger, languages_off=["R", "Shell"]))
+    assert comm.final("1")["reason"] == "disabled"
+    assert fake_engine.prompts == []
+
+
+def test_python_beside_a_language_that_is_left_alone_is_completed(comm, fake_engine):
+    fake_engine.answers = ["1"]
+    comm.say(complete("%%time\nx = ", languages_off=["bash"]))
+    assert comm.final("1")["text"] == "1"
+
+
+@pytest.mark.parametrize("language", [None, "python", "bash"])
+def test_a_cell_in_a_language_that_the_model_is_not_for_says_so(comm, fake_engine, language):
+    comm.say(complete("%%bash\necho ", language=language))
+    final = comm.final("1")
+    assert (final["text"], final["finish_reason"]) == ("", "stop")
+    assert final["reason"] == "other_language"

@@ -63,6 +63,33 @@ def test_a_source_file_counts_as_one_cell(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "language"),
+    [("n.ipynb", "%%bash\necho ", "bash"), ("x.jl", "x = ", "julia"), ("n.ipynb", "!ls ", "bash")],
+)
+def test_a_language_that_the_model_is_not_for_is_told_in_one_line(
+    tmp_path, capfd, name, text, language
+):
+    path = tmp_path / name
+    if name.endswith(".ipynb"):
+        cells = [nbformat.v4.new_code_cell(text)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    else:
+        path.write_text(text)
+    assert run("complete", path, "--json") == 0
+    out, err = capfd.readouterr()
+    assert (json.loads(out)["text"], json.loads(out)["reason"]) == ("", "other_language")
+    assert err == f"embedded is not asked for {language}: its card does not name that language.\n"
+
+
+def test_a_notebook_in_another_language_is_not_taken_for_python(tmp_path, capfd):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x <- ")])
+    book.metadata = {"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}}
+    nbformat.write(book, tmp_path / "n.ipynb")
+    assert run("complete", tmp_path / "n.ipynb", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["reason"] == "other_language"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (

@@ -117,6 +117,14 @@ def test_a_user_adds_a_card_and_changes_one_of_ours(user_file):
             "[model.x.shape]\nlayers = 'x'\n",
             "table [model.x]: shape.layers is wrong: Expected `int`, got `str`.",
         ),
+        (
+            "[model.x]\nlanguages = []\n",
+            "table [model.x]: languages must name at least one language",
+        ),
+        (
+            "[model.x]\nlanguages = 'r'\n",
+            "table [model.x]: languages is wrong: Expected `array`, got `str`.",
+        ),
         ("[models.x]\n", "there is no table [models]; use [model.NAME]."),
         ("model = 3\n", "[model] holds tables: [model.NAME]."),
         ("[model.x\n", "is not a TOML file: "),

@@ -1,3 +1,5 @@
+import json
+
 import nbformat
 import pytest
 
@@ -59,3 +61,21 @@ def test_a_file_that_is_no_notebook_is_refused_in_one_line(tmp_path, content):
 def test_a_missing_file_is_refused_in_one_line(tmp_path):
     with pytest.raises(RequestError, match=r"Cannot read .*no\.ipynb: No such file"):
         Notebook.from_file(tmp_path / "no.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "language"),
+    [
+        ({}, "python"),
+        ({"kernelspec": {"language": "R"}, "language_info": {"name": "python"}}, "R"),
+        ({"kernelspec": {"name": "ir"}, "language_info": {"name": "julia"}}, "julia"),
+        ({"kernelspec": "ir", "language_info": {"name": 5}}, "python"),
+        ({"kernelspec": None}, "python"),
+    ],
+)
+def test_a_file_tells_the_language_of_its_kernel(tmp_path, metadata, language):
+    path = tmp_path / "n.ipynb"
+    path.write_text(
+        json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": []})
+    )
+    assert Notebook.from_file(path).language == language

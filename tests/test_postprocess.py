@@ -72,6 +72,10 @@ def test_prose_is_completed_only_where_that_is_wanted(cell_type):
     assert hopeless(asked, prose=True) is None
 
 
+def test_below_a_magic_that_runs_the_cell_a_bracket_that_closes_nothing_is_none():
+    assert shape("f(x))", request("%%time\ny = "), "line", final=True)[0] == "f(x)"
+
+
 def test_a_bracket_that_closes_nothing_is_bash_in_bash():
     asked = request("%%bash\ncase $x in\n", language="python")
     assert shape("a) ls;;", asked, "line", final=True)[0] == "a) ls;;"

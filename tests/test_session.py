@@ -232,6 +232,80 @@ def test_who_asks_by_a_key_of_their_own_sees_what_the_model_is_not_sure_of(sessi
     assert submit(session, invoke()).final.text == "np.zeros(3)"
 
 
+@pytest.mark.parametrize("ask", [request, invoke])
+@pytest.mark.parametrize(
+    "cell", ["%%bash\necho ", "!ls ", "x = !ls ", "%%julia\n", "%%mermaid\n", "%%my_timer\necho "]
+)
+def test_a_model_is_asked_only_for_languages_that_its_card_names(session, fake_engine, ask, cell):
+    final = submit(session, ask(cell)).final
+    assert (final.text, final.finish_reason, final.reason) == ("", "stop", "other_language")
+    assert fake_engine.prompts == []
+
+
+def test_a_kernels_language_counts_as_a_magics_does(session, fake_engine):
+    assert submit(session, request(language="R")).final.reason == "other_language"
+    assert fake_engine.prompts == []
+
+
+def test_a_model_whose_card_names_the_language_reads_the_cell_in_it(session, fake_engine):
+    fake_engine.card = replace(fake_engine.card, languages=("Python", "Shell"))
+    fake_engine.answers = ["$HOME"]
+    assert submit(session, request("%%sh\necho ")).final.text == "$HOME"
+    assert "notebook.sh" in fake_engine.asked()
+
+
+def test_a_line_for_the_system_is_read_as_the_notebook_has_it(session, fake_engine):
+    fake_engine.card = replace(fake_engine.card, languages=("python", "bash"))
+    fake_engine.answers = ["-la"]
+    assert submit(session, request("x = 1\n!ls ")).final.text == "-la"
+    assert "notebook.py" in fake_engine.asked()
+    assert "x = 1\n!ls" in fake_engine.asked()
+
+
+@pytest.mark.parametrize(
+    "cell", ["%%time\nx = ", "%time x = ", "%matplotlib ", "%%writefile a.py\n1"]
+)
+def test_what_is_python_below_and_behind_a_magic_is_asked_for(session, fake_engine, cell):
+    fake_engine.answers = ["inline"]
+    assert submit(session, request(cell)).final.text == "inline"
+
+
+def test_who_asks_below_a_magic_of_their_own_is_answered_in_python(session, fake_engine):
+    fake_engine.answers = ["time.time()"]
+    cell = "%%my_timer\nimport time\nt = "
+    assert submit(session, request(cell)).final.reason == "other_language"
+    assert submit(session, invoke(cell)).final.text == "time.time()"
+
+
+def test_text_cells_are_asked_for_where_prose_is(session, fake_engine):
+    session.configure(CompletionOptions(prose=True))
+    fake_engine.answers = ["world"]
+    book = Notebook((Cell(id="m", source="", cell_type="markdown"),))
+    asked = request("%%bash hello ", cell_id="m", notebook=book)
+    assert submit(session, asked).final.text == "world"
+
+
+def test_nothing_is_read_ahead_in_a_language_that_is_not_asked_for(session, fake_engine):
+    session.load()
+    session.wait_ready()
+    session.read_ahead(request("%%bash\necho "))
+    wait_until(lambda: session.idle)
+    assert session.tokens_read == 0
+    session.read_ahead(request("%%time\nx = "))
+    wait_until(lambda: session.tokens_read > 0)
+
+
+def test_what_is_said_for_python_is_not_gone_on_with_in_a_command(session, fake_engine):
+    fake_engine.answers = ["!pip install x"]
+    fake_engine.gate.clear()
+    first = submit(session, request("\n", notebook=Notebook((Cell(id="a", source="x = 1"),))))
+    assert fake_engine.started.wait(5)
+    second = submit(session, request("\n!", notebook=Notebook((Cell(id="a", source="x = 1"),))))
+    fake_engine.gate.set()
+    assert first.final.finish_reason == "cancelled"
+    assert second.final.reason == "other_language"
+
+
 def test_a_model_that_is_done_at_once_has_nothing_to_add(session, fake_engine):
     session.configure(CompletionOptions(confidence=0.7))
     fake_engine.answers = [""]

@@ -11,19 +11,9 @@ from typing import Any
 from jupyter_sc2.commands import add_model_options, load_options, print_json
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import RequestError
+from jupyter_sc2.prompt.languages import not_asked, of_file
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.settings import CompletionOptions
-
-LANGUAGE_BY_ENDING = {
-    ".py": "python",
-    ".r": "r",
-    ".jl": "julia",
-    ".js": "javascript",
-    ".ts": "typescript",
-    ".scala": "scala",
-    ".sh": "bash",
-    ".sql": "sql",
-}
 
 
 def add_parser(commands: Any) -> None:
@@ -89,6 +79,8 @@ def _complete(args: argparse.Namespace) -> int:
             print(completion.text)
             for one in completion.attribution:
                 print(f"May come from {one}", file=sys.stderr)
+    if final.reason == "other_language":
+        print(not_asked(request, final.model), file=sys.stderr)
     return 0
 
 
@@ -98,12 +90,12 @@ def _read_request(args: argparse.Namespace) -> CompletionRequest:
     if path.suffix == ".ipynb":
         notebook = Notebook.from_file(path)
         cell = _pick_cell(notebook, args.cell, path)
-        text, cell_id = cell.source, cell.id
+        text, cell_id, language = cell.source, cell.id, notebook.language
     else:
         if args.cell is not None:
             raise RequestError(f"--cell is for notebooks; {path} counts as one cell.")
         text = _read_text(path)
-        language = LANGUAGE_BY_ENDING.get(path.suffix.lower(), "text")
+        language = of_file(path.name)
     return CompletionRequest(
         text=text,
         offset=len(text) if args.offset is None else args.offset,

@@ -46,6 +46,7 @@ def _row(card: ModelCard) -> dict[str, Any]:
         "gguf": card.gguf,
         "parameters": card.parameters,
         "licence": card.licence,
+        "languages": card.languages,
         "context": card.context,
         "window": card.window,
         "sizes": {name: file_bytes(card.shape, name) for name in SIZES} if card.shape else {},

@@ -21,6 +21,7 @@ from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import wire
 from jupyter_sc2.models import cards
 from jupyter_sc2.own_imports import own_imports
+from jupyter_sc2.prompt.languages import canonical, language_at
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status
 
@@ -321,6 +322,8 @@ class _Peer:
         id = f"{self.comm.comm_id}/{self._count}"
         request = action.request(self._notebook or Notebook(), id)
         reason = self._channel.settings.refusal(action.trigger)
+        if reason is None and language_at(request) in map(canonical, action.languages_off):
+            reason = "disabled"
         if reason is not None:
             self.send(
                 wire.update(action.id, Completion(text="", finish_reason="stop", reason=reason))

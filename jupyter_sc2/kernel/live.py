@@ -24,7 +24,7 @@ from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.facts import Facts, Path, gather
 from jupyter_sc2.prompt.inspection import module_state
-from jupyter_sc2.prompt.languages import of_cell_magic
+from jupyter_sc2.prompt.languages import runs_here
 from jupyter_sc2.prompt.namespace import Variable, describe
 from jupyter_sc2.prompt.notebook import Cell
 from jupyter_sc2.prompt.uses import WORD, imports_in
@@ -55,8 +55,7 @@ class LiveNamespace:
 
     def state(self, request: CompletionRequest) -> str:
         """The comment lines for the prompt of this request."""
-        language, _, _ = of_cell_magic(request)
-        if language != "python":
+        if not runs_here(request):
             return ""
         settings = self._settings
         wanted = (settings.context_variables, settings.context_values, settings.context_error)

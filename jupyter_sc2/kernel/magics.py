@@ -27,6 +27,7 @@ from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import attribution, bars, context, history, numbers, saved, show
 from jupyter_sc2.models import cards, find_card
 from jupyter_sc2.own_imports import own_imports
+from jupyter_sc2.prompt.languages import not_asked
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import PRECISIONS, SC2
@@ -135,6 +136,9 @@ class SC2Magics(Magics):
                 self._load(options.model, None)
             completions, reason = self._ask(request)
             texts = list(completions)
+            if reason == "other_language":
+                print(not_asked(request, self.session.status.model))
+                return
             if not texts:
                 print(f"No suggestion here ({reason or 'nothing to add'}).".replace("_", " "))
                 return

@@ -22,8 +22,6 @@ from jupyter_sc2.session import Session
 # Seconds without a key before the model is asked, and between two looks at whether a key came meanwhile.
 DEBOUNCE = 0.1
 LOOK = 0.03
-# Lines for IPython or the system, which the model has not learned.
-COMMANDS = ("%", "!", "?")
 
 
 class Settings(Protocol):
@@ -77,7 +75,6 @@ class Terminal:
             self._settings.enabled()
             and document.is_cursor_at_the_end_of_line
             and bool(document.text.strip())
-            and not document.current_line.lstrip().startswith(COMMANDS)
         )
 
     def _left(self, document: Document) -> str | None:

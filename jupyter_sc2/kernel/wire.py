@@ -47,6 +47,7 @@ Reason = Literal[
     "not_allowed",
     "not_ready",
     "nothing_to_add",
+    "other_language",
     "refuted",
 ]
 # What is to be done about a text that stands in indexed code, too.
@@ -130,6 +131,7 @@ class Complete(Message, tag="complete", frozen=True):
     language: str | None = None
     rev: int | None = None
     waited: float = 0.0  # milliseconds since the key
+    languages_off: list[str] = []  # those that the user wants left alone
 
     def request(self, notebook: Notebook, id: str) -> CompletionRequest:
         return CompletionRequest(

@@ -1,11 +1,26 @@
-"""Languages: their file endings and comment signs, and which one a cell is in below a cell magic."""
+"""Languages: what they are called, their file endings and comment signs, and which one the cursor stands in.
+
+A cell may be in another language than its notebook (`%%bash`, `%%writefile run.sh`), and so may a line (`!ls`,
+`files = !ls`, `%sql SELECT 1`). Everything that has to know goes by `language_at`.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.prompt.brackets import CLOSING, scan
+from jupyter_sc2.prompt.syntax import complete_tree
+
+# What nobody can tell: below a magic that is not known, and in the options of one.
+UNKNOWN = "unknown"
+# The names of magics, and the arguments of those that every notebook has (`%matplotlib inline`).
+IPYTHON = "magic"
 
 # File ending and comment sign by language; other languages get a plain text file and "#".
 LANGUAGES: Mapping[str, tuple[str, str]] = {
@@ -32,46 +47,280 @@ LANGUAGES: Mapping[str, tuple[str, str]] = {
     "yaml": ("yaml", "#"),
     "toml": ("toml", "#"),
     "markdown": ("md", "#"),
+    "batchfile": ("bat", "REM"),
+    "c#": ("cs", "//"),
+    "coffeescript": ("coffee", "#"),
+    "cuda": ("cu", "//"),
+    "dockerfile": ("dockerfile", "#"),
+    "fortran": ("f90", "!"),
+    "graphviz": ("dot", "//"),
+    "haskell": ("hs", "--"),
+    "kotlin": ("kt", "//"),
+    "lua": ("lua", "--"),
+    "makefile": ("mk", "#"),
+    "matlab": ("m", "%"),
+    "mermaid": ("mmd", "%%"),
+    "php": ("php", "//"),
+    "powershell": ("ps1", "#"),
+    "sas": ("sas", "//"),
+    "stata": ("do", "//"),
+    "svg": ("svg", "//"),
+    "swift": ("swift", "//"),
+    "text": ("txt", "#"),
+    "xml": ("xml", "//"),
 }
-# What cell magics begin cells in another language; %%time, %%capture and their like go on in Python.
-MAGIC_LANGUAGES: Mapping[str, str] = {
-    "bash": "bash",
-    "sh": "bash",
-    "script": "bash",
-    "system": "bash",
-    "sx": "bash",
-    "sql": "sql",
-    "bigquery": "sql",
-    "html": "html",
-    "HTML": "html",
-    "css": "css",
-    "javascript": "javascript",
-    "js": "javascript",
-    "R": "r",
-    "julia": "julia",
-    "ruby": "ruby",
-    "perl": "perl",
-    "latex": "latex",
+# What magics, kernels, models' cards and programs call them besides.
+_OTHER_NAMES = {
+    "python": "py ipython ipython3 python2 python3 pypy pypy3 px pyspark",
+    "bash": "sh zsh ksh dash shell system sx ! sc terminal",
+    "batchfile": "cmd batch",
+    "powershell": "pwsh posh",
+    "sql": "bigquery bq sqlite sqlite3 duckdb dql psql mysql sparksql",
+    "javascript": "js node nodejs deno",
+    "typescript": "ts",
+    "r": "rscript rlang",
+    "latex": "tex tikz",
+    "markdown": "md rmarkdown",
+    "c++": "cpp c++11 c++14 c++17 c++20 c++23",
+    "c#": "csharp cs c-sharp",
+    "cuda": "cu nvcc",
+    "cython": "cython_inline cython_pyximport",
+    "graphviz": "dot gv",
+    "matlab": "octave",
+    "yaml": "yml",
+}
+OTHER_NAMES = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
+_OTHER_ENDINGS = {
+    "python": "pyi pyw",
+    "bash": "bash zsh ksh",
+    "javascript": "jsx mjs cjs",
+    "typescript": "tsx",
+    "html": "htm",
+    "c": "h",
+    "c++": "cc cxx hpp hh",
+    "cuda": "cuh",
+    "cython": "pxd",
+    "batchfile": "cmd",
+    "fortran": "f f95 f03",
+    "graphviz": "gv",
     "markdown": "markdown",
-    "cython": "cython",
+    "yaml": "yml",
 }
-CELL_MAGIC = re.compile(r"\s*%%(?P<name>\w+)(?P<line>[^\n]*)\n")
+ENDINGS = {ending: name for name, (ending, _) in LANGUAGES.items()} | {
+    other: name for name, others in _OTHER_ENDINGS.items() for other in others.split()
+}
+FILE_NAMES = {"makefile": "makefile", "dockerfile": "dockerfile"}
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Cell magics that run the cell, or look at it, in the notebook's own language and with its variables.
+OWN = _set(
+    "time timeit capture prun debug memit mprun lprun snakeviz scalene pyinstrument heat wandb complete "
+    "local ipytest black skip tb manim"
+)
+FILES = frozenset(("writefile", "file"))
+# Line magics: with code of the notebook's own behind them, with arguments that every notebook has, and commands of the
+# system's by another name. The rest are known as cell magics, or not at all.
+CODE_LINES = _set(
+    "time timeit prun debug memit mprun lprun complete pinfo pinfo2 pdoc psource pdef page xdel"
+)
+USUAL_LINES = _set("matplotlib pylab config load_ext reload_ext unload_ext autoreload aimport")
+SHELL_LINES = _set(
+    "pip conda mamba micromamba uv cd ls ll la lk lx ldir cat cp mv rm rmdir mkdir less more man git"
+)
+
+CELL_MAGIC = re.compile(r"\s*%%(?P<name>[^\s%]\S*)(?P<line>[^\n]*)(?:\n|\Z)")
+# What `!` and magics are assigned to.
+TARGET = re.compile(r"[\w.,*\s]+(?:\[[^\]\n]*\])*")
+QUESTION = re.compile(r"\?|[\w.*%\[\]]+\?{1,2}\s*\Z")
+
+
+class Spot(NamedTuple):
+    """What the cursor stands in.
+
+    `cell` is the language of its cell, which begins at the index `start`, below the magic of another language. What
+    `runs_here` sees the kernel's variables.
+    """
+
+    language: str
+    cell: str
+    start: int
+    runs_here: bool
+
+
+def language_at(request: CompletionRequest) -> str:
+    """The language at the cursor, as `LANGUAGES` calls it; or UNKNOWN, or IPYTHON.
+
+    Below a magic that is not known, one who asks by a key of their own has the notebook's language where the code above
+    the cursor is Python.
+    """
+    return _spot(request).language
+
+
+def runs_here(request: CompletionRequest) -> bool:
+    """Whether the kernel is to run the cell as Python, so that its variables count."""
+    spot = _spot(request)
+    return spot.runs_here and spot.cell == "python"
 
 
 def of_cell_magic(request: CompletionRequest) -> tuple[str, str, str]:
     """The language of the cell, the prefix and the suffix: below `%%bash` it is bash, without that line."""
-    found = CELL_MAGIC.match(request.text)
-    if found is None or found.end() > request.offset:
-        return request.language, request.prefix, request.suffix
-    language = language_of(found["name"], found["line"])
-    if language is None:
-        return request.language, request.prefix, request.suffix
-    return language, request.text[found.end() : request.offset], request.suffix
+    spot = _spot(request)
+    return spot.cell, request.text[spot.start : request.offset], request.suffix
 
 
-def language_of(magic: str, line: str) -> str | None:
-    """The language of a cell that begins with this cell magic; None if it is the notebook's own."""
-    if magic in ("writefile", "file"):
-        ending = line.strip().rpartition(".")[2] if "." in line else ""
-        return next((name for name, (known, _) in LANGUAGES.items() if known == ending), "text")
-    return MAGIC_LANGUAGES.get(magic)
+def canonical(name: str) -> str:
+    """The name that is used here of what is also called `name`: "bash" for "Shell"."""
+    name = name.lower()
+    return OTHER_NAMES.get(name, name)
+
+
+def of_file(name: str) -> str:
+    """The language of a file by its name or path; "text" for one that is not known."""
+    base = name.replace("\\", "/").rpartition("/")[2].lower()
+    _, dot, ending = base.rpartition(".")
+    return FILE_NAMES.get(base) or ENDINGS.get(ending if dot else "", "text")
+
+
+def not_asked(request: CompletionRequest, model: str) -> str:
+    """In a sentence why this model is not asked: its card does not name the language at the cursor."""
+    language = language_at(request)
+    if language == UNKNOWN:
+        return f"{model} is not asked here: nothing tells which language stands at the cursor."
+    return f"{model} is not asked for {language}: its card does not name that language."
+
+
+def _spot(request: CompletionRequest) -> Spot:
+    return _find(request.text, request.offset, request.language, request.trigger == "invoke")
+
+
+@lru_cache(maxsize=16)  # each rule asks, for each token
+def _find(text: str, offset: int, language: str, invoked: bool) -> Spot:
+    own = canonical(language)
+    is_python = own in ("python", "")  # "": of a cell without a notebook
+    start = 0
+    while magic := CELL_MAGIC.match(text, start):
+        name = magic["name"].lower()
+        of_magic = _of_cell_magic(name, magic["line"])
+        if not is_python and of_magic in (None, UNKNOWN):
+            break  # `%%` is an operator of R's
+        if offset <= magic.end("name"):
+            asks = name.endswith("?") and offset == magic.end("name")
+            return Spot(UNKNOWN if asks else IPYTHON, own, 0, True)
+        if offset <= magic.end("line"):
+            code = of_magic is None and name in CODE_LINES
+            return Spot(own if code else UNKNOWN, own, 0, code)
+        if of_magic == UNKNOWN:
+            known = invoked and _is_python_above(text[magic.end() : offset])
+            return Spot(own if known else UNKNOWN, own, 0, known)
+        if of_magic is not None:
+            return Spot(of_magic, of_magic, magic.end(), False)
+        start = magic.end()
+    command = _command(text[start:offset]) if is_python else None
+    at_cursor = own if command is None else _of_command(command, own)
+    return Spot(at_cursor, own, 0, True)
+
+
+def _of_cell_magic(name: str, line: str) -> str | None:
+    """The language below a cell magic; None if it is the notebook's own."""
+    if name in OWN:
+        return None
+    if name in FILES:
+        names = [word for word in _words(line) if not word.startswith("-")]
+        return of_file(names[0]) if names else "text"
+    if name == "script":
+        return _of_program(_words(line))
+    return _known(name)
+
+
+def _of_program(words: list[str]) -> str | None:
+    """The language of what is given to `%%script`; None where it only keeps the cell from being run."""
+    takes_value = False
+    for word in words:
+        program = word.replace("\\", "/").rpartition("/")[2].lower()
+        if takes_value or word.startswith("-") or program == "env":
+            takes_value = word in ("--out", "--err", "--proc")
+        elif program in ("false", "true", "echo", ":"):
+            return None
+        else:
+            return _known(re.sub(r"[\d.]+\Z|\.exe\Z", "", program))
+    return UNKNOWN
+
+
+def _known(name: str) -> str:
+    name = canonical(name)
+    return name if name in LANGUAGES else UNKNOWN
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quote that is still open
+        return line.replace('"', "").replace("'", "").split()
+
+
+def _command(source: str) -> str | None:
+    """What IPython takes for a command of its own, or of the system's, and `source` ends in; None if that is code."""
+    start = source.rfind("\n") + 1
+    while start > 1 and source[start - 2] == "\\":  # it began on a line above
+        start = source.rfind("\n", 0, start - 1) + 1
+    command = _as_command(source[start:])
+    return None if command is None or _goes_on(source[:start]) else command
+
+
+def _as_command(line: str) -> str | None:
+    """The line without what it is assigned to, if it is a command."""
+    line = line.lstrip(" \t")
+    if line.startswith(("!", "%")) or QUESTION.match(line):
+        return line
+    target, _, value = line.partition("=")
+    value = value.lstrip(" \t")
+    return value if value.startswith(("!", "%")) and TARGET.fullmatch(target.rstrip()) else None
+
+
+def _goes_on(above: str) -> bool:
+    """Whether the line below is in a bracket or a string, where `%` is an operator and `!` a character."""
+    opened: list[str] = []
+    quote = ""
+    goes_on = False  # a command, with a backslash
+    for line in above.splitlines(keepends=True):
+        is_command = not opened and not quote and (goes_on or _as_command(line) is not None)
+        goes_on = is_command and line.endswith("\\\n")
+        if is_command:
+            continue
+        for _, char, inside in scan(line, quote):
+            quote = inside
+            if inside:
+                continue
+            if char in CLOSING:
+                opened.append(char)
+            elif char in CLOSING.values() and opened:
+                opened.pop()
+    return bool(opened or quote)
+
+
+def _of_command(command: str, own: str) -> str:
+    if command.startswith("!"):
+        return "bash"
+    name, blank, code = re.match(r"%*(\S*)(\s*)(.*)", command, re.DOTALL).groups()  # type: ignore[union-attr]
+    if QUESTION.match(command) and not blank:
+        return UNKNOWN
+    name = name.lower()
+    if not blank or name in USUAL_LINES:
+        return IPYTHON
+    if name in CODE_LINES:
+        nested = _as_command(code)
+        return own if nested is None else _of_command(nested, own)
+    return "bash" if name in SHELL_LINES else _known(name)
+
+
+def _is_python_above(body: str) -> bool:
+    """Whether there is a statement above the line that the text ends in."""
+    above = body.rpartition("\n")[0]
+    completed = complete_tree(above, "", "") if above.strip() else None
+    return completed is not None and any(
+        not isinstance(node, ast.Expr) for node in completed[0].body
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jupyter_sc2.errors import RequestError
 
@@ -40,10 +40,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Notebook:
-    """The cells in their order on the page, and the front end's revision number of this state."""
+    """The cells in their order on the page, and the front end's revision number of this state.
+
+    `language` is the kernel's, where a file tells it; a front end tells it with each request.
+    """
 
     cells: tuple[Cell, ...] = ()
     rev: int = 0
+    language: str = "python"
 
     def above(self, cell_id: str | None) -> tuple[Cell, ...]:
         """The cells above the one with this id; all of them if there is none such."""
@@ -86,7 +90,8 @@ class Notebook:
                 f"{path} is not a notebook that can be read: {_first_line(error)}"
             ) from error
         return cls(
-            tuple(
+            language=_language(document.metadata),
+            cells=tuple(
                 Cell(
                     id=cell.get("id", f"cell-{index}"),
                     source=cell.source,
@@ -95,8 +100,18 @@ class Notebook:
                     outputs=output_texts(cell.get("outputs", ())),
                 )
                 for index, cell in enumerate(document.cells)
-            )
+            ),
         )
+
+
+def _language(metadata: Mapping[str, Any]) -> str:
+    """The kernel's language by a notebook's metadata."""
+    for key, name in (("kernelspec", "language"), ("language_info", "name")):
+        told = metadata.get(key)
+        language = told.get(name) if isinstance(told, Mapping) else None
+        if isinstance(language, str) and language:
+            return language
+    return "python"
 
 
 def output_texts(outputs: Iterable[object]) -> tuple[str, ...]:

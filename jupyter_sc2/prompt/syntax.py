@@ -69,7 +69,7 @@ def _python(source: str) -> str:
         return source
     from IPython.core.inputtransformer2 import TransformerManager
 
-    found = re.match(r"\s*%%\w+[^\n]*\n", source)
+    found = re.match(r"(?:\s*%%\w+[^\n]*\n)+", source)
     head, body = (source[: found.end()], source[found.end() :]) if found else ("", source)
     try:
         transformed = TransformerManager().transform_cell(body)  # type: ignore[no-untyped-call]

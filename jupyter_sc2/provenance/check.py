@@ -6,7 +6,7 @@ import logging
 import math
 
 from jupyter_sc2.completion import Attribution, CompletionRequest
-from jupyter_sc2.prompt.languages import of_cell_magic
+from jupyter_sc2.prompt.languages import language_at
 from jupyter_sc2.provenance.index import Index
 from jupyter_sc2.provenance.lexemes import family_of_language
 
@@ -49,11 +49,10 @@ class Checker:
 
             if not isinstance(self._matcher, Matcher):
                 self._matcher = Matcher(self.index)
-            language, _, _ = of_cell_magic(request)
             before, behind = _around(request)
             found = self._matcher.find(
                 before + text + behind,
-                family_of_language(language),
+                family_of_language(language_at(request)),
                 threshold=threshold,
                 within=(len(before), len(before) + len(text)),
                 patience=math.inf if certain else PATIENCE,

@@ -1,5 +1,5 @@
 /**
- * When to ask: what the settings, the notebook, the cell and its language allow, and what Enter is worth.
+ * When to ask: what the settings, the notebook and the cell allow, and what Enter is worth.
  */
 
 /** Ghost text while typing; only when asked for with Alt+\; not at all. */
@@ -27,30 +27,6 @@ export function strictest(...modes: (Mode | undefined)[]): Mode {
 export function modeOf(metadata: unknown): Mode | undefined {
   const mode = (metadata as { mode?: unknown } | null | undefined)?.mode;
   return MODES.find(known => known === mode);
-}
-
-/** Languages by the magic on a cell's first line; the cell's own where it has none of these. */
-const MAGICS: Record<string, string> = {
-  bash: 'bash',
-  sh: 'bash',
-  script: 'bash',
-  cmd: 'bash',
-  html: 'html',
-  javascript: 'javascript',
-  js: 'javascript',
-  latex: 'latex',
-  markdown: 'markdown',
-  perl: 'perl',
-  r: 'r',
-  ruby: 'ruby',
-  sql: 'sql',
-  svg: 'html'
-};
-
-/** The language that a cell is written in. */
-export function languageOf(source: string, kernel: string): string {
-  const magic = /^\s*%%(\w+)/.exec(source)?.[1];
-  return (magic && MAGICS[magic.toLowerCase()]) ?? kernel;
 }
 
 /**

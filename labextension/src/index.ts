@@ -147,7 +147,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
       places.afterEnter = values.afterEnter;
       places.isLocked = values.isLocked;
       places.autoLoad = values.autoLoad;
-      places.languagesOff = values.languagesOff;
+      if (JSON.stringify(values.languagesOff) !== JSON.stringify(places.languagesOff)) {
+        places.languagesOff = values.languagesOff;
+        provider.forget();
+      }
       provider.debounce = values.debounce;
       provider.candidates = values.candidates;
       announcer.enabled = values.announce;

@@ -12,7 +12,6 @@ import type { Widget } from '@lumino/widgets';
 
 import {
   AFTER_ENTER,
-  languageOf,
   METADATA,
   modeOf,
   MODES,
@@ -52,7 +51,7 @@ export class Places {
   /** Whether no kernel may say otherwise. */
   isLocked = false;
 
-  /** Languages that are left alone. */
+  /** Languages that are left alone. The kernel knows which one the cursor stands in. */
   languagesOff: readonly string[] = [];
 
   /** Whether kernels may be told to load the extension. */
@@ -136,14 +135,13 @@ export class Places {
     if (!client) {
       return connection ? describe(connection.standing, { busy: connection.busy }).text : null;
     }
-    const language = languageOf(text, typed.language);
-    const off = this.languagesOff.some(name => name.toLowerCase() === language.toLowerCase());
     return {
       client,
       key: `${widget.id}/${typed.cellId}/${client.status?.model}`,
       cellId: typed.cellId,
-      language,
-      mode: strictest(this.askedIn(widget).mode, typed.mode, off ? 'off' : undefined),
+      language: typed.language,
+      languagesOff: this.languagesOff,
+      mode: strictest(this.askedIn(widget).mode, typed.mode),
       cells: () => typed.cells(),
       isAt: offset => {
         const { editor } = typed;

@@ -32,6 +32,7 @@ export type Reason =
   | 'not_allowed'
   | 'not_ready'
   | 'nothing_to_add'
+  | 'other_language'
   | 'refuted';
 
 /** What is to be done about a text that stands in indexed code, too. */
@@ -97,6 +98,7 @@ export interface IComplete {
   trigger: Trigger;
   candidates?: number;
   language?: string;
+  languages_off?: string[];
   rev?: number;
 
   /** Milliseconds since the key. */

@@ -29,7 +29,12 @@ export interface ISpot {
    */
   key: string;
   cellId: string;
+
+  /** The kernel's. */
   language: string;
+
+  /** Languages that are left alone. */
+  languagesOff: readonly string[];
 
   /** What is allowed here. */
   mode: Mode;
@@ -254,6 +259,7 @@ export class Provider implements IInlineCompletionProvider {
       trigger,
       candidates,
       language: spot.language,
+      languages_off: [...spot.languagesOff],
       waited
     };
     const updates = spot.client.complete(query, spot.cells(), ghost.signal);

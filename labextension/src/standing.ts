@@ -70,12 +70,16 @@ export const START = '%load_ext jupyter_sc2';
 const REASONS: Record<string, [string, string] | undefined> = {
   disabled: [
     'off here',
-    'Completion is switched off in this kernel (SC2.mode), or for cells like this one.'
+    'Completion is switched off in this kernel (SC2.mode), or for cells or languages like this one.'
   ],
   low_confidence: ['low confidence', 'The model is not sure enough of any continuation.'],
   not_allowed: ['not allowed', "The kernel's configuration does not allow completion."],
   not_ready: ['not ready', 'The model is not ready yet.'],
   nothing_to_add: ['nothing to add', 'The model has nothing to add here.'],
+  other_language: [
+    'other language',
+    'The model is not asked here: its card does not name the language at the cursor.'
+  ],
   refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.'],
   matches_indexed_code: [
     'matches indexed code',
@@ -83,9 +87,14 @@ const REASONS: Record<string, [string, string] | undefined> = {
   ]
 };
 
+/** The words for a reason; undefined for one of a later kernel, be it called like a member of every object. */
+function wordsFor(reason: string): [string, string] | undefined {
+  return Object.prototype.hasOwnProperty.call(REASONS, reason) ? REASONS[reason] : undefined;
+}
+
 /** Why there is no text, in a sentence. */
 export function sentence(reason: string): string {
-  return REASONS[reason]?.[1] ?? `There is nothing to show (${reason.replace(/_/g, ' ')}).`;
+  return wordsFor(reason)?.[1] ?? `There is nothing to show (${reason.replace(/_/g, ' ')}).`;
 }
 
 /** What the status bar says. */
@@ -199,7 +208,7 @@ function about(outcome: IOutcome | undefined): [string, string?] {
     case 'asking':
       return ['thinking'];
     case 'nothing':
-      return REASONS[outcome.reason ?? ''] ?? [(outcome.reason ?? '').replace(/_/g, ' ')];
+      return wordsFor(outcome.reason ?? '') ?? [(outcome.reason ?? '').replace(/_/g, ' ')];
     case 'timed out':
       return ['timed out', 'The last answer took too long. A smaller model is quicker.'];
     case 'error':

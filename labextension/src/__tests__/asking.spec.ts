@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { languageOf, modeOf, strictest, worthAsking } from '../asking';
+import { modeOf, strictest, worthAsking } from '../asking';
 
 test('a notebook or a cell can forbid, and allow nothing that the settings forbid', () => {
   assert.equal(strictest('automatic', undefined), 'automatic');
@@ -15,13 +15,6 @@ test('metadata that say nothing known say nothing', () => {
   for (const metadata of [undefined, null, 'off', { mode: 'loud' }, {}]) {
     assert.equal(modeOf(metadata), undefined);
   }
-});
-
-test('the magic on the first line tells the language', () => {
-  assert.equal(languageOf('%%bash\nls', 'python'), 'bash');
-  assert.equal(languageOf('%%R\nx <- 1', 'python'), 'r');
-  assert.equal(languageOf('%%time\nx = 1', 'python'), 'python');
-  assert.equal(languageOf('x = 1', 'python'), 'python');
 });
 
 test('after Enter it is worth asking where the line above opens something', () => {

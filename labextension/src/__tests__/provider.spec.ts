@@ -93,6 +93,7 @@ function setUp(debounce = 0, mode: Mode = 'automatic') {
     key: 'panel/a',
     cellId: 'a',
     language: 'python',
+    languagesOff: ['bash'],
     mode,
     cells: () => [],
     source: () => cell.source,
@@ -212,6 +213,13 @@ test('a request tells how long it has waited since its key', async () => {
   void fetch(provider, 'x|', true);
   const [late, atOnce] = client.queries.map(({ waited }) => waited ?? NaN);
   assert.ok(late >= 29 && late < 1000 && atOnce < late, `${late} and ${atOnce} ms`);
+});
+
+test('a request tells the language of the kernel and the languages that are left alone', () => {
+  const { client, provider } = setUp();
+  void fetch(provider, '%%bash\necho |', true);
+  const [{ language, languages_off }] = client.queries;
+  assert.deepEqual([language, languages_off], ['python', ['bash']]);
 });
 
 test('typing through a finished completion asks nobody, nor does Backspace', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { describe, INSTALL, type ICircumstances, type Standing } from '../standing';
+import { describe, INSTALL, sentence, type ICircumstances, type Standing } from '../standing';
 
 const READY: Standing = {
   stage: 'connected',
@@ -87,4 +87,18 @@ test('a running cell is waited for on the shell only', () => {
   assert.equal(text(READY, { busy: true }), 'SC2: embedded · ready');
   assert.equal(text(shell, { busy: true }), 'SC2: waiting for the running cell');
   assert.equal(text(shell), 'SC2: embedded · ready');
+});
+
+test('where the card does not name the language, the status and the sentence say so', () => {
+  const outcome = { kind: 'nothing', reason: 'other_language' } as const;
+  assert.equal(text(READY, { outcome }), 'SC2: embedded · other language');
+  assert.match(sentence('other_language'), /does not name the language/);
+});
+
+test('a reason that is called like a member of every object is one that nobody knows', () => {
+  for (const reason of ['constructor', 'toString', '__proto__', 'hasOwnProperty']) {
+    const said = reason.replace(/_/g, ' ');
+    assert.equal(text(READY, { outcome: { kind: 'nothing', reason } }), `SC2: embedded · ${said}`);
+    assert.equal(sentence(reason), `There is nothing to show (${said}).`);
+  }
 });
