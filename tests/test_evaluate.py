@@ -57,6 +57,37 @@ def test_comments_are_no_holes():
     assert not any("comment" in row["expected"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "%%bash\nmkdir -p data/raw\ncurl -O $URL",
+        "%%writefile run.sh\nset -euo pipefail",
+        "%%my_timer\nresult = compute()",
+        "files = !ls data/raw",
+        "!pip install \\\n    pandas seaborn",
+        "dataframe.groupby?",
+        "%%time\n%%html\n<b>some text</b>",
+    ],
+)
+def test_cells_and_lines_of_other_languages_are_no_holes(source):
+    cells = (CELLS[0], Cell(id="1", source=source))
+    rows = holes.cut_holes([("n", cells)], count=10)
+    assert {row["expected"] for row in rows if row["cells"]} == set()
+
+
+def test_below_a_magic_that_runs_the_cell_there_are_holes():
+    cells = (CELLS[0], Cell(id="1", source="%%time\nresult = compute()"))
+    assert any(row["cells"] for row in holes.cut_holes([("n", cells)], count=10))
+
+
+def test_a_notebook_in_another_language_has_no_holes(tmp_path, capsys):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELLS[1].source)])
+    book.metadata = {"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}}
+    nbformat.write(book, tmp_path / "n.ipynb")
+    assert cli.main(["eval", "cut", str(tmp_path / "n.ipynb"), "--count", "2"]) == 1
+    assert "no line to make a hole in" in capsys.readouterr().err
+
+
 def test_exact_match_compares_first_lines_without_trailing_blanks(session):
     said = completed(session, "print(x)  \nmore")
     assert holes.evaluate(said, [ROW])["exact_match"] == 1.0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jupyter_sc2.commands import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.prompt.languages import canonical
+from jupyter_sc2.prompt.notebook import Cell, Notebook
 
 
 def add_parser(commands: Any) -> None:
@@ -88,13 +90,22 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _cut(args: argparse.Namespace) -> int:
     from jupyter_sc2.evaluate.holes import cut_holes
 
-    notebooks = [(path.stem, Notebook.from_file(path).cells) for path in args.notebooks]
-    rows = cut_holes(notebooks, count=args.count, seed=args.seed)
+    rows = cut_holes(_in_python(args.notebooks), count=args.count, seed=args.seed)
     if not rows:
         raise RequestError("These notebooks have no line to make a hole in.")
     for row in rows:
         print(json.dumps(row, ensure_ascii=False))
     return 0
+
+
+def _in_python(paths: Iterable[Path]) -> list[tuple[str, tuple[Cell, ...]]]:
+    """The names and cells of the notebooks that are in Python."""
+    notebooks = [(path.stem, Notebook.from_file(path)) for path in paths]
+    return [
+        (name, notebook.cells)
+        for name, notebook in notebooks
+        if canonical(notebook.language) == "python"
+    ]
 
 
 def _holes(args: argparse.Namespace) -> int:
@@ -111,7 +122,7 @@ def _live(args: argparse.Namespace) -> int:
     from jupyter_sc2.evaluate import live
     from jupyter_sc2.evaluate.runner import open_session
 
-    notebooks = [(path.stem, Notebook.from_file(path).cells) for path in args.notebooks]
+    notebooks = _in_python(args.notebooks)
     sources = live.Sources()
     session = open_session(load_options(args), max_tokens=args.max_tokens, namespace=sources)
     try:

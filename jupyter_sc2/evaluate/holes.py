@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from typing import Any
 
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.evaluate.runner import Row, answer, interval, mean, middle
+from jupyter_sc2.prompt.languages import language_at
 from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.session import Session
 
@@ -40,7 +41,7 @@ def cut_holes(
         for name, cells in notebooks
         for index, cell in enumerate(cells)
         if cell.cell_type == "code"
-        for number, line in enumerate(cell.source.splitlines())
+        for number, line in _lines_of_python(cell.source)
         if _worth_guessing(line) and (index or number)
     ]
     rng.shuffle(places)
@@ -176,6 +177,15 @@ def _figures(results: Sequence[Row]) -> dict[str, Any]:
 def _worth_guessing(line: str) -> bool:
     code = line.strip()
     return 8 <= len(code) <= 100 and not code.startswith(("#", '"', "'", "%", "!"))
+
+
+def _lines_of_python(source: str) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, without those in another language and those for IPython or the system."""
+    end = -1
+    for number, line in enumerate(source.splitlines()):
+        end += len(line) + 1
+        if language_at(CompletionRequest(text=source, offset=end)) == "python":
+            yield number, line
 
 
 def last_cells(cells: Sequence[Cell]) -> list[str]:
