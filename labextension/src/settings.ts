@@ -76,7 +76,9 @@ export class FrontEndSettings {
       }
     } else {
       const mine = Object.entries({ ...(registered.composite.kernel as Settings), ...kernel });
-      const theirs = mine.map(([name, value]) => [name, name in settings ? settings[name] : value]);
+      // A setting may be called like a member of every object.
+      const known = new Map(Object.entries(settings));
+      const theirs = mine.map(([name, value]) => [name, known.has(name) ? known.get(name) : value]);
       if (JSON.stringify(mine) !== JSON.stringify(theirs)) {
         await registered.set('kernel', Object.fromEntries(theirs));
       }

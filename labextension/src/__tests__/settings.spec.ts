@@ -101,3 +101,10 @@ test('an administrators lock is not touched by saving', async () => {
   assert.equal(await settings.saved(true, { mode: 'automatic' }), false);
   assert.deepEqual(registered.user, {});
 });
+
+test('a setting that is called like a member of every object is not taken for one of the kernel', async () => {
+  const kernel = JSON.parse('{"toString": 1, "__proto__": 2, "constructor": 3}') as Settings;
+  const { registered, settings } = await loaded({ kernel });
+  assert.equal(await settings.saved(true, { model: 'b' }), false);
+  assert.deepEqual(registered.user, { kernel });
+});
