@@ -106,6 +106,12 @@ def test_candidates_are_numbered_and_the_first_is_taken(shell, run, fake_engine)
     assert shell.rl_next_input == "x = 1"
 
 
+def test_a_language_that_the_model_is_not_for_is_said(shell, run, fake_engine):
+    said = run("%%complete\n%%bash\necho ").out
+    assert said.endswith("is not asked for bash: its card does not name that language.\n")
+    assert fake_engine.prompts == []
+
+
 def test_nothing_to_propose_is_said(shell, run):
     assert run("%%complete\nx = 1").out.startswith("No suggestion here")
     assert shell.rl_next_input is None

@@ -142,6 +142,34 @@ def test_a_kernel_of_another_language_is_left_alone(slow_lab, open_notebook):
     says(notebook, "not for this kernel")
 
 
+def test_cells_and_lines_of_other_languages_say_so_and_a_timed_cell_is_completed(
+    lab, open_notebook
+):
+    notebook = open_notebook(lab, lab.notebook("magics.ipynb", "", "", "", ""))
+    notebook.wait_ready()
+    for index, typed in enumerate(["%%bash\necho ", "%%julia\nprintln(", "!ls "]):
+        notebook.enter(index)
+        notebook.type(typed)
+        says(notebook, "other language")
+        assert "its card does not name the language" in title(notebook)
+        assert notebook.shown_ghost() == ""
+    notebook.enter(3)
+    notebook.type("%%time\nimport numpy as ")
+    assert notebook.ghost_text() == "np"
+
+
+def test_a_language_that_is_left_alone_is(lab, open_notebook):
+    lab.set("jupyter-sc2:plugin", languagesOff=["Shell"])
+    try:
+        notebook = open_notebook(lab, lab.notebook("off.ipynb", ""))
+        notebook.wait_ready()
+        notebook.enter(0)
+        notebook.type("!ls ")
+        says(notebook, "off here")
+    finally:
+        lab.set("jupyter-sc2:plugin")
+
+
 def test_another_protocol_in_the_kernel_is_said_with_what_helps(slow_lab, open_notebook):
     notebook = open_notebook(slow_lab, slow_lab.notebook("newer.ipynb", ""))
     notebook.wait_ready()
