@@ -41,7 +41,7 @@ def cut_holes(
         for name, cells in notebooks
         for index, cell in enumerate(cells)
         if cell.cell_type == "code"
-        for number, line in _lines_of_python(cell.source)
+        for number, line in lines_of_python(cell.source)
         if _worth_guessing(line) and (index or number)
     ]
     rng.shuffle(places)
@@ -179,7 +179,7 @@ def _worth_guessing(line: str) -> bool:
     return 8 <= len(code) <= 100 and not code.startswith(("#", '"', "'", "%", "!"))
 
 
-def _lines_of_python(source: str) -> Iterator[tuple[int, str]]:
+def lines_of_python(source: str) -> Iterator[tuple[int, str]]:
     """The lines with their numbers, without those in another language and those for IPython or the system."""
     end = -1
     for number, line in enumerate(source.splitlines()):

@@ -18,7 +18,7 @@ from tokenize import TokenError, TokenInfo, generate_tokens
 from typing import Any
 
 from jupyter_sc2.completion import Completion, CompletionRequest, Trigger
-from jupyter_sc2.evaluate.holes import last_cells, parses, request
+from jupyter_sc2.evaluate.holes import last_cells, lines_of_python, parses, request
 from jupyter_sc2.evaluate.runner import Row
 from jupyter_sc2.prompt.notebook import Cell
 from jupyter_sc2.session import Session
@@ -137,10 +137,9 @@ def _figures(results: Sequence[Row]) -> dict[str, Any]:
 
 
 def _places(source: str, kind: str) -> Iterator[Place]:
-    lines = source.split("\n")
-    for number, tokens in _tokens_by_line(source).items():
-        line = lines[number]
-        for start, end in _spans(tokens, kind):
+    tokens = _tokens_by_line(source)
+    for number, line in lines_of_python(source):
+        for start, end in _spans(tokens.get(number, ()), kind):
             if line[:start].strip() and line[end:].strip(CLOSERS):
                 yield Place(number, start, end)
 
