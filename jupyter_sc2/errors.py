@@ -11,9 +11,17 @@ The message of each is one sentence or two, fit to be shown as it stands: what h
 
 from __future__ import annotations
 
+from jupyter_sc2.characters import escaped
+
 
 class SC2Error(Exception):
-    """The base of every error this package raises on purpose."""
+    """The base of every error this package raises on purpose.
+
+    Its text is one line, in which names and words from outside have nothing that nobody can see.
+    """
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class SettingsError(SC2Error):

@@ -17,8 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from jupyter_sc2.characters import escaped, is_plain_path
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.prompt.languages import IPYTHON, UNKNOWN, canonical
+from jupyter_sc2.reading import read_limited
 
 Order = Literal["spm", "psm", "left-to-right"]
 Trunk = Literal["outside", "inside", "jupyter"]
@@ -28,6 +30,7 @@ ALL_LANGUAGES = "*"
 
 SHIPPED = Path(__file__).parent / "models.toml"
 USERS = "jupyter_sc2_models.toml"
+LARGEST_FILE = 4 << 20  # bytes; a thousand models have a tenth
 TRAINED = "training.json"  # what `jupyter sc2 train` leaves in the folder of a model
 
 # StarCoder2's names for the roles that a layout needs (arXiv 2402.19173, table 5).
@@ -188,6 +191,11 @@ class ModelCard:
     confidence: float = 0.0
     note: str = ""
 
+    def __post_init__(self) -> None:
+        # What is displayed may come from a server, a file's header or a file's name.
+        for name in ("name", "licence", "licence_summary", "licence_url", "parameters", "note"):
+            object.__setattr__(self, name, escaped(getattr(self, name)))
+
     def knows(self, language: str) -> bool:
         """Whether the model may be asked for this language, by the name that prompt/languages.py has for it."""
         names = {canonical(name) for name in self.languages}
@@ -283,7 +291,7 @@ def find_card(model: str) -> ModelCard:
     if path.is_dir() or model.startswith((".", "/", "~")) or path.is_absolute():
         card = _stranger(known, path.resolve().name, note="A local folder.")
         return as_trained(card, path)
-    if model.count("/") == 1 and not model.endswith("/"):
+    if model.count("/") == 1 and is_plain_path(model):
         card = _stranger(known, model.partition("/")[2])
         return replace(card, name=model, hub_id=model)
     close = difflib.get_close_matches(model, known, n=1, cutoff=0.5)
@@ -361,9 +369,11 @@ class _File:
         else:
             import tomli as tomllib
         try:
-            return tomllib.loads(self._file.read_text(encoding="utf-8"))
+            return tomllib.loads(read_limited(self._file, LARGEST_FILE).decode())
         except OSError as error:
             raise ModelLoadError(f"{self._file} cannot be read: {error.strerror}.") from error
+        except RecursionError as error:
+            raise ModelLoadError(f"{self._file} is nested too deep.") from error
         except ValueError as error:  # also what is not UTF-8
             raise ModelLoadError(f"{self._file} is not a TOML file: {error}.") from error
 
@@ -388,6 +398,16 @@ class _File:
             what, _, where = str(error).partition(" - at `$")
             key = where.strip(".`") or "?"
             raise self._wrong(name, key, f"is wrong: {what}") from error
+        # Some become names of files, with "-" for what has a meaning in paths.
+        for key in ("name", "hub_id", "revision", "gguf"):
+            value = getattr(card, key) or "-"
+            most = {"name": 9, "revision": 9}.get(key, 1)
+            if not is_plain_path(value.replace(":", "-")) or value.count("/") > most:
+                raise self._wrong(name, key, f"is no plain name: {value!r}")
+        try:
+            card.gguf_file.format(precision="")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise self._wrong(name, "gguf_file", "has braces other than {precision}") from error
         if not 1 <= card.ways <= 16:
             raise self._wrong(name, "ways", f"must be from 1 to 16, not {card.ways}")
         if not card.languages:
@@ -410,5 +430,5 @@ class _File:
 
     def _wrong(self, name: str, key: str, what: str) -> ModelLoadError:
         return ModelLoadError(
-            f"{self._file}, table [model.{name}]: {key} {what}.".replace("..", ".")
+            f"{self._file}, table [model.{name}]: {key} {what.removesuffix('.')}."
         )

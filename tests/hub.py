@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +23,8 @@ class Hub:
 
     `asked` lists what was fetched: (name, first byte). `cut` is how many bytes of large files are sent before
     the connection closes, `cuts` how often that happens; `corrupt` is how many large files arrive with a wrong byte.
-    With `token` only who sends it may read; `gated` asks for a licence, `status` is what every answer is.
+    With `token` only who sends it may read; `gated` asks for a licence, `status` is what every answer is. `listing`
+    changes what is said of the model; `instead` answers in the place of it, `endless` sends large files on and on.
     """
 
     def __init__(self, folder: Path, hub_id: str = "owner/name") -> None:
@@ -35,6 +36,9 @@ class Hub:
         self.corrupt = 0
         self.token: str | None = None
         self.gated = False
+        self.listing: Callable[[dict[str, Any]], Any] = lambda info: info
+        self.instead: Callable[[BaseHTTPRequestHandler], None] | None = None
+        self.endless = False
         self.status: int | None = None
         self.stopped = False
         self.hold = threading.Event()  # cleared, it stops a transfer after its first half
@@ -124,7 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
                 body,
             )
         if re.fullmatch(rf"/api/models/{hub.hub_id}(/revision/(main|{SHA}))?", path):
-            return self._send(200, {}, json.dumps(self._info()).encode(), body)
+            if hub.instead is not None:
+                with suppress(ConnectionError):
+                    hub.instead(self)
+                self.close_connection = True
+                return None
+            return self._send(200, {}, json.dumps(hub.listing(self._info())).encode(), body)
         if path.startswith(f"/api/models/{hub.hub_id}/revision/"):
             return self._send(404, {"X-Error-Code": "RevisionNotFound"}, b"{}", body)
         if found := re.fullmatch(rf"/{hub.hub_id}/resolve/{SHA}/(.+)", path):
@@ -173,6 +182,14 @@ class _Handler(BaseHTTPRequestHandler):
             hub.corrupt -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
         part = data[first:]
+        if hub.endless:
+            self.send_response(200)
+            self.end_headers()
+            self.close_connection = True
+            with suppress(ConnectionError):
+                while True:
+                    self.wfile.write(data)
+            return
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(len(part)))
         if first:

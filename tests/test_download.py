@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -309,6 +310,138 @@ def test_a_gguf_file_is_picked_by_its_precision(served, folder, tmp_path):
         weights.gguf(CARD, "F16", **options)
     assert weights.gguf(CARD, "Q8_0", offline=True, progress=options["progress"]).is_file()
     assert weights.bytes_on_disk(CARD) == len("name-Q8_0.gguf") + len("name.q3_k_m.gguf")
+
+
+# A hub that misbehaves
+
+
+def adding(**fields):
+    """A listing in which there is one file more."""
+    return lambda info: {**info, "siblings": [fields, *info["siblings"]]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../../../../../pwn-Q4_K_M.gguf", "/tmp/pwn-Q4_K_M.gguf", "a/../../pwn-Q4_K_M.gguf"),
+        *("..\\..\\pwn-Q4_K_M.gguf", "C:\\pwn-Q4_K_M.gguf", "c:pwn-Q4_K_M.gguf", "nul/x-Q4_K_M.gguf"),
+        *("x\0-Q4_K_M.gguf", "x\u202e-Q4_K_M.gguf", "x\n-Q4_K_M.gguf", "./x-Q4_K_M.gguf"),
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_listed_file_without_a_plain_name_is_never_made(served, folder, tmp_path, name):
+    (folder / "sound.gguf").write_bytes(b"x")
+    served.listing = adding(rfilename=name, size=1, blobId="0" * 40)
+    with pytest.raises(ModelLoadError) as caught:
+        weights.gguf(CARD, "Q4_K_M", offline=False, progress=lambda state, share: None)
+    assert "which is no plain name." in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists() and not list(tmp_path.rglob("*Q4_K_M*"))
+
+
+def test_a_file_with_a_strange_name_does_not_keep_the_others_from_being_fetched(served):
+    served.listing = adding(rfilename="../x.safetensors", size=1, blobId="0" * 40)
+    assert (fetch() / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "commit", ["../../x", "/tmp/x", "..", "", None, 5, "a\\b", "x\0"], ids=ascii
+)
+def test_a_commit_without_a_plain_name_is_refused(served, commit):
+    served.listing = lambda info: {**info, "sha": commit}
+    assert message() == (
+        "The hub's list of the files of owner/name cannot be read: check HF_ENDPOINT."
+    )
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        [],
+        "x",
+        {"sha": SHA},
+        {"sha": SHA, "siblings": 5},
+        {"sha": SHA, "siblings": [{"size": 1}]},
+        {"sha": SHA, "siblings": [[]]},
+        {"sha": SHA, "siblings": [{"rfilename": "config.json", "lfs": {"size": 1}}]},
+        {"sha": SHA, "siblings": [], "x": "\ud800"},
+    ],
+)
+def test_a_listing_that_is_none_is_one_line(served, listing):
+    served.listing = lambda info: listing
+    assert "cannot be read: check HF_ENDPOINT." in message()
+
+
+def sending(*parts: bytes, **headers: str):
+    """Sends this; the last part on and on."""
+
+    def send(handler):
+        handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        for part in parts[:-1]:
+            handler.wfile.write(part)
+        while True:
+            handler.wfile.write(parts[-1])
+
+    return send
+
+
+@pytest.mark.parametrize(
+    "parts", [[b"x" * 65536], [b'{"siblings": [', b'"", ' * 9999], [b"\n" * 999]], ids=range(3)
+)
+def test_a_listing_without_an_end_is_one_line(served, monkeypatch, parts):
+    monkeypatch.setattr(hub, "LONGEST_ANSWER", 1 << 20)
+    served.instead = sending(*parts)
+    assert message() == "The hub says more than 1 MB about owner/name: check HF_ENDPOINT."
+
+
+def test_an_error_without_an_end_is_one_line(served, monkeypatch):
+    monkeypatch.setattr(hub, "LONGEST_ANSWER", 1 << 20)
+
+    def send(handler):
+        handler.send_response(500)
+        handler.end_headers()
+        while True:
+            handler.wfile.write(b"x" * 65536)
+
+    served.instead = send
+    assert "says more than 1 MB" in message()
+
+
+def test_a_listing_that_is_nested_deep_is_one_line(served):
+    def send(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "200000")
+        handler.end_headers()
+        handler.wfile.write(b"[" * 200_000)
+
+    served.instead = send
+    assert "cannot be read: check HF_ENDPOINT." in message()
+
+
+def test_a_compressed_listing_is_not_unpacked(served):
+    served.instead = sending(zlib.compress(bytes(1 << 20)), Content_Encoding="gzip")
+    assert message() == (
+        "The hub sends owner/name compressed, which was not asked for: check HF_ENDPOINT."
+    )
+
+
+def test_headers_without_an_end_are_one_line(served):
+    def send(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            handler.wfile.write(b"X-More: " + b"x" * 1000 + b"\r\n")
+
+    served.instead = send
+    assert "the hub cannot be reached" in message()
+
+
+def test_a_file_that_does_not_end_is_cut_where_it_was_said_to_end(served, tmp_path):
+    served.endless = True
+    folder = fetch()
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert partials(tmp_path) == []
 
 
 # The command

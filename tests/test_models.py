@@ -128,6 +128,18 @@ def test_a_user_adds_a_card_and_changes_one_of_ours(user_file):
         ("[models.x]\n", "there is no table [models]; use [model.NAME]."),
         ("model = 3\n", "[model] holds tables: [model.NAME]."),
         ("[model.x\n", "is not a TOML file: "),
+        ("[model.x]\nnote = " + "[" * 100_000, "is nested too deep."),
+        ("[model.x]\nnote = " + "{a = " * 100_000, "is nested too deep."),
+        ("#" + " " * (4 << 20), "cannot be read: it is larger than 4 MB."),
+        ("[model.'../../x']\n", "table [model.../../x]: name is no plain name: '../../x'."),
+        ("[model.'/x']\n", "name is no plain name: '/x'."),
+        ('[model."x\\u001b"]\n', "name is no plain name: "),
+        ('[model.x]\nhub_id = "../x"\n', "table [model.x]: hub_id is no plain name: '../x'."),
+        ('[model.x]\nhub_id = "a/b/c"\n', "table [model.x]: hub_id is no plain name: 'a/b/c'."),
+        ('[model.x]\nhub_id = "a\\u0000/b"\n', "table [model.x]: hub_id is no plain name: "),
+        ('[model.x]\ngguf = "a\\\\b"\n', "table [model.x]: gguf is no plain name: "),
+        ('[model.x]\nrevision = "../x"\n', "table [model.x]: revision is no plain name: "),
+        ('[model.x]\ngguf_file = "{x}"\n', "gguf_file has braces other than {precision}."),
     ],
 )
 def test_a_wrong_file_is_one_line_with_file_table_and_key(user_file, text, said):

@@ -4,7 +4,8 @@ The hub's client finds a repository and its files, and it knows the token, the e
 are fetched here: the client begins a broken download anew, never compares a checksum, downloads from pools of
 threads that the interpreter waits for at its exit, and draws bars into the user's cell. A file has its own name
 only once it is whole and its checksum is the hub's; until then it is `….incomplete`, and a later download goes
-on where that ends.
+on where that ends. What the hub says is believed no further than it has to be: answers have a limit, names in
+them are plain names, and no file becomes longer than was said.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from jupyter_sc2.characters import is_plain_name, is_plain_path
 from jupyter_sc2.engines import Progress
 from jupyter_sc2.engines.quiet import quiet
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
+from jupyter_sc2.reading import parse_json
 
 # Seconds until the hub counts as unreachable.
 TIMEOUT = 5.0
@@ -31,6 +35,8 @@ TIMEOUT = 5.0
 RETRIES = 3
 RETRY_AFTER = 1.0
 CHUNK = 1 << 20
+# Bytes of an answer that is no file: a repository of 50,000 files has 15 MB.
+LONGEST_ANSWER = 32 << 20
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 # Picks the files that are wanted from the names of all; raises ModelLoadError if none will do.
@@ -39,6 +45,23 @@ Choose = Callable[[Sequence[str]], Sequence[str]]
 
 class _Broken(Exception):
     """A transfer broke off for good; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What the listing of a repository tells of a file, None where it does not."""
+
+    size: int | None
+    checksum: str | None
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """A commit and its files by their names, of which none leads out of the repository's folder."""
+
+    commit: str
+    files: dict[str, _Listed]
+    left_out: tuple[str, ...]  # what has no plain name
 
 
 @dataclass(frozen=True)
@@ -79,11 +102,8 @@ def fetch(
 
     with quiet("huggingface_hub", "httpx", "httpx2", "filelock"):
         try:
-            # snapshot_download would ask without a time limit.
-            info = hub.HfApi().model_info(
-                hub_id, revision=revision, files_metadata=True, timeout=TIMEOUT
-            )
-            return _Download(hub, hub_id, info, tell).folder(choose, revision or "main", verify)
+            listing = _list(hub, hub_id, revision, tell)
+            return _Download(hub, hub_id, listing, tell).folder(choose, revision or "main", verify)
         except ModelLoadError:
             raise
         except _Broken as error:
@@ -103,9 +123,9 @@ def cached_folder(hub_id: str, revision: str | None) -> Path | None:
     storage = _storage(hub_id)
     commit = revision or "main"
     with contextlib.suppress(OSError):
-        commit = (storage / "refs" / commit).read_text().strip()
+        commit = (storage / "refs" / commit).read_text(errors="replace").strip()
     folder = storage / "snapshots" / commit
-    return folder if folder.is_dir() else None
+    return folder if is_plain_name(commit) and folder.is_dir() else None
 
 
 def _cached(
@@ -130,21 +150,27 @@ def _cached(
 class _Download:
     """One download of some files of one commit."""
 
-    def __init__(self, hub: Any, hub_id: str, info: Any, progress: Progress) -> None:
+    def __init__(self, hub: Any, hub_id: str, listing: _Listing, progress: Progress) -> None:
         self._hub = hub
         self._id = hub_id
-        self._info = info
-        self._listed = {file.rfilename: file for file in info.siblings or ()}
+        self._listing = listing
         self._progress = progress
         self._storage = _storage(hub_id)
-        self._folder: Path = self._storage / "snapshots" / info.sha
+        self._folder: Path = self._storage / "snapshots" / listing.commit
         self._total = self._done = 0
 
     def folder(self, choose: Choose, revision: str, verify: bool) -> Path:
-        names = choose(sorted(self._listed))
+        try:
+            names = choose(sorted(self._listing.files))
+        except ModelLoadError as error:
+            if not self._listing.left_out:
+                raise
+            raise ModelLoadError(
+                f"{error} Left out is {self._listing.left_out[0]!r}, which is no plain name."
+            ) from error
         if verify:
             for name in names:
-                self._drop_damaged(self._folder / name)
+                self._drop_damaged(name)
         if any(self._missing(name) for name in names):
             with self._alone():
                 # Another kernel may have fetched some of them meanwhile.
@@ -161,10 +187,11 @@ class _Download:
     def _missing(self, name: str) -> bool:
         return not (self._folder / name).is_file()
 
-    def _drop_damaged(self, file: Path) -> None:
+    def _drop_damaged(self, name: str) -> None:
+        file = self._folder / name
         if not file.is_file():
             return
-        etag = _checksum(self._listed[file.name]) or file.resolve().name
+        etag = self._listing.files[name].checksum or file.resolve().name
         self._progress("downloading", None)
         if not self._is_whole(file, etag):
             file.resolve().unlink()
@@ -192,15 +219,16 @@ class _Download:
             lock.release()
 
     def _look_up(self, name: str) -> _File:
-        listed = self._listed[name]
-        url = self._hub.hf_hub_url(self._id, name, revision=self._info.sha)
+        listed = self._listing.files[name]
+        url = self._hub.hf_hub_url(self._id, name, revision=self._listing.commit)
         found = self._hub.get_hf_file_metadata(url, timeout=TIMEOUT)
-        etag = found.etag or _checksum(listed)
-        if not etag or os.path.basename(etag) != etag:
+        etag = found.etag or listed.checksum
+        if not is_plain_name(etag):
             raise ModelLoadError(
                 f"The hub names no checksum for {name} of {self._id}: check HF_ENDPOINT."
             )
-        return _File(name, url, etag, (listed.size or 0) if found.size is None else found.size)
+        size = (listed.size or 0) if found.size is None else found.size
+        return _File(name, url, etag, max(0, size))
 
     def _check_disk(self, files: Sequence[_File]) -> None:
         needed = sum(file.size - _size(self._partial(file)) for file in files)
@@ -272,11 +300,17 @@ class _Download:
             if response.status_code == 416:  # what is there cannot be the beginning of this file
                 out.truncate(0)
                 return
-            utils.hf_raise_for_status(response)
+            if response.status_code >= 400:
+                utils.hf_raise_for_status(_whole(response, self._id, self._tell))
+            _check_plain(response, self._id)
             if have and response.status_code == 200:  # the server knows no ranges and sends all
                 out.truncate(0)
                 self._done -= have
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():
+                # More than was said is no part of the file; its checksum tells whether the rest is.
+                chunk = chunk[: file.size - out.seek(0, os.SEEK_END)]
+                if not chunk:
+                    return
                 out.write(chunk)
                 self._done += len(chunk)
                 self._tell()
@@ -300,11 +334,79 @@ class _Download:
 
     def _remember(self, revision: str) -> None:
         """Notes which commit a branch was, as the hub's client does: offline, the files are found by that."""
-        if revision != self._info.sha:
+        if revision != self._listing.commit and is_plain_path(revision):
             with contextlib.suppress(OSError):
                 ref = self._storage / "refs" / revision
                 ref.parent.mkdir(parents=True, exist_ok=True)
-                ref.write_text(self._info.sha)
+                ref.write_text(self._listing.commit)
+
+
+# What the hub says
+
+
+def _list(hub: Any, hub_id: str, revision: str | None, tell: Progress) -> _Listing:
+    """Asks for a repository's files; the client itself would read an answer without an end."""
+    hub.utils.validate_repo_id(hub_id)
+    url = f"{hub.constants.ENDPOINT}/api/models/{hub_id}"
+    if revision is not None:
+        url += f"/revision/{quote(revision, safe='')}"
+    headers = {**hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}
+    with hub.utils.get_session().stream(
+        "GET",
+        url,
+        params={"blobs": True},
+        headers=headers,
+        timeout=TIMEOUT,
+        follow_redirects=True,
+    ) as response:
+        answer = _whole(response, hub_id, lambda: tell("downloading", None))
+    hub.utils.hf_raise_for_status(answer)
+    try:
+        said = parse_json(answer.content)
+        listed = {file["rfilename"]: _listed(file) for file in said["siblings"]}
+        if not is_plain_name(commit := said["sha"]):
+            raise ValueError("its commit has no plain name")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelLoadError(
+            f"The hub's list of the files of {hub_id} cannot be read: check HF_ENDPOINT."
+        ) from error
+    plain = {name: file for name, file in listed.items() if is_plain_path(name)}
+    return _Listing(commit, plain, tuple(str(name) for name in listed if name not in plain))
+
+
+def _listed(file: Any) -> _Listed:
+    large = file.get("lfs")
+    size, checksum = file.get("size"), large["sha256"] if large else file.get("blobId")
+    known_size = isinstance(size, int) and size >= 0
+    return _Listed(size if known_size else None, checksum if is_plain_name(checksum) else None)
+
+
+def _whole(response: Any, hub_id: str, tell: Callable[[], None]) -> Any:
+    """The answer with all that it says, up to a limit."""
+    _check_plain(response, hub_id)
+    data = bytearray()
+    for chunk in response.iter_raw():
+        data += chunk
+        if len(data) > CHUNK:
+            tell()  # who waits may give up
+        if len(data) > LONGEST_ANSWER:
+            raise ModelLoadError(
+                f"The hub says more than {in_words(LONGEST_ANSWER)} about {hub_id}: check HF_ENDPOINT."
+            )
+    return type(response)(
+        response.status_code,
+        headers=response.headers,
+        content=bytes(data),
+        request=response.request,
+    )
+
+
+def _check_plain(response: Any, hub_id: str) -> None:
+    """Nobody asked for compressed data, of which a few bytes may be gigabytes."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise ModelLoadError(
+            f"The hub sends {hub_id} compressed, which was not asked for: check HF_ENDPOINT."
+        )
 
 
 def _link(blob: Path, name: Path) -> None:
@@ -334,12 +436,6 @@ def _storage(hub_id: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE) / ("models--" + hub_id.replace("/", "--"))
-
-
-def _checksum(listed: Any) -> str | None:
-    """A file's checksum as the listing of its repository has it."""
-    checksum: str | None = listed.lfs.sha256 if listed.lfs else listed.blob_id
-    return checksum
 
 
 def _size(file: Path) -> int:

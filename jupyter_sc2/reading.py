@@ -1,0 +1,61 @@
+"""Reads what others wrote: no more than a number of bytes, and JSON whose nesting no stack is too small for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from jupyter_sc2.hardware import in_words
+
+# Levels of nesting, each of which takes some hundred bytes of the parser's stack. It stops by itself at Python's limit
+# of recursion, which is 1000; but the user may have raised that beyond what the stack of a thread holds.
+DEEPEST = 1000
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[][{}]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def read_limited(file: Path, most: int) -> bytes:
+    """All of a file. Raises OSError if it cannot be read, has more than `most` bytes, or is no regular file."""
+    if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "it is no file")
+    with open(file, "rb") as opened:
+        data = opened.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {in_words(most)}")
+    return data
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, also for deep nesting and for halves of surrogate pairs."""
+    try:
+        if sys.getrecursionlimit() > DEEPEST and _is_deep(data):
+            raise RecursionError
+        value = json.loads(data)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if _SURROGATE.search(data):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise ValueError("it has half of a surrogate pair") from error
+    return value
+
+
+def _is_deep(data: bytes) -> bool:
+    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
