@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from jupyter_sc2.completion import SamplingParams, Token
@@ -364,8 +365,6 @@ def test_the_second_load_takes_what_the_first_has_packed(kept, prompt, engine):
 
 
 def test_what_is_kept_belongs_to_a_version_of_the_runtime_and_to_a_model(kept, copy, monkeypatch):
-    import onnxruntime
-
     load_engine(str(MODEL)).close()
     load_engine(str(copy)).close()
     assert len(kept()) == 2
@@ -374,15 +373,61 @@ def test_what_is_kept_belongs_to_a_version_of_the_runtime_and_to_a_model(kept, c
     assert len(kept()) == 3
 
 
-def test_a_damaged_file_is_made_again(kept, prompt, engine):
+def zero_a_block(file):
+    with file.open("r+b") as stream:
+        stream.seek(file.stat().st_size // 2)
+        stream.write(bytes(4096))
+
+
+def flip_a_bit(file):
+    """As a disk does it: the size and the time of the last change are the same."""
+    data, status = bytearray(file.read_bytes()), file.stat()
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def cut_off(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty(file):
+    os.truncate(file, 0)
+
+
+def make_it_a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.onnx", "seals.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [zero_a_block, flip_a_bit, cut_off, empty, make_it_a_folder, Path.unlink],
+    ids=lambda damage: damage.__name__,
+)
+def test_what_is_damaged_is_packed_again(kept, prompt, engine, name, damage):
     expected = logits_after(engine, prompt)
     load_engine(str(MODEL)).close()
     (folder,) = kept()
-    (folder / "weights.bin").write_bytes(b"")
+    sound = (folder / name).read_bytes()
+    damage(folder / name)
     again = load_engine(str(MODEL))
     assert np.abs(logits_after(again, prompt) - expected).max() < NOISE
     again.close()
-    assert (folder / "weights.bin").stat().st_size
+    assert kept() == [folder]
+    assert len((folder / name).read_bytes()) == len(sound)
+    assert prepacked.are_kept(onnxruntime, MODEL)
+
+
+def test_a_file_where_the_packed_weights_are_to_be_is_put_aside(kept):
+    load_engine(str(MODEL)).close()
+    (folder,) = kept()
+    shutil.rmtree(folder)
+    folder.write_text("somebody's")
+    load_engine(str(MODEL)).close()
+    assert prepacked.are_kept(onnxruntime, MODEL)
+    assert folder.with_name(folder.name + ".aside").read_text() == "somebody's"
 
 
 def test_where_nothing_can_be_written_it_is_loaded_all_the_same(kept, tmp_path):

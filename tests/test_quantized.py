@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -258,6 +259,138 @@ def test_kept_tensors_are_aligned_and_mapped(folder, cache):
 def test_only_precisions_with_fewer_bits_can_be_made(folder, cache):
     with pytest.raises(ModelLoadError, match="bf16 is no precision to quantize to"):
         quantized.make(folder, "bf16", lambda state, share: None)
+
+
+# Damage
+
+
+def weights_of(cache):
+    (file,) = cache.glob("*/*.safetensors")
+    return file
+
+
+def change(file, at, bytes):
+    with file.open("r+b") as stream:
+        stream.seek(at)
+        stream.write(bytes)
+
+
+def flip_bits(cache):
+    file = weights_of(cache)
+    data = bytearray(file.read_bytes())
+    spread = random.Random(0)
+    for _ in range(200):
+        data[spread.randrange(len(data) // 2, len(data))] ^= 1 << spread.randrange(8)
+    file.write_bytes(data)
+
+
+def flip_one_bit_unseen(cache):
+    """As a disk does it: the size and the time of the last change are the same."""
+    file = weights_of(cache)
+    status = file.stat()
+    change(file, status.st_size - 999, bytes([file.read_bytes()[-999] ^ 4]))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def zero_a_quarter(cache):
+    file = weights_of(cache)
+    size = file.stat().st_size
+    change(file, size // 2, bytes(size // 4))
+
+
+def damage_the_header(cache):
+    change(weights_of(cache), 8, b"}" * 40)
+
+
+def cut_off(cache):
+    os.truncate(weights_of(cache), weights_of(cache).stat().st_size // 2)
+
+
+def empty(cache):
+    os.truncate(weights_of(cache), 0)
+
+
+def take_away(cache):
+    weights_of(cache).unlink()
+
+
+def put_anothers_there(cache):
+    file = weights_of(cache)
+    file.write_bytes(os.urandom(file.stat().st_size))
+
+
+def make_it_a_folder(cache):
+    file = weights_of(cache)
+    file.unlink()
+    file.mkdir()
+
+
+def forget_the_checksum(cache):
+    file, made = manifest(cache)
+    del made["crc32"]
+    file.write_text(json.dumps(made))
+
+
+def name_a_file_elsewhere(cache):
+    file, made = manifest(cache)
+    elsewhere = Path(shutil.copy(weights_of(cache), cache.parent / "x.safetensors"))
+    file.write_text(json.dumps({**made, "file": f"../../{elsewhere.name}"}))
+
+
+def name_a_file_by_its_path(cache):
+    file, made = manifest(cache)
+    file.write_text(json.dumps({**made, "file": str(weights_of(cache).absolute())}))
+
+
+def nest_the_manifest(cache):
+    manifest(cache)[0].write_text("[" * 100_000)
+
+
+def make_the_manifest_a_folder(cache):
+    file, _ = manifest(cache)
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGES = (
+    *(flip_bits, flip_one_bit_unseen, zero_a_quarter, damage_the_header, cut_off, empty, take_away),
+    *(put_anothers_there, make_it_a_folder, forget_the_checksum, name_a_file_elsewhere),
+    *(name_a_file_by_its_path, nest_the_manifest, make_the_manifest_a_folder),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_what_is_damaged_is_made_again_and_said_in_one_line(folder, cache, quantizations, damage):
+    sound = logits(load_engine(str(folder), precision="4bit"))
+    damage(cache)
+    engine = load_engine(str(folder), precision="4bit")
+    assert torch.equal(logits(engine), sound)
+    assert engine.notice == "The kept weights in 4bit were damaged, and were made again."
+    assert quantizations == ["4bit"] * 2
+    assert load_engine(str(folder), precision="4bit").notice == ""
+    assert quantizations == ["4bit"] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_what_cannot_be_read_is_made_again(folder, cache, quantizations):
+    load_engine(str(folder), precision="4bit")
+    weights_of(cache).chmod(0)
+    assert "made again" in load_engine(str(folder), precision="4bit").notice
+
+
+def test_quantizing_again_mends_what_is_damaged(folder, cache, quantizations):
+    quantized.make(folder, "8bit", lambda state, share: None)
+    zero_a_quarter(cache)
+    quantized.make(folder, "8bit", lambda state, share: None)
+    assert quantizations == ["8bit"] * 2
+
+
+def test_a_file_where_the_folder_is_to_be_is_put_aside(folder, cache):
+    place = quantized.make(folder, "4bit", lambda state, share: None)
+    shutil.rmtree(place)
+    place.write_text("somebody's")
+    assert load_engine(str(folder), precision="4bit").notice == ""
+    assert place.with_name(place.name + ".aside").read_text() == "somebody's"
 
 
 # Layers

@@ -89,15 +89,14 @@ def _make(card: ModelCard, folder: Path, args: argparse.Namespace, bar: Terminal
 
     if args.output is not None and args.output.is_dir():
         raise ModelLoadError(f"{args.output} is a folder: name the file to write.")
-    file: Path = args.output or gguffiles.place(card, folder, args.to)
-    gguf.write_gguf(
-        folder,
-        file,
-        args.to,
-        name=card.name,
-        progress=lambda share: bar.show("quantizing", card.name, share),
-    )
-    return file
+
+    def show(share: float) -> None:
+        bar.show("quantizing", card.name, share)
+
+    if args.output is None:
+        return gguffiles.make(card, folder, args.to, show)
+    gguf.write_gguf(folder, args.output, args.to, name=card.name, progress=show)
+    return Path(args.output)
 
 
 def _is_gguf(model: str) -> bool:

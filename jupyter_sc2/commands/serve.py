@@ -71,9 +71,11 @@ def _serve(args: argparse.Namespace) -> int:
     from jupyter_sc2.engines.http import KEY_VARIABLE
     from jupyter_sc2.engines.runfile import announced
 
-    card, file = gguffiles.find(
+    card, file, notice = gguffiles.find(
         args.model, args.precision, offline=args.offline, progress=_tell(args.model)
     )
+    if notice:
+        print(notice, file=sys.stderr)
     header = GGUFHeader(file)
     # One key for all where the machine's administrator names it; else one that only this user can read.
     token = os.environ.get(KEY_VARIABLE, "").strip() or secrets.token_urlsafe(32)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from jupyter_sc2.engines import Progress, weights
+from jupyter_sc2.engines import Progress, sealed, weights
 from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import machine
@@ -19,41 +22,84 @@ SMALL = 500_000_000
 TOKENS = 4096
 
 
-def find(
-    model: str, precision: str, *, offline: bool, progress: Progress
-) -> tuple[ModelCard, Path]:
-    """The model's card and its GGUF file in that precision, downloaded or made if need be.
+class Found(NamedTuple):
+    """A model's card and its GGUF file, and in one sentence what was mended, or ""."""
 
-    Raises ModelLoadError.
+    card: ModelCard
+    file: Path
+    notice: str = ""
+
+
+def find(model: str, precision: str, *, offline: bool, progress: Progress) -> Found:
+    """The model's GGUF file in that precision, downloaded or made if need be. Raises ModelLoadError.
+
+    One that was made here before and is damaged is replaced.
     """
     card = find_card(model)
     if model.lower().endswith(".gguf"):
-        return card, Path(model).expanduser()
+        return Found(card, Path(model).expanduser())
     if precision != "auto" and precision not in GGUF:
         raise ModelLoadError(
             f"llama.cpp reads GGUF, where there is no precision {precision!r}: take auto or one of {', '.join(GGUF)}."
         )
     wanted = best_precision(model) if precision == "auto" else precision
-    if (file := made_before(model, card, wanted)) is not None:
-        return card, file
-    if card.gguf is not None:
-        # A model's repository need not have each precision; and without a network there may be the original.
-        with contextlib.suppress(ModelLoadError):
-            return card, weights.gguf(card, precision, offline=offline, progress=progress)
-    card, folder = weights.find(model, offline=offline, progress=progress)
-    file = place(card, folder, wanted)
-    if not file.is_file():
-        from jupyter_sc2.engines.gguf import write_gguf
+    folder = Path(model).expanduser()
+    damaged = False
+    if card.hub_id is not None and not folder.is_dir():
+        # What was made of a hub's model needs no original beside it any more.
+        file = place(card, folder, wanted)
+        if _is_whole(file, progress):
+            return Found(card, file)
+        damaged = os.path.lexists(file)
+    try:
+        if card.gguf is not None:
+            # A model's repository need not have each precision; and without a network there may be the original.
+            with contextlib.suppress(ModelLoadError):
+                file = weights.gguf(card, precision, offline=offline, progress=progress)
+                return Found(card, file, _mended(card, wanted) if damaged else "")
+        card, folder = weights.find(model, offline=offline, progress=progress)
+        file = place(card, folder, wanted)
+        if not damaged and _is_whole(file, progress):
+            return Found(card, file)
+        damaged = os.path.lexists(file)
+        make(card, folder, wanted, lambda share: progress("quantizing", share))
+    except ModelLoadError as error:
+        if not damaged:
+            raise
+        raise ModelLoadError(f"{file} is damaged, and cannot be made again: {error}") from error
+    return Found(card, file, _mended(card, wanted) if damaged else "")
 
-        _forget_older(file)
-        write_gguf(
-            folder,
-            file,
-            wanted,
-            name=card.name,
-            progress=lambda share: progress("quantizing", share),
-        )
-    return card, file
+
+def make(card: ModelCard, folder: Path, precision: str, progress: Callable[[float], None]) -> Path:
+    """Makes the GGUF file of a folder's weights where `find` looks for it. Raises ModelLoadError."""
+    from jupyter_sc2.engines.gguf import write_gguf
+
+    file = place(card, folder, precision)
+    _forget_older(file)
+    try:
+        if os.path.lexists(file) and not (file.is_file() and _note(file).is_file()):
+            sealed.set_aside(file)  # nothing tells that it was made here
+        write_gguf(folder, file, precision, name=card.name, progress=progress)
+        sealed.write_note(_note(file), sealed.seal(file))
+    except OSError as error:
+        raise ModelLoadError(f"{file} cannot be written: {error.strerror or error}.") from error
+    return file
+
+
+def _note(file: Path) -> Path:
+    return file.with_name(file.name + ".json")
+
+
+def _is_whole(file: Path, progress: Progress) -> bool:
+    note = sealed.read_note(_note(file))
+    return sealed.is_whole(file, note, lambda: progress("loading", None))
+
+
+def _mended(card: ModelCard, precision: str) -> str:
+    return (
+        f"What was kept of {card.name} in {precision} was damaged, or not made by this version, "
+        "and was replaced."
+    )
 
 
 def best_precision(model: str) -> str:
@@ -66,15 +112,6 @@ def best_precision(model: str) -> str:
         return "F16"
     name, _ = choose_gguf(shape, machine(), TOKENS)
     return name
-
-
-def made_before(model: str, card: ModelCard, precision: str) -> Path | None:
-    """The file that was made here earlier; that of a hub's model needs no original beside it any more."""
-    folder = Path(model).expanduser()
-    if card.hub_id is None or folder.is_dir():
-        return None  # the name of the file depends on what is in the folder
-    file = place(card, folder, precision)
-    return file if file.is_file() else None
 
 
 def place(card: ModelCard, folder: Path, precision: str) -> Path:
@@ -101,5 +138,8 @@ def _forget_older(file: Path) -> None:
         return
     stem, precision = "-".join(parts[:-2]), parts[-1]
     for other in file.parent.glob(f"{stem}-????????-{precision}"):
-        with contextlib.suppress(OSError):
-            other.unlink()
+        if other == file:
+            continue
+        for old in (other, _note(other)):
+            with contextlib.suppress(OSError):
+                old.unlink()

@@ -51,10 +51,12 @@ class LlamaCppEngine:
     """A loaded model and its KV cache. Only one thread calls it."""
 
     name = "llamacpp"
-    notice = ""
 
-    def __init__(self, server: LlamaServer, header: GGUFHeader, card: ModelCard) -> None:
+    def __init__(
+        self, server: LlamaServer, header: GGUFHeader, card: ModelCard, notice: str = ""
+    ) -> None:
         self.card = card
+        self.notice = notice
         self.precision = header.precision
         self._server: LlamaServer | None = server
         self._header = header
@@ -311,7 +313,7 @@ def load(
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise ModelLoadError(f"The engine llamacpp needs the package xllamacpp: {EXTRA}.")
-    card, file = gguffiles.find(model, precision, offline=offline, progress=progress)
+    card, file, notice = gguffiles.find(model, precision, offline=offline, progress=progress)
     header = GGUFHeader(file)
     if precision not in ("auto", header.precision) and header.precision:
         raise ModelLoadError(f"{file} is in {header.precision}, and {precision} is set.")
@@ -325,7 +327,7 @@ def load(
         mapped=header.share_of(REARRANGED) < 0.25,
         waiting=lambda: progress("loading", None),
     )
-    return LlamaCppEngine(server, header, card)
+    return LlamaCppEngine(server, header, card, notice)
 
 
 def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:

@@ -3,13 +3,14 @@
 At each load the runtime packs the weights anew in the order of this processor's kernels, and what comes out is each
 process's own: of the embedded model 95 MB. Kept in a file it is mapped, loads in half the time, and however many
 kernels there are, it is in memory once. The file belongs to one processor, one version of the runtime and one model;
-where the processor cannot be told (other systems than Linux), nothing is kept.
+where the processor cannot be told (other systems than Linux), nothing is kept. What is damaged is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2.engines import sealed
 from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.engines.packed import GRAPH, WEIGHTS
 
@@ -27,8 +29,11 @@ TIMES_AS_LARGE = 4
 # A home that several kinds of machines share has a file for each.
 MOST = 4
 DATA = "weights.bin"
+SEALS = "seals.json"
 
 Options = Callable[[], Any]
+
+logger = logging.getLogger(__name__)
 
 
 def open_session(runtime: Any, folder: Path, options: Options) -> Any:
@@ -46,14 +51,15 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     place = _place(folder, runtime.__version__)
     if place is None:
         return session(folder / GRAPH, options())
-    if (place / GRAPH).is_file():
+    if _are_whole(place):
         try:
             kept = session(place / GRAPH, options())
             os.utime(place)
             return kept
-        except Exception:  # cut off, or gone meanwhile: it can be made again
-            shutil.rmtree(place, ignore_errors=True)
+        except Exception:  # gone meanwhile
+            logger.debug("What was kept of the weights cannot be loaded", exc_info=True)
     try:
+        _clear(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(place.parent).free
         if free < TIMES_AS_LARGE * (folder / WEIGHTS).stat().st_size:
@@ -63,6 +69,8 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
         return session(folder / GRAPH, options())
     try:
         made = session(folder / GRAPH, _keeping(options(), unfinished / GRAPH))
+        seals = {name: sealed.seal(unfinished / name) for name in (GRAPH, DATA)}
+        sealed.write_note(unfinished / SEALS, seals)
         _move(unfinished, place)
         return made
     except Exception:
@@ -74,7 +82,23 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
 def are_kept(runtime: Any, folder: Path) -> bool:
     """Whether what is made of the weights of `folder`/model.onnx lies in a file, which any session maps."""
     place = _place(folder, runtime.__version__)
-    return place is not None and (place / GRAPH).is_file()
+    return place is not None and _are_whole(place)
+
+
+def _are_whole(place: Path) -> bool:
+    """Whether the files are what was written; read once by a process, 40 ms for the embedded model's."""
+    seals = sealed.read_note(place / SEALS) or {}
+    return all(sealed.is_whole(place / name, seals.get(name)) for name in (GRAPH, DATA))
+
+
+def _clear(place: Path) -> None:
+    """Makes room where something is kept that is not whole, or that is somebody else's. Raises OSError."""
+    if _are_whole(place):  # another process was first
+        return
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    elif os.path.lexists(place):
+        sealed.set_aside(place)
 
 
 def _keeping(options: Any, file: Path) -> Any:

@@ -1,9 +1,9 @@
 """Keeps weights that were quantized here, so that it is done once for a model and loads in seconds afterwards.
 
 A kept model is a folder in the cache: the tensors in one safetensors file, which is mapped, and manifest.json,
-which names that file and says what it was made of. The manifest is written last and whole, so what a killed
-quantization leaves behind is never loaded; what no longer matches its source is made again. One process writes
-at a time, and others wait for it.
+which names that file, with its checksum (sealed.py), and says what it was made of. The manifest is written last and
+whole, so what a killed quantization leaves behind is never loaded; what no longer matches its source, or is damaged, is
+made again. One process writes at a time, and others wait for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,16 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from jupyter_sc2.engines import Progress, weights
+from jupyter_sc2.characters import is_plain_name
+from jupyter_sc2.engines import Progress, sealed, weights
 from jupyter_sc2.engines.build import Reader, Skeleton, best_device, convert, skeleton
 from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
 from jupyter_sc2.models import QUANTIZED
-from jupyter_sc2.writing import write_whole
 
-FORMAT = 1  # of what is kept: raised whenever the same name means other bytes
+FORMAT = 2  # of what is kept: raised whenever the same name means other bytes
 MANIFEST = "manifest.json"
 # Smaller ones are quantized in a second or two.
 KEEP_FROM = 200_000_000
@@ -42,6 +42,7 @@ SPARE_DISK = 1 << 30
 ALIGNMENT = 64
 # Bytes of the header for each tensor besides its name: dtype, shape and place in JSON, and the padding's.
 ENTRY = 300
+MENDED = "The kept weights in {} were damaged, and were made again."
 DTYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
@@ -53,15 +54,16 @@ DTYPES = {
 
 
 def load(empty: Skeleton, folder: Path, progress: Progress) -> tuple[nn.Module, str]:
-    """The model with its weights, and in one sentence why those are not kept, or "" if they are or are small.
+    """The model with its weights, and in one sentence what the user should know of how they are kept, or "".
 
     Raises ModelLoadError if the source cannot be read.
     """
     why = ""
     if empty.nbytes >= KEEP_FROM:
         try:
-            _read(_keep(empty, folder, progress), empty)
-            return empty.complete(), ""
+            file, mended = _keep(empty, folder, progress)
+            _read(file, empty)
+            return empty.complete(), MENDED.format(empty.precision) if mended else ""
         except OSError as error:
             reason = error.strerror or str(error)
             why = f"Quantizing again at each load, since the result cannot be kept: {reason}."
@@ -82,22 +84,30 @@ def make(folder: Path, precision: str, progress: Progress) -> Path:
     with weights.quiet("transformers", "bitsandbytes", "torch", "filelock"):
         empty = skeleton(config, stored, folder, precision=precision, device=best_device())
         try:
-            return _keep(empty, folder, progress).parent
+            file, _ = _keep(empty, folder, progress)
+            return file.parent
         except OSError as error:
             raise ModelLoadError(
                 f"{_place(empty, folder)} cannot be written: {error.strerror or error}."
             ) from error
 
 
-def _keep(empty: Skeleton, folder: Path, progress: Progress) -> Path:
-    """The file of the kept model, which is made if need be. Raises OSError if it cannot be written."""
+def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool]:
+    """The file of the kept model, which is made if need be, and whether one that was damaged was in its place.
+
+    Raises OSError if it cannot be written.
+    """
     place, wanted = _place(empty, folder), _identity(empty, folder)
-    if file := _kept(place, wanted):
-        return file
+    file, damaged = _kept(place, wanted, progress)
+    if file:
+        return file, False
+    if place.exists() and not place.is_dir():
+        sealed.set_aside(place)
     place.mkdir(parents=True, exist_ok=True)
     with _only_writer(place, progress):
-        if file := _kept(place, wanted):  # another process has made it meanwhile
-            return file
+        file, _ = _kept(place, wanted, progress)
+        if file:  # another process has made it meanwhile
+            return file, damaged
         leftovers = list(place.glob("*.safetensors*"))
         for leftover in leftovers:
             with contextlib.suppress(
@@ -113,23 +123,33 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> Path:
         try:
             with _Writer(file, empty.tensors) as writer:
                 convert(empty, writer.add, progress)
-            manifest = {**wanted, "file": file.name, "size": file.stat().st_size}
-            write_whole(place / MANIFEST, json.dumps(manifest, indent=1).encode())
+            if (place / MANIFEST).is_dir():
+                sealed.set_aside(place / MANIFEST)
+            made = {**wanted, "file": file.name, **sealed.seal(file, _still(progress))}
+            sealed.write_note(place / MANIFEST, made)
         except BaseException:
             file.unlink(missing_ok=True)
             raise
-        return file
+        return file, damaged
 
 
-def _kept(place: Path, wanted: dict[str, Any]) -> Path | None:
-    """The file with the tensors, if there is one that was made of what is `wanted`."""
-    try:
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        file: Path = place / manifest.pop("file")
-        size = manifest.pop("size")
-        return file if manifest == wanted and file.stat().st_size == size else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def _kept(place: Path, wanted: dict[str, Any], progress: Progress) -> tuple[Path | None, bool]:
+    """The file with the tensors, if there is one that was made of what is `wanted`; else whether it is damaged."""
+    if not os.path.lexists(place / MANIFEST):
+        return None, False
+    manifest = sealed.read_note(place / MANIFEST)
+    if manifest is None:
+        return None, True
+    if any(manifest.get(key) != value for key, value in wanted.items()):
+        return None, False
+    name = manifest.get("file")
+    if is_plain_name(name) and sealed.is_whole(place / name, manifest, _still(progress)):
+        return place / name, False
+    return None, True
+
+
+def _still(progress: Progress) -> Callable[[], None]:
+    return lambda: progress("loading", None)
 
 
 def _place(empty: Skeleton, folder: Path) -> Path:
