@@ -219,6 +219,78 @@ def test_other_weights_in_the_same_folder_are_made_anew(tmp_path, cache):
     assert second != first
 
 
+def zero_a_quarter(file):
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.seek(size // 2)
+        stream.write(bytes(size // 4))
+
+
+def flip_bits_unseen(file):
+    """As a disk does it: the size and the time of the last change are the same."""
+    data, status = bytearray(file.read_bytes()), file.stat()
+    for at in range(len(data) // 2, len(data), len(data) // 400):
+        data[at] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def damage_the_header(file):
+    with file.open("r+b") as stream:
+        stream.write(b"GGUX")
+
+
+def empty(file):
+    os.truncate(file, 0)
+
+
+def cut_off(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def damage_the_note(file):
+    file.with_name(file.name + ".json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [zero_a_quarter, flip_bits_unseen, damage_the_header, empty, cut_off, damage_the_note],
+    ids=lambda damage: damage.__name__,
+)
+def test_a_damaged_file_that_was_made_here_is_made_again(wide, cache, damage):
+    load_engine(str(wide), engine="llamacpp", precision="Q8_0").close()
+    (file,) = cache.rglob("*.gguf")
+    sound = file.read_bytes()
+    damage(file)
+    engine = load_engine(str(wide), precision="Q8_0")
+    engine.close()
+    assert file.read_bytes() == sound
+    assert engine.notice == (
+        "What was kept of wide in Q8_0 was damaged, or not made by this version, and was replaced."
+    )
+    engine = load_engine(str(wide), precision="Q8_0")
+    engine.close()
+    assert engine.notice == ""
+
+
+def test_a_file_of_somebody_elses_in_its_place_is_put_aside(wide, cache, capsys):
+    file = gguffiles.place(find_card(str(wide)), wide, "Q8_0")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"somebody's")
+    assert quantize(capsys, wide, "--to", "Q8_0")[0] == 0
+    assert file.with_name(file.name + ".aside").read_bytes() == b"somebody's"
+    load_engine(str(wide), precision="Q8_0").close()
+
+
+def test_a_damaged_file_whose_original_is_gone_is_named_with_what_to_do(wide, cache):
+    file = gguffiles.place(find_card("owner/name"), wide, "Q8_0")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"GGUF")
+    with pytest.raises(ModelLoadError, match="is damaged, and cannot be made again: owner/name is"):
+        load_engine("owner/name", engine="llamacpp", precision="Q8_0", offline=True)
+    assert file.read_bytes() == b"GGUF"
+
+
 def test_the_file_of_a_hub_model_carries_its_id(wide):
     assert gguffiles.place(find_card("owner/name"), wide, "Q4_K_M").name == (
         "owner--name-Q4_K_M.gguf"
@@ -255,12 +327,17 @@ def test_what_cannot_be_converted_is_refused_in_one_line(tmp_path):
             gguf.write_gguf(folder, tmp_path / "x.gguf", "F16", name="x")
 
     folder = make_tiny_model(tmp_path / "model")
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
     refused("of the kind 'gpt2'", model_type="gpt2")
-    refused("tokens and the model 100", model_type="starcoder2", vocab_size=100)
+    refused(
+        "tells of 9,999,999 tokens, and no tensor", model_type="starcoder2", vocab_size=9_999_999
+    )
+    refused("describes 900 layers, and there are", vocab_size=size, num_hidden_layers=900)
+    refused("tokens and the model 100", num_hidden_layers=2, vocab_size=100)
     spec = json.loads((folder / "tokenizer.json").read_text())
     spec["pre_tokenizer"] = {"type": "Whitespace"}
     (folder / "tokenizer.json").write_text(json.dumps(spec))
-    refused("llama.cpp has no name for", vocab_size=400)
+    refused("llama.cpp has no name for", vocab_size=size)
 
 
 # The command

@@ -11,7 +11,7 @@ import pytest
 from tests.tiny import make_tiny_model
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -235,6 +235,13 @@ def test_unknown_and_unsuited_architectures(folder):
 def test_impossible_config(folder):
     change_config(folder, hidden_size=-1)
     assert str(folder / "config.json") in message(folder)
+
+
+def test_more_layers_than_tensors_are_refused_before_any_is_built(folder, monkeypatch):
+    change_config(folder, num_hidden_layers=900)
+    model = transformers.Starcoder2ForCausalLM
+    monkeypatch.setattr(model, "__init__", lambda self, *a: pytest.fail("is built"))
+    assert "describes 900 layers, and there are 35 tensors" in message(folder)
 
 
 def test_the_card_tells_what_the_files_say(tmp_path):

@@ -27,7 +27,7 @@ from jupyter_sc2.engines.linear import (
     quantized_linear,
     reads_tiles,
 )
-from jupyter_sc2.engines.weights import Stored, check_shapes
+from jupyter_sc2.engines.weights import Stored, check_layers, check_shapes
 from jupyter_sc2.errors import ModelLoadError, in_one_line
 from jupyter_sc2.models import PACKED, QUANTIZED
 
@@ -84,7 +84,7 @@ def skeleton(
     device: torch.device,
 ) -> Skeleton:
     """The model that the files describe, in `precision`. Raises ModelLoadError if their tensors lack or do not fit."""
-    model: Any = _empty_model(config, folder)
+    model: Any = _empty_model(config, stored, folder)
     dtype = compute_dtype(precision, device)
     if PACKED in config and precision in QUANTIZED:
         raise ModelLoadError(f"{folder} is packed in 4 bits already, and loaded as it is.")
@@ -240,8 +240,11 @@ class _EmptyOnMeta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _empty_model(config: Mapping[str, Any], folder: Path) -> nn.Module:
+def _empty_model(
+    config: Mapping[str, Any], stored: Mapping[str, Stored], folder: Path
+) -> nn.Module:
     model_class, settings = architecture(config, folder)
+    check_layers(getattr(settings, "num_hidden_layers", 0), stored, folder)
     try:
         with gate, _EmptyOnMeta():
             return model_class(settings)

@@ -21,7 +21,7 @@ from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.ggufheader import HEALS
 from jupyter_sc2.engines.llamaserver import EXTRA
 from jupyter_sc2.engines.vocabulary import Vocabulary, read_vocabulary
-from jupyter_sc2.engines.weights import Stored, read_config, read_headers
+from jupyter_sc2.engines.weights import Stored, check_layers, read_config, read_headers
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.hardware import in_words
 from jupyter_sc2.mixture import tensor_type
@@ -143,8 +143,15 @@ class _Source:
         self.head_size = int(
             getattr(self.config, "head_dim", None) or self.config.hidden_size // self.heads
         )
-        self.vocabulary: Vocabulary = read_vocabulary(folder, int(self.config.vocab_size))
         self._stored = read_headers(folder)
+        check_layers(self.config.num_hidden_layers, self._stored, folder)
+        if self.config.vocab_size > max(
+            max(entry.shape, default=0) for entry in self._stored.values()
+        ):
+            raise ModelLoadError(
+                f"{folder}/config.json tells of {self.config.vocab_size:,} tokens, and no tensor has so many rows."
+            )
+        self.vocabulary: Vocabulary = read_vocabulary(folder, int(self.config.vocab_size))
         self.tensors = list(self._plan())
 
     def _plan(self) -> Iterator[_Tensor]:

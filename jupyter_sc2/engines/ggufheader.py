@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import struct
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,15 @@ from jupyter_sc2.engines.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
 from jupyter_sc2.errors import ModelLoadError
 
 HEALS = "jupyter_sc2.heals"
+
+# Of a header. The largest that are published have 20 MB, 300,000 tokens and 2,000 tensors.
+LARGEST_HEADER = 256 << 20
+MOST_ENTRIES = 10_000
+MOST_ELEMENTS = 1 << 24
+MOST_TENSORS = 1 << 18
+# GGUF's kinds of values: the bytes of those that have always the same number, and the two others.
+SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+STRING, ARRAY = 8, 9
 
 
 class GGUFHeader:
@@ -28,6 +39,7 @@ class GGUFHeader:
         if not file.is_file():
             raise ModelLoadError(f"{file} does not exist.")
         try:
+            _check_counts(file)
             header = read_gguf_header(file)
             self._values = {key: entry.value for key, entry in header.metadata.items()}
             self.weight_bytes = sum(tensor.nbytes or 0 for tensor in header.tensors)
@@ -126,6 +138,54 @@ class GGUFHeader:
     def spelling(self) -> SpellingTable:
         """For token healing; built at its first use."""
         return SpellingTable(self.bytes_of)
+
+
+def _check_counts(file: Path) -> None:
+    """Walks over the header before it is read into memory. Raises ValueError for what no model has, OSError.
+
+    An entry is a name (its length in 8 bytes, then the text), a kind (4 bytes) and a value of that kind; an array has
+    the kind and the number of its elements first. A tensor is a name, its dimensions (their number in 4 bytes, then 8
+    for each), its type (4) and its place (8). Numbers are little-endian (GGUF, version 3).
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF" or size < 24:
+            raise ValueError("it does not begin as one")
+        data = mmap.mmap(stream.fileno(), min(size, LARGEST_HEADER), access=mmap.ACCESS_READ)
+    with data:
+        try:
+            _walk(data)
+        except (struct.error, OverflowError) as error:
+            raise ValueError("its header has no end") from error
+
+
+def _walk(data: mmap.mmap) -> None:
+    short, long = struct.Struct("<I").unpack_from, struct.Struct("<Q").unpack_from
+    (tensors,), (entries,) = long(data, 8), long(data, 16)
+    if tensors > MOST_TENSORS or entries > MOST_ENTRIES:
+        raise ValueError(f"its header tells of {tensors:,} tensors and {entries:,} entries")
+    at = 24
+    for _ in range(entries):
+        at += 8 + long(data, at)[0]
+        (kind,), count = short(data, at), 1
+        at += 4
+        if kind == ARRAY:
+            (kind,), (count,) = short(data, at), long(data, at + 4)
+            at += 12
+            if count > MOST_ELEMENTS:
+                raise ValueError(f"its header tells of {count:,} elements")
+        if kind == STRING:
+            for _ in range(count):
+                at += 8 + long(data, at)[0]
+        elif kind in SIZES:
+            at += count * SIZES[kind]
+        else:
+            raise ValueError(f"its header has a value of the kind {kind}")
+    for _ in range(tensors):
+        at += 8 + long(data, at)[0]
+        at += 16 + 8 * short(data, at)[0]
+    if at > len(data):
+        raise struct.error
 
 
 def _elements(shape: Sequence[Any]) -> int:

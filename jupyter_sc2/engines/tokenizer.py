@@ -14,6 +14,12 @@ from typing import Any
 
 from jupyter_sc2.engines.healing import SpellingTable
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.reading import parse_json, read_limited
+
+# Bytes: the largest that are published have 35 MB.
+LARGEST = 256 << 20
+# As many numbers as tokens are made room for.
+MOST_TOKENS = 1 << 24
 
 
 class Tokenizer:
@@ -26,7 +32,7 @@ class Tokenizer:
     def __init__(self, file: Path) -> None:
         """Raises ModelLoadError if the file is missing or cannot be read."""
         try:
-            spec = json.loads(file.read_text(encoding="utf-8"))
+            spec = read_spec(file)
             control = [token for token in spec.get("added_tokens", []) if _is_control(token)]
             # Some models mark their control tokens as ordinary ("special": false), and then text could write them.
             for token in control:
@@ -79,6 +85,17 @@ class Tokenizer:
     def __len__(self) -> int:
         size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         return size
+
+
+def read_spec(file: Path) -> dict[str, Any]:
+    """What stands in tokenizer.json. Raises OSError, or another exception for what cannot be one."""
+    spec = parse_json(read_limited(file, LARGEST))
+    vocabulary = spec["model"]["vocab"]
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
+    for id in (*ids, *(token["id"] for token in spec.get("added_tokens") or ())):
+        if not isinstance(id, int) or not 0 <= id < MOST_TOKENS:
+            raise ValueError(f"a token has the number {id!r}"[:80])
+    return dict(spec)
 
 
 def _from_spec(spec: dict[str, Any]) -> Any:
@@ -157,7 +174,8 @@ def sentencepiece_bytes(token: str) -> bytes:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return next(iter(said.splitlines()), type(error).__name__)
 
 
 def missing(names: Iterable[str], tokenizer: Tokenizer) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines.tokenizer import Tokenizer, read_spec
 from jupyter_sc2.errors import ModelLoadError
 
 # GGUF's kinds of tokens.
@@ -50,7 +49,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     file = folder / "tokenizer.json"
     control = set(Tokenizer(file).special_ids.values())
     try:
-        spec = json.loads(file.read_text(encoding="utf-8"))
+        spec = read_spec(file)
         model, added = spec["model"], spec.get("added_tokens", [])
         ids: dict[str, int] = dict(model["vocab"])
         if model["type"] != "BPE":

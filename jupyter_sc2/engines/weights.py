@@ -1,19 +1,20 @@
 """Finds a model's files and checks them. What cannot be loaded is refused here, in one line.
 
 Only safetensors are read: they are plain numbers, while the older *.bin files are pickles, which run code when
-they are opened. Nothing here imports torch.
+they are opened. Sizes are checked before anything is built of them: what a file says costs no more than reading it.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2.characters import is_plain_name
 from jupyter_sc2.engines import Progress, hub, packed
 from jupyter_sc2.engines.quiet import quiet as quiet
 from jupyter_sc2.errors import ModelLoadError
@@ -21,6 +22,7 @@ from jupyter_sc2.hardware import Machine, in_words, machine
 from jupyter_sc2.hardware import free_memory as free_memory
 from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, USERS, ModelCard, Shape, find_card
 from jupyter_sc2.plan import AUTO_GGUF, GGUF, Row, plan
+from jupyter_sc2.reading import parse_json, read_limited
 from jupyter_sc2.settings import LoadOptions
 
 CONFIG = "config.json"
@@ -28,6 +30,38 @@ INDEX = "model.safetensors.index.json"
 # What is fetched from the hub: numbers and JSON, neither code nor pickles.
 PATTERNS = ("*.safetensors", "*.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Bytes. The largest that are published have 1, 10 and 10 MB; safetensors' own library reads no longer header.
+LARGEST_CONFIG = 16 << 20
+LARGEST_INDEX = 64 << 20
+LARGEST_HEADER = 100_000_000
+# The most that config.json may say, several times of what is published.
+MOST_LAYERS = 1000
+MOST_HEADS = 4096
+MOST_WIDE = 1 << 20
+MOST_TOKENS = 1 << 24
+MOST_POSITIONS = 1 << 31
+# By the names of these sizes in the configurations of transformers' models.
+MOST = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), MOST_LAYERS),
+    **dict.fromkeys(
+        ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads"), MOST_HEADS
+    ),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), MOST_HEADS),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), MOST_WIDE),
+    **dict.fromkeys(("n_embd", "n_inner", "d_model", "ffn_dim"), MOST_WIDE),
+    "vocab_size": MOST_TOKENS,
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), MOST_POSITIONS),
+    "sliding_window": MOST_POSITIONS,
+}
+# Bits of safetensors' kinds of numbers.
+BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -71,19 +105,66 @@ def find(model: str, *, offline: bool, progress: Progress) -> tuple[ModelCard, P
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder. Raises ModelLoadError if there is none or it cannot be read."""
+    """config.json of a folder. Raises ModelLoadError if there is none, it cannot be read, or its sizes are absurd."""
     file = folder / CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelLoadError(
-            f"{folder} has no config.json, so it is not a model's folder."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{file} cannot be read: {error}.") from error
+    if not file.exists():
+        raise ModelLoadError(f"{folder} has no config.json, so it is not a model's folder.")
+    config = _read_json(file, LARGEST_CONFIG)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelLoadError(f"{file} does not say what kind of model it is (model_type).")
+    for name, value in _named(config):
+        if name in MOST and not _is_size(value, MOST[name]):
+            raise ModelLoadError(
+                f"{file} describes no model: {name} has to be a whole number from 1 to {MOST[name]:,}, "
+                f"and is {_short(value)}."
+            )
+        if isinstance(value, float) and math.isnan(value):
+            raise ModelLoadError(f"{file} describes no model: {name} is no number (NaN).")
+        if name == "rope_theta" and not (isinstance(value, (int, float)) and 0 < value < 1e30):
+            raise ModelLoadError(
+                f"{file} describes no model: rope_theta has to be a number above 0, and is {_short(value)}."
+            )
     return config
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What stands in a configuration and in those within it; null is as good as nothing."""
+    waiting = [config]
+    while waiting:
+        for name, value in waiting.pop().items():
+            if isinstance(value, Mapping) and name not in MOST:
+                waiting.append(value)
+            elif value is not None:
+                yield name, value
+
+
+def _is_size(value: Any, most: int) -> bool:
+    if isinstance(value, list):  # some models have one for each layer
+        return all(_is_size(one, most) for one in value)
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _short(value: Any) -> str:
+    text = f"{value:,}" if isinstance(value, int) and abs(value) < 10**30 else repr(value)[:40]
+    return "false" if value is False else "true" if value is True else text
+
+
+def check_layers(layers: int, stored: Mapping[str, Stored], folder: Path) -> None:
+    """There cannot be more layers than tensors; to build them would take long. Raises ModelLoadError."""
+    if layers > len(stored):
+        raise ModelLoadError(
+            f"{folder}/config.json describes {layers:,} layers, and there are {len(stored):,} tensors: "
+            "they do not belong together."
+        )
+
+
+def _read_json(file: Path, most: int) -> Any:
+    """A file of up to `most` bytes. Raises ModelLoadError."""
+    try:
+        return parse_json(read_limited(file, most))
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ModelLoadError(f"{file} cannot be read: {reason}.") from error
 
 
 def describe(card: ModelCard, config: Mapping[str, Any], parameters: int) -> ModelCard:
@@ -266,11 +347,12 @@ def _shards(folder: Path) -> list[Path]:
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelLoadError(f"{index} cannot be read: {error}.") from error
+        listed = _read_json(index, LARGEST_INDEX)["weight_map"].values()
+        names = sorted({name if is_plain_name(name) else repr(name) for name in listed})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelLoadError(f"{index} does not tell which file has which weights.") from error
     for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
+        if not is_plain_name(name) or not (folder / name).is_file():
             raise ModelLoadError(
                 f"{folder} lacks {name}, one of its {len(names)} files of weights."
             )
@@ -285,9 +367,13 @@ def _read_header(file: Path) -> dict[str, Stored]:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > size - 8:
                 raise ModelLoadError(_broken(file, "its header is cut off"))
-            header = json.loads(stream.read(length))
+            if length > LARGEST_HEADER:
+                raise ModelLoadError(_broken(file, f"its header has {length:,} bytes"))
+            header = parse_json(stream.read(length))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        end = 0
+        for entry in sorted(entries.values(), key=lambda entry: entry["data_offsets"]):
+            end = _end_of(entry, end)
         tensors = {
             name: Stored(file, tuple(entry["shape"]), entry["dtype"])
             for name, entry in entries.items()
@@ -301,6 +387,21 @@ def _read_header(file: Path) -> dict[str, Stored]:
             _broken(file, f"it has {size:,} bytes and should have {8 + length + end:,}")
         )
     return tensors
+
+
+def _end_of(entry: Mapping[str, Any], begin: int) -> int:
+    """Where the data of a tensor end that has to begin there: the format allows no holes. Raises ValueError."""
+    dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    numbers = (*shape, start, end)
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 62 for n in numbers):  # fmt: skip
+        raise ValueError("no place")
+    if not isinstance(dtype, str):
+        raise ValueError("no kind of numbers")
+    # A kind that only a later version of the format knows is refused by whoever reads it.
+    bits = BITS.get(dtype)
+    if start != begin or (bits is not None and math.prod(shape) * bits != (end - start) * 8):
+        raise ValueError("another place")
+    return int(end)
 
 
 def _broken(file: Path, what: str) -> str:
