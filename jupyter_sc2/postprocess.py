@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from jupyter_sc2 import fitting
+from jupyter_sc2.characters import JOINERS, first_unseen
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.fitting import CLOSERS, OPENERS, alike, has_code_behind, inside_word, lexemes
 from jupyter_sc2.prompt.brackets import open_at_end
@@ -77,9 +78,12 @@ def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) ->
 
     `final` says that no more comes.
     """
+    if not final:  # what comes next tells what these are part of
+        raw = raw.rstrip("\r" + JOINERS)
     text = without_doubled_blanks(raw.replace("\r\n", "\n"), request)
     cut = len(text)
     for rule in (
+        _end_of_what_is_seen,
         _end_of_scope,
         _end_of_cell,
         _only_comments,
@@ -112,6 +116,13 @@ def finished(text: str, request: CompletionRequest) -> str:
 
 
 # Rules: each gives the index at which the text ends, or None if it has nothing to say.
+
+
+def _end_of_what_is_seen(
+    text: str, request: CompletionRequest, scope: Scope, final: bool
+) -> int | None:
+    """Controls, marks of direction and what is invisible are never inserted, nor is what comes after them."""
+    return first_unseen(text)
 
 
 def _end_of_scope(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:

@@ -48,6 +48,39 @@ def test_a_complete_text_stays_what_it_is_when_more_is_decoded(case):
             assert shown == case["shown"]
 
 
+@pytest.mark.parametrize("trigger", ["automatic", "invoke"])
+@pytest.mark.parametrize(
+    "char",
+    [
+        *("\x00", "\x07", "\x08", "\x0b", "\x0c", "\x1b", "\x7f", "\x85", "\x9b", "\r"),
+        *("\u202a", "\u202e", "\u2066", "\u2069", "\u200e", "\u061c", "\u200b", "\u200d", "\u2028"),
+        *("\u2029", "\u2060", "\ufeff", "\u00ad", "\u3164", "\U000e0041", "\U000e0100", "\ufe0f"),
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_text_ends_before_what_nobody_sees(char, trigger):
+    asked = request("x = ", trigger=trigger)
+    for final in (False, True):
+        assert shape(f"12{char}34", asked, "line", final=final) == ("12", True)
+        assert shape(f"{char}34", asked, "line", final=final) == ("", True)
+
+
+def test_a_line_end_of_two_characters_may_come_in_two_parts():
+    asked = request("if x:\n    ", trigger="invoke")
+    assert shape("a = 1\r", asked, "block", final=False) == ("a = 1", False)
+    assert shape("a = 1\r\n    b = 2", asked, "block", final=False) == ("a = 1\n    b = 2", False)
+    assert shape("a = 1\r", asked, "block", final=True) == ("a = 1", True)
+
+
+@pytest.mark.parametrize("text", ["'👩‍💻 ❤️ 1️⃣'", "'می‌خواهم'"])
+def test_joiners_that_are_part_of_what_is_seen_stay_however_the_text_comes(text):
+    asked = request("x = ")
+    for end in range(1, len(text)):
+        _, complete = shape(text[:end], asked, "line", final=False)
+        assert not complete
+    assert shape(text, asked, "line", final=True) == (text, False)
+
+
 def test_nothing_is_asked_in_an_empty_cell_of_an_empty_notebook():
     assert hopeless(request("")) == "nothing_to_add"
 
