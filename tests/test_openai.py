@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import gzip
 import importlib.util
 import json
 import os
@@ -26,6 +28,7 @@ from tests.servers import (
 pytest.importorskip("httpx")
 pytest.importorskip("tokenizers")
 
+from jupyter_sc2.characters import first_unseen
 from jupyter_sc2.completion import SamplingParams
 from jupyter_sc2.engines import http, load_engine, runfile
 from jupyter_sc2.engines.deployment import choose_entry
@@ -351,6 +354,196 @@ def test_an_error_within_a_stream_is_told_in_the_servers_words(engine, server):
     server.queue(COMPLETIONS, fails)
     with pytest.raises(GenerationError, match="failed: out of memory"):
         list(engine.generate([20], GREEDY, (), never))
+
+
+# Servers that misbehave
+
+
+def sends(*parts: bytes, status: int = 200, type: str = "text/event-stream", **headers: str):
+    """An answer that goes on and on with its last part."""
+
+    def send(handler, body):
+        handler.close_connection = True
+        with contextlib.suppress(ConnectionError):
+            handler.send_response(status)
+            handler.send_header("Content-Type", type)
+            for name, value in headers.items():
+                handler.send_header(name.replace("_", "-"), value)
+            handler.end_headers()
+            for part in parts[:-1]:
+                handler.wfile.write(part)
+            while True:
+                handler.wfile.write(parts[-1])
+
+    return send
+
+
+def stream_of(*lines: bytes):
+    def send(handler, body):
+        handler.begin_stream()
+        for line in lines:
+            handler.wfile.write(line + b"\n\n")
+
+    return send
+
+
+def said_in_one_line(act) -> str:
+    with pytest.raises((GenerationError, ModelLoadError)) as caught:
+        act()
+    line = str(caught.value)
+    assert "\n" not in line and len(line) < 500 and first_unseen(line) is None
+    return line
+
+
+def decode(engine) -> list[str]:
+    ids = engine.encode("x")
+    return [engine.decode_bytes([t.id]).decode() for t in engine.generate(ids, GREEDY, (), never)]
+
+
+@pytest.mark.parametrize("piece", [b"data: " + b"x" * 99, b"x", b'{"a": ['], ids=range(3))
+def test_a_line_without_an_end_is_given_up(engine, server, monkeypatch, piece):
+    monkeypatch.setattr(http, "LONGEST_LINE", 1 << 16)
+    server.queue(COMPLETIONS, sends(piece))
+    assert said_in_one_line(lambda: decode(engine)).endswith("sends a line of more than 0 MB.")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b": still there\n", b"\n", b"data: {}\n\n", b'data: {"choices": [{"text": ""}]}\n', b"x\r"],
+    ids=range(5),
+)
+def test_an_answer_without_an_end_is_given_up(engine, server, monkeypatch, line):
+    monkeypatch.setattr(http, "LONGEST_ANSWER", 1 << 16)
+    server.queue(COMPLETIONS, sends(line))
+    assert said_in_one_line(lambda: decode(engine)).endswith("sends an answer of more than 0 MB.")
+
+
+def test_no_more_tokens_are_taken_than_were_asked_for(engine, server):
+    server.queue(COMPLETIONS, sends(b'data: {"choices": [{"text": "x"}]}\n\n'))
+    assert len(decode(engine)) <= GREEDY.max_tokens + 1
+
+
+@pytest.mark.parametrize("type", ["application/json", "text/plain", ""])
+def test_a_list_of_models_without_an_end_is_given_up(server, monkeypatch, type):
+    monkeypatch.setattr(http, "LONGEST_ANSWER", 1 << 16)
+    server.queue("/v1/models", sends(b'{"data": [', b'{"id": "x"},', type=type))
+    line = said_in_one_line(lambda: load_engine("embedded", server=server.url))
+    assert line.endswith("sends an answer of more than 0 MB.")
+
+
+def test_an_error_without_an_end_is_told_by_its_beginning(engine, server):
+    server.queue(COMPLETIONS, sends(b"too ", b"bad ", status=400, type="text/plain"))
+    line = said_in_one_line(lambda: decode(engine))
+    assert "refused the request (400): too bad bad" in line
+
+
+def test_headers_without_an_end_are_given_up(engine, server):
+    def send(handler, body):
+        handler.close_connection = True
+        with contextlib.suppress(ConnectionError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                handler.wfile.write(b"X-More: " + b"x" * 1000 + b"\r\n")
+
+    server.queue(COMPLETIONS, send, send)
+    assert "broke off" in said_in_one_line(lambda: decode(engine))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x, gzip"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_what_is_compressed_is_not_unpacked(engine, server, encoding, status):
+    bomb = gzip.compress(bytes(1 << 20))
+    server.queue(COMPLETIONS, sends(bomb, status=status, Content_Encoding=encoding))
+    line = said_in_one_line(lambda: decode(engine))
+    assert "answers compressed, which was not asked for." in line or "failed (500)" in line
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"[" * 100_000, "with JSON that cannot be used: it is nested too deep."),
+        (b'{"a":' * 100_000, "with JSON that cannot be used: it is nested too deep."),
+        (b'{"choices": [{"text": "\\ud83d"}]}', "it has half of a surrogate pair."),
+        (b'{"error": {"message": "\\udc00"}}', "it has half of a surrogate pair."),
+        (b'{"choices": [{"text": "\xff"}]}', "with JSON that cannot be used: it is not UTF-8."),
+        (b"{", "something that is not JSON"),
+        (b'{"choices": 5}', "does not answer as a completions server does."),
+        (b'{"choices": [5]}', "does not answer as a completions server does."),
+        (b'{"choices": {"text": "x"}}', "does not answer as a completions server does."),
+        (b'{"choices": [{"text": 5}]}', "does not answer as a completions server does."),
+        (b'{"choices": [{"text": "x", "logprobs": [1]}]}', "does not answer as a completions"),
+        (
+            b'{"choices": [{"text": "x", "logprobs": {"token_logprobs": ["x"]}}]}',
+            "does not answer as a completions",
+        ),
+        (
+            b'{"choices": [{"text": "x", "logprobs": {"content": [{"id": "x"}]}}]}',
+            "does not answer as a completions",
+        ),
+        (b"5", "does not answer as a completions server does."),
+        (b'{"error": {"message": "\\u001b]0;x\\u0007\\u202e"}}', r"failed: \x1b]0;x\x07\u202e"),
+        (b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}", "failed: "),
+    ],
+    ids=range(16),
+)
+def test_an_event_that_is_none_is_one_line(engine, server, data, said):
+    server.queue(COMPLETIONS, stream_of(b"data: " + data))
+    assert said in said_in_one_line(lambda: decode(engine))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"usage": 5},
+        {"usage": {"prompt_tokens": "x", "prompt_tokens_details": {"cached_tokens": 1}}},
+        {"usage": {"prompt_tokens": 3, "prompt_tokens_details": []}},
+        {"choices": [{"text": None}]},
+        {"choices": [{"text": "", "logprobs": {"tokens": [1], "token_logprobs": [1e999]}}]},
+    ],
+)
+def test_what_is_told_besides_may_be_anything(engine, server, event):
+    usual = b'data: {"choices": [{"text": "x", "finish_reason": "length"}]}'
+    server.queue(COMPLETIONS, stream_of(b"data: " + json.dumps(event).encode(), usual))
+    assert "".join(decode(engine)) == "x"
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        *(5, [], {"data": 5}, {"data": {"id": "x"}}, {"data": [5, {"id": 5}, {"id": ["x"]}]}),
+        {"data": [{"id": "x" * 301}]},
+    ],
+    ids=range(6),
+)
+def test_a_list_of_models_that_is_none_is_one_line(server, listing):
+    server.queue("/v1/models", says(200, listing))
+    line = said_in_one_line(lambda: load_engine("embedded", server=server.url))
+    assert "lists no models at /v1/models" in line
+
+
+def test_a_list_of_models_that_is_nested_deep_is_one_line(server):
+    server.queue("/v1/models", says(200, "[" * 100_000))
+    line = said_in_one_line(lambda: load_engine("embedded", server=server.url))
+    assert "it is nested too deep" in line
+
+
+def test_a_models_name_is_displayed_without_what_nobody_sees():
+    name = "owner/a\x1b]0;x\x07\u202e\u200b\0b\n"
+    shown = r"owner/a\x1b]0;x\x07\u202e\u200b\x00b\n"
+    with scripted({"id": name}, {"id": "other"}) as server:
+        line = said_in_one_line(lambda: load_engine("none", server=server.url))
+        assert shown in line
+        engine = load_engine(shown, server=server.url)
+        list(engine.generate(engine.encode("x"), GREEDY, (), never))
+        assert server.asked[-1][1]["model"] == name
+        assert first_unseen(engine.card.name) is None and "\n" not in engine.card.name
+        engine.close()
+
+
+def test_of_many_models_some_are_named():
+    with scripted(*({"id": f"m{n}"} for n in range(1000))) as server:
+        line = said_in_one_line(lambda: load_engine("none", server=server.url))
+        assert line.endswith("m19 and 980 more.")
 
 
 def test_cancelling_before_the_first_byte_closes_the_connection(engine, server):

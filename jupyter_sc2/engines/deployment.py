@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2.characters import escaped, is_plain_path
 from jupyter_sc2.engines import Cancelled, Progress, hub, weights
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.http import (
@@ -33,6 +34,10 @@ KINDS = {"vllm": "vllm", "llamacpp": "llamacpp"}
 SAMPLE = "import numpy as np\nfor i in range(n):\n    print(i)\n"
 # A piece of text counts as a token, and dense text has more tokens than pieces.
 TOKENS_PER_PIECE = 1.5
+# Characters of a model's name; longer ones are none.
+LONGEST_ID = 300
+# How many models are named where the one that is set is not among them.
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def find_deployment(client: Client, model: str, *, offline: bool, progress: Prog
     kind = KINDS.get(str(entry.get("owned_by")), "")
     card = _card_of(model, entry)
     probe = _Probe(client, entry["id"], kind, unwanted)
-    folder = _tokenizer_folder(model, card, entry, offline, progress)
+    told = str(entry.get("root") or "-") if client.address.loopback else "-"
+    folder = _tokenizer_folder(model, card, Path(told), offline, progress)
     card = _within(card, _context(client, entry, kind, unwanted), folder)
     if folder is not None:
         with gate:
@@ -102,7 +108,13 @@ def _list_models(client: Client, unwanted: Cancelled) -> list[dict[str, Any]]:
     except NotFound as error:
         raise ModelLoadError(f"{error} Is {client.address.root} a completions server?") from error
     data = listing.get("data") if isinstance(listing, dict) else None
-    entries = [entry for entry in data or () if isinstance(entry, dict) and entry.get("id")]
+    entries = [
+        entry
+        for entry in (data if isinstance(data, list) else ())
+        if isinstance(entry, dict)
+        and isinstance(entry.get("id"), str)
+        and 0 < len(entry["id"]) <= LONGEST_ID
+    ]
     if not entries:
         raise ModelLoadError(f"{client.address.host} lists no models at {MODELS}.")
     return entries
@@ -118,7 +130,8 @@ def choose_entry(model: str, entries: Sequence[dict[str, Any]], host: str) -> di
         card = find_card(model)
         wanted |= {_plain(name) for name in (card.name, card.hub_id) if name}
     for entry in entries:
-        if {_plain(str(entry["id"])), _plain(str(entry.get("root") or ""))} & wanted:
+        names = (entry["id"], escaped(entry["id"]), str(entry.get("root") or ""))
+        if wanted.intersection(map(_plain, names)):
             return entry
     # llama-server calls a model by its file, with the precision at the end.
     longer = [e for e in entries if any(_plain(e["id"]).startswith(f"{w}-q") for w in wanted)]
@@ -127,8 +140,9 @@ def choose_entry(model: str, entries: Sequence[dict[str, Any]], host: str) -> di
     own = model == EMBEDDED.name or Path(model).expanduser().is_dir()
     if own and len(entries) == 1:
         return entries[0]
-    names = ", ".join(str(entry["id"]) for entry in entries)
-    raise ModelLoadError(f"{host} has no model {model}: set model to one of {names}.")
+    listed = ", ".join(entry["id"] for entry in entries[:MOST_NAMED])
+    more = f" and {len(entries) - MOST_NAMED} more" if len(entries) > MOST_NAMED else ""
+    raise ModelLoadError(f"{host} has no model {model}: set model to one of {listed}{more}.")
 
 
 def _plain(name: str) -> str:
@@ -148,18 +162,19 @@ def _card_of(model: str, entry: dict[str, Any]) -> ModelCard:
             if name and _plain(name) in (_plain(card.name), _plain(card.hub_id or card.name)):
                 return card
     for name in names:
-        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        if name.count("/") == 1 and is_plain_path(name) and not name.startswith((".", "~")):
             return replace(find_card(name), note="")
-    return replace(find_card(f"./{Path(names[0]).name}"), note="")
+    return replace(find_card(f"./{escaped(Path(names[0]).name)}"), note="")
 
 
 def _context(client: Client, entry: dict[str, Any], kind: str, unwanted: Cancelled) -> int | None:
     """How many tokens a prompt and its completion may have; None where the server does not tell."""
     told = entry.get("max_model_len")
     if kind == "llamacpp":
-        with contextlib.suppress(Rejected, Unauthorized):
+        with contextlib.suppress(Rejected, Unauthorized, TypeError, KeyError):
             told = client.get("/props", unwanted)["default_generation_settings"]["n_ctx"]
-    return told if isinstance(told, int) and told > 0 else None
+    known = isinstance(told, int) and not isinstance(told, bool) and told > 0
+    return told if known else None
 
 
 def _within(card: ModelCard, context: int | None, folder: Path | None) -> ModelCard:
@@ -176,14 +191,14 @@ def _within(card: ModelCard, context: int | None, folder: Path | None) -> ModelC
 
 
 def _tokenizer_folder(
-    model: str, card: ModelCard, entry: dict[str, Any], offline: bool, progress: Progress
+    model: str, card: ModelCard, told: Path, offline: bool, progress: Progress
 ) -> Path | None:
     """A folder with the model's tokenizer.json; None if there is none to be had.
 
-    A server on this machine may name the folder of its model. The hub is asked only for models that the user or
+    A server on this machine may have `told` the folder of its model. The hub is asked only for models that the user or
     this package has named: what a server calls its models is nobody else's business.
     """
-    folders = [Path(model).expanduser(), Path(str(entry.get("root") or "-"))]
+    folders = [Path(model).expanduser(), told]
     if card.name == EMBEDDED.name:
         folders = [EMBEDDED_FOLDER]
     elif card.hub_id and (cached := hub.cached_folder(card.hub_id, card.revision)):
@@ -225,7 +240,8 @@ class _Probe:
             raise
         except Rejected:
             return False
-        read = (answer.get("usage") or {}).get("prompt_tokens") if answer else None
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         return read in (None, len(ids))
 
     def knows(self, name: str) -> bool:
@@ -243,7 +259,8 @@ class _Probe:
         # A proxy may let through what begins with /v1 and nothing else.
         with contextlib.suppress(Rejected, Unauthorized):
             answer = self.client.post("/tokenize", body, self.unwanted)
-            return answer.get("tokens") if isinstance(answer, dict) else None
+            tokens = answer.get("tokens") if isinstance(answer, dict) else None
+            return tokens if isinstance(tokens, list) else None
         return None
 
     def complete(self, prompt: str | list[int]) -> Any:

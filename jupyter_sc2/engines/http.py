@@ -2,7 +2,8 @@
 
 The requests run on an event loop that only the calling thread drives, a moment at a time: so a caller can look
 up between two moments whether the answer is still wanted, and giving up closes the connection, which is how a
-server learns that it may stop. No thread of our own, and none of the user's event loops is touched.
+server learns that it may stop. No thread of our own, and none of the user's event loops is touched. What is read
+has a limit for each line and each answer, whatever a server sends.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import httpx
 
 from jupyter_sc2.engines.quiet import quiet
 from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.hardware import in_words
+from jupyter_sc2.reading import parse_json
 
 T = TypeVar("T")
 
@@ -38,6 +41,11 @@ POLL = 0.02
 DELAYS = (0.25, 0.5, 1.0)
 LONGEST_DELAY = 5.0
 BUSY = (429, 502, 503)
+# Bytes. An event has about one thousand, a list of a few hundred models one million; h11 limits headers to 100 kB.
+LONGEST_LINE = 1 << 20
+LONGEST_ANSWER = 4 << 20
+# What is read of an error, whose words are told in 300 characters.
+LONGEST_ERROR = 64 << 10
 
 
 class Rejected(GenerationError):
@@ -131,7 +139,9 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._http = httpx.AsyncClient(
             base_url=self.address.root,
-            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            # A few bytes that are compressed may be gigabytes.
+            headers={"Accept-Encoding": "identity"}
+            | ({"Authorization": f"Bearer {self.key}"} if self.key else {}),
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
             # What is meant for this machine must not go to a proxy that the environment names.
             mounts={"http://": None, "https://": None} if self.address.loopback else None,
@@ -200,27 +210,66 @@ class Client:
 
     async def _read_json(self, method: str, path: str, payload: Any) -> Any:
         async with self._answer(method, path, payload) as response:
-            return self._parse(await response.aread())
+            return self._parse(await self._body(response))
+
+    async def _pieces(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """What comes, as it comes. Raises GenerationError where that is too much."""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise GenerationError(
+                f"{self.address.host} answers compressed, which was not asked for."
+            )
+        total = 0
+        raw: Any = response.aiter_raw()
+        async with contextlib.aclosing(raw):
+            async for piece in raw:
+                total += len(piece)
+                if total > LONGEST_ANSWER:
+                    raise self._too_long("an answer", LONGEST_ANSWER)
+                yield piece
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async with contextlib.aclosing(self._pieces(response)) as pieces:
+            async for piece in pieces:
+                body += piece
+        return bytes(body)
+
+    async def _lines(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """Whole lines; what stands behind the last line end is none."""
+        line = bytearray()
+        async with contextlib.aclosing(self._pieces(response)) as pieces:
+            async for piece in pieces:
+                first, *others = piece.replace(b"\r", b"\n").split(b"\n")
+                line += first
+                for other in others:
+                    yield bytes(line)
+                    line = bytearray(other)
+                if len(line) > LONGEST_LINE:
+                    raise self._too_long("a line", LONGEST_LINE)
+
+    def _too_long(self, what: str, most: int) -> GenerationError:
+        return GenerationError(f"{self.address.host} sends {what} of more than {in_words(most)}.")
 
     async def _events(self, path: str, payload: Any) -> AsyncGenerator[dict[str, Any], None]:
         """Server-sent events: lines "data: {…}", comments, and "data: [DONE]" at the end."""
         async with self._answer("POST", path, payload) as response:
             if "event-stream" not in response.headers.get("content-type", ""):
-                yield self._checked(self._parse(await response.aread()))
+                yield self._checked(self._parse(await self._body(response)))
                 return
             complete = False
-            async for line in response.aiter_lines():
-                field_name, _, data = line.partition(":")
-                if field_name not in ("data", "error") or not data.strip():
-                    continue
-                if data.strip() == "[DONE]":
-                    complete = True
-                    continue
-                event = self._parse(data.encode())
-                event = self._checked({"error": event} if field_name == "error" else event)
-                yield event
-                choices = event.get("choices") or [{}]
-                complete = complete or bool(choices[0].get("finish_reason"))
+            async with contextlib.aclosing(self._lines(response)) as lines:
+                async for line in lines:
+                    field_name, _, data = line.partition(b":")
+                    if field_name not in (b"data", b"error") or not data.strip():
+                        continue
+                    if data.strip() == b"[DONE]":
+                        complete = True
+                        continue
+                    event = self._parse(data)
+                    event = self._checked({"error": event} if field_name == b"error" else event)
+                    yield event
+                    choices = event.get("choices") or [{}]
+                    complete = complete or bool(choices[0].get("finish_reason"))
             if not complete:
                 raise self._broke_off()
 
@@ -279,7 +328,7 @@ class Client:
                 f"{host} answers with a web page or a redirect: is {self.address.root} the address of a "
                 "completions server?"
             )
-        said = self._said(await response.aread())
+        said = self._said(await self._first_words(response))
         if status == 404:
             raise NotFound(f"{host} has no {response.url.path}: {said}")
         if 400 <= status < 500 and status != 429:
@@ -287,33 +336,61 @@ class Client:
         busy = "is too busy" if status in BUSY else "failed"
         raise GenerationError(f"{host} {busy} ({status}): {said}")
 
+    async def _first_words(self, response: httpx.Response) -> bytes:
+        """The beginning of an error; nothing where it is compressed."""
+        words = bytearray()
+        with contextlib.suppress(GenerationError):
+            async with contextlib.aclosing(self._pieces(response)) as pieces:
+                async for piece in pieces:
+                    words += piece
+                    if len(words) > LONGEST_ERROR:
+                        break
+        return bytes(words)
+
     def _checked(self, event: Any) -> dict[str, Any]:
-        if not isinstance(event, dict):
-            raise GenerationError(
-                f"{self.address.host} does not answer as a completions server does."
-            )
+        """An event of the form that all have, whatever is in it."""
+        choices = event.get("choices") if isinstance(event, dict) else 0
+        if not isinstance(choices, (list, type(None))) or not all(
+            isinstance(choice, dict) for choice in choices or ()
+        ):
+            raise self.unlike()
         if error := event.get("error"):
-            said = self._said(json.dumps({"error": error}).encode())
-            raise GenerationError(f"{self.address.host} failed: {said}")
-        return event
+            raise GenerationError(f"{self.address.host} failed: {self._words(error)}")
+        checked: dict[str, Any] = event
+        return checked
+
+    def unlike(self) -> GenerationError:
+        """For an answer that is JSON and yet none."""
+        return GenerationError(f"{self.address.host} does not answer as a completions server does.")
 
     def _parse(self, data: bytes) -> Any:
         try:
-            return json.loads(data)
-        except ValueError as error:
+            return parse_json(data)
+        except json.JSONDecodeError as error:
             raise GenerationError(
                 f"{self.address.host} answers with something that is not JSON: is {self.address.root} "
                 "the address of a completions server?"
             ) from error
+        except ValueError as error:
+            raise GenerationError(
+                f"{self.address.host} answers with JSON that cannot be used: {error}."
+            ) from error
 
     def _said(self, body: bytes) -> str:
-        """A server's own words in one line, without the key, should it repeat that."""
-        text = body.decode(errors="replace")
-        with contextlib.suppress(ValueError, AttributeError):
-            said = json.loads(text)
-            said = said.get("error", said)
-            said = said.get("message", said) if isinstance(said, dict) else said
-            text = said if isinstance(said, str) else text
+        """A server's own words, from the body of an error."""
+        try:
+            said = parse_json(body)
+        except ValueError:
+            return self._words(body.decode(errors="replace"))
+        return self._words(said.get("error", said) if isinstance(said, dict) else said)
+
+    def _words(self, said: Any) -> str:
+        """What a server says in one line, without the key, should it repeat that."""
+        said = said.get("message", said) if isinstance(said, dict) else said
+        try:
+            text = said if isinstance(said, str) else json.dumps(said)
+        except RecursionError:
+            text = ""
         text = " ".join(text.split())[:300] or "no more is said."
         return text.replace(self.key, "…") if self.key else text
 

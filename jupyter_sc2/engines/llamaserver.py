@@ -29,6 +29,7 @@ from typing import Any
 
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.own_imports import own_imports
+from jupyter_sc2.reading import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ EXTRA = 'pip install "jupyter-sc2[llamacpp]"'
 TIMEOUT = 300.0
 # Seconds between two looks at whether a model that is being loaded is still wanted.
 LOOK = 0.1
+# Bytes of an answer or of a line: the log-probabilities of 300,000 tokens, which is the most that is asked for.
+LONGEST_ANSWER = 128 << 20
 # Tokens that a GPU reads at once.
 GPU_CHUNK = 512
 
@@ -106,16 +109,14 @@ class LlamaServer:
     def post(self, path: str, body: object) -> dict[str, Any]:
         """Asks, and returns the answer. Raises GenerationError."""
         with self._asked(path, body) as response:
-            answer: dict[str, Any] = json.loads(response.read())
-            return answer
+            return _parsed(_up_to(LONGEST_ANSWER, response.read))
 
     def stream(self, path: str, body: object) -> Generator[dict[str, Any], None, None]:
         """The parts of an answer as they come; closing the stream ends the work on it after the pass that runs."""
         with self._asked(path, body) as response:
-            for line in response:
+            while line := _up_to(LONGEST_ANSWER, response.readline):
                 if line.startswith(b"data: {"):
-                    event: dict[str, Any] = json.loads(line[6:])
-                    yield event
+                    yield _parsed(line[6:])
 
     def put_aside(self, name: str) -> int:
         """Writes the KV cache to a file of this name; returns its size in bytes, 0 if that did not work."""
@@ -164,7 +165,8 @@ class LlamaServer:
             connection.request("POST", path, json.dumps(body), headers)
             response = connection.getresponse()
             if response.status != 200:
-                said = json.loads(response.read()).get("error", {}).get("message", response.reason)
+                error = _parsed(_up_to(LONGEST_ANSWER, response.read)).get("error")
+                said = error.get("message") if isinstance(error, dict) else response.reason
                 raise GenerationError(f"llama.cpp refused the request: {said}")
             yield response
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -175,6 +177,19 @@ class LlamaServer:
             if response is not None:
                 response.close()  # it has a share in the socket until it is read to its end
             connection.close()
+
+
+def _up_to(most: int, read: Callable[[int], bytes]) -> bytes:
+    """Raises ValueError where there is more."""
+    if len(data := read(most + 1)) > most:
+        raise ValueError("its answer has no end")
+    return data
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    if not isinstance(answer := parse_json(data), dict):
+        raise ValueError("its answer is no object")
+    return answer
 
 
 class _Connection(http.client.HTTPConnection):

@@ -7,6 +7,7 @@ defused. The KV cache is the server's; cancelling closes the connection, upon wh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -121,7 +122,9 @@ class OpenAIEngine:
             self._sent += spelled
             for id in spelled:
                 yield Token(id, 0.0)
-        for token in self._tokens(payload, cancelled):
+        for count, token in enumerate(self._tokens(payload, cancelled)):
+            if count > left:  # with a stop that comes last; more was not asked for
+                return
             yield token
             if token.id in stop_ids:
                 return
@@ -183,29 +186,36 @@ class OpenAIEngine:
                 self._note_usage(event.get("usage"))
                 for choice in event.get("choices") or ():
                     token = None
-                    for token in self._tokens_of(choice):
+                    try:
+                        tokens = self._tokens_of(choice)
+                    except (TypeError, ValueError, AttributeError, KeyError) as error:
+                        raise self._client.unlike() from error
+                    for token in tokens:
                         yield token
                         if cancelled():
                             return
                     if choice.get("finish_reason") == "stop" and (
                         token is None or token.id not in self.special_ids.values()
                     ):
-                        yield Token(self._stop_id(choice), 0.0)
+                        stop = self._stop_id(choice)
+                        if stop is not None:
+                            yield Token(stop, 0.0)
         except NotFound as error:
             raise GenerationError(f"{error} Load the model again.") from error
 
     def _tokens_of(self, choice: dict[str, Any]) -> list[Token]:
         text = choice.get("text") or ""
+        if not isinstance(text, str):
+            raise TypeError
         logprobs = choice.get("logprobs") or {}
         if isinstance(self.vocabulary, Pieces):
             if not text:
                 return []
             special = self.special_ids.get(text)
-            total = sum(value or 0.0 for value in _logprobs(logprobs))
+            total = sum(_logprobs(logprobs))
             return [Token(self.vocabulary.id_of(text) if special is None else special, total)]
         tokens = [
-            Token(id, value or 0.0)
-            for id, value in zip(_ids(logprobs), _logprobs(logprobs), strict=False)
+            Token(id, value) for id, value in zip(_ids(logprobs), _logprobs(logprobs), strict=False)
         ]
         if self._kind != "vllm":
             # llama-server tells of a character's last token only, where it has several; others tell no ids.
@@ -216,19 +226,20 @@ class OpenAIEngine:
                 tokens = [Token(id, total / len(ids)) for id in ids]
         return tokens
 
-    def _stop_id(self, choice: dict[str, Any]) -> int:
+    def _stop_id(self, choice: dict[str, Any]) -> int | None:
         reason = choice.get(
             "stop_reason"
         )  # vLLM: the id or the string; nothing for the end of text
         if isinstance(reason, int) and isinstance(self.vocabulary, Tokenizer):
             return reason
-        names = [reason, *self.card.stop, *self.special_ids]
-        return next(self.special_ids[name] for name in names if name in self.special_ids)
+        names = [str(reason), *self.card.stop, *self.special_ids]
+        return next((self.special_ids[name] for name in names if name in self.special_ids), None)
 
-    def _note_usage(self, usage: dict[str, Any] | None) -> None:
-        details = (usage or {}).get("prompt_tokens_details")
-        if usage and isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
-            self._read = usage["prompt_tokens"] - details["cached_tokens"]
+    def _note_usage(self, usage: Any) -> None:
+        with contextlib.suppress(TypeError, KeyError):  # many servers tell less
+            self._read = max(
+                0, int(usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"])
+            )
 
 
 def leaving(address: Address) -> str:
@@ -246,15 +257,18 @@ def spelling_grammar(text: str) -> str:
 
 def _ids(logprobs: dict[str, Any]) -> list[int]:
     if "content" in logprobs:  # llama-server
-        return [entry["id"] for entry in logprobs["content"] or () if "id" in entry]
+        return [int(entry["id"]) for entry in logprobs["content"] or () if "id" in entry]
     names = [str(name) for name in logprobs.get("tokens") or ()]
     return [int(name[9:]) for name in names if name.startswith("token_id:")]
 
 
-def _logprobs(logprobs: dict[str, Any]) -> list[float | None]:
+def _logprobs(logprobs: dict[str, Any]) -> list[float]:
     if "content" in logprobs:
-        return [entry.get("logprob") for entry in logprobs["content"] or ()]
-    return list(logprobs.get("token_logprobs") or ())
+        values = [entry.get("logprob") for entry in logprobs["content"] or ()]
+    else:
+        values = list(logprobs.get("token_logprobs") or ())
+    # None where it is not told; what is above 0, or no number, can be none.
+    return [float(value) if value is not None and value <= 0 else 0.0 for value in values]
 
 
 def _at_most(sampling: SamplingParams, count: int) -> SamplingParams:

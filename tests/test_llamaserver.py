@@ -1,0 +1,89 @@
+"""How llama.cpp's process is asked: what it answers has a limit, and what goes wrong is one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from jupyter_sc2.engines import llamaserver
+from jupyter_sc2.engines.llamaserver import LlamaServer
+from jupyter_sc2.errors import GenerationError
+from tests.servers import says, scripted
+
+PATH = "/completion"
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """A scripted server, and what asks it as if it were llama.cpp's."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with scripted() as server:
+        address = server.url
+        yield server, LlamaServer(process, address, "key", tmp_path / "folder", False)
+    process.kill()
+    process.communicate()
+
+
+def endless(*parts: bytes, status: int = 200):
+    def send(handler, body):
+        handler.close_connection = True
+        with suppress(ConnectionError):
+            handler.send_response(status)
+            handler.end_headers()
+            for part in parts[:-1]:
+                handler.wfile.write(part)
+            while True:
+                handler.wfile.write(parts[-1])
+
+    return send
+
+
+def test_an_answer_is_an_object(asked):
+    server, llama = asked
+    server.queue(PATH, says(200, {"tokens": [1]}))
+    assert llama.post(PATH, {}) == {"tokens": [1]}
+
+
+def test_the_events_of_a_stream_come_one_after_the_other(asked):
+    server, llama = asked
+    server.queue(PATH, says(200, 'data: {"a": 1}\n\n: x\n\ndata: {"a": 2}\n'))
+    assert list(llama.stream(PATH, {})) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        endless(b"x" * 9999),
+        endless(b"data: ", b"x" * 9999),
+        endless(b"x" * 9999, status=500),
+        says(200, "[" * 9999),
+        says(200, "[]"),
+        says(200, "5"),
+        says(200, json.dumps({"a": "\ud800"})),
+        says(500, "[]"),
+        says(500, "{"),
+    ],
+    ids=range(9),
+)
+def test_what_is_no_answer_is_one_line(asked, monkeypatch, answer):
+    monkeypatch.setattr(llamaserver, "LONGEST_ANSWER", 1 << 16)
+    server, llama = asked
+    server.queue(PATH, answer)
+    with pytest.raises(GenerationError, match=r"^llama.cpp's process does not answer: load the"):
+        llama.post(PATH, {})
+
+
+def test_a_line_of_a_stream_has_a_limit(asked, monkeypatch):
+    monkeypatch.setattr(llamaserver, "LONGEST_ANSWER", 1 << 16)
+    server, llama = asked
+    server.queue(PATH, endless(b'data: {"a": 1}\n', b"x" * 9999))
+    events = llama.stream(PATH, {})
+    assert next(events) == {"a": 1}
+    with pytest.raises(GenerationError, match="does not answer"):
+        next(events)
