@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import struct
 import tarfile
 import threading
+import tracemalloc
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -206,6 +210,117 @@ def test_archives_are_read_where_they_are(tmp_path, place):
     assert (tarred.attribution.path, tarred.attribution.verified) == ("inside/m1.py", False)
     (row,) = matcher.find(CODES[2], HASH)
     assert (row.attribution.path, row.attribution.verified) == ("@0.py", True)
+
+
+LARGE = 64 << 20
+METHODS = {"deflated": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+
+
+def lying_zip(file: Path, method: int, said: int) -> None:
+    """A member of LARGE zeros whose header says another size, between two that are as they should be."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("m0.py", CODES[0])
+        archive.compression = method
+        with archive.open("bomb.py", "w") as member:
+            for _ in range(LARGE >> 20):
+                member.write(bytes(1 << 20))
+        archive.compression = zipfile.ZIP_DEFLATED
+        archive.writestr("m1.py", CODES[1])
+    data = bytearray(file.read_bytes())
+    # The size stands 8 bytes before the name where the member is, and 22 before it in the list at the end.
+    for at in (data.index(b"bomb.py") - 8, data.rindex(b"bomb.py") - 22):
+        data[at : at + 4] = struct.pack("<I", said)
+    file.write_bytes(data)
+
+
+def lying_tar(file: Path, kind: bytes) -> None:
+    """A header that says that a member's name, or what else is told of it, has LARGE bytes."""
+    with tarfile.open(file, "w:gz") as archive:
+        archive.addfile(header := tarfile.TarInfo("m0.py"), io.BytesIO())
+        header = tarfile.TarInfo("x")
+        header.type, header.size = kind, LARGE
+        archive.fileobj.write(header.tobuf(tarfile.USTAR_FORMAT))
+        for _ in range(LARGE >> 20):
+            archive.fileobj.write(b"a" * (1 << 20))
+
+
+def peak(act) -> int:
+    """The most memory in bytes that Python had more than before."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        *(("deflated", said) for said in (1000, sources.MOST_BYTES, LARGE)),
+        *(("bzip2", 1000), ("lzma", 1000)),
+    ],
+)
+def test_a_zip_whose_header_lies_is_not_unpacked(tmp_path, place, method, said):
+    update(place, write(tmp_path / "warm"))  # imports
+    lying_zip(tmp_path / "a.zip", METHODS[method], said)
+    assert peak(lambda: update(place, tmp_path / "a.zip")) < 8 * sources.MOST_BYTES
+    index = Index(place)
+    index.refresh()
+    assert index.contents.sources[str(tmp_path / "a.zip")].files == 2
+    assert sources.read_again("zip", str(tmp_path / "a.zip"), "bomb.py") is None
+    assert sources.read_again("zip", str(tmp_path / "a.zip"), "m1.py") == CODES[1].encode()
+
+
+def test_a_size_in_an_archive_may_be_below_0(tmp_path, place):
+    source = named(write(tmp_path / "code", 1))
+    left_out = Counter()
+    object.__setattr__(
+        source, "_folder_items", lambda left_out: [sources.Item("a.py", -5, 0, bytes)]
+    )
+    assert list(source.items(left_out)) == [] and left_out == {"too large": 1}
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_tar_whose_header_lies_is_said_in_a_line(tmp_path, place, kind):
+    update(place, write(tmp_path / "warm"))
+    lying_tar(tmp_path / "a.tar.gz", kind)
+
+    def act():
+        with pytest.raises(RequestError, match=r"one of its headers tells of 67,108,864 bytes"):
+            update(place, tmp_path / "a.tar.gz")
+
+    assert peak(act) < 8 * sources.MOST_BYTES
+
+
+def test_a_long_line_is_left_out_and_the_lines_behind_it_are_found(tmp_path, place):
+    file = tmp_path / "a.jsonl"
+    row = json.dumps({"text": CODES[2]}) + "\n"
+    with file.open("w") as rows:
+        rows.write(row)
+        for _ in range(LARGE >> 20):
+            rows.write("x" * (1 << 20))
+        rows.write("\n" + json.dumps({"text": CODES[3]}))
+    update(place, write(tmp_path / "warm", 1))
+
+    def act():
+        done = update(place, file)
+        assert done.left_out["too large"] == 1
+
+    assert peak(act) < 8 * sources.MOST_BYTES
+    assert found(place, CODES[2]) == ["@0.py"]
+    (match,) = Matcher(Index(place)).find(CODES[3], HASH)
+    assert match.attribution.verified
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1])
+def test_a_line_as_long_as_may_be_is_read(tmp_path, place, size):
+    start, end = '{"text": "', '"}\n'
+    file = tmp_path / "a.jsonl"
+    file.write_text(start + "a" * (sources.MOST_BYTES + size - len(start + end)) + end)
+    left_out = Counter()
+    items = list(named(file).items(left_out))
+    assert len(items) == (size <= 0) and left_out["too large"] == (size > 0)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "b.tar.gz"])

@@ -6,7 +6,10 @@ to folders are not followed, so that none leads round in a circle.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import sys
 import sysconfig
@@ -20,12 +23,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.provenance import licences
 from jupyter_sc2.provenance.lexemes import family_of_file
 
 MOST_BYTES = 4 << 20
+# Bytes that are unpacked at once.
+_PIECE = 1 << 16
+# How packed tar files begin, and what unpacks them.
+_PACKED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+# What is raised for archives that are not whole.
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 # Longer lines on average are minified or data.
 LONGEST_LINE = 400
 _LEFT_OUT = {
@@ -72,7 +86,7 @@ class Source:
             "jsonl": self._json_items,
         }[self.kind]
         for item in found(left_out):
-            if item.size > MOST_BYTES:
+            if not 0 <= item.size <= MOST_BYTES:
                 left_out["too large"] += 1
             else:
                 yield item
@@ -111,10 +125,11 @@ class Source:
         with _readable(self.root), zipfile.ZipFile(self.root) as archive:
             for info in archive.infolist():
                 if not info.is_dir() and family_of_file(info.filename) is not None:
-                    yield Item(info.filename, info.file_size, info.CRC, partial(archive.read, info))
+                    read = partial(_member, archive, info)
+                    yield Item(info.filename, info.file_size, info.CRC, read)
 
     def _tar_items(self, left_out: Counter[str]) -> Iterator[Item]:
-        with _readable(self.root), tarfile.open(self.root) as archive:
+        with _readable(self.root), _opened_tar(self.root) as archive:
             for info in archive:
                 reader = archive.extractfile(info) if info.isfile() else None
                 if reader is not None and family_of_file(info.name) is not None:
@@ -124,17 +139,68 @@ class Source:
         """A document for each line; its path is where the line begins, so that it is found again."""
         at = 0
         with open(self.root, "rb") as file:
-            for line in file:
-                yield Item(f"@{at}.py", len(line), len(line), partial(_document, line))
-                at += len(line)
+            while line := file.readline(MOST_BYTES + 1):
+                size, part = len(line), line
+                while len(part) > MOST_BYTES and not part.endswith(b"\n"):  # it goes on
+                    part = file.readline(MOST_BYTES + 1)
+                    size += len(part)
+                yield Item(f"@{at}.py", size, size, partial(_document, line))
+                at += size
 
 
 @contextmanager
 def _readable(archive: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (*_DAMAGED, RuntimeError, ValueError) as error:
         raise RequestError(f"{archive} cannot be read as an archive: {error}") from error
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> bytes:
+    """What a file in a zip unpacks to. Raises ValueError beyond `MOST_BYTES`, whatever its header says of its size.
+
+    `ZipFile.read` unpacks all of it at once, and cuts afterwards. Of what is not deflated zipfile unpacks whatever a
+    piece holds, and 50 bytes of bzip2 may hold 45 MB: wheels and most zips have none of it.
+    """
+    if isinstance(member, str):
+        member = archive.getinfo(member)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("it is compressed in a way that is not read")
+    data = bytearray()
+    opened: Any
+    with archive.open(member) as opened:
+        while piece := opened.read1(_PIECE):
+            data += piece
+            if len(data) > MOST_BYTES:
+                raise ValueError("it is larger than its header says")
+    return bytes(data)
+
+
+@contextmanager
+def _opened_tar(root: str) -> Iterator[tarfile.TarFile]:
+    """A tar file, packed or not, in which no header is believed to have more than `MOST_BYTES`."""
+    with open(root, "rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        opener = next((o for magic, o in _PACKED.items() if start.startswith(magic)), None)
+        stream: Any = opener(file) if opener is not None else file
+        bounded: Any = _Bounded(stream)
+        with stream, tarfile.TarFile(fileobj=bounded) as archive:
+            yield archive
+
+
+class _Bounded:
+    """A file that is read in pieces of no more than a file may have: tarfile reads a member's long name at once."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MOST_BYTES + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"one of its headers tells of {size:,} bytes")
+        data: bytes = self._stream.read(size)
+        return data
 
 
 def read_again(kind: str, root: str, path: str) -> bytes | None:
@@ -145,12 +211,13 @@ def read_again(kind: str, root: str, path: str) -> bytes | None:
             return code_of(_read(file), file.name) if file.stat().st_size <= MOST_BYTES else None
         if kind == "zip":
             with zipfile.ZipFile(root) as archive:
-                return code_of(archive.read(path), path)
+                return code_of(_member(archive, path), path)
         if kind == "jsonl":
             with open(root, "rb") as lines:
                 lines.seek(int(path[1:].partition(".")[0]))
-                return _document(lines.readline())
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
+                line = lines.readline(MOST_BYTES + 1)
+                return _document(line) if len(line) <= MOST_BYTES else None
+    except (*_DAMAGED, ValueError, KeyError, RuntimeError):
         pass
     return None  # a member of a tar file can only be had by reading all before it
 
