@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jupyter_sc2.characters import escaped
 from jupyter_sc2.errors import RequestError, SettingsError
 from jupyter_sc2.prompt.notebook import CellType, Notebook, replace_surrogates
 
@@ -113,7 +114,9 @@ class Attribution:
         lines = "" if self.lines is None else ":{}-{}".format(*self.lines)
         unsure = "" if self.verified else ", by the index alone"
         name = f"{self.source} {self.version}".rstrip()
-        return f"{name}, {self.path}{lines} ({self.licence}; {self.lexemes} lexemes{unsure})"
+        return escaped(
+            f"{name}, {self.path}{lines} ({self.licence}; {self.lexemes} lexemes{unsure})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

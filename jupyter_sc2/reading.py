@@ -9,13 +9,15 @@ import re
 import stat
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jupyter_sc2.hardware import in_words
 
 # Levels of nesting, each of which takes some hundred bytes of the parser's stack. It stops by itself at Python's limit
 # of recursion, which is 1000; but the user may have raised that beyond what the stack of a thread holds.
 DEEPEST = 1000
+# Bytes of a file that is given on the command line; a notebook this large is mostly pictures.
+LARGEST_GIVEN = 100 << 20
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[][{}]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -26,8 +28,12 @@ def read_limited(file: Path, most: int) -> bytes:
     if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
         raise OSError(errno.EINVAL, "it is no file")
     with open(file, "rb") as opened:
-        data = opened.read(most + 1)
-    if len(data) > most:
+        return up_to(most, opened)
+
+
+def up_to(most: int, opened: IO[bytes]) -> bytes:
+    """All that is read of a stream. Raises OSError where there is more than so many bytes."""
+    if len(data := opened.read(most + 1)) > most:
         raise OSError(errno.EFBIG, f"it is larger than {in_words(most)}")
     return data
 

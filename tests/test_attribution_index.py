@@ -323,6 +323,23 @@ def test_a_line_as_long_as_may_be_is_read(tmp_path, place, size):
     assert len(items) == (size <= 0) and left_out["too large"] == (size > 0)
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "..", "a\\b"])
+def test_a_pack_without_a_plain_name_is_not_read(tmp_path, place, name):
+    update(place, write(tmp_path / "code"))
+    (pack,) = place.glob("pack-*")
+    pack.rename(tmp_path / "elsewhere")
+    file = place / "index.json"
+    file.write_text(file.read_text().replace(pack.name, name.replace("\\", "\\\\")))
+    assert found(place, CODES[0]) == []
+
+
+def test_a_pack_that_is_nested_deep_is_left_out(tmp_path, place):
+    update(place, write(tmp_path / "code"))
+    (pack,) = place.glob("pack-*")
+    (pack / "sources.json").write_text("[" * 100_000)
+    assert found(place, CODES[0]) == []
+
+
 @pytest.mark.parametrize("name", ["a.zip", "b.tar.gz"])
 def test_a_broken_archive_is_said_in_a_line(tmp_path, place, name):
     (tmp_path / name).write_bytes(b"PK\x03\x04 nothing of the kind")

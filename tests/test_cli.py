@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import subprocess
@@ -6,7 +7,7 @@ import sys
 import nbformat
 import pytest
 
-from jupyter_sc2 import cli
+from jupyter_sc2 import cli, reading
 
 
 @pytest.fixture
@@ -136,6 +137,46 @@ def test_a_binary_file_is_refused_in_one_line(tmp_path, capfd):
     path.write_bytes(b"a = 1\xff\xfe")
     assert run("complete", path) == 1
     assert "is not UTF-8 text (byte 5)." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("x.ipynb", ["complete"]),
+        ("x.py", ["complete"]),
+        ("x.ipynb", ["attribution", "report"]),
+        ("x.jsonl", ["eval", "holes"]),
+        ("x.jsonl.gz", ["eval", "holes"]),
+    ],
+)
+def test_a_file_of_absurd_size_is_refused_in_one_line(tmp_path, capfd, name, arguments):
+    path = tmp_path / name
+    if name.endswith(".gz"):
+        with gzip.open(path, "wb") as packed:
+            for _ in range(reading.LARGEST_GIVEN // (1 << 20) + 1):
+                packed.write(bytes(1 << 20))
+    else:
+        path.write_bytes(b"{")
+        os.truncate(path, 1 << 40)  # has holes: takes no room
+    assert run(*arguments, path) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.endswith("it is larger than 105 MB.\n")
+
+
+@pytest.mark.parametrize("name", ["x.ipynb", "x.jsonl"])
+def test_a_file_that_is_nested_deep_is_refused_in_one_line(tmp_path, capfd, name):
+    path = tmp_path / name
+    path.write_text('{"cells": ' + "[" * 100_000)
+    assert run(*(["complete"] if name == "x.ipynb" else ["eval", "holes"]), path) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1) and str(path) in err
+
+
+def test_a_files_name_is_displayed_without_what_nobody_sees(tmp_path, capfd):
+    assert run("complete", tmp_path / "\x1b]0;x\x07\u202e\n.py") == 1
+    err = capfd.readouterr().err
+    assert r"\x1b]0;x\x07\u202e\n.py" in err and err.count("\n") == 1
 
 
 def test_models_lists_the_embedded_one_as_on_this_disk(capfd):

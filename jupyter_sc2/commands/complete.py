@@ -13,6 +13,7 @@ from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.prompt.languages import not_asked, of_file
 from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.reading import LARGEST_GIVEN, up_to
 from jupyter_sc2.settings import CompletionOptions
 
 
@@ -124,7 +125,9 @@ def _pick_cell(notebook: Notebook, index: int | None, path: Path) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        with path.open("rb") as file:
+            data = up_to(LARGEST_GIVEN, file)
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

@@ -15,6 +15,7 @@ from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.grounding import Namespace
 from jupyter_sc2.models import Order, Trunk
+from jupyter_sc2.reading import LARGEST_GIVEN, parse_json, up_to
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 
@@ -63,15 +64,17 @@ def open_session(
 def read_rows(path: Path, needed: Iterable[str]) -> list[Row]:
     """The rows of a JSON lines file, which may be gzipped. Raises RequestError in one line."""
     import gzip
+    import zlib
 
     needed = tuple(needed)
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        with path.open("rb") as file:
+            packed = file.peek(2).startswith(b"\x1f\x8b")
+            data = up_to(LARGEST_GIVEN, gzip.GzipFile(fileobj=file) if packed else file)  # type: ignore[arg-type]
+        rows = [parse_json(line) for line in data.split(b"\n") if line.strip()]
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zlib.error) as error:
         raise RequestError(f"{path} does not hold JSON lines: {error}.") from error
     for number, row in enumerate(rows, 1):
         missing = [key for key in needed if not isinstance(row, dict) or key not in row]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jupyter_sc2.errors import RequestError
+from jupyter_sc2.reading import LARGEST_GIVEN, read_limited
 
 OUTPUT_LENGTH = 2000  # characters kept of one output
 CellType = Literal["code", "markdown", "raw"]
@@ -82,7 +83,8 @@ class Notebook:
         import nbformat
 
         try:
-            document = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+            text = read_limited(path, LARGEST_GIVEN).decode()
+            document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
         except Exception as error:  # nbformat raises what json and jsonschema happen to raise

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jupyter_sc2.characters import is_plain_name
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.provenance.lexemes import Lexemes, family_of_file, lex
 from jupyter_sc2.provenance.packs import Draft, Pack, merged
@@ -151,6 +152,8 @@ class Index:
                 pack = same
             else:
                 try:
+                    if not is_plain_name(entry.name):
+                        raise ValueError("a pack has no plain name")
                     pack = Pack(self.folder / entry.name, entry.dead)
                 except (OSError, ValueError):
                     logger.debug("A pack cannot be read", exc_info=True)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jupyter_sc2.reading import parse_json
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -132,7 +134,10 @@ class Pack:
         self.owners, self.sizes, self.stamps = (arrays[n] for n in ("owners", "sizes", "stamps"))
         self._ends, self._names = arrays["ends"], arrays["names"]
         self._marks, self._mark_ends = arrays["marks"], arrays["mark_ends"]
-        self.sources: list[str] = json.loads((folder / "sources.json").read_text("utf-8"))
+        sources = parse_json((folder / "sources.json").read_bytes())
+        if not isinstance(sources, list):
+            raise ValueError("sources.json is no list")
+        self.sources: list[str] = sources
         self.dead = tuple(dead)
         self.alive = np.ones(self.files, bool)
         if dead:

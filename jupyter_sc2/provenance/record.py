@@ -18,6 +18,7 @@ import msgspec
 
 from jupyter_sc2.completion import Attribution
 from jupyter_sc2.errors import RequestError
+from jupyter_sc2.reading import LARGEST_GIVEN, read_limited
 from jupyter_sc2.writing import write_whole
 
 KEY = "jupyter_sc2"
@@ -63,7 +64,8 @@ def read(path: Path) -> Any:
     import nbformat
 
     try:
-        return nbformat.read(path, as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
+        text = read_limited(path, LARGEST_GIVEN).decode()
+        return nbformat.reads(text, as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
     except Exception as error:  # nbformat raises what json and jsonschema happen to raise
