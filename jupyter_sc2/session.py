@@ -31,6 +31,7 @@ from weakref import WeakSet
 
 from jupyter_sc2 import engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
+from jupyter_sc2.characters import escaped
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
@@ -76,6 +77,13 @@ class Status:
     memory_bytes: int = 0
     stage: str = ""
     seconds: float | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        # A model's name may be a file's, and a message may repeat it.
+        object.__setattr__(self, "model", escaped(self.model))
+        if self.message is not None:
+            lines = map(escaped, self.message.split("\n"))
+            object.__setattr__(self, "message", "\n".join(lines))
 
 
 class _Superseded(Exception):

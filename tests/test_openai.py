@@ -612,6 +612,15 @@ def test_a_running_server_is_found_with_its_key_and_a_dead_one_is_not(server, tm
     assert list((tmp_path / "runtime").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 60_000, "{}", "[]", " " * (1 << 17), '{"url": 5}'], ids=range(5)
+)
+def test_a_note_of_a_server_that_is_none_is_passed_over(tmp_path, text):
+    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime" / "sc2-server-1.json").write_text(text)
+    assert runfile.running_servers() == []
+
+
 has_llamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="needs xllamacpp"
 )

@@ -10,7 +10,7 @@ from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import ModelCard
 from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
+from jupyter_sc2.session import Session, Status
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 from tests.conftest import FakeEngine
 
@@ -87,6 +87,19 @@ def test_a_character_split_over_tokens_comes_whole(session, fake_engine):
     *partial, final = session.complete(invoke())
     assert final.text == "'é🎉'"
     assert not any("\ufffd" in update.text for update in partial)
+
+
+@pytest.mark.parametrize("char", ["\x1b]0;x\x07", "\u202e", "\u200b", "\u2028", "\r", "\U000e0041"])
+def test_no_update_ever_has_what_nobody_sees(session, fake_engine, char):
+    fake_engine.answers.append(f"12{char}34")
+    answers = submit(session, invoke())
+    assert answers.final.text == "12"
+    assert all(update.text in ("1", "12") for update in answers.updates)
+
+
+def test_the_status_names_a_model_without_what_nobody_sees():
+    status = Status(model="./a\x1b[31m\u202e", message="one \x07\ntwo")
+    assert (status.model, status.message) == (r"./a\x1b[31m\u202e", "one \\x07\ntwo")
 
 
 def test_the_stats_count_what_was_read_and_what_was_reused(session, fake_engine):

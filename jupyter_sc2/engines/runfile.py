@@ -16,7 +16,10 @@ from pathlib import Path
 import psutil
 from jupyter_core.paths import jupyter_runtime_dir, secure_write
 
+from jupyter_sc2.reading import parse_json, read_limited
+
 PATTERN = "sc2-server-*.json"
+LONGEST = 1 << 16  # bytes of a note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ def running_servers() -> list[RunningServer]:
     for file in Path(jupyter_runtime_dir()).glob(PATTERN):
         # What cannot be read is not ours, or is being taken away just now.
         with contextlib.suppress(OSError, ValueError, TypeError):
-            server = RunningServer(**json.loads(file.read_text("utf-8")))
+            server = RunningServer(**parse_json(read_limited(file, LONGEST)))
             if server.lives():
                 servers.append(server)
     return sorted(servers, key=lambda server: server.created, reverse=True)
