@@ -34,6 +34,7 @@ LAYERS = [
         "prompt.secrets",
     },
     {"prompt.notebook", "prompt.namespace", "prompt.inspection", "prompt.parsing"},
+    {"prompt.tables"},
     {"prompt.importable", "prompt.keywords", "prompt.variables", "prompt.facts", "prompt.uses"},
     {"completion", "prompt.syntax"},
     {"prompt.languages"},

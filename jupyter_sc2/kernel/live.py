@@ -8,6 +8,7 @@ behind the others; what was read of those stays in the KV cache.
 
 from __future__ import annotations
 
+import builtins
 import linecache
 import re
 import sys
@@ -15,7 +16,7 @@ import threading
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -23,7 +24,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.facts import Facts, Path, gather
-from jupyter_sc2.prompt.inspection import module_state
+from jupyter_sc2.prompt.inspection import is_a, module_state, plain
 from jupyter_sc2.prompt.languages import runs_here
 from jupyter_sc2.prompt.namespace import Variable, describe
 from jupyter_sc2.prompt.notebook import Cell
@@ -70,9 +71,12 @@ class LiveNamespace:
 
     def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
         """What is certain of these paths, and of the names there are."""
+        names: list[Any] = [plain(self._shell.user_ns)]
+        if self._shell.user_global_ns is not self._shell.user_ns:  # a shell that runs in a function
+            names.append(plain(self._shell.user_global_ns))
         return Facts(
-            names=self._names(),
-            known=gather(ChainMap(self._shell.user_ns, self._to_be_imported(request)), paths),
+            names=self._names(*names),
+            known=gather(ChainMap(*names, self._to_be_imported(request)), paths),
             pending=tuple(
                 cell.source
                 for cell in request.notebook.cells
@@ -80,20 +84,20 @@ class LiveNamespace:
             ),
         )
 
-    def _names(self) -> frozenset[str]:
+    def _names(self, *namespaces: Mapping[str, Any]) -> frozenset[str]:
         """All names that there are; none where nothing was run yet: who writes first and runs later may mean any."""
-        names = list(self._shell.user_ns)
         hidden = self._hidden
+        names = list(namespaces[0])
         made = any(not name.startswith("_") and name not in hidden for name in names)
-        return frozenset(names) if made else frozenset()
+        return frozenset().union(*namespaces, module_state(builtins)) if made else frozenset()
 
     def _to_be_imported(self, request: CompletionRequest) -> dict[str, Any]:
         """What the cell's imports will bind when it is run, of modules that are loaded already."""
         found: dict[str, Any] = {}
         for line in request.text.splitlines():
             for name, (module, part) in imports_in(line).items():
-                loaded = sys.modules.get(module)
-                if type(loaded) is ModuleType and (not part or part in module_state(loaded)):
+                loaded: Any = sys.modules.get(module)
+                if is_a(loaded, ModuleType) and (not part or part in module_state(loaded)):
                     found[name] = module_state(loaded)[part] if part else loaded
         return found
 
@@ -135,12 +139,13 @@ class LiveNamespace:
     def _add(self, request: CompletionRequest, used: Iterable[str]) -> None:
         """Adds what the cell uses by now, if there is more to tell of it than that it is a number."""
         known = {variable.name.partition("(")[0] for variable in self._told.values()}
+        names, hidden = plain(self._shell.user_ns), self._hidden
         skip = self._imported(request)
         for name in used:
             if name in known or name in skip:
                 continue
             values = self._settings.context_values
-            variable = look(self._shell.user_ns, name, hidden=self._hidden, values=values)
+            variable = look(names, name, hidden=hidden, values=values)
             if variable is None or not variable.detail:
                 continue
             if len(describe([*self._told.values(), variable], limit=2 * LIMIT)) > LIMIT:
@@ -150,7 +155,7 @@ class LiveNamespace:
 
     @property
     def _hidden(self) -> Mapping[str, Any]:
-        return self._shell.user_ns_hidden
+        return plain(self._shell.user_ns_hidden)
 
     def _imported(self, request: CompletionRequest) -> frozenset[str]:
         """Modules whose import the model reads in the notebook anyway."""
@@ -177,19 +182,19 @@ def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | N
     """
     if getattr(shell, "last_execution_succeeded", True):
         return None
-    error = getattr(sys, "last_value", None)
-    if not isinstance(error, BaseException):
+    error: Any = getattr(sys, "last_value", None)
+    if not is_a(error, BaseException):
         return None
     described = describe_variable("last error", error, values=values)
     if described is None or _tells_secret(message_of(error)):
         return None
     line = ""
-    trace = getattr(sys, "last_traceback", None)
-    while trace is not None:
+    trace: Any = getattr(sys, "last_traceback", None)
+    while is_a(trace, TracebackType):
         # Only what is in the cache: this reads no file.
         cached = linecache.cache.get(trace.tb_frame.f_code.co_filename)
-        name = trace.tb_frame.f_globals.get("__name__")
-        if name == "__main__" and cached is not None and len(cached) == 4:
+        name = plain(trace.tb_frame.f_globals).get("__name__")
+        if type(name) is str and name == "__main__" and type(cached) is tuple and len(cached) == 4:
             line = next(iter(cached[2][trace.tb_lineno - 1 : trace.tb_lineno]), "").strip()
         trace = trace.tb_next
     at = f"at {line}" if line and not _tells_secret(line) else ""

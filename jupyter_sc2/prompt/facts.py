@@ -8,25 +8,48 @@ runs: classes are read through `type`, modules through their dictionaries.
 from __future__ import annotations
 
 import sys
+import threading
 import types
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from jupyter_sc2.prompt.importable import members_of, modules_in
 from jupyter_sc2.prompt.inspection import (
+    all_named,
     attribute_of,
+    genuine,
     inherited,
     is_a,
-    module_of,
+    is_exactly,
+    is_one_of,
     module_state,
     mro_of,
-    name_of,
+    named,
+    plain,
+    raw_module_state,
+    raw_namespace_of,
+    raw_state_of,
     root_of,
     state_of,
+    text_of,
 )
 from jupyter_sc2.prompt.keywords import keywords, library_of
+from jupyter_sc2.prompt.tables import (
+    ARROW,
+    DASK,
+    DATA_ARRAYS,
+    DATASETS,
+    FRAMES,
+    POLARS,
+    SERIES,
+    columns_of,
+    is_kind,
+    is_numbered,
+    labels,
+    manager_of,
+)
 
 # A name and what is taken from it, one after another: ("df", "groupby"), ("df", "[age]") for df["age"]. The keyword
 # `import`, which is no name, stands for all that can be imported: ("import", "os", "path").
@@ -40,9 +63,12 @@ COMPLETE_MODULES = frozenset(
 FINDS_COLUMNS = "pandas.core.generic.NDFrame"
 FINDS_MODULES = "torch.nn.modules.module.Module"
 PLAIN_LIBRARIES = sys.stdlib_module_names | {"numpy", "torch", "pandas", "polars", "pyarrow"}
-FRAMES = frozenset({"pandas.DataFrame", "pandas.core.frame.DataFrame"})
-SERIES = frozenset({"pandas.Series", "pandas.core.series.Series"})
-POLARS = frozenset({"polars.dataframe.frame.DataFrame"})
+# Classes in C of these that have further attributes, or those of another object.
+FORWARDING = (
+    *(types.MethodType, types.GenericAlias, types.UnionType, super, threading.local),
+    *(weakref.ProxyType, weakref.CallableProxyType),
+)
+FORWARDING_BY_NAME = frozenset({"builtins.instancemethod", "decimal.Context", "numpy.object_"})
 
 
 @dataclass(frozen=True)
@@ -56,6 +82,7 @@ class Known:
     library: str = ""  # of a function or class: the package that it comes from
     levels: tuple[str, ...] = ()  # of a table's index: some functions take their names as well
     modules: frozenset[str] | None = None  # of what can be imported: the modules in it
+    parts: bool = False  # "time.year" is part of a column "time"
     grows: bool = False  # code that uses it may add attributes or keys
 
 
@@ -86,11 +113,10 @@ def gather(namespace: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, Kn
 
 def _importable(module: Path) -> Known:
     loaded = sys.modules.get(".".join(module))
-    is_module = type(loaded) is types.ModuleType
-    return Known(
-        attributes=_attributes(loaded) if is_module else members_of(module),
-        modules=modules_in(module),
-    )
+    attributes = members_of(module) if loaded is None else None
+    if is_a(loaded, types.ModuleType):
+        attributes = _attributes(loaded)
+    return Known(attributes=attributes, modules=modules_in(module))
 
 
 _UNKNOWN = object()
@@ -119,24 +145,34 @@ def _follow(namespace: Mapping[str, Any], path: Path) -> Any:
 def _step(value: Any, step: str) -> Any:
     cls = type(value)
     if step.startswith("["):
-        return _column(value, step[1:-1]) if _is(cls, FRAMES) else _UNKNOWN
+        return _column(value, step[1:-1]) if is_kind(cls, FRAMES) else _UNKNOWN
     if is_a(value, _Instance):
         return _member(value.cls, step)
     if cls is types.ModuleType:
         return module_state(value).get(step, _UNKNOWN)
-    if type in mro_of(cls):
+    if _reads_by_itself(cls):
+        return _UNKNOWN
+    if is_a(value, type):
         return _member(value, step)
-    if _is(cls, FRAMES) and step in (_columns(value) or ()):
+    state = state_of(value)
+    made = inherited(cls, step)
+    if made is None and is_kind(cls, FRAMES) and step in (_columns(value) or ()):
         return _column(value, step)
-    if step in state_of(value):
-        return state_of(value)[step] if _attributes(value) is not None else _UNKNOWN
-    return _member(cls, step)
+    if step in state and not _overrides(made):
+        return state[step] if _attributes(value) is not None else _UNKNOWN
+    return _UNKNOWN if step in state else _member(cls, step)
+
+
+def _overrides(made: Any) -> bool:
+    """Whether what stands in a class counts more than what an instance keeps under the same name, as a property."""
+    cls = type(made)
+    return inherited(cls, "__set__") is not None or inherited(cls, "__delete__") is not None
 
 
 def _member(cls: type, step: str) -> Any:
     """A method, or a class in a class; what else is found there may be computed."""
     found = inherited(cls, step)
-    if is_a(found, staticmethod) or is_a(found, classmethod):
+    if is_exactly(found, staticmethod, classmethod):
         found = found.__func__
     return found if is_a(found, types.FunctionType) or is_a(found, type) else _UNKNOWN
 
@@ -146,7 +182,6 @@ def _known(value: Any) -> Known:
         return Known(attributes=value.attributes)
     cls = type(value)
     columns = _columns(value)
-    plain_dict = cls is dict
     parameters, passed_on = keywords(value)
     return Known(
         attributes=_attributes(value),
@@ -155,17 +190,14 @@ def _known(value: Any) -> Known:
         passed_on=passed_on,
         library=library_of(value),
         levels=_levels(value),
-        grows=plain_dict or (cls is not types.ModuleType and bool(_own_state(cls))),
+        parts=is_kind(cls, DATASETS | DATA_ARRAYS),
+        grows=cls is dict or (cls is not types.ModuleType and bool(_own_state(cls))),
     )
-
-
-def _is(cls: type, names: frozenset[str]) -> bool:
-    return any(f"{module_of(base)}.{name_of(base)}" in names for base in mro_of(cls))
 
 
 def _own_state(cls: type) -> bool:
     """Whether instances of a class that is not a table's or a module's keep attributes in a dictionary."""
-    if _is(cls, FRAMES | SERIES | POLARS):
+    if is_kind(cls, FRAMES | SERIES | POLARS | ARROW | DASK | DATASETS | DATA_ARRAYS):
         return False
     return any(attribute_of(base, "__dict__") is not None for base in mro_of(cls))
 
@@ -175,61 +207,78 @@ def _own_state(cls: type) -> bool:
 
 def _attributes(value: Any) -> frozenset[str] | None:
     cls = type(value)
-    if cls is types.ModuleType:
-        return _module_names(value)
-    names: set[str] = set()
-    if type in mro_of(cls):  # a class
-        if _finds_attributes(cls):
-            return None
-        names.update(*map(_names_in, mro_of(value)), *map(_names_in, mro_of(cls)))
-        return frozenset(names)
     finder = _finds_attributes(cls)
+    if is_a(value, types.ModuleType):
+        return None if finder else _module_names(value)
+    if is_a(value, type):  # a class
+        return None if finder else _names(*_namespaces(value), *_namespaces(cls))
+    found: list[Mapping[Any, Any]] = [*_namespaces(cls), raw_state_of(value)]
     if finder == FINDS_COLUMNS:
-        found = _columns(value) if _is(cls, FRAMES) else _series_labels(value)
-        if found is None:
+        labelled = _columns(value) if is_kind(cls, FRAMES) else _series_labels(value)
+        if labelled is None:
             return None
-        names.update(found)
+        found.append(dict.fromkeys(labelled))
     elif finder == FINDS_MODULES:
-        for kind in ("_parameters", "_modules", "_buffers"):
-            names.update(islice(state_of(value).get(kind) or (), MOST))
+        state = state_of(value)
+        found += [
+            state[k] for k in ("_parameters", "_modules", "_buffers") if is_a(state.get(k), dict)
+        ]
     elif finder:
         return None
-    names.update(*map(_names_in, mro_of(cls)))
-    names.update(name for name in islice(state_of(value), MOST) if type(name) is str)
-    return frozenset(names)
+    return _names(*found)
+
+
+def _namespaces(cls: type) -> list[Mapping[Any, Any]]:
+    return [raw_namespace_of(base) for base in mro_of(cls)]
+
+
+def _names(*namespaces: Mapping[Any, Any]) -> frozenset[str] | None:
+    """The names in all of these; None if there are others than strings, which may answer to any."""
+    if not all(map(all_named, namespaces)):
+        return None
+    return frozenset().union(*map(list, map(plain, namespaces)))
 
 
 def _finds_attributes(cls: type) -> str:
     """The class that looks attributes up by itself, or "" where none does."""
     for base in mro_of(cls):
-        if base in (object, type, types.ModuleType, super):
+        if is_one_of(base, (object, type, types.ModuleType)):
             continue
-        found = attribute_of(base, "__getattribute__")
-        # Many classes written in C name the usual function as theirs.
-        usual = is_a(found, types.WrapperDescriptorType) and root_of(base) in PLAIN_LIBRARIES
-        if attribute_of(base, "__getattr__") is not None or not (found is None or usual):
-            return f"{module_of(base)}.{name_of(base)}"
+        if attribute_of(base, "__getattr__") is not None or _looks_up(base):
+            return named(base) if genuine(base) else "unknown"
     return ""
 
 
-def _names_in(cls: type) -> list[str]:
-    return list(type.__dict__["__dict__"].__get__(cls))
+def _reads_by_itself(cls: type) -> bool:
+    """Whether attributes that a class has may be others when they are read."""
+    bases = (base for base in mro_of(cls) if not is_one_of(base, (object, type, types.ModuleType)))
+    return any(map(_looks_up, bases))
+
+
+def _looks_up(cls: type) -> bool:
+    """Whether a class reads attributes in another way than usual."""
+    if is_one_of(cls, FORWARDING) or named(cls) in FORWARDING_BY_NAME:
+        return True
+    found = attribute_of(cls, "__getattribute__")
+    # Many classes written in C name the usual function as theirs.
+    usual = is_a(found, types.WrapperDescriptorType) and root_of(cls) in PLAIN_LIBRARIES
+    return not (found is None or usual)
 
 
 def _module_names(module: types.ModuleType) -> frozenset[str] | None:
     state = module_state(module)
     name = state.get("__name__")
-    if type(name) is not str:
+    if type(name) is not str or not all_named(raw_module_state(module)):
         return None
-    if "__getattr__" in state and name.partition(".")[0] not in COMPLETE_MODULES:
+    complete = name.partition(".")[0] in COMPLETE_MODULES and sys.modules.get(name) is module
+    if "__getattr__" in state and not complete:
         return None
-    names = set(state)
     declared: Any = state.get("__all__")
-    if type(declared) in (list, tuple):
-        names.update(islice(declared, MOST))
+    exported = declared if is_exactly(declared, list, tuple) else ()
+    names = _names(state, *_namespaces(type(module)))
     # Modules in a package count whether or not they are imported yet: the code may go on to do that.
-    names.update(modules_in(tuple(name.split("."))) or ())
-    return frozenset(n for n in names if type(n) is str)
+    modules = modules_in(tuple(name.split("."))) or frozenset()
+    return names and names.union(modules, (text_of(one) for one in exported if is_a(one, str)))
 
 
 # Columns
@@ -237,33 +286,17 @@ def _module_names(module: types.ModuleType) -> frozenset[str] | None:
 
 def _columns(value: Any) -> tuple[str, ...] | None:
     """All columns of a table, all keys of a dict; None if not all of them are names."""
-    cls = type(value)
-    if cls is dict:
-        keys = list(islice(dict.keys(value), MOST + 1))
-        if len(keys) > MOST or not all(type(key) is str for key in keys):
-            return None
-        return tuple(keys)
-    if _is(cls, FRAMES):
-        return _labels(state_of(value)["_mgr"].axes[0])
-    if _is(cls, POLARS):
-        return tuple(state_of(value)["_df"].columns()[:MOST])
-    return None
+    if type(value) is not dict:
+        return columns_of(value, MOST)
+    return tuple(value) if len(value) <= MOST and all_named(value) else None
 
 
 def _levels(value: Any) -> tuple[str, ...]:
-    if not _is(type(value), FRAMES):
+    if not is_kind(type(value), FRAMES):
         return ()
-    index = state_of(value)["_mgr"].axes[1]
-    names = [state_of(index).get("_name"), *(state_of(index).get("_names") or ())]
+    state = state_of(manager_of(value).axes[1])
+    names = [state.get("_name"), *(state.get("_names") or ())]
     return tuple(name for name in names if type(name) is str)
-
-
-def _labels(index: Any) -> tuple[str, ...] | None:
-    """The labels of a pandas index that are names; None if there are others, which code may mean by them."""
-    if len(index) > MOST or name_of(type(index)) == "MultiIndex" or not _from_pandas(index):
-        return None
-    labels = list(index)
-    return tuple(labels) if all(type(label) is str for label in labels) else None
 
 
 def _column(frame: Any, name: str) -> Any:
@@ -272,29 +305,22 @@ def _column(frame: Any, name: str) -> Any:
     if columns is None or columns.count(name) != 1:
         return _UNKNOWN
     pandas = sys.modules.get("pandas")
-    labels = _index_labels(state_of(frame)["_mgr"].axes[1])
-    if pandas is None or labels is None:
+    found = _index_labels(manager_of(frame).axes[1])
+    if pandas is None or found is None:
         return _UNKNOWN
-    names: set[str] = set(labels).union(*map(_names_in, mro_of(pandas.Series)))
-    return _Instance(pandas.Series, frozenset(names))
+    names = _names(dict.fromkeys(found), *_namespaces(pandas.Series))
+    return _UNKNOWN if names is None else _Instance(pandas.Series, names)
 
 
 def _series_labels(series: Any) -> tuple[str, ...] | None:
-    return _index_labels(state_of(series)["_mgr"].axes[0])
+    return _index_labels(manager_of(series).axes[0])
 
 
 def _index_labels(index: Any) -> tuple[str, ...] | None:
     """What an index adds to the attributes of a series: nothing if its labels are numbers or dates."""
-    if not _from_pandas(index):
+    if is_numbered(index):
+        return ()
+    found = labels(index, MOST + 1)
+    if found is None or len(found) > MOST or not all(type(label) is str for label in found):
         return None
-    numbered = name_of(type(index)) in (
-        "RangeIndex",
-        "DatetimeIndex",
-        "PeriodIndex",
-        "IntervalIndex",
-    )
-    return () if numbered or getattr(index.dtype, "kind", "O") in "iufbM" else _labels(index)
-
-
-def _from_pandas(index: Any) -> bool:
-    return root_of(type(index)) == "pandas"
+    return tuple(found)

@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 
-from jupyter_sc2.prompt.inspection import is_a, module_state, root_of
+from jupyter_sc2.prompt.inspection import (
+    genuine,
+    is_a,
+    is_exactly,
+    module_state,
+    plain,
+    root_of,
+    text_of,
+)
 from jupyter_sc2.prompt.parsing import parse
 
 Path = tuple[str, ...]  # ("os", "path"); () is where all others are
@@ -48,7 +56,7 @@ def modules_in(package: Path) -> frozenset[str] | None:
             return None
         names |= found
     prefix = "".join(f"{part}." for part in package)
-    loaded = (name[len(prefix) :] for name in list(sys.modules) if name.startswith(prefix))
+    loaded = (name[len(prefix) :] for name in plain(sys.modules) if name.startswith(prefix))
     names.update(name.partition(".")[0] for name in loaded)
     return frozenset(names if package else names.union(sys.builtin_module_names))
 
@@ -125,7 +133,7 @@ def _folders(package: Path) -> list[str] | None:
     loaded = sys.modules.get(".".join(package))
     if is_a(loaded, types.ModuleType):
         path = module_state(loaded).get("__path__", [])  # type: ignore[arg-type]
-        if type(path) not in (list, tuple):
+        if not is_exactly(path, list, tuple):
             return None  # a package without a file of its own, whose folders may change
         return [folder for folder in path if type(folder) is str]
     above = _folders(package[:-1])
@@ -138,10 +146,10 @@ def _folders(package: Path) -> list[str] | None:
 def _search_path() -> list[str] | None:
     for finder in list(sys.meta_path):
         cls: type = finder if is_a(finder, type) else type(finder)  # type: ignore[assignment]
-        if root_of(cls) not in USUAL_FINDERS | OWN_FINDERS:
+        if root_of(cls) not in USUAL_FINDERS | OWN_FINDERS or not genuine(cls):
             return None
     folders = []
-    for folder in sys.path:
+    for folder in [text_of(folder) for folder in list(sys.path) if is_a(folder, str)]:
         folder = folder or os.curdir
         if os.path.isfile(folder):
             return None  # an archive

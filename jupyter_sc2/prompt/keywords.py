@@ -12,12 +12,16 @@ from jupyter_sc2.prompt.inspection import (
     attribute_of,
     inherited,
     is_a,
+    is_exactly,
+    is_one_of,
     module_of,
     module_state,
     mro_of,
-    name_of,
+    plain,
+    raw_namespace_of,
     root_of,
     state_of,
+    text_of,
 )
 
 # Whose decorators leave a function's keywords as they are.
@@ -34,30 +38,40 @@ NOT_TOLD: tuple[tuple[str, ...] | None, frozenset[str]] = (None, frozenset())
 
 def keywords(value: Any) -> tuple[tuple[str, ...] | None, frozenset[str]]:
     """Those that a function or class names, and those that it may pass on; None where any may be taken."""
-    if name_of(type(value)) == "_ArrayFunctionDispatcher":  # numpy's functions
-        value = getattr(value, "_implementation", None)
+    if _is_of_numpy(value):
+        value = value._implementation
     if is_a(value, types.FunctionType):
         return _of_function(value)
     if not is_a(value, type):
         return NOT_TOLD
-    metaclasses = (base for base in mro_of(type(value)) if base not in (type, object))
+    metaclasses = (base for base in mro_of(type(value)) if not is_one_of(base, (type, object)))
     if any(attribute_of(base, "__call__") is not None for base in metaclasses):
         return NOT_TOLD
+    told = []
     for name in ("__init__", "__new__"):
         made = inherited(value, name)
-        if is_a(made, staticmethod):
+        if type(made) is staticmethod:
             made = made.__func__
         if is_a(made, types.FunctionType):
-            return _of_function(made)
-        if made is not object.__dict__[name]:
+            told.append(_of_function(made))
+        elif made is not object.__dict__[name]:
             return NOT_TOLD
-    return NOT_TOLD
+    # Where there are both, `__new__` may make an object of another class, and `__init__` is not called.
+    return told[0] if len(told) == 1 else NOT_TOLD
+
+
+def _is_of_numpy(value: Any) -> bool:
+    """Whether it is one of numpy's own functions, which keep what they are made of."""
+    numpy: Any = sys.modules.get("numpy")
+    kind = type(module_state(numpy).get("sum")) if is_a(numpy, types.ModuleType) else None
+    return kind is not types.FunctionType and type(value) is kind
 
 
 def library_of(value: Any) -> str:
     """The package that a function or class comes from, else nothing."""
     if is_a(value, types.FunctionType):
-        return str(value.__module__).partition(".")[0]
+        module = value.__module__
+        return module.partition(".")[0] if type(module) is str else ""
     return root_of(value) if is_a(value, type) else ""
 
 
@@ -71,9 +85,10 @@ def _of_function(
     if not code.co_flags & 8:  # CO_VARKEYWORDS
         return _named(code), frozenset()
     # A function of a module, or a method of a plot's axes; not what makes an object.
-    plots = function.__qualname__ in (function.__name__, f"Axes.{function.__name__}")
-    if plots and library_of(inner) in PLOTTING and inner.__name__ not in ELSEWHERE:
-        loaded = (name for name in list(sys.modules) if name.partition(".")[0] in PLOTTING)
+    name = text_of(function.__name__)
+    plots = text_of(function.__qualname__) in (name, f"Axes.{name}")
+    if plots and library_of(inner) in PLOTTING and text_of(inner.__name__) not in ELSEWHERE:
+        loaded = (name for name in plain(sys.modules) if name.partition(".")[0] in PLOTTING)
         return _named(code), _vocabulary(frozenset(loaded))
     return NOT_TOLD
 
@@ -118,9 +133,10 @@ def _words_of(module: str) -> frozenset[str]:
 def _functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:
     state = module_state(module)
     members = list(state.items())
+    own = state.get("__name__")
     for value in list(state.values()):
-        if is_a(value, type) and module_of(value) == state.get("__name__"):
-            members += type.__dict__["__dict__"].__get__(value).items()
+        if is_a(value, type) and type(own) is str and module_of(value) == own:
+            members += plain(raw_namespace_of(value)).items()
     for name, value in members:
         if is_a(value, types.FunctionType):
             yield name, value
@@ -130,5 +146,5 @@ def _strings(constants: tuple[Any, ...]) -> Iterator[str]:
     for constant in constants:
         if type(constant) is str and constant.isidentifier():
             yield constant
-        elif type(constant) in (tuple, frozenset):
+        elif is_exactly(constant, tuple, frozenset):
             yield from _strings(tuple(constant))

@@ -161,7 +161,8 @@ def in_value(value: object) -> bool:
         return in_text(value)
     if type(value) is int:
         return value.bit_length() > 64 or in_text(str(value))
-    return value is not None and type(value) not in (bool, float)
+    # By identity: a metaclass of the user's may answer to `in`.
+    return not (value is None or type(value) is bool or type(value) is float)
 
 
 def tells(name: object) -> bool:

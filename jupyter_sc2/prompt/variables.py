@@ -21,15 +21,37 @@ from typing import Any
 from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.inspection import (
     attribute_of,
+    contradicted,
+    genuine,
     inherited,
     is_a,
-    module_of,
+    is_exactly,
+    is_one_of,
     module_state,
     mro_of,
     name_of,
+    named,
+    plain,
+    read,
+    root_of,
     state_of,
 )
 from jupyter_sc2.prompt.namespace import Variable, table_detail
+from jupyter_sc2.prompt.tables import (
+    array_dtype,
+    array_shape,
+    arrow_types,
+    column_dtypes,
+    dask_meta,
+    dtype_text,
+    elements,
+    label_text,
+    labels,
+    length_of,
+    manager_of,
+    polars_frame,
+    polars_type,
+)
 
 # An adapter gives a variable's kind and detail; it may raise whatever the object's library raises.
 Adapter = Callable[[Any], tuple[str, str]]
@@ -75,6 +97,7 @@ def choose(
     so that the same ones make the same text.
     """
     started = time.thread_time()
+    namespace, hidden = plain(namespace), plain(hidden)
     names = list(namespace)  # a running cell may add some meanwhile
     recent = (name for name in islice(reversed(names), REACH))
     found: dict[str, Variable] = {}
@@ -97,7 +120,7 @@ def look(
     hidden: Mapping[str, Any] = EMPTY,
     values: bool = False,
 ) -> Variable | None:
-    """One name's line; None if there is nothing to say or it is not to be told."""
+    """One name's line; None if there is nothing to say or it is not to be told. The names are `plain` ones."""
     if name.startswith("_") or not secrets.tells(name):
         return None
     try:
@@ -111,23 +134,28 @@ def look(
 
 def describe_variable(name: str, value: Any, *, values: bool = False) -> Variable | None:
     """One variable's line, with `values` of its values as well; None where there is nothing to say."""
+    try:
+        return _described(name, value, values)
+    except Exception:  # a library's own object in a state it does not expect
+        return Variable(name, name_of(type(value)))
+
+
+def _described(name: str, value: Any, values: bool) -> Variable | None:
     cls = type(value)
     for base in mro_of(cls):
-        described = _ADAPTERS.get(f"{module_of(base)}.{name_of(base)}")
-        if described is not None:
-            try:
-                kind, detail = described(value)
-            except Exception:  # a library's own object in a state it does not expect
-                return Variable(name, name_of(cls))
-            if kind == "function":
-                return Variable(f"{name}{signature(value, values=values)}", kind + detail)
-            if kind == "class" and is_a(value, type):
-                init = inherited(value, "__init__")
-                if is_a(init, types.FunctionType):
-                    detail = _listed(signature(init, values=values, skip_first=True), detail)
-            if values and (sample := sample_of(value)):
-                detail = f"{detail} {sample}".strip()
-            return Variable(name, name_of(cls) if kind == "" else kind, detail)
+        described = _ADAPTERS.get(named(base))
+        if described is None or (root_of(base) != "builtins" and contradicted(base)):
+            continue
+        kind, detail = described(value)
+        if kind == "function":
+            return Variable(f"{name}{signature(value, values=values)}", kind + detail)
+        if kind == "class" and is_a(value, type):
+            init = inherited(value, "__init__")
+            if is_a(init, types.FunctionType):
+                detail = _listed(signature(init, values=values, skip_first=True), detail)
+        if values and (sample := sample_of(value)):
+            detail = f"{detail} {sample}".strip()
+        return Variable(name, name_of(cls) if kind == "" else kind, detail)
     if name_of(cls) in PLAIN:
         return None
     return Variable(name, name_of(cls), _fields(cls))
@@ -138,8 +166,8 @@ def _fields(cls: type) -> str:
     for base in mro_of(cls):
         for name in ("__dataclass_fields__", "__pydantic_fields__", "_fields"):
             found = attribute_of(base, name)
-            if type(found) in (dict, tuple):
-                fields = secrets.told(str(field) for field in islice(found, MOST_KEYS))
+            if is_exactly(found, dict, tuple):
+                fields = secrets.told(map(label_text, islice(found, MOST_KEYS)))
                 return f"fields {', '.join(fields)}" if fields else ""
     return ""
 
@@ -169,18 +197,19 @@ def _text(value: Any) -> tuple[str, str]:
 
 @adapter("builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset")
 def _sequence(value: Any) -> tuple[str, str]:
-    kind = next(base for base in mro_of(type(value)) if module_of(base) == "builtins")
+    sequences = (list, tuple, set, frozenset)
+    kind: Any = next(base for base in mro_of(type(value)) if is_one_of(base, sequences))
     if fields := _fields(type(value)):
         return "", fields
-    length = kind.__len__(value)  # type: ignore[attr-defined]
-    kinds = {name_of(type(element)) for element in islice(kind.__iter__(value), 50)}  # type: ignore[attr-defined]
+    length = kind.__len__(value)
+    kinds = {name_of(type(element)) for element in islice(kind.__iter__(value), 50)}
     of = f" {kinds.pop()}" if len(kinds) == 1 else ""
     return "", f"of {length}{of}"
 
 
 @adapter("builtins.dict")
 def _dict(value: Any) -> tuple[str, str]:
-    keys = [key for key in islice(dict.keys(value), MOST_KEYS) if type(key) in (str, int)]
+    keys = [key for key in islice(dict.keys(value), MOST_KEYS) if is_exactly(key, str, int)]
     shown = ", ".join(repr(key) for key in keys if secrets.tells(str(key)))
     more = f" of {dict.__len__(value)}" if dict.__len__(value) > len(keys) else ""
     return "", f"{shown}{more}".strip()
@@ -201,7 +230,8 @@ def _class(value: Any) -> tuple[str, str]:
 
 @adapter("builtins.module")
 def _module_alias(value: Any) -> tuple[str, str]:
-    return "module", str(module_state(value).get("__name__", ""))
+    name = module_state(value).get("__name__")
+    return "module", name if type(name) is str else ""
 
 
 @adapter("builtins.BaseException")
@@ -225,9 +255,11 @@ def signature(
     code = function.__code__
     count, keyword_only = code.co_argcount, code.co_kwonlyargcount
     names = code.co_varnames
-    defaults = function.__defaults__ or ()
+    kept, given_by_name = function.__defaults__, function.__kwdefaults__
+    defaults = [] if kept is None else list(tuple.__iter__(kept))
+    defaults = defaults[max(0, len(defaults) - count) :]
     given = dict(zip(names[count - len(defaults) : count], defaults, strict=True))
-    given.update(function.__kwdefaults__ or {})
+    given.update({} if given_by_name is None else plain(given_by_name))
     parts = [_parameter(name, given, values) for name in names[:count]]
     extra = count + keyword_only
     if code.co_flags & 4:  # CO_VARARGS
@@ -261,20 +293,22 @@ def sample_of(value: Any) -> str:
         return "" if secrets.in_text(message) or secrets.mentioned(message) else message[:80]
     if _is_plain(value):
         return "" if secrets.in_value(value) else f"= {value!r}"
-    if type(value) in (list, tuple) and value and all(map(_is_plain, value[:3])):
+    if is_exactly(value, list, tuple) and value and all(map(_is_plain, value[:3])):
         return f"e.g. {', '.join(map(repr, value[:3]))}" if _can_be_told(value[:3]) else ""
-    manager = state_of(value).get("_mgr")
-    if manager is None or not module_of(type(manager)).startswith("pandas."):
-        return ""
     try:
+        manager = manager_of(value)
         columns, index = manager.axes
-        if not len(index):
+        if length_of(index) < 1:
             return ""
         first = (
-            (str(name), manager.iget_values(position)[0])
-            for position, name in enumerate(islice(columns, 8))
+            (label_text(name), elements(manager.iget_values(position), 1))
+            for position, name in enumerate(labels(columns, 8) or ())
         )
-        row = [(name, value) for name, value in first if secrets.tells(name) and _is_plain(value)]
+        row = [
+            (name, found[0])
+            for name, found in first
+            if found and secrets.tells(name) and _is_plain(found[0])
+        ]
     except Exception:  # a table in a state that its library does not expect
         return ""
     if not row or not _can_be_told([value for _, value in row]):
@@ -292,7 +326,7 @@ def _can_be_told(values: Iterable[Any]) -> bool:
 def _is_plain(value: Any) -> bool:
     if type(value) is str:
         return len(value) <= SHORT
-    return type(value) in (bool, float) or (type(value) is int and abs(value) < 10**9)
+    return is_exactly(value, bool, float) or (type(value) is int and abs(value) < 10**9)
 
 
 # Arrays
@@ -300,18 +334,17 @@ def _is_plain(value: Any) -> bool:
 
 @adapter("numpy.ndarray")
 def _array(value: Any) -> tuple[str, str]:
-    ndarray = next(base for base in mro_of(type(value)) if name_of(base) == "ndarray")
-    shape, dtype = (attribute_of(ndarray, name).__get__(value) for name in ("shape", "dtype"))
-    names = dtype.names
-    if names:
-        return "", f"{shape} fields {', '.join(secrets.told(names[:MOST_COLUMNS]))}"
-    return "", f"{shape} {secrets.type_without_values(str(dtype))}"
+    shape, dtype = read(value, "shape", "numpy"), read(value, "dtype", "numpy")
+    if dtype.names:
+        fields = secrets.told(map(label_text, dtype.names[:MOST_COLUMNS]))
+        return "", f"{shape} fields {', '.join(fields)}"
+    return "", f"{shape} {secrets.type_without_values(dtype_text(dtype))}"
 
 
 @adapter("torch.Tensor", "torch.nn.parameter.Parameter")
 def _tensor(value: Any) -> tuple[str, str]:
     # A subclass outside of torch may intercept whatever is asked of it.
-    if not module_of(type(value)).startswith("torch"):
+    if not genuine(type(value), "torch"):
         return "", ""
     dtype = str(value.dtype).removeprefix("torch.")
     device = "" if value.device.type == "cpu" else f" on {value.device.type}"
@@ -323,83 +356,78 @@ def _tensor(value: Any) -> tuple[str, str]:
 
 @adapter("pandas.DataFrame", "pandas.core.frame.DataFrame")
 def _pandas_frame(value: Any) -> tuple[str, str]:
-    manager = state_of(value)["_mgr"]
-    columns, index = manager.axes
-    wide = len(columns) > 10_000  # the dtypes of all would be computed
-    dtypes = [""] * MOST_COLUMNS if wide else manager.get_dtypes()
-    named = zip(islice(columns, MOST_COLUMNS), dtypes, strict=False)
-    return "", table_detail((len(index), len(columns)), ((str(n), str(d)) for n, d in named))
+    return "", _pandas_columns(value, length_of(manager_of(value).axes[1]))
+
+
+def _pandas_columns(frame: Any, length: int) -> str:
+    manager = manager_of(frame)
+    columns = manager.axes[0]
+    wide = length_of(columns) > 10_000  # the types of all would be worked out
+    dtypes = [""] * MOST_COLUMNS if wide else column_dtypes(manager, MOST_COLUMNS)
+    named = zip(map(label_text, labels(columns, MOST_COLUMNS) or ()), dtypes, strict=False)
+    return table_detail((length, length_of(columns)), named)
 
 
 @adapter("pandas.Series", "pandas.core.series.Series")
 def _pandas_series(value: Any) -> tuple[str, str]:
-    state = state_of(value)
-    manager = state["_mgr"]
-    name = state.get("_name")
+    manager = manager_of(value)
+    name = state_of(value).get("_name")
     named = f" {name!r}" if type(name) is str and secrets.tells(name) else ""
-    dtype = secrets.type_without_values(str(manager.dtype))
-    return "", f"({len(manager.axes[0])},) {dtype}{named}"
+    dtype = secrets.type_without_values(array_dtype(manager.blocks[0].values))
+    return "", f"({length_of(manager.axes[0])},) {dtype}{named}"
 
 
 @adapter("polars.dataframe.frame.DataFrame")
 def _polars_frame(value: Any) -> tuple[str, str]:
-    frame = state_of(value)["_df"]
-    columns = zip(frame.columns()[:MOST_COLUMNS], map(str, frame.dtypes()), strict=False)
+    frame = polars_frame(value)
+    dtypes = map(polars_type, frame.dtype_strings())
+    columns = zip(frame.columns()[:MOST_COLUMNS], dtypes, strict=False)
     return "", table_detail((frame.height(), frame.width()), columns)
 
 
 @adapter("pyarrow.lib.Table")
 def _arrow_table(value: Any) -> tuple[str, str]:
-    schema = value.schema
-    columns = zip(schema.names[:MOST_COLUMNS], map(str, schema.types), strict=False)
-    return "", table_detail((value.num_rows, len(schema.names)), columns)
+    schema = read(value, "schema", "pyarrow")
+    dtypes = arrow_types(schema) or [""] * MOST_COLUMNS
+    shape = (read(value, "num_rows", "pyarrow"), len(schema.names))
+    return "", table_detail(shape, zip(schema.names[:MOST_COLUMNS], dtypes, strict=False))
 
 
 @adapter("dask.dataframe.dask_expr._collection.DataFrame")
 def _dask_frame(value: Any) -> tuple[str, str]:
     # Only what dask has worked out already: to ask for more may call functions of the user's.
-    meta = state_of(state_of(value)["_expr"]).get("_meta")
-    if meta is None:
-        return "", ""
-    manager = state_of(meta)["_mgr"]
-    named = zip(islice(manager.axes[0], MOST_COLUMNS), manager.get_dtypes(), strict=False)
-    shape = (-1, len(manager.axes[0]))
-    return "", table_detail(shape, ((str(n), str(d)) for n, d in named))
+    return "", _pandas_columns(dask_meta(value), -1)
 
 
 @adapter("xarray.core.dataset.Dataset")
 def _dataset(value: Any) -> tuple[str, str]:
-    parts = _slots(value, "_variables", "_coord_names")
-    variables, coordinates = parts
+    variables, coordinates = (
+        read(value, name, "xarray") for name in ("_variables", "_coord_names")
+    )
+    beside = {name for name in coordinates if type(name) is str}
     arrays = (
-        f"{name}{_named_shape(variable)}"
+        f"{label_text(name)}{_named_shape(variable)}"
         for name, variable in variables.items()
-        if name not in coordinates and secrets.tells(name)
+        if type(name) is not str or (name not in beside and secrets.tells(name))
     )
     shown = ", ".join(islice(arrays, MOST_COLUMNS))
-    return "", f"{shown}; coordinates {', '.join(sorted(secrets.told(map(str, coordinates))))}"
+    named = sorted(secrets.told(map(label_text, coordinates)))
+    return "", f"{shown}; coordinates {', '.join(named)}"
 
 
 @adapter("xarray.core.dataarray.DataArray")
 def _data_array(value: Any) -> tuple[str, str]:
-    (variable,) = _slots(value, "_variable")
-    return "", _named_shape(variable).strip()
+    return "", _named_shape(read(value, "_variable", "xarray")).strip()
 
 
 def _named_shape(variable: Any) -> str:
-    dims, data = _slots(variable, "_dims", "_data")
-    shape = data.shape
+    dims = [label_text(dim) for dim in read(variable, "_dims", "xarray")]
+    data = read(variable, "_data", "xarray")
+    shape = array_shape(data)
+    if shape is None:  # an array of somebody's own, which would be asked
+        return f"({', '.join(secrets.told(dims))})"
     named = ", ".join(
         f"{dim} {size}" if secrets.tells(dim) else f"{size}"
         for dim, size in zip(dims, shape, strict=True)
     )
-    return f"({named}) {secrets.type_without_values(str(data.dtype))}"
-
-
-def _slots(value: Any, *names: str) -> Iterable[Any]:
-    """Attributes that a class keeps in slots, as the class itself reads them."""
-    for name in names:
-        slot = next(
-            found for base in mro_of(type(value)) if (found := attribute_of(base, name)) is not None
-        )
-        yield slot.__get__(value)
+    return f"({named}) {secrets.type_without_values(array_dtype(data))}".rstrip()

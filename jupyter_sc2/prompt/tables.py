@@ -1,0 +1,324 @@
+"""Tables, arrays and their columns, read past what the user's classes put in the place of what a library reads.
+
+A label can be any object; a column can be an array of a class of the user's, and so can the type of its elements. Of
+those nothing is asked: what is told is what their class is called. Nothing lazy is computed.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+from jupyter_sc2.prompt.inspection import (
+    contradicted,
+    defined_in,
+    genuine,
+    is_a,
+    is_exactly,
+    module_of,
+    module_state,
+    mro_of,
+    name_of,
+    named,
+    read,
+    root_of,
+    state_of,
+    text_of,
+)
+
+FRAMES = frozenset({"pandas.DataFrame", "pandas.core.frame.DataFrame"})
+SERIES = frozenset({"pandas.Series", "pandas.core.series.Series"})
+POLARS = frozenset({"polars.dataframe.frame.DataFrame"})
+ARROW = frozenset({"pyarrow.lib.Table", "pyarrow.lib.RecordBatch"})
+DASK = frozenset({"dask.dataframe.dask_expr._collection.DataFrame"})
+DATASETS = frozenset({"xarray.core.dataset.Dataset"})
+DATA_ARRAYS = frozenset({"xarray.core.dataarray.DataArray"})
+RECORDS = frozenset({"numpy.ndarray", "numpy.void"})
+LIBRARIES = frozenset({"pandas", "polars", "pyarrow", "dask", "xarray", "numpy", "geopandas"})
+NUMBERED = frozenset({"RangeIndex", "DatetimeIndex", "PeriodIndex", "IntervalIndex"})
+NUMBERS = frozenset({"IntegerArray", "FloatingArray", "BooleanArray", "TimedeltaArray"})
+# Arrays of pandas' that hold numbers, dates and strings, and not what some class of the user's makes of them.
+ARRAYS = frozenset(
+    {
+        *(
+            "StringArray",
+            "ArrowStringArray",
+            "ArrowStringArrayNumpySemantics",
+            "NumpyExtensionArray",
+        ),
+        *("IntegerArray", "FloatingArray", "BooleanArray"),
+        *("DatetimeArray", "TimedeltaArray", "PeriodArray"),
+    }
+)
+SCALARS = frozenset(
+    {
+        *("datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta"),
+        *("pandas.Timestamp", "pandas.Timedelta", "pandas.Period"),
+    }
+)
+# What polars calls its types in Rust, where no class of the user's can have its say.
+POLARS_PLAIN = frozenset({"Boolean", "String", "Binary", "Date", "Time"})
+POLARS_TYPES = {"bool": "Boolean", "str": "String", "cat": "Categorical"}
+POLARS_NUMBERS = {"i": "Int", "u": "UInt", "f": "Float"}
+TIME_ZONES = frozenset({"zoneinfo", "datetime", "pytz", "dateutil"})
+ARROW_EXTENSION = (
+    b"ARROW:extension:name"  # the key by which a schema that is sent names a type of somebody's own
+)
+
+
+def is_kind(cls: type, names: frozenset[str]) -> bool:
+    """Whether one of these classes is among a class's bases, and is what it says."""
+    return any(named(base) in names and not contradicted(base) for base in mro_of(cls))
+
+
+# Labels
+
+
+def label_text(label: Any) -> str:
+    """A label as code may name it; of an object that only the user's code could tell, its class."""
+    cls = type(label)
+    if is_a(label, str):
+        return text_of(label)
+    if is_exactly(label, int, float, complex, bool, bytes, types.NoneType):
+        return str(label)
+    if is_exactly(label, tuple):
+        return f"({', '.join(map(label_text, label))})"
+    if named(cls) in SCALARS and genuine(cls) and _known_zone(getattr(label, "tzinfo", None)):
+        return str(label)
+    if root_of(cls) == "numpy" and genuine(cls) and name_of(cls) not in ("void", "record"):
+        return str(label)
+    member = state_of(label).get("_name_")  # of an enum
+    return f"{name_of(cls)}.{member}" if type(member) is str else name_of(cls)
+
+
+def labels(index: Any, most: int) -> list[Any] | None:
+    """The first labels of a pandas index; None where to read them may run the user's code."""
+    if not genuine(type(index), "pandas"):
+        return None
+    state = state_of(index)
+    if "_levels" in state:  # of a MultiIndex, whose labels are tuples
+        levels = [labels(level, length_of(level)) for level in state["_levels"]]
+        if any(level is None for level in levels):
+            return None
+        rows = zip(*(code[:most].tolist() for code in state["_codes"]), strict=True)
+        return [
+            tuple(_at(level, code) for level, code in zip(levels, row, strict=True)) for row in rows
+        ]
+    values = state.get("_data", state.get("_range"))
+    return list(values[:most]) if is_exactly(values, range) else elements(values, most)
+
+
+def length_of(index: Any) -> int:
+    """How many labels a pandas index has; -1 where to count them may run the user's code."""
+    if not genuine(type(index), "pandas"):
+        return -1
+    state = state_of(index)
+    values = state["_codes"][0] if "_codes" in state else state.get("_data", state.get("_range"))
+    known = is_exactly(values, range, _from("numpy", "ndarray")) or genuine(type(values), "pandas")
+    return len(values) if known else -1
+
+
+def is_numbered(index: Any) -> bool:
+    """Whether the labels of a pandas index are numbers or dates, none of which is an attribute."""
+    if not genuine(type(index), "pandas"):
+        return False
+    values: Any = state_of(index).get("_data")
+    if type(values) is _from("numpy", "ndarray"):
+        return values.dtype.kind in "iufbMm"
+    numbers = genuine(type(values), "pandas") and name_of(type(values)) in NUMBERS
+    return numbers or name_of(type(index)) in NUMBERED
+
+
+def elements(values: Any, most: int) -> list[Any] | None:
+    """The first elements of an array; None where to read them may run the user's code."""
+    cls = type(values)
+    if cls is _from("numpy", "ndarray"):
+        return list(values[:most])
+    if not genuine(cls, "pandas"):
+        return None
+    if name_of(cls) == "Categorical":
+        categories = values.dtype.categories
+        kinds = labels(categories, length_of(categories))
+        codes = values._ndarray[:most].tolist()
+        return None if kinds is None else [_at(kinds, code) for code in codes]
+    known = name_of(cls) in ARRAYS and _known_zone(getattr(values.dtype, "tz", None))
+    return list(values[:most]) if known else None
+
+
+def _at(found: list[Any] | None, code: int) -> Any:
+    return found[code] if found is not None and code >= 0 else None
+
+
+def _known_zone(zone: object) -> bool:
+    """Whether a time zone is none of the user's own, which would be asked for its times and its name."""
+    cls = type(zone)
+    return zone is None or (root_of(cls) in TIME_ZONES and genuine(cls))
+
+
+# Types of elements
+
+
+def dtype_text(dtype: Any) -> str:
+    """The type of elements in its library's words; of a type of the user's what its class is called."""
+    cls = type(dtype)
+    if is_a(dtype, _from("numpy", "dtype")):  # from which no class can be derived
+        return str(dtype) if genuine(dtype.type, "numpy") else name_of(dtype.type)
+    if not genuine(cls, "pandas"):
+        return name_of(cls)
+    match name_of(cls):
+        case "SparseDtype":
+            return f"Sparse[{dtype_text(dtype.subtype)}]"
+        case "ArrowDtype":
+            pyarrow: Any = sys.modules["pyarrow"]
+            told = arrow_types(pyarrow.schema([("", dtype.pyarrow_dtype)]))
+            return f"{told[0] if told else 'extension'}[pyarrow]"
+        case "DatetimeTZDtype" if not _known_zone(dtype.tz):
+            return f"datetime64[{dtype.unit}]"
+        case "IntervalDtype":
+            return f"interval[{dtype_text(dtype.subtype)}, {dtype.closed}]"
+    return str(dtype)
+
+
+def array_dtype(values: Any) -> str:
+    """The type of an array's elements; of an array that is not of numpy's or pandas' own, its class."""
+    cls = type(values)
+    if is_a(values, _from("numpy", "ndarray")):
+        return dtype_text(read(values, "dtype", "numpy"))
+    if genuine(cls, "dask"):
+        return array_dtype(read(values, "_meta", "dask"))
+    return dtype_text(values.dtype) if _is_known(values) else name_of(cls)
+
+
+def array_shape(values: Any) -> tuple[Any, ...] | None:
+    """None of an array that is not known to keep it."""
+    cls = type(values)
+    shape: tuple[Any, ...]
+    if is_a(values, _from("numpy", "ndarray")):
+        shape = read(values, "shape", "numpy")
+    elif genuine(cls, "dask"):
+        shape = tuple(sum(chunks) for chunks in read(values, "chunks", "dask"))
+    elif _is_known(values):
+        shape = tuple(values.shape)
+    else:
+        return None
+    return shape
+
+
+def _is_known(values: Any) -> bool:
+    """Whether an array, and what it wraps, is of a library's own class, so that none of the user's is asked."""
+    while genuine(type(values), "xarray"):
+        if module_of(type(values)).startswith("xarray.backends."):
+            return True
+        state = state_of(values)
+        values = state["array"] if "array" in state else read(values, "array", "xarray")
+    if is_a(values, _from("pandas", "Index")):
+        return length_of(values) >= 0
+    return type(values) is _from("numpy", "ndarray") or genuine(type(values), "pandas")
+
+
+def arrow_types(schema: Any) -> list[str]:
+    """The types of a schema of pyarrow's in its words; none where one is, or holds, an extension.
+
+    Of that pyarrow may have to ask the class of the user's to make it again, also to tell its name.
+    """
+    if ARROW_EXTENSION in schema.serialize().to_pybytes():
+        return []
+    return [str(kind) for kind in schema.types]
+
+
+def polars_type(short: str) -> str:
+    """A type as Python code names it, from what Rust calls it: "i64" is Int64, "list[i64]" List(Int64)."""
+    kind, _, inner = short.partition("[")
+    if kind == "list":
+        of = polars_type(inner[:-1])
+        return f"List({of})" if of in POLARS_PLAIN or of[-1:].isdigit() else "List"
+    if kind[:1] in POLARS_NUMBERS and kind[1:].isdigit():
+        return POLARS_NUMBERS[kind[0]] + kind[1:]
+    return POLARS_TYPES.get(kind, kind.capitalize())
+
+
+def _from(module: str, name: str) -> Any:
+    """A class of a module, if that was imported; else one that nothing is of."""
+    found: Any = sys.modules.get(module)
+    return module_state(found).get(name, _Nothing) if is_a(found, types.ModuleType) else _Nothing
+
+
+class _Nothing:
+    pass
+
+
+# What keeps the columns
+
+
+def manager_of(value: Any) -> Any:
+    """Of a frame or a series of pandas'. Raises LookupError where it is not pandas' own."""
+    manager = state_of(value)["_mgr"]
+    if not genuine(type(manager), "pandas"):
+        raise LookupError("_mgr")
+    return manager
+
+
+def column_dtypes(manager: Any, most: int) -> list[str]:
+    """The types of the first columns."""
+    kinds = [array_dtype(block.values) for block in manager.blocks]
+    return [kinds[number] for number in manager.blknos[:most].tolist()]
+
+
+def polars_frame(value: Any) -> Any:
+    """The frame in Rust. Raises LookupError where it is not polars' own."""
+    frame = state_of(value)["_df"]
+    if not any(
+        type(frame) is _from(module, "PyDataFrame") for module in ("polars._plr", "polars.polars")
+    ):
+        raise LookupError("_df")
+    return frame
+
+
+def dask_meta(value: Any) -> Any:
+    """An empty pandas frame like a dask one. Raises LookupError if dask has not made it: to do so may call the user's
+    functions."""
+    meta = state_of(state_of(value)["_expr"])["_meta"]
+    if not is_kind(type(meta), FRAMES):
+        raise LookupError("_meta")
+    return meta
+
+
+# Columns
+
+
+def columns_of(value: Any, most: int) -> tuple[str, ...] | None:
+    """All that a string in brackets can take from a table; None if it is none, or what it finds is not certain.
+
+    That is so where a column has another name than a string, where a subclass finds columns by itself, and where
+    there are more than `most`.
+    """
+    finder = defined_in(type(value), "__getitem__")
+    if finder is None or root_of(finder) not in LIBRARIES or not genuine(finder):
+        return None
+    found = _columns(value, most + 1)
+    if found is None or len(found) > most or not all(type(name) is str for name in found):
+        return None
+    return tuple(found)
+
+
+def _columns(value: Any, most: int) -> list[Any] | None:
+    cls = type(value)
+    if is_kind(cls, FRAMES):
+        index = manager_of(value).axes[0]
+        return None if "_levels" in state_of(index) else labels(index, most)
+    if is_kind(cls, DASK):
+        return _columns(dask_meta(value), most)
+    if is_kind(cls, POLARS):
+        return list(polars_frame(value).columns())
+    if is_kind(cls, ARROW):
+        return list(read(value, "schema", "pyarrow").names)
+    if is_kind(cls, DATASETS):
+        return [*read(value, "_variables", "xarray"), *read(value, "_dims", "xarray")]
+    if is_kind(cls, DATA_ARRAYS):
+        variable = read(value, "_variable", "xarray")
+        return [*read(value, "_coords", "xarray"), *read(variable, "_dims", "xarray")]
+    if is_kind(cls, RECORDS):
+        fields = read(value, "dtype", "numpy").fields
+        return None if fields is None else list(fields)
+    return None
