@@ -78,12 +78,13 @@ class Extension:
         own_imports.install()
         self.settings = settings_of(shell)
         self._asked = self.settings.load_options()
+        self._live = LiveNamespace(shell, self.settings)
         self.session = Session(
             load_engine=load_engine,
             options=self.settings.completion_options(),
             load_options=self._asked,
             gives_way=True,
-            namespace=LiveNamespace(shell, self.settings),
+            namespace=self._live,
             provenance=Checker(),
         )
         self.shared = Shared(self.settings)
@@ -116,6 +117,7 @@ class Extension:
         self._idle.stop()
         self.shell.events.unregister("pre_run_cell", self._cell_begins)
         self.shell.events.unregister("post_run_cell", self._cell_ended)
+        self._live.close()
         if self.channel is not None:
             self.channel.close()
         if self.terminal is not None:

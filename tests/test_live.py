@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import ModuleType
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -193,6 +194,68 @@ def test_what_was_proposed_before_a_cell_ran_is_asked_for_again(shell, asking, f
     assert asking("x = ").source == "cache"
     run(shell, "rows = [1]")
     assert asking("x = ").text == "2"
+
+
+RUNS = [{"store_history": False}, {"silent": True}, {"store_history": True, "silent": True}]
+
+
+@pytest.mark.parametrize("how", RUNS, ids=str)
+def test_what_is_told_is_of_after_a_run_that_is_in_no_history(shell, live, how):
+    run(shell, "rows = [1]")
+    assert live.state(request("rows.")) == "# rows: list of 1 int\n"
+    shell.run_cell("rows = {'a': 1}", **how)
+    assert live.state(request("rows.")) == "# rows: dict 'a'\n"
+
+
+@pytest.mark.parametrize("how", RUNS, ids=str)
+def test_what_was_proposed_before_such_a_run_is_asked_for_again(shell, asking, fake_engine, how):
+    fake_engine.answers = ["1", "2"]
+    assert asking("x = ").text == "1"
+    shell.run_cell("rows = [1]", **how)
+    assert asking("x = ").text == "2"
+
+
+def test_what_a_failed_run_in_no_history_has_made_is_told(shell, live, capsys):
+    run(shell, "rows = [1]")
+    live.state(request("rows."))
+    shell.run_cell("rows = {'a': 1}\n1 / 0", store_history=False)
+    assert "# rows: dict 'a'" in live.state(request("rows."))
+
+
+def test_what_the_callback_of_a_widget_has_made_is_told(shell, live):
+    run(shell, "rows = [1]")
+    live.state(request("rows."))
+    shell.events.trigger("pre_execute")  # as comms do around each message
+    shell.user_ns["rows"] = {"a": 1}
+    shell.events.trigger("post_execute")
+    assert live.state(request("rows.")) == "# rows: dict 'a'\n"
+
+
+def test_a_namespace_that_was_closed_hears_of_no_runs(shell, live):
+    live.close()
+    shell.run_cell("1")
+    assert live.epoch == 0
+
+
+def test_a_name_that_was_added_to_the_builtins_is_known(shell, live, monkeypatch):
+    import builtins
+
+    run(shell, "rows = [1]")
+    monkeypatch.setattr(builtins, "translated", str, raising=False)
+    assert "translated" in live.facts([], request("")).names
+
+
+def test_where_a_shell_runs_in_a_function_the_names_of_its_module_are_known():
+    module = ModuleType("outer")
+    module.helper = [1]
+    inner = InteractiveShell(
+        config=Config(HistoryManager={"enabled": False}),
+        user_ns={"local": 1},
+        user_module=module,
+    )
+    facts = LiveNamespace(inner, SC2()).facts([("helper",)], request(""))
+    assert {"local", "helper"} <= facts.names
+    assert "append" in facts.known[("helper",)].attributes
 
 
 # What is prevented

@@ -48,11 +48,21 @@ class LiveNamespace:
         self._lock = threading.Lock()
         self._sources: dict[str, int] = {}  # what was run: when last
         self._seen = 0
+        self._runs = 0
+        # The one event that comes after whatever was run: silent code, what is kept in no history, a widget's callback.
+        shell.events.register("post_execute", self._ran_something)
+
+    def close(self) -> None:
+        """Hears of no more runs."""
+        self._shell.events.unregister("post_execute", self._ran_something)
+
+    def _ran_something(self) -> None:
+        self._runs += 1
 
     @property
     def epoch(self) -> int:
-        """Another number after each run of a cell."""
-        return int(self._shell.execution_count)
+        """Another number after each run of any code."""
+        return self._runs
 
     def state(self, request: CompletionRequest) -> str:
         """The comment lines for the prompt of this request."""
@@ -111,7 +121,7 @@ class LiveNamespace:
             self._sources[inputs[index].strip()] = index
         self._seen = len(inputs)
         when = self._sources.get(cell.source.strip())
-        return when is not None and when < self.epoch
+        return when is not None and when < self._shell.execution_count
 
     def _first_look(self, request: CompletionRequest, used: list[str]) -> dict[str, Variable]:
         settings = self._settings
