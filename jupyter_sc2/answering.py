@@ -213,7 +213,7 @@ class Answerer:
         return card.confidence if options.confidence is None else options.confidence
 
     def _refuted(self, request: CompletionRequest, text: str, options: CompletionOptions) -> bool:
-        check = self._check(request, options) if text else None
+        check = self._check(request, options)
         return check is not None and check(text, True) is not None
 
     def _say(self, job: Job, completion: Completion, options: CompletionOptions) -> None:

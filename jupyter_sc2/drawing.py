@@ -17,7 +17,7 @@ from jupyter_sc2.completion import (
     SamplingParams,
     Token,
 )
-from jupyter_sc2.fitting import is_settled
+from jupyter_sc2.fitting import QUOTES, is_settled
 from jupyter_sc2.grounding import Check, Refutation, sound_part
 from jupyter_sc2.prompt.layout import Prompt
 from jupyter_sc2.type_through import typed_since
@@ -90,11 +90,13 @@ class Drawing:
             text, refutation = self.text, self._refutation
             if refutation is None:
                 text, _ = self._shape(final=True)
-                if not text and (prompt := self._otherwise(decode)) is not None:
+                refutation = self._check(text, True) if self._check is not None else None
+                if refutation is None and not text and (prompt := self._otherwise(decode)):
                     yield prompt
                     continue
-                refutation = self._check(text, True) if self._check is not None else None
-            if self.unsure or refutation is None or not refutation.choices:
+            if refutation is None or not refutation.choices:
+                return
+            if self.unsure and not refutation.only:  # what only one name begins with is no guess
                 return
             yield self._mended(text, refutation, encode)
 
@@ -253,6 +255,9 @@ class Drawing:
         unsure = self.unsure and not cancelled and not (self.stopped and not text)
         if unsure:
             text = ""
+        if not text and not cancelled and (rest := self._rest_of_only_name):
+            text, unsure = rest, False
+            self._raw = self.said[: self._from] + text
         reason = None if text else "nothing_to_add" if refutation is None else "refuted"
         finish_reason: FinishReason = "length"
         if unsure:
@@ -268,6 +273,15 @@ class Drawing:
             confidence=self.confidence,
             reason=reason,
         )
+
+    @property
+    def _rest_of_only_name(self) -> str:
+        """What is certain to come: the rest of the only name that begins with what was typed, else nothing."""
+        begun = self._check("", True) if self._check is not None else None
+        rest = begun.rest if begun is not None else ""
+        if rest.endswith(tuple(QUOTES)) and self._request.suffix[:1] == rest[-1]:
+            rest = rest[:-1]
+        return postprocess.fitted(rest, self._request)
 
     @property
     def _mean_logprob(self) -> float | None:

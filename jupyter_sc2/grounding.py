@@ -15,10 +15,10 @@ import ast
 import builtins
 import difflib
 import re
-from bisect import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Literal, Protocol
 
 from jupyter_sc2.completion import CompletionRequest
@@ -32,6 +32,7 @@ from jupyter_sc2.prompt.uses import WORD, Kind, Use, bound_names, stored_strings
 
 LONGEST_CELL = 8_000  # characters; longer ones are not looked at
 MOST_CHOICES = 400
+ENOUGH = 12  # of thousands, how many are to begin like a word
 STRING = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
 NO_CODE = re.compile(r"#[^\n]*|'[^'\n]*'|\"[^\"\n]*\"")
 TARGET = re.compile(r"[\w.,*\s\[\]'\"]*")
@@ -50,7 +51,10 @@ BUILTINS = frozenset(dir(builtins)) | {
         "__file__",
     ),
     *("_i", "_ii", "_iii", "_ih", "_oh", "_dh", "self", "cls"),
+    *("__class__", "__module__", "__qualname__", "__annotations__"),  # in a class
 }
+# What an argument may begin with that is no keyword of the function's and no variable of the user's.
+OPERANDS = BUILTINS | {"None", "True", "False", "not", "lambda", "await"}
 # Code that may define names that do not stand in it.
 DEFINES_UNSEEN = re.compile(
     r"import\s*\*|^\s*%(?:run|load|store|pylab)|\b(?:exec|globals|locals|vars|setattr)\(", re.M
@@ -80,7 +84,8 @@ class Refutation:
     """A word of a completion that cannot stand there, and what could.
 
     `start` counts in the completion's text and is negative where the user has typed the word's beginning. Without
-    `choices` there is nothing better; those of a string bring its closing quote along.
+    `choices` there is nothing better; those of a string bring its closing quote along. The `only` one is a choice where
+    no other name there is begins with what was typed.
     """
 
     kind: Kind | Literal["syntax"]
@@ -88,6 +93,12 @@ class Refutation:
     start: int
     choices: tuple[str, ...] = ()
     certain: bool = True  # else what is still to come may justify it
+    only: bool = False
+
+    @property
+    def rest(self) -> str:
+        """Of the only choice what the user has not typed."""
+        return self.choices[0][-self.start :] if self.only else ""
 
 
 Check = Callable[[str, bool], Refutation | None]
@@ -98,9 +109,25 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
     known: dict[Path, Known] = {}
     asked: set[Path] = set()
     facts: Facts | None = None
+    begun: list[Refutation | None] = []  # once it is known
+
+    def facts_about(found: Iterable[Use]) -> Facts:
+        nonlocal facts
+        paths = {path for use in found for path in (use.base, use.function) if path} - asked
+        if facts is None or paths:
+            facts = namespace.facts(paths, request)
+            asked.update(paths)
+            known.update(facts.known)
+        return replace(facts, known=known)
 
     def check(text: str, final: bool) -> Refutation | None:
-        nonlocal facts
+        if not begun:
+            begun.append(only_name(request, facts_about))
+        if (only := begun[0]) is not None:
+            if not final and only.choices[0].startswith(only.word + text):
+                return None
+            if (found := _other_than(only, request, text)) is not None:
+                return found
         if not text.strip():
             return None
         completed = complete_tree(request.prefix, text, request.suffix)
@@ -108,18 +135,68 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
             return Refutation("syntax", text, 0) if final and _breaks(request, text) else None
         tree, source = completed
         start, end = len(request.prefix), len(request.prefix) + len(text)
-        found = [use for use in uses(tree, source) if use.end > start and use.start < end]
-        paths = {path for use in found for path in (use.base, use.function) if path} - asked
-        if found and (facts is None or paths):
-            facts = namespace.facts(paths, request)
-            asked.update(paths)
-            known.update(facts.known)
-        if facts is None:
+        touched = [use for use in uses(tree, source) if use.end >= start and use.start < end]
+        if not touched:
             return None
-        facts = replace(facts, known=known)
-        return refute(request, text, tree, found, facts, final=final)
+        return refute(request, text, tree, touched, facts_about(touched), final=final)
 
     return check
+
+
+def only_name(
+    request: CompletionRequest, facts_about: Callable[[Iterable[Use]], Facts]
+) -> Refutation | None:
+    """The only name that begins with the word that is typed at the cursor, as the choice of what it refutes.
+
+    Of attributes, columns, keys and keywords; None where there are several or none, or what is typed is a whole name.
+    """
+    prefix, suffix = request.prefix, request.suffix
+    quote = open_at_end(prefix)[1]
+    start = prefix.rfind(quote) + 1 if quote in ("'", '"') else len(prefix) - len(_word_at(prefix))
+    typed = prefix[start:]
+    if not typed or is_word(suffix[:1]) or quote not in ("", "'", '"'):
+        return None
+    argument = not quote and prefix[:start].rstrip()[-1:] in ("(", ",")
+    completed = complete_tree(prefix, "=0" if argument else "", "")
+    if completed is None:
+        return None
+    tree, source = completed
+    use = next((u for u in uses(tree, source) if (u.start, u.end) == (start, len(prefix))), None)
+    if use is None or use.kind not in ("attribute", "column", "argument"):
+        return None
+    whole = complete_tree(prefix, "", suffix)
+    surroundings = _Surroundings(request, tree if whole is None else whole[0], facts_about([use]))
+    names = surroundings.beginning_with(use)
+    if names is None or len(names) != 1:
+        return None
+    (name,) = names
+    choice = name
+    if use.kind == "argument":
+        equals = suffix.lstrip(" ")
+        choice = name if equals.startswith("=") and not equals.startswith("==") else f"{name}="
+    elif in_text(name):
+        return None
+    elif use.kind == "column":
+        if quote in name or "\\" in name:
+            return None
+        choice = f"{name}{quote}"
+    return Refutation(use.kind, typed, -len(typed), (choice,), only=True)
+
+
+def _other_than(only: Refutation, request: CompletionRequest, text: str) -> Refutation | None:
+    """The refutation, if the text goes on with the word that was begun in another way."""
+    name = only.choices[0][:-1] if only.kind == "column" else only.choices[0].removesuffix("=")
+    signs = r"[^'\"\n]*" if only.kind == "column" else r"\w*"
+    said = only.word + re.match(signs, text)[0]  # type: ignore[index]
+    behind = (only.word + text)[len(said) :] or request.suffix
+    end = {"argument": r"\s*=(?!=)", "column": r"['\"]"}.get(only.kind, "")
+    return None if said == name and re.match(end, behind) else replace(only, word=said)
+
+
+def _word_at(prefix: str) -> str:
+    """The word that ends at the cursor, or nothing."""
+    found = re.search(r"[^\W\d]\w*\Z", prefix.rpartition("\n")[2][-200:])
+    return found[0] if found else ""
 
 
 def applies(request: CompletionRequest) -> bool:
@@ -153,15 +230,18 @@ def refute(
         # Keywords of the same call; of two in the completion the later one is the one too many.
         given = {word for word, at in use.others if at < use.start or at >= len(source)}
         if use.word in given:
-            allowed = allowed or frozenset()
-        if allowed is not None:
-            allowed -= given
+            allowed = allowed or Words()
+        if allowed is not None and given:
+            allowed = Words(frozenset(allowed).difference(given))
         if allowed is None or use.word in allowed:
             continue
         start = use.start - len(request.prefix)
         certain = final
+        typed = use.end == len(request.prefix)  # by the user, and whole unless it begins a name
+        if typed and (use.kind == "name" or not any(allowed.beginning_with(use.word))):
+            continue
         if use.end >= len(source):  # the word may go on
-            if not final and any(name.startswith(use.word) for name in allowed):
+            if not final and any(allowed.beginning_with(use.word)):
                 continue
             if is_word(request.suffix[:1]):
                 continue
@@ -171,8 +251,48 @@ def refute(
             # What stands first in a statement may come to be assigned to.
             certain = not TARGET.fullmatch(source[source.rfind("\n", 0, use.start) + 1 : use.start])
         choices = _choices(use, source, -start, allowed)
+        if use.kind == "name" and start < 0:
+            choices = (*surroundings.keywords(use, use.word[:-start]), *choices)
         return Refutation(use.kind, use.word, start, choices, certain)
     return None
+
+
+class Words:
+    """Words in several sets, none of which is copied or sorted: of names there can be a hundred thousand."""
+
+    def __init__(self, *sets: frozenset[str]) -> None:
+        self._sets = sets
+
+    def __contains__(self, word: str) -> bool:
+        return any(word in words for words in self._sets)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(*self._sets)
+
+    def beginning_with(self, beginning: str) -> Iterator[str]:
+        for words in self._sets:
+            if len(words) <= 4 * MOST_CHOICES:
+                yield from (word for word in words if word.startswith(beginning))
+            else:
+                found = re.finditer(f"\n({re.escape(beginning)}[^\n]*)", _joined(words))
+                yield from (match[1] for match in found)
+
+    def near(self, word: str) -> Iterable[str]:
+        """Them all; of thousands, which take long to compare, only some that begin most like the word."""
+        if sum(map(len, self._sets)) <= 4 * MOST_CHOICES:
+            return set(self)
+        found: set[str] = set()
+        for length in range(len(word), 0, -1):
+            found.update(islice(self.beginning_with(word[:length]), MOST_CHOICES))
+            if len(found) >= ENOUGH:
+                break
+        return found
+
+
+@lru_cache(maxsize=2)
+def _joined(words: frozenset[str]) -> str:
+    """In one text, in which a beginning is found a hundred times as fast as in the set."""
+    return "\n" + "\n".join(words)
 
 
 class _Surroundings:
@@ -180,53 +300,82 @@ class _Surroundings:
 
     def __init__(self, request: CompletionRequest, tree: ast.Module, facts: Facts) -> None:
         self._facts = facts
+        self._tree = tree
         typed = f"{request.prefix} {request.suffix}"
         unread = [typed, *facts.pending]
         self._open = any(DEFINES_UNSEEN.search(source) for source in unread)
         self._changing = any(CHANGES.search(source) for source in unread)
         self._bound = bound_names(tree)
-        self._strings = stored_strings(tree).union(*map(_strings_in, unread))
-        self._typed = set(WORD.findall(NO_CODE.sub(" ", typed)))
+        self._strings = frozenset().union(*map(_strings_in, unread))
+        self._typed = frozenset(WORD.findall(NO_CODE.sub(" ", typed)))
+        # What is begun at the cursor is no mention of a name.
+        begun = len(request.prefix) - len(_word_at(request.prefix))
+        others = f"{request.prefix[:begun]} {request.suffix}"
+        self._named = frozenset(WORD.findall(NO_CODE.sub(" ", others)))
         # Names whose values will be others once the cells have run, and what they may do to an object.
         self._pending: dict[str, bool] = {}
         for source in facts.pending:
             for name, imported in _bindings(source).items():
                 self._pending[name] = self._pending.get(name, True) and imported
         above = request.prefix.rpartition("\n")[0]
-        self._mentioned = set(WORD.findall("\n".join([above, *facts.pending])))
-        self._words = self._mentioned.union(WORD.findall(typed))
+        self._mentioned = frozenset(WORD.findall("\n".join([above, *facts.pending])))
+        self._words = self._mentioned.union(WORD.findall(others))
         cells = (cell.source for cell in request.notebook.cells if cell.cell_type == "code")
         self._defined = frozenset(self._pending).union(*map(_bindings, cells))
 
-    def allowed(self, use: Use) -> frozenset[str] | None:
+    def allowed(self, use: Use) -> Words | None:
         """All the words that may stand in place of a use; None where any may."""
         if use.kind == "name":
             if self._open or use.deferred or not self._facts.names:
                 return None
-            return self._facts.names.union(BUILTINS, self._bound, self._defined, self._typed)
-        known = self._known(use.base) if use.base else None
+            bound = frozenset(self._bound)
+            return Words(self._facts.names, BUILTINS, bound, self._defined, self._typed)
+        known = self._known(use) if use.base else None
         if known is None:
             return None
         match use.kind:
             case "attribute":
                 if known.attributes is None or (known.grows and use.base[0] in self._mentioned):
                     return None
+                if use.word.startswith("__") and not use.word.endswith("__"):
+                    return None  # in a class it stands for another name
                 # Assigned to in a cell that was not run, as it seems.
-                return known.attributes | (self._typed | self._mentioned) & {use.word}
+                return Words(known.attributes, (self._named | self._mentioned) & {use.word})
             case "argument":
                 if known.parameters is None:
                     return None
                 alike = [word for word in known.passed_on if word[:1] == use.word[:1]]
                 meant = difflib.get_close_matches(use.word, alike, n=8, cutoff=0.75)
                 begun = (word for word in alike if word.startswith(use.word))
-                return frozenset((*known.parameters, *meant, *begun))
+                return Words(frozenset((*known.parameters, *meant, *begun)))
             case "module" | "member":
                 found = known.modules if use.kind == "module" else known.attributes
                 # What is named elsewhere may be installed or written by then.
-                return None if found is None else found | (self._words & {use.word})
+                return None if found is None else Words(found, self._words & {use.word})
         return self._columns(use, known)
 
-    def _columns(self, use: Use, known: Known) -> frozenset[str] | None:
+    def beginning_with(self, use: Use) -> set[str] | None:
+        """The names that a word may be the beginning of; None where it may be that of any, or is a name itself."""
+        allowed = self.allowed(use)
+        if allowed is None or use.word in allowed:
+            return None
+        names = set(allowed.beginning_with(use.word)).difference(word for word, _ in use.others)
+        if use.kind == "column":
+            return {name for name in names if name.strip() != use.word and name.isprintable()}
+        if use.kind == "argument" and not any(at < use.start for _, at in use.others):
+            # The word may be a variable's, or the beginning of one.
+            variables = Words(self._facts.names, self._defined, frozenset(self._bound), OPERANDS)
+            if self._open or not self._facts.names or any(variables.beginning_with(use.word)):
+                return None
+        return {name for name in names if name.isidentifier()}
+
+    def keywords(self, use: Use, beginning: str) -> list[str]:
+        """Those that a name among the arguments of a call may be the beginning of."""
+        known = self._known(replace(use, base=use.function)) if use.function else None
+        names = known.parameters or () if known is not None else ()
+        return [f"{name}=" for name in names if name.startswith(beginning) and name != beginning]
+
+    def _columns(self, use: Use, known: Known) -> Words | None:
         if known.columns is None or self._changing:
             return None
         if known.grows and use.base[0] in self._mentioned:
@@ -235,16 +384,24 @@ class _Surroundings:
             function = self._facts.known.get(use.function)
             if function is None or function.library != "seaborn":
                 return None
+        if use.function and use.word.startswith("^"):
+            return None  # a pattern of polars'
+        if known.parts and use.word.partition(".")[0] in known.columns:
+            return None
         levels = known.levels if use.function else ()
-        return frozenset((*known.columns, *levels, *self._strings))
+        made = stored_strings(self._tree, use.within)
+        return Words(frozenset((*known.columns, *levels)), self._strings | made)
 
-    def _known(self, path: Path) -> Known | None:
+    def _known(self, use: Use) -> Known | None:
         """What is certain of a path, unless code that was not run gives its name to something else."""
-        for bound in (self._bound, self._pending):
-            # The import of a module that is there already changes nothing.
-            if not bound.get(path[0], True):
-                return None
-        return self._facts.known.get(path)
+        name = use.base[0]
+        bound = self._bound
+        if use.within is not None and name in bound:
+            bound = bound_names(self._tree, use.within)
+        # The import of a module that is there already changes nothing.
+        if not bound.get(name, True) or not self._pending.get(name, True):
+            return None
+        return self._facts.known.get(use.base)
 
 
 def sound_part(text: str, refutation: Refutation, before: str = "") -> str:
@@ -279,21 +436,21 @@ def _strings_in(source: str) -> set[str]:
     return {single or double for single, double in STRING.findall(source)}
 
 
-def _choices(use: Use, source: str, typed: int, allowed: frozenset[str]) -> tuple[str, ...]:
+def _choices(use: Use, source: str, typed: int, allowed: Words) -> tuple[str, ...]:
     """What may stand in place of the word, the likest first; the user's own beginning stays.
 
     The model is told of these, so a key or a label that is a secret itself is none of them.
     """
     beginning = use.word[: max(0, typed)]
-    near = _near(use.word, allowed)
+    near = allowed.near(use.word)
     names = [n for n in near if n.startswith(beginning) and len(n) > len(beginning)]
     if use.kind != "column":
         private = use.word.startswith("_")
         names = [n for n in names if n.isidentifier() and n.startswith("_") == private]
     if use.kind == "name":  # any could be meant, so only a slip of the pen is mended
         alike = [n for n in names if n[0] == use.word[0]]
-        return tuple(difflib.get_close_matches(use.word, alike, n=12, cutoff=0.7))
-    close = difflib.get_close_matches(use.word, names, n=12, cutoff=0.5)
+        return tuple(difflib.get_close_matches(use.word, sorted(alike), n=12, cutoff=0.7))
+    close = difflib.get_close_matches(use.word, sorted(names), n=12, cutoff=0.5)
     names = [*close, *sorted(set(names).difference(close, ("self", "cls")))][:MOST_CHOICES]
     if use.kind == "argument":
         return tuple(f"{name}=" for name in names)
@@ -304,13 +461,3 @@ def _choices(use: Use, source: str, typed: int, allowed: frozenset[str]) -> tupl
             f"{n}{quote}" for n in names if "\\" not in n and quote not in n and "\n" not in n
         )
     return tuple(names)
-
-
-def _near(word: str, names: frozenset[str]) -> Iterable[str]:
-    """The names; of thousands, which take long to compare, only those that begin most like the word."""
-    if len(names) <= 4 * MOST_CHOICES:
-        return names
-    beginning = word[:2]
-    ordered = sorted([name for name in names if name.startswith(beginning)])
-    at = bisect(ordered, word)
-    return ordered[max(0, at - MOST_CHOICES // 2) : at + MOST_CHOICES // 2]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib
 import math
+import sys
 import types
 
 import pytest
 
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.grounding import Refutation, applies, checker, sound_part
+from jupyter_sc2.grounding import Refutation, applies, checker, refute, sound_part
 from jupyter_sc2.prompt.facts import Facts, gather
 from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.prompt.uses import uses
 
 pd = pytest.importorskip("pandas")
 np = pytest.importorskip("numpy")
@@ -40,6 +45,12 @@ def plain(a, b=1, *, sep=","):
 def open_ended(a, **options): ...
 
 
+class Probe:
+    def calibrate(self, gain_db): ...
+
+    def tune(self, gain_db, gain_hz=1): ...
+
+
 sns = types.ModuleType("sns")
 exec(  # as if it were seaborn's
     "def kdeplot(data=None, *, x=None, y=None, hue=None, color=None): ...\n"
@@ -66,7 +77,18 @@ NAMESPACE = {
     "values": [1, 2, 3],
     "total": 3,
     "labels": pd.Series([1, 2], index=["a", "b"]),
+    "probe": Probe(),
+    "wings": pd.DataFrame({"wing_span_mm": [1.0], "tail_mm": [2.0], "tail_g": [3.0], "age": [1]}),
+    "records": np.zeros(2, dtype=[("age", "i4"), ("fare", "f8")]),
+    "taken": [1],
 }
+for library, make in (
+    ("polars", lambda pl: pl.DataFrame({"age": [1], "fare": [2.0]})),
+    ("pyarrow", lambda pa: pa.table({"age": [1], "fare": [2.0]})),
+    ("xarray", lambda xr: xr.Dataset({"age": ("time", [1]), "fare": ("time", [2.0])})),
+):
+    with contextlib.suppress(ImportError):
+        NAMESPACE[library] = make(importlib.import_module(library))
 
 
 class Namespace:
@@ -244,6 +266,195 @@ def test_a_name_that_another_cell_binds_is_known_although_it_failed():
 )
 def test_what_can_stand_there_begins_with_the_likest(code, first):
     assert refutation(code).choices[0] == first
+
+
+@pytest.mark.parametrize("table", ["records", "polars", "pyarrow", "xarray"])
+def test_a_column_that_a_table_does_not_have_is_refuted(table):
+    if table not in NAMESPACE:
+        pytest.skip(f"needs {table}")
+    found = refutation(f'x = {table}["├agee"]┤')
+    assert (found.kind, found.word, found.choices[0]) == ("column", "agee", 'age"')
+    assert refutation(f'x = {table}["├fare"]┤') is None
+
+
+def test_a_part_of_a_date_is_no_column_that_is_missing():
+    pytest.importorskip("xarray")
+    assert refutation('x = xarray["├time.year"]┤') is None
+    assert refutation('x = xarray.groupby("├time.month")┤') is None
+
+
+def test_a_pattern_is_no_column_that_is_missing():
+    pytest.importorskip("polars")
+    assert refutation('x = polars.explode("├agee")┤') is not None
+    assert refutation('x = polars.explode("├^a.*$")┤') is None
+
+
+# The right-hand side of an assignment
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ('├df["ratio"] = df["ratio"] / 2┤', "ratio"),
+        ('├df["ratio"] = df["age"] / df["ratio"]┤', "ratio"),
+        ('├df = df[df["agee"] > 1]┤', "agee"),
+        ('├df = df.dropna(subset=["agee"])┤', "agee"),
+        ("├df = df.group_by('age')┤", "group_by"),
+        ("├values = values.push(1)┤", "push"),
+        ("├plain = plain(1, seperator=2)┤", "seperator"),
+        ('├df["ratio"] += df["agee"]┤', "agee"),
+        ('├df: object = df["agee"]┤', "agee"),
+    ],
+)
+def test_what_an_assignment_makes_is_not_there_on_its_right_hand_side(code, word):
+    assert refutation(code).word == word
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '├df["ratio"] = 1\ndf["ratio"] = df["ratio"] / 2┤',
+        'df["ratio"] = 1\n├df["ratio"] = df["ratio"] / 2┤',
+        'df = load()\n├df = df["agee"]┤',
+        '├df["ratio"] = [df["agee"] for df in values]┤',
+        "├total = total + 1┤",
+    ],
+)
+def test_what_was_made_before_is_there_on_the_right_hand_side(code):
+    assert refutation(code) is None
+
+
+# The word that is begun at the cursor
+
+
+@pytest.mark.parametrize(
+    ("code", "choice"),
+    [
+        ("probe.calibrate(gain├=0.1)┤", "gain_db="),
+        ("probe.calibrate(gain├s)┤", "gain_db="),
+        ("probe.calibrate(gain├)┤", "gain_db="),
+        ("probe.calibrate(gain├, 1)┤", "gain_db="),
+        ("probe.calibrate(gai├n_hz=1)┤", "gain_db="),
+        ("probe.tune(1, gain_h├=1)┤", "gain_hz="),
+        ("probe.tune(gain_db=1, gain├=1)┤", "gain_hz="),
+        ("Model(dept├=3)┤", "depth="),
+        ('wings["wing├span"] = area(wings["wingspan"])┤', 'wing_span_mm"'),
+        ('x = wings["wing├"]┤', 'wing_span_mm"'),
+        ("x = wings['wing├s']┤", "wing_span_mm'"),
+        ("wings.wing├s = 1┤", "wing_span_mm"),
+        ("x = wings.wing├.mean()┤", "wing_span_mm"),
+        ('x = wings.groupby("wing├s")┤', 'wing_span_mm"'),
+        ('options["se├ts"] = 1┤', 'separator_sign"'),
+        ("values.app├()┤", "append"),
+        ("x = values.app├ly(1)┤", "append"),
+    ],
+)
+def test_a_word_that_only_one_name_begins_with_is_to_become_that_name(code, choice, monkeypatch):
+    monkeypatch.setitem(NAMESPACE, "options", {"separator_sign": ",", "header": 0})
+    found = refutation(code)
+    assert (found.choices, found.only, found.start < 0) == ((choice,), True, True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "probe.calibrate(gain├_db=0.1)┤",
+        'wings["wing├_span_mm"].mean()┤',
+        "wings.wing├_span_mm.mean()┤",
+        "values.app├end(1)┤",
+        'wings["zz├top"] = 1┤',  # no name begins so
+        'wings["age├_in_years"] = 1┤',  # it is a whole name
+        'wings["tail├_area"] = 1┤',  # two names begin so
+        "plain(ta├ken)┤",  # a variable
+        "plain(s├um(values))┤",  # and a keyword, a builtin
+        "open_ended(op├tion=1)┤",  # any keyword is taken
+        "plain(to├tal)┤",
+        "dynamic.wing├s()┤",
+        'wings["tail_mm"] = wings["wings"] = 1\nwings["wing├s"].mean()┤',  # one that is made above
+    ],
+)
+def test_a_word_that_may_become_another_is_left_to_the_model(code):
+    assert refutation(code) is None
+
+
+def test_of_several_names_that_begin_so_the_model_chooses():
+    assert set(refutation("probe.tune(gain├=1)┤").choices) == {"gain_db=", "gain_hz="}
+    assert set(refutation("probe.tune(gain├s)┤").choices) == {"gain_db=", "gain_hz="}
+    assert set(refutation('x = wings["tail├"]┤').choices) == {'tail_mm"', 'tail_g"'}
+
+
+def test_the_only_name_is_missed_where_nothing_is_said():
+    assert refutation("probe.calibrate(gain├┤").rest == "_db="
+    assert refutation("probe.calibrate(gain├┤)").rest == "_db="
+    assert refutation("probe.calibrate(gain├┤=3)").rest == "_db"
+    assert refutation('wings["wing├┤"]').rest == '_span_mm"'
+    assert refutation("probe.calibrate(├┤") is None
+
+
+def test_in_the_middle_of_a_word_no_name_is_missed():
+    assert refutation("probe.calibrate(gain├┤_db=1)") is None
+
+
+def test_while_text_comes_in_the_only_name_may_go_on():
+    assert refutation("probe.calibrate(gain├_d┤", final=False) is None
+    assert refutation("probe.calibrate(gain├_d┤", final=True).only
+    assert refutation("probe.calibrate(gain├_x┤", final=False).only
+
+
+# A hundred thousand names
+
+
+def operations(count: int, code: str, monkeypatch) -> int:
+    """How many lines of Python run to hold a text against so many names."""
+    names = {f"value_{n}": n for n in range(count)}
+    for name, value in names.items():
+        monkeypatch.setitem(NAMESPACE, name, value)
+    ran = 0
+
+    def watch(frame, event, argument):
+        nonlocal ran
+        ran += event == "line"
+        return watch
+
+    before, rest = code.split("├")
+    check = checker(CompletionRequest(text=before, offset=len(before)), Namespace())
+    check("1", True)
+    sys.settrace(watch)
+    try:
+        check(rest, True)
+    finally:
+        sys.settrace(None)
+    return ran
+
+
+@pytest.mark.parametrize("code", ["x = ├value_7", "x = ├len(values)", "x = ├zzzz"])
+def test_a_name_costs_no_more_among_a_hundred_thousand(code, monkeypatch):
+    few = operations(10, code, monkeypatch)
+    many = operations(100_000, code, monkeypatch)
+    # What goes through all of them does so in C: looking up and searching, not copying and sorting.
+    assert many < few + 5_000
+
+
+def test_no_set_of_a_hundred_thousand_names_is_copied(monkeypatch):
+    import tracemalloc
+
+    names = frozenset(f"value_{n}" for n in range(100_000))
+    facts = Facts(names)
+    request = CompletionRequest(text="x = ", offset=4)
+    tree = ast.parse("x = value_7 + value_8")
+    found = uses(tree, "x = value_7 + value_8")
+    tracemalloc.start()
+    try:
+        assert refute(request, "value_7 + value_8", tree, found, facts, final=True) is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200_000  # bytes; a copy of the set takes 4 MB
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has parameters of types")
+def test_a_parameter_of_a_functions_type_is_a_name():
+    assert refutation("├def first[T](values: T) -> T: ...┤") is None
 
 
 def test_what_a_call_is_given_already_is_no_choice():

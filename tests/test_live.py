@@ -354,6 +354,59 @@ def test_a_wrong_word_ends_the_decoding_at_once(frame, asking, fake_engine, monk
     assert asking("x = df[").stats.generated_tokens < 20
 
 
+@pytest.fixture
+def probe(shell):
+    run(shell, "class Probe:\n    def calibrate(self, gain_db): ...\nprobe = Probe()")
+
+
+@pytest.mark.parametrize("trigger", ["automatic", "invoke"])
+@pytest.mark.parametrize("suffix", ["", ")"])
+def test_a_keyword_that_is_begun_is_the_only_one_that_begins_so(
+    probe, asking, fake_engine, trigger, suffix
+):
+    fake_engine.answers = ["=0.1)", "0.5)"]
+    text = "probe.calibrate(gain"
+    said = asking(text + suffix, len(text), trigger=trigger).text
+    assert said == ("_db=0.5" if suffix else "_db=0.5)")
+
+
+@pytest.mark.parametrize("trigger", ["automatic", "invoke"])
+def test_a_column_that_is_begun_is_the_only_one_that_begins_so(frame, asking, fake_engine, trigger):
+    fake_engine.answers = ['sum"] = area(df["faresum"])', "] = 1"]
+    assert asking('df["far', trigger=trigger).text == 'e"] = 1'
+
+
+def test_the_only_name_comes_where_the_model_says_nothing(probe, asking, fake_engine):
+    fake_engine.answers = ["", ""]
+    assert asking("probe.calibrate(gain").text == "_db="
+
+
+def test_the_only_name_comes_where_the_model_is_unsure(frame, asking, fake_engine):
+    asking.session.configure(CompletionOptions(confidence=0.9))
+    fake_engine.answers = ["s'] + df['agee']", "] + zzzz"]
+    final = asking("x = df['far")
+    assert (final.text, final.reason) == ("e'", None)
+
+
+def test_the_only_name_comes_where_the_rest_is_refuted(probe, asking, fake_engine):
+    fake_engine.answers = ["=1", "zzzz)"]
+    final = asking("probe.calibrate(gain")
+    assert (final.text, final.reason) == ("_db=", None)
+
+
+def test_the_quote_behind_the_cursor_is_not_written_again(frame, asking, fake_engine):
+    fake_engine.answers = ["", ""]
+    assert asking('x = df["far"]', 11).text == "e"
+
+
+def test_a_right_hand_side_names_no_column_that_is_refuted_when_asked_for(
+    frame, asking, fake_engine
+):
+    fake_engine.answers = ["df['ratio'] = df['ratio'] / 2", "] / 2"]
+    final = asking("", trigger="invoke", notebook=ABOVE)
+    assert final.text == "df['ratio'] = df['age'] / 2"
+
+
 def test_grounding_can_be_switched_off(frame, asking, fake_engine):
     asking.session.configure(CompletionOptions(grounding=False))
     fake_engine.answers = ["'agee'].mean()"]

@@ -49,6 +49,10 @@ class LiveNamespace:
         self._sources: dict[str, int] = {}  # what was run: when last
         self._seen = 0
         self._runs = 0
+        self._kept: tuple[
+            int, ...
+        ] = ()  # the run and the number of names that those found last are of
+        self._found: frozenset[str] = frozenset()
         # The one event that comes after whatever was run: silent code, what is kept in no history, a widget's callback.
         shell.events.register("post_execute", self._ran_something)
 
@@ -96,10 +100,14 @@ class LiveNamespace:
 
     def _names(self, *namespaces: Mapping[str, Any]) -> frozenset[str]:
         """All names that there are; none where nothing was run yet: who writes first and runs later may mean any."""
-        hidden = self._hidden
-        names = list(namespaces[0])
-        made = any(not name.startswith("_") and name not in hidden for name in names)
-        return frozenset().union(*namespaces, module_state(builtins)) if made else frozenset()
+        kept = (self.epoch, *map(len, namespaces))
+        if kept != self._kept:
+            hidden = self._hidden
+            names = list(namespaces[0])
+            made = any(not name.startswith("_") and name not in hidden for name in names)
+            found = frozenset().union(*namespaces, module_state(builtins)) if made else frozenset()
+            self._kept, self._found = kept, found
+        return self._found
 
     def _to_be_imported(self, request: CompletionRequest) -> dict[str, Any]:
         """What the cell's imports will bind when it is run, of modules that are loaded already."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -15,6 +15,7 @@ from jupyter_sc2.prompt.parsing import parse
 Kind = Literal["name", "attribute", "column", "argument", "module", "member"]
 
 WORD = re.compile(r"[^\W\d]\w*")
+TYPE_PARAMETERS = frozenset({"TypeVar", "TypeVarTuple", "ParamSpec"})  # nodes of Python 3.12
 FROM = re.compile(r"from\s+")
 STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
 # Methods of a frame that take columns by name: in which argument, and as what keyword.
@@ -46,9 +47,10 @@ class Use:
     start: int
     end: int
     base: Path = ()
-    function: Path = ()  # of a column that is an argument: the function it is given to
+    function: Path = ()  # of a column or a name that is an argument: the function it is given to
     deferred: bool = False  # in a function, which may run when more is defined
     others: tuple[tuple[str, int], ...] = ()  # of an argument: the call's other keywords, and where
+    within: ast.stmt | None = None  # the assignment on whose right-hand side it stands
 
 
 def uses(tree: ast.Module, source: str) -> list[Use]:
@@ -72,9 +74,13 @@ def path_of(node: ast.expr) -> Path:
     return ()
 
 
-def bound_names(tree: ast.Module) -> dict[str, bool]:
-    """The names that the code binds anywhere, and of each whether it is by an import alone."""
+def bound_names(tree: ast.Module, but: ast.stmt | None = None) -> dict[str, bool]:
+    """The names that the code binds anywhere, and of each whether it is by an import alone.
+
+    What the assignment `but` binds does not count: its right-hand side is there before.
+    """
     bound: dict[str, bool] = {}
+    uncounted = set(map(id, _assigned(but)))
 
     def bind(name: str | None, imported: bool = False) -> None:
         if name is not None:
@@ -82,6 +88,8 @@ def bound_names(tree: ast.Module) -> dict[str, bool]:
 
     for node in ast.walk(tree):
         match node:
+            case _ if id(node) in uncounted:
+                pass
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
                 bind(name)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
@@ -96,6 +104,8 @@ def bound_names(tree: ast.Module) -> dict[str, bool]:
                 bind(name)
             case ast.MatchMapping(rest=name):
                 bind(name)
+            case _ if type(node).__name__ in TYPE_PARAMETERS:
+                bind(getattr(node, "name", None))
             case ast.Global(names=names) | ast.Nonlocal(names=names):
                 for name in names:
                     bind(name)
@@ -118,11 +128,22 @@ def imports_in(line: str) -> Mapping[str, tuple[str, str]]:
     return found
 
 
-def stored_strings(tree: ast.Module) -> set[str]:
-    """The columns and keys that the code makes: `df["new"] = …`, `df.assign(new=…)`."""
+def _assigned(statement: ast.stmt | None) -> Iterator[ast.AST]:
+    """All that stands left of an assignment's equals sign."""
+    targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+    for target in targets:
+        if target is not None:
+            yield from ast.walk(target)
+
+
+def stored_strings(tree: ast.Module, but: ast.stmt | None = None) -> set[str]:
+    """The columns and keys that the code makes: `df["new"] = …`, `df.assign(new=…)`; not in the assignment `but`."""
     made: set[str] = set()
+    uncounted = set(map(id, _assigned(but)))
     for node in ast.walk(tree):
         match node:
+            case _ if id(node) in uncounted:
+                pass
             case ast.Subscript(ctx=ast.Store(), slice=key):
                 made.update(text for _, text in _strings(key))
             case ast.Call(func=ast.Attribute(attr="assign"), keywords=keywords):
@@ -139,12 +160,14 @@ class _Finder(ast.NodeVisitor):
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._depth = 0
+        self._within: ast.stmt | None = None
+        self._given_to: dict[ast.expr, Path] = {}  # of what is an argument: to which function
 
     # What is found
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
-            self._add("name", node.id, self._start(node))
+            self._add("name", node.id, self._start(node), function=self._given_to.get(node, ()))
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if isinstance(node.ctx, ast.Load) and (base := path_of(node.value)):
@@ -158,6 +181,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         function = path_of(node.func)
+        self._given_to.update((value, function) for value in node.args)
         keywords = [(k.arg, self._start(k)) for k in node.keywords if k.arg is not None]
         for word, start in keywords:
             others = tuple(other for other in keywords if other != (word, start))
@@ -209,6 +233,28 @@ class _Finder(ast.NodeVisitor):
             if not isinstance(child, ast.Import | ast.ImportFrom):
                 self.visit(child)
 
+    # Assignments
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self._visit_assignment(node, node.targets, node.value)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        self.visit(node.annotation)
+        self._visit_assignment(node, [node.target], node.value)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self._visit_assignment(node, [node.target], node.value)
+
+    def _visit_assignment(
+        self, node: ast.stmt, targets: Iterable[ast.expr], value: ast.expr | None
+    ) -> None:
+        for target in targets:
+            self.visit(target)
+        if value is not None:
+            self._within = node
+            self.visit(value)
+            self._within = None
+
     # Scopes
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -240,7 +286,8 @@ class _Finder(ast.NodeVisitor):
         # Where a transformed line differs from what the user sees, nothing is said of it.
         if self._source[start:end] == word:
             deferred = self._depth > 0
-            self.found.append(Use(kind, word, start, end, base, function, deferred, others))
+            found = Use(kind, word, start, end, base, function, deferred, others, self._within)
+            self.found.append(found)
 
     def _add_columns(self, node: ast.expr, base: Path, function: Path = ()) -> None:
         for constant, text in _strings(node):
