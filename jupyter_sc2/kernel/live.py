@@ -24,7 +24,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.facts import Facts, Path, gather
-from jupyter_sc2.prompt.inspection import is_a, module_state, plain
+from jupyter_sc2.prompt.inspection import is_a, loaded, module_state, plain
 from jupyter_sc2.prompt.languages import runs_here
 from jupyter_sc2.prompt.namespace import Variable, describe
 from jupyter_sc2.prompt.notebook import Cell
@@ -114,9 +114,9 @@ class LiveNamespace:
         found: dict[str, Any] = {}
         for line in request.text.splitlines():
             for name, (module, part) in imports_in(line).items():
-                loaded: Any = sys.modules.get(module)
-                if is_a(loaded, ModuleType) and (not part or part in module_state(loaded)):
-                    found[name] = module_state(loaded)[part] if part else loaded
+                there = loaded(module)
+                if is_a(there, ModuleType) and (not part or part in module_state(there)):
+                    found[name] = module_state(there)[part] if part else there
         return found
 
     def ran(self, cell: Cell) -> bool:

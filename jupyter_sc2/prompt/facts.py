@@ -24,10 +24,11 @@ from jupyter_sc2.prompt.inspection import (
     is_a,
     is_exactly,
     is_one_of,
+    keys_of,
+    loaded,
     module_state,
     mro_of,
     named,
-    plain,
     raw_module_state,
     raw_namespace_of,
     raw_state_of,
@@ -112,10 +113,10 @@ def gather(namespace: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, Kn
 
 
 def _importable(module: Path) -> Known:
-    loaded = sys.modules.get(".".join(module))
-    attributes = members_of(module) if loaded is None else None
-    if is_a(loaded, types.ModuleType):
-        attributes = _attributes(loaded)
+    found = loaded(".".join(module))
+    attributes = members_of(module) if found is None else None
+    if is_a(found, types.ModuleType):
+        attributes = _attributes(found)
     return Known(attributes=attributes, modules=modules_in(module))
 
 
@@ -234,9 +235,13 @@ def _namespaces(cls: type) -> list[Mapping[Any, Any]]:
 
 def _names(*namespaces: Mapping[Any, Any]) -> frozenset[str] | None:
     """The names in all of these; None if there are others than strings, which may answer to any."""
-    if not all(map(all_named, namespaces)):
-        return None
-    return frozenset().union(*map(list, map(plain, namespaces)))
+    found: set[str] = set()
+    for namespace in namespaces:
+        keys = keys_of(namespace)
+        if not all(type(key) is str for key in keys):
+            return None
+        found.update(keys)
+    return frozenset(found)
 
 
 def _finds_attributes(cls: type) -> str:
@@ -266,9 +271,9 @@ def _looks_up(cls: type) -> bool:
 
 
 def _module_names(module: types.ModuleType) -> frozenset[str] | None:
-    state = module_state(module)
-    name = state.get("__name__")
-    if type(name) is not str or not all_named(raw_module_state(module)):
+    state = raw_module_state(module)
+    name = state.get("__name__") if all_named(state) else None
+    if type(name) is not str:
         return None
     complete = name.partition(".")[0] in COMPLETE_MODULES and sys.modules.get(name) is module
     if "__getattr__" in state and not complete:

@@ -19,6 +19,7 @@ from jupyter_sc2.prompt.inspection import (
     genuine,
     is_a,
     is_exactly,
+    loaded,
     module_state,
     plain,
     root_of,
@@ -56,8 +57,8 @@ def modules_in(package: Path) -> frozenset[str] | None:
             return None
         names |= found
     prefix = "".join(f"{part}." for part in package)
-    loaded = (name[len(prefix) :] for name in plain(sys.modules) if name.startswith(prefix))
-    names.update(name.partition(".")[0] for name in loaded)
+    below = (name[len(prefix) :] for name in plain(sys.modules) if name.startswith(prefix))
+    names.update(name.partition(".")[0] for name in below)
     return frozenset(names if package else names.union(sys.builtin_module_names))
 
 
@@ -130,9 +131,9 @@ def _folders(package: Path) -> list[str] | None:
     """The folders that hold a package's modules, none if it is no package; None if that cannot be told."""
     if not package:
         return _search_path()
-    loaded = sys.modules.get(".".join(package))
-    if is_a(loaded, types.ModuleType):
-        path = module_state(loaded).get("__path__", [])  # type: ignore[arg-type]
+    found = loaded(".".join(package))
+    if is_a(found, types.ModuleType):
+        path = module_state(found).get("__path__", [])
         if not is_exactly(path, list, tuple):
             return None  # a package without a file of its own, whose folders may change
         return [folder for folder in path if type(folder) is str]

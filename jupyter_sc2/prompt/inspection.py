@@ -10,8 +10,30 @@ from __future__ import annotations
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+
+class _Classes:
+    """Classes of which something holds for good. Told apart by identity: to hash one may run its metaclass's code."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, weakref.ref[type]] = {}
+
+    def __contains__(self, cls: type) -> bool:
+        kept = self._kept.get(id(cls))
+        return kept is not None and kept() is cls
+
+    def add(self, cls: type) -> None:
+        if len(self._kept) > MOST_KEPT:
+            self._kept.clear()
+        self._kept[id(cls)] = weakref.ref(cls)
+
+
+MOST_KEPT = 10_000  # classes
+_genuine = _Classes()
+_all_named = _Classes()  # keys that are no strings get into a class only when it is made
 
 
 def mro_of(cls: type) -> tuple[type, ...]:
@@ -39,10 +61,14 @@ def text_of(value: str) -> str:
     return str.__str__(value)
 
 
+def keys_of(names: Mapping[Any, Any]) -> list[Any]:
+    """The keys of a dictionary at this moment, read as a dictionary."""
+    return list(dict.keys(names) if is_a(names, dict) else names)  # type: ignore[arg-type]
+
+
 def all_named(names: Mapping[Any, Any]) -> bool:
     """Whether all keys are exactly strings, so that no other can answer to a name."""
-    keys: Any = dict.keys(names) if is_a(names, dict) else names  # type: ignore[arg-type]
-    return all(type(key) is str for key in list(keys))
+    return all(type(key) is str for key in keys_of(names))
 
 
 def plain(names: Mapping[Any, Any]) -> Mapping[str, Any]:
@@ -79,12 +105,19 @@ def genuine(cls: type, package: str = "") -> bool:
     """
     if package and root_of(cls) != package:
         return False
+    if cls in _genuine:
+        return True
     module: Any = sys.modules.get(module_of(cls))
-    return is_a(module, types.ModuleType) and module_state(module).get(name_of(cls)) is cls
+    if not is_a(module, types.ModuleType) or module_state(module).get(name_of(cls)) is not cls:
+        return False
+    _genuine.add(cls)
+    return True
 
 
 def contradicted(cls: type) -> bool:
     """Whether a class calls itself what another one is, or says it comes from where nothing was loaded from."""
+    if genuine(cls):
+        return False
     module: Any = sys.modules.get(module_of(cls))
     if not is_a(module, types.ModuleType):
         return True
@@ -100,7 +133,12 @@ def raw_namespace_of(cls: type) -> Mapping[Any, Any]:
 
 def attribute_of(cls: type, name: str) -> Any:
     """What stands in the class's own dictionary."""
-    return plain(raw_namespace_of(cls)).get(name)
+    namespace = raw_namespace_of(cls)
+    if cls not in _all_named:
+        if not all_named(namespace):
+            return plain(namespace).get(name)
+        _all_named.add(cls)
+    return namespace.get(name)
 
 
 def inherited(cls: type, name: str) -> Any:
@@ -152,3 +190,8 @@ def raw_module_state(module: types.ModuleType) -> Mapping[Any, Any]:
 def defined_in(cls: type, name: str) -> type | None:
     """The first class in the method resolution order that has it."""
     return next((base for base in mro_of(cls) if attribute_of(base, name) is not None), None)
+
+
+def loaded(module: str) -> Any:
+    """A module that was imported, by a name that is the user's; else None."""
+    return plain(sys.modules).get(module)

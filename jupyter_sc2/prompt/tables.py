@@ -17,10 +17,10 @@ from jupyter_sc2.prompt.inspection import (
     is_a,
     is_exactly,
     module_of,
-    module_state,
     mro_of,
     name_of,
     named,
+    raw_module_state,
     read,
     root_of,
     state_of,
@@ -239,9 +239,10 @@ def polars_type(short: str) -> str:
 
 
 def _from(module: str, name: str) -> Any:
-    """A class of a module, if that was imported; else one that nothing is of."""
+    """A class of a library's module, if that was imported; else one that nothing is of."""
     found: Any = sys.modules.get(module)
-    return module_state(found).get(name, _Nothing) if is_a(found, types.ModuleType) else _Nothing
+    known = is_a(found, types.ModuleType)
+    return raw_module_state(found).get(name, _Nothing) if known else _Nothing
 
 
 class _Nothing:
@@ -259,10 +260,27 @@ def manager_of(value: Any) -> Any:
     return manager
 
 
+# Where a column is stands in its block: the manager's own list is made by asking the frame's index how long it is.
+
+
 def column_dtypes(manager: Any, most: int) -> list[str]:
     """The types of the first columns."""
-    kinds = [array_dtype(block.values) for block in manager.blocks]
-    return [kinds[number] for number in manager.blknos[:most].tolist()]
+    found: dict[int, str] = {}
+    for block in manager.blocks:
+        places = block.mgr_locs.as_array
+        found |= dict.fromkeys(places[places < most].tolist(), array_dtype(block.values))
+    return [found[place] for place in sorted(found)]
+
+
+def column_elements(manager: Any, place: int, most: int) -> list[Any] | None:
+    """The first elements of a column; None where to read them may run the user's code."""
+    for block in manager.blocks:
+        rows = (block.mgr_locs.as_array == place).nonzero()[0].tolist()
+        if rows:
+            values = block.values
+            flat = not _is_known(values) or values.ndim == 1
+            return elements(values if flat else values[rows[0]], most)
+    return None
 
 
 def polars_frame(value: Any) -> Any:

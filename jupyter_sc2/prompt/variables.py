@@ -42,9 +42,9 @@ from jupyter_sc2.prompt.tables import (
     array_shape,
     arrow_types,
     column_dtypes,
+    column_elements,
     dask_meta,
     dtype_text,
-    elements,
     label_text,
     labels,
     length_of,
@@ -301,7 +301,7 @@ def sample_of(value: Any) -> str:
         if length_of(index) < 1:
             return ""
         first = (
-            (label_text(name), elements(manager.iget_values(position), 1))
+            (label_text(name), column_elements(manager, position, 1))
             for position, name in enumerate(labels(columns, 8) or ())
         )
         row = [
