@@ -432,7 +432,9 @@ def made(case: str, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("values", [False, True], ids=["without values", "with values"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.torch if c == "torch" else ()) for c in CASES]
+)
 def test_no_code_of_the_users_runs(case, values, shell, monkeypatch):
     made(case, shell, monkeypatch)
     live = LiveNamespace(shell, SC2(context_values=values))
