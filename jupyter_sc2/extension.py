@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -19,7 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 from traitlets.utils.bunch import Bunch
 
-from jupyter_sc2 import engines
+from jupyter_sc2 import background, engines
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.channel import Channel
 from jupyter_sc2.kernel.live import LiveNamespace
@@ -206,7 +205,7 @@ class WhenIdle:
         self._shell = shell
         self._act = act
         self._seconds = seconds
-        self._timer: threading.Timer | None = None
+        self._timer: background.Timer | None = None
         self._stopped = False
         # Not pre_execute and post_execute: those also fire for comm messages and silent requests.
         shell.events.register("pre_run_cell", self._disarm)
@@ -223,8 +222,7 @@ class WhenIdle:
     def _arm(self, result: object = None) -> None:
         self._disarm()
         if not self._stopped:
-            self._timer = threading.Timer(self._seconds, self._fire)
-            self._timer.daemon = True  # or Python would wait for it at exit
+            self._timer = background.Timer(self._seconds, self._fire)
             self._timer.start()
 
     def _disarm(self, info: object = None) -> None:

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakSet
 
-from jupyter_sc2 import engines, grounding
+from jupyter_sc2 import background, engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
 from jupyter_sc2.characters import escaped
 from jupyter_sc2.completion import Completion, CompletionRequest
@@ -150,6 +150,8 @@ class Session:
         self._loading: _Worker | None = None
         self._stopgap: _Worker | None = None  # that loads, too
         self._load_error: ModelLoadError | None = None
+        self._settled = threading.Event()  # set while nothing loads
+        self._settled.set()
         self._held = False  # unloaded on purpose: only an explicit act loads again
         self._closed = False
         _sessions.add(self)
@@ -188,6 +190,7 @@ class Session:
             if self._serving is not None and self._serving.memory_bytes > KEEP_WHILE_LOADING:
                 self._serving.retired, self._serving = True, None
             self._loading = self._start(options or self._load_options)
+            self._settled.clear()
             self._changed.notify_all()
 
     def want(self) -> None:
@@ -205,13 +208,10 @@ class Session:
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            with self._changed:
-                done = self._changed.wait_for(
-                    lambda: self._closed or self._load_error or self._loading is None,
-                    max(0.0, min(0.2, deadline - time.monotonic())),
-                )
-                if self._load_error is not None:
-                    raise self._load_error
+            # With no lock of the session's: a debugger may suspend this thread as soon as it goes on, for minutes.
+            done = self._settled.wait(max(0.0, min(0.2, deadline - time.monotonic())))
+            if (error := self._load_error) is not None:
+                raise error
             if done:
                 return self._status
             if waiting is not None:
@@ -226,6 +226,7 @@ class Session:
             for worker in self._workers:
                 worker.retired = True
             self._serving = self._loading = self._stopgap = None
+            self._settled.set()
             for job in [*self._jobs, *self._running]:
                 job.cancelled.set()
             self._changed.notify_all()
@@ -332,6 +333,7 @@ class Session:
         """Ends the threads at their next token; returns at once."""
         with self._changed:
             self._closed = True
+            self._settled.set()
             for job in self._running:
                 job.cancelled.set()
             self._changed.notify_all()
@@ -342,7 +344,8 @@ class Session:
         The engine stays where it is: to free it would wait for threads of its own that are not here either.
         """
         self._changed, self._telling = threading.Condition(), threading.RLock()
-        self._closed = True
+        self._closed, self._settled = True, threading.Event()
+        self._settled.set()
         self._jobs, self._running, self._listeners = [], [], []
 
     def _with_sampling(self, request: CompletionRequest) -> CompletionRequest:
@@ -357,7 +360,7 @@ class Session:
     def _start(self, options: LoadOptions, *, stopgap: bool = False) -> _Worker:
         worker = _Worker(options, [one for one in self._workers if one.retired], stopgap)
         self._workers.append(worker)
-        threading.Thread(target=self._work, args=(worker,), name="jupyter-sc2", daemon=True).start()
+        background.Thread(self._work, worker).start()
         return worker
 
     def _start_stopgap(self) -> _Worker:
@@ -561,6 +564,7 @@ class Session:
         with self._changed:
             if self._loading is worker:
                 self._loading = None
+                self._settled.set()
             self._changed.notify_all()
         return True
 
@@ -574,6 +578,7 @@ class Session:
                 self._stopgap = None
             else:
                 self._loading, self._load_error = None, error
+                self._settled.set()
                 self._load_options = worker.options
                 embedded = _is_embedded(worker.options)
                 if serving is None and self._stopgap is None and not embedded:

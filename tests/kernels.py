@@ -55,6 +55,7 @@ class FrontEnd:
 
         path = [str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
         self.old = old
+        self._debugged = 0  # requests to the debugger
         # Not this checkout: what lies beside a notebook is the user's.
         self._folder = tempfile.TemporaryDirectory()
         self.manager = KernelManager(kernel_name="python3")
@@ -176,6 +177,41 @@ class FrontEnd:
             for message in self.outputs(cell)
             if message["msg_type"] == "stream" and message["content"]["name"] == name
         )
+
+    # The debugger
+
+    def debug(self, command: str, timeout: float = 10.0, **arguments) -> dict:
+        """What the debugger answers, as a page asks it: on the control channel."""
+        self._debugged += 1
+        request = {"type": "request", "seq": self._debugged, "command": command}
+        message = self.client.session.msg("debug_request", request | {"arguments": arguments})
+        self.client.control_channel.send(message)
+        while True:
+            reply = self.client.get_control_msg(timeout=timeout)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                return reply["content"]
+
+    def attach(self) -> None:
+        """Starts to debug."""
+        self.debug("initialize", clientID="tests", adapterID="", pathFormat="path", locale="en")
+        self.debug("attach")
+
+    def detach(self) -> None:
+        self.debug("disconnect", restart=False, terminateDebuggee=False)
+
+    def start_with_breakpoint(self, code: str, line: int) -> tuple[str, int]:
+        """Runs a cell until it stops at this line; returns the request's id and the thread that stopped."""
+        file = self.debug("dumpCell", code=code)["body"]["sourcePath"]
+        self.debug("setBreakpoints", source={"path": file}, breakpoints=[{"line": line}])
+        self.debug("configurationDone")
+        seen = len(self.iopub)
+        cell = self.start(code)
+
+        def stopped() -> list[dict]:
+            events = [m for m in self.iopub[seen:] if m["msg_type"] == "debug_event"]
+            return [m["content"] for m in events if m["content"]["event"] == "stopped"]
+
+        return cell, self.wait(stopped)[0]["body"]["threadId"]
 
     # Roads to the comm target
 

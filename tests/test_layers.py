@@ -14,6 +14,7 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 # Each layer may import those above its line in this list, and its own.
 LAYERS = [
     {
+        "background",
         "characters",
         "errors",
         "hardware",

@@ -17,13 +17,13 @@ import sysconfig
 import venv
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from email.parser import HeaderParser
 from pathlib import Path
 from random import Random
 from typing import Literal
 
+from jupyter_sc2 import background
 from jupyter_sc2.embedded.cells import (
     docstring_sessions,
     make_cells,
@@ -136,7 +136,7 @@ def fetch(packages: Iterable[str], folder: Path, *, jobs: int = 3, timeout: floa
             if path.is_file() and not KEPT.search(path.name):
                 path.unlink()
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with background.pool(jobs) as pool:
         list(pool.map(download, packages))
 
 

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
+from jupyter_sc2 import background
 from jupyter_sc2.embedded.corpus import Document, load_documents
 from jupyter_sc2.embedded.rows import Sampler, Token, packed_row
 from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
@@ -143,7 +143,7 @@ class _Worker:
                 stderr=errors,
                 env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
             )
-        threading.Thread(target=self._drain, name=f"sc2-rows-{first}", daemon=True).start()
+        background.Thread(self._drain, name=f"sc2-rows-{first}").start()
 
     def take(self) -> bytes:
         """The next row. Raises FeedError when the worker has failed."""

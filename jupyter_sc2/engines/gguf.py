@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from jupyter_sc2 import background
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.engines.ggufheader import HEALS
 from jupyter_sc2.engines.llamaserver import EXTRA
@@ -228,7 +229,7 @@ def _write(source: _Source, file: Path, *, name: str, progress: Callable[[float]
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        with ThreadPoolExecutor(workers, thread_name_prefix="jupyter-sc2-quantize") as pool:
+        with background.pool(workers, "jupyter-sc2-quantize") as pool:
             for tensor in source.tensors:
                 with gate:
                     value = source.read(tensor)

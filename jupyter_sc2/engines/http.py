@@ -2,8 +2,9 @@
 
 The requests run on an event loop that only the calling thread drives, a moment at a time: so a caller can look
 up between two moments whether the answer is still wanted, and giving up closes the connection, which is how a
-server learns that it may stop. No thread of our own, and none of the user's event loops is touched. What is read
-has a limit for each line and each answer, whatever a server sends.
+server learns that it may stop. None of the user's event loops is touched, and the only thread beside the caller's is
+the one on which asyncio looks up names of hosts. What is read has a limit for each line and each answer, whatever a
+server sends.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from jupyter_sc2 import background
 from jupyter_sc2.engines.quiet import quiet
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.hardware import in_words
@@ -137,6 +139,7 @@ class Client:
                 f"Your key would travel unencrypted to {self.address.host}: use https, or a tunnel to 127.0.0.1."
             )
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(background.pool(1))  # which looks up names of hosts
         self._http = httpx.AsyncClient(
             base_url=self.address.root,
             # A few bytes that are compressed may be gigabytes.

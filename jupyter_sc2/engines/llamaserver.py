@@ -21,12 +21,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2 import background
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.reading import parse_json
@@ -217,18 +217,19 @@ def _spawn(log: Any) -> subprocess.Popen[str]:
     # too, 115M parameters took 4.9 s a token, and 60 ms so.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     flags = 0x200 if sys.platform == "win32" else 0  # a process group of its own
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        cwd=root,
-        env=environment,
-        # Interrupting a cell sends a signal to all of the kernel's process group.
-        start_new_session=True,
-        creationflags=flags,
-    )
+    with background.unwatched_child():
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=root,
+            env=environment,
+            # Interrupting a cell sends a signal to all of the kernel's process group.
+            start_new_session=True,
+            creationflags=flags,
+        )
 
 
 def _answer(process: subprocess.Popen[str], waiting: Callable[[], None]) -> str:
@@ -236,9 +237,7 @@ def _answer(process: subprocess.Popen[str], waiting: Callable[[], None]) -> str:
     said: list[str] = []
     out = process.stdout
     assert out is not None
-    reader = threading.Thread(
-        target=lambda: said.append(out.readline()), name="jupyter-sc2-start", daemon=True
-    )
+    reader = background.Thread(lambda: said.append(out.readline()), name="jupyter-sc2-start")
     reader.start()
     while reader.is_alive():
         waiting()

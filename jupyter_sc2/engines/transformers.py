@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jupyter_sc2 import plan
+from jupyter_sc2 import background, plan
 from jupyter_sc2.engines import Cancelled, Progress, quantized, weights
 from jupyter_sc2.engines.build import (
     best_device,
@@ -321,6 +321,6 @@ def _noted_threads() -> int:
 
 
 def _in_a_new_thread(act: Callable[[], None]) -> None:
-    thread = threading.Thread(target=act)
+    thread = background.Thread(act, daemon=False)
     thread.start()
     thread.join()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2 import background
 from jupyter_sc2.completion import Completion, CompletionRequest, Stats, Token
 from jupyter_sc2.drawing import Drawing
 from jupyter_sc2.engines import Engine
@@ -121,7 +122,7 @@ class Infill:
         self._changed = threading.Condition()
         self._waiting: tuple[CompletionRequest, Update, Fail] | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = background.Thread(self._work)
         self._thread.start()
 
     def close(self) -> None:

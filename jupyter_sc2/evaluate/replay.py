@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
+from jupyter_sc2 import background
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.evaluate.typist import LOOK, Event
@@ -165,9 +166,7 @@ def slowdown(
         for number in range(rounds):
             alone = _pace(work, seconds)
             stop = threading.Event()
-            busy = threading.Thread(
-                target=_keep_busy, args=(session, request, stop, number), daemon=True
-            )
+            busy = background.Thread(_keep_busy, session, request, stop, number)
             busy.start()
             ratios.append(alone / _pace(work, seconds))
             stop.set()

@@ -3,12 +3,16 @@
 Front ends prefer the control channel, which answers while a cell runs, on ipykernel 6 and 7; a subshell and
 the shell work too. Whatever the road, a handler here only parses and hands over: answers come from the
 session's thread. Nothing is ever raised into the kernel's loop: what is not understood gets one `error`.
+
+What comes on the control channel is parsed on a thread of ours, one message after the other. Interrupts, shutdown and
+the debugger's requests come on that channel as well, so its own thread must not wait for a lock or an import.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -16,6 +20,7 @@ from contextvars import Context, ContextVar
 from dataclasses import replace
 from typing import Any, Protocol
 
+from jupyter_sc2 import background
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import wire
@@ -24,6 +29,7 @@ from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.prompt.languages import canonical, language_at
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status
+from jupyter_sc2.silence import silence
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +101,8 @@ class Channel:
         self._sent: Status | None = None
         self._sent_at = 0.0
         self._unsubscribe = session.subscribe(self._push_status)
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._reader: background.Thread | None = None  # of the inbox
 
     # Joining the kernel, and leaving it
 
@@ -117,6 +125,7 @@ class Channel:
     def close(self) -> None:
         """Says goodbye to the front ends and leaves nothing behind in the kernel."""
         self._unsubscribe()
+        self._inbox.put(None)
         for peer in list(self._peers.values()):
             self.forget(peer)
             peer.close()
@@ -134,9 +143,27 @@ class Channel:
 
     def opened(self, comm: Comm, message: dict[str, Any]) -> None:
         peer = _Peer(self, comm, self.context_of(message))
-        self.remember(peer)
+        self.hand_over(_road(), lambda: self.remember(peer))
         if message.get("content", {}).get("data"):  # a hello may come with the opening
             peer.comm.handle_msg(message)
+
+    def hand_over(self, road: wire.Channel, act: Callable[[], None]) -> None:
+        """Has it done: at once, or by the inbox's thread where the calling one must not wait."""
+        if road != "control":
+            act()
+            return
+        if self._reader is None:
+            self._reader = background.Thread(self._read_inbox, name="jupyter-sc2-inbox")
+            self._reader.start()
+        self._inbox.put(act)
+
+    def _read_inbox(self) -> None:
+        while (act := self._inbox.get()) is not None:
+            with silence:
+                try:
+                    act()
+                except Exception:  # the next message is to be read all the same
+                    logger.debug("A message could not be handled", exc_info=True)
 
     def remember(self, peer: _Peer) -> None:
         """Makes this the newest of the front ends, and forgets the one that has been silent for longest."""
@@ -201,7 +228,7 @@ class _Peer:
         # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
         # shows the half-drawn figure of the cell that runs (ipykernel#432, #1564).
         comm.handle_msg = self._handle
-        comm.on_close(lambda message: channel.forget(self))
+        comm.on_close(lambda message: channel.hand_over(_road(), lambda: channel.forget(self)))
 
     def send(self, message: dict[str, Any], context: Context | None = None) -> None:
         """Sends from any thread. A context can be entered once at a time, a copy of it at any time."""
@@ -223,16 +250,21 @@ class _Peer:
         self._cancel(waiting)
 
     def _handle(self, message: dict[str, Any]) -> None:
-        with own_imports.apart():
-            self._understand(message)
+        # Both belong to the thread that calls.
+        road, context = _road(), self._channel.context_of(message)
+        self._channel.hand_over(road, lambda: self._understand(message, road, context))
 
-    def _understand(self, message: dict[str, Any]) -> None:
+    def _understand(self, message: dict[str, Any], road: wire.Channel, context: Context) -> None:
+        with own_imports.apart():
+            self._answer(message, road, context)
+
+    def _answer(self, message: dict[str, Any], road: wire.Channel, context: Context) -> None:
         data: object = None
         try:
-            self._context = self._channel.context_of(message)
+            self._context = context
             self._channel.remember(self)
             data = message["content"]["data"]
-            self._act(wire.parse(data), message)
+            self._act(wire.parse(data), road)
         except SC2Error as error:
             self.send(wire.error(wire.code_of(error), str(error), _id_of(data)))
         except Exception as error:
@@ -240,11 +272,11 @@ class _Peer:
             text = f"The message could not be handled ({type(error).__name__})."
             self.send(wire.error("bad_message", text, _id_of(data)))
 
-    def _act(self, action: wire.Message, message: dict[str, Any]) -> None:
+    def _act(self, action: wire.Message, road: wire.Channel) -> None:
         match action:
             case wire.Hello():
                 self._path = action.notebook
-                self._greet(message, action.settings)
+                self._greet(road, action.settings)
             case wire.NotebookState():
                 self._notebook = action.notebook(self._notebook)
                 self._read_ahead(self._notebook, action.active, action.offset)
@@ -259,7 +291,7 @@ class _Peer:
             case wire.Accepted():
                 self._count_accepted(action)
 
-    def _greet(self, message: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
+    def _greet(self, road: wire.Channel, settings: Mapping[str, Any] | None) -> None:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
@@ -274,7 +306,7 @@ class _Peer:
         self.send(
             wire.hello(
                 channel.session.status,
-                channel=_road(message),
+                channel=road,
                 version=__version__,
                 models=list(cards()),
                 allowed=allowed,
@@ -367,8 +399,8 @@ class _Peer:
             self._channel.session.cancel(id)
 
 
-def _road(message: Mapping[str, Any]) -> wire.Channel:
-    """How a message came in. The thread tells, as ipykernel 7.4 may overrule the header's subshell_id."""
+def _road() -> wire.Channel:
+    """How the message came in. The thread tells, as ipykernel 7.4 may overrule the header's subshell_id."""
     name = threading.current_thread().name
     if name == "Control":
         return "control"

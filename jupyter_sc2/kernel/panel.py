@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextvars
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.utils.bunch import Bunch
 
 import jupyter_sc2.kernel.show as show
+from jupyter_sc2 import background
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.hardware import in_words
 from jupyter_sc2.kernel import context, numbers, saved
@@ -245,7 +245,7 @@ class Panel:
         if not self._resting:
             self._resting = True
             run = self.kept.context.copy().run
-            threading.Thread(target=run, args=(self._look,), daemon=True).start()
+            background.Thread(run, self._look).start()
 
     def _look(self) -> None:
         time.sleep(REST)
@@ -263,7 +263,7 @@ class Panel:
         if wanted != self._planned and can_look and not self.settings.server:
             self._planned = wanted
             run = self.kept.context.copy().run
-            threading.Thread(target=run, args=(self._plan,), daemon=True).start()
+            background.Thread(run, self._plan).start()
 
     def _plan(self) -> None:
         with own_imports:
