@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by `%load_ext jupyter_sc2`."""
     from jupyter_sc2.own_imports import own_imports
+    from jupyter_sc2.unwarned import unwarned
 
     own_imports.install()  # and once more while the extension runs
     try:
-        with own_imports.apart():
+        with unwarned, own_imports.apart():
             from jupyter_sc2.extension import load
 
             load(shell)

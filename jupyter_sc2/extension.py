@@ -28,6 +28,7 @@ from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.provenance.check import Checker
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.silence import silence
 from jupyter_sc2.usage import Usage
 
 LoadEngine = Callable[..., engines.Engine]
@@ -193,7 +194,7 @@ class Extension:
         own_imports.cell_ended()
 
     def _idled(self) -> None:
-        with own_imports:
+        with silence, own_imports:
             if self.enabled():
                 self.session.want()
 

@@ -22,7 +22,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -32,6 +31,7 @@ from typing import Any, cast
 
 from jupyter_sc2 import openblas
 from jupyter_sc2.trusted_path import current_folder, folders_of, real, trusted_path
+from jupyter_sc2.unwarned import filters
 
 PACKAGE = "jupyter_sc2"
 # With one of these the modules of a model stay in sys.modules.
@@ -236,15 +236,15 @@ class OwnImports:
             sys.modules.pop(name, None)
         self._found.discard(top)
         before = self._filters_before.get(top, [])
-        for one in [f for f in warnings.filters if _is_about(f, top) and f not in before]:
-            warnings.filters.remove(one)  # type: ignore[attr-defined]
+        for one in [f for f in filters() if _is_about(f, top) and f not in before]:
+            filters().remove(one)
             self._filters.setdefault(top, []).append(one)
 
     def _give(self, top: str) -> None:
         """Puts a module and what belongs to it into sys.modules."""
         for name in [n for n in list(self._kept) if n == top or n.startswith(f"{top}.")]:
             sys.modules.setdefault(name, self._kept.pop(name))
-        warnings.filters[:0] = self._filters.pop(top, [])  # type: ignore[index]
+        filters()[:0] = self._filters.pop(top, [])
 
     def _show_inside(self, top: str) -> None:
         """Lets modules of a package of ours find one another while a file of the user's has the package's name.
@@ -279,7 +279,7 @@ class OwnImports:
         if spec is not None and not parent and name != PACKAGE:
             self._found.add(name)
             if name not in sys.stdlib_module_names:
-                self._filters_before[name] = list(warnings.filters)
+                self._filters_before[name] = list(filters())
             if name == "numpy":
                 self._environment = openblas.environment()
         return spec

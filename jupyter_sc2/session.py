@@ -380,19 +380,24 @@ class Session:
         except _Superseded:
             pass
         except ModelLoadError as error:
-            self._failed(worker, error)
+            with silence:
+                self._failed(worker, error)
         else:
-            worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
-            worker.load = Load()
-            if self._take_over(worker):
+            with silence:
+                worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
+                worker.load = Load()
+                answers = self._take_over(worker)
+            if answers:
                 self._serve(worker, worker.answerer)
-            engine.close()
+            with silence:
+                engine.close()
             with gate:  # what it has left of tensors goes with it
                 worker.answerer = engine = None
         with self._changed:
             self._workers.remove(worker)
             self._changed.notify_all()
-        self._ended()
+        with silence:
+            self._ended()
 
     def _serve(self, worker: _Worker, answerer: Answerer) -> None:
         while True:

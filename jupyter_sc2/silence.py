@@ -1,12 +1,13 @@
-"""Keeps what other packages print, warn and log on our threads out of the user's cells and terminal.
+"""Keeps what other packages print and log on our threads out of the user's cells and terminal.
 
 Whatever a thread prints in a kernel lands in some cell of the user's. So the thread that calls a foreign package
-holds `silence` meanwhile, and what it writes to stdout and stderr goes to this module's debug log instead.
+holds `silence` meanwhile, and what it writes to stdout and stderr goes to this module's debug log instead. Warnings
+are ignored there (see unwarned.py).
 
-Nothing is changed for other threads. A warning filter or a redirected stream would hold for all of them, and
-taking it back could undo what the user's code has set meanwhile. Here the two streams get a `write` of their own
-for the moment, which asks on whose thread it is called. What is written past Python, by compiled code straight to
-the file descriptor, is not seen here.
+Nothing is changed for other threads. A redirected stream would hold for all of them, and taking it back could undo
+what the user's code has set meanwhile. Here the two streams get a `write` of their own for the moment, which asks on
+whose thread it is called. What is written past Python, by compiled code straight to the file descriptor, is not seen
+here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import os
 import sys
 import threading
 from typing import Any
+
+from jupyter_sc2.unwarned import unwarned
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Silence:
         return bool(getattr(self._own, "depth", 0))
 
     def __enter__(self) -> None:
+        unwarned.__enter__()
         self._own.depth = getattr(self._own, "depth", 0) + 1
         with self._lock:
             self._threads += 1
@@ -54,6 +58,7 @@ class Silence:
                     write.uncover()
                 self._covered.clear()
         self._own.depth -= 1
+        unwarned.__exit__()
 
     def _cover(self, stream: Any) -> None:
         try:
@@ -66,7 +71,9 @@ class Silence:
 
     def kept_back(self, text: str) -> None:
         """Notes what was not shown, for who has asked for debug messages."""
-        if text.strip() and logger.isEnabledFor(logging.DEBUG):
+        # A level that the user's code gives to all logging is meant for what that code does.
+        asked = logger.level or logging.getLogger("jupyter_sc2").level
+        if text.strip() and asked and logger.isEnabledFor(logging.DEBUG):
             # The note itself may be written to a stream.
             depth, self._own.depth = self._own.depth, 0
             try:

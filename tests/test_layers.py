@@ -29,6 +29,7 @@ LAYERS = [
         "silence",
         "threads",
         "trusted_path",
+        "unwarned",
         "usage",
         "writing",
         "prompt.brackets",

@@ -110,12 +110,15 @@ def load_engine(
 
             progress("loading", None)
             return onnx.load(model, threads=threads, offline=offline, progress=progress)
-    from jupyter_sc2.engines import transformers
+    from jupyter_sc2.engines.docstrings import with_docstrings
 
-    progress("loading", None)
-    return transformers.load(
-        model, precision=precision, threads=threads, offline=offline, progress=progress
-    )
+    with with_docstrings("transformers"):
+        from jupyter_sc2.engines import transformers
+
+        progress("loading", None)
+        return transformers.load(
+            model, precision=precision, threads=threads, offline=offline, progress=progress
+        )
 
 
 def choose_engine(model: str, engine: str, precision: str, server: str) -> str:

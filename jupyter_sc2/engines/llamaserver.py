@@ -219,7 +219,8 @@ def _spawn(log: Any) -> subprocess.Popen[str]:
     flags = 0x200 if sys.platform == "win32" else 0  # a process group of its own
     with background.unwatched_child():
         return subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            # The user's PYTHONWARNINGS may say that a warning is an error.
+            [sys.executable, "-W", "ignore", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -30,6 +30,7 @@ from jupyter_sc2.prompt.languages import canonical, language_at
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session, Status
 from jupyter_sc2.silence import silence
+from jupyter_sc2.unwarned import unwarned
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,8 @@ class Channel:
     def hand_over(self, road: wire.Channel, act: Callable[[], None]) -> None:
         """Has it done: at once, or by the inbox's thread where the calling one must not wait."""
         if road != "control":
-            act()
+            with unwarned:
+                act()
             return
         if self._reader is None:
             self._reader = background.Thread(self._read_inbox, name="jupyter-sc2-inbox")

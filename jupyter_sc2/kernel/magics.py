@@ -31,6 +31,7 @@ from jupyter_sc2.prompt.languages import not_asked
 from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.session import Session
 from jupyter_sc2.settings import PRECISIONS, SC2
+from jupyter_sc2.unwarned import unwarned
 from jupyter_sc2.usage import Usage
 
 CURSORS = ("‸", "<cursor>")
@@ -395,10 +396,10 @@ def split_at_cursor(text: str) -> tuple[str, int]:
 def one_line_errors() -> Iterator[None]:
     """Turns what may go wrong into what IPython prints in one line, and a ctrl-C as well.
 
-    What is imported meanwhile is ours.
+    What is imported meanwhile is ours, and no warning is for the user.
     """
     try:
-        with own_imports:
+        with unwarned, own_imports:
             yield
     except SC2Error as error:
         raise UsageError(str(error)) from error

@@ -26,6 +26,7 @@ from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.plan import Row
 from jupyter_sc2.session import Session, Status
 from jupyter_sc2.settings import PRECISIONS, SC2
+from jupyter_sc2.silence import silence
 from jupyter_sc2.usage import Usage
 
 # Seconds after something was completed until the numbers are looked at: they need not keep up with typing.
@@ -250,7 +251,7 @@ class Panel:
     def _look(self) -> None:
         time.sleep(REST)
         self._resting = False
-        with own_imports:
+        with silence, own_imports:
             self._show_read()
             self._show_numbers()
 
@@ -266,7 +267,7 @@ class Panel:
             background.Thread(run, self._plan).start()
 
     def _plan(self) -> None:
-        with own_imports:
+        with silence, own_imports:
             self._show_plan()
 
     def _show_plan(self) -> None:
