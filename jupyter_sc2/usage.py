@@ -1,22 +1,25 @@
 """The user's own numbers: what was shown, what was accepted, what stayed, and how long it took.
 
 They stand in one SQLite file in Jupyter's data folder and never leave the machine. Nothing of the code is kept:
-only lengths, times and the name of the notebook.
+only lengths, times and the name of the notebook. A file that is damaged is put aside, and a new one begun.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jupyter_core.paths import jupyter_data_dir
+
+from jupyter_sc2 import background, clock
+from jupyter_sc2.errors import SC2Error, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,9 @@ PARTS = ("all", "word", "line")
 BATCH = 50
 MOST_SECONDS = 30.0
 KEPT_DAYS = 180
+# Events that wait in memory while the file cannot be written, and seconds to wait for who else writes.
+MOST_WAITING = 5000
+PATIENCE = 0.5
 
 SCHEMA = """
 create table if not exists events (
@@ -37,6 +43,13 @@ create table if not exists events (
     ms real                  -- of shown ones: until the first text
 )
 """
+# What there is in a file, of whatever type it is.
+READ = """
+select cast(at as real), cast(notebook as text), cast(kind as text), cast(request as text), cast(part as text),
+    cast(size as integer), cast(ms as real)
+from events order by at
+"""
+COLUMNS = ["at", "notebook", "kind", "request", "part", "size", "ms"]
 
 
 @dataclass(frozen=True)
@@ -68,86 +81,172 @@ class Summary:
 
 
 class Usage:
-    """Counts, and remembers in a file. Safe to call from any thread; an unwritable file loses only numbers."""
+    """Counts, and remembers in a file. Safe to call from any thread.
+
+    To count raises nothing and waits for nothing; a file that cannot be read or written is a `problem`.
+    """
 
     def __init__(self, enabled: Callable[[], bool], file: Path | None = None) -> None:
         self._enabled = enabled
         self._file = file or Path(jupyter_data_dir()) / "jupyter_sc2" / "usage.sqlite"
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what is in memory
+        self._filing = threading.Lock()
         self._waiting: list[Event] = []
+        self._due = False  # whether a thread is about to write
+        self._tried = -MOST_SECONDS
         # The newest times to the first text, in ms, of this kernel.
         self.recent: deque[float] = deque(maxlen=40)
+        self._failed = self._aside = ""  # in words for the user
+
+    @property
+    def problem(self) -> str:
+        """Why the numbers are not all there, in words for the user; "" if they are."""
+        return self._failed or self._aside
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None:
         """`ms` until the first text; None where it would say nothing, as the model was still being loaded."""
         if ms is not None:
             self.recent.append(ms)
-        self._add(Event(time.time(), notebook, "shown", request, size=characters, ms=ms))
+        self._add(Event(clock.now(), notebook, "shown", request, size=characters, ms=ms))
 
     def accepted(self, notebook: str, request: str, part: str, characters: int) -> None:
-        self._add(Event(time.time(), notebook, "accepted", request, part, characters))
+        self._add(Event(clock.now(), notebook, "accepted", request, part, characters))
 
     def seen_again(self, notebook: str, request: str, when: str, kept: bool) -> None:
         """Whether accepted text was still there, `when` being "later" or "run"."""
-        self._add(Event(time.time(), notebook, when, request, size=int(kept)))
+        self._add(Event(clock.now(), notebook, when, request, size=int(kept)))
 
     def _add(self, event: Event) -> None:
         if not self._enabled():
             return
+        event = replace(event, notebook=_writable(event.notebook), request=_writable(event.request))
         with self._lock:
             self._waiting.append(event)
-            due = len(self._waiting) >= BATCH or event.at - self._waiting[0].at > MOST_SECONDS
-        if due:
+            del self._waiting[:-MOST_WAITING]
+            full = len(self._waiting) >= BATCH or event.at - self._waiting[0].at > MOST_SECONDS
+            failed = len(self._waiting) > BATCH and clock.monotonic() - self._tried < MOST_SECONDS
+            if not full or failed or self._due:
+                return
+            self._due = True
+        # Not here: a disk may be slow, and a model waits for who counts.
+        try:
+            background.Thread(self._write_now, name="jupyter-sc2-usage").start()
+        except RuntimeError:  # the process ends, or may have no more threads
+            self._due = False
+
+    def _write_now(self) -> None:
+        try:
             self.flush()
+        finally:
+            self._due = False
 
     def flush(self) -> None:
-        """Writes what waits in memory."""
-        with self._lock:
-            if not self._waiting:
-                return
-            events, self._waiting = self._waiting, []
-            try:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                with closing(self._open()) as database, database:
-                    database.executemany(
-                        "insert into events values (?, ?, ?, ?, ?, ?, ?)",
-                        [
-                            (e.at, e.notebook, e.kind, e.request, e.part, e.size, e.ms)
-                            for e in events
-                        ],
-                    )
-                    database.execute(
-                        "delete from events where at < ?", (time.time() - KEPT_DAYS * 86400,)
-                    )
-            except (sqlite3.Error, OSError):
-                logger.debug("The numbers could not be written", exc_info=True)
+        """Writes what waits in memory; what cannot be written waits on."""
+        with self._filing:
+            with self._lock:
+                events = list(self._waiting)
+                self._tried = clock.monotonic()
+            if events and self._try(lambda database: _write(database, events), create=True):
+                written = {id(event) for event in events}
+                with self._lock:
+                    self._waiting = [event for event in self._waiting if id(event) not in written]
 
     def events(self) -> list[Event]:
         """All that is known, oldest first."""
         self.flush()
+        read: list[Event] = []
+        with self._filing:
+            if self._file.exists():
+                self._try(lambda database: read.extend([*_read(database)]))
         with self._lock:
-            if not self._file.exists():
-                return []
-            try:
-                with closing(self._open()) as database:
-                    return [
-                        Event(*row) for row in database.execute("select * from events order by at")
-                    ]
-            except sqlite3.Error:
-                logger.debug("The numbers could not be read", exc_info=True)
-                return []
+            return read + self._waiting
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Forgets everything. Raises SC2Error if the file stays."""
         self.recent.clear()
-        with self._lock:
+        with self._filing, self._lock:
             self._waiting.clear()
-            self._file.unlink(missing_ok=True)
+            try:
+                self._file.unlink(missing_ok=True)
+            except OSError as error:
+                raise SC2Error(
+                    f"The numbers could not be forgotten: {self._file} cannot be removed ({error.strerror})."
+                ) from error
+            self._failed = self._aside = ""
 
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._file, timeout=2.0)
-        database.execute(SCHEMA)
-        return database
+    def _try(self, act: Callable[[sqlite3.Connection], None], *, create: bool = False) -> bool:
+        """Does something with the file; False if that failed. A damaged one is put aside, and a new one begun."""
+        for _ in range(2):
+            number = self._number()
+            try:
+                if create:
+                    self._file.parent.mkdir(parents=True, exist_ok=True)
+                with closing(sqlite3.connect(self._file, timeout=PATIENCE)) as database, database:
+                    database.text_factory = _text
+                    database.execute(SCHEMA)
+                    columns = [row[1] for row in database.execute("pragma table_info(events)")]
+                    if columns != COLUMNS:
+                        raise sqlite3.DatabaseError("it has other columns")
+                    act(database)
+                self._failed = ""
+                return True
+            except (sqlite3.Error, OSError) as error:
+                logger.debug("The numbers are not to be had", exc_info=True)
+                # Of this very class for what is no database, or one whose pages are damaged.
+                if type(error) is not sqlite3.DatabaseError or not self._put_aside(number, error):
+                    self._failed = f"Your numbers are in {self._file}, which cannot be used now: {in_one_line(error)}."
+                    return False
+        return False
+
+    def _number(self) -> int | None:
+        """The system's for the file; another one for a new file of the same name."""
+        try:
+            return self._file.stat().st_ino
+        except OSError:
+            return None
+
+    def _put_aside(self, number: int | None, error: Exception) -> bool:
+        if self._number() != number:  # another kernel has just done so
+            return True
+        count = 1
+        while (aside := self._file.with_name(f"{self._file.name}.damaged-{count}")).exists():
+            count += 1
+        try:
+            os.replace(self._file, aside)
+            for ending in ("-journal", "-wal", "-shm"):  # they would spoil the new one
+                with suppress(FileNotFoundError):
+                    os.replace(f"{self._file}{ending}", f"{aside}{ending}")
+        except OSError:
+            return False
+        self._aside = (
+            f"The file with your numbers was damaged ({in_one_line(error)}). "
+            f"It is kept as {aside}, and counting began anew."
+        )
+        return True
+
+
+def _writable(text: str) -> str:
+    """Without what no file can hold: a name that is no UTF-8 has surrogates in Python."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")
+
+
+def _write(database: sqlite3.Connection, events: Sequence[Event]) -> None:
+    database.executemany(
+        "insert into events values (?, ?, ?, ?, ?, ?, ?)",
+        [(e.at, e.notebook, e.kind, e.request, e.part, e.size, e.ms) for e in events],
+    )
+    # By the database's own clock.
+    database.execute(
+        "delete from events where at < strftime('%s', 'now') - ?", (KEPT_DAYS * 86400,)
+    )
+
+
+def _read(database: sqlite3.Connection) -> Iterator[Event]:
+    return (Event(*row) for row in database.execute(READ))
 
 
 def summary(events: Sequence[Event], notebook: str = "") -> Summary:

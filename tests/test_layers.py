@@ -16,6 +16,7 @@ LAYERS = [
     {
         "background",
         "characters",
+        "clock",
         "errors",
         "hardware",
         "progress",

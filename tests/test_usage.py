@@ -1,11 +1,15 @@
 """The user's own numbers."""
 
+import sqlite3
 import time
+from contextlib import closing
+from unittest import mock
 
 import pytest
 
+from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import numbers
-from jupyter_sc2.usage import KEPT_DAYS, Event, Usage, by_notebook, summary
+from jupyter_sc2.usage import KEPT_DAYS, PATIENCE, Event, Usage, by_notebook, summary
 
 
 @pytest.fixture
@@ -74,11 +78,12 @@ def test_old_numbers_are_forgotten(usage):
     assert usage.events() == []
 
 
-def test_a_file_that_cannot_be_written_loses_only_numbers(tmp_path, capfd):
+def test_a_file_that_cannot_be_written_is_told(tmp_path, capfd):
     (tmp_path / "file").write_text("in the way")
     usage = Usage(lambda: True, tmp_path / "file" / "usage.sqlite")
     a_day(usage)
-    assert usage.events() == []
+    assert summary(usage.events()).shown == 21  # of this kernel
+    assert "cannot be used now" in usage.problem
     assert capfd.readouterr() == ("", "")
 
 
@@ -108,3 +113,103 @@ def test_the_plot_has_two_bars_for_each_day(usage):
     assert set(days[:-1]) == {(0, 0)}
     assert numbers.plot(days).count("<rect") == 2 * len(days)
     assert numbers.spark([0.0, 1.0]) == "▁█"
+
+
+# What must not hurt
+
+
+@pytest.mark.parametrize("name", ["x\udce9.ipynb", "a\x00b.ipynb", "\ud800", "é" * 10_000])
+def test_a_notebook_of_any_name_is_counted(usage, file, name):
+    usage.shown("a.ipynb", "1", 10, 1.0)
+    usage.shown(name, name, 10, 1.0)
+    usage.flush()
+    events = Usage(lambda: True, file).events()
+    assert [event.size for event in events] == [10, 10]
+    "\n".join(numbers.lines(events)).encode()
+
+
+def damage(file, how):
+    data = file.read_bytes()
+    match how:
+        case "not a database":
+            file.write_bytes(b"\x00garbage" * 1000)
+        case "torn":
+            file.write_bytes(data[: len(data) // 2])
+        case "pages":
+            file.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+        case "header":
+            file.write_bytes(b"\xff" * 100 + data[100:])
+        case "other columns":
+            file.unlink()
+            with closing(sqlite3.connect(file)) as database, database:
+                database.execute("create table events (at, notebook)")
+
+
+@pytest.mark.parametrize("how", ["not a database", "torn", "pages", "header", "other columns"])
+@pytest.mark.parametrize("first", ["read", "written"])
+def test_a_damaged_file_is_told_and_put_aside_and_counting_goes_on(usage, file, how, first):
+    a_day(usage)
+    usage.flush()
+    damage(file, how)
+    damaged = file.read_bytes()
+    other = Usage(lambda: True, file)
+    if first == "read":
+        assert other.events() == []
+    other.shown("a.ipynb", "1", 10, 1.0)
+    assert [event.size for event in other.events()] == [10]
+    aside = file.with_name("usage.sqlite.damaged-1")
+    assert str(aside) in other.problem and "damaged" in other.problem
+    assert aside.read_bytes() == damaged
+    assert len(Usage(lambda: True, file).events()) == 1
+    assert Usage(lambda: True, file).problem == ""
+
+
+def test_text_that_is_no_utf_8_is_read_all_the_same(usage, file):
+    a_day(usage)
+    usage.flush()
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("update events set notebook = cast(x'ff' as text), ms = 'soon'")
+    events = Usage(lambda: True, file).events()
+    assert summary(events).shown == 21
+    assert {event.notebook for event in events} == {"\ufffd"}
+
+
+def test_what_cannot_be_written_now_is_written_later(usage, file):
+    a_day(usage)
+    usage.flush()
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("begin exclusive")
+        usage.shown("a.ipynb", "later", 10, 1.0)
+        usage.flush()
+        assert "locked" in usage.problem
+    usage.flush()
+    assert usage.problem == ""
+    assert summary(Usage(lambda: True, file).events()).shown == 22
+
+
+def test_who_counts_waits_for_no_file(usage, file):
+    """Fails where a full batch is written by who counts: each waits until the other kernel has written."""
+    a_day(usage)
+    usage.flush()
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("begin exclusive")
+        began = time.monotonic()
+        for number in range(200):
+            usage.shown("a.ipynb", f"later{number}", 10, 1.0)
+        assert time.monotonic() - began < PATIENCE
+    assert summary(usage.events()).shown == 221
+
+
+def test_numbers_that_cannot_be_forgotten_are_an_error_in_words(usage, file):
+    file.mkdir(parents=True)
+    with pytest.raises(SC2Error, match="cannot be removed"):
+        usage.reset()
+
+
+def test_no_number_is_lost_where_the_user_freezes_time_in_the_future(usage):
+    a_day(usage)
+    usage.flush()
+    with mock.patch("time.time", return_value=time.time() + 100 * 365 * 86400):
+        usage.shown("a.ipynb", "frozen", 10, 1.0)
+        usage.flush()
+    assert summary(usage.events()).shown == 22

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import attribution, bars, context, history, numbers, saved, show
@@ -269,7 +269,7 @@ class SC2Magics(Magics):
             if not bytes_on_disk(card):  # it will be downloaded for the first time
                 print(show.licence(card))
         before = self.settings.load_options()
-        started = time.monotonic()
+        started = monotonic()
         with self.settings.hold_trait_notifications():
             self.settings.model = model or self.settings.model
             self.settings.precision = precision or self.settings.precision
@@ -291,7 +291,7 @@ class SC2Magics(Magics):
             raise UsageError(
                 "Interrupted; it is still being loaded in the background. `%sc2 unload` ends it."
             ) from None
-        print(show.loaded(status, time.monotonic() - started))
+        print(show.loaded(status, monotonic() - started))
 
     def _check_allowed(self) -> None:
         if not self.settings.allowed:
@@ -364,7 +364,10 @@ class SC2Magics(Magics):
         if not self.settings.statistics:
             print("Nothing is counted now: SC2.statistics is False.")
         events = self.usage.events()
-        print("\n".join(numbers.lines(events)))
+        if self.usage.problem:
+            print(self.usage.problem)
+        if events or not self.usage.problem:
+            print("\n".join(numbers.lines(events)))
         if events:
             show.plot(self.shell, numbers.per_day(events))
 

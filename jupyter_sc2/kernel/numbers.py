@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Sequence
 
+from jupyter_sc2 import clock
 from jupyter_sc2.usage import Event, Summary, by_notebook, summary
 
 # Blocks of an eighth to a whole of a character's height.
@@ -49,7 +49,7 @@ def spark(values: Sequence[float]) -> str:
 
 def per_day(events: Sequence[Event], now: float | None = None) -> list[tuple[int, int]]:
     """For each of the last days, the oldest first: how many were shown, and how many used."""
-    now = time.time() if now is None else now
+    now = clock.now() if now is None else now
     days: list[tuple[int, int]] = []
     for back in range(DAYS - 1, -1, -1):
         start, end = now - (back + 1) * DAY, now - back * DAY

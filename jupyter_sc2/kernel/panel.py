@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextvars
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from traitlets.utils.bunch import Bunch
 
 import jupyter_sc2.kernel.show as show
 from jupyter_sc2 import background
+from jupyter_sc2.clock import sleep
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.hardware import in_words
 from jupyter_sc2.kernel import context, numbers, saved
@@ -215,7 +215,9 @@ class Panel:
 
     def _show_numbers(self) -> None:
         events = self.usage.events()
-        rows = "<br>".join(numbers.escaped(line) for line in numbers.lines(events)[:4])
+        lines = numbers.lines(events)[:4] if events or not self.usage.problem else []
+        lines = [self.usage.problem, *lines] if self.usage.problem else lines
+        rows = "<br>".join(map(numbers.escaped, lines))
         plot = f"<br>{numbers.plot(numbers.per_day(events))}" if events else ""
         self.stats.value = _small(rows + plot)
 
@@ -249,7 +251,7 @@ class Panel:
             background.Thread(run, self._look).start()
 
     def _look(self) -> None:
-        time.sleep(REST)
+        sleep(REST)
         self._resting = False
         with silence, own_imports:
             self._show_read()
