@@ -6,13 +6,13 @@ Only the engine's thread is in here. The engine keeps the KV cache; here is kept
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from jupyter_sc2 import engines, grounding, postprocess
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import (
     Attribution,
     Completion,
@@ -40,7 +40,7 @@ class Job:
     request: CompletionRequest  # with its sampling params set
     update: Callable[[Completion], None]
     fail: Callable[[SC2Error], None]
-    arrived: float = field(default_factory=time.monotonic)
+    arrived: float = field(default_factory=monotonic)
     cancelled: threading.Event = field(default_factory=threading.Event)
     waits: bool = False  # for a model, as none was there when it came
     loaded: float | None = None  # when that was there
@@ -71,7 +71,7 @@ class Job:
         self.update(completion)
 
     def finish(self, completion: Completion, engine: engines.Engine | None = None) -> None:
-        total_ms = (time.monotonic() - self.arrived) * 1000
+        total_ms = (monotonic() - self.arrived) * 1000
         load_ms = None if self.loaded is None else max(0.0, self.loaded - self.arrived) * 1000
         stats = replace(completion.stats, total_ms=total_ms, load_ms=load_ms)
         self.say(replace(completion, stats=stats), engine)
@@ -257,9 +257,9 @@ class Answerer:
         first, running = job.request, _Running(job, len(prompt.ids))
         running.reused = len(prompt.ids) - self._prefill(prompt, running.cancelled)
         if job.automatic:
-            job.cancelled.wait(max(0.0, job.typed + self._rhythm.delay() - time.monotonic()))
+            job.cancelled.wait(max(0.0, job.typed + self._rhythm.delay() - monotonic()))
         adapt()
-        began = time.monotonic()
+        began = monotonic()
         texts: list[str] = []
         best: Completion | None = None
         for attempt in range(2 * first.candidates - 1):
@@ -286,7 +286,7 @@ class Answerer:
                 return running.job
             completion = drawing.finish(cancelled=running.cancelled())
             if completion.finish_reason != "cancelled":
-                self._rhythm.decoded(time.monotonic() - began)
+                self._rhythm.decoded(monotonic() - began)
             if best is None or (completion.text and completion.text not in texts):
                 best = replace(completion, index=len(texts))
                 texts.append(completion.text)
@@ -358,7 +358,7 @@ class _Running:
     def count(self) -> None:
         self.generated += 1
         if self.first_token_ms is None:
-            self.first_token_ms = (time.monotonic() - self.job.arrived) * 1000
+            self.first_token_ms = (monotonic() - self.job.arrived) * 1000
 
     def hand_over(self, later: Job) -> None:
         """To a job that finds all of the prompt read."""

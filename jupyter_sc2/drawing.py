@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from jupyter_sc2 import postprocess
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import (
     Choices,
     Completion,
@@ -228,7 +228,7 @@ class Drawing:
             self.complete |= self.unsure
             if len(self._judged) < JUDGED:
                 return False
-        now = time.monotonic()
+        now = monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
             return False
         if not is_settled(self._request):  # only of what is whole is it known whether it fits

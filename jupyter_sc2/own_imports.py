@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -30,6 +29,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from jupyter_sc2 import openblas
+from jupyter_sc2.clock import monotonic, sleep
 from jupyter_sc2.trusted_path import current_folder, folders_of, real, trusted_path
 from jupyter_sc2.unwarned import filters
 
@@ -182,9 +182,9 @@ class OwnImports:
 
     def cell_begins(self) -> None:
         """Before code of the user's runs: what its files hide is out of its way."""
-        end = time.monotonic() + CELLS_PATIENCE
-        while self.importing() and time.monotonic() < end:
-            time.sleep(0.002)
+        end = monotonic() + CELLS_PATIENCE
+        while self.importing() and monotonic() < end:
+            sleep(0.002)
         self.sweep()
         self._cell_runs = True
 
@@ -376,11 +376,11 @@ class OwnImports:
         """
         if not self._depths.keys() - {threading.get_ident()}:
             return
-        end = time.monotonic() + FORKS_PATIENCE
+        end = monotonic() + FORKS_PATIENCE
         while True:
             # Who has just got the GIL keeps it for 5 ms, and the fork comes sooner.
-            time.sleep(0.0005)
-            if not self.importing() or time.monotonic() > end:
+            sleep(0.0005)
+            if not self.importing() or monotonic() > end:
                 return
 
     def after_fork_in_child(self) -> None:

@@ -9,8 +9,9 @@ processes go on at 0.9 of their speed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from jupyter_sc2.clock import monotonic
 
 # Seconds of work between two pauses, and that a pause takes at most.
 WORK, LONGEST = 0.02, 0.5
@@ -23,7 +24,7 @@ class Pauses:
         self,
         crowded: Callable[[], bool],
         wait: Callable[[float], object],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """`crowded` tells whether no core is free, `wait` waits for some seconds, or until the work is unwanted."""
         self._crowded, self._wait, self._clock = crowded, wait, clock

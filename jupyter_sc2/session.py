@@ -22,7 +22,6 @@ import math
 import os
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from weakref import WeakSet
 from jupyter_sc2 import background, engines, grounding
 from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
 from jupyter_sc2.characters import escaped
+from jupyter_sc2.clock import monotonic, monotonic_ns
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
@@ -103,7 +103,7 @@ class _Worker:
     retired: bool = False
     answerer: Answerer | None = None
     memory_bytes: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=monotonic)
     ready: float = math.inf  # since when it can answer
     load: Load | None = None  # of the cores; made by its thread
 
@@ -206,17 +206,17 @@ class Session:
 
         `waiting` is called with the status, five times a second.
         """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         while True:
             # With no lock of the session's: a debugger may suspend this thread as soon as it goes on, for minutes.
-            done = self._settled.wait(max(0.0, min(0.2, deadline - time.monotonic())))
+            done = self._settled.wait(max(0.0, min(0.2, deadline - monotonic())))
             if (error := self._load_error) is not None:
                 raise error
             if done:
                 return self._status
             if waiting is not None:
                 waiting(self._status)
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 raise ModelLoadError(f"{self._status.model} is still loading.")
 
     def unload(self) -> None:
@@ -271,7 +271,7 @@ class Session:
     def complete(self, request: CompletionRequest) -> Iterator[Completion]:
         """The same for a caller that waits. Raises SC2Error; closing the iterator cancels the request."""
         answers: queue.SimpleQueue[Completion | SC2Error] = queue.SimpleQueue()
-        request = replace(request, id=request.id or f"wait-{time.monotonic_ns()}")
+        request = replace(request, id=request.id or f"wait-{monotonic_ns()}")
         try:  # around all of it: a ctrl-C may come as soon as the thread has the request
             self.submit(request, answers.put, answers.put)
             while True:
@@ -491,7 +491,7 @@ class Session:
                         progress=share,
                         message=message,
                         stage=state,
-                        seconds=time.monotonic() - worker.began,
+                        seconds=monotonic() - worker.began,
                     )
                 )
 
@@ -546,7 +546,7 @@ class Session:
                 return False
             if self._serving is not None:
                 self._serving.retired = True
-            worker.ready = time.monotonic()
+            worker.ready = monotonic()
             self._serving = worker
             if worker.stopgap:
                 self._stopgap = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from jupyter_sc2.clock import monotonic, process_time, sleep
 
 # Seconds over which it is measured how busy the cores are: the system counts in steps of 10 ms. After a longer time
 # it is looked at how many threads run at the moment, as the mean says little about now.
@@ -72,8 +73,8 @@ class Load:
         self,
         proc: Path = Path("/proc"),
         cgroups: Path = Path("/sys/fs/cgroup"),
-        clock: Callable[[], float] = time.monotonic,
-        own: Callable[[], float] = time.process_time,
+        clock: Callable[[], float] = monotonic,
+        own: Callable[[], float] = process_time,
     ) -> None:
         """`own` tells the seconds of processor time that this process has taken."""
         self._proc, self._clock, self._own = proc, clock, own
@@ -140,7 +141,7 @@ class Load:
         """
         first = self._running_now()
         if first:
-            time.sleep(0.002)
+            sleep(0.002)
             return min(first, self._running_now() or 0.0)
         return first
 

@@ -848,3 +848,40 @@ def test_a_cell_in_a_language_that_the_model_is_not_for_says_so(comm, fake_engin
     final = comm.final("1")
     assert (final["text"], final["finish_reason"]) == ("", "stop")
     assert final["reason"] == "other_language"
+
+
+def test_a_notebook_whose_name_is_no_text_is_answered_once_and_counted(session, settings, tmp_path):
+    usage = Usage(lambda: True, tmp_path / "usage.sqlite")
+    channel = Channel(session, settings, usage=usage)
+    comm = FakeComm(channel)
+    comm.say({"type": "hello", "notebook": "x\udce9.ipynb"})
+    session._load_engine = lambda model, **options: FakeEngine("1")
+    comm.say({"type": "complete", "id": "a", "text": "x = ", "offset": 4, "trigger": "invoke"})
+    comm.final("a")
+    wait_until(lambda: session.idle)
+    assert [m["type"] for m in comm.heard if m.get("id") == "a" and is_final(m)] == ["update"]
+    assert [event.notebook for event in usage.events()] == ["x\\udce9.ipynb"]
+    channel.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"type": "complete", "id": "a"},
+        {"type": "complete", "id": "a", "text": "x", "offset": 7, "trigger": "invoke"},
+        {"type": "cancel", "id": "a", "when": 1} | {"type": "cancle"},
+        {"type": "accepted", "id": "a", "index": "first"},
+    ],
+)
+def test_an_error_does_not_end_a_request_that_is_still_to_be_answered(comm, fake_engine, bad):
+    fake_engine.answers = ["1"]
+    fake_engine.gate.clear()
+    comm.say({"type": "complete", "id": "a", "text": "x = ", "offset": 4, "trigger": "invoke"})
+    assert fake_engine.started.wait(10)
+    comm.say(bad)
+    assert "id" not in comm.wait_for(type="error")
+    fake_engine.gate.set()
+    assert comm.final("a")["text"] == "1"
+    comm.say(bad)
+    wait_until(lambda: [m for m in comm.heard if m["type"] == "error"][1:])
+    assert [m.get("id") for m in comm.heard if m["type"] == "error"] == [None, "a"]

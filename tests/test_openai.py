@@ -13,6 +13,7 @@ import socket
 import stat
 import threading
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
@@ -558,6 +559,11 @@ def test_cancelling_before_the_first_byte_closes_the_connection(engine, server):
 
     assert list(engine.generate([20], GREEDY, (), cancelled)) == []
     assert server.closed.wait(10)
+
+
+def test_cancelling_closes_the_connection_while_the_user_freezes_time(engine, server):
+    with mock.patch("time.monotonic", return_value=0.0):
+        test_cancelling_before_the_first_byte_closes_the_connection(engine, server)
 
 
 @pytest.mark.parametrize("way", ["cancelled", "closed", "stop id"])

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from jupyter_sc2 import background
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.engines.quiet import quiet
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.hardware import in_words
@@ -139,6 +140,7 @@ class Client:
                 f"Your key would travel unencrypted to {self.address.host}: use https, or a tunnel to 127.0.0.1."
             )
         self._loop = asyncio.new_event_loop()
+        self._loop.time = monotonic  # type: ignore[method-assign]
         self._loop.set_default_executor(background.pool(1))  # which looks up names of hosts
         self._http = httpx.AsyncClient(
             base_url=self.address.root,

@@ -15,7 +15,6 @@ import errno
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jupyter_sc2.characters import is_plain_name, is_plain_path
+from jupyter_sc2.clock import sleep
 from jupyter_sc2.engines import Progress
 from jupyter_sc2.engines.quiet import quiet
 from jupyter_sc2.errors import ModelLoadError
@@ -285,7 +285,7 @@ class _Download:
                 if failures > RETRIES:
                     raise _Broken(reason.splitlines()[0])
                 if failures:
-                    time.sleep(RETRY_AFTER)
+                    sleep(RETRY_AFTER)
 
     def _append(self, file: _File, out: Any, have: int) -> None:
         utils = self._hub.utils

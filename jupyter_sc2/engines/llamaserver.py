@@ -21,12 +21,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 from jupyter_sc2 import background
+from jupyter_sc2.clock import sleep
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.reading import parse_json
@@ -308,7 +308,7 @@ def serve() -> None:
         server = xllamacpp.Server(params)
     except Exception as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        time.sleep(0.3)  # llama.cpp writes its log from another thread
+        sleep(0.3)  # llama.cpp writes its log from another thread
         os._exit(1)
     print(json.dumps({"address": server.listening_address, "gpu": gpu}), file=out, flush=True)
     sys.stdin.read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.progress import DELAY, TerminalBar, in_words
 
 
@@ -24,12 +24,12 @@ class NotebookBar:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._at = time.monotonic() + DELAY
+        self._at = monotonic() + DELAY
         self._box: Any = None
         self._id = uuid.uuid4().hex
 
     def show(self, state: str, model: str, share: float | None) -> None:
-        if time.monotonic() < self._at:
+        if monotonic() < self._at:
             return
         if self._box is None:
             self._open()

@@ -14,13 +14,13 @@ import contextvars
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import Context, ContextVar
 from dataclasses import replace
 from typing import Any, Protocol
 
 from jupyter_sc2 import background
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import wire
@@ -203,7 +203,7 @@ class Channel:
             peer.send(message)
 
     def _push_status(self, status: Status) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if (
             status.progress is not None
             and self._sent == replace(status, progress=self._sent.progress if self._sent else None)
@@ -268,11 +268,19 @@ class _Peer:
             data = message["content"]["data"]
             self._act(wire.parse(data), road)
         except SC2Error as error:
-            self.send(wire.error(wire.code_of(error), str(error), _id_of(data)))
+            self.send(wire.error(wire.code_of(error), str(error), self._failed(data)))
         except Exception as error:
             logger.debug("A message could not be handled", exc_info=True)
             text = f"The message could not be handled ({type(error).__name__})."
-            self.send(wire.error("bad_message", text, _id_of(data)))
+            self.send(wire.error("bad_message", text, self._failed(data)))
+
+    def _failed(self, data: object) -> str | None:
+        """The id of a message that was not understood, for the front end to know which request failed.
+
+        None where a request of that id is still to be answered: an error would end it.
+        """
+        id = data.get("id") if isinstance(data, Mapping) else None
+        return id if isinstance(id, str) and id not in self._waiting.values() else None
 
     def _act(self, action: wire.Message, road: wire.Channel) -> None:
         match action:
@@ -407,9 +415,3 @@ def _road() -> wire.Channel:
     if name == "Control":
         return "control"
     return "subshell" if name.startswith("subshell") else "shell"
-
-
-def _id_of(data: object) -> str | None:
-    """The id of a message that was not understood, so that the front end knows which request failed."""
-    id = data.get("id") if isinstance(data, Mapping) else None
-    return id if isinstance(id, str) else None

@@ -12,12 +12,12 @@ secret is never shown.
 
 from __future__ import annotations
 
-import time
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from jupyter_sc2.clock import thread_time
 from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.inspection import (
     attribute_of,
@@ -96,13 +96,13 @@ def choose(
     At most `most` and none of `skip`, as far as `budget` seconds go; in the order in which the namespace holds them,
     so that the same ones make the same text.
     """
-    started = time.thread_time()
+    started = thread_time()
     namespace, hidden = plain(namespace), plain(hidden)
     names = list(namespace)  # a running cell may add some meanwhile
     recent = (name for name in islice(reversed(names), REACH))
     found: dict[str, Variable] = {}
     for name in chain(dict.fromkeys(used), recent):
-        if len(found) == most or time.thread_time() - started > budget:
+        if len(found) == most or thread_time() - started > budget:
             break
         if name in skip or name in found:
             continue

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jupyter_sc2.characters import is_plain_name
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.provenance.lexemes import Lexemes, family_of_file, lex
 from jupyter_sc2.provenance.packs import Draft, Pack, merged
@@ -209,7 +209,7 @@ class Writer:
 
         What is finished when it is interrupted or fails stays, and is not read again by the next run.
         """
-        done, began = Done(), time.monotonic()
+        done, began = Done(), monotonic()
         try:
             for number, source in enumerate(sources, 1):
                 self._tell(f"{number} of {len(sources)}: {source.name} {source.version}".rstrip())
@@ -217,7 +217,7 @@ class Writer:
         finally:
             self._finish()
         self._merge()
-        done.seconds = time.monotonic() - began
+        done.seconds = monotonic() - began
         return done
 
     def remove(self, keys: Sequence[str]) -> None:

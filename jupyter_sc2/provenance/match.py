@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import Attribution
 from jupyter_sc2.provenance import licences
 from jupyter_sc2.provenance.index import Find, Index
@@ -81,7 +81,7 @@ class Matcher:
         """
         if not self.index.refresh():
             return []
-        deadline = time.monotonic() + patience
+        deadline = monotonic() + patience
         data = text.encode("utf-8", "replace")
         inside = within and tuple(len(text[:at].encode("utf-8", "replace")) for at in within)
         found: dict[tuple[str, str, int], Match] = {}
@@ -117,7 +117,7 @@ class Matcher:
         parts: dict[tuple[bytes, int, int], _Part] = {}
         most = MOST_CANDIDATES * (1 + len(wanted) // 200)
         for number, finds in enumerate(near[:most]):
-            if number >= LIKELIEST and time.monotonic() > deadline:
+            if number >= LIKELIEST and monotonic() > deadline:
                 return
             for run in self._along(lexemes, finds, parts):
                 shared = min(run.last, wanted.stop) - max(run.first, wanted.start)
