@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from jupyter_sc2 import cli, reading
+from jupyter_sc2.commands import complete
 
 
 @pytest.fixture
@@ -115,6 +116,8 @@ def test_a_notebook_in_another_language_is_not_taken_for_python(tmp_path, capfd)
             "candidates must lie between 1 and 10, not 99.",
         ),
         (["complete", "NOTEBOOK", "--max-tokens", "0"], "max_tokens must be 1 or more, not 0."),
+        (["complete", "NOTEBOOK", "--seed", str(2**64)], "seed must lie between 0 and"),
+        (["complete", "NOTEBOOK", "--seed", "-1"], "seed must lie between 0 and"),
         pytest.param(
             ["complete", "NOTEBOOK", "--model", "starcoder2-3x"],
             "Did you mean starcoder2-3b?",
@@ -130,6 +133,51 @@ def test_bad_input_is_one_line_and_status_1(arguments, message, notebook, capfd)
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("encoding", "line"),
+    [
+        ("latin-1", "# -*- coding: latin-1 -*-"),
+        ("cp1252", "#!/usr/bin/python\n# vim: set fileencoding=cp1252 :"),
+        ("utf-8-sig", "# with a mark of its byte order"),
+    ],
+)
+def test_a_python_file_is_read_in_the_encoding_that_it_names(encoding, line, tmp_path):
+    text = f"{line}\nname = 'é'\nx = "
+    path = tmp_path / "x.py"
+    path.write_bytes(text.encode(encoding))
+    args = cli._parser().parse_args(["complete", str(path)])
+    request = complete._read_request(args)
+    assert (request.text, request.offset) == (text, len(text))
+
+
+def test_a_python_file_that_names_no_encoding_known_is_refused_in_one_line(tmp_path, capfd):
+    path = tmp_path / "x.py"
+    path.write_bytes(b"# coding: klingon\nx = ")
+    assert run("complete", path) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "unknown encoding" in err and "klingon" in err
+
+
+CELL = {"cell_type": "code", "source": "x = 1", "metadata": {}, "outputs": []}
+
+
+@pytest.mark.parametrize("name", ["source", "cell_type"])
+@pytest.mark.parametrize("value", [None, 5, ["x = ", 5], {}, "missing"], ids=str)
+@pytest.mark.parametrize("command", [["complete"], ["eval", "cut"]], ids=" ".join)
+def test_a_cell_that_is_none_is_told_in_one_line(name, value, command, tmp_path, capfd):
+    cell = {key: it for key, it in CELL.items() if key != name}
+    if value != "missing":
+        cell[name] = value
+    path = tmp_path / "x.ipynb"
+    document = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [CELL, cell]}
+    path.write_text(json.dumps(document))
+    assert run(*command, path) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "is not a notebook that can be read" in err
 
 
 def test_a_binary_file_is_refused_in_one_line(tmp_path, capfd):

@@ -79,3 +79,14 @@ def test_a_file_tells_the_language_of_its_kernel(tmp_path, metadata, language):
         json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": []})
     )
     assert Notebook.from_file(path).language == language
+
+
+@pytest.mark.parametrize(("name", "value"), [("id", 5), ("execution_count", ["a"])])
+def test_a_cell_is_read_whatever_its_id_and_number_are(name, value, tmp_path):
+    cell = {"cell_type": "code", "source": "x", "metadata": {}, "outputs": [], name: value}
+    path = tmp_path / "x.ipynb"
+    path.write_text(
+        json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]})
+    )
+    (read,) = Notebook.from_file(path).cells
+    assert (read.source, type(read.id), read.execution_count) == ("x", str, None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+import tokenize
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,11 +126,25 @@ def _pick_cell(notebook: Notebook, index: int | None, path: Path) -> Any:
 
 
 def _read_text(path: Path) -> str:
+    encoding = "utf-8-sig"
     try:
         with path.open("rb") as file:
             data = up_to(LARGEST_GIVEN, file)
-        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+        if of_file(path.name) == "python":
+            encoding = _encoding(path, data)
+        return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+        name = "UTF-8" if encoding.startswith("utf-8") else encoding
+        raise RequestError(f"{path} is not {name} text (byte {error.start}).") from error
+
+
+def _encoding(path: Path, data: bytes) -> str:
+    """The encoding that a Python file names in its first lines (PEP 263), else UTF-8."""
+    try:
+        return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
+    except SyntaxError as error:
+        if isinstance(error.__context__, UnicodeDecodeError):  # none is named
+            return "utf-8-sig"
+        raise RequestError(f"{path} cannot be read: {error.msg}.") from error

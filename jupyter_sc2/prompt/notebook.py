@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.reading import LARGEST_GIVEN, read_limited
+from jupyter_sc2.unwarned import unwarned
 
 OUTPUT_LENGTH = 2000  # characters kept of one output
 CellType = Literal["code", "markdown", "raw"]
@@ -84,26 +85,36 @@ class Notebook:
 
         try:
             text = read_limited(path, LARGEST_GIVEN).decode()
-            document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+            with unwarned:
+                document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
         except Exception as error:  # nbformat raises what json and jsonschema happen to raise
             raise RequestError(
                 f"{path} is not a notebook that can be read: {_first_line(error)}"
             ) from error
+        for index, cell in enumerate(document.cells):
+            for name in ("cell_type", "source"):
+                if not isinstance(cell.get(name), str):
+                    raise RequestError(
+                        f"{path} is not a notebook that can be read: cell {index} has no {name} that is text."
+                    )
         return cls(
+            tuple(_cell(index, cell) for index, cell in enumerate(document.cells)),
             language=_language(document.metadata),
-            cells=tuple(
-                Cell(
-                    id=cell.get("id", f"cell-{index}"),
-                    source=cell.source,
-                    cell_type=cell.cell_type,
-                    execution_count=cell.get("execution_count"),
-                    outputs=output_texts(cell.get("outputs", ())),
-                )
-                for index, cell in enumerate(document.cells)
-            ),
         )
+
+
+def _cell(index: int, cell: Mapping[str, Any]) -> Cell:
+    """A cell of nbformat's. What front ends can do without may be missing or be anything."""
+    id, count, outputs = cell.get("id"), cell.get("execution_count"), cell.get("outputs")
+    return Cell(
+        id=id if isinstance(id, str) else f"cell-{index}",
+        source=cell["source"],
+        cell_type=cell["cell_type"],
+        execution_count=count if isinstance(count, int) else None,
+        outputs=output_texts(outputs if isinstance(outputs, list) else ()),
+    )
 
 
 def _language(metadata: Mapping[str, Any]) -> str:
