@@ -13,6 +13,7 @@ from jupyter_sc2.prompt.notebook import CellType, Notebook, replace_surrogates
 FinishReason = Literal["stop", "length", "cancelled"]
 Trigger = Literal["automatic", "invoke"]
 Source = Literal["model", "cache"]
+MOST_SEED = 2**63 - 1  # what servers take, and all engines here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class SamplingParams:
             raise SettingsError(f"top_k must be 0 (no limit) or more, not {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise SettingsError(f"top_p must lie above 0 and up to 1, not {self.top_p}.")
+        if self.seed is not None and not 0 <= self.seed <= MOST_SEED:
+            raise SettingsError(f"seed must lie between 0 and {MOST_SEED}, not {self.seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)

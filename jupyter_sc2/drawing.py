@@ -10,6 +10,7 @@ from dataclasses import replace
 from jupyter_sc2 import postprocess
 from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import (
+    MOST_SEED,
     Choices,
     Completion,
     CompletionRequest,
@@ -293,7 +294,7 @@ def varied(sampling: SamplingParams, attempt: int) -> SamplingParams:
     """The first candidate as the settings say; the others drawn, each with a seed of its own."""
     if attempt == 0:
         return sampling
-    seed = None if sampling.seed is None else sampling.seed + attempt
+    seed = None if sampling.seed is None else (sampling.seed + attempt) % (MOST_SEED + 1)
     return replace(
         sampling, temperature=max(sampling.temperature, CANDIDATE_TEMPERATURE), seed=seed
     )

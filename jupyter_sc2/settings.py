@@ -15,7 +15,7 @@ from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 from traitlets.utils.bunch import Bunch
 
-from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.completion import MOST_SEED, SamplingParams
 from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.models import find_card
 
@@ -104,7 +104,13 @@ class SC2(Configurable):
         max=1.0,
         help="Draw from the likeliest tokens that together reach this probability.",
     ).tag(config=True)
-    seed = Int(None, allow_none=True, help="Makes drawn completions repeatable.").tag(config=True)
+    seed = Int(
+        None,
+        allow_none=True,
+        min=0,
+        max=MOST_SEED,
+        help="Makes drawn completions repeatable.",
+    ).tag(config=True)
     context_tokens = Int(
         2048,
         min=128,

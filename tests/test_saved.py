@@ -1,6 +1,7 @@
 """Settings for good: a file that new kernels read."""
 
 import json
+import tempfile
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -63,3 +64,17 @@ def test_what_the_configuration_forbids_nobody_allows():
     with pytest.raises(SettingsError, match="forbids completion"):
         settings.set("allowed", True)
     assert settings.allowed is False
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "in the way"])
+def test_nothing_is_kept_in_a_folder_that_does_not_last(there, monkeypatch, tmp_path):
+    """IPython takes a temporary folder where it cannot write into its own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    location = tmp_path / "temporary" / "tmp1" / "profile_default"
+    shell = InteractiveShell(profile_dir=ProfileDir(location=str(location)))
+    wanted = tmp_path / "file"
+    wanted.write_text("")
+    monkeypatch.setenv("IPYTHONDIR", str(wanted if there else wanted / "ipython"))
+    with pytest.raises(SettingsError, match="IPYTHONDIR"):
+        saved.save(shell, SC2(seed=1))
+    assert not (location / saved.FILE).exists()

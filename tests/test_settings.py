@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.drawing import varied
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.settings import SC2
 
@@ -88,3 +90,16 @@ def test_jupyterlabs_settings_offer_the_same_choices(ours, theirs):
     offered, trait = schema["properties"][theirs], SC2.settings()[ours]
     assert {choice["const"] for choice in offered["oneOf"]} == set(trait.values)
     assert offered["default"] == trait.default_value
+
+
+@pytest.mark.parametrize("seed", [2**64, 2**63, -1])
+def test_a_seed_that_no_engine_can_draw_with_is_refused(seed):
+    with pytest.raises(SettingsError, match="seed"):
+        SC2().set("seed", seed)
+    with pytest.raises(SettingsError, match="seed must lie between 0 and"):
+        SamplingParams(seed=seed)
+
+
+def test_the_candidates_of_the_largest_seed_can_be_drawn():
+    largest = SC2(seed=2**63 - 1).completion_options().sampling
+    assert [varied(largest, attempt).seed for attempt in range(3)] == [2**63 - 1, 0, 1]

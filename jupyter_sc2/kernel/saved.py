@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,21 @@ def _file(shell: InteractiveShell) -> Path:
     profile: Any = shell.profile_dir
     if profile is None:
         raise SettingsError("This shell has no profile, and so no config file to keep settings in.")
-    return Path(profile.location) / FILE
+    folder = Path(profile.location)
+    wanted = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython").expanduser()
+    if not _is_writable(wanted) and folder.is_relative_to(tempfile.gettempdir()):
+        # IPython itself warns of this, in the server's log.
+        raise SettingsError(
+            f"Nothing was kept: {wanted} cannot be written to, and {folder}, which IPython uses instead, does not "
+            "last. Set the variable IPYTHONDIR to a folder that can be written to."
+        )
+    return folder / FILE
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether IPython can keep its things there; it makes the folder, but not those above."""
+    there = folder if folder.exists() else folder.parent
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _write(file: Path, values: dict[str, Any]) -> None:
