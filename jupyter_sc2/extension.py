@@ -11,6 +11,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,7 @@ from jupyter_sc2.kernel.shared import Shared
 from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.provenance.check import Checker
 from jupyter_sc2.session import Session
-from jupyter_sc2.settings import SC2
+from jupyter_sc2.settings import SC2, LoadOptions
 from jupyter_sc2.silence import silence
 from jupyter_sc2.usage import Usage
 
@@ -35,6 +36,10 @@ LoadEngine = Callable[..., engines.Engine]
 
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0
+NO_COMMS = (
+    "jupyter-sc2: there is no ghost text in this kernel, as it lets no extension talk to the page: take the kernel "
+    "of the package ipykernel. %complete, %%complete and %sc2 work here, too."
+)
 COMPLETED_BY = (
     *("attribution", "attribution_lexemes"),
     *("max_tokens", "temperature", "top_k", "top_p", "seed"),
@@ -77,7 +82,7 @@ class Extension:
         self.shell = shell
         own_imports.install()
         self.settings = settings_of(shell)
-        self._asked = self.settings.load_options()
+        self._asked = self._first = self.settings.load_options()
         self._live = LiveNamespace(shell, self.settings)
         self.session = Session(
             load_engine=load_engine,
@@ -86,6 +91,7 @@ class Extension:
             gives_way=True,
             namespace=self._live,
             provenance=Checker(),
+            taken_back=self._taken_back,
         )
         self.shared = Shared(self.settings)
         self.settings.observe(self._setting_changed, list(SC2.settings()))
@@ -107,6 +113,8 @@ class Extension:
 
             self.terminal = Terminal(shell, self.session, self)
             self.terminal.install()
+        elif hasattr(shell, "kernel"):  # xeus-python's is None
+            print(NO_COMMS, file=sys.stderr)
         self._idle = WhenIdle(shell, idle_seconds, self._idled)
         shell.events.register("pre_run_cell", self._cell_begins)
         shell.events.register("post_run_cell", self._cell_ended)
@@ -184,6 +192,19 @@ class Extension:
             self.session.unload()
         if self.channel is not None:
             self.channel.tell_settings()
+
+    def _taken_back(self, failed: LoadOptions, instead: LoadOptions) -> bool:
+        """The settings say what answers, and no longer what could not be loaded.
+
+        What the config files say stays, and is tried again by whoever asks for it.
+        """
+        if failed != self._asked or failed == self._first:
+            return False
+        self._asked = replace(instead, offline=failed.offline)  # this change is to load nothing
+        with self.settings.hold_trait_notifications():
+            for name in LOADED_BY:
+                setattr(self.settings, name, getattr(instead, name))
+        return True
 
     def _cell_begins(self, info: object = None) -> None:
         self.session.cell_runs(True)

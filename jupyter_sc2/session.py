@@ -124,9 +124,15 @@ class Session:
         gives_way: bool = False,
         namespace: grounding.Namespace | None = None,
         provenance: Provenance | None = None,
+        taken_back: Callable[[LoadOptions, LoadOptions], bool] = lambda failed, instead: False,
     ) -> None:
-        """With `gives_way`, reading ahead pauses while others want the cores."""
+        """With `gives_way`, reading ahead pauses while others want the cores.
+
+        `taken_back` is called on a worker's thread where a load failed, with its options and those of what answers
+        instead: whether these count from now on.
+        """
         self._load_engine = load_engine
+        self._taken_back = taken_back
         self._namespace = namespace
         self._provenance = provenance
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
@@ -210,9 +216,9 @@ class Session:
         while True:
             # With no lock of the session's: a debugger may suspend this thread as soon as it goes on, for minutes.
             done = self._settled.wait(max(0.0, min(0.2, deadline - monotonic())))
-            if (error := self._load_error) is not None:
-                raise error
             if done:
+                if (error := self._load_error) is not None:
+                    raise error
                 return self._status
             if waiting is not None:
                 waiting(self._status)
@@ -583,14 +589,18 @@ class Session:
                 self._stopgap = None
             else:
                 self._loading, self._load_error = None, error
-                self._settled.set()
                 self._load_options = worker.options
                 embedded = _is_embedded(worker.options)
                 if serving is None and self._stopgap is None and not embedded:
                     self._stopgap = self._start_stopgap()
+            instead = serving or self._stopgap
             told = self._load_error
             waiting = self._loading is not None or self._stopgap is not None
             self._changed.notify_all()  # who waits need not wait for what falls in
+        if not (worker.stopgap or instead is None) and self._taken_back(
+            worker.options, instead.options
+        ):
+            self._load_options = instead.options
         if serving is not None and serving.engine is not None:
             does = "answers instead" if serving.stopgap else "stays loaded"
             answers = f"{_called(serving.engine)} {does}. {serving.engine.notice}".rstrip()
@@ -599,6 +609,9 @@ class Session:
             self._set_status(
                 Status(state="error", model=self._load_options.model, message=str(told))
             )
+        with self._changed:
+            if self._loading is None:
+                self._settled.set()
 
     def _status_of(self, worker: _Worker, state: str, message: str | None = None) -> Status:
         engine = worker.engine

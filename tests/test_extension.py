@@ -6,13 +6,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.profiledir import ProfileDir
 from traitlets.config import Config
 
 from jupyter_sc2 import extension
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.extension import WhenIdle
 from jupyter_sc2.kernel.panel import Panel
 from jupyter_sc2.prompt.notebook import Cell, Notebook
@@ -362,3 +363,84 @@ def test_there_is_one_panel_for_all_who_look(loads, monkeypatch):
         magics.sc2("panel")
     assert shown[0] is shown[1]
     extension.unload(shell)
+
+
+# A load that fails
+
+
+class Missing(Loads):
+    """Has the embedded model and no other."""
+
+    def __call__(self, model, **options):
+        engine = super().__call__(model, **options)
+        if model != "embedded":
+            raise ModelLoadError(f"{model} is not there.")
+        return engine
+
+
+def settings_now(running):
+    return {name: getattr(running.settings, name) for name in extension.LOADED_BY}
+
+
+def by_a_magic(running):
+    with pytest.raises(UsageError, match="is not there"):
+        running.shell.run_line_magic("sc2", "load ./missing --precision 4bit")
+
+
+def by_a_magic_that_does_not_wait(running):
+    running.shell.run_line_magic("sc2", "load ./missing --no-wait")
+
+
+def by_a_setting(running):
+    running.settings.set("model", "./missing")
+
+
+def by_a_front_end(running):
+    running.configure({"model": "./missing", "engine": "transformers"})
+
+
+WAYS = [by_a_magic, by_a_magic_that_does_not_wait, by_a_setting, by_a_front_end]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("loaded", [True, False], ids=["beside one that answers", "as the first"])
+def test_a_model_that_cannot_be_loaded_does_not_stay_the_setting(
+    shell, fake_engine, way, loaded, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "missing").mkdir()
+    loads = Missing(fake_engine)
+    extension.load(shell, load_engine=loads)
+    running = extension._running[shell]
+    before = settings_now(running)
+    if loaded:
+        running.session.load()
+        running.session.wait_ready(10)
+    way(running)
+    wait_until(lambda: settings_now(running) == before and running.session.status.state == "ready")
+    assert running.session.status.model == "embedded"
+    assert "is not there" in running.session.status.message
+    asked = len(loads.asked)
+    running.session.load()  # as a front end asks for it
+    running.session.wait_ready(10)
+    assert [model for model, _ in loads.asked[asked:]] == ["embedded"]
+
+
+def test_what_the_config_files_say_stays_though_it_cannot_be_loaded(shell, fake_engine, tmp_path):
+    shell.config.SC2.model = str(tmp_path)
+    extension.load(shell, load_engine=Missing(fake_engine))
+    running = extension._running[shell]
+    running.session.load()
+    with pytest.raises(ModelLoadError):
+        running.session.wait_ready(10)
+    assert running.settings.model == str(tmp_path)
+
+
+@pytest.mark.parametrize("kernel", [None, SimpleNamespace()], ids=["none", "without comms"])
+def test_a_kernel_that_has_no_comms_is_told_of(shell, loads, capfd, kernel):
+    """xeus-python's shell has the attribute, and None in it."""
+    shell.kernel = kernel
+    extension.load(shell, load_engine=loads)
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "no ghost text in this kernel" in err

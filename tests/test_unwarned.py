@@ -232,7 +232,7 @@ print(json.dumps([engine, said[-1].finish_reason is not None]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["auto", "int4"])
+@pytest.mark.parametrize("precision", ["auto", "4bit"])
 @pytest.mark.parametrize("flags", [["-OO"], ["-W", "error"], ["-OO", "-bb", "-W", "error"]])
 def test_a_torch_model_loads_whatever_python_is_told(flags, precision):
     pytest.importorskip("torch")

@@ -260,7 +260,7 @@ class SC2Magics(Magics):
                     )
 
     def _load(self, model: str | None, precision: str | None, wait: bool = True) -> None:
-        """Loads, and reports in one line; what is set by it stays set. Raises SC2Error."""
+        """Loads, and reports in one line; what is set by it stays set if it can be loaded. Raises SC2Error."""
         self._check_allowed()
         card = find_card(model or self.settings.model)
         if card.hub_id is not None and self.session.status.model != card.name:
