@@ -8,6 +8,7 @@ import gzip
 import importlib.util
 import json
 import os
+import random
 import signal
 import socket
 import stat
@@ -217,6 +218,13 @@ def test_a_server_that_stays_busy_is_given_up(server):
     server.queue("/v1/models", *[says(503, {"error": "Loading model"})] * 4)
     assert "is too busy (503): Loading model" in load_error(server)
     assert len(server.asked) == 4
+
+
+def test_waiting_for_a_busy_server_draws_no_number_of_the_users(server):
+    server.queue("/v1/models", says(429, {}), says(503, {}))
+    before = random.getstate()
+    load_engine("embedded", server=server.url).close()
+    assert random.getstate() == before
 
 
 # What goes over the wire

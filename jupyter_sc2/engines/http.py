@@ -43,6 +43,8 @@ POLL = 0.02
 # Before the first byte a request is tried again after these waits, unless the server names another.
 DELAYS = (0.25, 0.5, 1.0)
 LONGEST_DELAY = 5.0
+# Draws of its own: the user's seed gives the same numbers with us and without.
+JITTER = random.Random()
 BUSY = (429, 502, 503)
 # Bytes. An event has about one thousand, a list of a few hundred models one million; h11 limits headers to 100 kB.
 LONGEST_LINE = 1 << 20
@@ -313,7 +315,7 @@ class Client:
                     return response
                 delay = max(waits.pop(0), _retry_after(response))
                 await response.aclose()
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            await asyncio.sleep(delay * JITTER.uniform(0.8, 1.2))
 
     async def _check(self, response: httpx.Response) -> None:
         """Raises what a status or a content type says."""
