@@ -79,7 +79,8 @@ class CompletionRequest:
     @property
     def cell_type(self) -> CellType:
         """The type of the cell, as far as the notebook knows it."""
-        return next((c.cell_type for c in self.notebook.cells if c.id == self.cell_id), "code")
+        position = self.notebook.position(self.cell_id)
+        return "code" if position is None else self.notebook.cells[position].cell_type
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal
 
 from jupyter_sc2 import fitting
@@ -37,6 +38,10 @@ CELL_MARK = re.compile(
 HALF = re.compile(
     r"(?:[([{=+\-*/%|&^~<>@.\\]|\b(?:and|or|not|in|is|as|import|from|lambda|if|else))\s*$"
 )
+# Blanks that count as an indentation: of more a line is made that is no code.
+DEEPEST = 400
+# Characters of the next cell: more than a completion has.
+LOOKED_AT = 4_000
 EMPTY_LINES = re.compile(r"(?:[ \t]*\n)+([ \t]*)(?=\S)")
 CIRCLE = re.compile(r"(.{4,40}?)\1{3}")
 
@@ -203,7 +208,7 @@ def _repeats_suffix(text: str, request: CompletionRequest, scope: Scope, final: 
 def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
     """Ends before an import that the cell has, before a line that goes in circles, and a loop of lines after
     its first round."""
-    imports = {alike(line) for line in request.prefix.splitlines() if _is_import(line)}
+    imports = set(_imports_in(request.prefix))
     starts: dict[str, list[int]] = {}
     for start, content in _lines(text):
         line = content.strip()
@@ -338,19 +343,21 @@ def may_be_there(text: str, request: CompletionRequest) -> bool:
 
 def _line_below(request: CompletionRequest) -> str:
     """The first line that is not blank below the cursor's."""
-    lines = request.suffix.splitlines()[1:]
-    return next((line.strip() for line in lines if line.strip()), "")
+    return request.suffix.partition("\n")[2].lstrip().partition("\n")[0].rstrip()
 
 
 def _next_cell(request: CompletionRequest) -> str:
-    cells = request.notebook.cells
-    ids = [cell.id for cell in cells]
-    below = cells[ids.index(request.cell_id) + 1 :] if request.cell_id in ids else ()
-    return next((cell.source.strip() for cell in below if cell.cell_type == "code"), "")
+    below = request.notebook.code_below(request.cell_id)
+    return "" if below is None else below.source[:LOOKED_AT].strip()
 
 
 def _is_python(request: CompletionRequest) -> bool:
     return language_at(request) == "python"
+
+
+@lru_cache(maxsize=4)  # the same for each token
+def _imports_in(prefix: str) -> frozenset[str]:
+    return frozenset(alike(line) for line in prefix.splitlines() if _is_import(line))
 
 
 def _is_import(line: str) -> bool:
@@ -366,13 +373,13 @@ def _last_line(prefix: str) -> str:
 
 
 def _line_above(prefix: str) -> str:
-    """The last line that is not blank above the cursor's."""
-    lines = prefix.split("\n")[:-1]
-    return next((line for line in reversed(lines) if line.strip()), "")
+    """The last line that is not blank above the cursor's, without blanks at its end."""
+    return _last_line(prefix.rpartition("\n")[0].rstrip())
 
 
 def _indent(line: str) -> int:
-    return len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip(" "))
+    blanks = line[: len(line) - len(line.lstrip(" \t"))]
+    return len(blanks[:DEEPEST].expandtabs(4))
 
 
 def _opened(line: str) -> int:

@@ -40,6 +40,7 @@ from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.priority import Pauses
 from jupyter_sc2.prompt.languages import language_at
 from jupyter_sc2.prompt.layout import Arrangement, Piece
+from jupyter_sc2.prompt.near import near
 from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 from jupyter_sc2.silence import silence
@@ -246,6 +247,7 @@ class Session:
         Exactly one final update (`finish_reason` set) or one call of `fail` ends each request. Both are called
         from a worker's thread, or at once where nothing is loaded and nothing will be.
         """
+        request = near(request)
         job = Job(self._with_sampling(request), update, fail)
         if job.automatic:
             self._rhythm.key(job.typed)
@@ -355,8 +357,9 @@ class Session:
         self._jobs, self._running, self._listeners = [], [], []
 
     def _with_sampling(self, request: CompletionRequest) -> CompletionRequest:
-        """With the settings of this moment, so that the cache tells what was made with others."""
-        return replace(request, sampling=request.sampling or self._options.sampling)
+        """What is answered: with the settings of this moment, so that the cache tells what was made with others, and
+        without what is far from the cursor."""
+        return replace(near(request), sampling=request.sampling or self._options.sampling)
 
     # The workers' threads
 

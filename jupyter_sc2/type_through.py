@@ -50,8 +50,11 @@ class TypeThroughCache:
     def find(self, request: CompletionRequest) -> str | None:
         """What is left of a text that says what was typed since: "" if nothing, None if there is no such text."""
         surroundings, suffix, prefix = _surroundings(request), _suffix(request), request.prefix
+        known = {len(before) for _, _, before in self._said}
         for length in range(min(REACH, len(prefix)) + 1):
             start = len(prefix) - length
+            if start not in known:
+                continue
             entry = self._said.get((surroundings, suffix, prefix[:start]))
             if entry is not None:
                 rest = _rest(entry, prefix[start:], request)
@@ -99,6 +102,6 @@ def _surroundings(request: CompletionRequest) -> int:
             request.cell_id,
             request.language,
             request.sampling,
-            request.notebook.above(request.cell_id),
+            request.notebook.hash_above(request.cell_id),
         )
     )

@@ -7,9 +7,28 @@ stays the same from key to key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 CLOSING = {"(": ")", "[": "]", "{": "}"}
+CLOSED = frozenset(CLOSING.values())
+QUOTES = frozenset("'\"#")
+
+
+def _string(sign: str, end: str, end_of_three: str) -> str:
+    """An expression for a string. Each sign can be read in one way only, so that a long text is read once."""
+    one, three = rf"{sign}(?!{sign}{sign})", sign * 3
+    return (
+        rf"{three}[^{sign}\\]*(?:(?:\\.|{one})[^{sign}\\]*)*{end_of_three}"
+        rf"|{one}[^{sign}\\\n]*(?:\\.[^{sign}\\\n]*)*{end}"
+    )
+
+
+# To its end, or to the end of the text: an open string may end in half of an escape.
+_BEGUN = [_string(sign, rf"(?:{sign}|\\\Z)?", rf"(?:{sign * 3}|\\\Z)?") for sign in "'\""]
+TOKEN = re.compile("|".join([*_BEGUN, r"#[^\n]*", r"[()\[\]{}]"]), re.DOTALL)
+WHOLE = re.compile("|".join(_string(sign, sign, sign * 3) for sign in "'\""), re.DOTALL)
 # Editors close a bracket where one of these follows, or nothing (CodeMirror's closeBrackets).
 MAY_FOLLOW = " \t)]}:;>,"
 
@@ -34,17 +53,26 @@ def open_closers(line: str) -> str:
 
 def open_at_end(source: str) -> tuple[list[str], str]:
     """The brackets that are open at the end of the source, and the quote; "#" in a comment."""
+    opened, quote = _open_at_end(source)
+    return list(opened), quote
+
+
+# The same text is asked about for each token of a completion.
+@lru_cache(maxsize=16)
+def _open_at_end(source: str) -> tuple[tuple[str, ...], str]:
     opened: list[str] = []
-    inside = ""
-    for _, char, quote in scan(source):
-        inside = quote
-        if quote:
-            continue
-        if char in CLOSING:
-            opened.append(char)
-        elif char in CLOSING.values() and opened:
+    token = ""
+    for token in TOKEN.findall(source):
+        if token in CLOSING:
+            opened.append(token)
+        elif token in CLOSED and opened:
             opened.pop()
-    return opened, inside
+    quote = token[:1] if token[:1] in QUOTES and source.endswith(token) else ""
+    if quote != "#" and WHOLE.fullmatch(token):
+        quote = ""
+    elif quote in "'\"" and token.startswith(quote * 3):
+        quote *= 3
+    return tuple(opened), quote
 
 
 def scan(source: str, quote: str = "") -> Iterator[tuple[int, str, str]]:

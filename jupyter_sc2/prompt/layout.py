@@ -26,12 +26,13 @@ Text of the user's is always encoded as plain text: a literal "<fim_middle>" in 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Literal, TypeVar
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.last import keep_last
 from jupyter_sc2.models import EMBEDDED, FIM_ROLES, ModelCard
 from jupyter_sc2.prompt.brackets import settled
 from jupyter_sc2.prompt.languages import LANGUAGES, of_cell_magic
@@ -93,6 +94,8 @@ class Piece:
 
 
 IMPORT = re.compile(r"(?:import|from)\s+[\w.]+(?:\s|,|$)[^(\\\n]*$")
+TAIL = re.compile(r"(?: ?\w+|\s+|[^\w\s]+)\Z")
+LONGEST_TAIL = 24
 # In characters, which are cheap to count. Code has some 3 characters to a token.
 CHARS_PER_TOKEN = 3
 MOST_CHARS_PER_TOKEN = 8
@@ -210,10 +213,11 @@ def split_at_boundary(prefix: str) -> tuple[str, str]:
     in a blank that belongs to " np"): the rest is spelled out again by the model (token healing). A long
     tail is left in place: spelling it out costs a decoding step for each of its tokens.
     """
-    tail = re.search(r"(?: ?\w+|\s+|[^\w\s]+)\Z", prefix)
-    if tail is None or len(tail[0]) > 24:
+    # Of a longer text: from each of its places the expression would look for its end.
+    tail = TAIL.search(prefix[-LONGEST_TAIL - 1 :])
+    if tail is None or len(tail[0]) > LONGEST_TAIL:
         return prefix, ""
-    return prefix[: tail.start()], tail[0]
+    return prefix[: len(prefix) - len(tail[0])], tail[0]
 
 
 class Layout:
@@ -226,6 +230,9 @@ class Layout:
         self._card = replace(card, special=there)
         self._encode = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
         self._special_ids = special_ids
+        self._trunk = keep_last(
+            partial(_trunk, encode=self._encode, comment=self._card.trunk != "jupyter")
+        )
         self.stop_ids = frozenset(special_ids[name] for name in card.stop if name in special_ids)
 
     def build(
@@ -262,16 +269,16 @@ class Layout:
             prefix, healed = split_at_boundary(prefix)
         chars = budget * CHARS_PER_TOKEN
         suffix = _first_lines(following, min(MAX_SUFFIX, chars // 4))
-        lines = drop_oldest(prefix.splitlines(keepends=True), chars // 2)
-        prefix = "".join(lines)[-chars // 2 :]
+        written, room = prefix, chars // 2
+        prefix = last_part(written, room)
         if language != request.language or len(state) > chars // 4:
             state = ""
         above = request.notebook.above(request.cell_id)
-        texts = [text for cell in above for text in self._parts(cell, language, left_out) if text]
+        trunk = self._trunk(above, language, budget, left_out)
 
-        def lay(trunk: Sequence[str]) -> list[Segment]:
+        def lay(cells: Sequence[str]) -> list[Segment]:
             return arrange(
-                trunk,
+                cells,
                 Part(prefix, "cell"),
                 Part(suffix, "cell"),
                 mode=mode,
@@ -280,11 +287,13 @@ class Layout:
                 state=Part(state, "state"),
             )
 
-        kept = self._kept(texts, budget, len(self.encode(lay([]))))
+        kept = self._kept(trunk, budget, len(self.encode(lay([]))))
         while True:
-            too_old = texts[: len(texts) - len(kept)]
-            segments = lay(with_imports(too_old, kept, chars // 2) if kept else kept)
-            arrangement = Arrangement(tuple(segments), mode, healed, tuple(too_old))
+            too_old, imports = trunk.left_out(len(kept))
+            # They change only when a cell more is left out, and then all of the prompt does.
+            with_imports = bool(kept and imports) and len(imports) <= chars // 8
+            segments = lay([Part(imports, "imports"), *kept] if with_imports else kept)
+            arrangement = Arrangement(tuple(segments), mode, healed, too_old)
             if len(self.encode(segments)) <= budget:
                 return arrangement
             if kept:
@@ -292,31 +301,21 @@ class Layout:
             elif state:
                 state = ""
             elif len(prefix) > 32:
-                prefix = prefix[len(prefix) // 4 :]
+                room = room * 3 // 4
+                prefix = last_part(written, room)
             elif suffix:
                 suffix = suffix[: len(suffix) // 2]
             else:
                 return arrangement
 
-    def _parts(self, cell: Cell, language: str, left_out: Collection[str]) -> Iterator[Part]:
-        comment = self._card.trunk != "jupyter"
-        source = "cells" if cell.cell_type == "code" else "markdown"
-        if source not in left_out:
-            yield Part(cell_text(cell, language, comment=comment), source)
-        if "outputs" not in left_out:
-            yield Part(output_text(cell, language, comment=comment), "outputs")
-
-    def _kept(self, texts: list[Part], budget: int, taken: int) -> list[Part]:
+    def _kept(self, trunk: _Trunk, budget: int, taken: int) -> list[Part]:
         """The last of the texts, where the rest of the prompt takes so many tokens of the budget."""
-        # Encoding all of a long notebook would take time.
-        near = drop_oldest(texts, budget * MOST_CHARS_PER_TOKEN)
-        sizes = [len(self._encode(text)) for text in near]
         # In steps: else each key would move the limit, and now and then the front of the trunk with it.
         room = max(1, budget // 8)
         limit = budget - -(-taken // room) * room
-        if sum(sizes) > limit or len(near) < len(texts):
+        if sum(trunk.sizes) > limit or len(trunk.near) < len(trunk.texts):
             limit -= room  # for the imports of what is left out
-        kept = drop_oldest(near, max(0, limit), sizes, step=budget * 2 // 5)
+        kept = drop_oldest(trunk.near, max(0, limit), trunk.sizes, step=budget * 2 // 5)
         # An output is nothing without its cell.
         return kept[1:] if kept and kept[0].source == "outputs" else kept
 
@@ -368,16 +367,59 @@ def drop_oldest(
     return texts[-1:] if texts and sizes[-1] <= limit else []
 
 
-def with_imports(left_out: Sequence[str], kept: list[Part], limit: int) -> list[Part]:
-    """The cells that are kept, below the imports of those that are not, where these fit in a quarter of `limit`.
+def last_part(text: str, limit: int) -> str:
+    """The last lines of the text that fit in `limit` characters or, where the last is longer, its end; cut in steps."""
+    if len(text) <= limit:
+        return text
+    step = max(1, limit * 2 // 5)
+    surplus = -(-(len(text) - limit) // step) * step
+    start = text.find("\n", surplus - 1) + 1
+    if not start or start == len(text):
+        start = text.rfind("\n", 0, -1) + 1
+    return text[start if len(text) - start <= limit else surplus :]
 
-    They change only when a cell more is left out, and then all of the prompt does.
+
+@dataclass(frozen=True)
+class _Trunk:
+    """The texts of the cells above; the last of them, of which some may be kept, with their sizes in tokens.
+
+    It is made when the notebook has changed, and not for each key.
     """
-    lines = dict.fromkeys(line for text in left_out for line in _imports(text))
-    head = "".join(f"{line}\n" for line in lines)
-    if not head or len(head) > limit // 4:
-        return kept
-    return [Part(f"{head}\n", "imports"), *kept]
+
+    texts: tuple[Part, ...]
+    near: list[Part]
+    sizes: list[int]
+    _known: dict[int, tuple[tuple[str, ...], str]] = field(default_factory=dict)
+
+    def left_out(self, kept: int) -> tuple[tuple[str, ...], str]:
+        """What is left out where the last texts are kept, and the lines of it that import something."""
+        if kept not in self._known:
+            texts = self.texts[: len(self.texts) - kept]
+            lines = dict.fromkeys(line for text in texts for line in _imports(text))
+            self._known[kept] = texts, "".join(f"{line}\n" for line in lines) + "\n" * bool(lines)
+        return self._known[kept]
+
+
+def _trunk(
+    above: tuple[Cell, ...],
+    language: str,
+    budget: int,
+    left_out: Collection[str],
+    *,
+    encode: Callable[[str], Sequence[int]],
+    comment: bool,
+) -> _Trunk:
+    texts: list[Part] = []
+    for cell in above:
+        source = "cells" if cell.cell_type == "code" else "markdown"
+        if source not in left_out:
+            texts.append(Part(cell_text(cell, language, comment=comment), source))
+        if "outputs" not in left_out:
+            texts.append(Part(output_text(cell, language, comment=comment), "outputs"))
+    texts = [text for text in texts if text]
+    # Encoding all of a long notebook would take time.
+    near = drop_oldest(texts, budget * MOST_CHARS_PER_TOKEN)
+    return _Trunk(tuple(texts), near, [len(encode(text)) for text in near])
 
 
 def _imports(text: str) -> list[str]:

@@ -6,8 +6,11 @@ was run in an IPython terminal.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,7 @@ from jupyter_sc2.errors import RequestError
 from jupyter_sc2.reading import LARGEST_GIVEN, read_limited
 from jupyter_sc2.unwarned import unwarned
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 OUTPUT_LENGTH = 2000  # characters kept of one output
 CellType = Literal["code", "markdown", "raw"]
 
@@ -24,7 +28,7 @@ def replace_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+        return SURROGATE.sub("\ufffd", text)
     return text
 
 
@@ -51,12 +55,51 @@ class Notebook:
     rev: int = 0
     language: str = "python"
 
+    # Asked about for each key, while the notebook stays the same: its cells are looked at once.
+
+    @cached_property
+    def _positions(self) -> Mapping[str, int]:
+        return {cell.id: index for index, cell in reversed(list(enumerate(self.cells)))}
+
+    @cached_property
+    def _code(self) -> Sequence[int]:
+        return [index for index, cell in enumerate(self.cells) if cell.cell_type == "code"]
+
+    @cached_property
+    def _above(self) -> dict[str | None, tuple[Cell, ...]]:
+        return {}
+
+    @cached_property
+    def _hashes(self) -> dict[str | None, int]:
+        return {}
+
+    def position(self, cell_id: str | None) -> int | None:
+        """Where the cell with this id is; None if there is none such."""
+        return None if cell_id is None else self._positions.get(cell_id)
+
     def above(self, cell_id: str | None) -> tuple[Cell, ...]:
-        """The cells above the one with this id; all of them if there is none such."""
-        for index, cell in enumerate(self.cells):
-            if cell.id == cell_id:
-                return self.cells[:index]
-        return self.cells
+        """The cells above the one with this id, the same tuple each time; all of them if there is none such."""
+        above = self._above.get(cell_id)
+        if above is None:
+            above = self.cells[: self.position(cell_id)]
+            self._above.clear()
+            self._above[cell_id] = above
+        return above
+
+    def hash_above(self, cell_id: str | None) -> int:
+        """A hash of the cells above the one with this id."""
+        found = self._hashes.get(cell_id)
+        if found is None:
+            found = hash(self.above(cell_id))
+            self._hashes.clear()
+            self._hashes[cell_id] = found
+        return found
+
+    def code_below(self, cell_id: str | None) -> Cell | None:
+        """The first code cell below the one with this id; None if there is none."""
+        position = self.position(cell_id)
+        place = len(self._code) if position is None else bisect(self._code, position)
+        return self.cells[self._code[place]] if place < len(self._code) else None
 
     def changed(
         self, cells: Iterable[Cell], *, order: Sequence[str] | None = None, rev: int = 0

@@ -70,5 +70,6 @@ def _around(request: CompletionRequest) -> tuple[str, str]:
     """The code on either side of the cursor, whole lines of it."""
     before, behind = request.prefix, request.suffix
     if len(before) > AROUND:
-        before = before[before.find("\n", len(before) - AROUND) + 1 :]
+        before = before[-AROUND:]
+        before = before[before.find("\n") + 1 :]
     return before, behind[:AROUND]
