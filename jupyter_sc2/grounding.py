@@ -15,22 +15,27 @@ import ast
 import builtins
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, islice
 from typing import Literal, Protocol
 
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.fitting import is_word
+from jupyter_sc2.last import keep_last
 from jupyter_sc2.prompt.brackets import open_at_end, scan
 from jupyter_sc2.prompt.facts import Facts, Known, Path
 from jupyter_sc2.prompt.languages import language_at, runs_here
+from jupyter_sc2.prompt.notebook import Notebook
 from jupyter_sc2.prompt.secrets import in_text
 from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line
 from jupyter_sc2.prompt.uses import WORD, Kind, Use, bound_names, stored_strings, uses
 
-LONGEST_CELL = 8_000  # characters; longer ones are not looked at
+# Characters; cells that are longer are not looked at, nor are lines, which hold data.
+LONGEST_CELL = 8_000
+LONGEST_LINE = 1_000
+LONGEST_NAME = 40  # of a name that is looked for among thousands
 MOST_CHOICES = 400
 ENOUGH = 12  # of thousands, how many are to begin like a word
 STRING = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
@@ -57,7 +62,7 @@ BUILTINS = frozenset(dir(builtins)) | {
 OPERANDS = BUILTINS | {"None", "True", "False", "not", "lambda", "await"}
 # Code that may define names that do not stand in it.
 DEFINES_UNSEEN = re.compile(
-    r"import\s*\*|^\s*%(?:run|load|store|pylab)|\b(?:exec|globals|locals|vars|setattr)\(", re.M
+    r"import\s*\*|^[ \t]*%(?:run|load|store|pylab)|\b(?:exec|globals|locals|vars|setattr)\(", re.M
 )
 # What may change a table or an object in place.
 CHANGES = re.compile(
@@ -110,6 +115,8 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
     asked: set[Path] = set()
     facts: Facts | None = None
     begun: list[Refutation | None] = []  # once it is known
+    cells: _Cells | None = None
+    seen: dict[tuple[str, int], _Binds] = {}
 
     def facts_about(found: Iterable[Use]) -> Facts:
         nonlocal facts
@@ -120,9 +127,24 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
             known.update(facts.known)
         return replace(facts, known=known)
 
+    def surroundings_of(
+        found: Iterable[Use], completed: tuple[ast.Module, str], start: int, end: int
+    ) -> _Surroundings:
+        nonlocal cells
+        facts = facts_about(found)
+        if cells is None:
+            cells = _Cells(request, _others(request.notebook, facts.pending))
+        return _Surroundings(cells, _Code(*completed, start, end, seen), facts)
+
     def check(text: str, final: bool) -> Refutation | None:
+        try:
+            return look(text, final)
+        except RecursionError:  # code that is nested too deeply to be looked at
+            return None
+
+    def look(text: str, final: bool) -> Refutation | None:
         if not begun:
-            begun.append(only_name(request, facts_about))
+            begun.append(only_name(request, surroundings_of))
         if (only := begun[0]) is not None:
             if not final and only.choices[0].startswith(only.word + text):
                 return None
@@ -135,16 +157,17 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
             return Refutation("syntax", text, 0) if final and _breaks(request, text) else None
         tree, source = completed
         start, end = len(request.prefix), len(request.prefix) + len(text)
-        touched = [use for use in uses(tree, source) if use.end >= start and use.start < end]
+        touched = uses(tree, source, start, end)
         if not touched:
             return None
-        return refute(request, text, tree, touched, facts_about(touched), final=final)
+        surroundings = surroundings_of(touched, completed, start, end)
+        return refute(request, text, touched, surroundings, final=final)
 
     return check
 
 
 def only_name(
-    request: CompletionRequest, facts_about: Callable[[Iterable[Use]], Facts]
+    request: CompletionRequest, surroundings_of: Callable[..., _Surroundings]
 ) -> Refutation | None:
     """The only name that begins with the word that is typed at the cursor, as the choice of what it refutes.
 
@@ -161,11 +184,12 @@ def only_name(
     if completed is None:
         return None
     tree, source = completed
-    use = next((u for u in uses(tree, source) if (u.start, u.end) == (start, len(prefix))), None)
+    typed_there = uses(tree, source, start, len(prefix))
+    use = next((u for u in typed_there if (u.start, u.end) == (start, len(prefix))), None)
     if use is None or use.kind not in ("attribute", "column", "argument"):
         return None
-    whole = complete_tree(prefix, "", suffix)
-    surroundings = _Surroundings(request, tree if whole is None else whole[0], facts_about([use]))
+    whole = complete_tree(prefix, "", suffix) or completed
+    surroundings = surroundings_of([use], whole, start, len(prefix))
     names = surroundings.beginning_with(use)
     if names is None or len(names) != 1:
         return None
@@ -201,9 +225,11 @@ def _word_at(prefix: str) -> str:
 
 def applies(request: CompletionRequest) -> bool:
     """Whether the cursor stands in Python of this kernel's that can be looked at."""
-    if len(request.text) > LONGEST_CELL or is_magic_line(request.prefix.rpartition("\n")[2]):
+    line = request.prefix.rpartition("\n")[2]
+    rest = request.suffix.partition("\n")[0]
+    if len(request.text) > LONGEST_CELL or len(line) + len(rest) > LONGEST_LINE:
         return False
-    return runs_here(request) and language_at(request) == "python"
+    return not is_magic_line(line) and runs_here(request) and language_at(request) == "python"
 
 
 def _breaks(request: CompletionRequest, text: str) -> bool:
@@ -216,14 +242,12 @@ def _breaks(request: CompletionRequest, text: str) -> bool:
 def refute(
     request: CompletionRequest,
     text: str,
-    tree: ast.Module,
     found: Iterable[Use],
-    facts: Facts,
+    surroundings: _Surroundings,
     *,
     final: bool,
 ) -> Refutation | None:
-    """The first of the uses that the facts refute. `tree` is that of the completed cell."""
-    surroundings = _Surroundings(request, tree, facts)
+    """The first of the uses that what is known refutes."""
     source = request.prefix + text
     for use in found:
         allowed = surroundings.allowed(use)
@@ -282,7 +306,7 @@ class Words:
         if sum(map(len, self._sets)) <= 4 * MOST_CHOICES:
             return set(self)
         found: set[str] = set()
-        for length in range(len(word), 0, -1):
+        for length in range(min(len(word), LONGEST_NAME), 0, -1):
             found.update(islice(self.beginning_with(word[:length]), MOST_CHOICES))
             if len(found) >= ENOUGH:
                 break
@@ -295,52 +319,157 @@ def _joined(words: frozenset[str]) -> str:
     return "\n" + "\n".join(words)
 
 
-class _Surroundings:
-    """What the cells say about names: which are bound, changed or mentioned where it has not run yet."""
+@dataclass(frozen=True)
+class _Others:
+    """What the other cells say about names. They are looked at once, not for each key."""
 
-    def __init__(self, request: CompletionRequest, tree: ast.Module, facts: Facts) -> None:
-        self._facts = facts
-        self._tree = tree
+    open: bool  # names may be defined by code that does not name them
+    changing: bool  # so may columns and keys be
+    strings: frozenset[str]
+    mentioned: frozenset[str]
+    # Names whose values will be others once the cells have run, and whether that is by imports alone.
+    pending: Mapping[str, bool]
+    defined: frozenset[str]
+
+
+@keep_last
+def _others(notebook: Notebook, unread: tuple[str, ...]) -> _Others:
+    """`unread` are the other cells that have not run."""
+    code = (cell.source for cell in notebook.cells if cell.cell_type == "code")
+    pending = _joint(map(_bindings, unread))
+    return _Others(
+        open=any(map(DEFINES_UNSEEN.search, unread)),
+        changing=any(map(CHANGES.search, unread)),
+        strings=frozenset().union(*map(_strings_in, unread)),
+        mentioned=frozenset().union(*map(WORD.findall, unread)),
+        pending=pending,
+        defined=frozenset(pending).union(*map(_bindings, code)),
+    )
+
+
+class _Cells:
+    """What the cells say about names, the cursor's own included; the same for each token of a completion."""
+
+    def __init__(self, request: CompletionRequest, others: _Others) -> None:
         typed = f"{request.prefix} {request.suffix}"
-        unread = [typed, *facts.pending]
-        self._open = any(DEFINES_UNSEEN.search(source) for source in unread)
-        self._changing = any(CHANGES.search(source) for source in unread)
-        self._bound = bound_names(tree)
-        self._strings = frozenset().union(*map(_strings_in, unread))
-        self._typed = frozenset(WORD.findall(NO_CODE.sub(" ", typed)))
+        self.others = others
+        self.open = others.open or DEFINES_UNSEEN.search(typed) is not None
+        self.changing = others.changing or CHANGES.search(typed) is not None
+        self.strings = frozenset(_strings_in(typed))
+        self.typed = frozenset(WORD.findall(NO_CODE.sub(" ", typed)))
         # What is begun at the cursor is no mention of a name.
         begun = len(request.prefix) - len(_word_at(request.prefix))
-        others = f"{request.prefix[:begun]} {request.suffix}"
-        self._named = frozenset(WORD.findall(NO_CODE.sub(" ", others)))
-        # Names whose values will be others once the cells have run, and what they may do to an object.
-        self._pending: dict[str, bool] = {}
-        for source in facts.pending:
-            for name, imported in _bindings(source).items():
-                self._pending[name] = self._pending.get(name, True) and imported
-        above = request.prefix.rpartition("\n")[0]
-        self._mentioned = frozenset(WORD.findall("\n".join([above, *facts.pending])))
-        self._words = self._mentioned.union(WORD.findall(others))
-        cells = (cell.source for cell in request.notebook.cells if cell.cell_type == "code")
-        self._defined = frozenset(self._pending).union(*map(_bindings, cells))
+        whole = f"{request.prefix[:begun]} {request.suffix}"
+        self._named = frozenset(WORD.findall(NO_CODE.sub(" ", whole)))
+        self._words = frozenset(WORD.findall(whole))
+        self._above = frozenset(WORD.findall(request.prefix.rpartition("\n")[0]))
+
+    def mentioned(self, word: str) -> bool:
+        """Whether it stands above the cursor's line or in a cell that has not run."""
+        return word in self._above or word in self.others.mentioned
+
+    def named(self, word: str) -> bool:
+        """The same, or in code of the cell."""
+        return word in self._named or self.mentioned(word)
+
+    def written(self, word: str) -> bool:
+        """The same, be it no code."""
+        return word in self._words or self.mentioned(word)
+
+
+@dataclass(frozen=True)
+class _Binds:
+    """What some statements bind: names, and of each whether by imports alone; columns and keys."""
+
+    names: Mapping[str, bool]
+    strings: frozenset[str]
+
+
+class _Code:
+    """What a completed cell binds.
+
+    What the statements above and below the one with the text bind, from `start` to `end`, is `seen` once: they are the
+    same for each token.
+    """
+
+    def __init__(
+        self,
+        tree: ast.Module,
+        source: str,
+        start: int,
+        end: int,
+        seen: dict[tuple[str, int], _Binds],
+    ) -> None:
+        first, last = (source.count("\n", 0, place) + 1 for place in (start, end))
+        above = [node for node in tree.body if (node.end_lineno or last) < first]
+        below = [node for node in tree.body[len(above) :] if node.lineno > last]
+        self._within = ast.Module(tree.body[len(above) : len(tree.body) - len(below)], [])
+        self._around = {"above": above, "below": below}
+        self._seen = seen
+
+    @cached_property
+    def _known(self) -> list[_Binds]:
+        known = []
+        for where, statements in self._around.items():
+            key = (where, len(statements))
+            if key not in self._seen:
+                part = ast.Module(statements, [])
+                self._seen[key] = _Binds(bound_names(part), frozenset(stored_strings(part)))
+            known.append(self._seen[key])
+        return known
+
+    @cached_property
+    def bound(self) -> Mapping[str, bool]:
+        """The names that it binds anywhere, and of each whether it is by imports alone."""
+        return self.bound_but(None)
+
+    def bound_but(self, statement: ast.stmt | None) -> Mapping[str, bool]:
+        """The same without what an assignment binds (see bound_names)."""
+        within = bound_names(self._within, statement)
+        return _joint([within, *(part.names for part in self._known)])
+
+    def strings_but(self, statement: ast.stmt | None) -> frozenset[str]:
+        """The columns and keys that it makes, but for those of an assignment (see stored_strings)."""
+        within = stored_strings(self._within, statement)
+        return frozenset(within).union(*(part.strings for part in self._known))
+
+
+def _joint(bound: Iterable[Mapping[str, bool]]) -> dict[str, bool]:
+    names: dict[str, bool] = {}
+    for part in bound:
+        for name, imported in part.items():
+            names[name] = names.get(name, True) and imported
+    return names
+
+
+class _Surroundings:
+    """What cells and kernel say about names: which are bound, changed or mentioned where it has not run yet."""
+
+    def __init__(self, cells: _Cells, code: _Code, facts: Facts) -> None:
+        self._cells = cells
+        self._code = code
+        self._facts = facts
 
     def allowed(self, use: Use) -> Words | None:
         """All the words that may stand in place of a use; None where any may."""
         if use.kind == "name":
-            if self._open or use.deferred or not self._facts.names:
+            cells = self._cells
+            if cells.open or use.deferred or not self._facts.names:
                 return None
-            bound = frozenset(self._bound)
-            return Words(self._facts.names, BUILTINS, bound, self._defined, self._typed)
+            bound = frozenset(self._code.bound)
+            return Words(self._facts.names, BUILTINS, bound, cells.others.defined, cells.typed)
         known = self._known(use) if use.base else None
         if known is None:
             return None
         match use.kind:
             case "attribute":
-                if known.attributes is None or (known.grows and use.base[0] in self._mentioned):
+                if known.attributes is None or (known.grows and self._cells.mentioned(use.base[0])):
                     return None
                 if use.word.startswith("__") and not use.word.endswith("__"):
                     return None  # in a class it stands for another name
                 # Assigned to in a cell that was not run, as it seems.
-                return Words(known.attributes, (self._named | self._mentioned) & {use.word})
+                assigned = {use.word} if self._cells.named(use.word) else ()
+                return Words(known.attributes, frozenset(assigned))
             case "argument":
                 if known.parameters is None:
                     return None
@@ -351,7 +480,8 @@ class _Surroundings:
             case "module" | "member":
                 found = known.modules if use.kind == "module" else known.attributes
                 # What is named elsewhere may be installed or written by then.
-                return None if found is None else Words(found, self._words & {use.word})
+                made = {use.word} if self._cells.written(use.word) else ()
+                return None if found is None else Words(found, frozenset(made))
         return self._columns(use, known)
 
     def beginning_with(self, use: Use) -> set[str] | None:
@@ -364,8 +494,9 @@ class _Surroundings:
             return {name for name in names if name.strip() != use.word and name.isprintable()}
         if use.kind == "argument" and not any(at < use.start for _, at in use.others):
             # The word may be a variable's, or the beginning of one.
-            variables = Words(self._facts.names, self._defined, frozenset(self._bound), OPERANDS)
-            if self._open or not self._facts.names or any(variables.beginning_with(use.word)):
+            bound, defined = frozenset(self._code.bound), self._cells.others.defined
+            variables = Words(self._facts.names, defined, bound, OPERANDS)
+            if self._cells.open or not self._facts.names or any(variables.beginning_with(use.word)):
                 return None
         return {name for name in names if name.isidentifier()}
 
@@ -376,9 +507,9 @@ class _Surroundings:
         return [f"{name}=" for name in names if name.startswith(beginning) and name != beginning]
 
     def _columns(self, use: Use, known: Known) -> Words | None:
-        if known.columns is None or self._changing:
+        if known.columns is None or self._cells.changing:
             return None
-        if known.grows and use.base[0] in self._mentioned:
+        if known.grows and self._cells.mentioned(use.base[0]):
             return None
         if use.function and use.function[: len(use.base)] != use.base:  # given the table
             function = self._facts.known.get(use.function)
@@ -389,17 +520,17 @@ class _Surroundings:
         if known.parts and use.word.partition(".")[0] in known.columns:
             return None
         levels = known.levels if use.function else ()
-        made = stored_strings(self._tree, use.within)
-        return Words(frozenset((*known.columns, *levels)), self._strings | made)
+        made = self._code.strings_but(use.within) | self._cells.strings
+        return Words(frozenset((*known.columns, *levels)), made, self._cells.others.strings)
 
     def _known(self, use: Use) -> Known | None:
         """What is certain of a path, unless code that was not run gives its name to something else."""
         name = use.base[0]
-        bound = self._bound
+        bound = self._code.bound
         if use.within is not None and name in bound:
-            bound = bound_names(self._tree, use.within)
+            bound = self._code.bound_but(use.within)
         # The import of a module that is there already changes nothing.
-        if not bound.get(name, True) or not self._pending.get(name, True):
+        if not bound.get(name, True) or not self._cells.others.pending.get(name, True):
             return None
         return self._facts.known.get(use.base)
 
@@ -421,10 +552,10 @@ def sound_part(text: str, refutation: Refutation, before: str = "") -> str:
     return text[:cut].rstrip()
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _bindings(source: str) -> dict[str, bool]:
-    """The names that a cell binds, and whether by imports alone; where it does not parse, all its words."""
-    completed = complete_tree(source, "", "")
+    """The names that a cell binds, and whether by imports alone; where it does not parse or is long, all its words."""
+    completed = complete_tree(source, "", "") if len(source) <= LONGEST_CELL else None
     return (
         dict.fromkeys(WORD.findall(source), False)
         if completed is None

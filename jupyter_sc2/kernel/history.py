@@ -24,3 +24,9 @@ def notebook(shell: InteractiveShell, running: str = "") -> Notebook:
     return Notebook.from_sources(
         source for source in run if source.strip() and not source.startswith(OWN)
     )
+
+
+def length(shell: InteractiveShell) -> tuple[int, int]:
+    """Numbers that are others when the history is."""
+    history = shell.history_manager
+    return shell.execution_count, len(history.input_hist_raw) if history is not None else 0

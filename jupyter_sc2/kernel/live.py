@@ -14,20 +14,22 @@ import re
 import sys
 import threading
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.last import keep_last
 from jupyter_sc2.prompt import secrets
 from jupyter_sc2.prompt.facts import Facts, Path, gather
 from jupyter_sc2.prompt.inspection import is_a, loaded, module_state, plain
 from jupyter_sc2.prompt.languages import runs_here
 from jupyter_sc2.prompt.namespace import Variable, describe
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.prompt.notebook import Cell, Notebook
 from jupyter_sc2.prompt.uses import WORD, imports_in
 from jupyter_sc2.prompt.variables import choose, describe_variable, look, message_of
 from jupyter_sc2.settings import SC2
@@ -35,6 +37,8 @@ from jupyter_sc2.settings import SC2
 MOST = 8  # variables that a cell starts with
 LIMIT = 1_200  # characters of what is told about them
 NEAR = 3  # cells above whose names count as likely to be used
+MOST_USED = 256  # names on either side of the cursor that count as used
+REACH = 8_000  # characters on either side of the cursor, and of a cell above, in which names are looked for
 
 
 class LiveNamespace:
@@ -53,6 +57,11 @@ class LiveNamespace:
             int, ...
         ] = ()  # the run and the number of names that those found last are of
         self._found: frozenset[str] = frozenset()
+        # Names that were looked at and of which there was no room to tell.
+        self._no_room: frozenset[str] = frozenset()
+        # While somebody types, the other cells are not looked at again.
+        self._pending = keep_last(partial(_pending, self.ran))
+        self._imported = keep_last(_imported)
         # The one event that comes after whatever was run: silent code, what is kept in no history, a widget's callback.
         shell.events.register("post_execute", self._ran_something)
 
@@ -79,6 +88,7 @@ class LiveNamespace:
         with self._lock:  # two engines may answer in turn, and `%sc2 context` asks as well
             if visit != self._visit:
                 self._visit, self._told = visit, self._first_look(request, used)
+                self._no_room = frozenset()
             elif settings.context_variables:
                 self._add(request, used)
             return describe(self._told.values(), limit=LIMIT)
@@ -91,11 +101,7 @@ class LiveNamespace:
         return Facts(
             names=self._names(*names),
             known=gather(ChainMap(*names, self._to_be_imported(request)), paths),
-            pending=tuple(
-                cell.source
-                for cell in request.notebook.cells
-                if cell.cell_type == "code" and cell.id != request.cell_id and not self.ran(cell)
-            ),
+            pending=self._pending(request.notebook, request.cell_id, len(self._inputs), self.epoch),
         )
 
     def _names(self, *namespaces: Mapping[str, Any]) -> frozenset[str]:
@@ -119,10 +125,14 @@ class LiveNamespace:
                     found[name] = module_state(there)[part] if part else there
         return found
 
+    @property
+    def _inputs(self) -> list[str]:
+        history = self._shell.history_manager
+        return history.input_hist_raw if history is not None else []
+
     def ran(self, cell: Cell) -> bool:
         """Whether the cell as it stands was run in this kernel, and is done."""
-        history = self._shell.history_manager
-        inputs: list[str] = history.input_hist_raw if history is not None else []
+        inputs = self._inputs
         if len(inputs) < self._seen:  # %reset
             self._sources, self._seen = {}, 0
         for index in range(self._seen, len(inputs)):
@@ -141,7 +151,9 @@ class LiveNamespace:
         if settings.context_variables:
             above = request.notebook.above(request.cell_id)
             likely = [
-                name for cell in reversed(above[-NEAR:]) for name in WORD.findall(cell.source)
+                name
+                for cell in reversed(above[-NEAR:])
+                for name in WORD.findall(cell.source[:REACH])
             ]
             chosen = choose(
                 self._shell.user_ns,
@@ -149,25 +161,26 @@ class LiveNamespace:
                 hidden=self._hidden,
                 most=MOST,
                 values=settings.context_values,
-                skip=self._imported(request),
+                skip=self._imported(above),
             )
             found.update((variable.name, variable) for variable in chosen)
         return found
 
-    def _add(self, request: CompletionRequest, used: Iterable[str]) -> None:
+    def _add(self, request: CompletionRequest, used: list[str]) -> None:
         """Adds what the cell uses by now, if there is more to tell of it than that it is a number."""
         known = {variable.name.partition("(")[0] for variable in self._told.values()}
         names, hidden = plain(self._shell.user_ns), self._hidden
-        skip = self._imported(request)
+        skip = self._imported(request.notebook.above(request.cell_id))
         for name in used:
-            if name in known or name in skip:
+            if name in known or name in skip or name in self._no_room:
                 continue
             values = self._settings.context_values
             variable = look(names, name, hidden=hidden, values=values)
             if variable is None or not variable.detail:
                 continue
             if len(describe([*self._told.values(), variable], limit=2 * LIMIT)) > LIMIT:
-                self._told = self._first_look(request, list(used))
+                self._told = self._first_look(request, used)
+                self._no_room = frozenset(used)  # else each key would look at all of them again
                 return
             self._told[variable.name] = variable
 
@@ -175,22 +188,38 @@ class LiveNamespace:
     def _hidden(self) -> Mapping[str, Any]:
         return plain(self._shell.user_ns_hidden)
 
-    def _imported(self, request: CompletionRequest) -> frozenset[str]:
-        """Modules whose import the model reads in the notebook anyway."""
-        lines = (
-            line
-            for cell in request.notebook.above(request.cell_id)
-            for line in cell.source.splitlines()
-            if line.startswith(("import ", "from "))
-        )
-        return frozenset(word for line in lines for word in WORD.findall(line))
+
+def _imported(above: tuple[Cell, ...]) -> frozenset[str]:
+    """Modules whose import the model reads in the notebook anyway."""
+    lines = (
+        line
+        for cell in above
+        for line in cell.source.splitlines()
+        if line.startswith(("import ", "from "))
+    )
+    return frozenset(word for line in lines for word in WORD.findall(line))
+
+
+def _pending(
+    ran: Callable[[Cell], bool], notebook: Notebook, cell_id: str | None, *when: int
+) -> tuple[str, ...]:
+    """The other cells that were not run as they stand; `when` is other numbers after each run."""
+    return tuple(
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code" and cell.id != cell_id and not ran(cell)
+    )
 
 
 def _names_used(request: CompletionRequest) -> list[str]:
     """The names in the cell, those nearest above the cursor first; not the word that is being typed."""
-    before = re.sub(r"\w+\Z", "", request.prefix)
-    after = re.sub(r"\A\w+", "", request.suffix)
-    return list(dict.fromkeys([*reversed(WORD.findall(before)), *WORD.findall(after)]))
+    prefix, suffix = request.prefix[-REACH:], request.suffix[:REACH]
+    before = WORD.findall(prefix)
+    if before and prefix.endswith(before[-1]):
+        del before[-1]
+    typed = re.match(r"\w*", suffix)
+    after = WORD.findall(suffix, typed.end() if typed is not None else 0)
+    return list(dict.fromkeys([*before[: -MOST_USED - 1 : -1], *after[:MOST_USED]]))
 
 
 def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | None:

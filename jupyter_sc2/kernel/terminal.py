@@ -17,6 +17,7 @@ from prompt_toolkit.document import Document
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import history
+from jupyter_sc2.last import keep_last
 from jupyter_sc2.session import Session
 
 # Seconds without a key before the model is asked, and between two looks at whether a key came meanwhile.
@@ -37,6 +38,8 @@ class Terminal:
         self._settings = settings
         self._mended: Any = None
         self._ids = itertools.count(1)
+        # Of the history, by how long it is: it may be that of a long day, and is asked for at each key.
+        self._ran = keep_last(lambda *length: history.notebook(shell))
         self._known = ("", "", "")  # before the cursor, behind it, and what the model said then
 
     def install(self) -> None:
@@ -112,7 +115,7 @@ class Terminal:
         request = CompletionRequest(
             text=document.text,
             offset=document.cursor_position,
-            notebook=history.notebook(self._shell),
+            notebook=self._ran(*history.length(self._shell)),
             id=id,
         )
         self._session.submit(request, update, fail)

@@ -6,7 +6,7 @@ import ast
 import re
 
 # Escapes that Python does not know. It warns of them, and to catch warnings is to change them for all threads.
-UNKNOWN_ESCAPE = re.compile(r"\\(?:([\n\\'\"abfnrtvxNuU0-7])|(.))", re.DOTALL)
+UNKNOWN_ESCAPE = re.compile(r"((?:\\[\n\\'\"abfnrtvxNuU0-7])+)|\\(.)", re.DOTALL)
 
 
 def parse(source: str) -> ast.Module | None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from jupyter_sc2.prompt.brackets import CLOSING, open_at_end
 from jupyter_sc2.prompt.parsing import parse
 
-# What IPython takes and Python does not: magics, shell commands, questions.
-MAGIC = re.compile(r"\s*(?:[%!]|\?)|[^#'\"]*\?\s*$|\s*[\w., ]+=\s*[%!]")
+CELL_MAGICS = re.compile(r"(?:\s*%%\w+(?!\w)[^\n]*\n)+")
+# What a magic or a command may be assigned to.
+MOST_MAGICS = 16
+LONGEST_MAGIC = 400
+TARGET = re.compile(r"[\w., ]*")
 TRY = re.compile(r"([ \t]*)try\s*:")
+GOES_ON = re.compile(r"(?:else|elif|except|finally|case)\b")
 HANDLER = re.compile(r"([ \t]*)(?:except|finally)\b")
 # What an unfinished line may go on with; the first that makes it a statement is taken.
 ENDINGS = (
@@ -33,7 +38,12 @@ ENDINGS = (
 
 
 def is_magic_line(line: str) -> bool:
-    return bool(MAGIC.match(line))
+    """Whether it is what IPython takes and Python does not: a magic, a shell command, a question."""
+    code = line.strip()
+    if code.startswith(("%", "!", "?")) or (code.endswith("?") and not set(code) & set("#'\"")):
+        return True
+    target, _, value = code.partition("=")
+    return value.lstrip().startswith(("%", "!")) and bool(TARGET.fullmatch(target))
 
 
 def parses(source: str) -> bool:
@@ -54,7 +64,13 @@ def complete_tree(prefix: str, text: str, suffix: str) -> tuple[ast.Module, str]
     rest = suffix.partition("\n")[0]
     for head in dict.fromkeys((prefix + text + rest, prefix + text)):
         head = _python(head)
+        start = _last_statement(head)
+        if not _parses(head[:start]):
+            continue
         for closed in _closed(head):
+            # Of a long cell the last statement alone tells soon what cannot end it.
+            if start and parse(closed[start:]) is None:
+                continue
             if (tree := parse(closed)) is not None:
                 return tree, closed
     return None
@@ -65,15 +81,19 @@ def _python(source: str) -> str:
 
     Only lines of it change, and not in number: a magic line becomes a call.
     """
-    if not any(is_magic_line(line) for line in source.split("\n")):
+    if not any(sign in source for sign in "%!?"):
+        return source
+    magics = [line for line in source.split("\n") if is_magic_line(line)]
+    # IPython reads all of a cell again for each, and of a long one tries all of its beginnings.
+    if not magics or len(magics) > MOST_MAGICS or max(map(len, magics)) > LONGEST_MAGIC:
         return source
     from IPython.core.inputtransformer2 import TransformerManager
 
-    found = re.match(r"(?:\s*%%\w+[^\n]*\n)+", source)
+    found = CELL_MAGICS.match(source)
     head, body = (source[: found.end()], source[found.end() :]) if found else ("", source)
     try:
         transformed = TransformerManager().transform_cell(body)  # type: ignore[no-untyped-call]
-    except SyntaxError:
+    except (SyntaxError, RuntimeError):
         return source
     if transformed.count("\n") != body.count("\n") + (not body.endswith("\n")):
         return source
@@ -83,6 +103,25 @@ def _python(source: str) -> str:
         for old, new in zip(body.split("\n"), transformed.split("\n"), strict=False)
     ]
     return re.sub(r"[^\n]", " ", head) + "\n".join(lines)
+
+
+def _last_statement(source: str) -> int:
+    """Where its last statement begins that is in no other; 0 if that is the first, or cannot be told at a glance."""
+    lines = source.rstrip().split("\n")
+    start = len("\n".join(lines))
+    for index in range(len(lines) - 1, 0, -1):
+        start -= len(lines[index])
+        line = lines[index]
+        begins = line[:1].isalpha() or line[:1] in ("_", "@")
+        if begins and not GOES_ON.match(line) and not lines[index - 1].endswith("\\"):
+            return start if open_at_end(source[:start]) == ([], "") else 0
+        start -= 1
+    return 0
+
+
+@lru_cache(maxsize=8)  # what is above the cursor's statement stays the same for many keys
+def _parses(source: str) -> bool:
+    return not source.strip() or parse(source) is not None
 
 
 def _of_length(line: str, length: int) -> str:

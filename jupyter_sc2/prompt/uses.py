@@ -18,6 +18,7 @@ WORD = re.compile(r"[^\W\d]\w*")
 TYPE_PARAMETERS = frozenset({"TypeVar", "TypeVarTuple", "ParamSpec"})  # nodes of Python 3.12
 FROM = re.compile(r"from\s+")
 STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
+LONGEST_PATH = 16
 # Methods of a frame that take columns by name: in which argument, and as what keyword.
 COLUMN_ARGUMENTS = {
     "groupby": (0, "by"),
@@ -53,24 +54,32 @@ class Use:
     within: ast.stmt | None = None  # the assignment on whose right-hand side it stands
 
 
-def uses(tree: ast.Module, source: str) -> list[Use]:
-    """All uses in the order of the code. What is written to, not read, is none."""
+def uses(tree: ast.Module, source: str, start: int = 0, end: int | None = None) -> list[Use]:
+    """All uses in the order of the code, or those that a part of it touches. What is written to, not read, is none."""
+    end = len(source) if end is None else end
+    first, last = (source.count("\n", 0, place) + 1 for place in (start, end))
     finder = _Finder(source)
-    finder.visit(tree)
-    return sorted(finder.found, key=lambda use: use.start)
+    for statement in tree.body:
+        if statement.lineno <= last and (statement.end_lineno or last) >= first - 1:
+            finder.visit(statement)
+    found = (use for use in finder.found if use.end >= start and use.start < end)
+    return sorted(found, key=lambda use: use.start)
 
 
 def path_of(node: ast.expr) -> Path:
-    """`df.age`, `df["age"]`: the path that an expression is; () if it is something else."""
-    match node:
-        case ast.Name(id=name):
-            return (name,)
-        case ast.Attribute(value=value, attr=attr):
-            base = path_of(value)
-            return (*base, attr) if base else ()
-        case ast.Subscript(value=value, slice=ast.Constant(value=str() as key)):
-            base = path_of(value)
-            return (*base, f"[{key}]") if base else ()
+    """`df.age`, `df["age"]`: the path that an expression is; () if it is something else, or longer than is followed."""
+    steps: list[str] = []
+    while len(steps) < LONGEST_PATH:
+        match node:
+            case ast.Name(id=name):
+                return (name, *reversed(steps))
+            case ast.Attribute(value=value, attr=attr):
+                steps.append(attr)
+            case ast.Subscript(value=value, slice=ast.Constant(value=str() as key)):
+                steps.append(f"[{key}]")
+            case _:
+                break
+        node = value
     return ()
 
 
