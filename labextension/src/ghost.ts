@@ -14,6 +14,21 @@ export interface IGhost extends IPlace {
   readonly texts: readonly string[];
 }
 
+/** What is sent of a place. */
+export interface INear {
+  text: string;
+
+  /** Of the cursor, in code points. */
+  offset: number;
+}
+
+/** Most of what is sent of a cell, in UTF-16 units: what no model reads need not travel at each key. */
+const BEFORE = 400_000;
+const BEHIND = 100_000;
+
+/** The cut moves in steps, as all that follows it is read anew then. */
+const STEP = 1 << 16;
+
 /** What is left of one candidate. */
 export interface IRest {
   index: number;
@@ -31,6 +46,32 @@ export function unitsOf(text: string, offset: number): number {
   return units;
 }
 
+/** What is sent of a place: of a long cell the part around the cursor, below the line of its magic. */
+export function near({ prefix, suffix }: Pick<IPlace, 'prefix' | 'suffix'>): INear {
+  let before = prefix;
+  if (prefix.length > BEFORE) {
+    const start = Math.ceil((prefix.length - BEFORE) / STEP) * STEP;
+    const magic = /^\s*%%[^\n]*\n/.exec(prefix.slice(0, 1000))?.[0] ?? '';
+    before = magic + prefix.slice(isBroken(prefix, start) ? start + 1 : start);
+  }
+  const end = isBroken(suffix, BEHIND) ? BEHIND - 1 : BEHIND;
+  return { text: before + suffix.slice(0, end), offset: pointsOf(before) };
+}
+
+/** Whether a cut here would come between the two units of one character. */
+function isBroken(text: string, at: number): boolean {
+  return at < text.length && text.codePointAt(at - 1)! > 0xffff;
+}
+
+/** How many code points a text has. */
+export function pointsOf(text: string): number {
+  let points = 0;
+  for (let i = 0; i < text.length; points++) {
+    i += text.codePointAt(i)! > 0xffff ? 2 : 1;
+  }
+  return points;
+}
+
 /**
  * What is left of a candidate at another place; null if it does not fit there.
  *
@@ -39,6 +80,12 @@ export function unitsOf(text: string, offset: number): number {
  */
 export function remainder(ghost: IGhost, place: IPlace, index = 0): string | null {
   const text = ghost.texts[index] ?? '';
+  // Of a long cell the lengths tell of most ghosts that they do not fit.
+  const length = place.prefix.length - ghost.prefix.length;
+  const closed = place.suffix.length - ghost.suffix.length;
+  if (length < 0 || length > text.length || closed < 0 || closed > 1) {
+    return null;
+  }
   if (ghost.cell !== place.cell || !place.prefix.startsWith(ghost.prefix)) {
     return null;
   }
@@ -47,11 +94,12 @@ export function remainder(ghost: IGhost, place: IPlace, index = 0): string | nul
     return null;
   }
   const rest = text.slice(typed.length);
-  if (place.suffix === ghost.suffix) {
-    return rest;
+  if (closed === 0) {
+    return place.suffix === ghost.suffix ? rest : null;
   }
-  const closer = CLOSERS.find(c => place.suffix === c + ghost.suffix && rest.endsWith(c));
-  return closer === undefined ? null : rest.slice(0, -1);
+  const closer = CLOSERS.find(c => place.suffix.startsWith(c) && rest.endsWith(c));
+  const fits = closer !== undefined && place.suffix.endsWith(ghost.suffix);
+  return fits ? rest.slice(0, -1) : null;
 }
 
 /** All that is left of a ghost's candidates at another place, each text once. */

@@ -20,7 +20,9 @@ import {
   type AfterEnter,
   type Mode
 } from './asking';
+import { Cells, type ICellSources } from './cells';
 import { Connection } from './connection';
+import { pointsOf } from './ghost';
 import { outputTexts } from './outputs';
 import type { ICell, Settings } from './protocol';
 import type { ISpot } from './provider';
@@ -38,7 +40,8 @@ interface ITyped {
   cellId: string;
   language: string;
   mode: Mode;
-  cells(): ICell[];
+  /** All cells; of the one that is called `current` the source may be old. */
+  cells(current?: string): ICell[];
 }
 
 export class Places {
@@ -142,7 +145,7 @@ export class Places {
       language: typed.language,
       languagesOff: this.languagesOff,
       mode: strictest(this.askedIn(widget).mode, typed.mode),
-      cells: () => typed.cells(),
+      cells: () => typed.cells(typed.cellId),
       isAt: offset => {
         const { editor } = typed;
         return !editor!.isDisposed && editor!.getOffsetAt(editor!.getCursorPosition()) === offset;
@@ -177,7 +180,7 @@ export class Places {
     if (typed && editor && !editor.isDisposed && this.modeIn(widget) === 'automatic') {
       const source = editor.model.sharedModel.getSource();
       const before = source.slice(0, editor.getOffsetAt(editor.getCursorPosition()));
-      this.connection(widget)?.client?.rests(typed.cells(), typed.cellId, [...before].length);
+      this.connection(widget)?.client?.rests(typed.cells(), typed.cellId, pointsOf(before));
     }
   }
 
@@ -266,7 +269,10 @@ export class Places {
               modeOf(notebook.model?.getMetadata(METADATA)),
               isTaggedOff(cell.model) ? 'off' : undefined
             ),
-            cells: () => Array.from(notebook.content.model?.cells ?? [], cellOf)
+            cells: current => {
+              const models = notebook.content.model?.cells;
+              return models ? this._cellsOf(models, models).now(current) : [];
+            }
           }
         : null;
     }
@@ -279,7 +285,18 @@ export class Places {
           cellId: prompt.model.id,
           language: 'python',
           mode: 'automatic',
-          cells: () => [...Array.from(panel.console.cells), prompt].map(cell => cellOf(cell.model))
+          cells: () => {
+            const { cells } = panel.console;
+            const models = {
+              changed: cells.changed,
+              *[Symbol.iterator]() {
+                for (const { model } of Array.from(cells)) {
+                  yield model;
+                }
+              }
+            };
+            return [...this._cellsOf(cells, models).now(), cellOf(prompt.model)];
+          }
         }
       );
     }
@@ -296,7 +313,17 @@ export class Places {
     return null;
   }
 
+  private _cellsOf(list: object, models: ICellSources<ICellModel>): Cells<ICellModel> {
+    let cells = this._cells.get(list);
+    if (!cells) {
+      cells = new Cells(models, cellOf);
+      this._cells.set(list, cells);
+    }
+    return cells;
+  }
+
   private _all = new Set<Connection>();
+  private _cells = new WeakMap<object, Cells<ICellModel>>();
   private _changed = new Signal<this, void>(this);
   private _connections = new WeakMap<ISessionContext, Connection>();
   private _picked = new WeakMap<Widget, ISessionContext>();

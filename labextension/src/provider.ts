@@ -12,7 +12,7 @@ import type { Widget } from '@lumino/widgets';
 
 import type { Mode } from './asking';
 import type { KernelClient } from './client';
-import { GhostCache, remainder, remainders, unitsOf, type IPlace } from './ghost';
+import { GhostCache, near, remainder, remainders, unitsOf, type IPlace } from './ghost';
 import { GrowingGhost } from './growing';
 import { Offers, type IOffer } from './offers';
 import type { ICell, Trigger } from './protocol';
@@ -212,7 +212,7 @@ export class Provider implements IInlineCompletionProvider {
         return [];
       }
       const trigger = invoked ? 'invoke' : 'automatic';
-      ghost = this._ask(spot, place, request, trigger, wanted, Date.now() - typed);
+      ghost = this._ask(spot, place, trigger, wanted, Date.now() - typed);
     }
     const inTime = await this._firstText(ghost, place);
     if (superseded()) {
@@ -243,7 +243,6 @@ export class Provider implements IInlineCompletionProvider {
   private _ask(
     spot: ISpot,
     place: IPlace,
-    request: CompletionHandler.IRequest,
     trigger: Trigger,
     candidates: number,
     waited: number
@@ -254,8 +253,7 @@ export class Provider implements IInlineCompletionProvider {
     this._settle({ kind: 'asking' });
     const query = {
       cell_id: spot.cellId,
-      text: request.text,
-      offset: [...place.prefix].length,
+      ...near(place),
       trigger,
       candidates,
       language: spot.language,

@@ -12,9 +12,15 @@ export class Snapshot {
   /**
    * The message that brings the kernel up to date, or null if it is.
    *
-   * The source of `current`, the cell that is being typed in, travels with each request; here it may be old.
+   * The source of `current`, the cell that is being typed in, travels with each request; here it may be old. An array
+   * that was told of is not looked at again.
    */
   next(cells: ICell[], current?: string): INotebook | null {
+    if (this._rev > 0 && cells === this._seen && current === this._current) {
+      return null;
+    }
+    this._seen = cells;
+    this._current = current;
     const order = cells.map(cell => cell.id);
     const changed = cells.filter(cell => !this._has(cell, cell.id === current));
     const moved =
@@ -49,15 +55,18 @@ export class Snapshot {
   private _has(cell: ICell, isCurrent: boolean): boolean {
     const known = this._cells.get(cell.id);
     return (
-      known !== undefined &&
-      known.cell_type === cell.cell_type &&
-      known.execution_count === cell.execution_count &&
-      String(known.outputs) === String(cell.outputs) &&
-      (isCurrent || known.source === cell.source)
+      known === cell ||
+      (known !== undefined &&
+        known.cell_type === cell.cell_type &&
+        known.execution_count === cell.execution_count &&
+        String(known.outputs) === String(cell.outputs) &&
+        (isCurrent || known.source === cell.source))
     );
   }
 
+  private _current: string | undefined;
   private _rev = 0;
   private _order: string[] = [];
   private _cells = new Map<string, ICell>();
+  private _seen: ICell[] | null = null;
 }

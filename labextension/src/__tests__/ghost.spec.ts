@@ -4,8 +4,10 @@ import { test } from 'node:test';
 import {
   GhostCache,
   isAtLineStart,
+  near,
   nextLine,
   nextWord,
+  pointsOf,
   remainder,
   remainders,
   unitsOf,
@@ -113,4 +115,45 @@ test('a line of blanks is a beginning', () => {
   assert.equal(isAtLineStart(''), true);
   assert.equal(isAtLineStart('if x:\n    '), true);
   assert.equal(isAtLineStart('if x:\n    y'), false);
+});
+
+test('code points are counted as they are spread', () => {
+  for (const text of ['', 'abc', 'a😀b', 'é👩‍👧', '\ud83d', 'a\ude00\ud83d', '\ud83d\ud83d\ude00']) {
+    assert.equal(pointsOf(text), [...text].length);
+  }
+});
+
+test('a cell that is not long is sent as it is', () => {
+  const [prefix, suffix] = ['x = 😀'.repeat(1000), 'y'.repeat(5000)];
+  assert.deepEqual(near({ prefix, suffix }), { text: prefix + suffix, offset: 5000 });
+});
+
+test('of a cell of megabytes a bounded part around the cursor is sent', () => {
+  for (const filling of ['x', '😀', 'a😀', 'x = 1\n']) {
+    const text = filling.repeat(3_000_000 / filling.length);
+    for (const offset of [0, 900_000, 900_002, 2_999_998, text.length]) {
+      const cut = filling === 'x' ? offset : offset - (offset % filling.length);
+      const place = { prefix: text.slice(0, cut), suffix: text.slice(cut) };
+      const sent = near(place);
+      const points = [...sent.text];
+      const before = points.slice(0, sent.offset).join('');
+      assert.ok(sent.text.length <= 500_000);
+      assert.ok(place.prefix.endsWith(before));
+      assert.ok(place.suffix.startsWith(points.slice(sent.offset).join('')));
+      assert.ok(before.length > 300_000 || before === place.prefix);
+    }
+  }
+});
+
+test('the part of a long cell begins in one place while somebody types', () => {
+  const text = Array.from({ length: 200_000 }, (_, index) => `${index}\n`).join('');
+  const beginnings = Array.from({ length: 50 }, (_, key) =>
+    near({ prefix: text.slice(0, 900_000 + key), suffix: '' }).text.slice(0, 100)
+  );
+  assert.equal(new Set(beginnings).size, 1);
+});
+
+test('a long cell is sent with the line of its magic', () => {
+  const prefix = '%%bash -s\n' + 'echo 1\n'.repeat(100_000);
+  assert.ok(near({ prefix, suffix: '' }).text.startsWith('%%bash -s\necho'.slice(0, 10)));
 });

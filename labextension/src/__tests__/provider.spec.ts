@@ -483,3 +483,24 @@ test('what is forgotten is asked again', async () => {
   await settle();
   assert.equal(client.queries.length, 2);
 });
+
+test('of a cell of megabytes only a part is asked about, and what is typed of the answer is found again', async () => {
+  const { client, provider } = setUp();
+  const before = 'x'.repeat(2_000_000);
+  const asked = fetch(provider, `${before}|${'y'.repeat(1_000_000)}`);
+  await settle();
+  const { text, offset } = client.queries[0];
+  assert.ok(text.length <= 500_000);
+  assert.equal(text.slice(offset, offset + 2), 'yy');
+  await client.say('abc', 'stop');
+  assert.deepEqual(
+    (await asked).map(item => item.insertText),
+    ['abc']
+  );
+  const items = await fetch(provider, `${before}a|${'y'.repeat(1_000_000)}`);
+  assert.deepEqual(
+    items.map(item => item.insertText),
+    ['bc']
+  );
+  assert.equal(client.queries.length, 1);
+});
