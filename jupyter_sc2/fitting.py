@@ -21,6 +21,10 @@ CLOSERS = ")]}"
 QUOTES = "'\""
 # Characters that are parsed: of a longer cell the cursor's line is, and of a longer line only the brackets count.
 LONGEST_PARSED = 8_000
+# Characters of a text that is compared word by word, and of the rest of a line that is.
+LONGEST_COMPARED = 1_000
+# Characters of a notebook in which a word is looked for.
+LONGEST_SEARCHED = 100_000
 # What may be missing at the cursor of a cell that Python cannot read as it is.
 PLACEHOLDERS = ("", "_", "_,", ",_")
 # A word, a bracket, a quote, or a row of one sign. What stands in strings counts like code.
@@ -65,8 +69,14 @@ def lexemes(text: str) -> list[Lexeme]:
     ]
 
 
+@lru_cache(maxsize=4096)
 def alike(text: str) -> str:
-    """The text as it compares with others: the same for two lines that differ in spacing, quotes, a trailing comma."""
+    """The text as it compares with others: the same for two lines that differ in spacing, quotes, a trailing comma.
+
+    A long one, which holds data, compares as it is.
+    """
+    if len(text) > LONGEST_COMPARED:
+        return text.strip()
     return " ".join(lexeme.key for lexeme in lexemes(text))
 
 
@@ -289,13 +299,27 @@ def _part_of_word(text: str, request: CompletionRequest) -> str:
     if not part:
         return ""
     word = re.compile(rf"\b{re.escape(before + part + after)}\b")
-    sources = (request.text, *(cell.source for cell in request.notebook.cells))
-    return part if any(word.search(source) for source in sources) else ""
+    left = LONGEST_SEARCHED
+    for source in _sources(request):
+        if word.search(source, 0, left):
+            return part
+        left -= len(source)
+        if left <= 0:
+            break
+    return ""
+
+
+def _sources(request: CompletionRequest) -> Iterator[str]:
+    """The cell, and the others from it upwards and then downwards."""
+    yield request.text
+    above, cells = request.notebook.above(request.cell_id), request.notebook.cells
+    yield from (cell.source for cell in reversed(above))
+    yield from (cells[index].source for index in range(len(above), len(cells)))
 
 
 def _without_repetition(text: str, rest: str) -> str:
     """Cuts the text's end where the rest of the line begins with it."""
-    said, there = lexemes(text), lexemes(rest)
+    said, there = lexemes(text), lexemes(rest[:LONGEST_COMPARED])
     for length in range(min(len(said), len(there)), 0, -1):
         tail, head = said[-length:], there[:length]
         if [one.key for one in tail] != [one.key for one in head]:
@@ -320,7 +344,7 @@ def _restates(text: str, rest: str) -> bool:
     said = [lexeme.key for lexeme in lexemes(text)]
     if len(said) < 2:
         return False
-    there = [lexeme.key for lexeme in lexemes(rest)]
+    there = [lexeme.key for lexeme in lexemes(rest[-LONGEST_COMPARED:])]
     while there and len(there) >= len(said):
         if there[-len(said) :] == said:
             return True

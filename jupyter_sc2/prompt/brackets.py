@@ -36,7 +36,7 @@ MAY_FOLLOW = " \t)]}:;>,"
 def settled(prefix: str, suffix: str) -> str:
     """The suffix without what an editor may have put there to close the brackets and quotes of the cursor's line."""
     length = 0
-    for closer in open_closers(prefix.rpartition("\n")[2]):
+    for closer in _closers(prefix.rpartition("\n")[2]):
         if suffix[length : length + 1] != closer:
             break
         length += 1
@@ -46,9 +46,15 @@ def settled(prefix: str, suffix: str) -> str:
 
 def open_closers(line: str) -> str:
     """The brackets and the quote that would close what `line` leaves open, the innermost first."""
-    opened, quote = open_at_end(line)
-    quote = "" if quote == "#" else quote[:1]
-    return quote + "".join(CLOSING[sign] for sign in reversed(opened))
+    return "".join(_closers(line))
+
+
+def _closers(line: str) -> Iterator[str]:
+    opened, quote = _open_at_end(line)
+    if quote not in ("", "#"):
+        yield quote[0]
+    for sign in reversed(opened):
+        yield CLOSING[sign]
 
 
 def open_at_end(source: str) -> tuple[list[str], str]:

@@ -15,7 +15,7 @@ from jupyter_sc2.prompt.languages import CELL_MAGIC
 
 # Characters before the cursor and behind it: more than any prompt holds of one cell.
 BEFORE = 32_768
-BEHIND = 12_288
+BEHIND = 8_192
 # The cut stays in one place until so many characters more are typed: with it the prompt's beginning would move.
 STEP = 4_096
 # Of what stands in for the part that is cut off: a magic's line, a line's indentation, open brackets.
