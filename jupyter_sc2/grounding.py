@@ -251,8 +251,8 @@ def refute(
     source = request.prefix + text
     for use in found:
         allowed = surroundings.allowed(use)
-        # Keywords of the same call; of two in the completion the later one is the one too many.
-        given = {word for word, at in use.others if at < use.start or at >= len(source)}
+        # Other keywords of the same call; of two in the completion the later one is the one too many.
+        given = {word for word, at in use.keywords if at < use.start or at >= len(source)}
         if use.word in given:
             allowed = allowed or Words()
         if allowed is not None and given:
@@ -489,10 +489,10 @@ class _Surroundings:
         allowed = self.allowed(use)
         if allowed is None or use.word in allowed:
             return None
-        names = set(allowed.beginning_with(use.word)).difference(word for word, _ in use.others)
+        names = set(allowed.beginning_with(use.word)).difference(word for word, _ in use.keywords)
         if use.kind == "column":
             return {name for name in names if name.strip() != use.word and name.isprintable()}
-        if use.kind == "argument" and not any(at < use.start for _, at in use.others):
+        if use.kind == "argument" and not any(at < use.start for _, at in use.keywords):
             # The word may be a variable's, or the beginning of one.
             bound, defined = frozenset(self._code.bound), self._cells.others.defined
             variables = Words(self._facts.names, defined, bound, OPERANDS)

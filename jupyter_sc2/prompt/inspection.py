@@ -68,7 +68,7 @@ def keys_of(names: Mapping[Any, Any]) -> list[Any]:
 
 def all_named(names: Mapping[Any, Any]) -> bool:
     """Whether all keys are exactly strings, so that no other can answer to a name."""
-    return all(type(key) is str for key in keys_of(names))
+    return set(map(type, keys_of(names))) <= {str}  # of a hundred thousand in a moment
 
 
 def plain(names: Mapping[Any, Any]) -> Mapping[str, Any]:

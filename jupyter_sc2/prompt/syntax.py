@@ -13,11 +13,11 @@ from jupyter_sc2.prompt.parsing import parse
 CELL_MAGICS = re.compile(r"(?:\s*%%\w+(?!\w)[^\n]*\n)+")
 # What a magic or a command may be assigned to.
 MOST_MAGICS = 16
+MOST_NESTED = 199  # brackets in one another: Python's tokenizer takes no more
 LONGEST_MAGIC = 400
 TARGET = re.compile(r"[\w., ]*")
-TRY = re.compile(r"([ \t]*)try\s*:")
+TRY = re.compile(r"^([ \t]*)(?:(try)[ \t]*:|(?:except|finally)\b)", re.MULTILINE)
 GOES_ON = re.compile(r"(?:else|elif|except|finally|case)\b")
-HANDLER = re.compile(r"([ \t]*)(?:except|finally)\b")
 # What an unfinished line may go on with; the first that makes it a statement is taken.
 ENDINGS = (
     "",
@@ -133,6 +133,8 @@ def _of_length(line: str, length: int) -> str:
 def _closed(source: str) -> Iterator[str]:
     """The source, with what is open at its end closed in one way after another."""
     opened, quote = open_at_end(source)
+    if len(opened) > MOST_NESTED:
+        return
     ends = "".join(CLOSING[sign] for sign in reversed(opened))
     handlers = "".join(f"\n{indent}finally: pass" for indent in _open_tries(source))
     indent = re.match(r"[ \t]*", source.rpartition("\n")[2])[0]  # type: ignore[index]
@@ -156,9 +158,9 @@ def _closed(source: str) -> Iterator[str]:
 def _open_tries(source: str) -> list[str]:
     """The indentation of each `try` without a handler, the innermost first."""
     open_: list[str] = []
-    for line in source.split("\n"):
-        if found := TRY.match(line):
-            open_.append(found[1])
-        elif (found := HANDLER.match(line)) and found[1] in open_:
-            del open_[open_.index(found[1]) :]
+    for indent, begins in TRY.findall(source):
+        if begins:
+            open_.append(indent)
+        elif indent in open_:
+            del open_[open_.index(indent) :]
     return open_[::-1]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 from jupyter_sc2.prompt.facts import Path
@@ -50,7 +53,7 @@ class Use:
     base: Path = ()
     function: Path = ()  # of a column or a name that is an argument: the function it is given to
     deferred: bool = False  # in a function, which may run when more is defined
-    others: tuple[tuple[str, int], ...] = ()  # of an argument: the call's other keywords, and where
+    keywords: tuple[tuple[str, int], ...] = ()  # of an argument: all those of the call, and where
     within: ast.stmt | None = None  # the assignment on whose right-hand side it stands
 
 
@@ -165,9 +168,8 @@ class _Finder(ast.NodeVisitor):
         self.found: list[Use] = []
         self._source = source
         self._lines = source.split("\n")
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._lengths = [0, *accumulate(map(len, self._lines))]
+        self._bytes: dict[int, list[int]] = {}
         self._depth = 0
         self._within: ast.stmt | None = None
         self._given_to: dict[ast.expr, Path] = {}  # of what is an argument: to which function
@@ -191,18 +193,18 @@ class _Finder(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         function = path_of(node.func)
         self._given_to.update((value, function) for value in node.args)
-        keywords = [(k.arg, self._start(k)) for k in node.keywords if k.arg is not None]
+        keywords = tuple((k.arg, self._start(k)) for k in node.keywords if k.arg is not None)
+        given = Counter(word for word, _ in keywords)
         for word, start in keywords:
-            others = tuple(other for other in keywords if other != (word, start))
             # Of a function without a name nothing is known, but no keyword can be given twice.
-            if function or any(other == word for other, _ in others):
-                self._add("argument", word, start, function, others=others)
+            if function or given[word] > 1:
+                self._add("argument", word, start, function, keywords=keywords)
         if len(function) > 1 and function[-1] in COLUMN_ARGUMENTS:
             position, name = COLUMN_ARGUMENTS[function[-1]]
-            given = [k.value for k in node.keywords if k.arg == name]
+            columns = [k.value for k in node.keywords if k.arg == name]
             if position is not None and len(node.args) > position:
-                given.append(node.args[position])
-            for value in given:
+                columns.append(node.args[position])
+            for value in columns:
                 self._add_columns(value, function[:-1], function)
         given_data = [k.value for k in node.keywords if k.arg == "data"] or node.args[:1]
         table, roles = path_of(given_data[0]) if given_data else (), ROLES
@@ -289,13 +291,13 @@ class _Finder(ast.NodeVisitor):
         start: int,
         base: Path = (),
         function: Path = (),
-        others: tuple[tuple[str, int], ...] = (),
+        keywords: tuple[tuple[str, int], ...] = (),
     ) -> None:
         end = start + len(word)
         # Where a transformed line differs from what the user sees, nothing is said of it.
         if self._source[start:end] == word:
             deferred = self._depth > 0
-            found = Use(kind, word, start, end, base, function, deferred, others, self._within)
+            found = Use(kind, word, start, end, base, function, deferred, keywords, self._within)
             self.found.append(found)
 
     def _add_columns(self, node: ast.expr, base: Path, function: Path = ()) -> None:
@@ -316,8 +318,15 @@ class _Finder(ast.NodeVisitor):
             return 0
         text = self._lines[line - 1]
         if not text.isascii():
-            column = len(text.encode()[:column].decode(errors="ignore"))
-        return self._starts[line - 1] + column
+            column = bisect(self._ends(line), column)
+        return self._lengths[line - 1] + line - 1 + column
+
+    def _ends(self, line: int) -> list[int]:
+        """Where each character of a line ends, in bytes."""
+        if line not in self._bytes:
+            signs = self._lines[line - 1]
+            self._bytes[line] = [*accumulate(map(len, map(str.encode, signs)))]
+        return self._bytes[line]
 
 
 def _strings(node: ast.expr) -> Iterator[tuple[ast.Constant, str]]:

@@ -121,7 +121,7 @@ def look(
     values: bool = False,
 ) -> Variable | None:
     """One name's line; None if there is nothing to say or it is not to be told. The names are `plain` ones."""
-    if name.startswith("_") or not secrets.tells(name):
+    if name.startswith("_") or name not in namespace or not secrets.tells(name):
         return None
     try:
         value = namespace[name]
