@@ -13,6 +13,7 @@ from jupyter_sc2.prompt.parsing import parse
 CELL_MAGICS = re.compile(r"(?:\s*%%\w+(?!\w)[^\n]*\n)+")
 # What a magic or a command may be assigned to.
 MOST_MAGICS = 16
+MOST_READ = 60_000  # characters of a statement, in all the ways to end it
 MOST_NESTED = 199  # brackets in one another: Python's tokenizer takes no more
 LONGEST_MAGIC = 400
 TARGET = re.compile(r"[\w., ]*")
@@ -67,7 +68,11 @@ def complete_tree(prefix: str, text: str, suffix: str) -> tuple[ast.Module, str]
         start = _last_statement(head)
         if not _parses(head[:start]):
             continue
+        left = MOST_READ
         for closed in _closed(head):
+            left -= len(closed) - start
+            if left < 0:
+                break
             # Of a long cell the last statement alone tells soon what cannot end it.
             if start and parse(closed[start:]) is None:
                 continue
