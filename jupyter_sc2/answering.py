@@ -5,11 +5,12 @@ Only the engine's thread is in here. The engine keeps the KV cache; here is kept
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from jupyter_sc2 import engines, grounding, postprocess
 from jupyter_sc2.clock import monotonic
@@ -29,22 +30,28 @@ from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions
 from jupyter_sc2.type_through import TypeThroughCache
 
+logger = logging.getLogger(__name__)
+
 # Completions in which the next ones are looked up.
 EARLIER = 8
 
 
 @dataclass(eq=False)
 class Job:
-    """A request and who waits for its answer."""
+    """A request and who waits for its answer, which ends once, with a final update or a failure."""
 
     request: CompletionRequest  # with its sampling params set
     update: Callable[[Completion], None]
-    fail: Callable[[SC2Error], None]
+    failed: Callable[[SC2Error], None]
     arrived: float = field(default_factory=monotonic)
     cancelled: threading.Event = field(default_factory=threading.Event)
     waits: bool = False  # for a model, as none was there when it came
     loaded: float | None = None  # when that was there
     drawing: Drawing | None = None  # while it is decoded and another may go on with it
+    goes_on: bool = False  # with the turn of an older one of its front end, which it has replaced
+    _ended: threading.Lock = field(
+        default_factory=threading.Lock
+    )  # taken by the first end, and kept
 
     @property
     def typed(self) -> float:
@@ -60,6 +67,11 @@ class Job:
         assert self.request.sampling is not None
         return self.request.sampling
 
+    def is_replaced_by(self, later: Job) -> bool:
+        """Whether this is ghost text for the place that a later request of the same front end is for."""
+        mine, other = self.request, later.request
+        return self.automatic and (mine.front_end, mine.cell_id) == (other.front_end, other.cell_id)
+
     def say(self, completion: Completion, engine: engines.Engine | None = None) -> None:
         if engine is not None:
             completion = replace(
@@ -68,17 +80,33 @@ class Job:
                 engine=engine.name,
                 revision=engine.card.revision or "",
             )
-        self.update(completion)
+        self._tell(self.update, completion)
 
     def finish(self, completion: Completion, engine: engines.Engine | None = None) -> None:
+        if not self._ended.acquire(blocking=False):
+            return
         total_ms = (monotonic() - self.arrived) * 1000
         load_ms = None if self.loaded is None else max(0.0, self.loaded - self.arrived) * 1000
         stats = replace(completion.stats, total_ms=total_ms, load_ms=load_ms)
         self.say(replace(completion, stats=stats), engine)
 
+    def fail(self, error: SC2Error) -> None:
+        if self._ended.acquire(blocking=False):
+            self._tell(self.failed, error)
+
+    @staticmethod
+    def _tell(listener: Callable[[Any], None], news: object) -> None:
+        """A listener that fails is no failure of the model, and ends no thread."""
+        try:
+            listener(news)
+        except Exception:
+            logger.exception("A listener to a request failed")
+
 
 # From a job that is being decoded to a later one that goes on with what is being said, if there is one.
 Successor = Callable[[Job], "Job | None"]
+# Waits for the next key of a job that is about to be decoded, for so many seconds or until waiting is of no use.
+Pause = Callable[[Job, float], object]
 
 CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
 
@@ -145,16 +173,16 @@ class Answerer:
         options: CompletionOptions,
         successor: Successor,
         adapt: Callable[[], None] = lambda: None,
-    ) -> None:
+        pause: Pause = lambda job, seconds: job.cancelled.wait(seconds),
+    ) -> Job | None:
         """Has the model answer, and those that meanwhile go on from what it says.
 
-        `adapt` is called before the prompt is read and before each token, to fit the engine to the moment.
+        `adapt` is called before the prompt is read and before each token, to fit the engine to the moment. Returns a
+        job that went on with what was said until it was something else than the user typed, and is not answered.
         """
-        unanswered: Job | None = job
-        while unanswered is not None:
-            prompt = self._prompt(unanswered.request, options)
-            adapt()
-            unanswered = self._decode(unanswered, prompt, options, successor, adapt)
+        prompt = self._prompt(job.request, options)
+        adapt()
+        return self._decode(job, prompt, options, successor, adapt, pause)
 
     def read_ahead(
         self, request: CompletionRequest, options: CompletionOptions, unwanted: engines.Cancelled
@@ -249,15 +277,14 @@ class Answerer:
         options: CompletionOptions,
         successor: Successor,
         adapt: Callable[[], None],
+        pause: Pause,
     ) -> Job | None:
-        """Draws the candidates one after another; the later ones find the prompt in the KV cache.
-
-        Returns a job that went on with what was said until it was something else than the user typed.
-        """
+        """Draws the candidates one after another; the later ones find the prompt in the KV cache."""
         first, running = job.request, _Running(job, len(prompt.ids))
         running.reused = len(prompt.ids) - self._prefill(prompt, running.cancelled)
         if job.automatic:
-            job.cancelled.wait(max(0.0, job.typed + self._rhythm.delay() - monotonic()))
+            due = job.typed + self._rhythm.delay(job.request.front_end)
+            pause(job, max(0.0, due - monotonic()))
         adapt()
         began = monotonic()
         texts: list[str] = []

@@ -57,6 +57,7 @@ class CompletionRequest:
     sampling: SamplingParams | None = None  # None: the session's own
     id: str = ""
     waited: float = 0.0  # seconds that it has waited already, from the key that it is for
+    front_end: str = ""  # who asks; ids and places (cells) are each front end's own
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):

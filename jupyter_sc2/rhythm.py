@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 from statistics import median
 
 # A longer gap is a pause, in seconds.
@@ -11,31 +12,43 @@ PAUSE = 0.6
 LONGEST = 0.25
 # Gaps that have to be known.
 ENOUGH = 8
+# Front ends that are remembered, those that were typed in last.
+TYPISTS = 32
+
+
+@dataclass
+class _Typist:
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+    last: float | None = None
 
 
 class Rhythm:
-    """How quickly keys follow one another, and how long it takes to decode a completion."""
+    """How quickly keys follow one another in each front end, and how long it takes to decode a completion."""
 
     def __init__(self) -> None:
-        self._gaps: deque[float] = deque(maxlen=50)
-        self._last: float | None = None
+        self._typists: OrderedDict[str, _Typist] = OrderedDict()
         self._costs: deque[float] = deque(maxlen=20)
 
-    def key(self, now: float) -> None:
-        if self._last is not None and now - self._last < PAUSE:
-            self._gaps.append(now - self._last)
-        self._last = now
+    def key(self, now: float, front_end: str = "") -> None:
+        typist = self._typists.setdefault(front_end, _Typist())
+        self._typists.move_to_end(front_end)
+        if len(self._typists) > TYPISTS:
+            self._typists.popitem(last=False)
+        if typist.last is not None and now - typist.last < PAUSE:
+            typist.gaps.append(now - typist.last)
+        typist.last = now
 
     def decoded(self, seconds: float) -> None:
         self._costs.append(seconds)
 
-    def delay(self) -> float:
+    def delay(self, front_end: str = "") -> float:
         """Seconds from a key until decoding is worth beginning.
 
         What is decoded before the next key is mostly for nothing. A model that is done in half of a usual gap has
         shown something by then; a slower one would only have kept the machine busy.
         """
-        if len(self._gaps) < ENOUGH or not self._costs:
+        typist = self._typists.get(front_end)
+        if typist is None or len(typist.gaps) < ENOUGH or not self._costs:
             return 0.0
-        usual = median(self._gaps)
+        usual = median(typist.gaps)
         return 0.0 if median(self._costs) < usual / 2 else min(usual, LONGEST)

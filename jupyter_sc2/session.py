@@ -1,7 +1,7 @@
 """One engine answers at a time. Every front end in the kernel asks the same session.
 
-An automatic request replaces any automatic request before it: the newest keystroke wins, and never waits for
-the completion of an older one. Invoked requests go first and wait their turn among themselves.
+An automatic request replaces any automatic request before it of the same front end and place: the newest keystroke
+wins, and never waits for the completion of an older one. Front ends take turns (see request_queue.py).
 
 Each engine has a worker, a thread that loads it, uses it and closes it; nobody else calls it. While one loads,
 the one before it goes on answering; if there is none, or it was too large to stay, the embedded model answers
@@ -22,7 +22,7 @@ import math
 import os
 import queue
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,6 +41,7 @@ from jupyter_sc2.priority import Pauses
 from jupyter_sc2.prompt.languages import language_at
 from jupyter_sc2.prompt.layout import Arrangement, Piece
 from jupyter_sc2.prompt.near import near
+from jupyter_sc2.request_queue import QUEUE_FULL, RequestQueue
 from jupyter_sc2.rhythm import Rhythm
 from jupyter_sc2.settings import CompletionOptions, LoadOptions
 from jupyter_sc2.silence import silence
@@ -53,6 +54,8 @@ Fail = Callable[[SC2Error], None]
 
 # Below this much memory the loaded model stays until its successor is there.
 KEEP_WHILE_LOADING = 1 << 30
+# Front ends for which something is to be read ahead, the newest ones.
+MOST_AHEAD = 16
 # What an engine's `progress` tells beyond the states of a status: the state for it, and the rest in words.
 STAGES = {
     "importing": ("loading",),
@@ -147,9 +150,9 @@ class Session:
         self._telling = threading.RLock()  # two workers may have a status to tell
         # Guarded by _changed, which is notified when one of them changes.
         self._changed = threading.Condition()
-        self._jobs: list[Job] = []
+        self._queue = RequestQueue()
         self._running: list[Job] = []
-        self._ahead: CompletionRequest | None = None
+        self._ahead: OrderedDict[str, CompletionRequest] = OrderedDict()  # by front end
         self._reads_ahead = False
         self._cell_runs = False
         self._workers: list[_Worker] = []  # whose threads have not ended
@@ -232,12 +235,16 @@ class Session:
             self._held = True
             for worker in self._workers:
                 worker.retired = True
-            self._serving = self._loading = self._stopgap = None
+            engine, self._serving = self.engine, None
+            self._loading = self._stopgap = None
             self._settled.set()
-            for job in [*self._jobs, *self._running]:
+            waiting = self._queue.clear()
+            for job in self._running:
                 job.cancelled.set()
             self._changed.notify_all()
             nobody = not self._workers
+        for job in waiting:
+            job.finish(CANCELLED, engine)
         if nobody:
             self._ended()
 
@@ -245,36 +252,53 @@ class Session:
         """Asks for a completion. `update` gets the text so far, again and again, and last a final one.
 
         Exactly one final update (`finish_reason` set) or one call of `fail` ends each request. Both are called
-        from a worker's thread, or at once where nothing is loaded and nothing will be.
+        from a worker's thread, or at once by whoever ends a request that only waits: with a newer one, by cancelling
+        it, by unloading; or where nothing is loaded and nothing will be, or too many requests wait.
         """
         request = near(request)
         job = Job(self._with_sampling(request), update, fail)
         if job.automatic:
-            self._rhythm.key(job.typed)
+            self._rhythm.key(job.typed, request.front_end)
         self.recent.append(request)
+        replaced: Job | None = None
         with self._changed:
-            if self._closed:
-                fail(GenerationError("jupyter-sc2 was unloaded."))
-                return
-            for other in [*self._jobs, *self._running]:
-                # An invoked request may interrupt ghost text, never the reverse.
-                if other.automatic and not (job.automatic and _agrees(other, job)):
-                    other.cancelled.set()
-            if request.trigger == "invoke":
-                self._held = False
-                if not self._busy():
-                    self._load_error = None
-            self.want()
-            job.waits = self._serving is None
-            self._jobs.append(job)
-            self._ahead = None  # what is asked now is read instead
-            embedded = self._loading is None or _is_embedded(self._loading.options)
-            if self._serving is None and self._stopgap is None and not embedded:
-                self._stopgap = self._start_stopgap()
-            self._changed.notify_all()
+            closed, full = self._closed, self._queue.is_full(job)
+            if not closed and not full:
+                replaced = self._line_up(job)
             nobody = not self._busy()
+        if closed:
+            job.fail(GenerationError("jupyter-sc2 was unloaded."))
+        elif full:
+            job.finish(QUEUE_FULL, self.engine)
+        elif replaced is not None:
+            replaced.finish(CANCELLED, self.engine)
         if nobody:
             self._ended()
+
+    def _line_up(self, job: Job) -> Job | None:
+        """Has a job wait for its turn; returns the one that it has replaced. Whoever calls this has the lock."""
+        for other in self._running:
+            # An invoked request may interrupt ghost text, never the reverse.
+            if not other.is_replaced_by(job):
+                continue
+            if job.automatic and _agrees(other, job):
+                job.goes_on = not other.goes_on
+            elif not (job.automatic and self._ends_turn(other)):
+                other.cancelled.set()
+                job.goes_on = True
+        if not job.automatic:
+            self._held = False
+            if not self._busy():
+                self._load_error = None
+        self.want()
+        job.waits = self._serving is None
+        replaced = self._queue.add(job)
+        self._ahead.pop(job.request.front_end, None)  # what is asked now is read instead
+        embedded = self._loading is None or _is_embedded(self._loading.options)
+        if self._serving is None and self._stopgap is None and not embedded:
+            self._stopgap = self._start_stopgap()
+        self._changed.notify_all()
+        return replaced
 
     def complete(self, request: CompletionRequest) -> Iterator[Completion]:
         """The same for a caller that waits. Raises SC2Error; closing the iterator cancels the request."""
@@ -306,24 +330,32 @@ class Session:
         return answerer.layout.pieces(arrangement), arrangement
 
     def cancel(self, request_id: str) -> None:
-        """Ends a request at the next token or prefill chunk; it then gets a final update like any other."""
+        """Ends a request with a final update: at once if it waits, else at the next token or prefill chunk."""
         with self._changed:
-            for job in [*self._jobs, *self._running]:
+            waiting = [job for job in self._queue if job.request.id == request_id]
+            for job in waiting:
+                self._queue.remove(job)
+            for job in self._running:
                 if job.request.id == request_id:
                     job.cancelled.set()
             self._changed.notify_all()
+        for job in waiting:
+            job.finish(CANCELLED, self.engine)
 
     def read_ahead(self, request: CompletionRequest) -> None:
-        """Says what may be asked next: its prompt is read as soon as there is nothing else to do."""
+        """Says what its front end may ask next: that is read as soon as there is nothing else to do."""
         with self._changed:
-            self._ahead = self._with_sampling(request)
+            self._ahead[request.front_end] = self._with_sampling(request)
+            self._ahead.move_to_end(request.front_end)
+            if len(self._ahead) > MOST_AHEAD:
+                self._ahead.popitem(last=False)
             self._changed.notify_all()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is asked and nothing is read ahead."""
         with self._changed:
-            return not (self._jobs or self._running or self._ahead or self._reads_ahead)
+            return not (self._queue or self._running or self._ahead or self._reads_ahead)
 
     @property
     def tokens_read(self) -> int:
@@ -345,6 +377,7 @@ class Session:
             for job in self._running:
                 job.cancelled.set()
             self._changed.notify_all()
+        self._ended()
 
     def _end_in_child(self) -> None:
         """After a fork: none of the threads is here, and one of them may have held a lock.
@@ -354,7 +387,7 @@ class Session:
         self._changed, self._telling = threading.Condition(), threading.RLock()
         self._closed, self._settled = True, threading.Event()
         self._settled.set()
-        self._jobs, self._running, self._listeners = [], [], []
+        self._queue, self._running, self._listeners = RequestQueue(), [], []
 
     def _with_sampling(self, request: CompletionRequest) -> CompletionRequest:
         """What is answered: with the settings of this moment, so that the cache tells what was made with others, and
@@ -413,19 +446,21 @@ class Session:
             with self._changed:
                 self._changed.wait_for(
                     lambda: (
-                        self._jobs
+                        self._queue
                         or worker.retired
                         or self._closed
-                        or (self._ahead is not None and not self._cell_runs)
+                        or (self._ahead and not self._cell_runs)
                     )
                 )
                 if worker.retired or self._closed:
                     return
-                job = self._next_job() if self._jobs else None
-                if job is not None:
+                job = ahead = None
+                if self._queue:
+                    job = self._queue.next()
                     job.loaded = worker.ready if job.waits else None
                     self._running.append(job)
-                ahead, self._ahead = (self._ahead, None) if job is None else (None, self._ahead)
+                else:  # the newest last, as it is then found in the engine's memory
+                    _, ahead = self._ahead.popitem(last=False)
                 self._reads_ahead = ahead is not None
             with silence, own_imports:
                 if job is not None:
@@ -438,7 +473,7 @@ class Session:
         with self._changed:
             if self._busy() and not self._closed:
                 return
-            jobs, self._jobs = self._jobs, []
+            jobs = self._queue.clear()
             error = self._load_error
             unloaded = self._held and not self._workers
         if unloaded:
@@ -446,25 +481,10 @@ class Session:
         for job in jobs:
             if self._closed:
                 job.fail(GenerationError("jupyter-sc2 was unloaded."))
-            elif job.cancelled.is_set():
-                job.finish(CANCELLED)
-            elif job.request.trigger == "invoke" and error is not None:
+            elif not job.automatic and error is not None:
                 job.fail(error)
             else:
                 job.finish(Completion(text="", finish_reason="stop", reason="not_ready"))
-
-    def _next_job(self) -> Job:
-        """Cancelled ones first, as they only want to hear so; then invoked ones; then ghost text."""
-        job = min(
-            self._jobs,
-            key=lambda job: (
-                not job.cancelled.is_set(),
-                job.automatic,
-                job.arrived,
-            ),
-        )
-        self._jobs.remove(job)
-        return job
 
     def _set_status(self, status: Status) -> None:
         with self._telling:
@@ -636,10 +656,17 @@ class Session:
 
         def successor(running: Job) -> Job | None:
             nonlocal answering
-            if self._jobs and (later := self._successor(running)) is not None:
+            if self._queue and (later := self._successor(running)) is not None:
                 answering = later
                 return later
             return None
+
+        def pause(job: Job, seconds: float) -> None:
+            """As long as nobody else waits."""
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: job.cancelled.is_set() or self._queue.others_wait(job), seconds
+                )
 
         try:
             if answerer.answer_at_once(job, self._options):
@@ -647,13 +674,16 @@ class Session:
             self._tell_of(worker, "generating")
             try:
                 adapt = partial(self._use_threads_that_help, worker, answerer)
-                answerer.answer(job, self._options, successor, adapt)
+                unanswered = answerer.answer(job, self._options, successor, adapt, pause)
+                while unanswered is not None and not self._gave_turn_away(unanswered):
+                    unanswered = answerer.answer(unanswered, self._options, successor, adapt, pause)
             finally:
                 worker.memory_bytes = answerer.engine.memory_bytes()
                 self._tell_of(worker, "ready")
         except SC2Error as error:
             answering.fail(error)
-        except Exception as error:
+        except BaseException as error:
+            # A panic in Rust is no Exception, and this thread is to live on.
             logger.debug("Completing failed", exc_info=True)
             text = f"The model failed while completing: {_one_line(error)}"
             answering.fail(GenerationError(text))
@@ -662,23 +692,43 @@ class Session:
                 self._running.remove(answering)
 
     def _successor(self, running: Job) -> Job | None:
-        """A waiting job that goes on from what is being said; others cancel it, as when they are submitted."""
+        """A waiting job that goes on from what is being said; another one for its place cancels it."""
         with self._changed:
-            for job in self._jobs:
-                if not job.automatic or job.cancelled.is_set():
-                    continue
-                if not _agrees(running, job):
+            job = self._queue.ghost_text_at(running)
+            if job is None:
+                return None
+            if not _agrees(running, job):
+                if not self._ends_turn(running):
                     running.cancelled.set()
-                    continue
-                self._jobs.remove(job)
-                self._running[self._running.index(running)] = job
-                return job
-        return None
+                return None
+            self._queue.remove(job)
+            job.goes_on = running.goes_on
+            self._running[self._running.index(running)] = job
+            return job
+
+    def _ends_turn(self, running: Job) -> bool:
+        """Whether a newer key has to wait: one has replaced another in this turn, and other front ends wait for theirs.
+
+        Or who types faster than the model answers would either keep them waiting or have no answer in any turn.
+        """
+        return running.goes_on and self._queue.others_wait(running)
+
+    def _gave_turn_away(self, job: Job) -> bool:
+        """Whether a job that has to be asked anew waits again: it has gone on in a turn once, and others wait."""
+        with self._changed:
+            if self._queue.ghost_text_at(job) is not None:
+                job.cancelled.set()
+            again = self._ends_turn(job) and not job.cancelled.is_set()
+            job.goes_on = not again
+            replaced = self._queue.add(job) if again else None
+        if replaced is not None:
+            replaced.finish(CANCELLED, self.engine)
+        return again
 
     def _read_ahead(self, worker: _Worker, answerer: Answerer, request: CompletionRequest) -> None:
         def unwanted() -> bool:
-            newer = self._ahead is not None
-            return bool(self._jobs) or newer or self._cell_runs or worker.retired or self._closed
+            newer = request.front_end in self._ahead
+            return bool(self._queue) or newer or self._cell_runs or worker.retired or self._closed
 
         def wait(seconds: float) -> None:
             with self._changed:
@@ -695,13 +745,14 @@ class Session:
         try:
             self._use_threads_that_help(worker, answerer)
             answerer.read_ahead(request, self._options, ended)
-        except Exception:  # nobody has asked: who asks for it will hear
+        except BaseException:  # nobody has asked: who asks for it will hear
             logger.debug("Reading ahead failed", exc_info=True)
         with self._changed:
             self._reads_ahead = False
             # Taken up again when the cell has ended, or by the next engine; who asks something reads that instead.
-            if self._ahead is None and not self._jobs and (self._cell_runs or worker.retired):
-                self._ahead = request
+            interrupted = self._cell_runs or worker.retired
+            if interrupted and not self._queue and request.front_end not in self._ahead:
+                self._ahead[request.front_end] = request
 
     def _use_threads_that_help(self, worker: _Worker, answerer: Answerer) -> None:
         """For what the engine does next on the calling thread."""
@@ -737,7 +788,7 @@ def _terms(model: str) -> list[str]:
         return []
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -822,6 +822,138 @@ def test_comms_that_reloaded_pages_left_behind_are_forgotten(channel):
     assert not any(message.get("state") == "loading" for message in first.heard)
 
 
+def test_a_front_end_that_waits_for_an_answer_is_not_forgotten(channel, fake_engine):
+    fake_engine.answers = ["sum(xs)"]
+    fake_engine.gate.clear()
+    first = FakeComm(channel, "first")
+    first.say(complete())
+    assert fake_engine.started.wait(10)
+    for n in range(40):
+        FakeComm(channel, f"page-{n}").say({"type": "hello"})
+    fake_engine.gate.set()
+    assert first.final("1")["text"] == "sum(xs)"
+    first.wait_for(type="status", state="ready")
+
+
+def test_a_front_end_is_served_though_sixteen_others_wait_for_an_answer(channel, fake_engine):
+    fake_engine.gate.clear()
+    waiting = [FakeComm(channel, f"waiting-{n}") for n in range(20)]
+    for comm in waiting:
+        comm.say(complete(comm.comm_id))
+    assert fake_engine.started.wait(10)
+    last = FakeComm(channel, "last")
+    last.say({"type": "hello"})
+    fake_engine.gate.set()
+    assert all(comm.final("1") for comm in waiting)
+    last.wait_for(type="status", state="ready")
+
+
+def test_once_all_are_answered_sixteen_front_ends_are_remembered(channel):
+    comms = [FakeComm(channel, f"page-{n}") for n in range(40)]
+    for comm in comms:
+        comm.say(complete())
+    for comm in comms:
+        comm.final("1")
+    comm.say({"type": "hello"})
+    assert list(channel._peers) == [f"page-{n}" for n in range(24, 40)]
+
+
+def test_a_front_end_whose_notebook_was_forgotten_is_asked_to_send_it_whole(channel, fake_engine):
+    first = FakeComm(channel, "first")
+    first.say({"type": "notebook", "rev": 1, "cells": cells("old = 1", "x = ")})
+    for n in range(16):
+        FakeComm(channel, f"page-{n}")
+    error = first.wait_for(type="error", code="unknown_base")
+    assert "id" not in error
+    first.say({"type": "notebook", "rev": 2, "cells": cells("old = 1", "x = ")})
+    first.say(complete("x = ", cell_id="c1"))
+    assert first.final("1")
+    assert "old = 1" in fake_engine.asked()
+
+
+def test_a_queue_that_is_full_says_so_and_each_request_ends_once(comm, fake_engine, session):
+    fake_engine.gate.clear()
+    for number in range(50):
+        comm.say(complete(f"x{number} = ", id=f"{number}"))
+    refused = comm.wait_for(reason="queue_full")
+    assert (refused["text"], refused["finish_reason"]) == ("", "stop")
+    fake_engine.gate.set()
+    finals = [comm.final(f"{number}") for number in range(50)]
+    assert sum(final["reason"] == "queue_full" for final in finals) in (33, 34)
+    wait_until(lambda: session.idle)
+    assert sum(map(is_final, (m for m in comm.heard if "id" in m))) == 50
+
+
+def test_unloading_the_extension_ends_what_is_open_before_the_comm_is_closed(
+    channel, comm, fake_engine, session
+):
+    fake_engine.answers = ["too late"]
+    fake_engine.gate.clear()
+    comm.say(complete(id="running"))
+    assert fake_engine.started.wait(10)
+    comm.say(complete("a = ", id="waiting"))
+    channel.close()
+    assert comm.closed
+    ended = {m["id"]: m["reason"] for m in comm.heard if "id" in m and is_final(m)}
+    assert ended == {"running": "cancelled", "waiting": "cancelled"}
+    fake_engine.gate.set()
+    wait_until(lambda: session.idle)
+    assert sum(is_final(m) for m in comm.heard if "id" in m) == 2
+
+
+def test_what_a_front_end_that_left_had_asked_waits_no_longer(channel, fake_engine, session):
+    fake_engine.hold_after("s")
+    fake_engine.answers = ["stuck"]
+    one, other = FakeComm(channel, "one"), FakeComm(channel, "other")
+    one.say(complete())
+    wait_until(lambda: fake_engine.held)
+    for number in range(5):
+        other.say(complete("a = ", id=f"{number}"))
+    other.leave()
+    assert len(session._queue) == 0
+    fake_engine.hold_after(None)
+    assert one.final("1")["text"] == "stuck"
+
+
+def test_what_was_asked_on_a_comm_is_given_up_when_another_comes_with_its_id(
+    channel, fake_engine, session
+):
+    fake_engine.answers = ["first", "second"]
+    fake_engine.gate.clear()
+    FakeComm(channel, "same").say(complete("a = "))
+    assert fake_engine.started.wait(10)
+    after = FakeComm(channel, "same")
+    wait_until(lambda: session.idle)
+    fake_engine.gate.set()
+    after.say(complete("b = "))
+    assert after.final("1")["text"] == "second"
+
+
+def test_an_interrupt_while_a_request_is_handed_over_ends_it_once(channel, comm, monkeypatch):
+    submit = channel.session.submit
+
+    def interrupted(*args):
+        submit(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(channel.session, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        comm.say(complete(id="mine"))
+    assert comm.final("mine")["reason"] == "cancelled"
+    wait_until(lambda: channel.session.idle)
+    assert sum(is_final(m) for m in comm.heard if m.get("id") == "mine") == 1
+
+
+def test_a_request_that_cannot_be_handed_over_is_one_error(channel, comm, monkeypatch):
+    def failing(*args):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(channel.session, "submit", failing)
+    comm.say(complete(id="mine"))
+    assert [m["type"] for m in comm.heard if m.get("id") == "mine"] == ["error"]
+    assert not channel._peers["comm"].waits
+
+
 def test_a_hello_may_come_with_the_opening_of_the_comm(channel):
     comm = FakeComm(channel, opening={"type": "hello", "protocol": 1, "client": "test"})
     assert comm.wait_for(type="hello")["channel"] == "shell"

@@ -50,6 +50,7 @@ LAYERS = [
     {"drawing"},
     {"engines"},
     {"answering"},
+    {"request_queue"},
     {"session", "embedded", "provenance"},
     {"kernel"},
     {"extension"},

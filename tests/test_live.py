@@ -72,6 +72,14 @@ def test_a_variable_is_told_of_when_it_was_made(shell, live):
     assert live.state(request("x = ")) == "# rows: list of 2 int\n"
 
 
+def test_each_front_end_is_told_what_it_was_told_in_its_cell(shell, live):
+    run(shell, "rows, names = [1], ['a']")
+    assert live.state(request("x = rows", front_end="a")).startswith("# rows")
+    shell.user_ns["rows"] = [1.5]  # by a cell that still runs
+    live.state(request("y = names", cell_id="there", front_end="b"))
+    assert "list of 1 int" in live.state(request("x = rows", front_end="a"))
+
+
 def test_what_a_running_cell_does_shows_when_it_is_done(shell, live):
     run(shell, "rows = [1]")
     before = live.state(request("rows."))

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from jupyter_sc2 import drawing
+from jupyter_sc2 import drawing, request_queue
 from jupyter_sc2.kernel import channel, wire
 from jupyter_sc2.prompt import notebook
 
@@ -277,7 +277,7 @@ def test_the_documented_channels_are_those_of_the_code():
 
 
 def test_the_reasons_of_the_protocol_are_those_that_are_given():
-    givers = ("answering", "drawing", "extension", "postprocess", "session")
+    givers = ("answering", "drawing", "extension", "postprocess", "request_queue", "session")
     given = (reasons_in(ROOT / "jupyter_sc2" / f"{module}.py") for module in givers)
     assert set(get_args(wire.Reason)) == set().union(*given)
 
@@ -310,6 +310,8 @@ def test_the_page_says_each_reason_in_words():
 def test_the_documented_limits_are_those_of_the_code():
     assert [int(row["value"]) for row in table(PARTS["Values"].split("### Limits")[1])] == [
         channel.MOST_PEERS,
+        request_queue.MOST_WAITING,
+        request_queue.MOST_IN_ALL,
         wire.QUOTE_LENGTH,
         wire.MESSAGE_LENGTH,
         notebook.OUTPUT_LENGTH,

@@ -4,7 +4,7 @@ import pytest
 
 from jupyter_sc2.answering import Job
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.rhythm import LONGEST, Rhythm
+from jupyter_sc2.rhythm import LONGEST, TYPISTS, Rhythm
 
 
 def typing(gap: float, cost: float, keys: int = 20) -> Rhythm:
@@ -44,3 +44,19 @@ def test_pauses_are_no_rhythm():
 @pytest.mark.parametrize("keys", [0, 5])
 def test_as_long_as_little_is_known_nothing_waits(keys):
     assert typing(gap=0.15, cost=1.0, keys=keys).delay() == 0
+
+
+def test_each_front_end_has_a_rhythm_of_its_own():
+    rhythm = typing(gap=0.15, cost=1.0)
+    for number in range(20):
+        rhythm.key(number * 0.15 + 0.07, "other")
+    assert [rhythm.delay(), rhythm.delay("other")] == pytest.approx([0.15, 0.15])
+    assert rhythm.delay("a third") == 0
+
+
+def test_front_ends_that_come_and_go_are_forgotten():
+    rhythm = typing(gap=0.15, cost=1.0)
+    for number in range(TYPISTS):
+        rhythm.key(0.0, f"page {number}")
+    assert rhythm.delay() == 0
+    assert len(rhythm._typists) == TYPISTS

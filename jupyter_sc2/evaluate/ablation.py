@@ -45,7 +45,7 @@ TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
     "reading ahead": [(Session, "read_ahead", lambda self, request: None)],
     "type-through": [(TypeThroughCache, "find", lambda self, request: None)],
     "going on": [(Drawing, "agrees", lambda self, request: False)],
-    "waiting for the next key": [(Rhythm, "delay", lambda self: 0.0)],
+    "waiting for the next key": [(Rhythm, "delay", lambda self, front_end: 0.0)],
     "search": [(search, "MARGIN", 0.0)],
     "guessing": [(Lookup, "__call__", lambda self, drawn: ())],
 }

@@ -11,15 +11,17 @@ the debugger's requests come on that channel as well, so its own thread must not
 from __future__ import annotations
 
 import contextvars
+import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import Context, ContextVar
 from dataclasses import replace
 from typing import Any, Protocol
 
 from jupyter_sc2 import background
+from jupyter_sc2.answering import CANCELLED
 from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
@@ -38,7 +40,8 @@ TARGET = "jupyter_sc2"
 COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 # Seconds between two status messages that differ only in the progress: a status bar needs no more.
 PROGRESS_INTERVAL = 0.2
-# A page that is reloaded leaves its comm open for ever, and with it a snapshot of its notebook.
+# A page that is reloaded leaves its comm open for ever, and with it a snapshot of its notebook. Besides these there
+# are those with an open request, of which the queue allows so many (see request_queue.py).
 MOST_PEERS = 16
 
 
@@ -98,6 +101,7 @@ class Channel:
         self.usage = usage
         self._kernel = kernel
         self._peers: dict[str, _Peer] = {}
+        self.ids = itertools.count(1)  # of requests
         self._installed: dict[str, Callable[..., None]] = {}
         self._sent: Status | None = None
         self._sent_at = 0.0
@@ -128,8 +132,8 @@ class Channel:
         self._unsubscribe()
         self._inbox.put(None)
         for peer in list(self._peers.values()):
-            self.forget(peer)
             peer.close()
+        self._peers.clear()
         if self._kernel is None:
             return
         targets = self._kernel.comm_manager.targets
@@ -168,15 +172,22 @@ class Channel:
                     logger.debug("A message could not be handled", exc_info=True)
 
     def remember(self, peer: _Peer) -> None:
-        """Makes this the newest of the front ends, and forgets the one that has been silent for longest."""
-        self._peers.pop(peer.comm.comm_id, None)
+        """Makes this the newest of the front ends, and forgets those that have been silent for longest.
+
+        Not those that wait for an answer.
+        """
+        older = self._peers.pop(peer.comm.comm_id, None)
+        if older is not None and older is not peer:
+            older.leave()
+        silent = [one for one in list(self._peers.values()) if not one.waits]
         self._peers[peer.comm.comm_id] = peer
-        if len(self._peers) > MOST_PEERS:
-            self.forget(next(iter(self._peers.values())))
+        for one in silent[: max(0, len(self._peers) - MOST_PEERS)]:
+            self.forget(one)
+            one.forget_notebook()
 
     def forget(self, peer: _Peer) -> None:
-        self._peers.pop(peer.comm.comm_id, None)
-        peer.cancel_all()
+        if self._peers.get(peer.comm.comm_id) is peer:
+            del self._peers[peer.comm.comm_id]
 
     def context_of(self, message: dict[str, Any]) -> Context:
         """The context in which what answers `message` has to be sent, on whatever thread.
@@ -226,11 +237,10 @@ class _Peer:
         self._notebook: Notebook | None = None
         self._path = ""
         self._waiting: dict[str, str] = {}  # the session's id of a request: the front end's
-        self._count = 0
         # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
         # shows the half-drawn figure of the cell that runs (ipykernel#432, #1564).
         comm.handle_msg = self._handle
-        comm.on_close(lambda message: channel.hand_over(_road(), lambda: channel.forget(self)))
+        comm.on_close(lambda message: channel.hand_over(_road(), self.leave))
 
     def send(self, message: dict[str, Any], context: Context | None = None) -> None:
         """Sends from any thread. A context can be entered once at a time, a copy of it at any time."""
@@ -241,15 +251,36 @@ class _Peer:
         ):  # the kernel shuts down, or the connection is gone: nobody is left to tell
             logger.debug("A message could not be sent", exc_info=True)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a request of it is open."""
+        return bool(self._waiting)
+
     def close(self) -> None:
+        """Ends what is open, and says goodbye."""
+        for id, theirs in list(self._waiting.items()):
+            if self._is_open(id, last=True):
+                self.send(wire.update(theirs, CANCELLED))
+            self._channel.session.cancel(id)
         try:
             self.comm.close()
         except Exception:
             logger.debug("A comm could not be closed", exc_info=True)
 
-    def cancel_all(self) -> None:
+    def leave(self) -> None:
+        """Its comm is closed: nobody is left to be told what becomes of its requests."""
         waiting, self._waiting = list(self._waiting), {}
-        self._cancel(waiting)
+        self._channel.forget(self)
+        self._notebook = None
+        for id in waiting:
+            self._channel.session.cancel(id)
+
+    def forget_notebook(self) -> None:
+        """Gives up the snapshot, and says so: another message may come, and it is to be sent whole then."""
+        if self._notebook is not None:
+            self._notebook = None
+            text = "Other front ends have come, and this notebook was forgotten. Send it whole."
+            self.send(wire.error("unknown_base", text))
 
     def _handle(self, message: dict[str, Any]) -> None:
         # Both belong to the thread that calls.
@@ -293,9 +324,9 @@ class _Peer:
             case wire.Complete():
                 self._complete(action)
             case wire.Cancel():
-                self._cancel(
-                    [mine for mine, theirs in list(self._waiting.items()) if theirs == action.id]
-                )
+                for mine, theirs in list(self._waiting.items()):
+                    if theirs == action.id:
+                        self._channel.session.cancel(mine)
             case wire.Configure():
                 self._configure(action)
             case wire.Accepted():
@@ -360,9 +391,8 @@ class _Peer:
 
     def _complete(self, action: wire.Complete) -> None:
         # The front end chooses its ids, so two of them may choose the same.
-        self._count += 1
-        id = f"{self.comm.comm_id}/{self._count}"
-        request = action.request(self._notebook or Notebook(), id)
+        id = f"{self.comm.comm_id}/{next(self._channel.ids)}"
+        request = action.request(self._notebook or Notebook(), id, self.comm.comm_id)
         reason = self._channel.settings.refusal(action.trigger)
         if reason is None and language_at(request) in map(canonical, action.languages_off):
             reason = "disabled"
@@ -374,20 +404,27 @@ class _Peer:
         context = self._context
 
         def update(completion: Completion) -> None:
-            if completion.finish_reason is not None:
-                self._waiting.pop(id, None)
-            if self._is_open():
+            last = completion.finish_reason is not None
+            if self._is_open(id, last=last):
                 self.send(wire.update(action.id, completion), context)
-                if completion.finish_reason is not None:
+                if last:
                     self._count_shown(action.id, completion)
 
         def fail(error: SC2Error) -> None:
-            self._waiting.pop(id, None)
-            if self._is_open():
+            if self._is_open(id, last=True):
                 self.send(wire.error(wire.code_of(error), str(error), action.id), context)
 
         self._waiting[id] = action.id
-        self._channel.session.submit(request, update, fail)
+        try:
+            self._channel.session.submit(request, update, fail)
+        except Exception:  # is reported like any other
+            self._waiting.pop(id, None)
+            self._channel.session.cancel(id)
+            raise
+        except BaseException:  # on the shell the user may interrupt us
+            update(CANCELLED)
+            self._channel.session.cancel(id)
+            raise
 
     def _read_ahead(self, notebook: Notebook, active: str | None, offset: int | None) -> None:
         """Who rests somewhere in a cell may type there soon."""
@@ -398,15 +435,14 @@ class _Peer:
                     offset=len(cell.source) if offset is None else offset,
                     notebook=notebook,
                     cell_id=cell.id,
+                    front_end=self.comm.comm_id,
                 )
                 self._channel.session.read_ahead(request)
 
-    def _is_open(self) -> bool:
-        return self._channel._peers.get(self.comm.comm_id) is self
-
-    def _cancel(self, ids: Iterable[str]) -> None:
-        for id in ids:
-            self._channel.session.cancel(id)
+    def _is_open(self, id: str, *, last: bool) -> bool:
+        """Whether a request is still to be told something; what is `last` ends it."""
+        waiting = self._waiting
+        return (waiting.pop(id, None) if last else waiting.get(id)) is not None
 
 
 def _road() -> wire.Channel:

@@ -13,9 +13,9 @@ import linecache
 import re
 import sys
 import threading
-from collections import ChainMap
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any
@@ -41,14 +41,27 @@ MOST_USED = 256  # names on either side of the cursor that count as used
 REACH = 8_000  # characters on either side of the cursor, and of a cell above, in which names are looked for
 
 
+FRONT_ENDS = 32  # in which somebody is in a cell of their own
+
+
+@dataclass
+class _Visit:
+    """Somebody is in a cell, and no code has run since: what is told there."""
+
+    place: tuple[object, ...]
+    told: dict[str, Variable]
+    no_room: frozenset[str] = (
+        frozenset()
+    )  # names that were looked at and of which there was no room to tell
+
+
 class LiveNamespace:
     """The variables of one shell. A session's thread asks; cells may run meanwhile."""
 
     def __init__(self, shell: InteractiveShell, settings: SC2) -> None:
         self._shell = shell
         self._settings = settings
-        self._visit: tuple[object, ...] = ()
-        self._told: dict[str, Variable] = {}
+        self._visits: OrderedDict[str, _Visit] = OrderedDict()  # by front end, the newest last
         self._lock = threading.Lock()
         self._sources: dict[str, int] = {}  # what was run: when last
         self._seen = 0
@@ -57,8 +70,6 @@ class LiveNamespace:
             int, ...
         ] = ()  # the run and the number of names that those found last are of
         self._found: frozenset[str] = frozenset()
-        # Names that were looked at and of which there was no room to tell.
-        self._no_room: frozenset[str] = frozenset()
         # While somebody types, the other cells are not looked at again.
         self._pending = keep_last(partial(_pending, self.ran))
         self._imported = keep_last(_imported)
@@ -83,15 +94,18 @@ class LiveNamespace:
             return ""
         settings = self._settings
         wanted = (settings.context_variables, settings.context_values, settings.context_error)
-        visit = (request.cell_id, self.epoch, *wanted)
+        place = (request.cell_id, self.epoch, *wanted)
         used = _names_used(request)
         with self._lock:  # two engines may answer in turn, and `%sc2 context` asks as well
-            if visit != self._visit:
-                self._visit, self._told = visit, self._first_look(request, used)
-                self._no_room = frozenset()
+            visit = self._visits.pop(request.front_end, None)
+            if visit is None or visit.place != place:
+                visit = _Visit(place, self._first_look(request, used))
             elif settings.context_variables:
-                self._add(request, used)
-            return describe(self._told.values(), limit=LIMIT)
+                self._add(visit, request, used)
+            self._visits[request.front_end] = visit
+            if len(self._visits) > FRONT_ENDS:
+                self._visits.popitem(last=False)
+            return describe(visit.told.values(), limit=LIMIT)
 
     def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
         """What is certain of these paths, and of the names there are."""
@@ -166,23 +180,23 @@ class LiveNamespace:
             found.update((variable.name, variable) for variable in chosen)
         return found
 
-    def _add(self, request: CompletionRequest, used: list[str]) -> None:
+    def _add(self, visit: _Visit, request: CompletionRequest, used: list[str]) -> None:
         """Adds what the cell uses by now, if there is more to tell of it than that it is a number."""
-        known = {variable.name.partition("(")[0] for variable in self._told.values()}
+        known = {variable.name.partition("(")[0] for variable in visit.told.values()}
         names, hidden = plain(self._shell.user_ns), self._hidden
         skip = self._imported(request.notebook.above(request.cell_id))
         for name in used:
-            if name in known or name in skip or name in self._no_room:
+            if name in known or name in skip or name in visit.no_room:
                 continue
             values = self._settings.context_values
             variable = look(names, name, hidden=hidden, values=values)
             if variable is None or not variable.detail:
                 continue
-            if len(describe([*self._told.values(), variable], limit=2 * LIMIT)) > LIMIT:
-                self._told = self._first_look(request, used)
-                self._no_room = frozenset(used)  # else each key would look at all of them again
+            if len(describe([*visit.told.values(), variable], limit=2 * LIMIT)) > LIMIT:
+                visit.told = self._first_look(request, used)
+                visit.no_room = frozenset(used)  # else each key would look at all of them again
                 return
-            self._told[variable.name] = variable
+            visit.told[variable.name] = variable
 
     @property
     def _hidden(self) -> Mapping[str, Any]:

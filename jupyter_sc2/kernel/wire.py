@@ -48,6 +48,7 @@ Reason = Literal[
     "not_ready",
     "nothing_to_add",
     "other_language",
+    "queue_full",
     "refuted",
 ]
 # What is to be done about a text that stands in indexed code, too.
@@ -133,7 +134,7 @@ class Complete(Message, tag="complete", frozen=True):
     waited: float = 0.0  # milliseconds since the key
     languages_off: list[str] = []  # those that the user wants left alone
 
-    def request(self, notebook: Notebook, id: str) -> CompletionRequest:
+    def request(self, notebook: Notebook, id: str, front_end: str = "") -> CompletionRequest:
         return CompletionRequest(
             text=self.text,
             offset=self.offset,
@@ -144,6 +145,7 @@ class Complete(Message, tag="complete", frozen=True):
             candidates=self.candidates,
             id=id,
             waited=self.waited / 1000,
+            front_end=front_end,
         )
 
 

@@ -33,6 +33,7 @@ export type Reason =
   | 'not_ready'
   | 'nothing_to_add'
   | 'other_language'
+  | 'queue_full'
   | 'refuted';
 
 /** What is to be done about a text that stands in indexed code, too. */

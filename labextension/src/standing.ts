@@ -80,6 +80,10 @@ const REASONS: Record<string, [string, string] | undefined> = {
     'other language',
     'The model is not asked here: its card does not name the language at the cursor.'
   ],
+  queue_full: [
+    'queue full',
+    'Too many requests wait for the model already. Ask again when some are answered.'
+  ],
   refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.'],
   matches_indexed_code: [
     'matches indexed code',

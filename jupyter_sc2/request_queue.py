@@ -1,0 +1,95 @@
+"""Requests that wait for the model: whose turn it is, what a newer one replaces, and how many may wait.
+
+Front ends take turns: the one that has waited for longest is next, with one request, and then lines up again behind
+the others. Among the requests of one front end invoked ones go first. A newer request replaces ghost text that waits
+for the same front end and place, and takes over its place in the line.
+
+A session calls this with its lock held. Whoever takes a job out owes it its end.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from jupyter_sc2.answering import Job
+from jupyter_sc2.completion import Completion
+
+# Requests of one front end, of either kind, and of all together. A person has one or two; more than these would wait
+# for minutes, each with its notebook.
+MOST_WAITING = 16
+MOST_IN_ALL = 128
+
+QUEUE_FULL = Completion(text="", finish_reason="stop", reason="queue_full")
+
+
+class RequestQueue:
+    def __init__(self) -> None:
+        # By front end, in the order of their turns; none is empty.
+        self._line: OrderedDict[str, list[Job]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._line.values()))
+
+    def __iter__(self) -> Iterator[Job]:
+        return (job for jobs in self._line.values() for job in jobs)
+
+    def is_full(self, job: Job) -> bool:
+        """Whether this job has to be turned away. Ghost text has not where it can replace its own front end's."""
+        own = self._of_its_kind(job)
+        return not (job.automatic and own) and self._is_crowded(own)
+
+    def add(self, job: Job) -> Job | None:
+        """Lines up a job; returns the one that it has replaced.
+
+        Where it goes on in a turn that its front end has already, that front end is next.
+        """
+        older = self.ghost_text_at(job)
+        own = self._of_its_kind(job)
+        if older is None and job.automatic and own and self._is_crowded(own):
+            older = own[0]
+        jobs = self._line.setdefault(job.request.front_end, [])
+        if older is None:
+            jobs.append(job)
+        else:
+            jobs[jobs.index(older)] = job
+            job.goes_on = job.goes_on or older.goes_on
+        if job.goes_on:
+            self._line.move_to_end(job.request.front_end, last=False)
+        return older
+
+    def next(self) -> Job:
+        """Takes the job out whose turn it is. There has to be one."""
+        front_end, own = next(iter(self._line.items()))
+        job = min(own, key=lambda one: (one.automatic, not one.goes_on))  # the first of these
+        self._line.move_to_end(front_end)
+        self.remove(job)
+        return job
+
+    def remove(self, job: Job) -> None:
+        own = self._line[job.request.front_end]
+        own.remove(job)
+        if not own:
+            del self._line[job.request.front_end]
+
+    def clear(self) -> list[Job]:
+        """Takes all out."""
+        jobs = list(self)
+        self._line.clear()
+        return jobs
+
+    def ghost_text_at(self, job: Job) -> Job | None:
+        """The automatic job that waits for the same front end and place, of which there is one at most."""
+        own = self._line.get(job.request.front_end, ())
+        return next((one for one in own if one.is_replaced_by(job)), None)
+
+    def others_wait(self, job: Job) -> bool:
+        """Whether another front end waits for its turn."""
+        return any(front_end != job.request.front_end for front_end in self._line)
+
+    def _of_its_kind(self, job: Job) -> list[Job]:
+        own = self._line.get(job.request.front_end, ())
+        return [one for one in own if one.automatic == job.automatic]
+
+    def _is_crowded(self, own: list[Job]) -> bool:
+        return len(own) >= MOST_WAITING or len(self) >= MOST_IN_ALL
