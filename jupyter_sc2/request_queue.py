@@ -13,12 +13,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from jupyter_sc2.answering import Job
+from jupyter_sc2.clock import monotonic
 from jupyter_sc2.completion import Completion
 
-# Requests of one front end, of either kind, and of all together. A person has one or two; more than these would wait
-# for minutes, each with its notebook.
+# Requests of one front end, of either kind, and of all together: each holds its notebook.
 MOST_WAITING = 16
 MOST_IN_ALL = 128
+# Seconds that a request may wait behind others of its front end: a slow model would need minutes for so many.
+PATIENCE = 20.0
 
 QUEUE_FULL = Completion(text="", finish_reason="stop", reason="queue_full")
 
@@ -61,10 +63,26 @@ class RequestQueue:
     def next(self) -> Job:
         """Takes the job out whose turn it is. There has to be one."""
         front_end, own = next(iter(self._line.items()))
-        job = min(own, key=lambda one: (one.automatic, not one.goes_on))  # the first of these
+        job = _first(own)
         self._line.move_to_end(front_end)
         self.remove(job)
         return job
+
+    def take_late(self, ready: float) -> list[Job]:
+        """Takes those out that have waited too long; not the first of each front end, which is next there.
+
+        Nobody was kept waiting before the model was `ready`, on the clock of `Job.arrived`.
+        """
+        limit = monotonic() - PATIENCE
+        late = [
+            job
+            for own in self._line.values()
+            for job in own
+            if job is not _first(own) and max(job.arrived, ready) <= limit
+        ]
+        for job in late:
+            self.remove(job)
+        return late
 
     def remove(self, job: Job) -> None:
         own = self._line[job.request.front_end]
@@ -93,3 +111,8 @@ class RequestQueue:
 
     def _is_crowded(self, own: list[Job]) -> bool:
         return len(own) >= MOST_WAITING or len(self) >= MOST_IN_ALL
+
+
+def _first(jobs: list[Job]) -> Job:
+    """The one of a front end that is next there."""
+    return min(jobs, key=lambda job: (job.automatic, not job.goes_on))

@@ -455,6 +455,7 @@ class Session:
                 if worker.retired or self._closed:
                     return
                 job = ahead = None
+                late = self._queue.take_late(worker.ready)
                 if self._queue:
                     job = self._queue.next()
                     job.loaded = worker.ready if job.waits else None
@@ -463,6 +464,8 @@ class Session:
                     _, ahead = self._ahead.popitem(last=False)
                 self._reads_ahead = ahead is not None
             with silence, own_imports:
+                for one in late:
+                    one.finish(QUEUE_FULL, answerer.engine)
                 if job is not None:
                     self._answer(worker, answerer, job)
                 elif ahead is not None:

@@ -312,6 +312,7 @@ def test_the_documented_limits_are_those_of_the_code():
         channel.MOST_PEERS,
         request_queue.MOST_WAITING,
         request_queue.MOST_IN_ALL,
+        round(request_queue.PATIENCE),
         wire.QUOTE_LENGTH,
         wire.MESSAGE_LENGTH,
         notebook.OUTPUT_LENGTH,

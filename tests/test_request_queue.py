@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from jupyter_sc2 import request_queue
 from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.errors import GenerationError
 from jupyter_sc2.request_queue import MOST_IN_ALL, MOST_WAITING
@@ -213,6 +214,34 @@ def test_beyond_sixteen_invoked_requests_wait_no_more_and_that_is_said(shared, s
     for one in [running, *waiting]:
         stepped.step()
         assert one.final.text == "ok"
+
+
+def test_who_has_waited_too_long_behind_others_of_their_front_end_is_turned_away(
+    shared, stepped, monkeypatch
+):
+    monkeypatch.setattr(request_queue, "PATIENCE", 0.0)
+    running = submit(shared, asked_by("b", trigger="invoke"))
+    assert stepped.started.wait(5)
+    first, *others = [submit(shared, asked_by("a", f"x{n} = ", trigger="invoke")) for n in range(3)]
+    others.append(submit(shared, asked_by("a")))
+    alone = submit(shared, asked_by("c"))
+    for one in (running, first, alone):
+        stepped.step()
+        assert one.final.text == "ok"
+    assert [one.final.reason for one in others] == ["queue_full"] * 3
+
+
+def test_nobody_is_turned_away_for_having_waited_for_a_model(stepped):
+    there = threading.Event()
+    session = Session(load_engine=lambda model, **_: there.wait(5) and stepped)
+    asked = [submit(session, asked_by("a", f"x{n} = ", trigger="invoke")) for n in range(3)]
+    for job in session._queue:
+        job.arrived -= 100
+    there.set()
+    for one in asked:
+        stepped.step()
+        assert one.final.text == "ok"
+    session.close()
 
 
 def test_a_full_queue_of_one_front_end_is_none_of_another(shared, stepped):
