@@ -5,6 +5,7 @@
     ├── RequestError       a request cannot be understood: a malformed message, an offset outside the text
     ├── ModelLoadError     a model cannot be found, downloaded or read
     └── GenerationError    a loaded model failed while it was completing
+        └── EngineLost     what runs the model has ended by itself
 
 The message of each is one sentence or two, fit to be shown as it stands: what happened, and what to do.
 """
@@ -38,6 +39,17 @@ class ModelLoadError(SC2Error):
 
 class GenerationError(SC2Error):
     """A loaded model failed while it was completing."""
+
+
+class EngineLost(GenerationError):
+    """What runs the model has ended by itself, or does not answer any more: it has to be started again.
+
+    `happened` is that, without what to do about it.
+    """
+
+    def __init__(self, happened: str) -> None:
+        super().__init__(f"{happened}: load the model again.")
+        self.happened = happened
 
 
 def in_one_line(error: Exception) -> str:

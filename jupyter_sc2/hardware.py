@@ -75,6 +75,20 @@ def free_memory() -> int | None:
     return _memory()[1]
 
 
+def address_space_left() -> int | None:
+    """Bytes of address space that this process may still take (`ulimit -v`); None for any number."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return None
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        return max(0, limit - pages * resource.getpagesize())
+    except (ImportError, AttributeError, OSError, ValueError):  # Windows, macOS
+        return None
+
+
 def give_back_memory() -> None:
     """Has the C library return what is free to the system, where that can be asked for."""
     if sys.platform == "linux":

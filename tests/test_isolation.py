@@ -324,11 +324,13 @@ def test_variables_that_the_first_cell_sets_count_for_the_hub(request, tmp_path)
 
 
 def test_the_process_of_llama_cpp_imports_no_file_of_the_users(monkeypatch, notebooks):
-    from jupyter_sc2.engines import llamaserver
+    from jupyter_sc2.engines.childprocess import ChildProcess
 
     log = tell_tale(notebooks, "xllamacpp", "json", "shutil", "signal")
     monkeypatch.setattr(sys, "path", [str(notebooks), *sys.path])
     monkeypatch.chdir(notebooks)
-    process = llamaserver._spawn(subprocess.DEVNULL)
-    process.communicate("{}\n", timeout=60)  # it wants more than that, and ends
+    process = ChildProcess("jupyter_sc2.engines.llamaserver", {})
+    assert process.wait(60)  # it wants options, and ends
+    assert "KeyError" in process.log()
+    process.stop()
     assert log.read_text() == ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from contextlib import suppress
 
 import pytest
 
 from jupyter_sc2.engines import llamaserver
-from jupyter_sc2.engines.llamaserver import LlamaServer
+from jupyter_sc2.engines.childprocess import ChildProcess
+from jupyter_sc2.engines.llamaserver import LlamaServer, ServerOptions
 from jupyter_sc2.errors import GenerationError
 from tests.servers import says, scripted
 
@@ -20,14 +19,13 @@ PATH = "/completion"
 @pytest.fixture
 def asked(tmp_path):
     """A scripted server, and what asks it as if it were llama.cpp's."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    options = ServerOptions(model=tmp_path / "none.gguf", context=1, chunk=1, threads=1)
+    process = ChildProcess("tests.children", {"what": "serve"})
+    process.wait_until_it_speaks()
     with scripted() as server:
-        address = server.url
-        yield server, LlamaServer(process, address, "key", tmp_path / "folder", False)
-    process.kill()
-    process.communicate()
+        process.said = {"address": server.url, "gpu": False}
+        yield server, LlamaServer(options, process)
+    process.stop()
 
 
 def endless(*parts: bytes, status: int = 200):

@@ -12,18 +12,25 @@ import secrets
 import signal
 import socket
 import sys
-import time
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.clock import sleep
+from jupyter_sc2.errors import EngineLost, ModelLoadError
 from jupyter_sc2.models import EMBEDDED, ModelCard
 from jupyter_sc2.settings import PRECISIONS
+
+if TYPE_CHECKING:
+    from jupyter_sc2.engines.ggufheader import GGUFHeader
+    from jupyter_sc2.engines.llamaserver import LlamaServer, ServerOptions
 
 HOST = "127.0.0.1"
 # Prompts whose slot another kernel took are kept in this much memory, and come back without being read again.
 SPARE_CACHE_MIB = 1024
+# Seconds: a server that has ended by itself is started again after these delays; one that ends once more often within
+# so long is given up.
+DELAYS, WINDOW = (0.0, 1.0, 5.0, 20.0), 300.0
 
 
 def add_parser(commands: Any) -> None:
@@ -68,8 +75,7 @@ def _serve(args: argparse.Namespace) -> int:
     _check_port(args.port)
     from jupyter_sc2.engines import gguffiles
     from jupyter_sc2.engines.ggufheader import GGUFHeader
-    from jupyter_sc2.engines.http import KEY_VARIABLE
-    from jupyter_sc2.engines.runfile import announced
+    from jupyter_sc2.engines.llamaserver import LlamaServer
 
     card, file, notice = gguffiles.find(
         args.model, args.precision, offline=args.offline, progress=_tell(args.model)
@@ -77,35 +83,73 @@ def _serve(args: argparse.Namespace) -> int:
     if notice:
         print(notice, file=sys.stderr)
     header = GGUFHeader(file)
-    # One key for all where the machine's administrator names it; else one that only this user can read.
-    token = os.environ.get(KEY_VARIABLE, "").strip() or secrets.token_urlsafe(32)
-    server, context = _start(args, card, file, header, token)
-    url = server.listening_address
+    options = _options(args, card, file, header)
     # Not SIGINT's own handler: a shell starts what runs in the background with SIGINT ignored.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        _serve_until_stopped(args, card, header, LlamaServer.start(options))
+    except KeyboardInterrupt:
+        print("Stopped.", flush=True)
+    return 0
+
+
+def _serve_until_stopped(
+    args: argparse.Namespace, card: ModelCard, header: GGUFHeader, started: LlamaServer
+) -> None:
+    """Says where the server is, and starts it again where it ends by itself, as long as that helps."""
+    from jupyter_sc2.engines.childprocess import Restarts
+    from jupyter_sc2.engines.http import KEY_VARIABLE
+    from jupyter_sc2.engines.llamaserver import LlamaServer
+    from jupyter_sc2.engines.runfile import announced
+
+    server: LlamaServer | None = started
+    # At the same address: kernels know it.
+    address = started.address
+    options = replace(started.options, port=int(address.rpartition(":")[2]))
     path = Path(args.model).expanduser()
     named = str(path.resolve()) if card is not EMBEDDED and path.exists() else args.model
-    with suppress(KeyboardInterrupt), announced(url=url, token=token, model=named):
-        print(
-            f"{card.name} ({header.precision}) is served on {url} in {args.slots} slots of {context} tokens; "
-            "Ctrl-C ends it.\n"
-            f'In a notebook of yours:  %config SC2.server = "{url}"\n'
-            f"Other users of this machine also need its token in {KEY_VARIABLE}.",
-            flush=True,
-        )
-        while True:
-            time.sleep(1)  # a signal that comes just before a wait without an end would be lost
-    print("Stopped.", flush=True)
-    os._exit(0)  # the server's threads may be in the middle of a pass, which cannot be unwound
+    restarts = Restarts(DELAYS, WINDOW)
+    try:
+        with announced(url=address, token=options.key, model=named):
+            print(
+                f"{card.name} ({header.precision}) is served on {address} in {options.slots} slots of "
+                f"{options.context} tokens; Ctrl-C ends it.\n"
+                f'In a notebook of yours:  %config SC2.server = "{address}"\n'
+                f"Other users of this machine also need its token in {KEY_VARIABLE}.",
+                flush=True,
+            )
+            while server is not None:
+                happened = server.wait_until_lost().happened
+                server.close()
+                server = None
+                while server is None:
+                    delay = restarts.delay()
+                    if delay is None:
+                        raise ModelLoadError(
+                            f"{happened}, {len(DELAYS) + 1} times within {WINDOW / 60:.0f} minutes: "
+                            "it is not started again."
+                        )
+                    print(f"{happened}: it is started again.", file=sys.stderr, flush=True)
+                    sleep(delay)
+                    try:
+                        server = LlamaServer.start(options)
+                    except EngineLost as error:
+                        happened = error.happened
+                    except ModelLoadError as error:
+                        happened = str(error).rstrip(".")
+    finally:
+        if server is not None:
+            server.close()
 
 
-def _start(
-    args: argparse.Namespace, card: ModelCard, file: Path, header: Any, token: str
-) -> tuple[Any, int]:
-    """The running server, and the tokens of each slot. Raises ModelLoadError."""
-    import xllamacpp
-
+def _options(
+    args: argparse.Namespace, card: ModelCard, file: Path, header: GGUFHeader
+) -> ServerOptions:
+    """What is served, and how. Raises ModelLoadError where there is no memory for it."""
+    from jupyter_sc2.engines.http import KEY_VARIABLE
     from jupyter_sc2.engines.llamacpp import CONTEXT, default_threads, prefill_chunk
+    from jupyter_sc2.engines.llamaserver import ServerOptions
     from jupyter_sc2.hardware import free_memory, in_words
 
     longest = header.number("context_length", card.context)
@@ -117,30 +161,20 @@ def _start(
             f"{card.name} in {header.precision} with {args.slots} slots of {context} tokens needs about "
             f"{in_words(needed)} of memory, and {in_words(free)} are free: lower --slots or --context."
         )
-    params = xllamacpp.CommonParams()
-    params.model.path = str(file)
-    params.model_alias = {card.name}
-    params.hostnames, params.port, params.api_keys = [HOST], args.port, [token]
-    params.n_parallel, params.n_ctx = args.slots, args.slots * context
-    params.kv_unified = False  # nobody's long prompt takes the room of another's
-    threads = args.threads or default_threads(header.parameters)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    # A request that is cancelled, and every other that decodes, waits for one pass over so many tokens.
-    params.n_batch = params.n_ubatch = max(args.slots, prefill_chunk(header.parameters))
-    params.cache_ram_mib = SPARE_CACHE_MIB
-    params.swa_full = True  # a prompt can be cut back anywhere
-    params.ctx_shift = False
-    params.n_ctx_checkpoints = 0
-    params.n_threads_http = 2 * args.slots + 2
-    params.ui = False
-    params.verbosity = 1  # errors
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # loading lets no Python run
-    try:
-        return xllamacpp.Server(params), context
-    except Exception as error:
-        raise ModelLoadError(f"llama.cpp could not serve {file}: {error}") from error
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    return ServerOptions(
+        model=file,
+        context=context,
+        # A request that is cancelled, and every other that decodes, waits for one pass over so many tokens.
+        chunk=prefill_chunk(header.parameters),
+        threads=args.threads or default_threads(header.parameters),
+        slots=args.slots,
+        host=HOST,
+        port=args.port,
+        # One key for all where the machine's administrator names it; else one that only this user can read.
+        key=os.environ.get(KEY_VARIABLE, "").strip() or secrets.token_urlsafe(32),
+        alias=card.name,
+        spare_cache_mib=SPARE_CACHE_MIB,
+    )
 
 
 def _check_port(port: int) -> None:

@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jupyter_sc2.engines.packed import GRAPH
-from jupyter_sc2.errors import GenerationError
+from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
+from jupyter_sc2.hardware import address_space_left, in_words
 from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED
 
 if TYPE_CHECKING:
     from jupyter_sc2.completion import SamplingParams, Token
     from jupyter_sc2.models import ModelCard
+
+# Bytes of address space that have to be left when a model is loaded in this process: the embedded one and its libraries
+# take 530 MB, most of which is never touched.
+ADDRESS_SPACE = 640 << 20
 
 Cancelled = Callable[[], bool]
 # From the ids drawn so far to those that may come next: guesses that an engine may check, several in one pass.
@@ -78,6 +83,17 @@ class Engine(Protocol):
         """Gives the memory back."""
 
 
+@runtime_checkable
+class MayBeLost(Protocol):
+    """An engine whose model is elsewhere, in a process of its own say, and may end there by itself.
+
+    What is asked of it then raises EngineLost.
+    """
+
+    def when_lost(self, tell: Callable[[EngineLost], None]) -> None:
+        """Has `tell` called, once and on another thread, when that has happened."""
+
+
 def load_engine(
     model: str,
     *,
@@ -106,10 +122,12 @@ def load_engine(
                 model, precision=precision, threads=threads, offline=offline, progress=progress
             )
         case "onnxruntime":
+            _check_room(model)
             from jupyter_sc2.engines import onnx
 
             progress("loading", None)
             return onnx.load(model, threads=threads, offline=offline, progress=progress)
+    _check_room(model)
     from jupyter_sc2.engines.docstrings import with_docstrings
 
     with with_docstrings("transformers"):
@@ -119,6 +137,19 @@ def load_engine(
         return transformers.load(
             model, precision=precision, threads=threads, offline=offline, progress=progress
         )
+
+
+def _check_room(model: str) -> None:
+    """Raises ModelLoadError, caused by a MemoryError, where a library might end the kernel for want of address space.
+
+    OpenBLAS and the tokenizers do that, at their import and in the middle of a load.
+    """
+    left = address_space_left()
+    if left is not None and left < ADDRESS_SPACE:
+        raise ModelLoadError(
+            f"{model} is not loaded, as this process may take only {in_words(left)} more of address space (ulimit "
+            f"-v), and libraries end a kernel that reaches its limit: {in_words(ADDRESS_SPACE)} are needed."
+        ) from MemoryError()
 
 
 def choose_engine(model: str, engine: str, precision: str, server: str) -> str:

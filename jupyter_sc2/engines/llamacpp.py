@@ -12,7 +12,7 @@ import contextlib
 import importlib.util
 import math
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,9 +29,9 @@ from jupyter_sc2.engines import (
 from jupyter_sc2.engines.ggufheader import GGUFHeader
 from jupyter_sc2.engines.healing import advance
 from jupyter_sc2.engines.kept import Kept, KeptPrompts, common_length, worth_keeping
-from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer
+from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer, ServerOptions
 from jupyter_sc2.engines.sampler import OTHERS
-from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
 from jupyter_sc2.hardware import free_memory, in_words
 from jupyter_sc2.models import ModelCard, suited
 from jupyter_sc2.plan import SMALL
@@ -121,7 +121,9 @@ class LlamaCppEngine:
             if cancelled():
                 return
             allowed = (self._header.spelling.allowed(rest) or None) if rest else None
-            token = self._next(ids, sampling, draw.getrandbits(32), allowed)
+            token = self._next(ids, sampling, draw.getrandbits(32), allowed, cancelled)
+            if token is None:
+                return
             yield token
             last = index + 1 == sampling.max_tokens or len(ids) + 1 >= self.card.context
             if last or token.id in stop_ids:
@@ -167,6 +169,10 @@ class LlamaCppEngine:
         if server is not None:
             server.close()
 
+    def when_lost(self, tell: Callable[[EngineLost], None]) -> None:
+        """See MayBeLost."""
+        self._loaded().when_lost(tell)
+
     def _loaded(self) -> LlamaServer:
         if self._server is None:
             raise GenerationError(f"{self.card.name} is not loaded any more.")
@@ -174,7 +180,7 @@ class LlamaCppEngine:
 
     def _tokenize(self, text: str) -> list[int]:
         body = {"content": text, "add_special": False, "parse_special": False}
-        ids: list[int] = self._loaded().post("/tokenize", body)["tokens"]
+        ids: list[int] = self._loaded().ask("/tokenize", body)["tokens"]
         return ids
 
     def _read_new(self, ids: Sequence[int], cancelled: Cancelled) -> int:
@@ -188,7 +194,8 @@ class LlamaCppEngine:
         }
         read = 0
         try:
-            with contextlib.closing(self._loaded().stream("/completion", request)) as events:
+            stream = self._loaded().stream("/completion", request, cancelled)
+            with contextlib.closing(stream) as events:
                 for event in events:
                     if "prompt_progress" in event:
                         read = int(event["prompt_progress"]["processed"])
@@ -200,17 +207,28 @@ class LlamaCppEngine:
         return read
 
     def _next(
-        self, ids: Sequence[int], sampling: SamplingParams, seed: int, allowed: Sequence[int] | None
-    ) -> Token:
-        """One pass over the last of `ids`, and the token drawn after it, one of `allowed` (None: any)."""
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        seed: int,
+        allowed: Sequence[int] | None,
+        cancelled: Cancelled,
+    ) -> Token | None:
+        """One pass over the last of `ids`, and the token drawn after it, one of `allowed` (None: any).
+
+        None if cancelled before.
+        """
         bias: list[list[Any]] = []
         if allowed is not None:
             bias = [[id, BIAS] for id in allowed]
-        answer = self._complete(ids, sampling, seed, bias)
-        if allowed is not None and answer["tokens"][0] not in allowed:
+        answer = self._complete(ids, sampling, seed, bias, cancelled)
+        if answer is not None and allowed is not None and answer["tokens"][0] not in allowed:
             # The others were likelier by more than that, so they are ruled out one by one.
             forbidden = set(range(len(self._header.tokens))).difference(allowed)
-            answer = self._complete(ids, sampling, seed, [[id, False] for id in forbidden])
+            ruled_out: list[list[Any]] = [[id, False] for id in forbidden]
+            answer = self._complete(ids, sampling, seed, ruled_out, cancelled)
+        if answer is None:
+            return None
         id = int(answer["tokens"][0])
         probabilities = answer.get("completion_probabilities")
         logprob = _logprob_of(id, probabilities)
@@ -226,8 +244,9 @@ class LlamaCppEngine:
         sampling: SamplingParams,
         seed: int,
         bias: list[list[Any]],
+        cancelled: Cancelled = lambda: False,
         n: int = OTHERS + 1,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | None:
         request = {
             "prompt": ids,
             "n_predict": 1,
@@ -242,8 +261,9 @@ class LlamaCppEngine:
             "logit_bias": bias,
             "response_fields": ["tokens", "completion_probabilities"],
         }
-        answer = self._loaded().post("/completion", request)
-        self._held = list(ids)
+        answer = self._loaded().post("/completion", request, cancelled)
+        if answer is not None:
+            self._held = list(ids)
         return answer
 
     def _logprob(self, ids: Sequence[int], id: int) -> float:
@@ -253,7 +273,8 @@ class LlamaCppEngine:
         """
         whole = next(i for i, spelled in enumerate(self._header.bytes_of) if spelled == b"\n")
         for count in (16, len(self._header.tokens)):
-            answer = self._complete(ids, SamplingParams(), 0, [[whole, 1e6]], count)
+            answer = self._complete(ids, SamplingParams(), 0, [[whole, 1e6]], n=count)
+            assert answer is not None  # nobody can cancel it
             (first,) = answer["completion_probabilities"]
             for entry in first["top_logprobs"]:
                 if entry["id"] == id:
@@ -320,11 +341,13 @@ def load(
     card = _described(card, header)
     _check_memory(header, card)
     server = LlamaServer.start(
-        file,
-        context=card.context,
-        chunk=prefill_chunk(header.parameters),
-        threads=threads or default_threads(header.parameters),
-        mapped=header.share_of(REARRANGED) < 0.25,
+        ServerOptions(
+            model=file,
+            context=card.context,
+            chunk=prefill_chunk(header.parameters),
+            threads=threads or default_threads(header.parameters),
+            mapped=header.share_of(REARRANGED) < 0.25,
+        ),
         waiting=lambda: progress("loading", None),
     )
     return LlamaCppEngine(server, header, card, notice)

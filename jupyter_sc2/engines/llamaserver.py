@@ -1,9 +1,13 @@
 """llama.cpp's server in a process of its own, and how it is asked.
 
-A process of its own, because the library holds the interpreter's lock for as long as it loads a model, because
-it ends the process it is in where it meets what it does not expect, and because its memory is the system's again
-as soon as that process ends, which it does with the kernel. Both speak HTTP over a Unix socket in a folder that
-nobody but the user can enter (on Windows over the loopback), with a key that is made up for each server.
+A process of its own (childprocess.py), because the library holds the interpreter's lock for as long as it loads a
+model, because it ends the process it is in where it meets what it does not expect, and because its memory is the
+system's again as soon as that process ends. Both speak HTTP over a Unix socket in a folder that nobody but the user
+can enter (on Windows over the loopback), with a key that is made up for each server. `jupyter sc2 serve` starts the
+same on a port, for several kernels.
+
+Nobody waits for a server that does not answer: who is cancelled goes at once, and a server that was stopped, or says
+nothing for long, counts as ended.
 """
 
 from __future__ import annotations
@@ -11,109 +15,140 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib.util
+import io
 import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2 import background
-from jupyter_sc2.clock import sleep
-from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.own_imports import own_imports
+from jupyter_sc2.clock import monotonic, sleep
+from jupyter_sc2.engines import Cancelled
+from jupyter_sc2.engines.childprocess import LOOK, ChildProcess, how_it_ended, is_stopped, run
+from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
 from jupyter_sc2.reading import parse_json
 
 logger = logging.getLogger(__name__)
 
 EXTRA = 'pip install "jupyter-sc2[llamacpp]"'
-# Seconds without a word until a server counts as dead: a pass on a machine that swaps may take long.
-TIMEOUT = 300.0
-# Seconds between two looks at whether a model that is being loaded is still wanted.
-LOOK = 0.1
 # Bytes of an answer or of a line: the log-probabilities of 300,000 tokens, which is the most that is asked for.
 LONGEST_ANSWER = 128 << 20
+# Seconds without a word from a server that was asked, after which it is looked whether its process was stopped; whether
+# it says anything at all, as a pass on a machine that swaps may take long; and after which it counts as dead.
+STOPPED_AFTER, UNHEARD_AFTER, DEAD_AFTER = 1.0, 10.0, 300.0
+HEALTH_TIMEOUT = 5.0
+# Seconds between two requests within which a silence counts as one.
+ONE_SILENCE = 2.0
+# How a process ends that others have ended, the system for want of memory among them; else llama.cpp has.
+KILLED = tuple(
+    -getattr(signal, name)
+    for name in ("SIGKILL", "SIGTERM", "SIGBUS", "SIGHUP")
+    if hasattr(signal, name)
+)
 # Tokens that a GPU reads at once.
 GPU_CHUNK = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """What a server does. `context` are the tokens of each of its `slots`, `chunk` those of a prompt read at once.
+
+    A `mapped` file is shared between processes; else its weights are read into memory of this one. Without a `host`
+    it listens where only its starter finds it. Prompts whose slot another took stay in `spare_cache_mib` of memory.
+    """
+
+    model: Path
+    context: int
+    chunk: int
+    threads: int
+    mapped: bool = True
+    slots: int = 1
+    host: str = ""
+    port: int = 0
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    alias: str = ""
+    spare_cache_mib: int = 0
 
 
 class LlamaServer:
     """A server with one model, started by `start`. Only one thread asks it."""
 
-    def __init__(
-        self, process: subprocess.Popen[str], address: str, key: str, folder: Path, gpu: bool
-    ) -> None:
-        self.gpu = gpu  # whether the weights are in a GPU's memory
-        self._process, self._address, self._key, self._folder = process, address, key, folder
+    def __init__(self, options: ServerOptions, process: ChildProcess) -> None:
+        self.options, self.process = options, process
+        said = process.said or {}
+        self.address: str = said["address"]
+        self.gpu: bool = said["gpu"]  # whether the weights are in a GPU's memory
+        self._silent_since: float | None = None  # it was asked, and has not said anything since
+        self._given_up = 0.0  # when somebody last no longer waited for it
+        self._looked = 0.0
 
     @classmethod
     def start(
-        cls,
-        file: Path,
-        *,
-        context: int,
-        chunk: int,
-        threads: int,
-        mapped: bool = True,
-        waiting: Callable[[], None] = lambda: None,
+        cls, options: ServerOptions, waiting: Callable[[], None] = lambda: None
     ) -> LlamaServer:
-        """Loads a GGUF file. `chunk` is how many tokens of a prompt are read at once, on a GPU more.
+        """Loads a GGUF file. `waiting` is called every now and then; what it raises ends the loading.
 
-        A `mapped` file is shared between processes; else its weights are read into memory of this one.
-        `waiting` is called every now and then; what it raises ends the loading. Raises ModelLoadError.
+        Raises ModelLoadError, and EngineLost where the process was killed or stopped meanwhile.
         """
         if importlib.util.find_spec("xllamacpp") is None:
             raise ModelLoadError(f"GGUF models need the package xllamacpp: {EXTRA}.")
-        # A short name: a socket's path has 104 bytes.
-        folder = Path(tempfile.mkdtemp(prefix="sc2-"))
-        (folder / "kept").mkdir()
-        key = secrets.token_urlsafe(32)
-        host = str(folder / "llama.sock") if hasattr(socket, "AF_UNIX") else "127.0.0.1"
-        options = {
-            "model": str(file.absolute()),
-            "context": context,
-            "chunk": chunk,
-            "threads": threads,
-            "mapped": mapped,
-            "host": host,
-            "key": key,
-            "kept": str(folder / "kept"),
-        }
-        process: subprocess.Popen[str] | None = None
+        about = {**asdict(options), "model": str(options.model.absolute())}
         try:
-            with (folder / "log").open("wb") as log:
-                process = _spawn(log)
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(options) + "\n")
-            process.stdin.flush()
-            said = _answer(process, waiting)
-            if not said:
-                raise ModelLoadError(_why(file, process.wait(), folder / "log"))
-            answer = json.loads(said)
-            return cls(process, answer["address"], key, folder, answer["gpu"])
-        except BrokenPipeError as error:
-            assert process is not None
-            raise ModelLoadError(_why(file, process.wait(), folder / "log")) from error
+            process = ChildProcess(__name__, about)
+        except OSError as error:
+            raise ModelLoadError(
+                f"llama.cpp's process could not be started: {error.strerror or error}."
+            ) from error
+        looked = monotonic()
+
+        def wait() -> None:
+            nonlocal looked
+            waiting()
+            if monotonic() - looked > STOPPED_AFTER:
+                looked = monotonic()
+                if is_stopped(process.pid):
+                    raise EngineLost("llama.cpp's process was stopped while it loaded")
+
+        try:
+            if process.wait_until_it_speaks(wait):
+                return cls(options, process)
+            if process.code in KILLED:
+                raise EngineLost(
+                    f"llama.cpp's process {how_it_ended(process.code)} while it loaded"
+                )
+            raise ModelLoadError(_why(options.model, process))
         except BaseException:
-            _end(process)
-            shutil.rmtree(folder, ignore_errors=True)
+            process.stop()
             raise
 
-    def post(self, path: str, body: object) -> dict[str, Any]:
-        """Asks, and returns the answer. Raises GenerationError."""
-        with self._asked(path, body) as response:
+    def post(
+        self, path: str, body: object, cancelled: Cancelled = lambda: False
+    ) -> dict[str, Any] | None:
+        """Asks, and returns the answer; None if cancelled before. Raises GenerationError."""
+        with contextlib.suppress(_Unwanted), self._asked(path, body, cancelled) as response:
             return _parsed(_up_to(LONGEST_ANSWER, response.read))
+        return None
 
-    def stream(self, path: str, body: object) -> Generator[dict[str, Any], None, None]:
-        """The parts of an answer as they come; closing the stream ends the work on it after the pass that runs."""
-        with self._asked(path, body) as response:
+    def ask(self, path: str, body: object) -> dict[str, Any]:
+        """The same for who waits in any case."""
+        answer = self.post(path, body)
+        assert answer is not None
+        return answer
+
+    def stream(
+        self, path: str, body: object, cancelled: Cancelled = lambda: False
+    ) -> Generator[dict[str, Any], None, None]:
+        """The parts of an answer as they come; ends early if cancelled.
+
+        Closing the stream ends the work on it after the pass that runs.
+        """
+        with contextlib.suppress(_Unwanted), self._asked(path, body, cancelled) as response:
             while line := _up_to(LONGEST_ANSWER, response.readline):
                 if line.startswith(b"data: {"):
                     yield _parsed(line[6:])
@@ -121,43 +156,75 @@ class LlamaServer:
     def put_aside(self, name: str) -> int:
         """Writes the KV cache to a file of this name; returns its size in bytes, 0 if that did not work."""
         try:
-            answer = self.post("/slots/0?action=save", {"filename": name})
-            return int(answer["n_written"])
+            return int(self.ask("/slots/0?action=save", {"filename": name})["n_written"])
+        except EngineLost:
+            raise
         except GenerationError:  # a full disk, say: the prompt is then read again
             logger.debug("A prompt could not be put aside", exc_info=True)
+            self.forget(name)  # what was written of it
             return 0
 
     def take_up(self, name: str) -> bool:
         """Goes on from the KV cache in the file of this name."""
         try:
-            self.post("/slots/0?action=restore", {"filename": name})
+            self.ask("/slots/0?action=restore", {"filename": name})
+        except EngineLost:
+            raise
         except GenerationError:
             logger.debug("A prompt could not be taken up", exc_info=True)
             return False
         return True
 
     def forget(self, name: str) -> None:
-        (self._folder / "kept" / name).unlink(missing_ok=True)
+        (self.process.folder / "kept" / name).unlink(missing_ok=True)
 
     def resident_bytes(self) -> int:
         """The memory that the process takes, 0 where that cannot be told or it has ended."""
         try:
             import psutil  # comes with ipykernel
 
-            return int(psutil.Process(self._process.pid).memory_info().rss)
+            return int(psutil.Process(self.process.pid).memory_info().rss)
         except Exception:  # psutil has errors of its own
             return 0
 
+    def when_lost(self, tell: Callable[[EngineLost], None]) -> None:
+        """Has `tell` called, once and on another thread, when the process has ended by itself."""
+        self.process.when_it_ends(lambda: tell(self._lost()))
+
+    def wait_until_lost(self) -> EngineLost:
+        """Waits until the process has ended by itself, or was stopped for as long as nobody waits for an answer."""
+        stopped = 0
+        while not self.process.wait(STOPPED_AFTER):
+            stopped = stopped + 1 if is_stopped(self.process.pid) else 0
+            if stopped > 2:
+                return self._lost("was stopped and does not answer")
+        return self._lost()
+
     def close(self) -> None:
-        _end(self._process)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.process.stop()
+
+    def _lost(self, what: str = "") -> EngineLost:
+        return EngineLost(f"llama.cpp's process {what or how_it_ended(self.process.code)}")
 
     @contextlib.contextmanager
-    def _asked(self, path: str, body: object) -> Iterator[http.client.HTTPResponse]:
-        connection = _Connection(self._address)
+    def _asked(
+        self, path: str, body: object, cancelled: Cancelled
+    ) -> Iterator[http.client.HTTPResponse]:
+        def look() -> None:
+            if cancelled():
+                raise _Unwanted
+            self._look()
+
+        def heard() -> None:
+            self._silent_since = monotonic()
+
+        # Keys come faster than a silence takes to be noticed, and each gives up the one before.
+        if self._silent_since is None or monotonic() - self._given_up > ONE_SILENCE:
+            self._silent_since = monotonic()
+        connection = _Connection(self.address, look, heard)
         response: http.client.HTTPResponse | None = None
         headers = {
-            "Authorization": f"Bearer {self._key}",
+            "Authorization": f"Bearer {self.options.key}",
             "Content-Type": "application/json",
             "Connection": "close",
         }
@@ -169,14 +236,53 @@ class LlamaServer:
                 said = error.get("message") if isinstance(error, dict) else response.reason
                 raise GenerationError(f"llama.cpp refused the request: {said}")
             yield response
+            self._silent_since = None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            code = self._process.poll()
-            what = "does not answer" if code is None else f"has ended (code {code})"
-            raise GenerationError(f"llama.cpp's process {what}: load the model again.") from error
+            # It has broken off, and may take a moment to end.
+            self.process.wait(LOOK)
+            raise self._lost("" if self.process.ended else "does not answer") from error
         finally:
             if response is not None:
                 response.close()  # it has a share in the socket until it is read to its end
             connection.close()
+            self._given_up = monotonic()
+
+    def _look(self) -> None:
+        """Whether a server that says nothing can still be waited for. Raises EngineLost."""
+        now = monotonic()
+        silent = 0.0 if self._silent_since is None else now - self._silent_since
+        if self.process.ended:
+            raise self._lost()
+        if silent > DEAD_AFTER:
+            raise self._lost("does not answer")
+        if silent > STOPPED_AFTER and now - self._looked > STOPPED_AFTER:
+            self._looked = now
+            if is_stopped(self.process.pid):
+                raise self._lost("was stopped and does not answer")
+            if silent > UNHEARD_AFTER and not self._is_well():
+                raise self._lost("does not answer")
+            self._looked = monotonic()
+
+    def _is_well(self) -> bool:
+        """Whether the server says that it lives, whatever its model does."""
+        until = monotonic() + HEALTH_TIMEOUT
+
+        def look() -> None:
+            if monotonic() > until:
+                raise TimeoutError
+
+        connection = _Connection(self.address, look, lambda: None)
+        try:
+            connection.request("GET", "/health", headers={"Connection": "close"})
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+class _Unwanted(Exception):
+    """Nobody waits for the answer any more."""
 
 
 def _up_to(most: int, read: Callable[[int], bytes]) -> bytes:
@@ -193,128 +299,122 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, address: str) -> None:
+    """`look` is called while nothing comes, and what it raises ends the waiting; `heard` when something has come."""
+
+    def __init__(self, address: str, look: Callable[[], None], heard: Callable[[], None]) -> None:
         scheme, _, place = address.partition("://")
         self._path = place if scheme == "unix" else None
-        super().__init__("localhost" if self._path else place, timeout=TIMEOUT)
+        self._look, self._heard = look, heard
+        super().__init__("localhost" if self._path else place)
 
     def connect(self) -> None:
-        if self._path is None:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT)
-        self.sock.connect(self._path)
+        family = socket.AF_INET if self._path is None else socket.AF_UNIX
+        connected = socket.socket(family)
+        self.sock: Any = _Patient(connected, self._look, self._heard)
+        connected.settimeout(LOOK)
+        while True:
+            try:
+                connected.connect(self._path or (self.host, self.port))
+                return
+            except (TimeoutError, BlockingIOError):  # more wait to be let in than there is room for
+                sleep(LOOK)
+                self._look()
 
 
-def _spawn(log: Any) -> subprocess.Popen[str]:
-    # From the folder that holds this package: what lies in the user's own must not be imported instead.
-    root = Path(__file__).parents[2]
-    environment = dict(os.environ)
-    # The libraries may have been found through a path that was set only in this process.
-    environment["PYTHONPATH"] = os.pathsep.join(own_imports.path)
-    # Its threads wait for one another after each operation. Waiting busily, on cores that the user's cell wants
-    # too, 115M parameters took 4.9 s a token, and 60 ms so.
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
-    flags = 0x200 if sys.platform == "win32" else 0  # a process group of its own
-    with background.unwatched_child():
-        return subprocess.Popen(
-            # The user's PYTHONWARNINGS may say that a warning is an error.
-            [sys.executable, "-W", "ignore", "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=root,
-            env=environment,
-            # Interrupting a cell sends a signal to all of the kernel's process group.
-            start_new_session=True,
-            creationflags=flags,
-        )
+class _Patient(io.RawIOBase):
+    """A socket that looks up while it waits: as much of one as http.client needs, and what that reads from it."""
+
+    def __init__(
+        self, connected: socket.socket, look: Callable[[], None], heard: Callable[[], None]
+    ) -> None:
+        self._socket, self._look, self._heard = connected, look, heard
+        self._is_read = False
+
+    def sendall(self, data: Any) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except TimeoutError:
+                self._look()
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        self._is_read = True
+        return io.BufferedReader(_Patient(self._socket, self._look, self._heard))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            try:
+                count = self._socket.recv_into(buffer)
+            except TimeoutError:
+                self._look()
+            else:
+                self._heard()
+                return count
+
+    def close(self) -> None:
+        if not self._is_read:  # else who reads closes it
+            self._socket.close()
+        super().close()
 
 
-def _answer(process: subprocess.Popen[str], waiting: Callable[[], None]) -> str:
-    """The line that the process writes once it is ready; "" if it ended before."""
-    said: list[str] = []
-    out = process.stdout
-    assert out is not None
-    reader = background.Thread(lambda: said.append(out.readline()), name="jupyter-sc2-start")
-    reader.start()
-    while reader.is_alive():
-        waiting()
-        reader.join(LOOK)
-    return said[0]
-
-
-def _end(process: subprocess.Popen[str] | None) -> None:
-    if process is None:
-        return
-    process.kill()  # it has nothing to save
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-def _why(file: Path, code: int, log: Path) -> str:
-    lines = log.read_text("utf-8", "replace").splitlines()
+def _why(file: Path, process: ChildProcess) -> str:
+    lines = process.log().splitlines()
     # llama.cpp's own words say more than the bindings' ("error: …").
     marks = ("error loading model: ", "error: ", "Error: ")
     said = next((line.partition(mark)[2] for mark in marks for line in lines if mark in line), "")
-    return (
-        f"llama.cpp could not load {file}: {said[:200] or f'its process ended with code {code}'}."
-    )
+    return f"llama.cpp could not load {file}: {said[:200] or f'its process {how_it_ended(process.code)}'}."
 
 
 # What runs in the process of its own
 
 
-def serve() -> None:
-    """Loads the model that the first line of stdin names, says where it listens, and serves until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # stdout is for the one line; whatever a library prints goes to the log.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    options = json.loads(sys.stdin.readline())
-
+def serve(options: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> object:
+    """Loads the model of a ServerOptions, says where it listens; what it returns serves for as long as it is kept."""
     import xllamacpp
 
     cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     accelerator = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_ACCEL
     gpu = any(device["type"] not in (cpu, accelerator) for device in xllamacpp.get_device_info())
+    folder, slots = Path(options["folder"]), options["slots"]
+    chunk = GPU_CHUNK if gpu else options["chunk"]
     params = xllamacpp.CommonParams()
     params.model.path = options["model"]
-    params.n_ctx = options["context"]
-    params.n_batch = params.n_ubatch = GPU_CHUNK if gpu else options["chunk"]
+    if options["alias"]:
+        params.model_alias = {options["alias"]}
+    params.n_parallel, params.n_ctx = slots, slots * options["context"]
+    params.kv_unified = False  # nobody's long prompt takes the room of another's
+    params.n_batch = params.n_ubatch = max(slots, chunk)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
     if not (options["mapped"] or gpu):
         params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
-    params.hostnames = [options["host"]]
-    params.port = 0
+    own = str(folder / "llama.sock") if hasattr(socket, "AF_UNIX") else "127.0.0.1"
+    params.hostnames, params.port = [options["host"] or own], options["port"]
     params.api_keys = [options["key"]]
     params.verbosity = 1  # errors
-    params.n_parallel = 1
     params.fit_params = gpu  # as many layers on the GPU as have room there
     params.swa_full = True  # a prompt can be cut back anywhere
     params.ctx_shift = False
-    # One prompt is kept, that of the one slot; copies of earlier ones would take up to 8 GB.
-    params.cache_ram_mib = 0
+    # Without it the prompt of each slot is kept and no other; what llama.cpp takes by itself is up to 8 GB.
+    params.cache_ram_mib = options["spare_cache_mib"]
     params.n_ctx_checkpoints = 0
-    params.n_threads_http = 2
+    params.n_threads_http = 2 * slots + 2
     params.ui = False
-    params.slot_save_path = options["kept"] + os.sep
+    if not options["host"]:
+        (folder / "kept").mkdir()
+        params.slot_save_path = str(folder / "kept") + os.sep
     try:
         server = xllamacpp.Server(params)
     except Exception as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sleep(0.3)  # llama.cpp writes its log from another thread
         os._exit(1)
-    print(json.dumps({"address": server.listening_address, "gpu": gpu}), file=out, flush=True)
-    sys.stdin.read()
-    shutil.rmtree(options["kept"], ignore_errors=True)  # the kernel may have been killed
-    os._exit(0)  # its threads may be in the middle of a pass
+    tell({"address": server.listening_address, "gpu": gpu})
+    return server
 
 
 if __name__ == "__main__":
-    serve()
+    run(serve)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
 from jupyter_core.paths import jupyter_runtime_dir, secure_write
 
+from jupyter_sc2.engines.childprocess import Identity, here
 from jupyter_sc2.reading import parse_json, read_limited
 
 PATTERN = "sc2-server-*.json"
@@ -26,8 +25,8 @@ LONGEST = 1 << 16  # bytes of a note
 class RunningServer:
     """A server: its address, its token, what it serves, and the process that it is.
 
-    `created` is when the process began (seconds since 1970), which tells it from a later one of the same number;
-    `machine` is there for runtime folders that several machines share.
+    `created` is when the process began, in units of the system's, which tells it from a later one of the same number;
+    `machine` is there for runtime folders that several machines or containers share.
     """
 
     url: str
@@ -38,26 +37,19 @@ class RunningServer:
     machine: str
 
     def lives(self) -> bool:
-        if self.machine != socket.gethostname():
-            return False
-        with contextlib.suppress(psutil.Error):
-            return bool(abs(psutil.Process(self.pid).create_time() - self.created) < 1.0)
-        return False
+        return Identity(self.pid, self.created, self.machine).lives()
 
 
 @contextlib.contextmanager
 def announced(*, url: str, token: str, model: str) -> Iterator[RunningServer]:
     """Notes that this process serves; the note goes when the block ends."""
+    me = Identity.of(os.getpid())
     server = RunningServer(
-        url=url,
-        token=token,
-        model=model,
-        pid=os.getpid(),
-        created=psutil.Process().create_time(),
-        machine=socket.gethostname(),
+        url=url, token=token, model=model, pid=me.pid, created=me.began, machine=me.where
     )
     folder = Path(jupyter_runtime_dir())
     folder.mkdir(parents=True, exist_ok=True)
+    running_servers()
     file = folder / f"sc2-server-{server.pid}.json"
     unfinished = file.with_suffix(".part")
     with secure_write(str(unfinished)) as stream:
@@ -70,7 +62,7 @@ def announced(*, url: str, token: str, model: str) -> Iterator[RunningServer]:
 
 
 def running_servers() -> list[RunningServer]:
-    """This user's servers on this machine, the newest first."""
+    """This user's servers on this machine, the newest first. Notes that others have left behind here are removed."""
     servers: list[RunningServer] = []
     for file in Path(jupyter_runtime_dir()).glob(PATTERN):
         # What cannot be read is not ours, or is being taken away just now.
@@ -78,4 +70,6 @@ def running_servers() -> list[RunningServer]:
             server = RunningServer(**parse_json(read_limited(file, LONGEST)))
             if server.lives():
                 servers.append(server)
+            elif server.machine == here():  # it was killed
+                file.unlink()
     return sorted(servers, key=lambda server: server.created, reverse=True)

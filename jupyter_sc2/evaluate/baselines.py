@@ -109,14 +109,16 @@ class Infill:
     def __init__(self, file: Path, engine: Engine, max_tokens: int, threads: int | None) -> None:
         from jupyter_sc2.engines.ggufheader import GGUFHeader
         from jupyter_sc2.engines.llamacpp import default_threads
-        from jupyter_sc2.engines.llamaserver import LlamaServer
+        from jupyter_sc2.engines.llamaserver import LlamaServer, ServerOptions
 
         self._max_tokens = max_tokens
         self._server = LlamaServer.start(
-            file,
-            context=4096,
-            chunk=N_BATCH,
-            threads=threads or default_threads(GGUFHeader(file).parameters),
+            ServerOptions(
+                model=file,
+                context=4096,
+                chunk=N_BATCH,
+                threads=threads or default_threads(GGUFHeader(file).parameters),
+            )
         )
         self._layout = Layout(engine.card, engine.encode, engine.special_ids)
         self._changed = threading.Condition()
