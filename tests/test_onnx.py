@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.engines import choose_engine, load_engine, onnx, prepacked
+from jupyter_sc2.engines.childprocess import Identity
 from jupyter_sc2.engines.search import Way
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 
@@ -444,6 +446,70 @@ def test_no_more_are_kept_than_some(kept, tmp_path, monkeypatch):
     load_engine(str(MODEL)).close()
     (second,) = kept()
     assert second != first
+
+
+def test_what_a_killed_process_has_not_finished_is_removed_by_the_next_load(kept, tmp_path):
+    unfinished = tmp_path / "cache" / "onnxruntime"
+    # Killed as soon as the folder is there, with the weights written in part.
+    code = f"""
+import os, signal
+from jupyter_sc2.engines import onnx, prepacked
+prepacked.KEEP_FROM = 0
+keeping = prepacked._keeping
+def killed(options, file):
+    (file.parent / "weights.bin").write_bytes(b"some of them")
+    os.kill(os.getpid(), signal.SIGKILL)
+prepacked._keeping = killed
+onnx.load({str(MODEL)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code])
+    assert done.returncode == -9
+    (left,) = unfinished.iterdir()
+    assert left.name.startswith(".") and (left / "weights.bin").exists()
+    load_engine(str(MODEL)).close()
+    (folder,) = kept()
+    assert not folder.name.startswith(".")
+
+
+def test_what_living_processes_have_not_finished_is_left_and_of_unknown_ones_for_a_day(tmp_path):
+    me = Identity.of(os.getpid())
+    elsewhere = replace(me, pid=2**22 + 1, where="another machine").name
+    gone = replace(me, pid=2**22 + 1).name
+    names = [f".{me.name}.abc", f".{elsewhere}.abc", ".abcdef", "kept"]
+    for name in (*names, f".{gone}.abc", ".old", f".{elsewhere}.old"):
+        (tmp_path / name).mkdir()
+    for name in (".old", f".{elsewhere}.old", f".{me.name}.abc"):
+        os.utime(tmp_path / name, (1, 1))
+    prepacked.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+# When there is no memory for a pass
+
+
+@pytest.mark.parametrize("fails", ["zeros", "_bias", "_bind_cache", "rotations"])
+def test_after_a_pass_for_which_there_was_no_memory_the_tokens_are_the_same(
+    engine, monkeypatch, fails
+):
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    prompt = [20 + 7 * i % 200 for i in range(30)]
+    monkeypatch.setattr(onnx, "BLOCK", 16)  # the array has to grow
+    loaded = load_engine(str(MODEL))
+    expected = [token.id for token in engine.generate(prompt, GREEDY, (), lambda: False)]
+    loaded.prefill(prompt[:10], lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        if fails == "zeros":
+            patch.setattr(onnx, "zeros", no_memory)
+        elif fails == "rotations":  # in the middle of telling the graph where the new array is
+            patch.setattr(onnx.np, "cos", no_memory)
+        else:
+            patch.setattr(loaded, fails, no_memory)
+        with pytest.raises(MemoryError):
+            list(loaded.generate(prompt, GREEDY, (), lambda: False))
+    assert [token.id for token in loaded.generate(prompt, GREEDY, (), lambda: False)] == expected
+    loaded.close()
 
 
 def test_the_interpreter_exits_at_once_in_the_middle_of_a_pass():

@@ -21,6 +21,7 @@ from jupyter_sc2.engines.kept import PromptCache
 from jupyter_sc2.engines.sampler import Sampler, likeliest, make_sampler
 from jupyter_sc2.engines.search import Way, agreed, best
 from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.hardware import give_back_memory
 from jupyter_sc2.models import ModelCard
 
@@ -110,7 +111,8 @@ class DecodingEngine(ABC):
 
     def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         """Reads `ids` into the KV cache in chunks; returns how many had to be read."""
-        return self._read_prompt(ids, cancelled)
+        with self._sound():
+            return self._read_prompt(ids, cancelled)
 
     def generate(
         self,
@@ -127,6 +129,29 @@ class DecodingEngine(ABC):
         drawn token reads a few guessed ones after it. Each is then drawn as if it had not been guessed, and is
         already read where the guess was right.
         """
+        with self._sound():
+            yield from self._decode(ids, sampling, stop_ids, cancelled, healed, guess)
+
+    @contextlib.contextmanager
+    def _sound(self) -> Iterator[None]:
+        """After a pass that failed, for want of memory say, nothing counts that was read before."""
+        try:
+            yield
+        except SC2Error:
+            raise
+        except Exception:
+            self._forget()
+            raise
+
+    def _decode(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        stop_ids: Collection[int],
+        cancelled: Cancelled,
+        healed: bytes,
+        guess: Guess,
+    ) -> Iterator[Token]:
         sample = make_sampler(sampling)
         self._read_prompt(ids, cancelled)
         if self._cache.ids != list(ids):  # cancelled

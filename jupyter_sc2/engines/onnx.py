@@ -66,16 +66,15 @@ class KeysAndValues(LayerCache):
     def length(self) -> int:
         return self._length
 
-    def make_room(self, count: int) -> bool:
-        """Grows the array for `count` tokens more; True if that gave another array."""
+    def make_room(self, count: int) -> None:
+        """Sees that there is room for `count` tokens more, if need be in another array."""
         needed = self._length + count
         if needed <= self.array.shape[2]:
-            return False
+            return
         capacity = -(-needed // BLOCK) * BLOCK
         larger = zeros((*self._shape[:2], capacity, self._shape[3]))
         larger[:, :, : self._length] = self.array[:, :, : self._length]
         self.array = larger
-        return True
 
     def extend(self, count: int) -> None:
         """Tells that a pass has written `count` tokens more."""
@@ -138,6 +137,7 @@ class OnnxEngine(DecodingEngine):
         self._weight_bytes = weight_bytes
         self._vocabulary = shape.vocab
         self._frequencies = rope_theta ** (np.arange(0, -shape.head_dim, -2) / shape.head_dim)
+        self._bound: Any = None  # the array that the binding knows
         self._use_session(threads)
 
     def use_threads(self, count: int) -> None:
@@ -165,7 +165,7 @@ class OnnxEngine(DecodingEngine):
     def close(self) -> None:
         """Gives the memory back, to the system as well where that can be asked for."""
         with gate:
-            self._session = self._binding = None
+            self._session = self._binding = self._bound = None
             self._sessions.clear()
             self._open_session = lambda threads: None  # the one before holds a session, too
             self._forget()
@@ -184,7 +184,8 @@ class OnnxEngine(DecodingEngine):
             raise GenerationError(f"{self.card.name} is not loaded any more.")
         count, start = len(ids), self._cache.length
         with gate:
-            if self._cache.make_room(count):
+            self._cache.make_room(count)
+            if self._bound is not self._cache.array:
                 self._bind_cache()
             before = len(self._cache.ids)
             positions = [before + len(way.tokens) - 1 for way in ways] or [
@@ -224,6 +225,7 @@ class OnnxEngine(DecodingEngine):
 
     def _bind_cache(self) -> None:
         """Tells the graph where keys and values are, as inputs and outputs, and how positions turn them."""
+        self._bound = None  # there may be no memory for the rest, and the array before is gone
         array = self._cache.array
         shape = (1, *array.shape[1:])
         for index, block in enumerate(array):
@@ -234,6 +236,7 @@ class OnnxEngine(DecodingEngine):
         self._rotations = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
         for name, table in zip(("cos", "sin"), self._rotations, strict=True):
             self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
+        self._bound = array
 
 
 def zeros(shape: tuple[int, ...]) -> Floats:

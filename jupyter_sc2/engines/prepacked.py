@@ -8,6 +8,7 @@ where the processor cannot be told (other systems than Linux), nothing is kept. 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -18,8 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2.clock import now
 from jupyter_sc2.engines import sealed
 from jupyter_sc2.engines.cache import cache_folder
+from jupyter_sc2.engines.childprocess import Identity
 from jupyter_sc2.engines.packed import GRAPH, WEIGHTS
 
 # Bytes: what smaller models take is not worth a file.
@@ -30,6 +33,7 @@ TIMES_AS_LARGE = 4
 MOST = 4
 DATA = "weights.bin"
 SEALS = "seals.json"
+A_DAY = 24 * 3600.0
 
 Options = Callable[[], Any]
 
@@ -61,10 +65,12 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     try:
         _clear(place)
         place.parent.mkdir(parents=True, exist_ok=True)
+        sweep(place.parent)
         free = shutil.disk_usage(place.parent).free
         if free < TIMES_AS_LARGE * (folder / WEIGHTS).stat().st_size:
             return session(folder / GRAPH, options())
-        unfinished = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
+        me = Identity.of(os.getpid()).name
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{me}.", dir=place.parent))
     except OSError:  # a disk that is full or may not be written
         return session(folder / GRAPH, options())
     try:
@@ -77,6 +83,18 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
         return session(folder / GRAPH, options())
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed have not finished: of those here at once, of others after a day."""
+    for unfinished in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            left = now() - unfinished.stat().st_mtime > A_DAY
+            with contextlib.suppress(ValueError):
+                maker = Identity.named(unfinished.name[1:].rpartition(".")[0])
+                left = left if maker is None else not maker.lives()
+            if left:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def are_kept(runtime: Any, folder: Path) -> bool:
