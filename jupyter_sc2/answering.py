@@ -52,6 +52,7 @@ class Job:
     _ended: threading.Lock = field(
         default_factory=threading.Lock
     )  # taken by the first end, and kept
+    again: bool = False  # what answered it first has ended by itself
 
     @property
     def typed(self) -> float:
@@ -71,6 +72,14 @@ class Job:
         """Whether this is ghost text for the place that a later request of the same front end is for."""
         mine, other = self.request, later.request
         return self.automatic and (mine.front_end, mine.cell_id) == (other.front_end, other.cell_id)
+
+    def ask_again(self) -> bool:
+        """Makes it new for another engine; False if it was before."""
+        if self.again:
+            return False
+        self.again = self.waits = True
+        self.drawing = None
+        return True
 
     def say(self, completion: Completion, engine: engines.Engine | None = None) -> None:
         if engine is not None:

@@ -7,6 +7,10 @@ Each engine has a worker, a thread that loads it, uses it and closes it; nobody 
 the one before it goes on answering; if there is none, or it was too large to stay, the embedded model answers
 meanwhile. What is asked before any engine is there is answered when the first one is.
 
+What runs a model may end by itself: a process of its own that was killed, a pass for which there was no memory. Then
+it is started again once, the embedded model answers meanwhile what was asked, and the status says so. If no thread or
+no memory is to be had for a load, the next request tries again.
+
 A request that goes on where a running one says what was typed meanwhile takes over what is said.
 
 While nothing is asked, what is likely to be asked next is read ahead, unless a cell runs.
@@ -17,6 +21,7 @@ joined: a kernel that loads or generates shuts down at once.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -33,8 +38,9 @@ from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
 from jupyter_sc2.characters import escaped
 from jupyter_sc2.clock import monotonic, monotonic_ns
 from jupyter_sc2.completion import Completion, CompletionRequest
+from jupyter_sc2.engines.childprocess import Restarts
 from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
+from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models import EMBEDDED, find_card
 from jupyter_sc2.own_imports import own_imports
 from jupyter_sc2.priority import Pauses
@@ -56,6 +62,22 @@ Fail = Callable[[SC2Error], None]
 KEEP_WHILE_LOADING = 1 << 30
 # Front ends for which something is to be read ahead, the newest ones.
 MOST_AHEAD = 16
+# Seconds until a load that failed for want of memory or a thread may be tried again, if something is asked.
+RETRY_AFTER = 2.0
+# The same where another model answers meanwhile.
+RETRY_LATER = 60.0
+# What the system lacks may be there a moment later: by the number of an error, and in the words of Python, ONNX Runtime
+# and torch.
+SCARCE = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EFBIG)
+SCARCE_IN_WORDS = (
+    "can't start new thread",
+    "bad_alloc",
+    "bad allocation",
+    "can't allocate",
+    "allocate memory",
+)
+# So often a model may fail one request after the other until it is loaded anew.
+MOST_FAILURES = 3
 # What an engine's `progress` tells beyond the states of a status: the state for it, and the rest in words.
 STAGES = {
     "importing": ("loading",),
@@ -105,6 +127,8 @@ class _Worker:
     predecessors: list[_Worker]
     stopgap: bool = False
     retired: bool = False
+    failures: int = 0  # one after the other
+    because: str = ""  # why it is loaded, where nobody has asked for that
     answerer: Answerer | None = None
     memory_bytes: int = 0
     began: float = field(default_factory=monotonic)
@@ -162,6 +186,9 @@ class Session:
         self._load_error: ModelLoadError | None = None
         self._settled = threading.Event()  # set while nothing loads
         self._settled.set()
+        self._retry_at = math.inf  # when what has failed to load may be tried again by itself
+        self._untold: list[tuple[_Worker, ModelLoadError]] = []  # whose threads did not start
+        self._restarts = Restarts()
         self._held = False  # unloaded on purpose: only an explicit act loads again
         self._closed = False
         _sessions.add(self)
@@ -191,23 +218,42 @@ class Session:
 
     def load(self, options: LoadOptions | None = None) -> None:
         """Starts loading; what is loaded answers until then. A failure shows in the status."""
+        self._restarts.forget()
         with self._changed:
             if self._closed:
                 return
-            self._load_error, self._held = None, False
-            if self._loading is not None:
-                self._loading.retired = True
-            if self._serving is not None and self._serving.memory_bytes > KEEP_WHILE_LOADING:
-                self._serving.retired, self._serving = True, None
-            self._loading = self._start(options or self._load_options)
-            self._settled.clear()
-            self._changed.notify_all()
+            self._held = False
+            self._begin_load(options or self._load_options)
+        self._tell_untold()
 
     def want(self) -> None:
         """Loads unless something is loaded or loading, or was unloaded on purpose."""
         with self._changed:
-            if not self._busy() and not self._held and self._load_error is None:
-                self.load()
+            self._load_if_wanted()
+        self._tell_untold()
+
+    def _load_if_wanted(self) -> None:
+        """Also where that has failed for a reason that may have passed. Holding _changed."""
+        if self._held or self._closed or self._loading is not None:
+            return
+        fresh = not self._busy() and self._load_error is None
+        if fresh or (self._load_error is not None and monotonic() >= self._retry_at):
+            self._begin_load(self._load_options)
+
+    def _begin_load(self, options: LoadOptions, because: str = "") -> None:
+        """Holding _changed."""
+        self._load_error, self._retry_at = None, math.inf
+        older, serving = self._loading, self._serving
+        if older is not None:
+            older.retired = True
+        if serving is not None and serving.memory_bytes > KEEP_WHILE_LOADING:
+            serving.retired, self._serving = True, None
+        self._loading = self._start(options, because=because)
+        if self._loading is not None:
+            self._settled.clear()
+        if self._loading is None and serving is not None:
+            serving.retired, self._serving = False, serving
+        self._changed.notify_all()
 
     def wait_ready(
         self, timeout: float | None = None, waiting: Callable[[Status], None] | None = None
@@ -272,6 +318,7 @@ class Session:
             job.finish(QUEUE_FULL, self.engine)
         elif replaced is not None:
             replaced.finish(CANCELLED, self.engine)
+        self._tell_untold()
         if nobody:
             self._ended()
 
@@ -290,13 +337,11 @@ class Session:
             self._held = False
             if not self._busy():
                 self._load_error = None
-        self.want()
+        self._load_if_wanted()
         job.waits = self._serving is None
         replaced = self._queue.add(job)
         self._ahead.pop(job.request.front_end, None)  # what is asked now is read instead
-        embedded = self._loading is None or _is_embedded(self._loading.options)
-        if self._serving is None and self._stopgap is None and not embedded:
-            self._stopgap = self._start_stopgap()
+        self._stand_in()
         self._changed.notify_all()
         return replaced
 
@@ -399,14 +444,35 @@ class Session:
     def _busy(self) -> bool:
         return not (self._serving is None and self._loading is None and self._stopgap is None)
 
-    def _start(self, options: LoadOptions, *, stopgap: bool = False) -> _Worker:
-        worker = _Worker(options, [one for one in self._workers if one.retired], stopgap)
-        self._workers.append(worker)
-        background.Thread(self._work, worker).start()
+    def _start(
+        self, options: LoadOptions, *, stopgap: bool = False, because: str = ""
+    ) -> _Worker | None:
+        """Holding _changed. None if the system has no thread for it, which `_tell_untold` then tells."""
+        predecessors = [one for one in self._workers if one.retired]
+        worker = _Worker(options, predecessors, stopgap, because=because)
+        try:
+            background.Thread(self._work, worker).start()
+        except (RuntimeError, MemoryError) as error:
+            self._untold.append((worker, _no_thread(options, error)))
+            return None
+        self._workers.append(worker)  # nobody can look before the lock is given back
         return worker
 
-    def _start_stopgap(self) -> _Worker:
+    def _start_stopgap(self) -> _Worker | None:
         return self._start(LoadOptions(threads=self._load_options.threads), stopgap=True)
+
+    def _stand_in(self) -> None:
+        """Loads the embedded model where something is asked and what would answer still loads. Holding _changed."""
+        embedded = self._loading is None or _is_embedded(self._loading.options)
+        if self._queue and self._serving is None and self._stopgap is None and not embedded:
+            self._stopgap = self._start_stopgap()
+
+    def _tell_untold(self) -> None:
+        """Tells of workers whose threads did not start. Not holding _changed."""
+        with self._changed:
+            untold, self._untold = self._untold, []
+        for worker, error in untold:
+            self._failed(worker, error)
 
     def _work(self, worker: _Worker) -> None:
         """All of a worker's life; what is imported meanwhile is ours."""
@@ -414,32 +480,54 @@ class Session:
             self._live(worker)
 
     def _live(self, worker: _Worker) -> None:
-        engine: engines.Engine | None = None
         try:
-            # Only what takes moments to import is imported apart.
-            with silence, own_imports.apart() if _is_embedded(worker.options) else own_imports:
-                engine = self._try_load(worker)
+            self._load_and_serve(worker)
         except _Superseded:
             pass
         except ModelLoadError as error:
             with silence:
                 self._failed(worker, error)
-        else:
+        except EngineLost as error:
             with silence:
-                worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
-                worker.load = Load()
-                answers = self._take_over(worker)
-            if answers:
-                self._serve(worker, worker.answerer)
+                self._lost_while_loading(worker, error)
+        except Exception as error:  # no memory for what is around a model, say
+            logger.debug("A worker failed", exc_info=True)
             with silence:
-                engine.close()
-            with gate:  # what it has left of tensors goes with it
-                worker.answerer = engine = None
-        with self._changed:
-            self._workers.remove(worker)
-            self._changed.notify_all()
+                if self._serving is worker:
+                    self._lost(worker, _model_failed(error))
+                else:
+                    self._failed(worker, _load_error(worker.options, error))
+        finally:
+            with silence:
+                self._close(worker)
+            with self._changed:
+                self._workers.remove(worker)
+                self._changed.notify_all()
+            with silence:
+                self._ended()
+
+    def _load_and_serve(self, worker: _Worker) -> None:
+        # Only what takes moments to import is imported apart.
+        with silence, own_imports.apart() if _is_embedded(worker.options) else own_imports:
+            engine = self._try_load(worker)
         with silence:
-            self._ended()
+            worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
+            worker.load = Load()
+            answers = self._take_over(worker)
+            if answers and isinstance(engine, engines.MayBeLost):
+                engine.when_lost(partial(self._hear_of_loss, worker))
+        if answers:
+            self._serve(worker, worker.answerer)
+
+    def _close(self, worker: _Worker) -> None:
+        if worker.answerer is None:
+            return
+        try:
+            worker.answerer.engine.close()
+        except Exception:
+            logger.debug("An engine could not be closed", exc_info=True)
+        with gate:  # what it has left of tensors goes with it
+            worker.answerer = None
 
     def _serve(self, worker: _Worker, answerer: Answerer) -> None:
         while True:
@@ -542,25 +630,19 @@ class Session:
                 offline=options.offline if self._offline is None else self._offline,
                 progress=progress,
             )
-        except _Superseded:
+        except (_Superseded, EngineLost):
             raise
         except Exception as error:
-            if (hiding := own_imports.to_blame(error)) is not None:
-                name, file = hiding
-                raise ModelLoadError(
-                    f"{options.model} could not be loaded: {file} hides the package {name}. "
-                    "Rename the file and restart the kernel."
-                ) from error
-            if isinstance(error, ModelLoadError):
-                raise
             logger.debug("Loading failed", exc_info=True)
-            raise ModelLoadError(
-                f"{options.model} could not be loaded: {_one_line(error)}"
-            ) from error
+            failure = _load_error(options, error)
+            if failure is error:
+                raise
+            raise failure from error
 
     def _meanwhile(self, state: str, terms: Sequence[str] = ()) -> str | None:
         """What there is to know about a load besides how far it is."""
-        _, *said = STAGES.get(state, (state,))
+        because = self._loading.because if self._loading is not None else ""
+        said = [because, *STAGES.get(state, (state,))[1:]]
         if state == "downloading":
             said += terms
         if self._serving is not None and self._serving.engine is not None:
@@ -610,23 +692,36 @@ class Session:
         with self._changed:
             if worker.retired or self._closed:
                 return
-            serving = self._serving
             if worker.stopgap:
                 self._stopgap = None
+                if self._load_error is not None and _may_pass(error):
+                    self._retry_at = monotonic() + RETRY_AFTER
             else:
-                self._loading, self._load_error = None, error
-                self._load_options = worker.options
-                embedded = _is_embedded(worker.options)
-                if serving is None and self._stopgap is None and not embedded:
-                    self._stopgap = self._start_stopgap()
-            instead = serving or self._stopgap
-            told = self._load_error
-            waiting = self._loading is not None or self._stopgap is not None
+                self._loading = None
+                began = worker in self._workers
+                self._do_without(worker.options, error, RETRY_LATER if began else RETRY_AFTER)
+            instead = self._serving or self._stopgap
             self._changed.notify_all()  # who waits need not wait for what falls in
-        if not (worker.stopgap or instead is None) and self._taken_back(
-            worker.options, instead.options
-        ):
+        for_good = not worker.stopgap and not _may_pass(error)
+        if for_good and instead and self._taken_back(worker.options, instead.options):
             self._load_options = instead.options
+        self._tell_failure(error)
+        self._tell_untold()
+
+    def _do_without(self, options: LoadOptions, error: ModelLoadError, again: float) -> None:
+        """After `again` seconds it may be tried again by itself, if what has failed may pass. Holding _changed."""
+        self._load_error, self._load_options = error, options
+        if _may_pass(error):
+            again = again if self._serving is not None else RETRY_AFTER
+            self._retry_at = monotonic() + again
+        if self._serving is None and self._stopgap is None and not _is_embedded(options):
+            self._stopgap = self._start_stopgap()
+
+    def _tell_failure(self, error: SC2Error) -> None:
+        """The status after something has failed to load."""
+        with self._changed:
+            serving, told = self._serving, self._load_error
+            waiting = self._loading is not None or self._stopgap is not None
         if serving is not None and serving.engine is not None:
             does = "answers instead" if serving.stopgap else "stays loaded"
             answers = f"{_called(serving.engine)} {does}. {serving.engine.notice}".rstrip()
@@ -638,6 +733,72 @@ class Session:
         with self._changed:
             if self._loading is None:
                 self._settled.set()
+
+    def _hear_of_loss(self, worker: _Worker, error: EngineLost) -> None:
+        with silence, own_imports:
+            self._lost(worker, EngineLost(error.happened))
+
+    def _lost(self, worker: _Worker, error: EngineLost) -> None:
+        """What runs a worker's model has ended by itself: it is started again, if that was not done just before.
+
+        Called on any thread, and maybe more than once.
+        """
+        gone: ModelLoadError | None = None
+        with self._changed:
+            if self._serving is not worker or worker.retired or self._closed:
+                return
+            worker.retired, self._serving = True, None
+            if self._loading is worker:  # it was just about to take over
+                self._loading = None
+            restarts = self._loading is None and self._restarts.delay() is not None
+            if restarts and not worker.stopgap:
+                self._begin_load(worker.options, f"{error.happened}: it is started again.")
+            elif restarts:
+                self._stopgap = self._start_stopgap()
+            elif self._loading is None:
+                gone = ModelLoadError(
+                    f"{error.happened} again, soon after it was started anew: it stays away until it is loaded "
+                    f"(%sc2 load {worker.options.model})."
+                )
+                gone.__cause__ = error.__cause__
+                options = self._load_options if worker.stopgap else worker.options
+                self._do_without(options, gone, RETRY_LATER)
+            self._stand_in()
+            self._changed.notify_all()
+        self._tell_loss(gone)
+        self._tell_untold()
+
+    def _lost_while_loading(self, worker: _Worker, error: EngineLost) -> None:
+        """As `_lost`, for what has not answered yet."""
+        with self._changed:
+            again = (
+                self._loading is worker and not self._closed and self._restarts.delay() is not None
+            )
+            if again:
+                self._begin_load(worker.options, f"{error.happened}: it is started again.")
+        if again:
+            self._tell_loss(None)
+            self._tell_untold()
+        else:
+            self._failed(worker, ModelLoadError(f"{worker.options.model}: {error.happened}."))
+
+    def _tell_loss(self, gone: ModelLoadError | None) -> None:
+        if gone is not None:
+            self._tell_failure(gone)
+            return
+        with self._telling:
+            with self._changed:
+                loading = self._loading
+                if loading is None or not loading.because or self._serving is loading:
+                    return
+                status = Status(
+                    state="loading",
+                    model=loading.options.model,
+                    message=self._meanwhile("importing"),
+                    stage="importing",
+                    seconds=monotonic() - loading.began,
+                )
+            self._set_status(status)
 
     def _status_of(self, worker: _Worker, state: str, message: str | None = None) -> Status:
         engine = worker.engine
@@ -656,6 +817,8 @@ class Session:
 
     def _answer(self, worker: _Worker, answerer: Answerer, job: Job) -> None:
         answering = job
+        lost: EngineLost | None = None
+        broken: EngineLost | None = None
 
         def successor(running: Job) -> Job | None:
             nonlocal answering
@@ -680,19 +843,43 @@ class Session:
                 unanswered = answerer.answer(job, self._options, successor, adapt, pause)
                 while unanswered is not None and not self._gave_turn_away(unanswered):
                     unanswered = answerer.answer(unanswered, self._options, successor, adapt, pause)
+                worker.failures = 0
             finally:
                 worker.memory_bytes = answerer.engine.memory_bytes()
                 self._tell_of(worker, "ready")
+        except EngineLost as error:
+            lost = error
         except SC2Error as error:
             answering.fail(error)
         except BaseException as error:
             # A panic in Rust is no Exception, and this thread is to live on.
             logger.debug("Completing failed", exc_info=True)
-            text = f"The model failed while completing: {_one_line(error)}"
-            answering.fail(GenerationError(text))
+            answering.fail(
+                GenerationError(f"The model failed while completing: {_one_line(error)}")
+            )
+            worker.failures += 1
+            if worker.failures >= MOST_FAILURES:
+                broken = _model_failed(error)
         finally:
             with self._changed:
                 self._running.remove(answering)
+                cancelled = answering.cancelled.is_set()
+                asks_again = lost is not None and not cancelled and answering.ask_again()
+                replaced = self._queue.add(answering) if asks_again else None
+        if lost is not None:
+            if cancelled:
+                answering.finish(CANCELLED)
+            elif not asks_again:
+                answering.fail(lost)
+            if replaced is not None:
+                replaced.finish(CANCELLED)
+            self._lost(worker, lost)
+            with self._changed:
+                self._stand_in()  # what was lost may have been known before
+            self._tell_untold()
+            self._ended()
+        elif broken is not None:
+            self._lost(worker, broken)
 
     def _successor(self, running: Job) -> Job | None:
         """A waiting job that goes on from what is being said; another one for its place cancels it."""
@@ -748,6 +935,8 @@ class Session:
         try:
             self._use_threads_that_help(worker, answerer)
             answerer.read_ahead(request, self._options, ended)
+        except EngineLost as error:
+            self._lost(worker, error)
         except BaseException:  # nobody has asked: who asks for it will hear
             logger.debug("Reading ahead failed", exc_info=True)
         with self._changed:
@@ -794,6 +983,60 @@ def _terms(model: str) -> list[str]:
 def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _load_error(options: LoadOptions, error: Exception) -> ModelLoadError:
+    """What went wrong with a load, in the user's terms."""
+    if (hiding := own_imports.to_blame(error)) is not None:
+        name, file = hiding
+        failure = ModelLoadError(
+            f"{options.model} could not be loaded: {file} hides the package {name}. "
+            "Rename the file and restart the kernel."
+        )
+    elif isinstance(error, ModelLoadError):
+        return error
+    elif _may_pass(error):
+        failure = ModelLoadError(
+            f"{options.model} could not be loaded, as there is no memory for it ({_one_line(error)}). "
+            "A later request tries again."
+        )
+    else:
+        failure = ModelLoadError(f"{options.model} could not be loaded: {_one_line(error)}")
+    failure.__cause__ = error
+    return failure
+
+
+def _no_thread(options: LoadOptions, error: BaseException) -> ModelLoadError:
+    failure = ModelLoadError(
+        f"{options.model} could not be loaded, as the system starts no thread for it (a limit on processes or on "
+        "memory). A later request tries again."
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _model_failed(error: BaseException) -> EngineLost:
+    lost = EngineLost(f"The model failed ({_one_line(error)})")
+    if _may_pass(error):  # not the error itself: it would keep the model in memory
+        lost.__cause__ = MemoryError()
+    return lost
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether this is for want of memory, threads or descriptors, of which there may be enough a moment later."""
+    reason: BaseException | None = error
+    seen: set[int] = set()
+    while reason is not None and id(reason) not in seen:
+        seen.add(id(reason))
+        if isinstance(reason, MemoryError):
+            return True
+        if isinstance(reason, OSError) and reason.errno in SCARCE:
+            return True
+        said = str(reason).lower()
+        if not isinstance(reason, SC2Error) and any(words in said for words in SCARCE_IN_WORDS):
+            return True
+        reason = reason.__cause__ or reason.__context__
+    return False
 
 
 def _is_embedded(options: LoadOptions) -> bool:

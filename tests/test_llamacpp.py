@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.tiny import make_tiny_model
@@ -20,10 +24,14 @@ for package in ("xllamacpp", "libgguf", "gguf"):
 
 import jupyter_sc2  # noqa: E402
 from jupyter_sc2.completion import SamplingParams, Token  # noqa: E402
-from jupyter_sc2.engines import gguf, llamacpp, load_engine  # noqa: E402
+from jupyter_sc2.engines import gguf, llamacpp, llamaserver, load_engine  # noqa: E402
+from jupyter_sc2.engines.cache import cache_folder  # noqa: E402
 from jupyter_sc2.engines.kept import MOST  # noqa: E402
 from jupyter_sc2.engines.vocabulary import CONTROL, USER_DEFINED, read_vocabulary  # noqa: E402
-from jupyter_sc2.errors import GenerationError, ModelLoadError  # noqa: E402
+from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError  # noqa: E402
+from jupyter_sc2.session import Session  # noqa: E402
+from jupyter_sc2.settings import LoadOptions  # noqa: E402
+from tests.test_session import invoke, submit, wait_until  # noqa: E402
 
 GREEDY = SamplingParams(max_tokens=8)
 PROMPT = list(range(20, 80))
@@ -61,18 +69,19 @@ def passes(engine, monkeypatch):
     counts: list[int] = []
     post, stream = engine._server.post, engine._server.stream
 
-    def posted(path, body):
+    def posted(path, body, *cancelled):
         fields = [*body.get("response_fields", []), "timings/prompt_n"]
-        answer = post(path, {**body, "response_fields": fields} if path == "/completion" else body)
-        if path == "/completion":
+        asked = {**body, "response_fields": fields} if path == "/completion" else body
+        answer = post(path, asked, *cancelled)
+        if path == "/completion" and answer is not None:
             counts.append(
                 answer["prompt_n"] if "prompt_n" in answer else answer["timings/prompt_n"]
             )
         return answer
 
-    def streamed(path, body):
+    def streamed(path, body, *cancelled):
         counts.append(0)
-        for event in stream(path, body):
+        for event in stream(path, body, *cancelled):
             if progress := event.get("prompt_progress"):
                 counts[-1] = progress["processed"] - progress["cache"]
             yield event
@@ -228,7 +237,7 @@ def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine, passes):
 def test_what_is_put_aside_on_the_disk_goes_with_the_engine(torch_engine, folder, tmp_path):
     gguf.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
     engine = load_engine(str(tmp_path / "model.gguf"))
-    kept = engine._server._folder / "kept"
+    kept = engine._server.process.folder / "kept"
     for index in range(MOST + 3):
         engine.prefill([30 + index, *PROMPT[1:]], never)
     assert 0 < len(list(kept.iterdir())) <= MOST
@@ -341,7 +350,7 @@ def test_closing_ends_the_process_and_frees_its_memory(folder, capfd):
 
     engine = load_engine(str(folder), engine="llamacpp")
     generate(engine, PROMPT)
-    pid, place = engine._server._process.pid, engine._server._folder
+    pid, place = engine._server.process.pid, engine._server.process.folder
     assert engine.memory_bytes() >= psutil.Process(pid).memory_info().rss / 2 > 1e6
     engine.close()
     assert not psutil.pid_exists(pid) and not place.exists()
@@ -353,7 +362,7 @@ def test_closing_ends_the_process_and_frees_its_memory(folder, capfd):
 
 def test_the_end_of_its_process_is_an_error_in_one_line(folder):
     engine = load_engine(str(folder), engine="llamacpp")
-    engine._server._process.kill()
+    os.kill(engine._server.process.pid, signal.SIGKILL)
     with pytest.raises(
         GenerationError, match=r"process (has ended|does not answer).*load the model"
     ):
@@ -362,7 +371,8 @@ def test_the_end_of_its_process_is_an_error_in_one_line(folder):
 
 
 def test_nobody_without_the_key_is_answered(engine, monkeypatch):
-    monkeypatch.setattr(engine._server, "_key", "guessed")
+    options = replace(engine._server.options, key="guessed")
+    monkeypatch.setattr(engine._server, "options", options)
     with pytest.raises(GenerationError, match="API"):
         engine.encode("x")
 
@@ -376,7 +386,7 @@ busy = threading.Event()
 
 def work():
     engine = load_engine({str(folder)!r}, engine="llamacpp")
-    print(engine._server._process.pid, flush=True)
+    print(engine._server.process.pid, flush=True)
     first = 20
     while True:
         first += 1
@@ -398,6 +408,105 @@ time.sleep(0.05)
     while psutil.pid_exists(int(done.stdout)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(int(done.stdout))
+
+
+@pytest.fixture
+def stopped(folder):
+    """An engine whose process is stopped when this is called."""
+    engine = load_engine(str(folder), engine="llamacpp")
+    yield engine, lambda: os.kill(engine._server.process.pid, signal.SIGSTOP)
+    engine.close()
+
+
+def within(seconds):
+    """Cancelled after so long."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+@pytest.mark.parametrize("ids", [PROMPT, [20 + 7 * i % 300 for i in range(1500)]])
+def test_who_is_cancelled_does_not_wait_for_a_process_that_was_stopped(stopped, ids):
+    engine, stop = stopped
+    stop()
+    began = time.monotonic()
+    assert generate(engine, ids, cancelled=within(0.3)) == []
+    assert engine.prefill(ids[::-1], within(0.3)) == 0
+    assert time.monotonic() - began < 3
+
+
+def test_a_process_that_was_stopped_counts_as_lost_also_where_each_key_gives_up_the_one_before(
+    stopped,
+):
+    engine, stop = stopped
+    stop()
+    began = time.monotonic()
+    with pytest.raises(EngineLost, match="was stopped and does not answer"):
+        while time.monotonic() - began < 20:
+            generate(engine, PROMPT, cancelled=within(0.2))
+    assert time.monotonic() - began < 5
+
+
+def test_a_process_that_is_slow_is_waited_for(stopped, monkeypatch):
+    engine, _ = stopped
+    monkeypatch.setattr(llamaserver, "STOPPED_AFTER", 0.0)
+    monkeypatch.setattr(llamaserver, "UNHEARD_AFTER", 0.0)
+    monkeypatch.setattr(llamaserver, "LOOK", 0.001)
+    long = [20 + 7 * i % 300 for i in range(1500)]
+    assert engine.prefill(long, never) == 1500
+    assert len(generate(engine, long, SamplingParams(max_tokens=3))) == 3
+
+
+def test_a_process_whose_server_says_nothing_counts_as_lost(engine, monkeypatch):
+    monkeypatch.setattr(llamaserver, "UNHEARD_AFTER", 0.5)
+    monkeypatch.setattr(llamaserver, "HEALTH_TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # lets in, and never answers
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        monkeypatch.setattr(engine._server, "address", address)
+        with pytest.raises(EngineLost, match="does not answer"):
+            engine.encode("x")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGSTOP])
+def test_a_session_goes_on_when_its_process_was_killed_or_stopped(folder, number):
+    others = set(psutil.Process().children(recursive=True))
+    options = LoadOptions(model=str(folder), engine="llamacpp")
+    session = Session(load_options=options)
+    heard = []
+    session.subscribe(lambda status: heard.append(status.message or ""))
+    session.load()
+    session.wait_ready(60)
+    server = session.engine._server
+    os.kill(server.process.pid, number)
+    began = time.monotonic()
+    assert submit(session, invoke("import numpy as ")).done.wait(10)
+    wait_until(lambda: session.engine is not None and session.engine.name == "llamacpp")
+    assert session.engine._server is not server and time.monotonic() - began < 15
+    assert any("it is started again." in message for message in heard)
+    wait_until(lambda: server.process.ended and not server.process.folder.exists())
+    session.unload()
+    wait_until(lambda: session.status.state == "unloaded")
+    assert set(psutil.Process().children(recursive=True)) <= others
+    session.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no limits for another process there")
+def test_a_disk_that_is_full_costs_what_would_be_put_aside_and_no_more(folder, request):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before))
+    engine = load_engine(str(folder), engine="llamacpp")
+    fresh = ids_of(generate(engine, PROMPT))
+    pid = engine._server.process.pid
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    assert engine.prefill(PROMPT[::-1], never) == 60
+    assert ids_of(generate(engine, PROMPT)) == fresh
+    assert list((engine._server.process.folder / "kept").iterdir()) == []
+    engine.close()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    file = next(cache_folder().rglob("*.gguf"))
+    with pytest.raises(ModelLoadError, match="could not be started: File too large"):
+        load_engine(str(file))
 
 
 # What cannot be loaded
