@@ -858,7 +858,9 @@ class Session:
                 GenerationError(f"The model failed while completing: {_one_line(error)}")
             )
             worker.failures += 1
-            if worker.failures >= MOST_FAILURES:
+            # Where that was done just now it does not help: the model stays, and each request says what happens.
+            fresh = bool(worker.because) and monotonic() - worker.began < RETRY_LATER
+            if worker.failures >= MOST_FAILURES and not fresh:
                 broken = _model_failed(error)
         finally:
             with self._changed:

@@ -54,7 +54,7 @@ def never() -> bool:
 
 def logprobs(engine, ids, size):
     """The distribution (V,) after `ids`, as the server tells it."""
-    answer = engine._complete(ids, ONE, 0, [[engine.encode("x")[0], 1e6]], size)
+    answer = engine._complete(ids, ONE, 0, [[engine.encode("x")[0], 1e6]], n=size)
     found = {e["id"]: e["logprob"] for e in answer["completion_probabilities"][0]["top_logprobs"]}
     return torch.tensor([found[id] for id in range(size)])
 

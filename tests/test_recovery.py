@@ -245,6 +245,26 @@ def test_a_model_that_fails_again_and_again_is_loaded_anew(loads):
     session.close()
 
 
+def test_a_model_that_goes_on_failing_after_that_stays_and_answers_once_it_can(loads):
+    engines = []
+
+    def load(model, **_):
+        engines.append(FakeEngine())
+        return engines[-1]
+
+    session = Session(load_engine=load)
+    session.load()
+    session.wait_ready(5)
+    for _ in range(2):
+        for _ in range(sessions.MOST_FAILURES):
+            engines[-1].error = RuntimeError("device-side assert")
+            assert submit(session, invoke()).done.wait(5)
+        wait_until(lambda: len(engines) == 2 and session.status.state == "ready")
+    engines[-1].answers = ["fine"]
+    assert submit(session, invoke()).final.text == "fine"
+    session.close()
+
+
 def test_what_ends_while_it_loads_is_started_again(loads):
     loads.error = EngineLost(ENDED)
     session = Session(load_engine=loads, load_options=LoadOptions(model="large"))
