@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -45,6 +46,21 @@ def test_a_child_that_is_killed_says_by_which_signal(child, number):
     os.kill(child.pid, number)
     assert ended.wait(5) and child.code == -number
     assert number.name in childprocess.how_it_ended(child.code)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to ignore")
+def test_a_child_of_a_starter_that_ignores_a_signal_does_not_ignore_it():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        child = ChildProcess("tests.children", {"what": "serve"})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    child.wait_until_it_speaks()
+    ended = threading.Event()
+    child.when_it_ends(ended.set)
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended.wait(5) and child.code == -signal.SIGTERM
+    child.stop()
 
 
 @pytest.mark.parametrize("what, code", [("exit", 3), ("crash", -signal.SIGSEGV)])

@@ -369,6 +369,10 @@ def run(work: Work) -> None:
     """
     folder, starter = Path(sys.argv[1]), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A starter that ignores or blocks this signal hands that on, and then nothing but a kill would end the child.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if FORKS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
     # stdout is for what is told; whatever a library prints goes to the log.
     out = os.dup(1)
     os.set_inheritable(out, False)
