@@ -1,34 +1,14 @@
 """Suggestions in the middle of a line and of a cell: what fits there, and what is said already."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.evaluate.midline import cut_places
 from jupyter_sc2.postprocess import finished, scope, shape
 from jupyter_sc2.prompt.notebook import Cell
 from jupyter_sc2.prompt.syntax import parses
+from tests.goldens import parts, read, request
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "fitting.toml").read_text("utf-8"))[
-    "case"
-]
-
-
-def request(prefix: str, suffix: str = "", **fields) -> CompletionRequest:
-    return CompletionRequest(text=prefix + suffix, offset=len(prefix), **fields)
-
-
-def parts(case: dict) -> tuple[CompletionRequest, str]:
-    before, rest = case["cell"].split("├")
-    raw, after = rest.split("┤")
-    return request(before, after, trigger=case.get("trigger", "automatic")), raw
+GOLDEN = read("fitting")
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])

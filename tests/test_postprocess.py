@@ -1,34 +1,10 @@
-import sys
-from pathlib import Path
-
 import pytest
 
-from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.postprocess import hopeless, scope, shape
 from jupyter_sc2.prompt.notebook import Cell, Notebook
+from tests.goldens import parts, read, request
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "postprocess.toml").read_text("utf-8"))[
-    "case"
-]
-
-
-def request(prefix: str, suffix: str = "", **fields) -> CompletionRequest:
-    return CompletionRequest(text=prefix + suffix, offset=len(prefix), **fields)
-
-
-def parts(case: dict) -> tuple[CompletionRequest, str]:
-    before, rest = case["cell"].split("├")
-    raw, after = rest.split("┤")
-    fields = {"trigger": case.get("trigger", "automatic")}
-    if "next" in case:
-        cells = (Cell(id="here", source=""), Cell(id="next", source=case["next"]))
-        fields |= {"notebook": Notebook(cells), "cell_id": "here"}
-    return request(before, after, **fields), raw
+GOLDEN = read("postprocess")
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
