@@ -49,10 +49,9 @@ class Job:
     loaded: float | None = None  # when that was there
     drawing: Drawing | None = None  # while it is decoded and another may go on with it
     goes_on: bool = False  # with the turn of an older one of its front end, which it has replaced
-    _ended: threading.Lock = field(
-        default_factory=threading.Lock
-    )  # taken by the first end, and kept
     again: bool = False  # what answered it first has ended by itself
+    # Taken by the first end, and kept.
+    _ended: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def typed(self) -> float:

@@ -32,8 +32,9 @@ LEXEME = re.compile(r"\w+|[()\[\]{}'\"]|([^\w\s])\1*")
 TRAILING_COMMA = re.compile(r",(?=\s*(?:[)\]}]|$))")
 # What asks for more at a text's end.
 DANGLING = re.compile(r"(?:\s|[,=+\-*/%|&^~<>@.:\\]|\b(?:and|or|not|in|is|if|else|for|lambda)$)+$")
-# A statement that goes on below a line that ends with it: its body, what closes a `try`, what a decorator is for.
-BODIES = ("", "\n{0}    pass", "\n{0}    pass\n{0}finally: pass", "\n{0}def _(): pass")
+# What may be missing below a line that ends with a colon, its body, and one that closes a `try`; and below a decorator.
+BODIES = ("\n{0}    pass", "\n{0}    pass\n{0}finally: pass")
+DECORATED = "\n{0}def _(): pass"
 
 
 @dataclass(frozen=True)
@@ -279,12 +280,12 @@ def _reads_with_body(head: str, suffix: str) -> bool:
         return False
     line = head.rpartition("\n")[2]
     indent = line[: len(line) - len(line.lstrip())]
-    return any(parses(head + body.format(indent) + suffix) for body in BODIES[1:3])
+    return any(parses(head + body.format(indent) + suffix) for body in BODIES)
 
 
 def _reads(line: str) -> bool:
     """Whether one line can be read, as a statement or as the head of one."""
-    return any(parses(line + body.format("")) for body in BODIES)
+    return any(parses(line + body.format("")) for body in ("", *BODIES, DECORATED))
 
 
 def _part_of_word(text: str, request: CompletionRequest) -> str:

@@ -15,7 +15,15 @@ from typing import Literal
 from jupyter_sc2 import fitting
 from jupyter_sc2.characters import JOINERS, first_unseen
 from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.fitting import CLOSERS, OPENERS, alike, has_code_behind, inside_word, lexemes
+from jupyter_sc2.fitting import (
+    CLOSERS,
+    OPENERS,
+    alike,
+    has_code_behind,
+    inside_word,
+    lexemes,
+    rest_of_line,
+)
 from jupyter_sc2.prompt.brackets import open_at_end
 from jupyter_sc2.prompt.languages import language_at
 
@@ -265,7 +273,7 @@ def without_doubled_blanks(text: str, request: CompletionRequest) -> str:
 
 def _without_half_statement(text: str, request: CompletionRequest) -> str:
     """Cuts the last of several lines where it is only a beginning: of a block, a call, an operation."""
-    closed = _rest_of_line(request.suffix).strip()[:1] in tuple(CLOSERS)
+    closed = rest_of_line(request).strip()[:1] in tuple(CLOSERS)
     open_before = len(open_at_end(request.prefix)[0])
     while "\n" in text.rstrip():
         text = text.rstrip()
@@ -293,7 +301,7 @@ def _without_backslash(text: str, request: CompletionRequest) -> str:
 def _rewrites_lines_below(text: str, request: CompletionRequest) -> bool:
     """Whether the cursor's line, or several, would come to be what stands in the next ones already."""
     lines = (_last_line(request.prefix) + text).strip().split("\n")
-    if _rest_of_line(request.suffix).strip() or len(lines[0].strip()) <= 3:
+    if rest_of_line(request).strip() or len(lines[0].strip()) <= 3:
         return False
     below = [line for line in request.suffix.splitlines()[1:] if line.strip()][: len(lines)]
     return alike("\n".join(lines)) == alike("\n".join(below))
@@ -362,10 +370,6 @@ def _imports_in(prefix: str) -> frozenset[str]:
 
 def _is_import(line: str) -> bool:
     return line.startswith(("import ", "from "))
-
-
-def _rest_of_line(suffix: str) -> str:
-    return suffix.split("\n", 1)[0]
 
 
 def _last_line(prefix: str) -> str:

@@ -147,7 +147,10 @@ def similarity(text: str, expected: str) -> float:
 
 
 def parses(source: str) -> bool:
-    """Whether IPython could run this as a cell, magics and all."""
+    """Whether IPython could run this as a cell, magics and all.
+
+    By IPython's and Python's own parsers alone, so that what judges suggestions is not judged by itself.
+    """
     from IPython.core.inputtransformer2 import TransformerManager
 
     try:
