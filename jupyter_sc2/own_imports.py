@@ -102,9 +102,12 @@ class OwnImports:
             with self._lock:
                 self._apart += 1
                 for top, _ in self.hiding() if self._installed else ():
-                    for name, module in _family(top).items():
-                        self._aside[name] = module
-                        del sys.modules[name]
+                    theirs = _family(top)
+                    if not hasattr(theirs[top], "__path__"):  # what there is inside is ours
+                        theirs = {top: theirs[top]}
+                    self._aside |= theirs
+                    for name in theirs:
+                        sys.modules.pop(name, None)
             try:
                 yield
             finally:
@@ -115,11 +118,17 @@ class OwnImports:
 
     def _bring_back(self) -> None:
         aside, self._aside = self._aside, {}
-        for top in {name.partition(".")[0] for name in aside}:
-            self._keep(top)
-            if not hasattr(aside.get(top), "__path__"):
+        for top in [name for name in aside if "." not in name]:
+            ours = {n: m for n, m in _family(top).items() if m is not aside.get(n)}
+            self._kept |= ours
+            self._found.discard(top)
+            # Modules of ours are never without one another: other threads of ours may be using them.
+            if not hasattr(aside[top], "__path__"):
                 self._show_inside(top)
-        sys.modules.update(aside)
+                ours = {}
+            sys.modules.update({n: m for n, m in aside.items() if _is_in(n, top)})
+            for name in ours.keys() - aside.keys():
+                sys.modules.pop(name, None)
 
     def hiding(self) -> list[tuple[str, str]]:
         """Modules of the user's that are loaded and hide what is installed: their names and files."""
@@ -229,6 +238,9 @@ class OwnImports:
 
     def _keep(self, top: str) -> None:
         family = _family(top)
+        if top in self._kept and top in family and family[top] is not self._kept[top]:
+            self._found.discard(top)  # the user's has come there since
+            return
         if any(getattr(_spec(module), "_initializing", False) for module in family.values()):
             return  # being imported on another thread of ours; it is kept after that
         self._kept |= family
@@ -242,7 +254,7 @@ class OwnImports:
 
     def _give(self, top: str) -> None:
         """Puts a module and what belongs to it into sys.modules."""
-        for name in [n for n in list(self._kept) if n == top or n.startswith(f"{top}.")]:
+        for name in [n for n in list(self._kept) if _is_in(n, top)]:
             sys.modules.setdefault(name, self._kept.pop(name))
         filters()[:0] = self._filters.pop(top, [])
 
@@ -251,8 +263,8 @@ class OwnImports:
 
         The user's has nothing inside that could be meant.
         """
-        inside = f"{top}."
-        sys.modules.update({n: m for n, m in list(self._kept.items()) if n.startswith(inside)})
+        kept = list(self._kept.items())
+        sys.modules.update({n: m for n, m in kept if n != top and _is_in(n, top)})
 
     def _give_back(self) -> set[str]:
         """Puts what the user has no other of into sys.modules; returns the names."""
@@ -305,7 +317,7 @@ class OwnImports:
         name = parent.partition(".")[0]
         if name == PACKAGE:  # wherever it runs from: a checkout may well be the current directory
             return entries
-        top = _spec(sys.modules.get(name))
+        top = _spec(self._kept.get(name, sys.modules.get(name)))
         if top is not None and self._trust.is_users(top):
             return []
         spec = _spec(sys.modules.get(parent))
@@ -354,7 +366,7 @@ class OwnImports:
             return
         self._give(name)
         if self.ours:
-            self._found.add(name)
+            self._found.add(name.partition(".")[0])
         elif name == "numpy" and self._environment != openblas.environment():
             self._environment = openblas.environment()
             with self:
@@ -534,8 +546,11 @@ def _spec(module: Module) -> ModuleSpec | None:
 
 def _family(top: str) -> dict[str, Module]:
     """What of sys.modules belongs to this name."""
-    inside = f"{top}."
-    return {n: m for n, m in list(sys.modules.items()) if n == top or n.startswith(inside)}
+    return {n: m for n, m in list(sys.modules.items()) if _is_in(n, top)}
+
+
+def _is_in(name: str, top: str) -> bool:
+    return name == top or name.startswith(f"{top}.")
 
 
 def _same(found: ModuleSpec, module: Module) -> bool:

@@ -301,6 +301,68 @@ def test_the_users_loaded_module_is_not_seen_while_imports_are_apart(imports, in
     assert importlib.import_module("sc2_one").file == theirs
 
 
+def test_a_package_of_ours_is_whole_while_the_users_module_comes_back(imports, installed, users):
+    write(users / "sc2_one.py")
+    write(installed / "sc2_one" / "__init__.py")
+    write(installed / "sc2_one" / "part.py")
+    importlib.import_module("sc2_one")
+    with imports.apart():
+        part = importlib.import_module("sc2_one.part")
+
+    class Modules(dict):  # what another thread of ours would find after each change
+        def check(self):
+            theirs = not hasattr(self.get("sc2_one", part), "part")
+            seen.append(theirs and self.get("sc2_one.part") is not part)
+
+        def pop(self, *arguments):
+            found = super().pop(*arguments)
+            self.check()
+            return found
+
+        def update(self, *arguments):
+            super().update(*arguments)
+            self.check()
+
+    seen: list[bool] = []
+    with imports.apart():
+        importlib.import_module("sc2_one.part")
+        modules, sys.modules = sys.modules, Modules(sys.modules)
+    changed, sys.modules = sys.modules, modules
+    modules.clear()
+    modules |= changed
+    assert seen and not any(seen)
+
+
+def test_the_users_module_is_not_kept_for_ours_when_it_came_while_ours_was_in_use(
+    imports, installed, users
+):
+    write(users / "sc2_one.py")
+    write(installed / "sc2_one" / "__init__.py")
+    write(installed / "sc2_one" / "part.py")
+    theirs = importlib.import_module("sc2_one")
+    with imports.apart():
+        part = importlib.import_module("sc2_one.part")
+    imports._found.add("sc2_one")  # as by another thread of ours that imported it in this moment
+    imports.sweep()
+    assert sys.modules["sc2_one"] is theirs
+    with imports:
+        assert importlib.import_module("sc2_one.part") is part
+
+
+def test_what_our_package_imports_later_is_found_though_the_users_module_has_its_name(
+    imports, installed, users
+):
+    write(users / "sc2_one.py")
+    write(installed / "sc2_one" / "__init__.py")
+    write(installed / "sc2_one" / "part" / "__init__.py")
+    later = write(installed / "sc2_one" / "part" / "later.py")
+    importlib.import_module("sc2_one")
+    with imports.apart():
+        importlib.import_module("sc2_one.part")
+    with imports:
+        assert importlib.import_module("sc2_one.part.later").file == later
+
+
 def test_the_file_that_hides_a_package_is_named(imports, installed, users):
     theirs = write(users / "sc2_one.py")
     write(installed / "sc2_one.py", "wanted = 1")
