@@ -8,13 +8,13 @@ handed down as the frozen values made here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 from traitlets.utils.bunch import Bunch
 
+from jupyter_sc2.options import CompletionOptions, LoadOptions
 from jupyter_sc2.completion import MOST_SEED, SamplingParams
 from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.models import find_card
@@ -29,33 +29,6 @@ PRECISIONS = (
 )
 # What is done where a suggestion matches indexed code. Without an index nothing is.
 ATTRIBUTION = ("off", "show", "warn", "block")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """What decides which weights are loaded, and how."""
-
-    model: str = "embedded"
-    engine: str = "auto"
-    precision: str = "auto"
-    server: str = ""
-    threads: int = 0
-    offline: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompletionOptions:
-    """What decides how a request is completed."""
-
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    context_tokens: int = 2048
-    attribution: str = "show"
-    attribution_lexemes: int = 65
-    grounding: bool = True
-    confidence: float | None = None
-    prose: bool = False
-    # Sources above that are not read: "cells", "markdown", "outputs".
-    left_out: frozenset[str] = frozenset({"outputs"})
 
 
 class SC2(Configurable):

@@ -1,9 +1,16 @@
-"""How far a download or a load is, as a bar in a terminal."""
+"""How far a download or a load is: who does the work tells of it, and a bar in a terminal shows it."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TextIO
+
+# Called with "importing", "downloading", "waiting" (for another process), "quantizing" or "loading", and the share done
+# from 0 to 1, or None. What it raises ends the loading.
+Progress = Callable[[str, float | None], None]
+# Whether what was asked for is not wanted any more.
+Cancelled = Callable[[], bool]
 
 # Seconds after which a bar appears: what is quicker than that needs none.
 DELAY = 1.0

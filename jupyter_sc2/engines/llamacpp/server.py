@@ -31,12 +31,12 @@ from typing import Any
 from jupyter_sc2.clock import monotonic, sleep
 from jupyter_sc2.engines import Cancelled
 from jupyter_sc2.engines.childprocess import LOOK, ChildProcess, how_it_ended, is_stopped, run
+from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
 from jupyter_sc2.reading import parse_json
 
 logger = logging.getLogger(__name__)
 
-EXTRA = 'pip install "jupyter-sc2[llamacpp]"'
 # Bytes of an answer or of a line: the log-probabilities of 300,000 tokens, which is the most that is asked for.
 LONGEST_ANSWER = 128 << 20
 # Seconds without a word from a server that was asked, after which it is looked whether its process was stopped; whether

@@ -1,0 +1,1 @@
+"""Decoding that no engine has for itself: sampling, beam search, draft tokens, token healing, prefix caches."""

@@ -1,0 +1,1 @@
+"""What live objects are, found out without running any code of the user's."""

@@ -1,0 +1,1 @@
+"""The comm that JupyterLab speaks to the kernel over."""

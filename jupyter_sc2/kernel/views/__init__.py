@@ -1,0 +1,1 @@
+"""What magics and the panel show, as text, HTML or widgets."""

@@ -1,0 +1,34 @@
+"""What the settings come to, as frozen values: all that the parts below the extension see of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jupyter_sc2.completion import SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What decides which weights are loaded, and how."""
+
+    model: str = "embedded"
+    engine: str = "auto"
+    precision: str = "auto"
+    server: str = ""
+    threads: int = 0
+    offline: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionOptions:
+    """What decides how a request is completed."""
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    context_tokens: int = 2048
+    attribution: str = "show"
+    attribution_lexemes: int = 65
+    grounding: bool = True
+    confidence: float | None = None
+    prose: bool = False
+    # Sources above that are not read: "cells", "markdown", "outputs".
+    left_out: frozenset[str] = frozenset({"outputs"})

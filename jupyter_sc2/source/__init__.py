@@ -1,0 +1,1 @@
+"""Code as text, most of it half-written: its language, its brackets, its syntax tree."""
