@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by `%load_ext jupyter_sc2`."""
-    from jupyter_sc2.own_imports import own_imports
-    from jupyter_sc2.unwarned import unwarned
+    from jupyter_sc2.runtime.import_isolation import own_imports
+    from jupyter_sc2.runtime.warning_filters import unwarned
 
     own_imports.install()  # and once more while the extension runs
     try:

@@ -12,7 +12,7 @@ The message of each is one sentence or two, fit to be shown as it stands: what h
 
 from __future__ import annotations
 
-from jupyter_sc2.characters import escaped
+from jupyter_sc2.runtime.characters import escaped
 
 
 class SC2Error(Exception):

@@ -19,20 +19,23 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 from traitlets.utils.bunch import Bunch
 
-from jupyter_sc2 import background, engines
+from jupyter_sc2 import engines
+from jupyter_sc2.attribution.check import Checker
+from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.kernel.channel import Channel
-from jupyter_sc2.kernel.live import LiveNamespace
+from jupyter_sc2.kernel.comm.channel import Channel
 from jupyter_sc2.kernel.magics import SC2Magics
-from jupyter_sc2.kernel.shared import Shared
-from jupyter_sc2.own_imports import own_imports
-from jupyter_sc2.provenance.check import Checker
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import SC2, LoadOptions
-from jupyter_sc2.silence import silence
+from jupyter_sc2.kernel.namespace import LiveNamespace
+from jupyter_sc2.kernel.settings_sync import Shared
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.import_isolation import own_imports
+from jupyter_sc2.runtime.output_filter import silence
+from jupyter_sc2.settings import SC2
 from jupyter_sc2.usage import Usage
 
-LoadEngine = Callable[..., engines.Engine]
+LoadEngine = Callable[..., Engine]
 
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0

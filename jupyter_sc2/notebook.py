@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.reading import LARGEST_GIVEN, read_limited
-from jupyter_sc2.unwarned import unwarned
+from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, read_limited
+from jupyter_sc2.runtime.warning_filters import unwarned
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 OUTPUT_LENGTH = 2000  # characters kept of one output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.types import SamplingParams
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 from traitlets.utils.bunch import Bunch
 
-from jupyter_sc2.options import CompletionOptions, LoadOptions
-from jupyter_sc2.completion import MOST_SEED, SamplingParams
 from jupyter_sc2.errors import ModelLoadError, SettingsError
-from jupyter_sc2.models import find_card
+from jupyter_sc2.models.cards import find_card
+from jupyter_sc2.options import CompletionOptions, LoadOptions
+from jupyter_sc2.types import MOST_SEED, SamplingParams
 
 MODES = ("automatic", "manual", "off")
 AFTER_ENTER = ("off", "smart", "always")

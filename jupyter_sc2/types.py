@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jupyter_sc2.characters import escaped
 from jupyter_sc2.errors import RequestError, SettingsError
-from jupyter_sc2.prompt.notebook import CellType, Notebook, replace_surrogates
+from jupyter_sc2.notebook import CellType, Notebook, replace_surrogates
+from jupyter_sc2.runtime.characters import escaped
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Trigger = Literal["automatic", "invoke"]

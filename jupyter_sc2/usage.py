@@ -18,8 +18,8 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_data_dir
 
-from jupyter_sc2 import background, clock
 from jupyter_sc2.errors import SC2Error, in_one_line
+from jupyter_sc2.runtime import background, clock
 
 logger = logging.getLogger(__name__)
 

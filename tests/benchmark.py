@@ -15,9 +15,9 @@ from pathlib import Path
 import nbformat
 from jupyter_client.manager import start_new_kernel
 
-from jupyter_sc2.completion import Completion, CompletionRequest
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.types import Completion, CompletionRequest
 
 
 def seconds(*command: str) -> float:

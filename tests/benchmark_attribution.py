@@ -21,17 +21,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.evaluate.runner import open_session
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.provenance.check import PATIENCE, Checker
-from jupyter_sc2.provenance.index import Index, PackEntry, SourceEntry, writing
-from jupyter_sc2.provenance.lexemes import HASH, lex
-from jupyter_sc2.provenance.match import THRESHOLD, Matcher
-from jupyter_sc2.provenance.packs import Draft
-from jupyter_sc2.provenance.sources import installed, named
-from jupyter_sc2.provenance.winnow import WINDOW
-from jupyter_sc2.settings import LoadOptions
+from jupyter_sc2.attribution.check import PATIENCE, Checker
+from jupyter_sc2.attribution.index import Index, PackEntry, SourceEntry, writing
+from jupyter_sc2.attribution.lexemes import HASH, lex
+from jupyter_sc2.attribution.match import THRESHOLD, Matcher
+from jupyter_sc2.attribution.packs import Draft
+from jupyter_sc2.attribution.sources import installed, named
+from jupyter_sc2.attribution.winnow import WINDOW
+from jupyter_sc2.evaluation.runner import open_session
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import percentile
 from tests.planted import original, own_code, planted
 

@@ -13,12 +13,12 @@ import sys
 import warnings
 from pathlib import Path
 
-from jupyter_sc2.embedded.cells import docstring_sessions, notebook_cells
-from jupyter_sc2.embedded.corpus import fetch
-from jupyter_sc2.evaluate.live import Sources, evaluate
-from jupyter_sc2.evaluate.runner import open_session
-from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.settings import LoadOptions
+from jupyter_sc2.evaluation.live import Sources, evaluate
+from jupyter_sc2.evaluation.runner import open_session
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.training.cells import docstring_sessions, notebook_cells
+from jupyter_sc2.training.corpus import fetch
 
 # Underscores keep what it defines out of what a user has.
 SETUP = """

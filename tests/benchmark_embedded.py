@@ -13,12 +13,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
-from jupyter_sc2.evaluate import holes
-from jupyter_sc2.evaluate.runner import open_session, read_rows
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import CompletionOptions, LoadOptions
+from jupyter_sc2.evaluation import holes
+from jupyter_sc2.evaluation.runner import open_session, read_rows
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.options import CompletionOptions, LoadOptions
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.usage import percentile
 
 IMPORTS = "import numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as plt"

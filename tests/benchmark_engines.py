@@ -96,8 +96,8 @@ def in_a_process(arguments: argparse.Namespace, row: str, cache: str) -> dict[st
 
 
 def measure(arguments: argparse.Namespace, row: str) -> dict[str, Any]:
-    from jupyter_sc2.completion import SamplingParams
     from jupyter_sc2.engines import load_engine
+    from jupyter_sc2.types import SamplingParams
 
     engine_name, precision, *rest = row.split(":", 2)
     warm_up(engine_name)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from jupyter_sc2.completion import SamplingParams
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.evaluate import holes
-from jupyter_sc2.evaluate.runner import read_rows
-from jupyter_sc2.prompt.layout import Layout
+from jupyter_sc2.evaluation import holes
+from jupyter_sc2.evaluation.runner import read_rows
+from jupyter_sc2.prompt.builder import Layout
+from jupyter_sc2.types import SamplingParams
 
 TOKENS = 24
 

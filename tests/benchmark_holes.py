@@ -10,10 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
-from jupyter_sc2.embedded.corpus import HELD_OUT, Filter, fetch, read_tree, unpacked
-from jupyter_sc2.embedded.overlap import Fragments
-from jupyter_sc2.evaluate.holes import cut_holes
-from jupyter_sc2.models import SHIPPED_MODEL
+from jupyter_sc2.evaluation.holes import cut_holes
+from jupyter_sc2.models.cards import SHIPPED_MODEL
+from jupyter_sc2.training.corpus import HELD_OUT, Filter, fetch, read_tree, unpacked
+from jupyter_sc2.training.overlap import Fragments
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import jupyter_sc2
-from jupyter_sc2.completion import Token
-from jupyter_sc2.engines.tokenizer import Tokenizer
-from jupyter_sc2.kernel.live import LiveNamespace
-from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
+from jupyter_sc2.kernel.namespace import LiveNamespace
+from jupyter_sc2.models.cards import EMBEDDED
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import Token
 from tests.long_cells import Typist, kinds, places
 
 MODEL = Path(jupyter_sc2.__file__).parent / "embedded" / "model" / "tokenizer.json"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 STARTER = """
 import os, sys, time
-from jupyter_sc2.engines.childprocess import ChildProcess
+from jupyter_sc2.runtime.child_process import ChildProcess
 child = ChildProcess("tests.children", {"what": sys.argv[1]})
 if sys.argv[1] == "serve":
     child.wait_until_it_speaks()
@@ -92,6 +92,6 @@ def wait_until(holds, seconds: float = 10.0) -> None:
 
 
 if __name__ == "__main__":
-    from jupyter_sc2.engines.childprocess import run
+    from jupyter_sc2.runtime.child_process import run
 
     run(work)

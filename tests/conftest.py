@@ -15,10 +15,11 @@ from IPython.core.interactiveshell import InteractiveShell
 # servers that are started inherit this.
 os.environ["JUPYTER_SC2_EMBEDDED"] = str(Path(__file__).parent / "model")
 
-from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Guess, no_guess
-from jupyter_sc2.models import EMBEDDED, STARCODER2_STOP, ModelCard
-from jupyter_sc2.session import Session
+from jupyter_sc2.engines.base import Guess, no_guess
+from jupyter_sc2.models.cards import EMBEDDED, STARCODER2_STOP, ModelCard
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.progress import Cancelled
+from jupyter_sc2.types import SamplingParams, Token
 from tests.needs import (  # noqa: F401
     pytest_addoption,
     pytest_collection_modifyitems,

@@ -190,7 +190,7 @@ def while_loading(kind: str, most: int) -> dict[str, int]:
 
 
 def while_decoding(kind: str, most: int) -> dict[str, int]:
-    from jupyter_sc2.completion import CompletionRequest, SamplingParams
+    from jupyter_sc2.types import CompletionRequest, SamplingParams
 
     decoding = session()
     decoding.load()

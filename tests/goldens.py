@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.types import CompletionRequest
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -389,7 +389,7 @@ class Multiplying:
     def load(model, **kwargs):
         import torch
 
-        from jupyter_sc2.engines.gate import gate
+        from jupyter_sc2.runtime.exit_gate import gate
 
         matrix = torch.rand(2000, 2000)
         engine = scripted()

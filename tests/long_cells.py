@@ -12,13 +12,13 @@ import random
 import sys
 from collections.abc import Iterator
 
-from jupyter_sc2.answering import Answerer, Job
-from jupyter_sc2.completion import Completion
-from jupyter_sc2.grounding import Namespace
-from jupyter_sc2.kernel import wire
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import CompletionOptions
+from jupyter_sc2.kernel.comm import protocol
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline.completer import Answerer, Job
+from jupyter_sc2.pipeline.grounding import Namespace
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.types import Completion
 
 # What is typed below a long line: some lines that call, open a block and import.
 ANSWER = "foo(a, b) + bar[1]\nprint(x)\nfor i in y:\n    pass\nimport os\nx = 3 + 4"
@@ -86,7 +86,7 @@ class Typist:
     def key(self, text: str, offset: int, trigger: str = "automatic") -> Completion:
         """All work of a key on this thread, as far as it is not the engine's; the last completion."""
         message = {"type": "complete", "id": "1", "text": text, "offset": offset, "cell_id": "here"}
-        asked = wire.parse({**message, "trigger": trigger})
+        asked = protocol.parse({**message, "trigger": trigger})
         request = self._session._with_sampling(asked.request(self.notebook, "1"))
         said: list[Completion] = []
         job = Job(request, said.append, said.append)
@@ -110,7 +110,7 @@ def main() -> None:
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
-    from jupyter_sc2.kernel.live import LiveNamespace
+    from jupyter_sc2.kernel.namespace import LiveNamespace
     from jupyter_sc2.settings import SC2
     from tests.conftest import FakeEngine
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jupyter_sc2.provenance.lexemes import HASH, Lexemes, lex
+from jupyter_sc2.attribution.lexemes import HASH, Lexemes, lex
 
 LEAST, MOST = 65, 220  # lexemes of a fragment
 

@@ -163,7 +163,7 @@ def serving(home: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], 
     }
     environment.pop("JUPYTER_SC2_API_KEY", None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "jupyter_sc2.cli", "serve", "--offline", *options],
+        [sys.executable, "-m", "jupyter_sc2.cli.main", "serve", "--offline", *options],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

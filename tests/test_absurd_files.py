@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_sc2 import reading
-from jupyter_sc2.engines import tokenizer, weights
-from jupyter_sc2.engines.ggufheader import GGUFHeader
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines.decoding import tokenizer
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
+from jupyter_sc2.engines.gguf.header import GGUFHeader
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.runtime import bounded_read
 
 CONFIG = {
     "model_type": "starcoder2",
@@ -47,7 +48,7 @@ def write(folder: Path, **changes) -> Path:
 
 
 def test_a_config_as_they_are_is_read(tmp_path):
-    assert weights.read_config(write(tmp_path))["hidden_size"] == 64
+    assert model_files.read_config(write(tmp_path))["hidden_size"] == 64
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_config_as_they_are_is_read(tmp_path):
     ],
 )
 def test_a_config_with_an_absurd_size_is_refused(tmp_path, name, value, said):
-    line = refused(weights.read_config, write(tmp_path, **{name: value}))
+    line = refused(model_files.read_config, write(tmp_path, **{name: value}))
     assert line.startswith(f"{tmp_path / 'config.json'} describes no model: ") and said in line
 
 
@@ -91,40 +92,40 @@ def test_a_config_with_an_absurd_size_is_refused(tmp_path, name, value, said):
         (b'{"model_type": ' + b'{"a":' * 100_000, "it is nested too deep."),
         (b'{"model_type": "\\ud800"}', "it has half of a surrogate pair."),
         (b'{"model_type": "\xff"}', "it is not UTF-8."),
-        (b" " * (weights.LARGEST_CONFIG + 1), "it is larger than 17 MB."),
+        (b" " * (model_files.LARGEST_CONFIG + 1), "it is larger than 17 MB."),
     ],
     ids=range(5),
 )
 def test_a_config_that_is_none_is_refused(tmp_path, data, said):
     (tmp_path / "config.json").write_bytes(data)
-    assert refused(weights.read_config, tmp_path).endswith(f"cannot be read: {said}")
+    assert refused(model_files.read_config, tmp_path).endswith(f"cannot be read: {said}")
 
 
 def test_a_config_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
-    assert "it is no file" in refused(weights.read_config, tmp_path)
+    assert "it is no file" in refused(model_files.read_config, tmp_path)
 
 
 def test_deep_nesting_is_refused_whatever_limit_the_user_has_set(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "getrecursionlimit", lambda: 10**9)
     parsed = []
-    monkeypatch.setattr(reading.json, "loads", parsed.append)
+    monkeypatch.setattr(bounded_read.json, "loads", parsed.append)
     (tmp_path / "config.json").write_bytes(b'{"a": "]]]", "b": ' + b"[" * 1001 + b"]" * 1001 + b"}")
-    assert "it is nested too deep" in refused(weights.read_config, tmp_path)
+    assert "it is nested too deep" in refused(model_files.read_config, tmp_path)
     assert parsed == []
 
 
 def test_brackets_in_strings_are_no_nesting(monkeypatch):
     monkeypatch.setattr(sys, "getrecursionlimit", lambda: 10**9)
     data = json.dumps(["[" * 2000, '\\"[' * 2000, *([[]] * 2000)])
-    assert reading.parse_json(data.encode()) == json.loads(data)
+    assert bounded_read.parse_json(data.encode()) == json.loads(data)
 
 
 def test_more_layers_than_tensors_are_refused(tmp_path):
-    stored = {"a": weights.Stored(tmp_path, (1,), "F32")}
-    weights.check_layers(1, stored, tmp_path)
+    stored = {"a": model_files.Stored(tmp_path, (1,), "F32")}
+    model_files.check_layers(1, stored, tmp_path)
     assert "describes 900 layers, and there are 1 tensors" in refused(
-        weights.check_layers, 900, stored, tmp_path
+        model_files.check_layers, 900, stored, tmp_path
     )
 
 
@@ -145,7 +146,7 @@ def tensor(dtype="F32", shape=(2, 2), offsets=(0, 16)):
 def test_a_header_as_they_are_is_read(tmp_path):
     header = {"b": tensor(offsets=(16, 32)), "a": tensor(), "__metadata__": {"format": "pt"}}
     header["c"] = tensor("X9", (7,), (32, 48))  # of a later version
-    found = weights.read_headers(safetensors(tmp_path, header, bytes(48)))
+    found = model_files.read_headers(safetensors(tmp_path, header, bytes(48)))
     assert found.keys() == set("abc") and found["c"].shape == (7,)
 
 
@@ -174,21 +175,21 @@ def test_a_header_as_they_are_is_read(tmp_path):
     ids=range(18),
 )
 def test_a_header_with_absurd_places_is_refused(tmp_path, header):
-    line = refused(weights.read_headers, safetensors(tmp_path, header))
+    line = refused(model_files.read_headers, safetensors(tmp_path, header))
     assert "is damaged (its header is not a safetensors header)" in line or "should have" in line
 
 
 @pytest.mark.parametrize("length", [1 << 63, (1 << 64) - 1, 10**12])
 def test_a_header_longer_than_the_file_is_refused(tmp_path, length):
     assert "its header is cut off" in refused(
-        weights.read_headers, safetensors(tmp_path, {}, length=length)
+        model_files.read_headers, safetensors(tmp_path, {}, length=length)
     )
 
 
 def test_a_header_that_is_all_of_a_large_file_is_not_read(tmp_path):
     safetensors(tmp_path, b"{", length=1 << 40)
     os.truncate(tmp_path / "model.safetensors", (1 << 40) + 8)  # has holes: takes no room
-    assert "its header has 1,099,511,627,776 bytes" in refused(weights.read_headers, tmp_path)
+    assert "its header has 1,099,511,627,776 bytes" in refused(model_files.read_headers, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -198,15 +199,15 @@ def test_a_header_that_is_all_of_a_large_file_is_not_read(tmp_path):
 )
 def test_a_shard_without_a_plain_name_is_refused(tmp_path, name):
     index = {"weight_map": {"a": name, "b": "model.safetensors"}}
-    (tmp_path / weights.INDEX).write_text(json.dumps(index))
-    line = refused(weights.read_headers, safetensors(tmp_path, {"a": tensor()}))
+    (tmp_path / model_files.INDEX).write_text(json.dumps(index))
+    line = refused(model_files.read_headers, safetensors(tmp_path, {"a": tensor()}))
     assert "one of its 2 files of weights" in line
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"weight_map": 5}', '{"weight_map": {"a": ', "[" * 9**5])  # fmt: skip
 def test_an_index_that_is_none_is_refused(tmp_path, text):
-    (tmp_path / weights.INDEX).write_text(text)
-    assert str(tmp_path / weights.INDEX) in refused(weights.read_headers, tmp_path)
+    (tmp_path / model_files.INDEX).write_text(text)
+    assert str(tmp_path / model_files.INDEX) in refused(model_files.read_headers, tmp_path)
 
 
 # tokenizer.json

@@ -10,9 +10,9 @@ pytest.importorskip("transformers")
 
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 
-from jupyter_sc2.engines.attention import FEW, attend_row_by_row  # noqa: E402
-from jupyter_sc2.engines.transformers import guessed_at_once, load  # noqa: E402
-from jupyter_sc2.models import SHIPPED_MODEL  # noqa: E402
+from jupyter_sc2.engines.torch.attention import FEW, attend_row_by_row  # noqa: E402
+from jupyter_sc2.engines.torch.engine import guessed_at_once, load  # noqa: E402
+from jupyter_sc2.models.cards import SHIPPED_MODEL  # noqa: E402
 from tests.tiny import make_tiny_model  # noqa: E402
 
 

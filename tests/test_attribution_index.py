@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_sc2.attribution import index as index_module
+from jupyter_sc2.attribution import licences, packs, sources
+from jupyter_sc2.attribution.index import Index, writing
+from jupyter_sc2.attribution.lexemes import HASH
+from jupyter_sc2.attribution.match import Matcher
+from jupyter_sc2.attribution.sources import named
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.provenance import index as index_module
-from jupyter_sc2.provenance import licences, packs, sources
-from jupyter_sc2.provenance.index import Index, writing
-from jupyter_sc2.provenance.lexemes import HASH
-from jupyter_sc2.provenance.match import Matcher
-from jupyter_sc2.provenance.sources import named
 from tests.planted import original
 
 CODES = list(original(40, seed=3))

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_sc2.completion import Attribution, Completion, CompletionRequest
-from jupyter_sc2.kernel import wire
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.provenance.check import Checker
-from jupyter_sc2.provenance.index import Index, writing
-from jupyter_sc2.provenance.lexemes import HASH
-from jupyter_sc2.provenance.match import Matcher
-from jupyter_sc2.provenance.sources import named
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import CompletionOptions
+from jupyter_sc2.attribution.check import Checker
+from jupyter_sc2.attribution.index import Index, writing
+from jupyter_sc2.attribution.lexemes import HASH
+from jupyter_sc2.attribution.match import Matcher
+from jupyter_sc2.attribution.sources import named
+from jupyter_sc2.kernel.comm import protocol
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.types import Attribution, Completion, CompletionRequest
 from tests.conftest import FakeEngine
 from tests.planted import original, own_code, planted
 
@@ -134,7 +134,7 @@ def test_what_a_hash_says_is_held_against_the_file(matcher, monkeypatch):
     """As if all runs had one hash."""
     import numpy as np
 
-    from jupyter_sc2.provenance import match as module
+    from jupyter_sc2.attribution import match as module
 
     hashes, _ = module.fingerprints(module.lex(BLOCK.encode(), HASH).numbers)
     text = next(original(1))
@@ -177,7 +177,7 @@ def test_a_suggestion_counts_together_with_the_code_around_it(place):
 
 
 def test_the_likeliest_origin_is_found_however_slow_the_machine_is(place, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.provenance.check.PATIENCE", 0.0)
+    monkeypatch.setattr("jupyter_sc2.attribution.check.PATIENCE", 0.0)
     assert Checker(Index(place)).matches(request(BEFORE), REST, 65)
 
 
@@ -191,8 +191,8 @@ def test_without_an_index_nothing_is_imported(tmp_path):
     import subprocess
 
     code = (
-        "import sys; from pathlib import Path; from jupyter_sc2.provenance.check import Checker;"
-        "from jupyter_sc2.provenance.index import Index; from jupyter_sc2.completion import *;"
+        "import sys; from pathlib import Path; from jupyter_sc2.attribution.check import Checker;"
+        "from jupyter_sc2.attribution.index import Index; from jupyter_sc2.types import *;"
         f"Checker(Index(Path({str(tmp_path)!r}))).matches(CompletionRequest(text='a', offset=1), 'b', 65);"
         "print('numpy' in sys.modules)"
     )
@@ -254,7 +254,7 @@ def test_the_message_to_the_front_end_has_the_attribution_only_where_there_is_on
         source="pandas", version="3", licence="BSD-3-Clause", path="a.py", lines=(1, 9)
     )
     completion = Completion(text="x", finish_reason="stop", attribution=(one,), policy="warn")
-    message = wire.update("1", completion)
+    message = protocol.update("1", completion)
     assert message["attribution"][0]["source"] == "pandas"
     assert message["policy"] == "warn"
-    assert not {"attribution", "policy"} & wire.update("1", Completion(text="x")).keys()
+    assert not {"attribution", "policy"} & protocol.update("1", Completion(text="x")).keys()

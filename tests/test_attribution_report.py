@@ -9,12 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from jupyter_sc2 import cli
-from jupyter_sc2.kernel import attribution as magic
-from jupyter_sc2.provenance import record, spdx_document
-from jupyter_sc2.provenance.index import Index, default_folder
-from jupyter_sc2.provenance.match import Matcher
-from jupyter_sc2.provenance.report import of_file
+from jupyter_sc2.attribution import record, spdx
+from jupyter_sc2.attribution.index import Index, default_folder
+from jupyter_sc2.attribution.match import Matcher
+from jupyter_sc2.attribution.report import of_file
+from jupyter_sc2.cli import main as cli
+from jupyter_sc2.kernel.views import attribution as magic
 from tests.planted import original
 from tests.test_attribution_match import BLOCK
 
@@ -157,7 +157,7 @@ def test_licences_of_one_s_own_are_written_out_in_an_spdx_document(data, capsys)
     (data / "code/LICENSE").write_text("Do what is right.")
     assert run("index", data / "code", "--license", "LicenseRef-Own") == 0
     report = of_file(notebook(data / "n.ipynb", (BLOCK, [])), Matcher(Index()))
-    (text,) = spdx_document.document([report], "1")["hasExtractedLicensingInfos"]
+    (text,) = spdx.document([report], "1")["hasExtractedLicensingInfos"]
     assert text == {"licenseId": "LicenseRef-Own", "extractedText": "Do what is right."}
 
 

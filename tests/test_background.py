@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import jupyter_sc2
-from jupyter_sc2 import background
+from jupyter_sc2.runtime import background
 
 PACKAGE = Path(jupyter_sc2.__file__).parent
 MAKERS = {"Thread", "Timer", "ThreadPoolExecutor", "start_new_thread"}

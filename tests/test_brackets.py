@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_sc2.prompt.brackets import open_closers, settled
+from jupyter_sc2.source.brackets import open_closers, settled
 
 
 @pytest.mark.parametrize(

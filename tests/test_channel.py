@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.kernel.channel import COMM_MESSAGES, TARGET, Channel
-from jupyter_sc2.session import Session, Status
+from jupyter_sc2.kernel.comm.channel import COMM_MESSAGES, TARGET, Channel
+from jupyter_sc2.pipeline.session import Session, Status
 from jupyter_sc2.usage import Usage
 from tests.conftest import FakeEngine
 from tests.test_session import wait_until

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jupyter_sc2.characters import escaped, first_unseen, is_plain_name, is_plain_path
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.runtime.characters import escaped, first_unseen, is_plain_name, is_plain_path
 
 UNSEEN = [
     *("\x00", "\x07", "\x08", "\x0b", "\x0c", "\r", "\x1b", "\x7f", "\x85", "\x9b"),

@@ -57,6 +57,6 @@ def test_nothing_is_said_in_a_notebook_while_a_model_loads_and_completes(kernel)
 def test_the_command_line_writes_nothing_but_its_own_lines_to_stderr(transformers, tmp_path):
     file = tmp_path / "file.py"
     file.write_text("import numpy as ")
-    command = [sys.executable, "-m", "jupyter_sc2.cli", "complete", str(file)]
+    command = [sys.executable, "-m", "jupyter_sc2.cli.main", "complete", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.stdout[:3], done.stderr) == ("np\n", "")

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from jupyter_sc2.engines import childprocess
-from jupyter_sc2.engines.childprocess import ChildProcess, Identity, Restarts, sweep
+from jupyter_sc2.runtime import child_process
+from jupyter_sc2.runtime.child_process import ChildProcess, Identity, Restarts, sweep
 from tests.children import runs, started, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork, and no guard")
@@ -45,7 +45,7 @@ def test_a_child_that_is_killed_says_by_which_signal(child, number):
     child.when_it_ends(ended.set)
     os.kill(child.pid, number)
     assert ended.wait(5) and child.code == -number
-    assert number.name in childprocess.how_it_ended(child.code)
+    assert number.name in child_process.how_it_ended(child.code)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to ignore")
@@ -101,7 +101,7 @@ def test_a_child_that_was_stopped_is_ended_within_seconds(child, stopped, tempor
         os.kill(pids[name], signal.SIGSTOP)
     began = time.monotonic()
     child.stop()
-    assert time.monotonic() - began < 2 * childprocess.PATIENCE
+    assert time.monotonic() - began < 2 * child_process.PATIENCE
     wait_until(lambda: not any(map(runs, pids.values())))
     assert [*temporary.iterdir()] == []
 
@@ -201,7 +201,7 @@ def test_what_belongs_to_a_living_process_is_not_swept(child):
 def left_behind(folder, **owner):
     """A folder of a process that lives no more."""
     folder.mkdir(mode=0o700)
-    gone = {"pid": 2**22 + 1, "began": 1.0, "where": childprocess.here()} | owner
+    gone = {"pid": 2**22 + 1, "began": 1.0, "where": child_process.here()} | owner
     (folder / "owner.json").write_text(json.dumps({"starter": gone}))
     return folder
 

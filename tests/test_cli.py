@@ -7,8 +7,9 @@ import sys
 import nbformat
 import pytest
 
-from jupyter_sc2 import cli, reading
-from jupyter_sc2.commands import complete
+from jupyter_sc2.cli import complete
+from jupyter_sc2.cli import main as cli
+from jupyter_sc2.runtime import bounded_read
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_a_file_of_absurd_size_is_refused_in_one_line(tmp_path, capfd, name, arg
     path = tmp_path / name
     if name.endswith(".gz"):
         with gzip.open(path, "wb") as packed:
-            for _ in range(reading.LARGEST_GIVEN // (1 << 20) + 1):
+            for _ in range(bounded_read.LARGEST_GIVEN // (1 << 20) + 1):
                 packed.write(bytes(1 << 20))
     else:
         path.write_bytes(b"{")

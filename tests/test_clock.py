@@ -7,10 +7,10 @@ from unittest import mock
 import pytest
 
 import jupyter_sc2.extension  # noqa: F401
-from jupyter_sc2 import clock
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.session import Session
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime import clock
+from jupyter_sc2.types import CompletionRequest
 from tests.conftest import FakeEngine
 
 FUNCTIONS = ("time", "monotonic", "perf_counter", "sleep", "time_ns", "monotonic_ns")
@@ -62,8 +62,8 @@ def test_a_request_is_answered_that_was_asked_before_time_was_frozen():
 
 def test_no_module_in_a_kernel_has_what_freezegun_would_replace():
     elsewhere = (
-        *("jupyter_sc2.evaluate", "jupyter_sc2.embedded", "jupyter_sc2.commands"),
-        "jupyter_sc2.provenance.spdx_document",  # a date in a document of the user's
+        *("jupyter_sc2.evaluation", "jupyter_sc2.embedded", "jupyter_sc2.cli.options"),
+        "jupyter_sc2.attribution.spdx",  # a date in a document of the user's
     )
     theirs = {id(time), *(id(getattr(time, name)) for name in FUNCTIONS)}
     for name, module in list(sys.modules.items()):

@@ -1,7 +1,7 @@
 import pytest
 
-from jupyter_sc2.completion import CompletionRequest, SamplingParams
 from jupyter_sc2.errors import RequestError, SettingsError
+from jupyter_sc2.types import CompletionRequest, SamplingParams
 
 
 def test_the_offset_counts_code_points():

@@ -10,8 +10,11 @@ from random import Random
 
 import pytest
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.embedded.cells import (
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.prompt.builder import Special, arrange
+from jupyter_sc2.source.languages import of_cell_magic
+from jupyter_sc2.training.cells import (
     docstring_sessions,
     is_python,
     make_cells,
@@ -20,12 +23,10 @@ from jupyter_sc2.embedded.cells import (
     page_cells,
     script_cells,
 )
-from jupyter_sc2.embedded.corpus import (
+from jupyter_sc2.training.corpus import (
     HELD_OUT,
     LIBRARY_LIMIT,
-    Document,
     Filter,
-    Kind,
     Trim,
     build_corpus,
     load_documents,
@@ -33,13 +34,11 @@ from jupyter_sc2.embedded.corpus import (
     read_notebooks,
     read_tree,
 )
-from jupyter_sc2.embedded.examples import Branch, Example, build_example
-from jupyter_sc2.embedded.licences import is_permissive, permissive_licence
-from jupyter_sc2.embedded.overlap import Fragments, Seen, overlap, sample
-from jupyter_sc2.errors import RequestError
-from jupyter_sc2.prompt.languages import of_cell_magic
-from jupyter_sc2.prompt.layout import Special, arrange
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.training.document import Document, Kind
+from jupyter_sc2.training.examples import Branch, Example, build_example
+from jupyter_sc2.training.licences import is_permissive, permissive_licence
+from jupyter_sc2.training.overlap import Fragments, Seen, overlap, sample
+from jupyter_sc2.types import CompletionRequest
 
 SCRIPT = """\
 import numpy as np

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.kernel
 
 OLD, NEW = "ipykernel 6", "ipykernel 7"
 CELL = "import time\ntime.sleep(0.02)\nx = {}\ny = 2\nx"
-SESSION = "next(iter(__import__('jupyter_sc2.session').session._sessions))"
+SESSION = "next(iter(__import__('jupyter_sc2.pipeline.session').session._sessions))"
 
 
 @pytest.fixture(scope="module", params=[NEW, OLD])

@@ -18,10 +18,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, file_download
 
-from jupyter_sc2 import cli
-from jupyter_sc2.engines import hub, weights
+from jupyter_sc2.cli import main as cli
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import ModelCard
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.models import hub
+from jupyter_sc2.models.cards import ModelCard
 from tests.hub import SHA, Hub, etag
 
 CARD = ModelCard(name="owner/name", hub_id="owner/name", gguf="owner/name")
@@ -69,7 +70,7 @@ class Shares:
 
 
 def fetch(*, offline=False, progress=lambda state, share: None, card=CARD, verify=False) -> Path:
-    return weights.download(card, "auto", offline=offline, progress=progress, verify=verify)
+    return model_files.download(card, "auto", offline=offline, progress=progress, verify=verify)
 
 
 def message(**options) -> str:
@@ -304,12 +305,12 @@ def test_a_gguf_file_is_picked_by_its_precision(served, folder, tmp_path):
     for name in ("name-Q8_0.gguf", "name.q3_k_m.gguf", "name-bf16.gguf"):
         (folder / name).write_bytes(name.encode())
     options = {"offline": False, "progress": lambda state, share: None}
-    assert weights.gguf(CARD, "Q8_0", **options).name == "name-Q8_0.gguf"
-    assert weights.gguf(CARD, "auto", **options).name == "name.q3_k_m.gguf"
+    assert model_files.gguf(CARD, "Q8_0", **options).name == "name-Q8_0.gguf"
+    assert model_files.gguf(CARD, "auto", **options).name == "name.q3_k_m.gguf"
     with pytest.raises(ModelLoadError, match="owner/name has no file in F16; it has name-Q8_0"):
-        weights.gguf(CARD, "F16", **options)
-    assert weights.gguf(CARD, "Q8_0", offline=True, progress=options["progress"]).is_file()
-    assert weights.bytes_on_disk(CARD) == len("name-Q8_0.gguf") + len("name.q3_k_m.gguf")
+        model_files.gguf(CARD, "F16", **options)
+    assert model_files.gguf(CARD, "Q8_0", offline=True, progress=options["progress"]).is_file()
+    assert model_files.bytes_on_disk(CARD) == len("name-Q8_0.gguf") + len("name.q3_k_m.gguf")
 
 
 # A hub that misbehaves
@@ -333,7 +334,7 @@ def test_a_listed_file_without_a_plain_name_is_never_made(served, folder, tmp_pa
     (folder / "sound.gguf").write_bytes(b"x")
     served.listing = adding(rfilename=name, size=1, blobId="0" * 40)
     with pytest.raises(ModelLoadError) as caught:
-        weights.gguf(CARD, "Q4_K_M", offline=False, progress=lambda state, share: None)
+        model_files.gguf(CARD, "Q4_K_M", offline=False, progress=lambda state, share: None)
     assert "which is no plain name." in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists() and not list(tmp_path.rglob("*Q4_K_M*"))
 
@@ -453,7 +454,7 @@ def environment(served: Hub, home: Path) -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "jupyter_sc2.cli", "download", *arguments]
+    return [sys.executable, "-m", "jupyter_sc2.cli.main", "download", *arguments]
 
 
 def test_a_download_that_is_killed_at_60_percent_goes_on_from_there(served, tmp_path):

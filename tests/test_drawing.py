@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jupyter_sc2.completion import CompletionRequest, Token
-from jupyter_sc2.drawing import Drawing
-from jupyter_sc2.prompt.layout import Prompt
+from jupyter_sc2.pipeline.generation import Drawing
+from jupyter_sc2.prompt.builder import Prompt
+from jupyter_sc2.types import CompletionRequest, Token
 
 NEVER = -9.0
 

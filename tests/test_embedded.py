@@ -15,21 +15,21 @@ import nbformat
 import pytest
 from tokenizers import pre_tokenizers
 
-from jupyter_sc2 import cli
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.embedded.corpus import Document
-from jupyter_sc2.embedded.examples import CLOSERS, build_example, choose_cut
-from jupyter_sc2.embedded.rows import PARTS, UNTOLD, Sampler, prompts, rows, tree, visible
-from jupyter_sc2.embedded.smollm import choose_tokens
-from jupyter_sc2.embedded.state import guess_state
-from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
-from jupyter_sc2.embedded.train import Recipe, schedule, train, unpacked_model
+from jupyter_sc2.cli import main as cli
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.evaluate.runner import open_session
-from jupyter_sc2.models import SHIPPED_MODEL
-from jupyter_sc2.prompt.layout import Special
-from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.settings import LoadOptions
+from jupyter_sc2.evaluation.runner import open_session
+from jupyter_sc2.models.cards import SHIPPED_MODEL
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.prompt.builder import Special
+from jupyter_sc2.training.document import Document
+from jupyter_sc2.training.examples import CLOSERS, build_example, choose_cut
+from jupyter_sc2.training.rows import PARTS, UNTOLD, Sampler, prompts, rows, tree, visible
+from jupyter_sc2.training.smollm import choose_tokens
+from jupyter_sc2.training.state import guess_state
+from jupyter_sc2.training.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
+from jupyter_sc2.training.train import Recipe, schedule, train, unpacked_model
+from jupyter_sc2.types import CompletionRequest
 from tests.tiny import make_tiny_model
 
 CELL = """\
@@ -297,7 +297,7 @@ def test_a_training_that_was_stopped_while_the_rate_fell_goes_on_there(tmp_path:
 @pytest.fixture
 def packed_start(tmp_path: Path) -> Path:
     pytest.importorskip("torch")
-    from jupyter_sc2.embedded.pack import pack
+    from jupyter_sc2.engines.onnx.packing import pack
 
     make_tiny_model(tmp_path / "whole", hidden=32, layers=1, heads=2, intermediate=64)
     pack(tmp_path / "whole", tmp_path / "packed")
@@ -390,6 +390,6 @@ def test_the_shipped_model_fills_in_before_a_suffix(complete):
 
 def test_importing_the_recipe_is_light():
     heavy = "{'torch', 'numpy', 'transformers', 'tokenizers'}"
-    code = f"import sys, jupyter_sc2.embedded.train; print({heavy} & set(sys.modules))"
+    code = f"import sys, jupyter_sc2.training.train; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -16,10 +16,11 @@ from tests.tiny import make_tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from jupyter_sc2.completion import Choices, SamplingParams, Token  # noqa: E402
-from jupyter_sc2.engines import load_engine, no_guess  # noqa: E402
-from jupyter_sc2.engines.healing import SpellingTable, advance  # noqa: E402
+from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines.base import no_guess  # noqa: E402
+from jupyter_sc2.engines.decoding.token_healing import SpellingTable, advance  # noqa: E402
 from jupyter_sc2.errors import GenerationError, ModelLoadError  # noqa: E402
+from jupyter_sc2.types import Choices, SamplingParams, Token  # noqa: E402
 
 WINDOW = 16
 GREEDY = SamplingParams(max_tokens=8)
@@ -487,7 +488,7 @@ def test_what_torch_cannot_compute_is_said_in_one_line(folder, monkeypatch):
     def refuse(self, ids, unwanted=None):
         raise RuntimeError("\"addmm_impl_cpu_\" not implemented for 'Half'")
 
-    monkeypatch.setattr("jupyter_sc2.engines.transformers.TransformersEngine._forward", refuse)
+    monkeypatch.setattr("jupyter_sc2.engines.torch.engine.TransformersEngine._forward", refuse)
     with pytest.raises(ModelLoadError) as caught:
         load_engine(str(folder), precision="fp16")
     assert str(caught.value) == (
@@ -595,9 +596,9 @@ def test_the_interpreter_exits_at_once_in_the_middle_of_a_pass(folder):
     """Without the gate this aborts with code 134 in 29 of 30 runs. As a session's worker minds it."""
     run(f"""
 import threading, time
-from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.types import SamplingParams
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.runtime.exit_gate import gate
 busy = threading.Event()
 
 def work():

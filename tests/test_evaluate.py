@@ -6,10 +6,10 @@ import json
 import nbformat
 import pytest
 
-from jupyter_sc2 import cli
-from jupyter_sc2.completion import Completion
-from jupyter_sc2.evaluate import holes, infilling, runner
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.cli import main as cli
+from jupyter_sc2.evaluation import holes, infilling, runner
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.types import Completion
 
 CELLS = (
     Cell(id="0", source="import numpy as np\nvalues = np.arange(10)"),

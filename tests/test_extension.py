@@ -12,12 +12,12 @@ from IPython.core.profiledir import ProfileDir
 from traitlets.config import Config
 
 from jupyter_sc2 import extension
-from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.extension import WhenIdle
-from jupyter_sc2.kernel.panel import Panel
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.kernel.panel.panel import Panel
+from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.settings import PRECISIONS
+from jupyter_sc2.types import CompletionRequest
 from tests.test_channel import FakeComm
 from tests.test_session import wait_until
 

@@ -26,7 +26,7 @@ from importlib.util import LazyLoader, find_spec, module_from_spec
 
 import pytest
 
-from jupyter_sc2.prompt.facts import MOST, gather
+from jupyter_sc2.introspection.facts import MOST, gather
 
 
 def known(value: object):

@@ -25,7 +25,7 @@ pytest.importorskip("torch")
 for package in ("xllamacpp", "libgguf", "gguf"):
     pytest.importorskip(package)
 
-from jupyter_sc2.engines import gguf  # noqa: E402
+from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
 
 pytestmark = [
     pytest.mark.kernel,
@@ -42,7 +42,7 @@ def model(tmp_path_factory):
     """A tiny model in a GGUF file."""
     home = tmp_path_factory.mktemp("home")
     file = home / "tiny.gguf"
-    gguf.write_gguf(make_tiny_model(home / "tiny"), file, "F16", name="tiny")
+    gguf_writer.write_gguf(make_tiny_model(home / "tiny"), file, "F16", name="tiny")
     return file
 
 
@@ -87,7 +87,7 @@ class Kernel(FrontEnd):
         found = []
         for process in self.process.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if "jupyter_sc2.engines.llamaserver" in process.cmdline():
+                if "jupyter_sc2.engines.llamacpp.server" in process.cmdline():
                     found.append(process)
         return found
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from jupyter_sc2.evaluate.midline import cut_places
-from jupyter_sc2.postprocess import finished, scope, shape
-from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.prompt.syntax import parses
+from jupyter_sc2.evaluation.midline import cut_places
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.pipeline.postprocess import finished, scope, shape
+from jupyter_sc2.source.incomplete import parses
 from tests.goldens import parts, read, request
 
 GOLDEN = read("fitting")

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from jupyter_sc2.own_imports import OwnImports
-from jupyter_sc2.session import Session
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.import_isolation import OwnImports
 from tests import forking
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -110,7 +110,7 @@ def test_a_fork_waits_for_the_end_of_an_import_of_ours(importing):
 
 def test_a_fork_does_not_wait_for_ever(importing, monkeypatch):
     imports, _ = importing
-    monkeypatch.setattr("jupyter_sc2.own_imports.FORKS_PATIENCE", 0.1)
+    monkeypatch.setattr("jupyter_sc2.runtime.import_isolation.FORKS_PATIENCE", 0.1)
     imports.before_fork()
     assert imports.importing()
 

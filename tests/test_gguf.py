@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
-from jupyter_sc2 import cli
-from jupyter_sc2.engines.cache import cache_folder
-from jupyter_sc2.plan import GGUF
+from jupyter_sc2.cli import main as cli
+from jupyter_sc2.models.cache_dir import cache_folder
+from jupyter_sc2.models.plan import GGUF
 from tests.tiny import make_tiny_model, make_tokenizer
 
 torch = pytest.importorskip("torch")
@@ -22,13 +22,15 @@ for package in ("xllamacpp", "libgguf", "gguf"):
 
 import transformers  # noqa: E402
 
-from jupyter_sc2.completion import SamplingParams  # noqa: E402
-from jupyter_sc2.embedded.pack import pack  # noqa: E402
-from jupyter_sc2.engines import gguf, gguffiles, load_engine  # noqa: E402
-from jupyter_sc2.engines.ggufheader import GGUFHeader  # noqa: E402
+from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines.gguf import locate as gguf_locate  # noqa: E402
+from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
+from jupyter_sc2.engines.gguf.header import GGUFHeader  # noqa: E402
+from jupyter_sc2.engines.onnx.packing import pack  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
-from jupyter_sc2.mixture import tensor_type  # noqa: E402
-from jupyter_sc2.models import TRAINED, find_card  # noqa: E402
+from jupyter_sc2.models.cards import TRAINED, find_card  # noqa: E402
+from jupyter_sc2.models.quant_mix import tensor_type  # noqa: E402
+from jupyter_sc2.types import SamplingParams  # noqa: E402
 
 PROMPT = [20 + 37 * i % 350 for i in range(40)]
 ONE = SamplingParams(max_tokens=1)
@@ -128,7 +130,7 @@ SIZES = {
 def test_llama_cpp_computes_what_torch_does(tmp_path, config):
     folder = tmp_path / "model"
     save(folder, config)
-    gguf.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
+    gguf_writer.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
     assert abs(divergence(folder, tmp_path / "model.gguf")) < 1e-3
 
 
@@ -140,7 +142,7 @@ def test_each_precision_is_read_by_llama_cpp_and_nearer_than_the_smaller_ones(wi
     sizes, errors = [], []
     for precision in GGUF:
         file = tmp_path / f"{precision}.gguf"
-        gguf.write_gguf(wide, file, precision, name="wide")
+        gguf_writer.write_gguf(wide, file, precision, name="wide")
         header = GGUFHeader(file)
         assert header.precision == precision
         sizes.append(header.weight_bytes)
@@ -153,7 +155,7 @@ def test_each_precision_is_read_by_llama_cpp_and_nearer_than_the_smaller_ones(wi
 
 def test_a_packed_model_is_unpacked_on_the_way(wide, tmp_path):
     pack(wide, tmp_path / "packed")
-    gguf.write_gguf(tmp_path / "packed", tmp_path / "packed.gguf", "F16", name="packed")
+    gguf_writer.write_gguf(tmp_path / "packed", tmp_path / "packed.gguf", "F16", name="packed")
     assert abs(divergence(tmp_path / "packed", tmp_path / "packed.gguf")) < 1e-3
 
 
@@ -163,7 +165,7 @@ def test_a_file_tells_whether_its_model_was_tuned_here(wide, tmp_path, trained):
     shutil.copytree(wide, folder)
     if trained:
         (folder / TRAINED).write_text("{}")
-    gguf.write_gguf(folder, tmp_path / "a.gguf", "F16", name="a")
+    gguf_writer.write_gguf(folder, tmp_path / "a.gguf", "F16", name="a")
     engine = load_engine(str(tmp_path / "a.gguf"))
     engine.close()
     assert engine.card.heals == trained
@@ -171,9 +173,9 @@ def test_a_file_tells_whether_its_model_was_tuned_here(wide, tmp_path, trained):
 
 @pytest.mark.slow
 def test_the_embedded_model_loses_next_to_nothing_in_q8_0(tmp_path):
-    from jupyter_sc2.models import EMBEDDED_FOLDER
+    from jupyter_sc2.models.cards import EMBEDDED_FOLDER
 
-    gguf.write_gguf(EMBEDDED_FOLDER, tmp_path / "q8.gguf", "Q8_0", name="embedded")
+    gguf_writer.write_gguf(EMBEDDED_FOLDER, tmp_path / "q8.gguf", "Q8_0", name="embedded")
     assert abs(divergence(EMBEDDED_FOLDER, tmp_path / "q8.gguf")) < 0.005
 
 
@@ -274,7 +276,7 @@ def test_a_damaged_file_that_was_made_here_is_made_again(wide, cache, damage):
 
 
 def test_a_file_of_somebody_elses_in_its_place_is_put_aside(wide, cache, capsys):
-    file = gguffiles.place(find_card(str(wide)), wide, "Q8_0")
+    file = gguf_locate.place(find_card(str(wide)), wide, "Q8_0")
     file.parent.mkdir(parents=True)
     file.write_bytes(b"somebody's")
     assert quantize(capsys, wide, "--to", "Q8_0")[0] == 0
@@ -283,7 +285,7 @@ def test_a_file_of_somebody_elses_in_its_place_is_put_aside(wide, cache, capsys)
 
 
 def test_a_damaged_file_whose_original_is_gone_is_named_with_what_to_do(wide, cache):
-    file = gguffiles.place(find_card("owner/name"), wide, "Q8_0")
+    file = gguf_locate.place(find_card("owner/name"), wide, "Q8_0")
     file.parent.mkdir(parents=True)
     file.write_bytes(b"GGUF")
     with pytest.raises(ModelLoadError, match="is damaged, and cannot be made again: owner/name is"):
@@ -292,7 +294,7 @@ def test_a_damaged_file_whose_original_is_gone_is_named_with_what_to_do(wide, ca
 
 
 def test_the_file_of_a_hub_model_carries_its_id(wide):
-    assert gguffiles.place(find_card("owner/name"), wide, "Q4_K_M").name == (
+    assert gguf_locate.place(find_card("owner/name"), wide, "Q4_K_M").name == (
         "owner--name-Q4_K_M.gguf"
     )
 
@@ -305,11 +307,11 @@ def test_what_is_not_finished_is_never_seen_and_tidied_up(wide, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        gguf.write_gguf(wide, file, "Q8_0", name="wide", progress=stop)
+        gguf_writer.write_gguf(wide, file, "Q8_0", name="wide", progress=stop)
     assert list(file.parent.iterdir()) == []
     left = file.with_name(f".{file.name}.{dead_process()}.part")
     left.write_bytes(b"cut")
-    gguf.write_gguf(wide, file, "Q8_0", name="wide")
+    gguf_writer.write_gguf(wide, file, "Q8_0", name="wide")
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -324,7 +326,7 @@ def test_what_cannot_be_converted_is_refused_in_one_line(tmp_path):
         config = {**json.loads((folder / "config.json").read_text()), **changes}
         (folder / "config.json").write_text(json.dumps(config))
         with pytest.raises(ModelLoadError, match=words):
-            gguf.write_gguf(folder, tmp_path / "x.gguf", "F16", name="x")
+            gguf_writer.write_gguf(folder, tmp_path / "x.gguf", "F16", name="x")
 
     folder = make_tiny_model(tmp_path / "model")
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
@@ -353,7 +355,7 @@ def test_quantize_makes_the_file_that_loading_finds(wide, cache, capsys):
     made = json.loads(out)
     assert (code, err) == (0, "")
     assert made["precision"] == "Q4_K_M" and made["bytes"] == os.path.getsize(made["path"])
-    assert made["path"] == str(gguffiles.place(find_card(str(wide)), wide, "Q4_K_M"))
+    assert made["path"] == str(gguf_locate.place(find_card(str(wide)), wide, "Q4_K_M"))
 
 
 def test_quantize_writes_where_it_is_told(wide, tmp_path, capsys):
@@ -364,7 +366,7 @@ def test_quantize_writes_where_it_is_told(wide, tmp_path, capsys):
 
 def test_quantize_refuses_what_is_quantized_already(wide, tmp_path, capsys):
     file = tmp_path / "one.gguf"
-    gguf.write_gguf(wide, file, "Q8_0", name="wide")
+    gguf_writer.write_gguf(wide, file, "Q8_0", name="wide")
     code, out, err = quantize(capsys, file, "--to", "Q4_K_M")
     assert (code, out) == (1, "") and "give the original weights" in err
     assert err.count("\n") == 1
@@ -372,7 +374,7 @@ def test_quantize_refuses_what_is_quantized_already(wide, tmp_path, capsys):
 
 def test_numbers_stay_finite(wide, tmp_path):
     file = tmp_path / "model.gguf"
-    gguf.write_gguf(wide, file, "Q2_K", name="wide")
+    gguf_writer.write_gguf(wide, file, "Q2_K", name="wide")
     engine = load_engine(str(file))
     tokens = list(engine.generate(PROMPT, SamplingParams(max_tokens=4), (), never))
     assert all(math.isfinite(token.logprob) for token in tokens)

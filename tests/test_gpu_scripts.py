@@ -367,7 +367,7 @@ def test_the_commands_of_the_readme_are_taken_and_end_within_a_call():
 @pytest.mark.torch
 def test_a_rehearsed_lease_brings_a_trained_model_back(tmp_path: Path, monkeypatch, capsys):
     pytest.importorskip("torch")
-    from jupyter_sc2.embedded.pack import pack as pack_weights
+    from jupyter_sc2.engines.onnx.packing import pack as pack_weights
     from scripts.gpu import rehearse
     from tests.tiny import make_tiny_model
 

@@ -10,10 +10,10 @@ import types
 
 import pytest
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.grounding import Refutation, applies, checker, sound_part
-from jupyter_sc2.prompt.facts import Facts, gather
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.introspection.facts import Facts, gather
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.pipeline.grounding import Refutation, applies, checker, sound_part
+from jupyter_sc2.types import CompletionRequest
 
 pd = pytest.importorskip("pandas")
 np = pytest.importorskip("numpy")

@@ -1,6 +1,6 @@
 """What is guessed, and when nothing is."""
 
-from jupyter_sc2.guessing import MOST, Lookup
+from jupyter_sc2.engines.decoding.prompt_lookup import MOST, Lookup
 
 
 def test_what_followed_the_same_tokens_the_last_time_is_guessed():

@@ -10,12 +10,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.grounding import checker
-from jupyter_sc2.kernel.live import LiveNamespace
-from jupyter_sc2.prompt.facts import gather
-from jupyter_sc2.prompt.variables import look
+from jupyter_sc2.introspection.facts import gather
+from jupyter_sc2.introspection.variables import look
+from jupyter_sc2.kernel.namespace import LiveNamespace
+from jupyter_sc2.pipeline.grounding import checker
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import CompletionRequest
 
 USER = "<the user's code>"
 

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from jupyter_sc2.prompt.importable import members_of, modules_in
+from jupyter_sc2.introspection.importable import members_of, modules_in
 
 
 @pytest.fixture

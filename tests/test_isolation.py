@@ -56,7 +56,7 @@ def names_that_are_new(kernel):
     kernel.comm = kernel.open()
     kernel.comm.say({"type": "hello", "protocol": 1})
     assert completed(kernel)
-    kept = "__import__('jupyter_sc2.own_imports').own_imports.own_imports._kept"
+    kept = "__import__('jupyter_sc2.runtime.import_isolation').own_imports.own_imports._kept"
     return value(
         kernel,
         f"sorted({{n.partition('.')[0] for n in [*sys.modules, *{kept}]}} - _before - {{'jupyter_sc2'}})",
@@ -214,7 +214,7 @@ def test_numpy_is_not_loaded_as_far_as_the_user_can_see_and_then_works(request):
 def test_what_runs_torch_models_is_not_imported_for_the_embedded_model(request):
     kernel = completing(request)
     heavy = {"torch", "transformers", "huggingface_hub", "safetensors", "bitsandbytes", "httpx"}
-    kept = "__import__('jupyter_sc2.own_imports').own_imports.own_imports._kept"
+    kept = "__import__('jupyter_sc2.runtime.import_isolation').own_imports.own_imports._kept"
     assert heavy.isdisjoint(value(kernel, f"[*__import__('sys').modules, *{kept}]"))
 
 
@@ -324,12 +324,12 @@ def test_variables_that_the_first_cell_sets_count_for_the_hub(request, tmp_path)
 
 
 def test_the_process_of_llama_cpp_imports_no_file_of_the_users(monkeypatch, notebooks):
-    from jupyter_sc2.engines.childprocess import ChildProcess
+    from jupyter_sc2.runtime.child_process import ChildProcess
 
     log = tell_tale(notebooks, "xllamacpp", "json", "shutil", "signal")
     monkeypatch.setattr(sys, "path", [str(notebooks), *sys.path])
     monkeypatch.chdir(notebooks)
-    process = ChildProcess("jupyter_sc2.engines.llamaserver", {})
+    process = ChildProcess("jupyter_sc2.engines.llamacpp.server", {})
     assert process.wait(60)  # it wants options, and ends
     assert "KeyError" in process.log()
     process.stop()

@@ -1,6 +1,6 @@
 """Prompts that are put aside: which of them go when there are too many."""
 
-from jupyter_sc2.engines.kept import MOST, Kept, KeptPrompts
+from jupyter_sc2.engines.decoding.prefix_cache import MOST, Kept, KeptPrompts
 
 
 def numbers(start: int, count: int) -> tuple[int, ...]:

@@ -4,11 +4,10 @@ import itertools
 
 import pytest
 
-from jupyter_sc2 import grounding
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.models import cards
-from jupyter_sc2.prompt import languages
-from jupyter_sc2.prompt.languages import (
+from jupyter_sc2.models.cards import cards
+from jupyter_sc2.pipeline import grounding
+from jupyter_sc2.source import languages
+from jupyter_sc2.source.languages import (
     IPYTHON,
     LANGUAGES,
     UNKNOWN,
@@ -19,6 +18,7 @@ from jupyter_sc2.prompt.languages import (
     of_file,
     runs_here,
 )
+from jupyter_sc2.types import CompletionRequest
 
 
 def at(cell: str, **fields) -> CompletionRequest:

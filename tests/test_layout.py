@@ -3,10 +3,16 @@ from itertools import pairwise
 
 import pytest
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.models import EMBEDDED, ModelCard, cards
-from jupyter_sc2.prompt.layout import Layout, cell_text, drop_oldest, output_text, split_at_boundary
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.models.cards import EMBEDDED, ModelCard, cards
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.prompt.builder import (
+    Layout,
+    cell_text,
+    drop_oldest,
+    output_text,
+    split_at_boundary,
+)
+from jupyter_sc2.types import CompletionRequest
 from tests.conftest import SPECIAL_IDS, FakeEngine
 
 CELLS = Notebook(

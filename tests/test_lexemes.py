@@ -1,7 +1,7 @@
 import pytest
 
-from jupyter_sc2.provenance.lexemes import DASH, HASH, PIECE, SLASH, lex, readings
-from jupyter_sc2.provenance.winnow import GUARANTEED, RUN, WINDOW, fingerprints
+from jupyter_sc2.attribution.lexemes import DASH, HASH, PIECE, SLASH, lex, readings
+from jupyter_sc2.attribution.winnow import GUARANTEED, RUN, WINDOW, fingerprints
 
 
 def words(text: str, family=HASH) -> list[str]:

@@ -10,11 +10,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.kernel.live import LIMIT, LiveNamespace
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import SC2, CompletionOptions
+from jupyter_sc2.kernel.namespace import LIMIT, LiveNamespace
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import CompletionRequest
 
 
 @pytest.fixture
@@ -349,7 +350,7 @@ def test_what_does_not_parse_is_dropped(asking, fake_engine):
 
 
 def test_a_word_that_is_refuted_is_not_shown_on_the_way(frame, asking, fake_engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.drawing.UPDATE_INTERVAL", 0)
+    monkeypatch.setattr("jupyter_sc2.pipeline.generation.UPDATE_INTERVAL", 0)
     fake_engine.answers = ["'agee'].mean()", "].mean()"]
     texts = [c.text for c in asking.session.complete(request("x = df["))]
     assert not any("agee" in text for text in texts)
@@ -357,7 +358,7 @@ def test_a_word_that_is_refuted_is_not_shown_on_the_way(frame, asking, fake_engi
 
 
 def test_a_wrong_word_ends_the_decoding_at_once(frame, asking, fake_engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.drawing.UPDATE_INTERVAL", 0)
+    monkeypatch.setattr("jupyter_sc2.pipeline.generation.UPDATE_INTERVAL", 0)
     fake_engine.answers = ["'zz" + "z" * 40 + "']", "]"]
     assert asking("x = df[").stats.generated_tokens < 20
 
@@ -501,7 +502,7 @@ def test_no_code_of_a_hostile_namespace_runs(shell, live, asking, fake_engine):
 
 
 def test_a_namespace_of_ten_thousand_costs_no_more_looks_than_a_small_one(shell, live, monkeypatch):
-    from jupyter_sc2.prompt import variables
+    from jupyter_sc2.introspection import variables
 
     looked = []
     describe = variables.describe_variable

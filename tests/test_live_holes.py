@@ -6,11 +6,11 @@ from random import Random
 import nbformat
 import pytest
 
-from jupyter_sc2 import cli
-from jupyter_sc2.evaluate import live
-from jupyter_sc2.evaluate.live import CLASSES, Sources, holes_in
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
+from jupyter_sc2.cli import main as cli
+from jupyter_sc2.evaluation import live
+from jupyter_sc2.evaluation.live import CLASSES, Sources, holes_in
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.pipeline.session import Session
 
 CELLS = (
     Cell(id="0", source="options = {'depth': 3}"),

@@ -23,14 +23,17 @@ for package in ("xllamacpp", "libgguf", "gguf"):
     pytest.importorskip(package)
 
 import jupyter_sc2  # noqa: E402
-from jupyter_sc2.completion import SamplingParams, Token  # noqa: E402
-from jupyter_sc2.engines import gguf, llamacpp, llamaserver, load_engine  # noqa: E402
-from jupyter_sc2.engines.cache import cache_folder  # noqa: E402
-from jupyter_sc2.engines.kept import MOST  # noqa: E402
-from jupyter_sc2.engines.vocabulary import CONTROL, USER_DEFINED, read_vocabulary  # noqa: E402
+from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines.decoding.prefix_cache import MOST  # noqa: E402
+from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
+from jupyter_sc2.engines.gguf.vocabulary import CONTROL, USER_DEFINED, read_vocabulary  # noqa: E402
+from jupyter_sc2.engines.llamacpp import engine as llamacpp_engine  # noqa: E402
+from jupyter_sc2.engines.llamacpp import server as llama_server  # noqa: E402
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError  # noqa: E402
-from jupyter_sc2.session import Session  # noqa: E402
-from jupyter_sc2.settings import LoadOptions  # noqa: E402
+from jupyter_sc2.models.cache_dir import cache_folder  # noqa: E402
+from jupyter_sc2.options import LoadOptions  # noqa: E402
+from jupyter_sc2.pipeline.session import Session  # noqa: E402
+from jupyter_sc2.types import SamplingParams, Token  # noqa: E402
 from tests.test_session import invoke, submit, wait_until  # noqa: E402
 
 GREEDY = SamplingParams(max_tokens=8)
@@ -171,8 +174,8 @@ def test_special_tokens_that_a_file_marks_as_the_users_stay_text(folder, tmp_pat
         vocabulary.kinds[:] = kinds
         return vocabulary
 
-    monkeypatch.setattr(gguf, "read_vocabulary", marked)
-    gguf.write_gguf(folder, tmp_path / "marked.gguf", "F16", name="marked")
+    monkeypatch.setattr(gguf_writer, "read_vocabulary", marked)
+    gguf_writer.write_gguf(folder, tmp_path / "marked.gguf", "F16", name="marked")
     engine = load_engine(str(tmp_path / "marked.gguf"))
     text = "a <fim_middle><fim_middle> b<file_sep>"
     assert not set(engine.encode(text)) & set(engine.special_ids.values())
@@ -235,7 +238,7 @@ def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine, passes):
 
 
 def test_what_is_put_aside_on_the_disk_goes_with_the_engine(torch_engine, folder, tmp_path):
-    gguf.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
+    gguf_writer.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
     engine = load_engine(str(tmp_path / "model.gguf"))
     kept = engine._server.process.folder / "kept"
     for index in range(MOST + 3):
@@ -307,7 +310,7 @@ def test_healing_costs_one_pass_a_token(engine, passes):
 
 def test_healing_also_chooses_among_tokens_that_are_most_unlikely(engine, monkeypatch):
     expected = generate(engine, PROMPT, healed=b"zq%")
-    monkeypatch.setattr(llamacpp, "BIAS", 0.0)
+    monkeypatch.setattr(llamacpp_engine, "BIAS", 0.0)
     assert ids_of(generate(engine, PROMPT, healed=b"zq%")) == ids_of(expected)
 
 
@@ -380,7 +383,7 @@ def test_nobody_without_the_key_is_answered(engine, monkeypatch):
 def test_the_interpreter_exits_at_once_in_the_middle_of_a_pass_and_the_server_with_it(folder):
     code = f"""
 import threading, time
-from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.types import SamplingParams
 from jupyter_sc2.engines import load_engine
 busy = threading.Event()
 
@@ -448,17 +451,17 @@ def test_a_process_that_was_stopped_counts_as_lost_also_where_each_key_gives_up_
 
 def test_a_process_that_is_slow_is_waited_for(stopped, monkeypatch):
     engine, _ = stopped
-    monkeypatch.setattr(llamaserver, "STOPPED_AFTER", 0.0)
-    monkeypatch.setattr(llamaserver, "UNHEARD_AFTER", 0.0)
-    monkeypatch.setattr(llamaserver, "LOOK", 0.001)
+    monkeypatch.setattr(llama_server, "STOPPED_AFTER", 0.0)
+    monkeypatch.setattr(llama_server, "UNHEARD_AFTER", 0.0)
+    monkeypatch.setattr(llama_server, "LOOK", 0.001)
     long = [20 + 7 * i % 300 for i in range(1500)]
     assert engine.prefill(long, never) == 1500
     assert len(generate(engine, long, SamplingParams(max_tokens=3))) == 3
 
 
 def test_a_process_whose_server_says_nothing_counts_as_lost(engine, monkeypatch):
-    monkeypatch.setattr(llamaserver, "UNHEARD_AFTER", 0.5)
-    monkeypatch.setattr(llamaserver, "HEALTH_TIMEOUT", 0.5)
+    monkeypatch.setattr(llama_server, "UNHEARD_AFTER", 0.5)
+    monkeypatch.setattr(llama_server, "HEALTH_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # lets in, and never answers
         address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         monkeypatch.setattr(engine._server, "address", address)
@@ -519,7 +522,7 @@ def write(file: Path, data: bytes) -> str:
 
 def test_what_cannot_be_loaded_is_refused_in_one_line(folder, tmp_path, monkeypatch):
     good = tmp_path / "good.gguf"
-    gguf.write_gguf(folder, good, "Q8_0", name="good")
+    gguf_writer.write_gguf(folder, good, "Q8_0", name="good")
     data = good.read_bytes()
     unknown = data.replace(b"starcoder2", b"starcoder9")
     for path, options, words in (

@@ -7,10 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from jupyter_sc2.engines import llamaserver
-from jupyter_sc2.engines.childprocess import ChildProcess
-from jupyter_sc2.engines.llamaserver import LlamaServer, ServerOptions
+from jupyter_sc2.engines.llamacpp import server as llama_server
+from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
 from jupyter_sc2.errors import GenerationError
+from jupyter_sc2.runtime.child_process import ChildProcess
 from tests.servers import says, scripted
 
 PATH = "/completion"
@@ -70,7 +70,7 @@ def test_the_events_of_a_stream_come_one_after_the_other(asked):
     ids=range(9),
 )
 def test_what_is_no_answer_is_one_line(asked, monkeypatch, answer):
-    monkeypatch.setattr(llamaserver, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(llama_server, "LONGEST_ANSWER", 1 << 16)
     server, llama = asked
     server.queue(PATH, answer)
     with pytest.raises(GenerationError, match=r"^llama.cpp's process does not answer: load the"):
@@ -78,7 +78,7 @@ def test_what_is_no_answer_is_one_line(asked, monkeypatch, answer):
 
 
 def test_a_line_of_a_stream_has_a_limit(asked, monkeypatch):
-    monkeypatch.setattr(llamaserver, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(llama_server, "LONGEST_ANSWER", 1 << 16)
     server, llama = asked
     server.queue(PATH, endless(b'data: {"a": 1}\n', b"x" * 9999))
     events = llama.stream(PATH, {})

@@ -11,18 +11,19 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2 import drawing
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.kernel import history, live
-from jupyter_sc2.kernel.live import LiveNamespace
+from jupyter_sc2.kernel import history
+from jupyter_sc2.kernel import namespace as kernel_namespace
+from jupyter_sc2.kernel.namespace import LiveNamespace
 from jupyter_sc2.kernel.terminal import Terminal
-from jupyter_sc2.prompt.brackets import CLOSING, open_at_end, scan
-from jupyter_sc2.prompt.languages import of_cell_magic
-from jupyter_sc2.prompt.layout import last_part, split_at_boundary
-from jupyter_sc2.prompt.near import BEFORE, BEHIND, near
-from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.pipeline import generation
+from jupyter_sc2.prompt.builder import last_part, split_at_boundary
+from jupyter_sc2.prompt.excerpt import BEFORE, BEHIND, near
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.source.brackets import CLOSING, open_at_end, scan
+from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
+from jupyter_sc2.source.languages import of_cell_magic
+from jupyter_sc2.types import CompletionRequest
 from tests.conftest import FakeEngine
 from tests.long_cells import Typist, kinds, places
 
@@ -65,7 +66,7 @@ def shell():
 @pytest.fixture(autouse=True)
 def all_is_shown(monkeypatch):
     """Else it depends on the clock which tokens there is something to do for."""
-    monkeypatch.setattr(drawing, "UPDATE_INTERVAL", 0)
+    monkeypatch.setattr(generation, "UPDATE_INTERVAL", 0)
 
 
 def typist(shell: InteractiveShell, cells=()) -> Typist:
@@ -181,7 +182,7 @@ def test_variables_that_find_no_room_are_looked_at_once(shell, monkeypatch):
     told = ask(len(text) - 1)
     looks = []
     for name in ("look", "choose"):
-        monkeypatch.setattr(live, name, lambda *args, **kwargs: looks.append(args))
+        monkeypatch.setattr(kernel_namespace, name, lambda *args, **kwargs: looks.append(args))
     assert ask(len(text)) == told
     assert not looks
 

@@ -9,12 +9,13 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2.completion import Attribution, CompletionRequest
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.kernel.magics import SUBCOMMANDS, SC2Magics, split_at_cursor
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import SC2, CompletionOptions
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import Attribution, CompletionRequest
 from jupyter_sc2.usage import Usage
 
 
@@ -242,13 +243,13 @@ def test_progress_is_a_widget_in_a_notebook_that_leaves_nothing(
 
 
 def test_the_licence_is_shown_before_the_first_download_only(shell, run, monkeypatch):
-    from jupyter_sc2.engines import weights
+    from jupyter_sc2.models import files as model_files
 
-    monkeypatch.setattr(weights, "bytes_on_disk", lambda card: 0)
+    monkeypatch.setattr(model_files, "bytes_on_disk", lambda card: 0)
     assert run("%sc2 load starcoder2-3b").out.startswith(
         "Licence of starcoder2-3b: BigCode OpenRAIL-M. Free to use"
     )
-    monkeypatch.setattr(weights, "bytes_on_disk", lambda card: 10)
+    monkeypatch.setattr(model_files, "bytes_on_disk", lambda card: 10)
     assert "Licence" not in run("%sc2 load starcoder2-3b").out
 
 

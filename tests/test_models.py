@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import (
+from jupyter_sc2.models.cards import (
     EMBEDDED,
     FIM_ROLES,
     STARCODER2_STOP,
@@ -17,7 +17,7 @@ from jupyter_sc2.models import (
     find_card,
     suited,
 )
-from jupyter_sc2.prompt.layout import Layout
+from jupyter_sc2.prompt.builder import Layout
 
 
 @pytest.fixture

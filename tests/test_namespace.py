@@ -2,8 +2,8 @@
 
 from random import Random
 
-from jupyter_sc2.embedded.state import guess_state
-from jupyter_sc2.prompt.namespace import MAX_LINE, Variable, describe, table_detail
+from jupyter_sc2.introspection.rendering import MAX_LINE, Variable, describe, table_detail
+from jupyter_sc2.training.state import guess_state
 
 
 def test_each_variable_is_one_line_of_comment():

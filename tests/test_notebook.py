@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.notebook import Cell, Notebook
 
 
 def sources(notebook: Notebook) -> list[str]:

@@ -13,11 +13,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import choose_engine, load_engine, onnx, prepacked
-from jupyter_sc2.engines.childprocess import Identity
-from jupyter_sc2.engines.search import Way
+from jupyter_sc2.engines import choose_engine, load_engine
+from jupyter_sc2.engines.decoding.beam_search import Way
+from jupyter_sc2.engines.onnx import engine as onnx_engine
+from jupyter_sc2.engines.onnx import prepacked
 from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.runtime.child_process import Identity
+from jupyter_sc2.types import SamplingParams, Token
 
 MODEL = Path(__file__).parent / "model"
 GREEDY = SamplingParams(max_tokens=8)
@@ -43,7 +45,7 @@ def shared():
 @pytest.fixture
 def engine(shared):
     shared._forget()
-    shared.ways, shared.chunk = 1, onnx.CHUNK
+    shared.ways, shared.chunk = 1, onnx_engine.CHUNK
     return shared
 
 
@@ -110,8 +112,8 @@ def test_it_says_what_torch_says_of_the_same_weights(engine, text):
 @pytest.mark.parametrize("window", [None, 16])
 def test_layers_look_no_further_back_than_their_window(tmp_path, window):
     pytest.importorskip("torch")
-    from jupyter_sc2.embedded.graph import write_graph
-    from jupyter_sc2.embedded.pack import pack
+    from jupyter_sc2.engines.onnx.graph import write_graph
+    from jupyter_sc2.engines.onnx.packing import pack
     from tests.tiny import make_tiny_model
 
     make_tiny_model(tmp_path / "tiny", sliding_window=window)
@@ -156,8 +158,8 @@ def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine):
 
 
 def test_a_cache_that_grows_keeps_what_it_holds(engine, prompt, monkeypatch):
-    monkeypatch.setattr(onnx, "BLOCK", 16)
-    cache = onnx.KeysAndValues(5, 2, 80)
+    monkeypatch.setattr(onnx_engine, "BLOCK", 16)
+    cache = onnx_engine.KeysAndValues(5, 2, 80)
     monkeypatch.setattr(engine, "_cache", cache)
     engine._bind_cache()
     found = logits_after(engine, prompt)
@@ -170,7 +172,7 @@ def test_a_cache_that_grows_keeps_what_it_holds(engine, prompt, monkeypatch):
 def test_room_that_nothing_was_written_to_takes_no_memory():
     psutil = pytest.importorskip("psutil")
     before = psutil.Process().memory_info().rss
-    array = onnx.zeros((56, 3, 16384, 64))  # 700 MB
+    array = onnx_engine.zeros((56, 3, 16384, 64))  # 700 MB
     array[:, :, :4] = 1
     assert psutil.Process().memory_info().rss - before < 20 << 20
 
@@ -323,7 +325,7 @@ def test_a_damaged_file_is_named_in_one_line(copy, name):
 
 
 def test_a_tokenizer_of_another_model_is_refused(copy):
-    from jupyter_sc2.models import SHIPPED_MODEL
+    from jupyter_sc2.models.cards import SHIPPED_MODEL
 
     shutil.copy(SHIPPED_MODEL / "tokenizer.json", copy / "tokenizer.json")
     with pytest.raises(ModelLoadError, match="do not belong together"):
@@ -495,15 +497,15 @@ def test_after_a_pass_for_which_there_was_no_memory_the_tokens_are_the_same(
         raise MemoryError
 
     prompt = [20 + 7 * i % 200 for i in range(30)]
-    monkeypatch.setattr(onnx, "BLOCK", 16)  # the array has to grow
+    monkeypatch.setattr(onnx_engine, "BLOCK", 16)  # the array has to grow
     loaded = load_engine(str(MODEL))
     expected = [token.id for token in engine.generate(prompt, GREEDY, (), lambda: False)]
     loaded.prefill(prompt[:10], lambda: False)
     with pytest.MonkeyPatch.context() as patch:
         if fails == "zeros":
-            patch.setattr(onnx, "zeros", no_memory)
+            patch.setattr(onnx_engine, "zeros", no_memory)
         elif fails == "rotations":  # in the middle of telling the graph where the new array is
-            patch.setattr(onnx.np, "cos", no_memory)
+            patch.setattr(onnx_engine.np, "cos", no_memory)
         else:
             patch.setattr(loaded, fails, no_memory)
         with pytest.raises(MemoryError):
@@ -515,9 +517,9 @@ def test_after_a_pass_for_which_there_was_no_memory_the_tokens_are_the_same(
 def test_the_interpreter_exits_at_once_in_the_middle_of_a_pass():
     code = f"""
 import threading, time
-from jupyter_sc2.completion import SamplingParams
+from jupyter_sc2.types import SamplingParams
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.runtime.exit_gate import gate
 busy = threading.Event()
 
 def work():

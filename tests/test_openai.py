@@ -30,16 +30,18 @@ from tests.servers import (
 pytest.importorskip("httpx")
 pytest.importorskip("tokenizers")
 
-from jupyter_sc2.characters import first_unseen
-from jupyter_sc2.completion import SamplingParams
-from jupyter_sc2.engines import http, load_engine, runfile
-from jupyter_sc2.engines.deployment import choose_entry
-from jupyter_sc2.engines.http import find_key, parse_address
-from jupyter_sc2.engines.openai import leaving
-from jupyter_sc2.engines.pieces import Pieces
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines import load_engine
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
+from jupyter_sc2.engines.openai import client as http_client
+from jupyter_sc2.engines.openai import server_files
+from jupyter_sc2.engines.openai.client import find_key, parse_address
+from jupyter_sc2.engines.openai.discovery import choose_entry
+from jupyter_sc2.engines.openai.engine import leaving
+from jupyter_sc2.engines.openai.text_vocabulary import Pieces
 from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, STARCODER2_STOP
+from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, STARCODER2_STOP
+from jupyter_sc2.runtime.characters import first_unseen
+from jupyter_sc2.types import SamplingParams
 
 COMPLETIONS = "/v1/completions"
 KEY = "sk-very-secret"
@@ -52,10 +54,10 @@ def never() -> bool:
 
 @pytest.fixture(autouse=True)
 def no_settings_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.delenv(http.KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(http_client.KEY_VARIABLE, raising=False)
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.setattr(http, "_from_keyring", lambda host: "")
-    monkeypatch.setattr(http, "DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(http_client, "_from_keyring", lambda host: "")
+    monkeypatch.setattr(http_client, "DELAYS", (0.01, 0.01, 0.01))
 
 
 @pytest.fixture
@@ -111,14 +113,14 @@ def test_the_key_comes_from_its_own_variable_or_the_keyring(monkeypatch):
     address = parse_address("https://gpu.example.org")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-product")
     assert find_key(address) is None
-    monkeypatch.setattr(http, "_from_keyring", lambda host: f"of {host}".replace(" ", "-"))
+    monkeypatch.setattr(http_client, "_from_keyring", lambda host: f"of {host}".replace(" ", "-"))
     assert find_key(address) == "of-gpu.example.org"
-    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    monkeypatch.setenv(http_client.KEY_VARIABLE, KEY)
     assert find_key(address) == KEY
 
 
 def test_the_key_does_not_travel_unencrypted_to_another_machine(monkeypatch):
-    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    monkeypatch.setenv(http_client.KEY_VARIABLE, KEY)
     with pytest.raises(ModelLoadError, match=r"unencrypted to gpu\.example\.org:8000"):
         load_engine("embedded", server="http://gpu.example.org:8000")
 
@@ -130,7 +132,7 @@ def test_offline_allows_this_machine_only(server):
 
 
 def test_the_key_is_sent_and_never_shown(server, monkeypatch, caplog):
-    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    monkeypatch.setenv(http_client.KEY_VARIABLE, KEY)
     caplog.set_level("DEBUG")
     engine = load_engine("embedded", server=server.url)
     assert set(server.keys) == {f"Bearer {KEY}"}
@@ -169,8 +171,10 @@ def test_a_server_that_is_not_there_is_named():
 
 def test_a_missing_key_is_asked_for_and_a_wrong_one_told(server, monkeypatch):
     server.queue("/v1/models", says(401, {"error": "Unauthorized"}))
-    assert f"wants a key: set the environment variable {http.KEY_VARIABLE}" in load_error(server)
-    monkeypatch.setenv(http.KEY_VARIABLE, KEY)
+    assert f"wants a key: set the environment variable {http_client.KEY_VARIABLE}" in load_error(
+        server
+    )
+    monkeypatch.setenv(http_client.KEY_VARIABLE, KEY)
     server.queue(COMPLETIONS, says(401, {"error": "Unauthorized"}))
     assert "does not take your key" in load_error(server)
 
@@ -411,7 +415,7 @@ def decode(engine) -> list[str]:
 
 @pytest.mark.parametrize("piece", [b"data: " + b"x" * 99, b"x", b'{"a": ['], ids=range(3))
 def test_a_line_without_an_end_is_given_up(engine, server, monkeypatch, piece):
-    monkeypatch.setattr(http, "LONGEST_LINE", 1 << 16)
+    monkeypatch.setattr(http_client, "LONGEST_LINE", 1 << 16)
     server.queue(COMPLETIONS, sends(piece))
     assert said_in_one_line(lambda: decode(engine)).endswith("sends a line of more than 0 MB.")
 
@@ -422,7 +426,7 @@ def test_a_line_without_an_end_is_given_up(engine, server, monkeypatch, piece):
     ids=range(5),
 )
 def test_an_answer_without_an_end_is_given_up(engine, server, monkeypatch, line):
-    monkeypatch.setattr(http, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(http_client, "LONGEST_ANSWER", 1 << 16)
     server.queue(COMPLETIONS, sends(line))
     assert said_in_one_line(lambda: decode(engine)).endswith("sends an answer of more than 0 MB.")
 
@@ -434,7 +438,7 @@ def test_no_more_tokens_are_taken_than_were_asked_for(engine, server):
 
 @pytest.mark.parametrize("type", ["application/json", "text/plain", ""])
 def test_a_list_of_models_without_an_end_is_given_up(server, monkeypatch, type):
-    monkeypatch.setattr(http, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(http_client, "LONGEST_ANSWER", 1 << 16)
     server.queue("/v1/models", sends(b'{"data": [', b'{"id": "x"},', type=type))
     line = said_in_one_line(lambda: load_engine("embedded", server=server.url))
     assert line.endswith("sends an answer of more than 0 MB.")
@@ -613,8 +617,8 @@ def test_loading_stops_when_something_else_is_wanted(server):
 def test_a_running_server_is_found_with_its_key_and_a_dead_one_is_not(server, tmp_path):
     with pytest.raises(ModelLoadError, match="jupyter sc2 serve"):
         load_engine("embedded", server="auto")
-    with runfile.announced(url=server.url, token=KEY, model="embedded") as running:
-        file = next((tmp_path / "runtime").glob(runfile.PATTERN))
+    with server_files.announced(url=server.url, token=KEY, model="embedded") as running:
+        file = next((tmp_path / "runtime").glob(server_files.PATTERN))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600 or os.name == "nt"
         assert KEY not in repr(running)
         for address in ("auto", f"{server.url}/v1"):
@@ -622,7 +626,7 @@ def test_a_running_server_is_found_with_its_key_and_a_dead_one_is_not(server, tm
         assert set(server.keys) == {f"Bearer {KEY}"}
         text = json.loads(file.read_text())
         file.write_text(json.dumps({**text, "created": text["created"] - 100}))
-        assert runfile.running_servers() == []
+        assert server_files.running_servers() == []
     assert list((tmp_path / "runtime").iterdir()) == []
 
 
@@ -632,7 +636,7 @@ def test_a_running_server_is_found_with_its_key_and_a_dead_one_is_not(server, tm
 def test_a_note_of_a_server_that_is_none_is_passed_over(tmp_path, text):
     (tmp_path / "runtime").mkdir()
     (tmp_path / "runtime" / "sc2-server-1.json").write_text(text)
-    assert runfile.running_servers() == []
+    assert server_files.running_servers() == []
 
 
 has_llamacpp = pytest.mark.skipif(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_sc2 import own_imports
-from jupyter_sc2.own_imports import OwnImports
+from jupyter_sc2.runtime import import_isolation
+from jupyter_sc2.runtime.import_isolation import OwnImports
 
 
 @pytest.fixture
@@ -227,16 +227,16 @@ def test_a_file_that_was_written_meanwhile_counts_from_the_next_cell_on(imports,
 def test_our_own_modules_are_found_though_our_checkout_is_the_current_directory(
     imports, monkeypatch
 ):
-    monkeypatch.chdir(Path(own_imports.__file__).parents[1])
-    monkeypatch.delitem(sys.modules, "jupyter_sc2.mixture", raising=False)
+    monkeypatch.chdir(Path(import_isolation.__file__).parents[1])
+    monkeypatch.delitem(sys.modules, "jupyter_sc2.models.quant_mix", raising=False)
     with imports:
-        assert importlib.import_module("jupyter_sc2.mixture")
+        assert importlib.import_module("jupyter_sc2.models.quant_mix")
 
 
 def test_the_modules_of_torch_stay_where_they_are_unless_they_are_hidden(
     imports, installed, users, monkeypatch
 ):
-    monkeypatch.setattr(own_imports, "HEAVY", {"sc2_torch"})
+    monkeypatch.setattr(import_isolation, "HEAVY", {"sc2_torch"})
     write(users / "sc2_hidden.py")
     for name in ("sc2_first", "sc2_hidden"):
         write(installed / f"{name}.py")

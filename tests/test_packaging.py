@@ -91,8 +91,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 HANDSHAKE = """
-from jupyter_sc2.kernel.channel import Channel
-from jupyter_sc2.session import Session
+from jupyter_sc2.kernel.comm.channel import Channel
+from jupyter_sc2.pipeline.session import Session
 from tests.conftest import FakeEngine
 from tests.test_channel import FakeComm, FakeSettings
 
@@ -137,7 +137,7 @@ def test_an_unknown_attribute_of_the_package_is_an_attribute_error() -> None:
 
 def test_the_command_is_also_a_jupyter_subcommand() -> None:
     (script,) = metadata.entry_points(group="console_scripts", name="jupyter-sc2")
-    assert script.value == "jupyter_sc2.cli:main"
+    assert script.value == "jupyter_sc2.cli.main:main"
 
 
 LOCKS = ("constraints.txt", "labextension/yarn.lock", "labextension/lint/yarn.lock")

@@ -7,24 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from jupyter_sc2.embedded.graph import write_graph  # noqa: E402
-from jupyter_sc2.embedded.pack import (  # noqa: E402
-    compensated,
-    pack,
-    quantize_int4,
-    quantize_int8,
-    renew,
-)
-from jupyter_sc2.engines import load_engine, quantized  # noqa: E402
-from jupyter_sc2.engines.packed import (  # noqa: E402
-    GRAPH,
-    Tensor,
-    as_float,
-    read_tensors,
-    unpacked,
-    write_tensors,
-)
+from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines.onnx.graph import write_graph  # noqa: E402
+from jupyter_sc2.engines.onnx.packing import compensated, pack, quantize_int4, quantize_int8, renew  # noqa: E402
+from jupyter_sc2.engines.torch import quantized_cache  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
+from jupyter_sc2.models.packed import GRAPH, Tensor, as_float, read_tensors, unpacked, write_tensors  # noqa: E402
 from tests.tiny import make_tiny_model  # noqa: E402
 
 
@@ -195,7 +183,7 @@ def test_torch_computes_with_the_weights_unpacked(packed):
 
 def test_a_packed_model_cannot_be_quantized_again(packed):
     with pytest.raises(ModelLoadError, match="is packed in 4 bits already"):
-        quantized.make(packed, "4bit", lambda state, share: None)
+        quantized_cache.make(packed, "4bit", lambda state, share: None)
 
 
 @pytest.mark.parametrize("precision", ["auto", "4bit", "8bit"])

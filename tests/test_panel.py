@@ -8,13 +8,13 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.profiledir import ProfileDir
 
-from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.extension import settings_of
-from jupyter_sc2.kernel.fields import OTHER
-from jupyter_sc2.kernel.panel import Panel
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Status
+from jupyter_sc2.kernel.panel.fields import OTHER
+from jupyter_sc2.kernel.panel.panel import Panel
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.pipeline.session import Status
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import Usage
 
 
@@ -259,7 +259,7 @@ def test_all_that_is_read_is_shown_at_a_click_and_hidden_at_the_next(panel, sess
 
 
 def test_the_numbers_are_looked_at_when_typing_rests(panel, session, usage, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.kernel.panel.REST", 0.05)
+    monkeypatch.setattr("jupyter_sc2.kernel.panel.panel.REST", 0.05)
     usage.shown("a.ipynb", "1", 5, 10.0)
     panel._show(Status(state="ready", model="m"))
     wait(lambda: "shown 1" in panel.stats.value)

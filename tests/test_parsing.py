@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from jupyter_sc2.prompt.parsing import parse
+from jupyter_sc2.source.parsing import parse
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.engines.weights import plan_for
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import Machine, machine
-from jupyter_sc2.models import SHIPPED_MODEL, Shape, cards
-from jupyter_sc2.plan import check, choose, choose_gguf, file_bytes, memory, plan, weights
-from jupyter_sc2.settings import LoadOptions
+from jupyter_sc2.models.cards import SHIPPED_MODEL, Shape, cards
+from jupyter_sc2.models.files import plan_for
+from jupyter_sc2.models.plan import check, choose, choose_gguf, file_bytes, memory, plan, weights
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.runtime.hardware import Machine, machine
 from tests.tiny import make_tiny_model
 
 LAPTOP = Machine(cores=2, features=("AVX2",), memory=8 << 30, free=5_000_000_000)

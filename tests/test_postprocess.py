@@ -1,7 +1,7 @@
 import pytest
 
-from jupyter_sc2.postprocess import hopeless, scope, shape
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.pipeline.postprocess import hopeless, scope, shape
 from tests.goldens import parts, read, request
 
 GOLDEN = read("postprocess")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jupyter_sc2.priority import LONGEST, WORK, Pauses
-from jupyter_sc2.session import Session
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.priority import LONGEST, WORK, Pauses
 from tests.conftest import FakeEngine
 from tests.test_session import request, submit, wait_until
 
@@ -60,7 +60,9 @@ def test_where_a_core_is_free_it_does_not_pause():
 @pytest.fixture
 def pausing(monkeypatch, fake_engine: FakeEngine):
     """A session that pauses for a minute wherever it may."""
-    monkeypatch.setattr("jupyter_sc2.session.Pauses", lambda crowded, wait: lambda: wait(60.0))
+    monkeypatch.setattr(
+        "jupyter_sc2.pipeline.session.Pauses", lambda crowded, wait: lambda: wait(60.0)
+    )
     session = Session(load_engine=lambda model, **kwargs: fake_engine, gives_way=True)
     session.load()
     session.wait_ready(5)

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from jupyter_sc2 import drawing, request_queue
-from jupyter_sc2.kernel import channel, wire
-from jupyter_sc2.prompt import notebook
+from jupyter_sc2 import notebook
+from jupyter_sc2.kernel.comm import channel, protocol
+from jupyter_sc2.pipeline import generation, request_queue
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -97,7 +97,7 @@ JSON = {
     inspect.NoneType: "null",
     inspect.DictType: "object",
 }
-CODE = {UP: schema(wire.UpMessage), DOWN: schema(wire.DownMessage)}
+CODE = {UP: schema(protocol.UpMessage), DOWN: schema(protocol.DownMessage)}
 MESSAGES = [(way, name) for way, messages in CODE.items() for name in messages]
 
 
@@ -265,21 +265,21 @@ def test_what_the_page_insists_on_is_always_sent_with_that_type():
 
 
 def test_the_three_agree_on_the_version_and_the_target():
-    assert DOCUMENT.startswith(f"# The wire protocol, version {wire.PROTOCOL}\n")
-    assert f"PROTOCOL = {wire.PROTOCOL};" in SOURCE
+    assert DOCUMENT.startswith(f"# The wire protocol, version {protocol.PROTOCOL}\n")
+    assert f"PROTOCOL = {protocol.PROTOCOL};" in SOURCE
     assert f"target name `{channel.TARGET}`" in DOCUMENT
     assert f"TARGET = '{channel.TARGET}';" in SOURCE
 
 
 def test_the_documented_channels_are_those_of_the_code():
     rows = table(PARTS["Opening the comm"])
-    assert [row["channel"].strip("`") for row in rows] == list(get_args(wire.Channel))
+    assert [row["channel"].strip("`") for row in rows] == list(get_args(protocol.Channel))
 
 
 def test_the_reasons_of_the_protocol_are_those_that_are_given():
     givers = ("answering", "drawing", "extension", "postprocess", "request_queue", "session")
     given = (reasons_in(ROOT / "jupyter_sc2" / f"{module}.py") for module in givers)
-    assert set(get_args(wire.Reason)) == set().union(*given)
+    assert set(get_args(protocol.Reason)) == set().union(*given)
 
 
 def reasons_in(path: Path) -> set[str]:
@@ -304,7 +304,7 @@ def test_the_page_says_each_reason_in_words():
     words = without_comments((PAGE / "standing.ts").read_text("utf-8"))
     said = re.search(r"const REASONS\b.*?= \{\n(.*?)^\};", words, re.MULTILINE | re.DOTALL)[1]
     # What was cancelled is not waited for any more.
-    assert {*re.findall(r"^  (\w+):", said, re.M), "cancelled"} == set(get_args(wire.Reason))
+    assert {*re.findall(r"^  (\w+):", said, re.M), "cancelled"} == set(get_args(protocol.Reason))
 
 
 def test_the_documented_limits_are_those_of_the_code():
@@ -313,11 +313,11 @@ def test_the_documented_limits_are_those_of_the_code():
         request_queue.MOST_WAITING,
         request_queue.MOST_IN_ALL,
         round(request_queue.PATIENCE),
-        wire.QUOTE_LENGTH,
-        wire.MESSAGE_LENGTH,
+        protocol.QUOTE_LENGTH,
+        protocol.MESSAGE_LENGTH,
         notebook.OUTPUT_LENGTH,
         round(channel.PROGRESS_INTERVAL * 1000),
-        round(drawing.UPDATE_INTERVAL * 1000),
+        round(generation.UPDATE_INTERVAL * 1000),
     ]
 
 
@@ -330,16 +330,16 @@ def test_the_documented_conversation_is_in_this_protocol():
         message = json.loads(text)
         if way == UP:
             assert CODE[UP][message["type"]].keys() | {"type"} >= message.keys()
-            asked.add(type(wire.parse(message)))
+            asked.add(type(protocol.parse(message)))
         else:
-            assert msgspec.to_builtins(msgspec.convert(message, wire.DownMessage)) == message
-    assert asked == set(get_args(wire.UpMessage))
+            assert msgspec.to_builtins(msgspec.convert(message, protocol.DownMessage)) == message
+    assert asked == set(get_args(protocol.UpMessage))
 
 
 def test_a_value_of_a_class_of_its_own_is_sent_as_json_has_it():
     class Share(float):
         """As numpy's float64 is one."""
 
-    sent = wire.settings({"temperature": Share(0.5)})
+    sent = protocol.settings({"temperature": Share(0.5)})
     assert json.dumps(sent) == '{"type": "settings", "settings": {"temperature": 0.5}}'
     assert type(sent["settings"]["temperature"]) is float

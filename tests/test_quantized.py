@@ -22,7 +22,8 @@ pytest.importorskip("bitsandbytes")
 from filelock import FileLock  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
-from jupyter_sc2.engines import build, linear, load_engine, quantized  # noqa: E402
+from jupyter_sc2.engines import load_engine  # noqa: E402
+from jupyter_sc2.engines.torch import bnb_linear, model_builder, quantized_cache  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 
 PRECISIONS = ("8bit", "4bit", "4bit-double")
@@ -45,8 +46,8 @@ def folder(original, tmp_path):
 def cache(tmp_path, monkeypatch):
     """An empty cache in which small models are kept too."""
     monkeypatch.setenv("JUPYTER_SC2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(quantized, "KEEP_FROM", 0)
-    monkeypatch.setattr(quantized, "SPARE_DISK", 0)
+    monkeypatch.setattr(quantized_cache, "KEEP_FROM", 0)
+    monkeypatch.setattr(quantized_cache, "SPARE_DISK", 0)
     return tmp_path / "cache" / "quantized"
 
 
@@ -57,9 +58,9 @@ def quantizations(monkeypatch):
 
     def convert(*arguments):
         calls.append(arguments[0].precision)
-        return build.convert(*arguments)
+        return model_builder.convert(*arguments)
 
-    monkeypatch.setattr(quantized, "convert", convert)
+    monkeypatch.setattr(quantized_cache, "convert", convert)
     return calls
 
 
@@ -84,14 +85,14 @@ def test_the_second_load_quantizes_nothing_and_computes_the_same(
     second = load_engine(str(folder), precision=precision)
     assert torch.equal(logits(second), first) and second.notice == ""
     assert quantizations == [precision]
-    monkeypatch.setattr(quantized, "KEEP_FROM", 1 << 40)
+    monkeypatch.setattr(quantized_cache, "KEEP_FROM", 1 << 40)
     assert torch.equal(logits(load_engine(str(folder), precision=precision)), first)
 
 
 def test_each_precision_has_its_own_file_and_double_quantization_a_smaller_one(folder, cache):
     sizes = {}
     for precision in PRECISIONS:
-        place = quantized.make(folder, precision, lambda state, share: None)
+        place = quantized_cache.make(folder, precision, lambda state, share: None)
         assert {file.suffix for file in place.iterdir()} == {".json", ".safetensors"}
         sizes[precision] = json.loads((place / "manifest.json").read_text())["size"]
     assert len(list(cache.glob("*/manifest.json"))) == 3
@@ -99,7 +100,7 @@ def test_each_precision_has_its_own_file_and_double_quantization_a_smaller_one(f
 
 
 def test_small_models_are_not_kept(folder, cache, monkeypatch):
-    monkeypatch.setattr(quantized, "KEEP_FROM", 200_000_000)
+    monkeypatch.setattr(quantized_cache, "KEEP_FROM", 200_000_000)
     load_engine(str(folder), precision="4bit")
     assert not cache.exists()
 
@@ -148,7 +149,7 @@ def test_a_later_commit_of_a_hub_model_takes_the_place_of_an_earlier_one(
         snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / commit
         shutil.copytree(original, snapshot)
         os.utime(snapshot / "model.safetensors", ns=(1, 1 + len(quantizations)))
-        quantized.make(snapshot, "4bit", lambda state, share: None)
+        quantized_cache.make(snapshot, "4bit", lambda state, share: None)
     assert quantizations == ["4bit"] * 2
     (place,) = (file.parent for file in cache.glob("*/manifest.json"))
     assert place.name.startswith("owner--name-4bit-")
@@ -200,14 +201,14 @@ def test_without_room_on_the_disk_it_works_and_says_why_it_is_slow(folder, cache
     )
     assert torch.isfinite(logits(engine)).all() and list(cache.glob("*/*")) == []
     with pytest.raises(ModelLoadError, match=r"cannot be written: it takes"):
-        quantized.make(folder, "4bit", lambda state, share: None)
+        quantized_cache.make(folder, "4bit", lambda state, share: None)
 
 
 def test_a_disk_that_fills_up_meanwhile_is_no_error_either(folder, cache, monkeypatch):
     def full(self, name, tensor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(quantized._Writer, "add", full)
+    monkeypatch.setattr(quantized_cache._Writer, "add", full)
     engine = load_engine(str(folder), precision="4bit")
     assert "cannot be kept: No space left on device." in engine.notice
     assert list(cache.glob("*/*")) == []
@@ -221,7 +222,7 @@ def test_a_cache_that_is_no_folder_is_no_error(folder, cache):
 def test_a_second_kernel_waits_for_the_first_and_takes_what_that_has_made(
     folder, cache, quantizations
 ):
-    place = quantized.make(folder, "4bit", lambda state, share: None)
+    place = quantized_cache.make(folder, "4bit", lambda state, share: None)
     lock = FileLock(place.with_name(place.name + ".lock"))
     lock.acquire()
     file, made = manifest(cache)
@@ -234,7 +235,7 @@ def test_a_second_kernel_waits_for_the_first_and_takes_what_that_has_made(
         lock.release()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantized.FileLock, "acquire", _in_a_breath(FileLock.acquire))
+        patch.setattr(quantized_cache.FileLock, "acquire", _in_a_breath(FileLock.acquire))
         engine = load_engine(str(folder), precision="4bit", progress=release)
     assert asked == [None] and quantizations == ["4bit"]
     assert torch.isfinite(logits(engine)).all()
@@ -245,7 +246,7 @@ def _in_a_breath(acquire):
 
 
 def test_kept_tensors_are_aligned_and_mapped(folder, cache):
-    place = quantized.make(folder, "4bit", lambda state, share: None)
+    place = quantized_cache.make(folder, "4bit", lambda state, share: None)
     (file,) = place.glob("*.safetensors")
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -258,7 +259,7 @@ def test_kept_tensors_are_aligned_and_mapped(folder, cache):
 
 def test_only_precisions_with_fewer_bits_can_be_made(folder, cache):
     with pytest.raises(ModelLoadError, match="bf16 is no precision to quantize to"):
-        quantized.make(folder, "bf16", lambda state, share: None)
+        quantized_cache.make(folder, "bf16", lambda state, share: None)
 
 
 # Damage
@@ -379,14 +380,14 @@ def test_what_cannot_be_read_is_made_again(folder, cache, quantizations):
 
 
 def test_quantizing_again_mends_what_is_damaged(folder, cache, quantizations):
-    quantized.make(folder, "8bit", lambda state, share: None)
+    quantized_cache.make(folder, "8bit", lambda state, share: None)
     zero_a_quarter(cache)
-    quantized.make(folder, "8bit", lambda state, share: None)
+    quantized_cache.make(folder, "8bit", lambda state, share: None)
     assert quantizations == ["8bit"] * 2
 
 
 def test_a_file_where_the_folder_is_to_be_is_put_aside(folder, cache):
-    place = quantized.make(folder, "4bit", lambda state, share: None)
+    place = quantized_cache.make(folder, "4bit", lambda state, share: None)
     shutil.rmtree(place)
     place.write_text("somebody's")
     assert load_engine(str(folder), precision="4bit").notice == ""
@@ -397,7 +398,7 @@ def test_a_file_where_the_folder_is_to_be_is_put_aside(folder, cache):
 
 
 def need_the_kernel():
-    if not linear.bitsandbytes().functional.has_avx512bf16():
+    if not bnb_linear.bitsandbytes().functional.has_avx512bf16():
         pytest.skip("this CPU has no AVX512-BF16")
 
 
@@ -405,7 +406,7 @@ def need_the_kernel():
 def tiled_layer():
     need_the_kernel()
     plain = torch.nn.Linear(256, 96, dtype=torch.bfloat16)
-    layer = linear.TiledNF4Linear(plain, compressed=False)
+    layer = bnb_linear.TiledNF4Linear(plain, compressed=False)
     for name, tensor in layer.quantize(plain.weight.detach()).items():
         setattr(layer, name, tensor)
     layer.settle()
@@ -414,27 +415,27 @@ def tiled_layer():
 
 def test_tiles_are_the_rows_in_another_order():
     rows = torch.randint(0, 256, (64, 96), dtype=torch.uint8)
-    assert not torch.equal(linear.tile(rows), rows)
+    assert not torch.equal(bnb_linear.tile(rows), rows)
     weights = torch.stack([rows >> 4, rows & 15], dim=-1).view(64, 192)
-    back = linear.untile(linear.tile(rows))
+    back = bnb_linear.untile(bnb_linear.tile(rows))
     halves = torch.stack([back >> 4, back & 15], dim=-1).view(64, 3, 32, 2)
     assert torch.equal(halves.transpose(2, 3).reshape(64, 192), weights)
 
 
 def test_the_kernel_of_this_bitsandbytes_reads_our_tiles():
     need_the_kernel()
-    assert linear.reads_tiles()
+    assert bnb_linear.reads_tiles()
 
 
 def test_a_kernel_that_reads_another_order_is_not_used(monkeypatch):
     need_the_kernel()
-    monkeypatch.setattr(linear, "untile", lambda tiled: tiled)
-    assert not linear.reads_tiles.__wrapped__()
+    monkeypatch.setattr(bnb_linear, "untile", lambda tiled: tiled)
+    assert not bnb_linear.reads_tiles.__wrapped__()
 
 
 def test_few_and_many_tokens_are_multiplied_by_the_same_weights(tiled_layer, monkeypatch):
     plain, layer = tiled_layer
-    monkeypatch.setattr(linear, "AT_A_TIME", 256 * 32)
+    monkeypatch.setattr(bnb_linear, "AT_A_TIME", 256 * 32)
     x = torch.randn(2, 50, 256, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     with torch.inference_mode():
         few = torch.cat([layer(x[:1]), layer(x[1:])])
@@ -453,7 +454,7 @@ def test_quantized_layers_are_those_of_bitsandbytes(original):
     theirs = bnb.nn.Linear4bit(128, 64, quant_type="nf4", compress_statistics=True)
     theirs.load_state_dict(plain.state_dict())
     theirs = theirs.to("cpu").train()  # in this mode it keeps its rows as they are
-    ours = linear.NF4Linear(plain, compressed=True)
+    ours = bnb_linear.NF4Linear(plain, compressed=True)
     for name, tensor in ours.quantize(plain.weight.detach()).items():
         setattr(ours, name, tensor)
     ours.settle()
@@ -465,7 +466,7 @@ def test_a_cpu_without_the_kernel_computes_nearly_the_same(original, monkeypatch
     need_the_kernel()
     tokens = {}
     for tiles in (True, False):
-        monkeypatch.setattr(build, "reads_tiles", lambda tiles=tiles: tiles)
+        monkeypatch.setattr(model_builder, "reads_tiles", lambda tiles=tiles: tiles)
         tokens[tiles] = logits(load_engine(str(original), precision="4bit"))
     assert len(list(cache.glob("*/manifest.json"))) == 2
     difference = (tokens[True] - tokens[False]).norm() / tokens[True].norm()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_sc2 import session as sessions
 from jupyter_sc2.errors import EngineLost, ModelLoadError
-from jupyter_sc2.models import ModelCard
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import LoadOptions
+from jupyter_sc2.models.cards import ModelCard
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.pipeline import session as sessions
+from jupyter_sc2.pipeline.session import Session
 from tests.conftest import FakeEngine
 from tests.test_session import invoke, request, submit, wait_until
 
@@ -419,7 +419,7 @@ def test_a_limit_of_memory_ends_no_kernel_and_the_model_comes_when_it_is_lifted(
     code = """
 import resource, time
 from jupyter_sc2 import session
-from jupyter_sc2.completion import CompletionRequest
+from jupyter_sc2.types import CompletionRequest
 session.RETRY_AFTER = 0.1
 
 def ask():

@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from jupyter_sc2.completion import Completion, Stats
-from jupyter_sc2.evaluate.ablation import TECHNIQUES, without
-from jupyter_sc2.evaluate.replay import Asked, figures, replay
-from jupyter_sc2.evaluate.typist import LOOK, Event, type_cells
+from jupyter_sc2.evaluation.ablation import TECHNIQUES, without
+from jupyter_sc2.evaluation.replay import Asked, figures, replay
+from jupyter_sc2.evaluation.typist import LOOK, Event, type_cells
+from jupyter_sc2.types import Completion, Stats
 
 SOURCES = [
     "import numpy as np\nimport pandas as pd\nx = np.arange(3)\nprint(x)",

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from jupyter_sc2 import request_queue
-from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.errors import GenerationError
-from jupyter_sc2.request_queue import MOST_IN_ALL, MOST_WAITING
-from jupyter_sc2.session import Session
+from jupyter_sc2.pipeline import request_queue
+from jupyter_sc2.pipeline.request_queue import MOST_IN_ALL, MOST_WAITING
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.types import CompletionRequest
 from tests.conftest import FakeEngine
 from tests.test_session import Answers, submit, wait_until
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from jupyter_sc2.answering import Job
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.rhythm import LONGEST, TYPISTS, Rhythm
+from jupyter_sc2.pipeline.completer import Job
+from jupyter_sc2.pipeline.debounce import LONGEST, TYPISTS, Rhythm
+from jupyter_sc2.types import CompletionRequest
 
 
 def typing(gap: float, cost: float, keys: int = 20) -> Rhythm:

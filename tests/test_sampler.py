@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from jupyter_sc2.completion import SamplingParams
-from jupyter_sc2.engines.sampler import keep_top_k, keep_top_p, likeliest, make_sampler
+from jupyter_sc2.engines.decoding.sampling import keep_top_k, keep_top_p, likeliest, make_sampler
 from jupyter_sc2.errors import GenerationError
+from jupyter_sc2.types import SamplingParams
 
 GREEDY = SamplingParams(max_tokens=8)
 

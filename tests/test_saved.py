@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.profiledir import ProfileDir
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.kernel import saved
+from jupyter_sc2.kernel import settings_store
 from jupyter_sc2.settings import SC2
 
 
@@ -18,44 +18,44 @@ def shell(tmp_path):
 
 
 def test_what_differs_from_the_defaults_is_kept(shell):
-    file = saved.save(shell, SC2(temperature=0.5, mode="off"))
+    file = settings_store.save(shell, SC2(temperature=0.5, mode="off"))
     assert json.loads(file.read_text()) == {"SC2": {"mode": "off", "temperature": 0.5}}
 
 
 def test_what_others_wrote_there_stays(shell):
-    file = saved.forget(shell)
+    file = settings_store.forget(shell)
     file.write_text('{"InteractiveShell": {"colors": "nocolor"}, "SC2": {"top_k": 3}}')
-    saved.save(shell, SC2(seed=1))
+    settings_store.save(shell, SC2(seed=1))
     assert json.loads(file.read_text()) == {
         "InteractiveShell": {"colors": "nocolor"},
         "SC2": {"seed": 1},
     }
-    saved.forget(shell)
+    settings_store.forget(shell)
     assert json.loads(file.read_text()) == {"InteractiveShell": {"colors": "nocolor"}}
 
 
 def test_with_all_defaults_there_is_no_file(shell):
-    assert not saved.save(shell, SC2()).exists()
+    assert not settings_store.save(shell, SC2()).exists()
 
 
 def test_a_file_that_cannot_be_read_is_not_written_over(shell):
-    file = saved.forget(shell)
+    file = settings_store.forget(shell)
     file.write_text("{")
     with pytest.raises(SettingsError, match="could not be written"):
-        saved.save(shell, SC2(seed=1))
+        settings_store.save(shell, SC2(seed=1))
     assert file.read_text() == "{"
 
 
 def test_a_disk_that_fills_up_leaves_the_file_as_it_was(shell, monkeypatch):
-    file = saved.save(shell, SC2(seed=1))
+    file = settings_store.save(shell, SC2(seed=1))
     before = file.read_text()
 
     def full(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jupyter_sc2.writing.os.replace", full)
+    monkeypatch.setattr("jupyter_sc2.runtime.atomic_write.os.replace", full)
     with pytest.raises(SettingsError, match="No space left"):
-        saved.save(shell, SC2(seed=2))
+        settings_store.save(shell, SC2(seed=2))
     assert file.read_text() == before
 
 
@@ -76,5 +76,5 @@ def test_nothing_is_kept_in_a_folder_that_does_not_last(there, monkeypatch, tmp_
     wanted.write_text("")
     monkeypatch.setenv("IPYTHONDIR", str(wanted if there else wanted / "ipython"))
     with pytest.raises(SettingsError, match="IPYTHONDIR"):
-        saved.save(shell, SC2(seed=1))
-    assert not (location / saved.FILE).exists()
+        settings_store.save(shell, SC2(seed=1))
+    assert not (location / settings_store.FILE).exists()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.engines.search import BONUS, HOPE, LEAD, MARGIN, Way, agreed, best
+from jupyter_sc2.engines.decoding.beam_search import BONUS, HOPE, LEAD, MARGIN, Way, agreed, best
+from jupyter_sc2.types import SamplingParams, Token
 from tests.test_engine import PROMPT, generate, ids_of, never, passes, plain_greedy
 from tests.tiny import make_tiny_model
 
@@ -134,7 +134,7 @@ def test_tokens_tell_their_own_probability(engine):
 
 
 def test_a_clear_way_is_followed_alone(engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.engines.decoding.best", lambda ways, most: list(ways)[:1])
+    monkeypatch.setattr("jupyter_sc2.engines.decoding.loop.best", lambda ways, most: list(ways)[:1])
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
     tokens = generate(engine, PROMPT)

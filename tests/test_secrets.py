@@ -7,12 +7,12 @@ from collections import namedtuple
 
 import pytest
 
-from jupyter_sc2.kernel.live import last_error
-from jupyter_sc2.prompt import secrets
-from jupyter_sc2.prompt.layout import output_text
-from jupyter_sc2.prompt.namespace import describe
-from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.prompt.variables import look
+from jupyter_sc2.introspection import secrets
+from jupyter_sc2.introspection.rendering import describe
+from jupyter_sc2.introspection.variables import look
+from jupyter_sc2.kernel.namespace import last_error
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.prompt.builder import output_text
 
 # With `context_values`: the name and the value of a variable that the model reads.
 TOLD = [

@@ -14,7 +14,7 @@ import urllib.request
 import psutil
 import pytest
 
-from jupyter_sc2.engines import runfile
+from jupyter_sc2.engines.openai import server_files
 from tests.children import runs, wait_until
 from tests.servers import serving
 
@@ -50,7 +50,7 @@ def helpers(process):
 
 def completes(url: str) -> bool:
     """Whether the model answers at this address to who has the token in the run file."""
-    (running,) = runfile.running_servers()
+    (running,) = server_files.running_servers()
     request = urllib.request.Request(
         f"{url}/v1/completions",
         json.dumps({"prompt": "import numpy as", "max_tokens": 1}).encode(),
@@ -95,18 +95,18 @@ def test_what_serves_goes_with_serve_when_that_is_killed_and_its_note_at_the_nex
     wait_until(lambda: not any(map(runs, before)))
     assert [*(home / "temporary").glob("sc2-*")] == []
     assert [*(home / "runtime").iterdir()] != []
-    assert runfile.running_servers() == []
+    assert server_files.running_servers() == []
     assert [*(home / "runtime").iterdir()] == []
 
 
 def test_notes_of_other_machines_are_left_alone(home, monkeypatch):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(home / "others"))
-    with runfile.announced(url="http://127.0.0.1:1", token="t", model="m"):
+    with server_files.announced(url="http://127.0.0.1:1", token="t", model="m"):
         (file,) = (home / "others").iterdir()
         there = json.loads(file.read_text()) | {"machine": "elsewhere", "pid": 2**22 + 1}
         (home / "others" / "sc2-server-1.json").write_text(json.dumps(there))
         (home / "others" / "sc2-server-2.json").write_text("{")
-        assert len(runfile.running_servers()) == 1
+        assert len(server_files.running_servers()) == 1
         assert len([*(home / "others").iterdir()]) == 3
 
 

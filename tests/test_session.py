@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
-from jupyter_sc2.engines.gate import gate
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
-from jupyter_sc2.models import ModelCard
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session, Status
-from jupyter_sc2.settings import CompletionOptions, LoadOptions
+from jupyter_sc2.models.cards import ModelCard
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.options import CompletionOptions, LoadOptions
+from jupyter_sc2.pipeline.session import Session, Status
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 from tests.conftest import FakeEngine
 
 

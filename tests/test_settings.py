@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_sc2.completion import SamplingParams
-from jupyter_sc2.drawing import varied
 from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.pipeline.generation import varied
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import SamplingParams
 
 
 @pytest.mark.parametrize(

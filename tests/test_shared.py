@@ -3,7 +3,7 @@
 import pytest
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.kernel.shared import Shared
+from jupyter_sc2.kernel.settings_sync import Shared
 from jupyter_sc2.settings import SC2
 
 

@@ -11,7 +11,7 @@ import warnings
 
 import pytest
 
-from jupyter_sc2.silence import Silence, silence
+from jupyter_sc2.runtime.output_filter import Silence, silence
 
 
 def on_a_thread(act) -> None:
@@ -127,7 +127,7 @@ def test_what_is_no_stream_is_left_alone(monkeypatch, stream):
 
 
 def test_what_was_not_shown_is_in_the_debug_log(caplog):
-    caplog.set_level(logging.DEBUG, "jupyter_sc2.silence")
+    caplog.set_level(logging.DEBUG, "jupyter_sc2.runtime.output_filter")
     with silence:
         print("printed")
     assert [record.getMessage() for record in caplog.records] == ["Not shown: printed"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_sc2.threads import Cores, Load, most_threads, threads_that_help
+from jupyter_sc2.runtime.threads import Cores, Load, most_threads, threads_that_help
 from tests.test_session import request, submit, wait_until
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -186,7 +186,9 @@ def test_what_others_in_the_cgroup_take_is_known(machine):
 
 
 def test_while_a_cell_runs_the_engine_is_told_to_use_one_thread(session, fake_engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.threads.Load.cores", lambda load: cores(usable=8, physical=8))
+    monkeypatch.setattr(
+        "jupyter_sc2.runtime.threads.Load.cores", lambda load: cores(usable=8, physical=8)
+    )
     submit(session, request()).final  # noqa: B018
     before = fake_engine.threads
     session.cell_runs(True)
@@ -197,7 +199,9 @@ def test_while_a_cell_runs_the_engine_is_told_to_use_one_thread(session, fake_en
 def test_a_cell_that_begins_while_text_is_decoded_takes_the_cores(
     session, fake_engine, monkeypatch
 ):
-    monkeypatch.setattr("jupyter_sc2.threads.Load.cores", lambda load: cores(usable=8, physical=8))
+    monkeypatch.setattr(
+        "jupyter_sc2.runtime.threads.Load.cores", lambda load: cores(usable=8, physical=8)
+    )
     fake_engine.answers = ["total"]
     fake_engine.hold_after("to")
     answers = submit(session, request())

@@ -9,7 +9,7 @@ pytest.importorskip("tokenizers")
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 
 
 @pytest.fixture(params=["normalizer", "metaspace"])

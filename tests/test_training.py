@@ -16,16 +16,16 @@ from random import Random
 import nbformat
 import pytest
 
-from jupyter_sc2 import cli
-from jupyter_sc2.embedded.corpus import Document
-from jupyter_sc2.embedded.feed import Feed, FeedError, Plan
-from jupyter_sc2.embedded.meter import Meter, known_peak, told
-from jupyter_sc2.embedded.recipe import Recipe, schedule
-from jupyter_sc2.embedded.rows import UNTOLD, Sampler, packed_row, rows
-from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
-from jupyter_sc2.embedded.train import train
+from jupyter_sc2.cli import main as cli
 from jupyter_sc2.errors import ModelLoadError, SC2Error
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.training.document import Document
+from jupyter_sc2.training.feed import Feed, FeedError, Plan
+from jupyter_sc2.training.meter import Meter, known_peak, told
+from jupyter_sc2.training.recipe import Recipe, schedule
+from jupyter_sc2.training.rows import UNTOLD, Sampler, packed_row, rows
+from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
+from jupyter_sc2.training.train import train
 from tests.tiny import make_tiny_model
 
 CELL = """\
@@ -202,14 +202,14 @@ sys.meta_path.insert(0, Blocker())
 """
 ROWS_ALONE = """
 from pathlib import Path
-from jupyter_sc2.embedded.corpus import Document
-from jupyter_sc2.embedded.feed import Plan, RowMaker
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.training.document import Document
+from jupyter_sc2.training.feed import Plan, RowMaker
+from jupyter_sc2.notebook import Cell
 document = Document("notebook", "p", (Cell(id="0", source="x = [1, 2]\\nprint(x)"),))
 plan = Plan(documents=[document], tokenizer=Path(sys.argv[1]), seed=0, rows_per_step=1, length=8,
             held_out=frozenset())
 print(len(RowMaker(plan).make(0)), {"torch", "numpy", "transformers"} & set(sys.modules))
-import jupyter_sc2.embedded.pack, jupyter_sc2.embedded.run, jupyter_sc2.embedded.train
+import jupyter_sc2.engines.onnx.packing, jupyter_sc2.training.run, jupyter_sc2.training.train
 """
 
 
@@ -230,7 +230,7 @@ unusual = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture
 def run(start: Path, tmp_path: Path):
-    from jupyter_sc2.embedded.run import Run
+    from jupyter_sc2.training.run import Run
 
     return Run(Recipe(micro_batch=256), start, tmp_path)
 
@@ -260,7 +260,7 @@ def apart(a, b) -> float:
 def test_the_loss_is_the_cross_entropy_of_the_models_own_logits(run, batch):
     import torch
 
-    from jupyter_sc2.embedded.attention import dense_mask
+    from jupyter_sc2.training.attention import dense_mask
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = run.model(
@@ -285,7 +285,7 @@ def test_the_loss_is_the_cross_entropy_of_the_models_own_logits(run, batch):
 
 def test_the_logits_of_a_piece_are_the_most_that_exists_at_once():
     torch = pytest.importorskip("torch")
-    from jupyter_sc2.embedded import loss
+    from jupyter_sc2.training import loss
 
     sizes = []
 
@@ -312,7 +312,7 @@ def test_how_many_rows_are_read_at_once_changes_no_step(run, batch):
 def test_flex_attention_sees_what_the_dense_mask_shows(run, batch, monkeypatch):
     from torch.nn.attention import flex_attention
 
-    from jupyter_sc2.embedded.run import Mode
+    from jupyter_sc2.training.run import Mode
 
     # It has a backward pass on the CPU, but refuses it as too slow.
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
@@ -344,7 +344,7 @@ def test_compiled_layers_are_used_where_they_agree(run, batch):
 
 @unusual
 def test_what_computes_something_else_is_not_used(run, batch):
-    from jupyter_sc2.embedded import loss
+    from jupyter_sc2.training import loss
 
     def wrong(*given):
         found, of_hidden, of_table = loss.slopes(*given)
@@ -358,7 +358,7 @@ def test_what_computes_something_else_is_not_used(run, batch):
 
 
 def test_a_loss_that_is_no_number_ends_the_training(run, batch):
-    from jupyter_sc2.embedded.run import TrainingError
+    from jupyter_sc2.training.run import TrainingError
 
     next(run.model.parameters()).data.fill_(float("nan"))
     with pytest.raises(TrainingError, match="The loss of step 0 is nan"):
@@ -366,7 +366,7 @@ def test_a_loss_that_is_no_number_ends_the_training(run, batch):
 
 
 def test_an_output_layer_that_does_more_than_a_product_is_refused(run):
-    from jupyter_sc2.embedded.run import _table_of
+    from jupyter_sc2.training.run import _table_of
 
     run.model.config.final_logit_softcapping = 30.0
     with pytest.raises(ModelLoadError, match="LlamaForCausalLM cannot be trained"):
@@ -376,7 +376,7 @@ def test_an_output_layer_that_does_more_than_a_product_is_refused(run):
 def test_averaged_weights_are_the_mean_of_those_of_the_first_steps(run, batch, start, tmp_path):
     import torch
 
-    from jupyter_sc2.embedded.run import Run
+    from jupyter_sc2.training.run import Run
 
     run = Run(Recipe(micro_batch=256, average=100), start, tmp_path)
     seen = [next(run.model.parameters()).detach().clone()]

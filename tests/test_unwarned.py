@@ -13,11 +13,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.session import Session
-from jupyter_sc2.silence import silence
-from jupyter_sc2.unwarned import filters, unwarned
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.output_filter import silence
+from jupyter_sc2.runtime.warning_filters import filters, unwarned
+from jupyter_sc2.types import CompletionRequest
 from tests.conftest import FakeEngine
 from tests.kernels import LOAD, FrontEnd
 
@@ -218,10 +218,10 @@ def test_a_cell_that_records_warnings_records_none_of_ours():
 
 SCRIPT = """
 import json, os, sys
-from jupyter_sc2.session import Session
+from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.settings import LoadOptions
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.types import CompletionRequest
+from jupyter_sc2.notebook import Notebook
 
 session = Session(load_options=LoadOptions(model="embedded", engine=sys.argv[1], precision=sys.argv[2]))
 session.load()

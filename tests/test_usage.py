@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import numbers
+from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.usage import KEPT_DAYS, PATIENCE, Event, Usage, by_notebook, summary
 
 
@@ -94,9 +94,9 @@ def test_nothing_of_the_code_is_kept(usage, file):
 
 
 def test_the_lines_say_what_was_counted(usage):
-    assert numbers.lines(usage.events())[0].startswith("Nothing was counted yet")
+    assert stats_view.lines(usage.events())[0].startswith("Nothing was counted yet")
     a_day(usage)
-    said = numbers.lines(usage.events())
+    said = stats_view.lines(usage.events())
     assert said[:4] == [
         "shown 21, used 3 (14%): 1 whole, 2 by word, 1 by line",
         "characters saved 22",
@@ -108,11 +108,11 @@ def test_the_lines_say_what_was_counted(usage):
 
 def test_the_plot_has_two_bars_for_each_day(usage):
     a_day(usage)
-    days = numbers.per_day(usage.events())
+    days = stats_view.per_day(usage.events())
     assert days[-1] == (21, 3)
     assert set(days[:-1]) == {(0, 0)}
-    assert numbers.plot(days).count("<rect") == 2 * len(days)
-    assert numbers.spark([0.0, 1.0]) == "▁█"
+    assert stats_view.plot(days).count("<rect") == 2 * len(days)
+    assert stats_view.spark([0.0, 1.0]) == "▁█"
 
 
 # What must not hurt
@@ -125,7 +125,7 @@ def test_a_notebook_of_any_name_is_counted(usage, file, name):
     usage.flush()
     events = Usage(lambda: True, file).events()
     assert [event.size for event in events] == [10, 10]
-    "\n".join(numbers.lines(events)).encode()
+    "\n".join(stats_view.lines(events)).encode()
 
 
 def damage(file, how):

@@ -7,8 +7,8 @@ from collections import namedtuple
 
 import pytest
 
-from jupyter_sc2.prompt.namespace import describe
-from jupyter_sc2.prompt.variables import adapter, choose, describe_variable, look, sample_of
+from jupyter_sc2.introspection.rendering import describe
+from jupyter_sc2.introspection.variables import adapter, choose, describe_variable, look, sample_of
 
 
 def line(value: object) -> str:

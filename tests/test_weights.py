@@ -15,8 +15,9 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from jupyter_sc2.engines import load_engine, weights  # noqa: E402
+from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
+from jupyter_sc2.models import files as model_files  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,7 @@ def test_a_tied_tensor_may_be_stored_under_either_name(good, folder):
 
 
 def test_missing_shard(folder):
-    (folder / weights.INDEX).write_text(
+    (folder / model_files.INDEX).write_text(
         json.dumps({"weight_map": {"a": "model.safetensors", "b": "other.safetensors"}})
     )
     assert message(folder) == f"{folder} lacks other.safetensors, one of its 2 files of weights."
@@ -198,7 +199,7 @@ def test_shards_are_put_together(good, folder):
     for file, part in parts.items():
         save_file({name: tensors[name] for name in part}, folder / file)
     index = {name: file for file, part in parts.items() for name in part}
-    (folder / weights.INDEX).write_text(json.dumps({"weight_map": index}))
+    (folder / model_files.INDEX).write_text(json.dumps({"weight_map": index}))
     assert torch.equal(logits(load_engine(str(folder))), logits(load_engine(str(good))))
 
 
@@ -263,7 +264,7 @@ def test_missing_bitsandbytes(folder, monkeypatch):
 
 
 def test_too_large_for_this_machine(folder, monkeypatch):
-    monkeypatch.setattr(weights, "free_memory", lambda: 10)
+    monkeypatch.setattr(model_files, "free_memory", lambda: 10)
     assert message(folder, precision="fp32") == (
         "model in fp32 needs about 0 MB of memory, and 0 MB are free. Try precision 4bit."
     )

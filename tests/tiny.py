@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.embedded.tokenizer import SPECIAL_TOKENS as SPECIAL
+from jupyter_sc2.training.tokenizer import SPECIAL_TOKENS as SPECIAL
 
 # What the merges are learned from: enough for tokens of several letters, blanks before words, and runs of blanks.
 TEXT = (

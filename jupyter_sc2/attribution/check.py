@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 
-from jupyter_sc2.completion import Attribution, CompletionRequest
-from jupyter_sc2.prompt.languages import language_at
-from jupyter_sc2.provenance.index import Index
-from jupyter_sc2.provenance.lexemes import family_of_language
+from jupyter_sc2.attribution.index import Index
+from jupyter_sc2.attribution.lexemes import family_of_language
+from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.types import Attribution, CompletionRequest
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Checker:
         if not text.strip() or not self.index.exists:
             return ()
         try:
-            from jupyter_sc2.provenance.match import Matcher
+            from jupyter_sc2.attribution.match import Matcher
 
             if not isinstance(self._matcher, Matcher):
                 self._matcher = Matcher(self.index)

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jupyter_sc2.characters import is_plain_name
-from jupyter_sc2.clock import monotonic
+from jupyter_sc2.attribution.lexemes import Lexemes, family_of_file, lex
+from jupyter_sc2.attribution.packs import Draft, Pack, merged
+from jupyter_sc2.attribution.sources import Item, Source, code_of
+from jupyter_sc2.attribution.winnow import RUN, fingerprints
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.provenance.lexemes import Lexemes, family_of_file, lex
-from jupyter_sc2.provenance.packs import Draft, Pack, merged
-from jupyter_sc2.provenance.sources import Item, Source, code_of
-from jupyter_sc2.provenance.winnow import RUN, fingerprints
-from jupyter_sc2.writing import write_whole
+from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.characters import is_plain_name
+from jupyter_sc2.runtime.clock import monotonic
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.completion import Attribution
-from jupyter_sc2.provenance import licences
-from jupyter_sc2.provenance.index import Find, Index
-from jupyter_sc2.provenance.lexemes import Family, Lexemes, family_of_file, lex, readings
-from jupyter_sc2.provenance.sources import read_again
-from jupyter_sc2.provenance.winnow import GUARANTEED, RUN, fingerprints
+from jupyter_sc2.attribution import licences
+from jupyter_sc2.attribution.index import Find, Index
+from jupyter_sc2.attribution.lexemes import Family, Lexemes, family_of_file, lex, readings
+from jupyter_sc2.attribution.sources import read_again
+from jupyter_sc2.attribution.winnow import GUARANTEED, RUN, fingerprints
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.types import Attribution
 
 if TYPE_CHECKING:
-    from jupyter_sc2.provenance.lexemes import Numbers
+    from jupyter_sc2.attribution.lexemes import Numbers
 
 THRESHOLD = 65
 # So many of the lexemes of a match have to be left when rows of literals are one and brackets that group are none.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.reading import parse_json
+from jupyter_sc2.runtime.bounded_read import parse_json
 
 if TYPE_CHECKING:
     import numpy as np

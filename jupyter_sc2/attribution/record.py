@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from jupyter_sc2.completion import Attribution
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.reading import LARGEST_GIVEN, read_limited
-from jupyter_sc2.writing import write_whole
+from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, read_limited
+from jupyter_sc2.types import Attribution
 
 KEY = "jupyter_sc2"
 # Pieces of fewer words and signs are there by chance.

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from jupyter_sc2.provenance import licences
-from jupyter_sc2.provenance.report import NEXT_STEPS, CellReport, Report
+from jupyter_sc2.attribution import licences
+from jupyter_sc2.attribution.report import NEXT_STEPS, CellReport, Report
 
 # Lines of a licence that are shown in a text; a page has them all.
 MOST_LINES = 12

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.completion import Attribution
+from jupyter_sc2.attribution import licences, record
+from jupyter_sc2.attribution.lexemes import family_of_language
+from jupyter_sc2.attribution.match import THRESHOLD, Match, Matcher
+from jupyter_sc2.attribution.sources import notice_texts
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import ModelCard, find_card
-from jupyter_sc2.provenance import licences, record
-from jupyter_sc2.provenance.lexemes import family_of_language
-from jupyter_sc2.provenance.match import THRESHOLD, Match, Matcher
-from jupyter_sc2.provenance.sources import notice_texts
+from jupyter_sc2.models.cards import ModelCard, find_card
+from jupyter_sc2.types import Attribution
 
 # Of the places where one piece of code stands, those that are named.
 MOST_PLACES = 3

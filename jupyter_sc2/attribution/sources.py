@@ -25,9 +25,9 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jupyter_sc2.attribution import licences
+from jupyter_sc2.attribution.lexemes import family_of_file
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.provenance import licences
-from jupyter_sc2.provenance.lexemes import family_of_file
 
 MOST_BYTES = 4 << 20
 # Bytes that are unpacked at once.

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.provenance import licences
-from jupyter_sc2.provenance.report import Report
+from jupyter_sc2.attribution import licences
+from jupyter_sc2.attribution.report import Report
 
 
 def document(reports: Sequence[Report], version: str) -> dict[str, Any]:

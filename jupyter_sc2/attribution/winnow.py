@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from jupyter_sc2.provenance.lexemes import Numbers
+    from jupyter_sc2.attribution.lexemes import Numbers
 
 RUN = 20
 WINDOW = 21

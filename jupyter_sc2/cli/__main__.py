@@ -1,7 +1,7 @@
-"""`python -m jupyter_sc2.cli`, where the command `jupyter sc2` is not on the path."""
+"""`python -m jupyter_sc2.cli.main`, where the command `jupyter sc2` is not on the path."""
 
 import sys
 
-from jupyter_sc2.cli import main
+from jupyter_sc2.cli.main import main
 
-sys.exit(main.main())
+sys.exit(main())

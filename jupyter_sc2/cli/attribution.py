@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.commands import print_json
+from jupyter_sc2.cli.options import print_json
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.hardware import in_words
+from jupyter_sc2.runtime.hardware import in_words
 from jupyter_sc2.settings import SC2
 
 LEXEMES = SC2.settings()["attribution_lexemes"]  # of a match, as in the setting
@@ -73,8 +73,8 @@ def add_parser(commands: Any) -> None:
 def _index(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from jupyter_sc2.provenance import sources
-    from jupyter_sc2.provenance.index import default_folder, writing
+    from jupyter_sc2.attribution import sources
+    from jupyter_sc2.attribution.index import default_folder, writing
 
     if (args.name or args.license) and len(args.paths) != 1:
         raise RequestError("--name and --license are about one PATH.")
@@ -142,7 +142,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from jupyter_sc2.provenance.index import default_folder, writing
+    from jupyter_sc2.attribution.index import default_folder, writing
 
     with writing(default_folder()) as writer:
         known = writer.contents.sources
@@ -161,9 +161,9 @@ def _remove(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from jupyter_sc2 import __version__
-    from jupyter_sc2.provenance import render, report, spdx_document
-    from jupyter_sc2.provenance.index import Index
-    from jupyter_sc2.provenance.match import Matcher
+    from jupyter_sc2.attribution import render, report, spdx
+    from jupyter_sc2.attribution.index import Index
+    from jupyter_sc2.attribution.match import Matcher
 
     if args.lexemes < LEXEMES.min:
         raise RequestError(
@@ -176,15 +176,13 @@ def _report(args: argparse.Namespace) -> int:
             {"notebooks": [render.as_json(one) for one in reports]}, ensure_ascii=False
         )
     elif args.spdx:
-        text = json.dumps(
-            spdx_document.document(reports, __version__), indent=1, ensure_ascii=False
-        )
+        text = json.dumps(spdx.document(reports, __version__), indent=1, ensure_ascii=False)
     else:
         text = render.page(reports) if args.html else render.text(reports)
     if args.output is None:
         print(text)
         return 0
-    from jupyter_sc2.writing import write_whole
+    from jupyter_sc2.runtime.atomic_write import write_whole
 
     try:
         write_whole(args.output, text.encode("utf-8", "replace"))
@@ -194,7 +192,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _strip(args: argparse.Namespace) -> int:
-    from jupyter_sc2.provenance import record
+    from jupyter_sc2.attribution import record
 
     for path in args.notebooks:
         count = record.strip(path)
@@ -203,7 +201,7 @@ def _strip(args: argparse.Namespace) -> int:
 
 
 def _opened() -> Any:
-    from jupyter_sc2.provenance.index import Index
+    from jupyter_sc2.attribution.index import Index
 
     index = Index()
     if not index.refresh():

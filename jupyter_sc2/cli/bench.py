@@ -10,12 +10,12 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.commands import add_model_options, load_options, print_json
+from jupyter_sc2.cli.options import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.notebook import Notebook
 
 if TYPE_CHECKING:
-    from jupyter_sc2.session import Session
+    from jupyter_sc2.pipeline.session import Session
 
 
 def add_parser(commands: Any) -> None:
@@ -44,8 +44,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from jupyter_sc2.completion import CompletionRequest
-    from jupyter_sc2.evaluate.replay import slowdown
+    from jupyter_sc2.evaluation.replay import slowdown
+    from jupyter_sc2.types import CompletionRequest
 
     if args.speed <= 0:
         raise RequestError(f"--speed must be more than 0, not {args.speed:g}.")
@@ -75,7 +75,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _open(args: argparse.Namespace) -> Session:
-    from jupyter_sc2.evaluate.runner import open_session
+    from jupyter_sc2.evaluation.runner import open_session
 
     return open_session(
         load_options(args),
@@ -97,8 +97,8 @@ def _type_all(
     client: Any, notebooks: dict[str, list[str]], args: argparse.Namespace, label: str = ""
 ) -> dict[str, Any]:
     """The figures of all notebooks, and those of each."""
-    from jupyter_sc2.evaluate.replay import figures, replay
-    from jupyter_sc2.evaluate.typist import type_cells
+    from jupyter_sc2.evaluation.replay import figures, replay
+    from jupyter_sc2.evaluation.typist import type_cells
 
     count = _counter(client)
     typed, rows = {}, {}
@@ -124,7 +124,7 @@ def _type_all(
 def _baselines(
     session: Session, notebooks: dict[str, list[str]], args: argparse.Namespace
 ) -> dict[str, Any]:
-    from jupyter_sc2.evaluate.baselines import Generate, Infill
+    from jupyter_sc2.evaluation.baselines import Generate, Infill
 
     engine = session.engine
     assert engine is not None
@@ -141,7 +141,7 @@ def _baselines(
 
 
 def _ablation(notebooks: dict[str, list[str]], args: argparse.Namespace) -> dict[str, Any]:
-    from jupyter_sc2.evaluate.ablation import TECHNIQUES, without
+    from jupyter_sc2.evaluation.ablation import TECHNIQUES, without
 
     results = {}
     for technique in TECHNIQUES:

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.commands import add_model_options, load_options, print_json
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
+from jupyter_sc2.cli.options import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.prompt.languages import not_asked, of_file
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.reading import LARGEST_GIVEN, up_to
-from jupyter_sc2.settings import CompletionOptions
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, up_to
+from jupyter_sc2.source.languages import not_asked, of_file
+from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 
 
 def add_parser(commands: Any) -> None:
@@ -42,8 +42,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _complete(args: argparse.Namespace) -> int:
-    from jupyter_sc2.provenance.check import Checker
-    from jupyter_sc2.session import Session
+    from jupyter_sc2.attribution.check import Checker
+    from jupyter_sc2.pipeline.session import Session
 
     request = _read_request(args)
     session = Session(

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.models import EMBEDDED, find_card
-from jupyter_sc2.progress import TerminalBar
+from jupyter_sc2.models.cards import EMBEDDED, find_card
+from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.progress import TerminalBar
 from jupyter_sc2.settings import PRECISIONS
 
 
@@ -29,16 +29,16 @@ def add_parser(commands: Any) -> None:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from jupyter_sc2.engines import weights
+    from jupyter_sc2.models import files as model_files
 
     card = find_card(args.model)
     if card.name == EMBEDDED.name:
         raise ModelLoadError("embedded comes with the package: there is nothing to download.")
-    if not weights.bytes_on_disk(card):
+    if not model_files.bytes_on_disk(card):
         print(f"Licence of {card.name}: {card.licence_line}", file=sys.stderr)
     bar = TerminalBar(sys.stderr, delay=0.0)
     try:
-        place = weights.download(
+        place = model_files.download(
             card,
             args.precision,
             offline=False,

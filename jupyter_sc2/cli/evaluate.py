@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.commands import add_model_options, load_options, print_json
+from jupyter_sc2.cli.options import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.prompt.languages import canonical
-from jupyter_sc2.prompt.notebook import Cell, Notebook
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.source.languages import canonical
 
 
 def add_parser(commands: Any) -> None:
@@ -88,7 +88,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _cut(args: argparse.Namespace) -> int:
-    from jupyter_sc2.evaluate.holes import cut_holes
+    from jupyter_sc2.evaluation.holes import cut_holes
 
     rows = cut_holes(_in_python(args.notebooks), count=args.count, seed=args.seed)
     if not rows:
@@ -109,7 +109,7 @@ def _in_python(paths: Iterable[Path]) -> list[tuple[str, tuple[Cell, ...]]]:
 
 
 def _holes(args: argparse.Namespace) -> int:
-    from jupyter_sc2.evaluate import holes
+    from jupyter_sc2.evaluation import holes
 
     figures = _run(args, holes.evaluate, holes.NEEDED)
     if args.gate:
@@ -119,8 +119,8 @@ def _holes(args: argparse.Namespace) -> int:
 
 
 def _live(args: argparse.Namespace) -> int:
-    from jupyter_sc2.evaluate import live
-    from jupyter_sc2.evaluate.runner import open_session
+    from jupyter_sc2.evaluation import live
+    from jupyter_sc2.evaluation.runner import open_session
 
     notebooks = _in_python(args.notebooks)
     sources = live.Sources()
@@ -151,8 +151,8 @@ def _live(args: argparse.Namespace) -> int:
 
 
 def _midline(args: argparse.Namespace) -> int:
-    from jupyter_sc2.evaluate import midline
-    from jupyter_sc2.evaluate.runner import open_session
+    from jupyter_sc2.evaluation import midline
+    from jupyter_sc2.evaluation.runner import open_session
 
     notebooks = [(path.stem, Notebook.from_file(path).cells) for path in args.notebooks]
     rows = midline.cut_places(notebooks, count=args.count, seed=args.seed)
@@ -176,13 +176,13 @@ def _midline(args: argparse.Namespace) -> int:
 
 
 def _infilling(args: argparse.Namespace) -> int:
-    from jupyter_sc2.evaluate import infilling
+    from jupyter_sc2.evaluation import infilling
 
     return _show(args, _run(args, infilling.evaluate, infilling.NEEDED))
 
 
 def _run(args: argparse.Namespace, evaluate: Any, needed: tuple[str, ...]) -> dict[str, Any]:
-    from jupyter_sc2.evaluate.runner import open_session, read_rows
+    from jupyter_sc2.evaluation.runner import open_session, read_rows
 
     rows = read_rows(args.file, needed)[: args.limit]
     session = open_session(

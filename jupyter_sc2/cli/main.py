@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jupyter_sc2.commands import (
+from jupyter_sc2.cli import (
     attribution,
     bench,
     complete,

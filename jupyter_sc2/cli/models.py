@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jupyter_sc2.commands import print_json
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.models import ModelCard, cards
-from jupyter_sc2.plan import file_bytes
+from jupyter_sc2.cli.options import print_json
+from jupyter_sc2.models.cards import ModelCard, cards
+from jupyter_sc2.models.plan import file_bytes
+from jupyter_sc2.runtime.hardware import in_words
 
 # The sizes that are listed: as published, and at the two usual quantizations.
 SIZES = ("bf16", "4bit", "Q4_K_M")
@@ -38,7 +38,7 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _row(card: ModelCard) -> dict[str, Any]:
-    from jupyter_sc2.engines.weights import bytes_on_disk
+    from jupyter_sc2.models.files import bytes_on_disk
 
     return {
         "name": card.name,

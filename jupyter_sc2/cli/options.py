@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from jupyter_sc2.models import EMBEDDED
-from jupyter_sc2.settings import ENGINES, PRECISIONS, LoadOptions
+from jupyter_sc2.models.cards import EMBEDDED
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.settings import ENGINES, PRECISIONS
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

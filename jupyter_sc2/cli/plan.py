@@ -6,8 +6,9 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from jupyter_sc2.commands import print_json
-from jupyter_sc2.settings import ENGINES, SC2, LoadOptions
+from jupyter_sc2.cli.options import print_json
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.settings import ENGINES, SC2
 
 
 def add_parser(commands: Any) -> None:
@@ -32,8 +33,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from jupyter_sc2.engines.weights import plan_for
-    from jupyter_sc2.plan import lines
+    from jupyter_sc2.models.files import plan_for
+    from jupyter_sc2.models.plan import lines
 
     options = LoadOptions(model=args.model, engine=args.engine)
     card, machine, rows = plan_for(options, tokens=args.tokens)

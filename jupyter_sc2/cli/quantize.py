@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.commands import print_json
+from jupyter_sc2.cli.options import print_json
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.models import ModelCard
-from jupyter_sc2.plan import GGUF
-from jupyter_sc2.progress import TerminalBar
-from jupyter_sc2.silence import silence
+from jupyter_sc2.models.cards import ModelCard
+from jupyter_sc2.models.plan import GGUF
+from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.output_filter import silence
+from jupyter_sc2.runtime.progress import TerminalBar
 
 # bitsandbytes' formats by the names of loading's precisions.
 TORCH = {"nf4": "4bit", "int8": "8bit"}
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _quantize(args: argparse.Namespace) -> int:
-    from jupyter_sc2.engines import weights
+    from jupyter_sc2.models import files as model_files
 
     if args.output is not None and args.to in TORCH:
         raise ModelLoadError(f"--output is for GGUF files; {args.to} is kept where loading looks.")
@@ -55,7 +55,7 @@ def _quantize(args: argparse.Namespace) -> int:
     began = time.monotonic()
     bar = TerminalBar(sys.stderr, delay=0.0)
     try:
-        card, folder = weights.find(
+        card, folder = model_files.find(
             args.model,
             offline=args.offline,
             progress=lambda state, share: bar.show(state, args.model, share),
@@ -77,15 +77,16 @@ def _quantize(args: argparse.Namespace) -> int:
 def _make(card: ModelCard, folder: Path, args: argparse.Namespace, bar: TerminalBar) -> Path:
     if args.to in TORCH:
         with silence:
-            from jupyter_sc2.engines import quantized
+            from jupyter_sc2.engines.torch import quantized_cache
 
-        return quantized.make(
+        return quantized_cache.make(
             folder,
             TORCH[args.to],
             lambda state, share: bar.show("quantizing", card.name, share),
         )
     with silence:
-        from jupyter_sc2.engines import gguf, gguffiles
+        from jupyter_sc2.engines.gguf import locate as gguf_locate
+        from jupyter_sc2.engines.gguf import writer as gguf_writer
 
     if args.output is not None and args.output.is_dir():
         raise ModelLoadError(f"{args.output} is a folder: name the file to write.")
@@ -94,8 +95,8 @@ def _make(card: ModelCard, folder: Path, args: argparse.Namespace, bar: Terminal
         bar.show("quantizing", card.name, share)
 
     if args.output is None:
-        return gguffiles.make(card, folder, args.to, show)
-    gguf.write_gguf(folder, args.output, args.to, name=card.name, progress=show)
+        return gguf_locate.make(card, folder, args.to, show)
+    gguf_writer.write_gguf(folder, args.output, args.to, name=card.name, progress=show)
     return Path(args.output)
 
 

@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.clock import sleep
 from jupyter_sc2.errors import EngineLost, ModelLoadError
-from jupyter_sc2.models import EMBEDDED, ModelCard
+from jupyter_sc2.models.cards import EMBEDDED, ModelCard
+from jupyter_sc2.runtime.clock import sleep
 from jupyter_sc2.settings import PRECISIONS
 
 if TYPE_CHECKING:
-    from jupyter_sc2.engines.ggufheader import GGUFHeader
-    from jupyter_sc2.engines.llamaserver import LlamaServer, ServerOptions
+    from jupyter_sc2.engines.gguf.header import GGUFHeader
+    from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
 
 HOST = "127.0.0.1"
 # Prompts whose slot another kernel took are kept in this much memory, and come back without being read again.
@@ -73,11 +73,11 @@ def _serve(args: argparse.Namespace) -> int:
             'serve needs the package xllamacpp: pip install "jupyter-sc2[llamacpp]".'
         )
     _check_port(args.port)
-    from jupyter_sc2.engines import gguffiles
-    from jupyter_sc2.engines.ggufheader import GGUFHeader
-    from jupyter_sc2.engines.llamaserver import LlamaServer
+    from jupyter_sc2.engines.gguf import locate as gguf_locate
+    from jupyter_sc2.engines.gguf.header import GGUFHeader
+    from jupyter_sc2.engines.llamacpp.server import LlamaServer
 
-    card, file, notice = gguffiles.find(
+    card, file, notice = gguf_locate.find(
         args.model, args.precision, offline=args.offline, progress=_tell(args.model)
     )
     if notice:
@@ -98,10 +98,10 @@ def _serve_until_stopped(
     args: argparse.Namespace, card: ModelCard, header: GGUFHeader, started: LlamaServer
 ) -> None:
     """Says where the server is, and starts it again where it ends by itself, as long as that helps."""
-    from jupyter_sc2.engines.childprocess import Restarts
-    from jupyter_sc2.engines.http import KEY_VARIABLE
-    from jupyter_sc2.engines.llamaserver import LlamaServer
-    from jupyter_sc2.engines.runfile import announced
+    from jupyter_sc2.engines.llamacpp.server import LlamaServer
+    from jupyter_sc2.engines.openai.client import KEY_VARIABLE
+    from jupyter_sc2.engines.openai.server_files import announced
+    from jupyter_sc2.runtime.child_process import Restarts
 
     server: LlamaServer | None = started
     # At the same address: kernels know it.
@@ -147,10 +147,10 @@ def _options(
     args: argparse.Namespace, card: ModelCard, file: Path, header: GGUFHeader
 ) -> ServerOptions:
     """What is served, and how. Raises ModelLoadError where there is no memory for it."""
-    from jupyter_sc2.engines.http import KEY_VARIABLE
-    from jupyter_sc2.engines.llamacpp import CONTEXT, default_threads, prefill_chunk
-    from jupyter_sc2.engines.llamaserver import ServerOptions
-    from jupyter_sc2.hardware import free_memory, in_words
+    from jupyter_sc2.engines.llamacpp.engine import CONTEXT, default_threads, prefill_chunk
+    from jupyter_sc2.engines.llamacpp.server import ServerOptions
+    from jupyter_sc2.engines.openai.client import KEY_VARIABLE
+    from jupyter_sc2.runtime.hardware import free_memory, in_words
 
     longest = header.number("context_length", card.context)
     context = min(args.context or CONTEXT, longest)

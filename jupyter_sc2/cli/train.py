@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.errors import ModelLoadError, RequestError
-from jupyter_sc2.models import EMBEDDED_FOLDER
-from jupyter_sc2.silence import silence
+from jupyter_sc2.models.cards import EMBEDDED_FOLDER
+from jupyter_sc2.runtime.output_filter import silence
 
 if TYPE_CHECKING:
-    from jupyter_sc2.embedded.corpus import Document
+    from jupyter_sc2.training.document import Document
 
 
 def add_parser(commands: Any) -> None:
@@ -69,7 +69,7 @@ def add_parser(commands: Any) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     with silence:
-        from jupyter_sc2.embedded.train import train
+        from jupyter_sc2.training.train import train
 
     if args.minutes is None and args.tokens is None:
         args.minutes = 60.0
@@ -78,7 +78,7 @@ def _train(args: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise RequestError(f"--{name} must be more than 0, not {value:g}.")
     if args.pack:
-        from jupyter_sc2.embedded.graph import check_onnx
+        from jupyter_sc2.engines.onnx.graph import check_onnx
 
         check_onnx()  # and not after hours
     start = EMBEDDED_FOLDER if args.start == "embedded" else Path(args.start)
@@ -99,9 +99,9 @@ def _train(args: argparse.Namespace) -> int:
     )
     made = args.output
     if args.pack:
-        from jupyter_sc2.embedded.graph import write_graph
-        from jupyter_sc2.embedded.pack import pack
-        from jupyter_sc2.embedded.train import draw_rows
+        from jupyter_sc2.engines.onnx.graph import write_graph
+        from jupyter_sc2.engines.onnx.packing import pack
+        from jupyter_sc2.training.train import draw_rows
 
         made = args.output / "packed"
         pack(args.output, made, draw_rows(documents, made.parent))
@@ -115,13 +115,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _read(corpus: Path, exclude: Path | None, notebooks: Path | None) -> Sequence[Document]:
     """The documents of a gathered corpus, or those of a user's own folder."""
-    from jupyter_sc2.embedded.corpus import (
-        PACKAGES,
-        build_corpus,
-        fetch,
-        load_documents,
-        read_tree,
-    )
+    from jupyter_sc2.training.corpus import PACKAGES, build_corpus, fetch, load_documents, read_tree
 
     gathered = corpus / "documents.jsonl"
     begun = (corpus / "archives" / ".bare").exists()  # by `fetch`, and cut off
@@ -143,8 +137,8 @@ def _read(corpus: Path, exclude: Path | None, notebooks: Path | None) -> Sequenc
 def _cut_down_smollm(documents: Sequence[Document], folder: Path) -> Path:
     from random import Random
 
-    from jupyter_sc2.embedded.smollm import LAYERS, VOCABULARY, cut_down, fetch_smollm
-    from jupyter_sc2.embedded.train import draw_texts
+    from jupyter_sc2.training.smollm import LAYERS, VOCABULARY, cut_down, fetch_smollm
+    from jupyter_sc2.training.train import draw_texts
 
     if not (folder / "config.json").exists():
         source = fetch_smollm(folder)

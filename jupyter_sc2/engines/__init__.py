@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from jupyter_sc2.engines.base import Engine
-from jupyter_sc2.engines.packed import GRAPH
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import address_space_left, in_words
+from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED
+from jupyter_sc2.models.packed import GRAPH
+from jupyter_sc2.runtime.hardware import address_space_left, in_words
 from jupyter_sc2.runtime.progress import Progress
-from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED
 
 # Bytes of address space that have to be left when a model is loaded in this process: the embedded one and its libraries
 # take 530 MB, most of which is never touched.
@@ -33,31 +33,31 @@ def load_engine(
     """
     match choose_engine(model, engine, precision, server):
         case "openai":
-            from jupyter_sc2.engines import openai
+            from jupyter_sc2.engines.openai import engine as openai_engine
 
             progress("loading", None)
-            return openai.load(model, server=server, offline=offline, progress=progress)
+            return openai_engine.load(model, server=server, offline=offline, progress=progress)
         case "llamacpp":
-            from jupyter_sc2.engines import llamacpp
+            from jupyter_sc2.engines.llamacpp import engine as llamacpp_engine
 
             progress("loading", None)
-            return llamacpp.load(
+            return llamacpp_engine.load(
                 model, precision=precision, threads=threads, offline=offline, progress=progress
             )
         case "onnxruntime":
             _check_room(model)
-            from jupyter_sc2.engines import onnx
+            from jupyter_sc2.engines.onnx import engine as onnx_engine
 
             progress("loading", None)
-            return onnx.load(model, threads=threads, offline=offline, progress=progress)
+            return onnx_engine.load(model, threads=threads, offline=offline, progress=progress)
     _check_room(model)
-    from jupyter_sc2.engines.docstrings import with_docstrings
+    from jupyter_sc2.engines.torch.docstrings import with_docstrings
 
     with with_docstrings("transformers"):
-        from jupyter_sc2.engines import transformers
+        from jupyter_sc2.engines.torch import engine as torch_engine
 
         progress("loading", None)
-        return transformers.load(
+        return torch_engine.load(
             model, precision=precision, threads=threads, offline=offline, progress=progress
         )
 

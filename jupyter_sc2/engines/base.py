@@ -13,8 +13,8 @@ from jupyter_sc2.errors import EngineLost, GenerationError
 from jupyter_sc2.runtime.progress import Cancelled
 
 if TYPE_CHECKING:
-    from jupyter_sc2.completion import SamplingParams, Token
-    from jupyter_sc2.models import ModelCard
+    from jupyter_sc2.models.cards import ModelCard
+    from jupyter_sc2.types import SamplingParams, Token
 
 # From the ids drawn so far to those that may come next: guesses that an engine may check, several in one pass.
 Guess = Callable[[Sequence[int]], Sequence[int]]

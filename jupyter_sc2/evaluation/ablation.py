@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from jupyter_sc2.drawing import Drawing
-from jupyter_sc2.engines import search
-from jupyter_sc2.engines.kept import KeptPrompts
-from jupyter_sc2.guessing import Lookup
-from jupyter_sc2.prompt import layout
-from jupyter_sc2.rhythm import Rhythm
-from jupyter_sc2.session import Session
-from jupyter_sc2.type_through import TypeThroughCache
+from jupyter_sc2.engines.decoding import beam_search
+from jupyter_sc2.engines.decoding.prefix_cache import KeptPrompts
+from jupyter_sc2.engines.decoding.prompt_lookup import Lookup
+from jupyter_sc2.pipeline.debounce import Rhythm
+from jupyter_sc2.pipeline.generation import Drawing
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.pipeline.suggestion_cache import TypeThroughCache
+from jupyter_sc2.prompt import builder as prompt_builder
 
 
 def _slide(
@@ -37,16 +37,20 @@ def _slide(
 TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
     "nothing": [],
     "suffix first": [
-        (layout, "mode_for", lambda suffix, card: "psm" if suffix.strip() else "left-to-right")
+        (
+            prompt_builder,
+            "mode_for",
+            lambda suffix, card: "psm" if suffix.strip() else "left-to-right",
+        )
     ],
-    "frozen suffix": [(layout, "settled", lambda prefix, suffix: suffix)],
-    "trimming in steps": [(layout, "drop_oldest", _slide)],
+    "frozen suffix": [(prompt_builder, "settled", lambda prefix, suffix: suffix)],
+    "trimming in steps": [(prompt_builder, "drop_oldest", _slide)],
     "prompts put aside": [(KeptPrompts, "better", lambda self, ids, held: None)],
     "reading ahead": [(Session, "read_ahead", lambda self, request: None)],
     "type-through": [(TypeThroughCache, "find", lambda self, request: None)],
     "going on": [(Drawing, "agrees", lambda self, request: False)],
     "waiting for the next key": [(Rhythm, "delay", lambda self, front_end: 0.0)],
-    "search": [(search, "MARGIN", 0.0)],
+    "search": [(beam_search, "MARGIN", 0.0)],
     "guessing": [(Lookup, "__call__", lambda self, drawn: ())],
 }
 

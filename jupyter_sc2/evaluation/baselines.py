@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2 import background
-from jupyter_sc2.completion import Completion, CompletionRequest, Stats, Token
-from jupyter_sc2.drawing import Drawing
-from jupyter_sc2.engines import Engine
+from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import GenerationError, SC2Error
-from jupyter_sc2.prompt.layout import Layout, Prompt
+from jupyter_sc2.pipeline.generation import Drawing
+from jupyter_sc2.prompt.builder import Layout, Prompt
+from jupyter_sc2.runtime import background
+from jupyter_sc2.types import Completion, CompletionRequest, Stats, Token
 
 Update = Callable[[Completion], None]
 Fail = Callable[[SC2Error], None]
@@ -107,9 +107,9 @@ class Infill:
     tokens_read = 0
 
     def __init__(self, file: Path, engine: Engine, max_tokens: int, threads: int | None) -> None:
-        from jupyter_sc2.engines.ggufheader import GGUFHeader
-        from jupyter_sc2.engines.llamacpp import default_threads
-        from jupyter_sc2.engines.llamaserver import LlamaServer, ServerOptions
+        from jupyter_sc2.engines.gguf.header import GGUFHeader
+        from jupyter_sc2.engines.llamacpp.engine import default_threads
+        from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
 
         self._max_tokens = max_tokens
         self._server = LlamaServer.start(

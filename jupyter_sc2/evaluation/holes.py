@@ -16,11 +16,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from jupyter_sc2.completion import Completion, CompletionRequest
-from jupyter_sc2.evaluate.runner import Row, answer, interval, mean, middle
-from jupyter_sc2.prompt.languages import language_at
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
+from jupyter_sc2.evaluation.runner import Row, answer, interval, mean, middle
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.types import Completion, CompletionRequest
 
 NEEDED = ("cells", "prefix", "suffix", "expected")
 MAX_CONTEXT = 3_000  # characters of the cells above

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.completion import Completion, CompletionRequest
-from jupyter_sc2.evaluate.runner import Row, answer, interval, mean
-from jupyter_sc2.session import Session
+from jupyter_sc2.evaluation.runner import Row, answer, interval, mean
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.types import Completion, CompletionRequest
 
 NEEDED = ("task_id", "prompt", "suffix", "canonical_solution", "test", "entry_point")
 TIMEOUT = 10.0  # seconds

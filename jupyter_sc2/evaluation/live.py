@@ -23,19 +23,20 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.evaluate.holes import similarity
-from jupyter_sc2.evaluate.runner import Row, interval, mean
-from jupyter_sc2.fitting import is_word
-from jupyter_sc2.grounding import checker
-from jupyter_sc2.kernel.live import LiveNamespace
-from jupyter_sc2.prompt.facts import Facts, Path
-from jupyter_sc2.prompt.notebook import Cell, Notebook, output_texts
-from jupyter_sc2.prompt.parsing import parse
-from jupyter_sc2.prompt.syntax import is_magic_line
-from jupyter_sc2.prompt.uses import uses
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import SC2, CompletionOptions
+from jupyter_sc2.evaluation.holes import similarity
+from jupyter_sc2.evaluation.runner import Row, interval, mean
+from jupyter_sc2.introspection.facts import Facts, Path
+from jupyter_sc2.introspection.uses import uses
+from jupyter_sc2.kernel.namespace import LiveNamespace
+from jupyter_sc2.notebook import Cell, Notebook, output_texts
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline.fitting import is_word
+from jupyter_sc2.pipeline.grounding import checker
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.settings import SC2
+from jupyter_sc2.source.incomplete import is_magic_line
+from jupyter_sc2.source.parsing import parse
+from jupyter_sc2.types import CompletionRequest
 
 CLASSES = ("column", "attribute", "argument", "name", "rest")
 KNOWN = CLASSES[:3]

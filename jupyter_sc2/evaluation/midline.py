@@ -17,11 +17,11 @@ from token import COMMENT, NAME, NUMBER, STRING
 from tokenize import TokenError, TokenInfo, generate_tokens
 from typing import Any
 
-from jupyter_sc2.completion import Completion, CompletionRequest, Trigger
-from jupyter_sc2.evaluate.holes import last_cells, lines_of_python, parses, request
-from jupyter_sc2.evaluate.runner import Row
-from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.session import Session
+from jupyter_sc2.evaluation.holes import last_cells, lines_of_python, parses, request
+from jupyter_sc2.evaluation.runner import Row
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.types import Completion, CompletionRequest, Trigger
 
 KINDS = ("whole", "gap", "word")
 # What may stand at the cursor of a cell that is not whole.

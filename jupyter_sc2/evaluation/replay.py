@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
-from jupyter_sc2 import background
-from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.evaluate.typist import LOOK, Event
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.session import Session
+from jupyter_sc2.evaluation.typist import LOOK, Event
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime import background
+from jupyter_sc2.types import Completion, CompletionRequest
 from jupyter_sc2.usage import percentile
 
 LONGEST_WAIT = 120.0  # seconds at a pause

@@ -11,13 +11,14 @@ from statistics import median
 from typing import Any
 
 from jupyter_sc2 import engines
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
+from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.grounding import Namespace
-from jupyter_sc2.models import Order, Trunk
-from jupyter_sc2.reading import LARGEST_GIVEN, parse_json, up_to
-from jupyter_sc2.session import Session
-from jupyter_sc2.settings import CompletionOptions, LoadOptions
+from jupyter_sc2.models.cards import Order, Trunk
+from jupyter_sc2.options import CompletionOptions, LoadOptions
+from jupyter_sc2.pipeline.grounding import Namespace
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, parse_json, up_to
+from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 
 Row = dict[str, Any]
 RESAMPLES = 1000
@@ -40,7 +41,7 @@ def open_session(
     the model's own.
     """
 
-    def load_engine(*args: Any, **kwargs: Any) -> engines.Engine:
+    def load_engine(*args: Any, **kwargs: Any) -> Engine:
         engine = engines.load_engine(*args, **kwargs)
         card = engine.card
         engine.card = replace(card, order=order or card.order, trunk=trunk or card.trunk)

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jupyter_sc2.prompt.importable import members_of, modules_in
-from jupyter_sc2.prompt.inspection import (
+from jupyter_sc2.introspection.importable import members_of, modules_in
+from jupyter_sc2.introspection.inspection import (
     all_named,
     attribute_of,
     genuine,
@@ -36,8 +36,8 @@ from jupyter_sc2.prompt.inspection import (
     state_of,
     text_of,
 )
-from jupyter_sc2.prompt.keywords import keywords, library_of
-from jupyter_sc2.prompt.tables import (
+from jupyter_sc2.introspection.keywords import keywords, library_of
+from jupyter_sc2.introspection.tables import (
     ARROW,
     DASK,
     DATA_ARRAYS,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 
-from jupyter_sc2.prompt.inspection import (
+from jupyter_sc2.introspection.inspection import (
     genuine,
     is_a,
     is_exactly,
@@ -25,7 +25,7 @@ from jupyter_sc2.prompt.inspection import (
     root_of,
     text_of,
 )
-from jupyter_sc2.prompt.parsing import parse
+from jupyter_sc2.source.parsing import parse
 
 Path = tuple[str, ...]  # ("os", "path"); () is where all others are
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from jupyter_sc2.prompt.inspection import (
+from jupyter_sc2.introspection.inspection import (
     attribute_of,
     inherited,
     is_a,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jupyter_sc2.prompt.secrets import tells, type_without_values
+from jupyter_sc2.introspection.secrets import tells, type_without_values
 
 MAX_LINE = 240  # characters
 

@@ -10,7 +10,7 @@ import sys
 import types
 from typing import Any
 
-from jupyter_sc2.prompt.inspection import (
+from jupyter_sc2.introspection.inspection import (
     contradicted,
     defined_in,
     genuine,

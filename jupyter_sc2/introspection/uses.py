@@ -12,8 +12,8 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
-from jupyter_sc2.prompt.facts import Path
-from jupyter_sc2.prompt.parsing import parse
+from jupyter_sc2.introspection.facts import Path
+from jupyter_sc2.source.parsing import parse
 
 Kind = Literal["name", "attribute", "column", "argument", "module", "member"]
 

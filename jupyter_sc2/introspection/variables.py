@@ -17,9 +17,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from jupyter_sc2.clock import thread_time
-from jupyter_sc2.prompt import secrets
-from jupyter_sc2.prompt.inspection import (
+from jupyter_sc2.introspection import secrets
+from jupyter_sc2.introspection.inspection import (
     attribute_of,
     contradicted,
     genuine,
@@ -36,8 +35,8 @@ from jupyter_sc2.prompt.inspection import (
     root_of,
     state_of,
 )
-from jupyter_sc2.prompt.namespace import Variable, table_detail
-from jupyter_sc2.prompt.tables import (
+from jupyter_sc2.introspection.rendering import Variable, table_detail
+from jupyter_sc2.introspection.tables import (
     array_dtype,
     array_shape,
     arrow_types,
@@ -52,6 +51,7 @@ from jupyter_sc2.prompt.tables import (
     polars_frame,
     polars_type,
 )
+from jupyter_sc2.runtime.clock import thread_time
 
 # An adapter gives a variable's kind and detail; it may raise whatever the object's library raises.
 Adapter = Callable[[Any], tuple[str, str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_sc2.prompt.notebook import Notebook
+from jupyter_sc2.notebook import Notebook
 
 # Our own commands are no code of the user's.
 OWN = ("%%complete", "%complete", "%sc2", "%load_ext jupyter_sc2", "%reload_ext jupyter_sc2")

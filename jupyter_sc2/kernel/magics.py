@@ -21,17 +21,22 @@ from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.completion import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import attribution, bars, context, history, numbers, saved, show
-from jupyter_sc2.models import cards, find_card
-from jupyter_sc2.own_imports import own_imports
-from jupyter_sc2.prompt.languages import not_asked
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.session import Session
+from jupyter_sc2.kernel import history, settings_store
+from jupyter_sc2.kernel.views import attribution as attribution_view
+from jupyter_sc2.kernel.views import progress as progress_view
+from jupyter_sc2.kernel.views import prompt as prompt_view
+from jupyter_sc2.kernel.views import stats as stats_view
+from jupyter_sc2.kernel.views import text as text_view
+from jupyter_sc2.models.cards import cards, find_card
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.import_isolation import own_imports
+from jupyter_sc2.runtime.warning_filters import unwarned
 from jupyter_sc2.settings import PRECISIONS, SC2
-from jupyter_sc2.unwarned import unwarned
+from jupyter_sc2.source.languages import not_asked
+from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.usage import Usage
 
 CURSORS = ("‸", "<cursor>")
@@ -143,7 +148,7 @@ class SC2Magics(Magics):
             if not texts:
                 print(f"No suggestion here ({reason or 'nothing to add'}).".replace("_", " "))
                 return
-            show.candidates(self.shell, [show.visible(request, text) for text in texts])
+            text_view.candidates(self.shell, [text_view.visible(request, text) for text in texts])
             for one in dict.fromkeys(one for c in completions.values() for one in c.attribution):
                 print(f"May come from {one}")
             self.shell.set_next_input(request.prefix + texts[0] + request.suffix, replace=False)
@@ -224,7 +229,7 @@ class SC2Magics(Magics):
                 raise UsageError("--precision and --no-wait belong to %sc2 load.")
             match command:
                 case "status":
-                    print(show.status(self.session.status, self.settings))
+                    print(text_view.status(self.session.status, self.settings))
                 case "load":
                     self._load(
                         options.values[0] if options.values else None,
@@ -237,18 +242,18 @@ class SC2Magics(Magics):
                 case "model" if options.values:
                     self._load(options.values[0], options.precision, not options.no_wait)
                 case "model" | "models":
-                    print(show.models(cards().values(), self.settings.model))
+                    print(text_view.models(cards().values(), self.settings.model))
                 case "plan":
                     self._plan(options.values[0] if options.values else self.settings.model)
                 case "license":
                     name = options.values[0] if options.values else self._loaded()
-                    print(show.licence(find_card(name)))
+                    print(text_view.licence(find_card(name)))
                 case "attribution":
-                    attribution.show(self.shell, self.settings.attribution_lexemes)
+                    attribution_view.show(self.shell, self.settings.attribution_lexemes)
                 case "settings":
                     self._set_or_show(options.values)
                 case "save":
-                    print(f"Kept in {saved.save(self.shell, self.settings)}.")
+                    print(f"Kept in {settings_store.save(self.shell, self.settings)}.")
                     self.on_saved(True)
                 case "panel":
                     self._panel()
@@ -264,10 +269,10 @@ class SC2Magics(Magics):
         self._check_allowed()
         card = find_card(model or self.settings.model)
         if card.hub_id is not None and self.session.status.model != card.name:
-            from jupyter_sc2.engines.weights import bytes_on_disk
+            from jupyter_sc2.models.files import bytes_on_disk
 
             if not bytes_on_disk(card):  # it will be downloaded for the first time
-                print(show.licence(card))
+                print(text_view.licence(card))
         before = self.settings.load_options()
         started = monotonic()
         with self.settings.hold_trait_notifications():
@@ -281,7 +286,7 @@ class SC2Magics(Magics):
             )
             return
         try:
-            with bars.bar(self.shell) as bar:
+            with progress_view.bar(self.shell) as bar:
                 status = self.session.wait_ready(
                     waiting=lambda status: bar.show(status.state, status.model, status.progress)
                 )
@@ -291,7 +296,7 @@ class SC2Magics(Magics):
             raise UsageError(
                 "Interrupted; it is still being loaded in the background. `%sc2 unload` ends it."
             ) from None
-        print(show.loaded(status, monotonic() - started))
+        print(text_view.loaded(status, monotonic() - started))
 
     def _check_allowed(self) -> None:
         if not self.settings.allowed:
@@ -303,8 +308,8 @@ class SC2Magics(Magics):
         return self.settings.model if status.state in ("unloaded", "error") else status.model
 
     def _plan(self, model: str) -> None:
-        from jupyter_sc2.engines.weights import plan_for
-        from jupyter_sc2.plan import lines
+        from jupyter_sc2.models.files import plan_for
+        from jupyter_sc2.models.plan import lines
 
         options = replace(self.settings.load_options(), model=model)
         tokens = self.settings.context_tokens + self.settings.max_tokens
@@ -316,7 +321,7 @@ class SC2Magics(Magics):
             text, offset = split_at_cursor(code)
             request = CompletionRequest(text=text, offset=offset, notebook=self._history())
         else:
-            newest = context.newest(self.session)
+            newest = prompt_view.newest(self.session)
             if newest is None:
                 raise UsageError(
                     "Nothing was typed yet that could be completed: give some code, as in %sc2 context df."
@@ -327,7 +332,7 @@ class SC2Magics(Magics):
         explained = self.session.explain(request)
         if explained is None:
             raise UsageError("No model is loaded: `%sc2 load` loads one.")
-        context.show(self.shell, self.settings, *explained, request)
+        prompt_view.show(self.shell, self.settings, *explained, request)
 
     def _set_or_show(self, values: list[str]) -> None:
         if len(values) == 1 and "=" in values[0]:
@@ -339,13 +344,13 @@ class SC2Magics(Magics):
                 f"There is no setting named {values[0]!r}. Settings are: {', '.join(SC2.settings())}."
             )
         else:
-            print(show.settings(self.settings, values or list(SC2.settings())))
+            print(text_view.settings(self.settings, values or list(SC2.settings())))
 
     def _panel(self) -> None:
         if not hasattr(self.shell, "kernel"):
             raise UsageError("The panel needs a notebook; in a terminal use `%sc2 settings`.")
         try:
-            from jupyter_sc2.kernel.panel import Panel
+            from jupyter_sc2.kernel.panel.panel import Panel
         except ImportError as error:
             raise UsageError("The panel needs ipywidgets: `%pip install ipywidgets`.") from error
         from IPython.display import display
@@ -367,9 +372,9 @@ class SC2Magics(Magics):
         if self.usage.problem:
             print(self.usage.problem)
         if events or not self.usage.problem:
-            print("\n".join(numbers.lines(events)))
+            print("\n".join(stats_view.lines(events)))
         if events:
-            show.plot(self.shell, numbers.per_day(events))
+            text_view.plot(self.shell, stats_view.per_day(events))
 
 
 def parsed(magic: Any, line: str) -> Any:

@@ -22,17 +22,17 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.last import keep_last
-from jupyter_sc2.prompt import secrets
-from jupyter_sc2.prompt.facts import Facts, Path, gather
-from jupyter_sc2.prompt.inspection import is_a, loaded, module_state, plain
-from jupyter_sc2.prompt.languages import runs_here
-from jupyter_sc2.prompt.namespace import Variable, describe
-from jupyter_sc2.prompt.notebook import Cell, Notebook
-from jupyter_sc2.prompt.uses import WORD, imports_in
-from jupyter_sc2.prompt.variables import choose, describe_variable, look, message_of
+from jupyter_sc2.introspection import secrets
+from jupyter_sc2.introspection.facts import Facts, Path, gather
+from jupyter_sc2.introspection.inspection import is_a, loaded, module_state, plain
+from jupyter_sc2.introspection.rendering import Variable, describe
+from jupyter_sc2.introspection.uses import WORD, imports_in
+from jupyter_sc2.introspection.variables import choose, describe_variable, look, message_of
+from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.runtime.memo import keep_last
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.source.languages import runs_here
+from jupyter_sc2.types import CompletionRequest
 
 MOST = 8  # variables that a cell starts with
 LIMIT = 1_200  # characters of what is told about them

@@ -11,8 +11,8 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.runtime.atomic_write import write_whole
 from jupyter_sc2.settings import SC2
-from jupyter_sc2.writing import write_whole
 
 # Next to the user's own ipython_config.py, which may hold code and is never written to.
 FILE = "ipython_config.json"

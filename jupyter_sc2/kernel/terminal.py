@@ -14,11 +14,11 @@ from prompt_toolkit.auto_suggest import DummyAutoSuggest, Suggestion
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.document import Document
 
-from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import history
-from jupyter_sc2.last import keep_last
-from jupyter_sc2.session import Session
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.memo import keep_last
+from jupyter_sc2.types import Completion, CompletionRequest
 
 # Seconds without a key before the model is asked, and between two looks at whether a key came meanwhile.
 DEBOUNCE = 0.1

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from jupyter_sc2.characters import escaped, is_plain_path
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.prompt.languages import IPYTHON, UNKNOWN, canonical
-from jupyter_sc2.reading import read_limited
+from jupyter_sc2.runtime.bounded_read import read_limited
+from jupyter_sc2.runtime.characters import escaped, is_plain_path
+from jupyter_sc2.source.languages import IPYTHON, UNKNOWN, canonical
 
 Order = Literal["spm", "psm", "left-to-right"]
 Trunk = Literal["outside", "inside", "jupyter"]
@@ -246,7 +246,7 @@ def as_trained(card: ModelCard, folder: Path) -> ModelCard:
     )
 
 
-SHIPPED_MODEL = Path(__file__).parent / "embedded" / "model"
+SHIPPED_MODEL = Path(__file__).parents[1] / "embedded" / "model"
 # Who has tuned a small model (`jupyter sc2 train`) can give it to everybody on a machine.
 EMBEDDED_FOLDER = Path(os.environ.get("JUPYTER_SC2_EMBEDDED") or SHIPPED_MODEL)
 EMBEDDED = as_trained(EMBEDDED, EMBEDDED_FOLDER)

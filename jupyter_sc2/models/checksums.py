@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.reading import parse_json, read_limited
-from jupyter_sc2.writing import write_whole
+from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 
 logger = logging.getLogger(__name__)
 

@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.characters import is_plain_name
-from jupyter_sc2.engines import Progress, hub, packed
-from jupyter_sc2.engines.quiet import quiet as quiet
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import Machine, in_words, machine
-from jupyter_sc2.hardware import free_memory as free_memory
-from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, USERS, ModelCard, Shape, find_card
-from jupyter_sc2.plan import AUTO_GGUF, GGUF, Row, plan
-from jupyter_sc2.reading import parse_json, read_limited
-from jupyter_sc2.settings import LoadOptions
+from jupyter_sc2.models import hub, packed
+from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, USERS, ModelCard, Shape, find_card
+from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, Row, plan
+from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
+from jupyter_sc2.runtime.characters import is_plain_name
+from jupyter_sc2.runtime.hardware import Machine, in_words, machine
+from jupyter_sc2.runtime.hardware import free_memory as free_memory
+from jupyter_sc2.runtime.log_filter import quiet as quiet
+from jupyter_sc2.runtime.progress import Progress
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jupyter_sc2.characters import is_plain_name, is_plain_path
-from jupyter_sc2.clock import sleep
-from jupyter_sc2.engines import Progress
-from jupyter_sc2.engines.quiet import quiet
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.reading import parse_json
+from jupyter_sc2.runtime.bounded_read import parse_json
+from jupyter_sc2.runtime.characters import is_plain_name, is_plain_path
+from jupyter_sc2.runtime.clock import sleep
+from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.log_filter import quiet
+from jupyter_sc2.runtime.progress import Progress
 
 # Seconds until the hub counts as unreachable.
 TIMEOUT = 5.0

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import Machine, in_words
-from jupyter_sc2.mixture import tensor_type
-from jupyter_sc2.models import PACKED, QUANTIZED, Shape
+from jupyter_sc2.models.cards import PACKED, QUANTIZED, Shape
+from jupyter_sc2.models.quant_mix import tensor_type
+from jupyter_sc2.runtime.hardware import Machine, in_words
 
 TORCH = ("fp32", "bf16", "8bit", "4bit")
 TORCH_PACKED = (PACKED, "fp32", "bf16")  # the first on ONNX Runtime

@@ -12,23 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from jupyter_sc2 import engines, grounding, postprocess
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.completion import (
-    Attribution,
-    Completion,
-    CompletionRequest,
-    SamplingParams,
-    Stats,
-)
-from jupyter_sc2.drawing import Drawing, varied
+from jupyter_sc2.engines.base import Engine
+from jupyter_sc2.engines.decoding.prompt_lookup import LONGEST, Lookup
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.guessing import LONGEST, Lookup
-from jupyter_sc2.prompt.languages import language_at
-from jupyter_sc2.prompt.layout import Arrangement, Layout, Prompt
-from jupyter_sc2.rhythm import Rhythm
-from jupyter_sc2.settings import CompletionOptions
-from jupyter_sc2.type_through import TypeThroughCache
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline import grounding, postprocess
+from jupyter_sc2.pipeline.debounce import Rhythm
+from jupyter_sc2.pipeline.generation import Drawing, varied
+from jupyter_sc2.pipeline.suggestion_cache import TypeThroughCache
+from jupyter_sc2.prompt.builder import Arrangement, Layout, Prompt
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.progress import Cancelled
+from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.types import Attribution, Completion, CompletionRequest, SamplingParams, Stats
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +76,7 @@ class Job:
         self.drawing = None
         return True
 
-    def say(self, completion: Completion, engine: engines.Engine | None = None) -> None:
+    def say(self, completion: Completion, engine: Engine | None = None) -> None:
         if engine is not None:
             completion = replace(
                 completion,
@@ -90,7 +86,7 @@ class Job:
             )
         self._tell(self.update, completion)
 
-    def finish(self, completion: Completion, engine: engines.Engine | None = None) -> None:
+    def finish(self, completion: Completion, engine: Engine | None = None) -> None:
         if not self._ended.acquire(blocking=False):
             return
         total_ms = (monotonic() - self.arrived) * 1000
@@ -135,7 +131,7 @@ class Answerer:
 
     def __init__(
         self,
-        engine: engines.Engine,
+        engine: Engine,
         rhythm: Rhythm,
         namespace: grounding.Namespace | None = None,
         provenance: Provenance | None = None,
@@ -193,7 +189,7 @@ class Answerer:
         return self._decode(job, prompt, options, successor, adapt, pause)
 
     def read_ahead(
-        self, request: CompletionRequest, options: CompletionOptions, unwanted: engines.Cancelled
+        self, request: CompletionRequest, options: CompletionOptions, unwanted: Cancelled
     ) -> None:
         """Reads what a request like this will need, for nobody yet."""
         if self._is_other_language(request):
@@ -211,7 +207,7 @@ class Answerer:
         """Whether the card does not name the language at the cursor; prose is asked for by a setting of its own."""
         return request.cell_type == "code" and not self.engine.card.knows(language_at(request))
 
-    def _prefill(self, prompt: Prompt, unwanted: engines.Cancelled) -> int:
+    def _prefill(self, prompt: Prompt, unwanted: Cancelled) -> int:
         read = self.engine.prefill(prompt.ids, unwanted)
         self.tokens_read += read
         return read

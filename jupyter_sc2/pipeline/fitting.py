@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.brackets import CLOSING, open_at_end, scan, settled
-from jupyter_sc2.prompt.syntax import complete_tree, parses
+from jupyter_sc2.source.brackets import CLOSING, open_at_end, scan, settled
+from jupyter_sc2.source.incomplete import complete_tree, parses
+from jupyter_sc2.types import CompletionRequest
 
 OPENERS = "([{"
 CLOSERS = ")]}"

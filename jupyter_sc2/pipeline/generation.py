@@ -7,9 +7,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from jupyter_sc2 import postprocess
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.completion import (
+from jupyter_sc2.pipeline import postprocess
+from jupyter_sc2.pipeline.fitting import QUOTES, is_settled
+from jupyter_sc2.pipeline.grounding import Check, Refutation, sound_part
+from jupyter_sc2.pipeline.suggestion_cache import typed_since
+from jupyter_sc2.prompt.builder import Prompt
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.types import (
     MOST_SEED,
     Choices,
     Completion,
@@ -18,10 +22,6 @@ from jupyter_sc2.completion import (
     SamplingParams,
     Token,
 )
-from jupyter_sc2.fitting import QUOTES, is_settled
-from jupyter_sc2.grounding import Check, Refutation, sound_part
-from jupyter_sc2.prompt.layout import Prompt
-from jupyter_sc2.type_through import typed_since
 
 # Further candidates have to be drawn with some chance, or all would be the same.
 CANDIDATE_TEMPERATURE = 0.7

@@ -21,16 +21,16 @@ from functools import cached_property, lru_cache
 from itertools import chain, islice
 from typing import Literal, Protocol
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.fitting import is_word
-from jupyter_sc2.last import keep_last
-from jupyter_sc2.prompt.brackets import open_at_end, scan
-from jupyter_sc2.prompt.facts import Facts, Known, Path
-from jupyter_sc2.prompt.languages import language_at, runs_here
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.prompt.secrets import in_text
-from jupyter_sc2.prompt.syntax import complete_tree, is_magic_line
-from jupyter_sc2.prompt.uses import WORD, Kind, Use, bound_names, stored_strings, uses
+from jupyter_sc2.introspection.facts import Facts, Known, Path
+from jupyter_sc2.introspection.secrets import in_text
+from jupyter_sc2.introspection.uses import WORD, Kind, Use, bound_names, stored_strings, uses
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.pipeline.fitting import is_word
+from jupyter_sc2.runtime.memo import keep_last
+from jupyter_sc2.source.brackets import open_at_end, scan
+from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
+from jupyter_sc2.source.languages import language_at, runs_here
+from jupyter_sc2.types import CompletionRequest
 
 # Characters; cells that are longer are not looked at, nor are lines, which hold data.
 LONGEST_CELL = 8_000

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
-from jupyter_sc2 import fitting
-from jupyter_sc2.characters import JOINERS, first_unseen
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.fitting import (
+from jupyter_sc2.pipeline import fitting
+from jupyter_sc2.pipeline.fitting import (
     CLOSERS,
     OPENERS,
     alike,
@@ -24,8 +22,10 @@ from jupyter_sc2.fitting import (
     lexemes,
     rest_of_line,
 )
-from jupyter_sc2.prompt.brackets import open_at_end
-from jupyter_sc2.prompt.languages import language_at
+from jupyter_sc2.runtime.characters import JOINERS, first_unseen
+from jupyter_sc2.source.brackets import open_at_end
+from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.types import CompletionRequest
 
 Scope = Literal["line", "block"]
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from jupyter_sc2.answering import Job
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.completion import Completion
+from jupyter_sc2.pipeline.completer import Job
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.types import Completion
 
 # Requests of one front end, of either kind, and of all together: each holds its notebook.
 MOST_WAITING = 16

@@ -33,25 +33,28 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakSet
 
-from jupyter_sc2 import background, engines, grounding
-from jupyter_sc2.answering import CANCELLED, Answerer, Job, Provenance
-from jupyter_sc2.characters import escaped
-from jupyter_sc2.clock import monotonic, monotonic_ns
-from jupyter_sc2.completion import Completion, CompletionRequest
-from jupyter_sc2.engines.childprocess import Restarts
-from jupyter_sc2.engines.gate import gate
+from jupyter_sc2 import engines
+from jupyter_sc2.engines.base import Engine, MayBeLost
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError, SC2Error
-from jupyter_sc2.models import EMBEDDED, find_card
-from jupyter_sc2.own_imports import own_imports
-from jupyter_sc2.priority import Pauses
-from jupyter_sc2.prompt.languages import language_at
-from jupyter_sc2.prompt.layout import Arrangement, Piece
-from jupyter_sc2.prompt.near import near
-from jupyter_sc2.request_queue import QUEUE_FULL, RequestQueue
-from jupyter_sc2.rhythm import Rhythm
-from jupyter_sc2.settings import CompletionOptions, LoadOptions
-from jupyter_sc2.silence import silence
-from jupyter_sc2.threads import Load, threads_that_help
+from jupyter_sc2.models.cards import EMBEDDED, find_card
+from jupyter_sc2.options import CompletionOptions, LoadOptions
+from jupyter_sc2.pipeline import grounding
+from jupyter_sc2.pipeline.completer import CANCELLED, Answerer, Job, Provenance
+from jupyter_sc2.pipeline.debounce import Rhythm
+from jupyter_sc2.pipeline.request_queue import QUEUE_FULL, RequestQueue
+from jupyter_sc2.prompt.builder import Arrangement, Piece
+from jupyter_sc2.prompt.excerpt import near
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.characters import escaped
+from jupyter_sc2.runtime.child_process import Restarts
+from jupyter_sc2.runtime.clock import monotonic, monotonic_ns
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.import_isolation import own_imports
+from jupyter_sc2.runtime.output_filter import silence
+from jupyter_sc2.runtime.priority import Pauses
+from jupyter_sc2.runtime.threads import Load, threads_that_help
+from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.types import Completion, CompletionRequest
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +139,7 @@ class _Worker:
     load: Load | None = None  # of the cores; made by its thread
 
     @property
-    def engine(self) -> engines.Engine | None:
+    def engine(self) -> Engine | None:
         return None if self.answerer is None else self.answerer.engine
 
 
@@ -146,7 +149,7 @@ class Session:
     def __init__(
         self,
         *,
-        load_engine: Callable[..., engines.Engine] = engines.load_engine,
+        load_engine: Callable[..., Engine] = engines.load_engine,
         options: CompletionOptions | None = None,
         load_options: LoadOptions | None = None,
         gives_way: bool = False,
@@ -200,7 +203,7 @@ class Session:
         return self._status
 
     @property
-    def engine(self) -> engines.Engine | None:
+    def engine(self) -> Engine | None:
         """What answers now. Only its own thread may use it while anything is asked."""
         return None if self._serving is None else self._serving.engine
 
@@ -514,7 +517,7 @@ class Session:
             worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
             worker.load = Load()
             answers = self._take_over(worker)
-            if answers and isinstance(engine, engines.MayBeLost):
+            if answers and isinstance(engine, MayBeLost):
                 engine.when_lost(partial(self._hear_of_loss, worker))
         if answers:
             self._serve(worker, worker.answerer)
@@ -590,7 +593,7 @@ class Session:
 
     # Loading
 
-    def _try_load(self, worker: _Worker) -> engines.Engine:
+    def _try_load(self, worker: _Worker) -> Engine:
         options = worker.options
         terms = _terms(options.model)  # once: it may read files
 
@@ -1047,7 +1050,7 @@ def _is_embedded(options: LoadOptions) -> bool:
     return options.model == EMBEDDED.name and here
 
 
-def _called(engine: engines.Engine) -> str:
+def _called(engine: Engine) -> str:
     return "The embedded model" if engine.card.name == EMBEDDED.name else engine.card.name
 
 

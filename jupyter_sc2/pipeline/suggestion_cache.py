@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from jupyter_sc2 import postprocess
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.brackets import settled
+from jupyter_sc2.pipeline import postprocess
+from jupyter_sc2.source.brackets import settled
+from jupyter_sc2.types import CompletionRequest
 
 # Typed since a completion was made, in characters.
 REACH = 128

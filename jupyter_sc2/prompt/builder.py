@@ -31,13 +31,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Literal, TypeVar
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.last import keep_last
-from jupyter_sc2.models import EMBEDDED, FIM_ROLES, ModelCard
-from jupyter_sc2.prompt.brackets import settled
-from jupyter_sc2.prompt.languages import LANGUAGES, of_cell_magic
-from jupyter_sc2.prompt.notebook import Cell
-from jupyter_sc2.prompt.secrets import in_text
+from jupyter_sc2.introspection.secrets import in_text
+from jupyter_sc2.models.cards import EMBEDDED, FIM_ROLES, ModelCard
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.runtime.memo import keep_last
+from jupyter_sc2.source.brackets import settled
+from jupyter_sc2.source.languages import LANGUAGES, of_cell_magic
+from jupyter_sc2.types import CompletionRequest
 
 Mode = Literal["left-to-right", "spm", "psm"]
 Text = TypeVar("Text", bound=str)

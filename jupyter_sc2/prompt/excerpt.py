@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.brackets import open_at_end
-from jupyter_sc2.prompt.languages import CELL_MAGIC
+from jupyter_sc2.source.brackets import open_at_end
+from jupyter_sc2.source.languages import CELL_MAGIC
+from jupyter_sc2.types import CompletionRequest
 
 # Characters before the cursor and behind it: more than any prompt holds of one cell.
 BEFORE = 32_768

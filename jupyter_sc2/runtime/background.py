@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from jupyter_sc2.silence import silence
+from jupyter_sc2.runtime.output_filter import silence
 
 # pydevd's names: the first leaves a thread untraced, the second also keeps it off the list of the user's threads.
 MARKS = ("pydev_do_not_trace", "is_pydev_daemon_thread")

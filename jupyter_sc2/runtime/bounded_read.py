@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from jupyter_sc2.hardware import in_words
+from jupyter_sc2.runtime.hardware import in_words
 
 # Levels of nesting, each of which takes some hundred bytes of the parser's stack. It stops by itself at Python's limit
 # of recursion, which is 1000; but the user may have raised that beyond what the stack of a thread holds.

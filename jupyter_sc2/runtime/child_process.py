@@ -35,10 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2 import background
-from jupyter_sc2.clock import monotonic, sleep
-from jupyter_sc2.own_imports import own_imports
-from jupyter_sc2.reading import parse_json, read_limited
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
+from jupyter_sc2.runtime.clock import monotonic, sleep
+from jupyter_sc2.runtime.import_isolation import own_imports
 
 # Seconds. A guard needs milliseconds to end its fork; one that is stopped or that swaps is killed after this.
 PATIENCE = 2.0

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jupyter_sc2.silence import silence
+from jupyter_sc2.runtime.output_filter import silence
 
 # In seconds. A forward pass takes half a second at most; a machine that swaps gets no more than this.
 PATIENCE = 10.0

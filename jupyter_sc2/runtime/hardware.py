@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_sc2.silence import silence
+from jupyter_sc2.runtime.output_filter import silence
 
 
 @dataclass(frozen=True, kw_only=True)

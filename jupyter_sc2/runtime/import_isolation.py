@@ -28,10 +28,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, cast
 
-from jupyter_sc2 import openblas
-from jupyter_sc2.clock import monotonic, sleep
-from jupyter_sc2.trusted_path import current_folder, folders_of, real, trusted_path
-from jupyter_sc2.unwarned import filters
+from jupyter_sc2.runtime import openblas
+from jupyter_sc2.runtime.clock import monotonic, sleep
+from jupyter_sc2.runtime.trusted_path import current_folder, folders_of, real, trusted_path
+from jupyter_sc2.runtime.warning_filters import filters
 
 PACKAGE = "jupyter_sc2"
 # With one of these the modules of a model stay in sys.modules.

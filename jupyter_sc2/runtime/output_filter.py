@@ -18,7 +18,7 @@ import sys
 import threading
 from typing import Any
 
-from jupyter_sc2.unwarned import unwarned
+from jupyter_sc2.runtime.warning_filters import unwarned
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jupyter_sc2.clock import monotonic
+from jupyter_sc2.runtime.clock import monotonic
 
 # Seconds of work between two pauses, and that a pause takes at most.
 WORK, LONGEST = 0.02, 0.5

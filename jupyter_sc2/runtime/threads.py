@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_sc2.clock import monotonic, process_time, sleep
+from jupyter_sc2.runtime.clock import monotonic, process_time, sleep
 
 # Seconds over which it is measured how busy the cores are: the system counts in steps of 10 ms. After a longer time
 # it is looked at how many threads run at the moment, as the mean says little about now.

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from jupyter_sc2.prompt.brackets import CLOSING, open_at_end
-from jupyter_sc2.prompt.parsing import parse
+from jupyter_sc2.source.brackets import CLOSING, open_at_end
+from jupyter_sc2.source.parsing import parse
 
 CELL_MAGICS = re.compile(r"(?:\s*%%\w+(?!\w)[^\n]*\n)+")
 # What a magic or a command may be assigned to.

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.brackets import CLOSING, scan
-from jupyter_sc2.prompt.syntax import complete_tree
+from jupyter_sc2.source.brackets import CLOSING, scan
+from jupyter_sc2.source.incomplete import complete_tree
+from jupyter_sc2.types import CompletionRequest
 
 # What nobody can tell: below a magic that is not known, and in the options of one.
 UNKNOWN = "unknown"

@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from jupyter_sc2.embedded.rows import visible
+from jupyter_sc2.training.rows import visible
 
 NAME = "sc2-tree"  # among transformers' kinds of attention
 

@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.prompt.languages import of_cell_magic
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.source.languages import of_cell_magic
+from jupyter_sc2.types import CompletionRequest
 
 # Docstrings use these names and leave their imports to the reader.
 CONVENTIONS: Mapping[str, str] = {

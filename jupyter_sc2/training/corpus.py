@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass, field, replace
 from email.parser import HeaderParser
 from pathlib import Path
 from random import Random
-from typing import Literal
 
-from jupyter_sc2 import background
-from jupyter_sc2.embedded.cells import (
+from jupyter_sc2.errors import RequestError
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.runtime import background
+from jupyter_sc2.training.cells import (
     docstring_sessions,
     make_cells,
     myst_cells,
@@ -32,12 +33,9 @@ from jupyter_sc2.embedded.cells import (
     page_cells,
     script_cells,
 )
-from jupyter_sc2.embedded.licences import is_permissive, licence_texts, permissive_licence
-from jupyter_sc2.embedded.overlap import Fragments, Seen, read_rows, sample, solution
-from jupyter_sc2.errors import RequestError
-from jupyter_sc2.prompt.notebook import Cell
-
-Kind = Literal["notebook", "example", "docs", "doctest", "library"]
+from jupyter_sc2.training.document import Document, Kind
+from jupyter_sc2.training.licences import is_permissive, licence_texts, permissive_licence
+from jupyter_sc2.training.overlap import Fragments, Seen, read_rows, sample, solution
 
 # Chosen for their notebooks, galleries and docstrings. Source archives only: wheels leave the first two out.
 PACKAGES = tuple(Path(__file__).with_name("packages.txt").read_text().split())
@@ -73,17 +71,6 @@ UNWANTED = re.compile(
 )
 # What stays of an unpacked archive: a tenth of it, the rest are data and pictures.
 KEPT = re.compile(r"\.(?:ipynb|py|rst|md|txt)$|^PKG-INFO$|^(?:LICEN[CS]E|COPYING)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Document:
-    kind: Kind
-    package: str
-    cells: tuple[Cell, ...]
-
-    @property
-    def text(self) -> str:
-        return "\n\n".join(cell.source for cell in self.cells)
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import re
 from dataclasses import dataclass
 from random import Random
 
-from jupyter_sc2.embedded.cells import below_magic
-from jupyter_sc2.embedded.corpus import Document
-from jupyter_sc2.embedded.state import guess_state
-from jupyter_sc2.models import EMBEDDED
-from jupyter_sc2.prompt.languages import LANGUAGES
-from jupyter_sc2.prompt.layout import Mode, Segment, Special, arrange, cell_text, mode_for
-from jupyter_sc2.prompt.namespace import describe
-from jupyter_sc2.prompt.notebook import Cell
+from jupyter_sc2.introspection.rendering import describe
+from jupyter_sc2.models.cards import EMBEDDED
+from jupyter_sc2.notebook import Cell
+from jupyter_sc2.prompt.builder import Mode, Segment, Special, arrange, cell_text, mode_for
+from jupyter_sc2.source.languages import LANGUAGES
+from jupyter_sc2.training.cells import below_magic
+from jupyter_sc2.training.document import Document
+from jupyter_sc2.training.state import guess_state
 
 # (weight, where): a cut is where a match ends.
 PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (

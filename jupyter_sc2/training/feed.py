@@ -25,11 +25,12 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-from jupyter_sc2 import background
-from jupyter_sc2.embedded.corpus import Document, load_documents
-from jupyter_sc2.embedded.rows import Sampler, Token, packed_row
-from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
 from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.runtime import background
+from jupyter_sc2.training.corpus import load_documents
+from jupyter_sc2.training.document import Document
+from jupyter_sc2.training.rows import Sampler, Token, packed_row
+from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 
 FIELDS = len(Token._fields)
 STEPS_AHEAD = 3

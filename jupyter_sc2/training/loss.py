@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from jupyter_sc2.embedded.rows import UNTOLD
+from jupyter_sc2.training.rows import UNTOLD
 
 PIECE = {"cuda": 8192}  # tokens: half a GB of logits in float32
 PIECE_CPU = 1024

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from jupyter_sc2.embedded.corpus import Document
+    from jupyter_sc2.training.document import Document
 
 NEAR = 5  # words in a run, for duplicates
 NEAR_SHARE = 0.8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jupyter_sc2.embedded.corpus import HELD_OUT
+from jupyter_sc2.training.corpus import HELD_OUT
 
 # What all layers keep for the backward pass where they are not compiled (run.py): 46 GB for 32,768 tokens.
 PLAIN_GB_PER_TOKEN = 1.4e-3

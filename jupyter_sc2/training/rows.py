@@ -13,10 +13,10 @@ from operator import eq
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from jupyter_sc2.embedded.corpus import Document
-from jupyter_sc2.embedded.examples import Example, build_example
-from jupyter_sc2.embedded.tokenizer import END, SPECIAL_TOKENS
-from jupyter_sc2.prompt.layout import Segment
+from jupyter_sc2.prompt.builder import Segment
+from jupyter_sc2.training.document import Document
+from jupyter_sc2.training.examples import Example, build_example
+from jupyter_sc2.training.tokenizer import END, SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     import torch

@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from jupyter_sc2.embedded import attention, loss
-from jupyter_sc2.embedded.recipe import Recipe
-from jupyter_sc2.embedded.rows import UNTOLD, Token
-from jupyter_sc2.embedded.weights import unpacked_model
 from jupyter_sc2.errors import ModelLoadError, SC2Error
+from jupyter_sc2.training import attention, loss
+from jupyter_sc2.training.recipe import Recipe
+from jupyter_sc2.training.rows import UNTOLD, Token
+from jupyter_sc2.training.weights import unpacked_model
 
 STATE = ("step", "seconds", "tokens", "loss", "curve", "seed")
 MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`

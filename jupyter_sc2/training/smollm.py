@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.embedded.tokenizer import END, SPECIAL_TOKENS, write_tokenizer
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.training.tokenizer import END, SPECIAL_TOKENS, write_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,7 @@ def choose_tokens(
     """
     from tokenizers import pre_tokenizers
 
-    from jupyter_sc2.embedded.tokenizer import byte_level_bpe
+    from jupyter_sc2.training.tokenizer import byte_level_bpe
 
     full = byte_level_bpe({token: index for index, token in enumerate(tokens)}, merges)
     counts: Counter[int] = Counter()

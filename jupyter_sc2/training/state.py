@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from random import Random
 
-from jupyter_sc2.prompt.namespace import Variable, table_detail
+from jupyter_sc2.introspection.rendering import Variable, table_detail
 
 TABLE = re.compile(r"(?:^|\.)(?:read_\w+|DataFrame|load_dataset|scan_\w+|GeoDataFrame)$")
 ARRAY = re.compile(

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jupyter_sc2.models import STARCODER2_SPECIAL
-from jupyter_sc2.prompt.layout import Segment
+from jupyter_sc2.models.cards import STARCODER2_SPECIAL
+from jupyter_sc2.prompt.builder import Segment
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -1,6 +1,6 @@
 """Trains the embedded model, on a GPU or on a CPU, for the minutes or the tokens that one has.
 
-    from jupyter_sc2.embedded.train import Recipe, train
+    from jupyter_sc2.training.train import Recipe, train
 
     figures = train(
         Path("documents.jsonl"),        # or a sequence of Documents
@@ -44,15 +44,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from jupyter_sc2.embedded.corpus import HELD_OUT, Document, load_documents
-from jupyter_sc2.embedded.examples import build_example
-from jupyter_sc2.embedded.feed import FIELDS, Feed, Plan
-from jupyter_sc2.embedded.meter import Meter, known_peak, memory_used, told
-from jupyter_sc2.embedded.recipe import Recipe, schedule
-from jupyter_sc2.embedded.rows import Sampler, prompts, rows
-from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
-from jupyter_sc2.embedded.weights import unpacked_model
-from jupyter_sc2.models import TRAINED
+from jupyter_sc2.models.cards import TRAINED
+from jupyter_sc2.training.corpus import HELD_OUT, load_documents
+from jupyter_sc2.training.document import Document
+from jupyter_sc2.training.examples import build_example
+from jupyter_sc2.training.feed import FIELDS, Feed, Plan
+from jupyter_sc2.training.meter import Meter, known_peak, memory_used, told
+from jupyter_sc2.training.recipe import Recipe, schedule
+from jupyter_sc2.training.rows import Sampler, prompts, rows
+from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
+from jupyter_sc2.training.weights import unpacked_model
 
 __all__ = ["Recipe", "draw_rows", "draw_texts", "schedule", "train", "unpacked_model"]
 
@@ -113,7 +114,7 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from jupyter_sc2.embedded.run import STATE, Run, TrainingError
+    from jupyter_sc2.training.run import STATE, Run, TrainingError
 
     if minutes is None and tokens is None:
         raise ValueError("train() needs minutes or tokens")

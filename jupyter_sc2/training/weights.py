@@ -13,7 +13,7 @@ def unpacked_model(folder: Path) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from jupyter_sc2.engines.packed import WEIGHTS, as_float, parts, read_tensors, unpacked
+    from jupyter_sc2.models.packed import WEIGHTS, as_float, parts, read_tensors, unpacked
 
     config = AutoConfig.from_pretrained(folder)
     if not hasattr(config, "packed"):

@@ -80,9 +80,9 @@ def order(item: tuple[str, Any]) -> tuple[str, bool]:
 
 def complete(model: Path) -> list[str]:
     """A few lines as the project's own session completes them with this model."""
-    from jupyter_sc2.completion import CompletionRequest
-    from jupyter_sc2.evaluate.runner import open_session
-    from jupyter_sc2.settings import LoadOptions
+    from jupyter_sc2.evaluation.runner import open_session
+    from jupyter_sc2.options import LoadOptions
+    from jupyter_sc2.types import CompletionRequest
 
     session = open_session(LoadOptions(model=str(model)), max_tokens=12)
     try:
@@ -137,10 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     model = args.to / newest
     good = check(model, figures.get(f"{form}_loss"), rows["measured"])
-    from jupyter_sc2.embedded.graph import write_graph
+    from jupyter_sc2.engines.onnx.graph import write_graph
 
     if form == "master":
-        from jupyter_sc2.embedded.pack import pack
+        from jupyter_sc2.engines.onnx.packing import pack
 
         model = args.to / f"packed-{step}"
         print("only bf16 weights came back: they are rounded here")

@@ -44,16 +44,17 @@ MANIFEST = "manifest.json"
 CODE = "code.tar.xz"
 # What runs there, and what must not be needed for it.
 MODULES = (
-    "train",
-    "run",
-    "feed",
-    "weights",
-    "pack",
-    "attention",
-    "loss",
-    "meter",
-    "recipe",
-    "rows",
+    "training.train",
+    "training.run",
+    "training.feed",
+    "training.weights",
+    "engines.onnx.packing",
+    "models.packed",
+    "training.attention",
+    "training.loss",
+    "training.meter",
+    "training.recipe",
+    "training.rows",
 )
 ABSENT = (
     "traitlets",
@@ -65,7 +66,7 @@ ABSENT = (
     "nbformat",
     "comm",
 )
-DATA = ("embedded/packages.txt",)
+DATA = ("training/packages.txt",)
 MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "training.json")
 RAW_CORPUS_PIECE = 16_000_000  # bytes of JSON lines: some 3 MB as they travel
 MEASURED_ROWS, MEASURED_LENGTH = 8, 1024
@@ -86,8 +87,7 @@ IMPORT = (
 sys.path.insert(0, {root!r})
 import importlib
 for name in {modules!r}:
-    importlib.import_module("jupyter_sc2.embedded." + name)
-import jupyter_sc2.engines.packed
+    importlib.import_module("jupyter_sc2." + name)
 for name, module in sorted(sys.modules.items()):
     if name.partition(".")[0] == "jupyter_sc2":
         print(module.__file__)
@@ -205,9 +205,9 @@ def groups(corpus: Corpus, lines: Sequence[Line], size: int) -> Iterator[list[Li
 
 def measured(corpus: Corpus, start: Path, count: int, length: int) -> dict[str, Any]:
     """Rows of held-out packages that losses are told by on both sides, and rows to round weights by."""
-    from jupyter_sc2.embedded.corpus import _parse
-    from jupyter_sc2.embedded.rows import Sampler, prompts, rows
-    from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
+    from jupyter_sc2.training.corpus import _parse
+    from jupyter_sc2.training.rows import Sampler, prompts, rows
+    from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 
     encode = encoder(load_tokenizer(start))
     some = random.Random(0).sample(corpus.rest, min(4_000, len(corpus.rest)))
@@ -221,8 +221,8 @@ def measured(corpus: Corpus, start: Path, count: int, length: int) -> dict[str, 
 
 
 def write(args: argparse.Namespace, limits: Limits) -> None:
-    from jupyter_sc2.embedded.corpus import HELD_OUT
-    from jupyter_sc2.embedded.rows import MIX
+    from jupyter_sc2.training.corpus import HELD_OUT
+    from jupyter_sc2.training.rows import MIX
 
     to: Path = args.to
     began = time.monotonic()

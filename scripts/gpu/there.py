@@ -45,7 +45,7 @@ def device() -> str:
 
 def recipe_of(work: Path) -> Any:
     """The recipe for the device with what was set or found out here."""
-    from jupyter_sc2.embedded.recipe import Recipe
+    from jupyter_sc2.training.recipe import Recipe
 
     set_here = read_json(work / "recipe.json", {})
     set_here.pop("dense", None)
@@ -54,8 +54,8 @@ def recipe_of(work: Path) -> Any:
 
 def loss_of(model: Path, measured: Any, on: str) -> dict[str, float | None]:
     """The loss of a model's folder, packed or not, on rows; the same everywhere but for rounding."""
-    from jupyter_sc2.embedded.recipe import Recipe
-    from jupyter_sc2.embedded.run import Run
+    from jupyter_sc2.training.recipe import Recipe
+    from jupyter_sc2.training.run import Run
 
     with tempfile.TemporaryDirectory() as output:
         run = Run(Recipe(), model, Path(output), device=on)
@@ -65,12 +65,12 @@ def loss_of(model: Path, measured: Any, on: str) -> dict[str, float | None]:
 def trial(work: Path, seconds: float) -> None:
     import torch
 
-    from jupyter_sc2.embedded.corpus import load_documents
-    from jupyter_sc2.embedded.feed import FIELDS
-    from jupyter_sc2.embedded.meter import known_peak, memory_used
-    from jupyter_sc2.embedded.rows import Sampler, packed_row
-    from jupyter_sc2.embedded.run import Run, micro_rows
-    from jupyter_sc2.embedded.tokenizer import encoder, load_tokenizer
+    from jupyter_sc2.training.corpus import load_documents
+    from jupyter_sc2.training.feed import FIELDS
+    from jupyter_sc2.training.meter import known_peak, memory_used
+    from jupyter_sc2.training.rows import Sampler, packed_row
+    from jupyter_sc2.training.run import Run, micro_rows
+    from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 
     until = time.monotonic() + seconds
     on = device()
@@ -190,8 +190,8 @@ def random_model(start: Path, folder: Path) -> Path:
 
 
 def learn(work: Path, until: float, minutes: float) -> None:
-    from jupyter_sc2.embedded import run as of_run
-    from jupyter_sc2.embedded.train import train
+    from jupyter_sc2.training import run as of_run
+    from jupyter_sc2.training.train import train
 
     if read_json(work / "recipe.json", {}).get("dense"):
         compiled = of_run.Run.compile
@@ -311,7 +311,7 @@ def export(work: Path) -> None:
         say(f"loss in bf16 {figures['master_loss']}, of the start {figures['start_loss']}")
         note()
     if not packed.exists():
-        from jupyter_sc2.embedded.pack import pack
+        from jupyter_sc2.engines.onnx.packing import pack
 
         began = time.monotonic()
         some = rows["pack"][: ROWS_BESIDE if beside else None]

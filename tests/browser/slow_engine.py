@@ -6,8 +6,8 @@ import random
 import time
 from collections.abc import Iterator
 
-from jupyter_sc2.completion import Token
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.types import Token
 from tests.conftest import FakeEngine
 
 LINE = "result = np.arange(10).reshape(2, 5).sum(axis=0)"

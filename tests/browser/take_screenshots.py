@@ -12,8 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from jupyter_sc2.provenance.index import writing
-from jupyter_sc2.provenance.sources import installed
+from jupyter_sc2.attribution.index import writing
+from jupyter_sc2.attribution.sources import installed
 from tests.browser.conftest import CHROMIUM_FLAGS, EXAMPLES, NotebookPage, Server, chromium_path
 
 CELLS = (

@@ -9,10 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from jupyter_sc2.provenance import record
-from jupyter_sc2.provenance.index import writing
-from jupyter_sc2.provenance.lexemes import HASH, lex
-from jupyter_sc2.provenance.sources import named
+from jupyter_sc2.attribution import record
+from jupyter_sc2.attribution.index import writing
+from jupyter_sc2.attribution.lexemes import HASH, lex
+from jupyter_sc2.attribution.sources import named
 from tests.browser.slow_engine import LINE
 from tests.planted import original
 

@@ -9,7 +9,7 @@ from tests.browser.test_standing import menu, says
 
 # A kernel that hears of comms on its shell only.
 SHELL_ONLY = """
-import jupyter_sc2.kernel.channel as channel
+import jupyter_sc2.kernel.comm.channel as channel
 from ipykernel.kernelbase import Kernel
 channel.COMM_MESSAGES = ()
 info = Kernel.kernel_info.fget
@@ -173,7 +173,7 @@ def test_a_language_that_is_left_alone_is(lab, open_notebook):
 def test_another_protocol_in_the_kernel_is_said_with_what_helps(slow_lab, open_notebook):
     notebook = open_notebook(slow_lab, slow_lab.notebook("newer.ipynb", ""))
     notebook.wait_ready()
-    notebook.execute("import jupyter_sc2.kernel.wire as _w; _w.PROTOCOL = 2; del _w")
+    notebook.execute("import jupyter_sc2.kernel.comm.protocol as _w; _w.PROTOCOL = 2; del _w")
     notebook.page.reload()
     notebook.cell(0).wait_for()
     says(notebook, "other version in the kernel")

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from jupyter_sc2.completion import Token
+from jupyter_sc2.types import Token
 
 # In nats.
 MARGIN = 2.0

@@ -13,17 +13,18 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Guess, check_length, no_guess
-from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.healing import advance
-from jupyter_sc2.engines.kept import PromptCache
-from jupyter_sc2.engines.sampler import Sampler, likeliest, make_sampler
-from jupyter_sc2.engines.search import Way, agreed, best
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines.base import Guess, check_length, no_guess
+from jupyter_sc2.engines.decoding.beam_search import Way, agreed, best
+from jupyter_sc2.engines.decoding.prefix_cache import PromptCache
+from jupyter_sc2.engines.decoding.sampling import Sampler, likeliest, make_sampler
+from jupyter_sc2.engines.decoding.token_healing import advance
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.hardware import give_back_memory
-from jupyter_sc2.models import ModelCard
+from jupyter_sc2.models.cards import ModelCard
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.hardware import give_back_memory
+from jupyter_sc2.runtime.progress import Cancelled
+from jupyter_sc2.types import SamplingParams, Token
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from jupyter_sc2.completion import SamplingParams, Token
 from jupyter_sc2.errors import GenerationError
+from jupyter_sc2.types import SamplingParams, Token
 
 # Not in the functions: by the time they are called, the user's code may have imported a numpy.py of its own.
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Logits = NDArray[np.float32]
 else:
-    from jupyter_sc2.engines.own_numpy import np
+    from jupyter_sc2.runtime.own_numpy import np
 
 Sampler = Callable[["Logits", "Sequence[int] | None"], Token]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from jupyter_sc2.completion import Choices
+from jupyter_sc2.types import Choices
 
 
 class SpellingTable:

@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines.healing import SpellingTable
+from jupyter_sc2.engines.decoding.token_healing import SpellingTable
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.reading import parse_json, read_limited
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 
 # Bytes: the largest that are published have 35 MB.
 LARGEST = 256 << 20

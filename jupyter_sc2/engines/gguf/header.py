@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines.healing import SpellingTable
-from jupyter_sc2.engines.llamaserver import EXTRA
-from jupyter_sc2.engines.tokenizer import byte_level_bytes, sentencepiece_bytes
-from jupyter_sc2.engines.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
+from jupyter_sc2.engines.decoding.token_healing import SpellingTable
+from jupyter_sc2.engines.decoding.tokenizer import byte_level_bytes, sentencepiece_bytes
+from jupyter_sc2.engines.gguf import EXTRA
+from jupyter_sc2.engines.gguf.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
 from jupyter_sc2.errors import ModelLoadError
 
 HEALS = "jupyter_sc2.heals"

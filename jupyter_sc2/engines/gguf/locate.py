@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from jupyter_sc2.engines import Progress, sealed, weights
-from jupyter_sc2.engines.cache import cache_folder
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import machine
-from jupyter_sc2.models import ModelCard, find_card
-from jupyter_sc2.plan import GGUF, choose_gguf
+from jupyter_sc2.models import checksums
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.models.cache_dir import cache_folder
+from jupyter_sc2.models.cards import ModelCard, find_card
+from jupyter_sc2.models.plan import GGUF, choose_gguf
+from jupyter_sc2.runtime.hardware import machine
+from jupyter_sc2.runtime.progress import Progress
 
 # Below this many parameters half precision is quick enough, and nothing is lost.
 SMALL = 500_000_000
@@ -55,9 +57,9 @@ def find(model: str, precision: str, *, offline: bool, progress: Progress) -> Fo
         if card.gguf is not None:
             # A model's repository need not have each precision; and without a network there may be the original.
             with contextlib.suppress(ModelLoadError):
-                file = weights.gguf(card, precision, offline=offline, progress=progress)
+                file = model_files.gguf(card, precision, offline=offline, progress=progress)
                 return Found(card, file, _mended(card, wanted) if damaged else "")
-        card, folder = weights.find(model, offline=offline, progress=progress)
+        card, folder = model_files.find(model, offline=offline, progress=progress)
         file = place(card, folder, wanted)
         if not damaged and _is_whole(file, progress):
             return Found(card, file)
@@ -72,15 +74,15 @@ def find(model: str, precision: str, *, offline: bool, progress: Progress) -> Fo
 
 def make(card: ModelCard, folder: Path, precision: str, progress: Callable[[float], None]) -> Path:
     """Makes the GGUF file of a folder's weights where `find` looks for it. Raises ModelLoadError."""
-    from jupyter_sc2.engines.gguf import write_gguf
+    from jupyter_sc2.engines.gguf.writer import write_gguf
 
     file = place(card, folder, precision)
     _forget_older(file)
     try:
         if os.path.lexists(file) and not (file.is_file() and _note(file).is_file()):
-            sealed.set_aside(file)  # nothing tells that it was made here
+            checksums.set_aside(file)  # nothing tells that it was made here
         write_gguf(folder, file, precision, name=card.name, progress=progress)
-        sealed.write_note(_note(file), sealed.seal(file))
+        checksums.write_note(_note(file), checksums.seal(file))
     except OSError as error:
         raise ModelLoadError(f"{file} cannot be written: {error.strerror or error}.") from error
     return file
@@ -91,8 +93,8 @@ def _note(file: Path) -> Path:
 
 
 def _is_whole(file: Path, progress: Progress) -> bool:
-    note = sealed.read_note(_note(file))
-    return sealed.is_whole(file, note, lambda: progress("loading", None))
+    note = checksums.read_note(_note(file))
+    return checksums.is_whole(file, note, lambda: progress("loading", None))
 
 
 def _mended(card: ModelCard, precision: str) -> str:
@@ -105,7 +107,7 @@ def _mended(card: ModelCard, precision: str) -> str:
 def best_precision(model: str) -> str:
     """F16 for a small model, else what fits this machine."""
     try:
-        _, shape = weights.card_and_shape(model)
+        _, shape = model_files.card_and_shape(model)
     except ModelLoadError:  # nothing of it is on this disk yet
         return "Q4_K_M"
     if shape.parameters < SMALL:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines.tokenizer import Tokenizer, read_spec
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer, read_spec
 from jupyter_sc2.errors import ModelLoadError
 
 # GGUF's kinds of tokens.

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from jupyter_sc2 import background
-from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.ggufheader import HEALS
-from jupyter_sc2.engines.llamaserver import EXTRA
-from jupyter_sc2.engines.vocabulary import Vocabulary, read_vocabulary
-from jupyter_sc2.engines.weights import Stored, check_layers, read_config, read_headers
+from jupyter_sc2.engines.gguf import EXTRA
+from jupyter_sc2.engines.gguf.header import HEALS
+from jupyter_sc2.engines.gguf.vocabulary import Vocabulary, read_vocabulary
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.mixture import tensor_type
-from jupyter_sc2.models import was_trained_here
+from jupyter_sc2.models.cards import was_trained_here
+from jupyter_sc2.models.files import Stored, check_layers, read_config, read_headers
+from jupyter_sc2.models.quant_mix import tensor_type
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.hardware import in_words
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ class _Source:
     """The folder's model: what GGUF calls its numbers, and the plan of the tensors."""
 
     def __init__(self, folder: Path, precision: str) -> None:
-        from jupyter_sc2.engines.build import architecture
+        from jupyter_sc2.engines.torch.model_builder import architecture
 
         self.folder, self.precision = folder, precision
         raw = read_config(folder)
@@ -183,7 +183,7 @@ class _Source:
 
     def read(self, tensor: _Tensor) -> torch.Tensor:
         """The tensor as (rows, columns), in the order of rows and with the offset that llama.cpp wants."""
-        from jupyter_sc2.engines.build import Reader
+        from jupyter_sc2.engines.torch.model_builder import Reader
 
         # A view of the mapped file, unless it is packed there.
         value = Reader(keep_open=False).read(

@@ -16,26 +16,27 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import (
-    Cancelled,
-    Guess,
-    Progress,
-    check_length,
-    gguffiles,
-    no_guess,
-    weights,
+from jupyter_sc2.engines.base import Guess, check_length, no_guess
+from jupyter_sc2.engines.decoding.prefix_cache import (
+    Kept,
+    KeptPrompts,
+    common_length,
+    worth_keeping,
 )
-from jupyter_sc2.engines.ggufheader import GGUFHeader
-from jupyter_sc2.engines.healing import advance
-from jupyter_sc2.engines.kept import Kept, KeptPrompts, common_length, worth_keeping
-from jupyter_sc2.engines.llamaserver import EXTRA, LlamaServer, ServerOptions
-from jupyter_sc2.engines.sampler import OTHERS
+from jupyter_sc2.engines.decoding.sampling import OTHERS
+from jupyter_sc2.engines.decoding.token_healing import advance
+from jupyter_sc2.engines.gguf import EXTRA
+from jupyter_sc2.engines.gguf import locate as gguf_locate
+from jupyter_sc2.engines.gguf.header import GGUFHeader
+from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
-from jupyter_sc2.hardware import free_memory, in_words
-from jupyter_sc2.models import ModelCard, suited
-from jupyter_sc2.plan import SMALL
-from jupyter_sc2.threads import cores_here, most_threads, threads_that_help
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.models.cards import ModelCard, suited
+from jupyter_sc2.models.plan import SMALL
+from jupyter_sc2.runtime.hardware import free_memory, in_words
+from jupyter_sc2.runtime.progress import Cancelled, Progress
+from jupyter_sc2.runtime.threads import cores_here, most_threads, threads_that_help
+from jupyter_sc2.types import SamplingParams, Token
 
 # Added to the logits of the tokens that are allowed. A power of two: it costs the fewest digits.
 BIAS = 64.0
@@ -334,7 +335,7 @@ def load(
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise ModelLoadError(f"The engine llamacpp needs the package xllamacpp: {EXTRA}.")
-    card, file, notice = gguffiles.find(model, precision, offline=offline, progress=progress)
+    card, file, notice = gguf_locate.find(model, precision, offline=offline, progress=progress)
     header = GGUFHeader(file)
     if precision not in ("auto", header.precision) and header.precision:
         raise ModelLoadError(f"{file} is in {header.precision}, and {precision} is set.")
@@ -360,7 +361,7 @@ def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:
     # Some files do not tell the window that a model was trained with, and then its card does.
     window = header.number("attention.sliding_window", min(card.window, context))
     context = min(context, CONTEXT)
-    size = card.parameters if card.parameters != "?" else weights.in_billions(header.parameters)
+    size = card.parameters if card.parameters != "?" else model_files.in_billions(header.parameters)
     licence = card.licence if card.licence != "unknown" else header.licence
     return replace(
         card,

@@ -28,12 +28,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.clock import monotonic, sleep
-from jupyter_sc2.engines import Cancelled
-from jupyter_sc2.engines.childprocess import LOOK, ChildProcess, how_it_ended, is_stopped, run
 from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
-from jupyter_sc2.reading import parse_json
+from jupyter_sc2.runtime.bounded_read import parse_json
+from jupyter_sc2.runtime.child_process import LOOK, ChildProcess, how_it_ended, is_stopped, run
+from jupyter_sc2.runtime.clock import monotonic, sleep
+from jupyter_sc2.runtime.progress import Cancelled
 
 logger = logging.getLogger(__name__)
 

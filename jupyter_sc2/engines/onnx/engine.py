@@ -15,18 +15,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2 import plan
-from jupyter_sc2.engines import Cancelled, Progress, prepacked, weights
-from jupyter_sc2.engines.decoding import DecodingEngine, LayerCache
-from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.packed import GRAPH
-from jupyter_sc2.engines.search import Way
-from jupyter_sc2.engines.telemetry import without_telemetry
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines.decoding.beam_search import Way
+from jupyter_sc2.engines.decoding.loop import DecodingEngine, LayerCache
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
+from jupyter_sc2.engines.onnx import prepacked
+from jupyter_sc2.engines.onnx.telemetry import without_telemetry
 from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
-from jupyter_sc2.hardware import Machine, give_back_memory
-from jupyter_sc2.models import PACKED, ModelCard, Shape, suited
-from jupyter_sc2.threads import cores_here, threads_that_help
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.models import plan
+from jupyter_sc2.models.cards import PACKED, ModelCard, Shape, suited
+from jupyter_sc2.models.packed import GRAPH
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.hardware import Machine, give_back_memory
+from jupyter_sc2.runtime.progress import Cancelled, Progress
+from jupyter_sc2.runtime.threads import cores_here, threads_that_help
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 else:
-    from jupyter_sc2.engines.own_numpy import np
+    from jupyter_sc2.runtime.own_numpy import np
 
 # Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
 BLOCK = 1024
@@ -263,9 +265,9 @@ def load(
     progress: Progress = lambda state, share: None,
 ) -> OnnxEngine:
     """Loads a packed model by its name or folder. Raises ModelLoadError in the user's terms, in one line."""
-    card, folder = weights.find(model, offline=offline, progress=progress)
-    config = weights.read_config(folder)
-    weights.read_headers(folder)  # tells what is damaged
+    card, folder = model_files.find(model, offline=offline, progress=progress)
+    config = model_files.read_config(folder)
+    model_files.read_headers(folder)  # tells what is damaged
     shape = Shape.from_config(config)
     if not (folder / GRAPH).is_file() or shape is None or not shape.packed:
         raise ModelLoadError(
@@ -273,14 +275,14 @@ def load(
         )
     with gate:
         tokenizer = Tokenizer(folder / "tokenizer.json")
-    card = suited(weights.describe(card, config, shape.parameters), tokenizer.special_ids)
+    card = suited(model_files.describe(card, config, shape.parameters), tokenizer.special_ids)
     if len(tokenizer) > shape.vocab:
         raise ModelLoadError(
             f"The tokenizer of {card.name} has {len(tokenizer)} tokens and its model {shape.vocab}: "
             "they do not belong together."
         )
     size = plan.weights(shape, PACKED, Machine())
-    weights.check_memory(size, card.name, PACKED)
+    model_files.check_memory(size, card.name, PACKED)
     threads = threads or threads_that_help(cores_here(), cell_runs=False, most=MOST_THREADS)
     runtime = _runtime()
     first = _session(runtime, folder, threads)

@@ -1,6 +1,6 @@
 """Writes the graph that ONNX Runtime computes a packed model with: model.onnx, beside the weights that it refers to.
 
-    python -m jupyter_sc2.embedded.graph FOLDER
+    python -m jupyter_sc2.engines.onnx.graph FOLDER
 
 It takes ids and what they see, and keys and values in buffers that are input and output at once; engines/onnx.py says
 what goes in and comes out. The operators are ONNX's and those of ONNX Runtime's own domain, com.microsoft, as its
@@ -16,10 +16,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.packed import GRAPH, GROUP, WEIGHTS, Tensor, parts, read_tensors
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import PACKED
-from jupyter_sc2.writing import write_whole
+from jupyter_sc2.models.cards import PACKED
+from jupyter_sc2.models.packed import GRAPH, GROUP, WEIGHTS, Tensor, parts, read_tensors
+from jupyter_sc2.runtime.atomic_write import write_whole
 
 if TYPE_CHECKING:
     import onnx
@@ -300,7 +300,7 @@ class _Graph:
 
 
 if __name__ == "__main__":
-    from jupyter_sc2.embedded.pack import renew
+    from jupyter_sc2.engines.onnx.packing import renew
 
     folder = Path(sys.argv[1])
     if json.loads((folder / "config.json").read_text())[PACKED].get("version", 1) == 1:

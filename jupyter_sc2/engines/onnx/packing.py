@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.packed import (
+from jupyter_sc2.models.cards import PACKED, TRAINED
+from jupyter_sc2.models.packed import (
     DESCRIPTION,
     GRAPH,
     GROUP,
@@ -26,7 +27,6 @@ from jupyter_sc2.engines.packed import (
     read_tensors,
     write_tensors,
 )
-from jupyter_sc2.models import PACKED, TRAINED
 
 if TYPE_CHECKING:
     import torch

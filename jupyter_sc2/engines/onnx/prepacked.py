@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.clock import now
-from jupyter_sc2.engines import sealed
-from jupyter_sc2.engines.cache import cache_folder
-from jupyter_sc2.engines.childprocess import Identity
-from jupyter_sc2.engines.packed import GRAPH, WEIGHTS
+from jupyter_sc2.models import checksums
+from jupyter_sc2.models.cache_dir import cache_folder
+from jupyter_sc2.models.packed import GRAPH, WEIGHTS
+from jupyter_sc2.runtime.child_process import Identity
+from jupyter_sc2.runtime.clock import now
 
 # Bytes: what smaller models take is not worth a file.
 KEEP_FROM = 32 << 20
@@ -75,8 +75,8 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
         return session(folder / GRAPH, options())
     try:
         made = session(folder / GRAPH, _keeping(options(), unfinished / GRAPH))
-        seals = {name: sealed.seal(unfinished / name) for name in (GRAPH, DATA)}
-        sealed.write_note(unfinished / SEALS, seals)
+        seals = {name: checksums.seal(unfinished / name) for name in (GRAPH, DATA)}
+        checksums.write_note(unfinished / SEALS, seals)
         _move(unfinished, place)
         return made
     except Exception:
@@ -105,8 +105,8 @@ def are_kept(runtime: Any, folder: Path) -> bool:
 
 def _are_whole(place: Path) -> bool:
     """Whether the files are what was written; read once by a process, 40 ms for the embedded model's."""
-    seals = sealed.read_note(place / SEALS) or {}
-    return all(sealed.is_whole(place / name, seals.get(name)) for name in (GRAPH, DATA))
+    seals = checksums.read_note(place / SEALS) or {}
+    return all(checksums.is_whole(place / name, seals.get(name)) for name in (GRAPH, DATA))
 
 
 def _clear(place: Path) -> None:
@@ -116,7 +116,7 @@ def _clear(place: Path) -> None:
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     elif os.path.lexists(place):
-        sealed.set_aside(place)
+        checksums.set_aside(place)
 
 
 def _keeping(options: Any, file: Path) -> Any:

@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from jupyter_sc2 import background
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.engines.quiet import quiet
 from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.reading import parse_json
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.bounded_read import parse_json
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.log_filter import quiet
 
 T = TypeVar("T")
 

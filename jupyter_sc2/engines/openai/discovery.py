@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.characters import escaped, is_plain_path
-from jupyter_sc2.engines import Cancelled, Progress, hub, weights
-from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.http import (
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
+from jupyter_sc2.engines.openai.client import (
     Client,
     NotFound,
     Rejected,
@@ -20,11 +18,15 @@ from jupyter_sc2.engines.http import (
     find_key,
     parse_address,
 )
-from jupyter_sc2.engines.pieces import Pieces
-from jupyter_sc2.engines.runfile import running_servers
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines.openai.server_files import running_servers
+from jupyter_sc2.engines.openai.text_vocabulary import Pieces
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import EMBEDDED, EMBEDDED_FOLDER, ModelCard, cards, find_card, suited
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.models import hub
+from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, ModelCard, cards, find_card, suited
+from jupyter_sc2.runtime.characters import escaped, is_plain_path
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.progress import Cancelled, Progress
 
 MODELS = "/v1/models"
 COMPLETIONS = "/v1/completions"
@@ -181,7 +183,7 @@ def _within(card: ModelCard, context: int | None, folder: Path | None) -> ModelC
     config: dict[str, Any] = {}
     if folder is not None:
         with contextlib.suppress(ModelLoadError):
-            config = weights.read_config(folder)
+            config = model_files.read_config(folder)
     reach = min(
         card.context if not config else config.get("max_position_embeddings") or card.context,
         context or card.context,
@@ -215,7 +217,7 @@ def _tokenizer_folder(
 
 
 def _only_tokenizer(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in ("tokenizer.json", weights.CONFIG)]
+    return [name for name in names if name in ("tokenizer.json", model_files.CONFIG)]
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,23 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_sc2.completion import SamplingParams, Token
-from jupyter_sc2.engines import Cancelled, Guess, Progress, check_length, no_guess
-from jupyter_sc2.engines.deployment import COMPLETIONS, Deployment, find_deployment, open_client
-from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.healing import advance
-from jupyter_sc2.engines.http import Address, Client, NotFound
-from jupyter_sc2.engines.kept import common_length
-from jupyter_sc2.engines.pieces import Pieces
-from jupyter_sc2.engines.tokenizer import Tokenizer
+from jupyter_sc2.engines.base import Guess, check_length, no_guess
+from jupyter_sc2.engines.decoding.prefix_cache import common_length
+from jupyter_sc2.engines.decoding.token_healing import advance
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
+from jupyter_sc2.engines.openai.client import Address, Client, NotFound
+from jupyter_sc2.engines.openai.discovery import (
+    COMPLETIONS,
+    Deployment,
+    find_deployment,
+    open_client,
+)
+from jupyter_sc2.engines.openai.text_vocabulary import Pieces
 from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.models import EMBEDDED
+from jupyter_sc2.models.cards import EMBEDDED
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.progress import Cancelled, Progress
+from jupyter_sc2.types import SamplingParams, Token
 
 # Fewer new ids than these are read by the request that needs them: asking twice would cost more.
 WORTH_PREFILLING = 32

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir, secure_write
 
-from jupyter_sc2.engines.childprocess import Identity, here
-from jupyter_sc2.reading import parse_json, read_limited
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
+from jupyter_sc2.runtime.child_process import Identity, here
 
 PATTERN = "sc2-server-*.json"
 LONGEST = 1 << 16  # bytes of a note

@@ -17,25 +17,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from jupyter_sc2 import background, plan
-from jupyter_sc2.engines import Cancelled, Progress, quantized, weights
-from jupyter_sc2.engines.build import (
+from jupyter_sc2.engines.decoding.beam_search import Way
+from jupyter_sc2.engines.decoding.loop import DecodingEngine
+from jupyter_sc2.engines.decoding.tokenizer import Tokenizer, missing
+from jupyter_sc2.engines.torch import quantized_cache
+from jupyter_sc2.engines.torch.kv_cache import Interrupted, KVCache
+from jupyter_sc2.engines.torch.model_builder import (
     best_device,
     convert,
     quick_bf16,
     skeleton,
     weight_bytes,
 )
-from jupyter_sc2.engines.decoding import DecodingEngine
-from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.kvcache import Interrupted, KVCache
-from jupyter_sc2.engines.search import Way
-from jupyter_sc2.engines.tokenizer import Tokenizer, missing
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
-from jupyter_sc2.hardware import give_back_memory, machine
-from jupyter_sc2.models import PACKED, QUANTIZED, ModelCard, Shape, suited
-from jupyter_sc2.plan import SMALL
-from jupyter_sc2.threads import Load, most_threads, threads_that_help
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.models import plan
+from jupyter_sc2.models.cards import PACKED, QUANTIZED, ModelCard, Shape, suited
+from jupyter_sc2.models.plan import SMALL
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.hardware import give_back_memory, machine
+from jupyter_sc2.runtime.progress import Cancelled, Progress
+from jupyter_sc2.runtime.threads import Load, most_threads, threads_that_help
 
 PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
 
@@ -182,13 +185,13 @@ def load(
 
     `threads` is the user's number; without one the model is loaded and used with as many as help.
     """
-    card, folder = weights.find(model, offline=offline, progress=progress)
-    config = weights.read_config(folder)
-    stored = weights.read_headers(folder)
+    card, folder = model_files.find(model, offline=offline, progress=progress)
+    config = model_files.read_config(folder)
+    stored = model_files.read_headers(folder)
     with gate:
         tokenizer = Tokenizer(folder / "tokenizer.json")
     parameters = sum(entry.elements for entry in stored.values())
-    card = suited(weights.describe(card, config, parameters), tokenizer.special_ids)
+    card = suited(model_files.describe(card, config, parameters), tokenizer.special_ids)
     card = _noting_fim(card, tokenizer)
     device = best_device()
     most = threads or default_threads(parameters)
@@ -199,13 +202,13 @@ def load(
     elif precision == "auto":
         precision = best_precision(config, parameters, device)
     try:
-        with weights.quiet("transformers", "bitsandbytes", "torch", "filelock"):
+        with model_files.quiet("transformers", "bitsandbytes", "torch", "filelock"):
             empty = skeleton(config, stored, folder, precision=precision, device=device)
             if device.type == "cpu":
-                weights.check_memory(empty.nbytes, card.name, precision)
+                model_files.check_memory(empty.nbytes, card.name, precision)
             notice = ""
             if precision in QUANTIZED:
-                module, notice = quantized.load(empty, folder, progress)
+                module, notice = quantized_cache.load(empty, folder, progress)
             else:
                 convert(empty, empty.put, progress)
                 module = empty.complete()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from jupyter_sc2.engines.decoding import LayerCache
+from jupyter_sc2.engines.decoding.loop import LayerCache
 
 BLOCK = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
 KEPT_BYTES = 128 << 20  # of prompts that were put aside; for StarCoder2-3B in bf16 4,300 tokens

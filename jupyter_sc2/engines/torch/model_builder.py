@@ -18,18 +18,19 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from jupyter_sc2.engines import Progress, packed
-from jupyter_sc2.engines.attention import ROW_BY_ROW
-from jupyter_sc2.engines.gate import gate
-from jupyter_sc2.engines.linear import (
+from jupyter_sc2.engines.torch.attention import ROW_BY_ROW
+from jupyter_sc2.engines.torch.bnb_linear import (
     QuantizedLinear,
     bitsandbytes,
     quantized_linear,
     reads_tiles,
 )
-from jupyter_sc2.engines.weights import Stored, check_layers, check_shapes
 from jupyter_sc2.errors import ModelLoadError, in_one_line
-from jupyter_sc2.models import PACKED, QUANTIZED
+from jupyter_sc2.models import packed
+from jupyter_sc2.models.cards import PACKED, QUANTIZED
+from jupyter_sc2.models.files import Stored, check_layers, check_shapes
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.progress import Progress
 
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
 # are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.

@@ -23,14 +23,16 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from jupyter_sc2.characters import is_plain_name
-from jupyter_sc2.engines import Progress, sealed, weights
-from jupyter_sc2.engines.build import Reader, Skeleton, best_device, convert, skeleton
-from jupyter_sc2.engines.cache import cache_folder
-from jupyter_sc2.engines.gate import gate
+from jupyter_sc2.engines.torch.model_builder import Reader, Skeleton, best_device, convert, skeleton
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.models import QUANTIZED
+from jupyter_sc2.models import checksums
+from jupyter_sc2.models import files as model_files
+from jupyter_sc2.models.cache_dir import cache_folder
+from jupyter_sc2.models.cards import QUANTIZED
+from jupyter_sc2.runtime.characters import is_plain_name
+from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.progress import Progress
 
 FORMAT = 2  # of what is kept: raised whenever the same name means other bytes
 MANIFEST = "manifest.json"
@@ -80,8 +82,8 @@ def make(folder: Path, precision: str, progress: Progress) -> Path:
         raise ModelLoadError(
             f"{precision} is no precision to quantize to: take one of {', '.join(QUANTIZED)}."
         )
-    config, stored = weights.read_config(folder), weights.read_headers(folder)
-    with weights.quiet("transformers", "bitsandbytes", "torch", "filelock"):
+    config, stored = model_files.read_config(folder), model_files.read_headers(folder)
+    with model_files.quiet("transformers", "bitsandbytes", "torch", "filelock"):
         empty = skeleton(config, stored, folder, precision=precision, device=best_device())
         try:
             file, _ = _keep(empty, folder, progress)
@@ -102,7 +104,7 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool
     if file:
         return file, False
     if place.exists() and not place.is_dir():
-        sealed.set_aside(place)
+        checksums.set_aside(place)
     place.mkdir(parents=True, exist_ok=True)
     with _only_writer(place, progress):
         file, _ = _kept(place, wanted, progress)
@@ -124,9 +126,9 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool
             with _Writer(file, empty.tensors) as writer:
                 convert(empty, writer.add, progress)
             if (place / MANIFEST).is_dir():
-                sealed.set_aside(place / MANIFEST)
-            made = {**wanted, "file": file.name, **sealed.seal(file, _still(progress))}
-            sealed.write_note(place / MANIFEST, made)
+                checksums.set_aside(place / MANIFEST)
+            made = {**wanted, "file": file.name, **checksums.seal(file, _still(progress))}
+            checksums.write_note(place / MANIFEST, made)
         except BaseException:
             file.unlink(missing_ok=True)
             raise
@@ -137,13 +139,13 @@ def _kept(place: Path, wanted: dict[str, Any], progress: Progress) -> tuple[Path
     """The file with the tensors, if there is one that was made of what is `wanted`; else whether it is damaged."""
     if not os.path.lexists(place / MANIFEST):
         return None, False
-    manifest = sealed.read_note(place / MANIFEST)
+    manifest = checksums.read_note(place / MANIFEST)
     if manifest is None:
         return None, True
     if any(manifest.get(key) != value for key, value in wanted.items()):
         return None, False
     name = manifest.get("file")
-    if is_plain_name(name) and sealed.is_whole(place / name, manifest, _still(progress)):
+    if is_plain_name(name) and checksums.is_whole(place / name, manifest, _still(progress)):
         return place / name, False
     return None, True
 
@@ -166,7 +168,7 @@ def _place(empty: Skeleton, folder: Path) -> Path:
 def _identity(empty: Skeleton, folder: Path) -> dict[str, Any]:
     """What the kept tensors depend on. Files count by name, size and time: reading 6 GB would take its time."""
     files = sorted({entry.file.resolve() for entry, _ in empty.source.values()})
-    config = hashlib.sha256((folder / weights.CONFIG).read_bytes()).hexdigest()
+    config = hashlib.sha256((folder / model_files.CONFIG).read_bytes()).hexdigest()
     return {
         "format": FORMAT,
         "precision": empty.precision,

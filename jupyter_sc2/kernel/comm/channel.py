@@ -20,19 +20,19 @@ from contextvars import Context, ContextVar
 from dataclasses import replace
 from typing import Any, Protocol
 
-from jupyter_sc2 import background
-from jupyter_sc2.answering import CANCELLED
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.completion import Completion, CompletionRequest
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.kernel import wire
-from jupyter_sc2.models import cards
-from jupyter_sc2.own_imports import own_imports
-from jupyter_sc2.prompt.languages import canonical, language_at
-from jupyter_sc2.prompt.notebook import Notebook
-from jupyter_sc2.session import Session, Status
-from jupyter_sc2.silence import silence
-from jupyter_sc2.unwarned import unwarned
+from jupyter_sc2.kernel.comm import protocol
+from jupyter_sc2.models.cards import cards
+from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.pipeline.completer import CANCELLED
+from jupyter_sc2.pipeline.session import Session, Status
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.import_isolation import own_imports
+from jupyter_sc2.runtime.output_filter import silence
+from jupyter_sc2.runtime.warning_filters import unwarned
+from jupyter_sc2.source.languages import canonical, language_at
+from jupyter_sc2.types import Completion, CompletionRequest
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Channel:
         if message.get("content", {}).get("data"):  # a hello may come with the opening
             peer.comm.handle_msg(message)
 
-    def hand_over(self, road: wire.Channel, act: Callable[[], None]) -> None:
+    def hand_over(self, road: protocol.Channel, act: Callable[[], None]) -> None:
         """Has it done: at once, or by the inbox's thread where the calling one must not wait."""
         if road != "control":
             with unwarned:
@@ -209,7 +209,7 @@ class Channel:
 
     def tell_settings(self, saved: bool | None = None) -> None:
         """Tells what is set, and whether it was just `saved` for new kernels."""
-        message = wire.settings(self.settings.values(), saved)
+        message = protocol.settings(self.settings.values(), saved)
         for peer in list(self._peers.values()):
             peer.send(message)
 
@@ -222,7 +222,7 @@ class Channel:
         ):
             return
         self._sent, self._sent_at = status, now
-        message = wire.status(status)
+        message = protocol.status(status)
         for peer in list(self._peers.values()):
             peer.send(message)
 
@@ -260,7 +260,7 @@ class _Peer:
         """Ends what is open, and says goodbye."""
         for id, theirs in list(self._waiting.items()):
             if self._is_open(id, last=True):
-                self.send(wire.update(theirs, CANCELLED))
+                self.send(protocol.update(theirs, CANCELLED))
             self._channel.session.cancel(id)
         try:
             self.comm.close()
@@ -280,30 +280,32 @@ class _Peer:
         if self._notebook is not None:
             self._notebook = None
             text = "Other front ends have come, and this notebook was forgotten. Send it whole."
-            self.send(wire.error("unknown_base", text))
+            self.send(protocol.error("unknown_base", text))
 
     def _handle(self, message: dict[str, Any]) -> None:
         # Both belong to the thread that calls.
         road, context = _road(), self._channel.context_of(message)
         self._channel.hand_over(road, lambda: self._understand(message, road, context))
 
-    def _understand(self, message: dict[str, Any], road: wire.Channel, context: Context) -> None:
+    def _understand(
+        self, message: dict[str, Any], road: protocol.Channel, context: Context
+    ) -> None:
         with own_imports.apart():
             self._answer(message, road, context)
 
-    def _answer(self, message: dict[str, Any], road: wire.Channel, context: Context) -> None:
+    def _answer(self, message: dict[str, Any], road: protocol.Channel, context: Context) -> None:
         data: object = None
         try:
             self._context = context
             self._channel.remember(self)
             data = message["content"]["data"]
-            self._act(wire.parse(data), road)
+            self._act(protocol.parse(data), road)
         except SC2Error as error:
-            self.send(wire.error(wire.code_of(error), str(error), self._failed(data)))
+            self.send(protocol.error(protocol.code_of(error), str(error), self._failed(data)))
         except Exception as error:
             logger.debug("A message could not be handled", exc_info=True)
             text = f"The message could not be handled ({type(error).__name__})."
-            self.send(wire.error("bad_message", text, self._failed(data)))
+            self.send(protocol.error("bad_message", text, self._failed(data)))
 
     def _failed(self, data: object) -> str | None:
         """The id of a message that was not understood, for the front end to know which request failed.
@@ -313,26 +315,26 @@ class _Peer:
         id = data.get("id") if isinstance(data, Mapping) else None
         return id if isinstance(id, str) and id not in self._waiting.values() else None
 
-    def _act(self, action: wire.Message, road: wire.Channel) -> None:
+    def _act(self, action: protocol.Message, road: protocol.Channel) -> None:
         match action:
-            case wire.Hello():
+            case protocol.Hello():
                 self._path = action.notebook
                 self._greet(road, action.settings)
-            case wire.NotebookState():
+            case protocol.NotebookState():
                 self._notebook = action.notebook(self._notebook)
                 self._read_ahead(self._notebook, action.active, action.offset)
-            case wire.Complete():
+            case protocol.Complete():
                 self._complete(action)
-            case wire.Cancel():
+            case protocol.Cancel():
                 for mine, theirs in list(self._waiting.items()):
                     if theirs == action.id:
                         self._channel.session.cancel(mine)
-            case wire.Configure():
+            case protocol.Configure():
                 self._configure(action)
-            case wire.Accepted():
+            case protocol.Accepted():
                 self._count_accepted(action)
 
-    def _greet(self, road: wire.Channel, settings: Mapping[str, Any] | None) -> None:
+    def _greet(self, road: protocol.Channel, settings: Mapping[str, Any] | None) -> None:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
@@ -345,7 +347,7 @@ class _Peer:
                 refused = error
         allowed = channel.settings.allowed()
         self.send(
-            wire.hello(
+            protocol.hello(
                 channel.session.status,
                 channel=road,
                 version=__version__,
@@ -355,11 +357,11 @@ class _Peer:
             )
         )
         if refused is not None:
-            self.send(wire.error(wire.code_of(refused), str(refused)))
+            self.send(protocol.error(protocol.code_of(refused), str(refused)))
         if allowed and channel.settings.enabled():
             channel.session.want()
 
-    def _configure(self, action: wire.Configure) -> None:
+    def _configure(self, action: protocol.Configure) -> None:
         channel = self._channel
         if action.scope == "all":
             channel.settings.follow(action.settings)
@@ -370,7 +372,7 @@ class _Peer:
         elif action.load is False:
             channel.session.unload()
 
-    def _count_accepted(self, action: wire.Accepted) -> None:
+    def _count_accepted(self, action: protocol.Accepted) -> None:
         usage = self._channel.usage
         if usage is None:
             return
@@ -389,7 +391,7 @@ class _Peer:
             latency = ms if stats.load_ms is None else None
             usage.shown(self._path, id, len(completion.text), latency)
 
-    def _complete(self, action: wire.Complete) -> None:
+    def _complete(self, action: protocol.Complete) -> None:
         # The front end chooses its ids, so two of them may choose the same.
         id = f"{self.comm.comm_id}/{next(self._channel.ids)}"
         request = action.request(self._notebook or Notebook(), id, self.comm.comm_id)
@@ -398,7 +400,7 @@ class _Peer:
             reason = "disabled"
         if reason is not None:
             self.send(
-                wire.update(action.id, Completion(text="", finish_reason="stop", reason=reason))
+                protocol.update(action.id, Completion(text="", finish_reason="stop", reason=reason))
             )
             return
         context = self._context
@@ -406,13 +408,13 @@ class _Peer:
         def update(completion: Completion) -> None:
             last = completion.finish_reason is not None
             if self._is_open(id, last=last):
-                self.send(wire.update(action.id, completion), context)
+                self.send(protocol.update(action.id, completion), context)
                 if last:
                     self._count_shown(action.id, completion)
 
         def fail(error: SC2Error) -> None:
             if self._is_open(id, last=True):
-                self.send(wire.error(wire.code_of(error), str(error), action.id), context)
+                self.send(protocol.error(protocol.code_of(error), str(error), action.id), context)
 
         self._waiting[id] = action.id
         try:
@@ -445,7 +447,7 @@ class _Peer:
         return (waiting.pop(id, None) if last else waiting.get(id)) is not None
 
 
-def _road() -> wire.Channel:
+def _road() -> protocol.Channel:
     """How the message came in. The thread tells, as ipykernel 7.4 may overrule the header's subshell_id."""
     name = threading.current_thread().name
     if name == "Control":

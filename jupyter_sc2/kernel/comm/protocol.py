@@ -16,7 +16,6 @@ from typing import Any, Literal, cast, get_args
 import msgspec
 from msgspec import UNSET, UnsetType, to_builtins
 
-from jupyter_sc2.completion import Completion, CompletionRequest, FinishReason, Source, Trigger
 from jupyter_sc2.errors import (
     GenerationError,
     ModelLoadError,
@@ -24,8 +23,9 @@ from jupyter_sc2.errors import (
     SC2Error,
     SettingsError,
 )
-from jupyter_sc2.prompt.notebook import Cell, CellType, Notebook, output_texts, replace_surrogates
-from jupyter_sc2.session import Status as SessionStatus
+from jupyter_sc2.notebook import Cell, CellType, Notebook, output_texts, replace_surrogates
+from jupyter_sc2.pipeline.session import Status as SessionStatus
+from jupyter_sc2.types import Completion, CompletionRequest, FinishReason, Source, Trigger
 
 PROTOCOL = 1
 # Characters kept of a foreign text that an error message quotes.

@@ -17,7 +17,7 @@ from traitlets import Bool, Enum, Float, Int
 from traitlets.utils.bunch import Bunch
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.models import cards
+from jupyter_sc2.models.cards import cards
 from jupyter_sc2.settings import SC2
 
 # For an administrator to say.

@@ -15,18 +15,20 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.utils.bunch import Bunch
 
 import jupyter_sc2.kernel.show as show
-from jupyter_sc2 import background
-from jupyter_sc2.clock import sleep
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.kernel import context, numbers, saved
-from jupyter_sc2.kernel.fields import WIDE, Fields
-from jupyter_sc2.models import EMBEDDED, find_card
-from jupyter_sc2.own_imports import own_imports
-from jupyter_sc2.plan import Row
-from jupyter_sc2.session import Session, Status
+from jupyter_sc2.kernel import settings_store
+from jupyter_sc2.kernel.panel.fields import WIDE, Fields
+from jupyter_sc2.kernel.views import prompt as prompt_view
+from jupyter_sc2.kernel.views import stats as stats_view
+from jupyter_sc2.models.cards import EMBEDDED, find_card
+from jupyter_sc2.models.plan import Row
+from jupyter_sc2.pipeline.session import Session, Status
+from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.clock import sleep
+from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.import_isolation import own_imports
+from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.settings import PRECISIONS, SC2
-from jupyter_sc2.silence import silence
 from jupyter_sc2.usage import Usage
 
 # Seconds after something was completed until the numbers are looked at: they need not keep up with typing.
@@ -159,9 +161,11 @@ class Panel:
 
     def _keep(self, for_good: bool) -> None:
         if for_good:
-            self._note(f"New kernels start with this: {saved.save(self.shell, self.settings)}")
+            self._note(
+                f"New kernels start with this: {settings_store.save(self.shell, self.settings)}"
+            )
         else:
-            saved.forget(self.shell)
+            settings_store.forget(self.shell)
             self._note("New kernels start with the defaults again.")
         self._on_saved(for_good)
 
@@ -210,26 +214,26 @@ class Panel:
 
     def _show_latency(self) -> None:
         recent = list(self.usage.recent)[-NEWEST:]
-        line = f"<tt>{numbers.spark(recent)}</tt> newest {recent[-1]:.0f} ms" if recent else ""
+        line = f"<tt>{stats_view.spark(recent)}</tt> newest {recent[-1]:.0f} ms" if recent else ""
         self.latency.value = _small(f"Time to the first text<br>{line}") if line else ""
 
     def _show_numbers(self) -> None:
         events = self.usage.events()
-        lines = numbers.lines(events)[:4] if events or not self.usage.problem else []
+        lines = stats_view.lines(events)[:4] if events or not self.usage.problem else []
         lines = [self.usage.problem, *lines] if self.usage.problem else lines
-        rows = "<br>".join(map(numbers.escaped, lines))
-        plot = f"<br>{numbers.plot(numbers.per_day(events))}" if events else ""
+        rows = "<br>".join(map(stats_view.escaped, lines))
+        plot = f"<br>{stats_view.plot(stats_view.per_day(events))}" if events else ""
         self.stats.value = _small(rows + plot)
 
     def _show_read(self) -> None:
         """The tokens of each source, for what was typed last."""
-        request = context.newest(self.session)
+        request = prompt_view.newest(self.session)
         explained = None if request is None else self.session.explain(request)
         if request is None or explained is None:
             self.read.value = "Counted when something was typed."
             return
         pieces, arrangement = explained
-        counts = context.by_setting(pieces)
+        counts = prompt_view.by_setting(pieces)
         for name in SOURCES:
             label = self.fields[name].description.partition(" · ")[0]
             tokens = counts.get(name, 0)
@@ -237,10 +241,10 @@ class Panel:
         total = sum(piece.tokens for piece in pieces)
         self.read.value = f"{total} tokens in all, of at most {self.settings.context_tokens}"
         if self.text.layout.display != "none":
-            self.text.value = context.markup(
+            self.text.value = prompt_view.markup(
                 pieces,
                 arrangement,
-                context.notes(self.shell, self.settings, pieces, arrangement, request),
+                prompt_view.notes(self.shell, self.settings, pieces, arrangement, request),
             )
 
     def _look_soon(self) -> None:
@@ -273,7 +277,7 @@ class Panel:
             self._show_plan()
 
     def _show_plan(self) -> None:
-        from jupyter_sc2.engines.weights import plan_for
+        from jupyter_sc2.models.files import plan_for
 
         options = replace(self.settings.load_options(), precision="auto")
         tokens = self.settings.context_tokens + self.settings.max_tokens

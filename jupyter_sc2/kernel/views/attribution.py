@@ -8,14 +8,14 @@ from pathlib import Path
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.kernel import history
-from jupyter_sc2.kernel.show import BLOCK
+from jupyter_sc2.kernel.views.text import BLOCK
 
 
 def show(shell: InteractiveShell, threshold: int) -> None:
     """On the notebook's file as last saved; where there is none, on what was run. Raises SC2Error."""
-    from jupyter_sc2.provenance import render, report
-    from jupyter_sc2.provenance.index import Index
-    from jupyter_sc2.provenance.match import Matcher
+    from jupyter_sc2.attribution import render, report
+    from jupyter_sc2.attribution.index import Index
+    from jupyter_sc2.attribution.match import Matcher
 
     matcher = Matcher(Index())
     file = notebook_file()

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_sc2.clock import monotonic
-from jupyter_sc2.progress import DELAY, TerminalBar, in_words
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.progress import DELAY, TerminalBar, in_words
 
 
 class Bar(Protocol):

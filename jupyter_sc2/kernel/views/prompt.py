@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_sc2.completion import CompletionRequest
 from jupyter_sc2.kernel import history
-from jupyter_sc2.kernel.show import BLOCK
-from jupyter_sc2.prompt.layout import Arrangement, Piece
-from jupyter_sc2.session import Session
+from jupyter_sc2.kernel.views.text import BLOCK
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.prompt.builder import Arrangement, Piece
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import CompletionRequest
 
 # By source: what it is, its colour on the light ground of the HTML, and on a terminal (SGR).
 SOURCES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from jupyter_sc2 import clock
+from jupyter_sc2.runtime import clock
 from jupyter_sc2.usage import Event, Summary, by_notebook, summary
 
 # Blocks of an eighth to a whole of a character's height.

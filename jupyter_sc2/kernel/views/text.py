@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_sc2.completion import CompletionRequest
-from jupyter_sc2.hardware import in_words
-from jupyter_sc2.kernel import numbers
-from jupyter_sc2.models import EMBEDDED, ModelCard
-from jupyter_sc2.plan import file_bytes
-from jupyter_sc2.prompt.secrets import in_text
-from jupyter_sc2.session import Status
+from jupyter_sc2.introspection.secrets import in_text
+from jupyter_sc2.kernel.views import stats as stats_view
+from jupyter_sc2.models.cards import EMBEDDED, ModelCard
+from jupyter_sc2.models.plan import file_bytes
+from jupyter_sc2.pipeline.session import Status
+from jupyter_sc2.runtime.hardware import in_words
 from jupyter_sc2.settings import SC2
+from jupyter_sc2.types import CompletionRequest
 
 # Fixed colours on a fixed ground read well in the light and the dark theme.
 BLOCK = "background: #f8f8f8; color: #212121; padding: 4px 8px; margin: 2px 0; overflow-x: auto"
@@ -47,11 +47,11 @@ def candidates(shell: InteractiveShell, codes: Sequence[str]) -> None:
 def plot(shell: InteractiveShell, days: Sequence[tuple[int, int]]) -> None:
     """The last days' numbers: as a picture where there is a notebook, as a line of blocks on a terminal."""
     counts = [shown for shown, _ in days]
-    line = f"shown on each of the last {len(days)} days: {numbers.spark(counts)}"
+    line = f"shown on each of the last {len(days)} days: {stats_view.spark(counts)}"
     if hasattr(shell, "kernel"):
         from IPython.display import publish_display_data
 
-        publish_display_data({"text/plain": line, "text/html": numbers.plot(days)})  # type: ignore[no-untyped-call]
+        publish_display_data({"text/plain": line, "text/html": stats_view.plot(days)})  # type: ignore[no-untyped-call]
     else:
         print(line)
 
