@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         line = Path(folder) / "line.py"
         line.write_text("import numpy as ")
         # Not in the source tree, whose package would be found first.
-        complete = (str(python), "-m", "jupyter_sc2.cli.main", "complete", str(line), "--json")
+        complete = (str(python), "-m", "jupyter_sc2.cli", "complete", str(line), "--json")
         text = json.loads(_run(*complete, folder=folder))["text"].splitlines()[0]
         front_end = environment / "share/jupyter/labextensions/jupyter-sc2/package.json"
         print(f"{wheels[0].name}, with {len(names) - 1} other packages: {', '.join(sorted(names))}")

@@ -1,1 +1,53 @@
-"""The command line, jupyter sc2."""
+"""`jupyter sc2 …`: every command, and how each ends.
+
+Exit status 0 on success, 1 with one clear line on stderr for what the user can mend, never a traceback. With
+`--json` stdout carries one object and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from jupyter_sc2.cli import (
+    attribution,
+    bench,
+    complete,
+    download,
+    evaluate,
+    models,
+    plan,
+    quantize,
+    serve,
+    train,
+)
+from jupyter_sc2.errors import SC2Error
+
+COMMANDS = (complete, models, plan, download, quantize, train, evaluate, bench, serve, attribution)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except SC2Error as error:
+        print(f"jupyter sc2: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("jupyter sc2: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jupyter sc2", description="Code completion for Jupyter from a model on this machine."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.types import Token
-from tests.conftest import FakeEngine
+from tests.support.fake_engine import FakeEngine
 
 LINE = "result = np.arange(10).reshape(2, 5).sum(axis=0)"
 OTHERS = ("result = np.ones(3)", "result = None  # later")

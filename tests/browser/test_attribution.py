@@ -14,7 +14,7 @@ from jupyter_sc2.attribution.index import writing
 from jupyter_sc2.attribution.lexemes import HASH, lex
 from jupyter_sc2.attribution.sources import named
 from tests.browser.slow_engine import LINE
-from tests.planted import original
+from tests.support.planted import original
 
 ABOVE = next(original(1, seed=11)).rstrip()
 MARK = ".jp-sc2-Attribution"

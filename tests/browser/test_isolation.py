@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.conftest import Server
-from tests.kernels import FrontEnd
-from tests.test_isolation import names_that_are_new, tell_tale
+from tests.kernel.test_isolation import names_that_are_new, tell_tale
+from tests.support.kernels import FrontEnd
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.browser.conftest import LAB, PATIENCE_MS, SLOW_ENGINE, Server, open_page
 from tests.browser.slow_engine import LINE
 from tests.browser.test_standing import says
-from tests.kernels import installed
+from tests.support.kernels import installed
 
 SHOWN = "() => document.querySelector('.jp-GhostText:not(:empty)')?.textContent"
 

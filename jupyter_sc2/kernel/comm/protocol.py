@@ -1,7 +1,7 @@
 """The wire protocol, version 1: every message in both directions, as a type.
 
-docs/protocol.md describes it for those who write a front end; tests/test_protocol.py holds that document, these
-types and the page's own (labextension/src/protocol.ts) together.
+docs/protocol.md describes it for those who write a front end; tests/unit/kernel/test_protocol.py holds that document,
+these types and the page's own (labextension/src/kernel/protocol.ts) together.
 
 JSON both ways; `type` tells messages apart, unknown fields are ignored, offsets are code points. A message
 that is not one of these raises `BadMessage`, whose `code` the front end can act on.

@@ -14,12 +14,12 @@ import ipywidgets as widgets
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.utils.bunch import Bunch
 
-import jupyter_sc2.kernel.show as show
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import settings_store
 from jupyter_sc2.kernel.panel.fields import WIDE, Fields
 from jupyter_sc2.kernel.views import prompt as prompt_view
 from jupyter_sc2.kernel.views import stats as stats_view
+from jupyter_sc2.kernel.views import text as text_view
 from jupyter_sc2.models.cards import EMBEDDED, find_card
 from jupyter_sc2.models.plan import Row
 from jupyter_sc2.pipeline.session import Session, Status
@@ -185,7 +185,7 @@ class Panel:
             self._plan_soon()
         if change.name == "model" and not self.settings.server:
             card = find_card(change.new)
-            self.kept.in_context(lambda: self._note(show.licence(card) if card.hub_id else ""))
+            self.kept.in_context(lambda: self._note(text_view.licence(card) if card.hub_id else ""))
         if change.name.startswith("context_"):
             self._look_soon()
 
@@ -198,7 +198,7 @@ class Panel:
         _say(self.note, words)
 
     def _show(self, status: Status) -> None:
-        self.state.value = show.status(status, self.settings).partition("\n")[0]
+        self.state.value = text_view.status(status, self.settings).partition("\n")[0]
         failed, told = status.state == "error", status.message or ""
         _say(self.message, "" if failed else told)
         if failed or self._failed:

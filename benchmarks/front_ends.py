@@ -1,0 +1,248 @@
+"""Several front ends at one kernel, in figures: `python -m benchmarks.front_ends share` or `soak`; on Linux.
+
+`share`: six front ends, each with a notebook of its own, one of which types ten times as quickly. How many
+texts each has got, beside its fair share of all of them: as many as it asked for, or as many as anybody gets at most.
+
+`soak`: so many requests from three front ends in large notebooks that change all the time. How many of them got a last
+message, why, and when the last one came; meanwhile the kernel's memory, descriptors and threads.
+
+The model is the embedded one on the default engine. Exits with 1 where a front end got less than half of its share, or
+a request no last message, or two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.embedded import LINES
+from benchmarks.guest import START
+from tests.support.kernels import FrontEnd
+
+SLOW, QUICK = 1.0, 10.0  # keys a second
+LIMIT = 600.0  # seconds that the last answers may take before they count as lost
+SAMPLE = 5.0  # seconds
+
+
+class Window:
+    """A front end with a notebook, and what came back for each of its requests."""
+
+    def __init__(self, kernel: FrontEnd, name: str, cells: int, lines: int, chance: random.Random):
+        self.name = name
+        self.comm = kernel.open()
+        self.asked: dict[str, float] = {}
+        self.finals: dict[str, list[dict]] = {}
+        self._chance = chance
+        self._lines = lines
+        self._count = 0
+        self._rev = 0
+        self._text = self._ahead = ""
+        self._cells = {f"{name}-{n}": self._source() for n in range(cells)}
+        self.comm.say({"type": "hello"})
+        self._tell(list(self._cells), whole=True)
+
+    def type_key(self) -> None:
+        """Types the next character in the last cell, and asks there."""
+        if not self._ahead:
+            _, before, typed = self._chance.choice(LINES)
+            self._text = f"step_{self._count} = {self._count}\n{before}"
+            self._ahead = typed
+        self._text, self._ahead = self._text + self._ahead[0], self._ahead[1:]
+        self._ask(list(self._cells)[-1], self._text, len(self._text), "automatic")
+
+    def ask_anywhere(self, invoked: float) -> None:
+        """Changes a cell, brings one in or takes one out, and asks somewhere in another one."""
+        chance = self._chance
+        changed = [chance.choice(list(self._cells))]
+        if chance.random() < 0.1:
+            del self._cells[chance.choice(list(self._cells))]
+            new = f"{self.name}-new-{self._count}"
+            self._cells[new] = self._source()
+            changed = [new]
+        else:
+            self._cells[changed[0]] = self._source()
+        self._tell(changed)
+        id = chance.choice(list(self._cells))
+        text = f"{self._cells[id]}\n{chance.choice(LINES)[2]}"
+        offset = len(text) if chance.random() < 0.8 else chance.randrange(len(text))
+        self._ask(id, text, offset, "invoke" if chance.random() < invoked else "automatic")
+
+    def hear(self, data: dict) -> None:
+        if data.get("id") in self.asked and (data["type"] == "error" or data.get("finish_reason")):
+            self.finals.setdefault(data["id"], []).append(data)
+
+    @property
+    def texts(self) -> int:
+        finals = (one for ones in self.finals.values() for one in ones)
+        return sum(bool(one.get("text")) and one["finish_reason"] != "cancelled" for one in finals)
+
+    def _source(self) -> str:
+        number = self._chance.randrange(10**6)
+        return "\n".join(
+            f"table_{number}_{n} = pd.read_csv('measurements_{n}.csv').groupby('station').mean()"
+            for n in range(self._lines)
+        )
+
+    def _tell(self, changed: list[str], whole: bool = False) -> None:
+        cells = [{"id": id, "source": self._cells[id]} for id in changed]
+        base = {} if whole else {"base": self._rev, "order": list(self._cells)}
+        self._rev += 1
+        self.comm.say({"type": "notebook", "rev": self._rev, "cells": cells, **base})
+
+    def _ask(self, cell: str, text: str, offset: int, trigger: str) -> None:
+        self._count += 1
+        id = str(self._count)  # the same in each window
+        self.asked[id] = time.monotonic()
+        asked = {"type": "complete", "id": id, "text": text, "offset": offset, "trigger": trigger}
+        self.comm.say({**asked, "cell_id": cell, "rev": self._rev})
+
+
+class Kernel:
+    """A kernel with the default engine, and its windows."""
+
+    def __init__(self) -> None:
+        self.front = FrontEnd()
+        cell = self.front.start("import os; print(os.getpid())")
+        self.front.finish(cell)
+        self.pid = int(self.front.text(cell))
+        self.front.run(START.format(engine="auto", model="embedded", threads=0))
+        self.windows: dict[str, Window] = {}
+        self._heard = 0
+        self.last_at = 0.0
+
+    def open(self, name: str, **notebook) -> Window:
+        window = Window(self.front, name, **notebook)
+        self.windows[window.comm.id] = window
+        return window
+
+    def hear(self) -> None:
+        """Takes in what has come since, and keeps none of it."""
+        news, self.front.iopub[:] = list(self.front.iopub), []
+        for message in news:
+            window = self.windows.get(message["content"].get("comm_id", ""))
+            if window is not None and message["msg_type"] == "comm_msg":
+                window.hear(message["content"]["data"])
+                self.last_at = message["time"]
+
+    def open_requests(self) -> int:
+        self.hear()
+        return sum(len(one.asked) - len(one.finals) for one in self.windows.values())
+
+    def taken(self) -> dict[str, float]:
+        """Resident memory in MB, open descriptors and threads."""
+        status = Path(f"/proc/{self.pid}/status").read_text("ascii").splitlines()
+        fields = dict(line.split(":", 1) for line in status)
+        return {
+            "memory": int(fields["VmRSS"].split()[0]) / 1024,
+            "descriptors": len(os.listdir(f"/proc/{self.pid}/fd")),
+            "threads": int(fields["Threads"]),
+        }
+
+
+def fair_shares(asked: list[int], texts: int) -> list[float]:
+    """All texts dealt out one by one among those that asked for more."""
+    shares, left = [0.0] * len(asked), float(texts)
+    while left > 1e-9 and (wanting := [n for n, most in enumerate(asked) if shares[n] < most]):
+        part = min(left / len(wanting), min(asked[n] - shares[n] for n in wanting))
+        for n in wanting:
+            shares[n] += part
+        left -= part * len(wanting)
+    return shares
+
+
+def share(kernel: Kernel, seconds: float) -> bool:
+    chance = random.Random(0)
+    names = ["quick", *(f"slow {n}" for n in range(1, 6))]
+    windows = [kernel.open(name, cells=10, lines=1, chance=chance) for name in names]
+    for window in windows:  # each notebook is read once
+        window.ask_anywhere(1.0)
+    while kernel.open_requests():
+        time.sleep(0.1)
+    for window in windows:
+        window.asked.clear()
+        window.finals.clear()
+    gaps = [1 / QUICK] + [1 / SLOW] * 5
+    began = time.monotonic()
+    due = [began + chance.random() * gap for gap in gaps]
+    while (now := min(due)) < began + seconds:
+        time.sleep(max(0.0, now - time.monotonic()))
+        index = due.index(now)
+        windows[index].type_key()
+        due[index] += gaps[index]
+    kernel.hear()
+    texts = [window.texts for window in windows]
+    shares = fair_shares([len(window.asked) for window in windows], sum(texts))
+    print("| front end | keys | texts | fair share |\n|---|---|---|---|")
+    for window, got, fair in zip(windows, texts, shares, strict=True):
+        print(f"| {window.name} | {len(window.asked)} | {got} | {fair:.0f} |")
+    return all(got >= fair / 2 for got, fair in zip(texts, shares, strict=True))
+
+
+def soak(kernel: Kernel, count: int, cells: int, rate: float, invoked: float) -> bool:
+    chance = random.Random(0)
+    windows = [kernel.open(f"w{n}", cells=cells, lines=4, chance=chance) for n in range(3)]
+    windows[0].comm.wait_for(type="status", state="ready", timeout=120)
+    print("| requests | open | memory | descriptors | threads |\n|---|---|---|---|---|", flush=True)
+    began = told = time.monotonic()
+    levels: list[dict[str, float]] = []
+    for number in range(count):
+        chance.choice(windows).ask_anywhere(invoked)
+        time.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
+        if time.monotonic() - told > SAMPLE:
+            told = time.monotonic()
+            levels.append(kernel.taken() | {"requests": number + 1})
+            row = "| {requests} | {open} | {memory:.0f} MB | {descriptors} | {threads} |"
+            print(row.format(**levels[-1], open=kernel.open_requests()), flush=True)
+    ended = time.monotonic()
+    at_end = kernel.open_requests()
+    while kernel.open_requests() and time.monotonic() < ended + LIMIT:
+        time.sleep(0.2)
+    finals = [ones for window in windows for ones in window.finals.values()]
+    reasons = Counter(_outcome(ones[0]) for ones in finals)
+    lost, twice = kernel.open_requests(), sum(len(ones) > 1 for ones in finals)
+    print(f"\n{count} requests in {ended - began:.0f} s: {dict(reasons.most_common())}")
+    print(
+        f"open at the end {at_end}, the last answer {max(0.0, kernel.last_at - ended):.1f} s later"
+    )
+    print(f"without a last message {lost}, with two {twice}")
+    for part in ("memory", "descriptors", "threads"):
+        later = [level[part] for level in levels if level["requests"] >= min(1000, count // 2)]
+        if later:
+            print(
+                f"{part}: {later[0]:.0f} to {later[-1]:.0f}, median {statistics.median(later):.0f}"
+            )
+    return not lost and not twice
+
+
+def _outcome(final: dict) -> str:
+    return str(final.get("code") or final.get("reason") or "text")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("share", "soak"))
+    parser.add_argument("--seconds", type=float, default=60.0, help="of share")
+    parser.add_argument("--count", type=int, default=10_000, help="requests of soak")
+    parser.add_argument("--cells", type=int, default=200, help="of each notebook of soak")
+    parser.add_argument("--rate", type=float, default=20.0, help="requests a second of soak")
+    parser.add_argument("--invoked", type=float, default=0.15, help="share of these")
+    args = parser.parse_args()
+    kernel = Kernel()
+    try:
+        if args.what == "share":
+            good = share(kernel, args.seconds)
+        else:
+            good = soak(kernel, args.count, args.cells, args.rate, args.invoked)
+    finally:
+        kernel.front.close()
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

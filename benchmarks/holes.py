@@ -1,0 +1,42 @@
+"""The card's holes: `python -m benchmarks.holes FOLDER > rows.jsonl`, then `jupyter sc2 eval holes rows.jsonl`.
+
+They are cut in the notebooks of the packages that the embedded model was never trained on, which come out of the source
+archives on PyPI, into FOLDER, in the versions that the model's `sources.json` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from jupyter_sc2.evaluation.holes import cut_holes
+from jupyter_sc2.models.cards import SHIPPED_MODEL
+from jupyter_sc2.training.corpus import HELD_OUT, Filter, fetch, read_tree, unpacked
+from jupyter_sc2.training.overlap import Fragments
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    sources = json.loads((SHIPPED_MODEL / "sources.json").read_text())
+    fetch([f"{s['name']}=={s['version']}" for s in sources if s["name"] in HELD_OUT], args.folder)
+    documents = [
+        document
+        for root, source in unpacked(args.folder)
+        if source.name in HELD_OUT
+        for document in read_tree(root, source.name)
+        if document.kind == "notebook"
+    ]
+    documents.sort(key=lambda document: document.package)
+    kept = filter(Filter(Fragments(())), documents)
+    notebooks = [(f"{d.package}{number}", d.cells) for number, d in enumerate(kept)]
+    for row in cut_holes(notebooks, count=args.count, seed=args.seed):
+        print(json.dumps(row, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""A table of faults in real kernels: after each ghost text is back by itself, and nothing is left of what ended.
+
+Each row is tried at random moments; JUPYTER_SC2_FAULT_ROUNDS says how often (20 before a release; 1 if it is not set).
+A part of the table is tried with each change, the rest is slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.children import runs, wait_until
+from tests.support.kernels import FrontEnd
+from tests.support.tiny import make_tiny_model
+
+pytest.importorskip("torch")
+for package in ("xllamacpp", "libgguf", "gguf"):
+    pytest.importorskip(package)
+
+from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no signals like these"),
+]
+
+ROUNDS = int(os.environ.get("JUPYTER_SC2_FAULT_ROUNDS", "1"))
+BACK, GONE = 5.0, 10.0  # seconds until ghost text is back, and until nothing is left
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny model in a GGUF file."""
+    home = tmp_path_factory.mktemp("home")
+    file = home / "tiny.gguf"
+    gguf_writer.write_gguf(make_tiny_model(home / "tiny"), file, "F16", name="tiny")
+    return file
+
+
+@pytest.fixture
+def temporary(tmp_path):
+    folder = tmp_path / "t"
+    folder.mkdir()
+    return folder
+
+
+class Kernel(FrontEnd):
+    """A kernel with a model on llama.cpp; counts the ends of each request."""
+
+    def __init__(self, model: Path, temporary: Path, **more: str) -> None:
+        self.temporary, self.asked = temporary, list[str]()
+        super().__init__(TMPDIR=str(temporary), **more)
+        self.begin(model)
+
+    def begin(self, model: Path) -> None:
+        self.run(f"%load_ext jupyter_sc2\n%config SC2.model = {str(model)!r}")
+        self.comm = self.open()
+        self.comm.say({"type": "hello", "protocol": 1})
+        self.comm.say({"type": "configure", "settings": {"confidence": 0.0, "max_tokens": 24}})
+
+    @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self.manager.provisioner.pid)
+
+    def helper(self, seconds: float = 20.0) -> psutil.Process:
+        """What runs the model: the last of the kernel's children, behind its guard."""
+        found: list[psutil.Process] = []
+
+        def there() -> bool:
+            found[:] = self.helpers()
+            return len(found) == 2
+
+        wait_until(there, seconds)
+        return found[-1]
+
+    def helpers(self) -> list[psutil.Process]:
+        """The guard, and what it has forked."""
+        found = []
+        for process in self.process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "jupyter_sc2.engines.llamacpp.server" in process.cmdline():
+                    found.append(process)
+        return found
+
+    def settle(self) -> None:
+        """Until llama.cpp answers."""
+        wait_until(lambda: self.status.get("state") == "ready", 60)
+        assert self.status["engine"] == "llamacpp", self.status
+
+    @property
+    def status(self) -> dict:
+        told = [data for data in self.comm.heard if data["type"] in ("status", "hello")]
+        return told[-1] if told else {}
+
+    def ask(self, text: str) -> str:
+        self.asked.append(self.comm.ask(text))
+        return self.asked[-1]
+
+    def comes_back(self, number: int) -> None:
+        """Ghost text is back in time, although nobody does anything but type."""
+        began = time.monotonic()
+        while True:
+            id = self.ask(f"import numpy as np\nx{number} = {int(1e6 * time.monotonic())}\nnp.")
+            answer = self.comm.final(id, timeout=BACK)["content"]["data"]
+            if answer["type"] == "update" and answer["model"] and answer["reason"] != "not_ready":
+                break
+            assert time.monotonic() - began < BACK, answer
+            time.sleep(0.05)
+        assert time.monotonic() - began < BACK, answer
+
+    def each_has_one_end(self) -> None:
+        for id in self.asked:
+            self.comm.final(id, timeout=GONE)
+        ends = [
+            data["id"]
+            for data in self.comm.heard
+            if data.get("id") in self.asked
+            and (data.get("finish_reason") or data["type"] == "error")
+        ]
+        assert sorted(ends) == sorted(self.asked)
+
+
+@pytest.fixture
+def start(model, temporary):
+    kernels: list[Kernel] = []
+
+    def start(**more: str) -> Kernel:
+        kernels.append(Kernel(model, temporary, **more))
+        return kernels[-1]
+
+    yield start
+    for kernel in kernels:
+        kernel.close()
+    nothing_is_left(temporary)
+
+
+def nothing_is_left(temporary: Path, *processes: psutil.Process) -> None:
+    wait_until(lambda: not any(runs(one.pid) for one in processes), GONE)
+    wait_until(lambda: [*temporary.glob("sc2-*")] == [], GONE)
+
+
+LONG = "".join(f"def f{i}(x):\n    return x * {i}\n\n" for i in range(120))
+
+
+def at_a_moment(kernel: Kernel, moment: str, number: int) -> psutil.Process:
+    """What runs the model, at some moment while it does this."""
+    if moment == "loading":
+        if number:  # a new kernel loads by itself
+            kernel.run("%sc2 unload")
+            wait_until(lambda: not kernel.helpers())
+            kernel.start("%sc2 load")
+        helper = kernel.helper()
+    else:
+        kernel.settle()
+        helper = kernel.helper()
+    if moment == "prefilling":
+        kernel.ask(f"# {number} {random.random()}\n{LONG}\nx = ")
+        time.sleep(random.uniform(0.0, 0.2))
+    elif moment == "decoding":
+        kernel.ask(f"y{number} = {random.random()} + ")
+        time.sleep(random.uniform(0.0, 0.15))
+    else:
+        time.sleep(random.uniform(0.0, 0.3))
+    return helper
+
+
+MOMENTS = [
+    pytest.param("idle", signal.SIGKILL),
+    pytest.param("decoding", signal.SIGSTOP),
+    *(
+        pytest.param(moment, number, marks=slow)
+        for moment in ("loading", "prefilling", "decoding", "idle")
+        for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV)
+        if (moment, number) not in (("idle", signal.SIGKILL), ("decoding", signal.SIGSTOP))
+    ),
+]
+
+
+@pytest.mark.parametrize("moment, number", MOMENTS)
+def test_ghost_text_is_back_when_what_runs_the_model_is_killed_or_stopped(start, moment, number):
+    kernel = start()
+    for round in range(ROUNDS):
+        helper = at_a_moment(kernel, moment, round)
+        os.kill(helper.pid, number)
+        kernel.comes_back(round)
+        wait_until(lambda helper=helper: not runs(helper.pid), GONE)
+        kernel.run("%sc2 load")  # so that it may end again
+    kernel.each_has_one_end()
+
+
+ENDS = {
+    "killed": lambda kernel: kernel.process.kill(),
+    "shut down": lambda kernel: kernel.manager.shutdown_kernel(),
+    "terminated": lambda kernel: kernel.process.terminate(),
+}
+
+
+@pytest.mark.parametrize(
+    "moment, how",
+    [
+        pytest.param("loading", "killed"),
+        *(
+            pytest.param(moment, how, marks=slow)
+            for moment in ("loading", "decoding", "idle")
+            for how in ENDS
+            if (moment, how) != ("loading", "killed")
+        ),
+    ],
+)
+def test_nothing_is_left_of_a_kernel_that_ends(start, temporary, moment, how):
+    for _ in range(ROUNDS):
+        kernel = start()
+        helper = at_a_moment(kernel, moment, 0)
+        processes = kernel.helpers()
+        # A process that was forked has all that the kernel had open.
+        kernel.start(
+            "import os, time\nif not (child := os.fork()):\n    time.sleep(30); os._exit(0)"
+        )
+        time.sleep(0.3)
+        ENDS[how](kernel)
+        nothing_is_left(temporary, helper, *processes)
+
+
+@slow
+def test_nothing_is_left_of_a_kernel_that_is_started_anew(start, model, temporary):
+    kernel = start()
+    for round in range(ROUNDS):
+        kernel.settle()
+        before = kernel.helpers()
+        kernel.disconnect()
+        kernel.manager.restart_kernel()
+        kernel.connect()
+        kernel.begin(model)
+        kernel.settle()
+        wait_until(lambda before=before: not any(runs(one.pid) for one in before), GONE)
+        assert len([*temporary.glob("sc2-*")]) == 1
+        kernel.comes_back(round)

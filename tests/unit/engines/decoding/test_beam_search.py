@@ -1,0 +1,203 @@
+"""Several ways at once: the line that is told is the likeliest of them, and the engine is as sound as before."""
+
+import pytest
+
+from jupyter_sc2.engines import load_engine
+from jupyter_sc2.engines.decoding.beam_search import BONUS, HOPE, LEAD, MARGIN, Way, agreed, best
+from jupyter_sc2.types import SamplingParams, Token
+from tests.support.tiny import make_tiny_model
+from tests.unit.engines.torch.test_engine import (
+    PROMPT,
+    generate,
+    ids_of,
+    never,
+    passes,
+    plain_greedy,
+)
+
+torch = pytest.importorskip("torch")
+LINE = SamplingParams(max_tokens=8)
+STOP = tuple(range(100, 160))  # so that lines are short
+
+
+def way(*steps: tuple[int, float], ended: bool = False) -> Way:
+    made = Way(b"")
+    for id, logprob in steps:
+        made = made.on(Token(id, logprob), b"", ended=ended)
+    return made
+
+
+# Which are followed
+
+
+def test_the_likeliest_come_first_and_no_more_than_asked_for():
+    ways = [way((1, -1.2)), way((2, -0.9)), way((3, -1.0))]
+    assert [kept.tokens[0].id for kept in best(ways, 2)] == [2, 3]
+
+
+def test_what_falls_behind_is_given_up():
+    behind = -0.5 - MARGIN
+    assert len(best([way((1, -0.5)), way((2, behind + 0.1)), way((3, behind - 0.1))], 4)) == 2
+
+
+def test_only_who_is_near_goes_on_beside_a_way_that_has_ended():
+    ended = way((1, -0.5), ended=True)
+    near, far = way((2, -0.5 - HOPE + 0.1)), way((3, -0.5 - HOPE - 0.1))
+    assert best([ended, near, far], 4) == [ended, near]
+
+
+def test_of_those_that_have_ended_the_best_is_kept():
+    ended = [way((1, -0.5), ended=True), way((2, -0.6), ended=True)]
+    assert best(ended, 4) == ended[:1]
+
+
+def test_an_end_is_given_up_once_one_that_goes_on_is_well_ahead():
+    running = way((1, -0.5))
+    near = way((2, -0.5 - LEAD + 0.1), ended=True)
+    far = way((2, -0.5 - LEAD - 0.1), ended=True)
+    assert best([running, near], 4) == [running, near]
+    assert best([running, far], 4) == [running]
+
+
+def test_a_longer_way_has_a_bonus():
+    assert way((1, -0.5), (2, -0.1)).score > way((1, -0.5)).score > way((1, -0.5), (2, -0.2)).score
+
+
+def test_an_end_does_not_count_among_those_that_go_on():
+    ways = [way((1, -0.5)), way((2, -0.6)), way((3, -0.7), ended=True)]
+    assert len(best(ways, 2)) == 3
+
+
+def test_ways_agree_on_their_first_tokens():
+    assert agreed([way((1, -1), (2, -1)), way((1, -1), (3, -1))]) == 1
+    assert agreed([way((1, -1), (2, -1)), way((1, -1), ended=True)]) == 1
+
+
+# What is decoded
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", context=256)
+    engine = load_engine(str(folder), precision="fp32")
+    engine.ways = 4
+    yield engine
+    engine.close()
+
+
+def likelihood(engine, prompt, ids) -> float:
+    """Of these ids, by the model itself without any cache."""
+    with torch.inference_mode():
+        logits = engine._model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0]
+    said = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return float(said[range(len(ids)), ids].sum())
+
+
+def likeliest_line(engine, prompt, ways: int) -> list[int]:
+    """The same search without cache, mask or engine, each way read from its beginning."""
+    kept = [Way(b"")]
+    while any(not one.ended and len(one.tokens) < LINE.max_tokens for one in kept):
+        onward = [one for one in kept if one.ended]
+        for one in kept:
+            if one.ended:
+                continue
+            ids = [*prompt, *ids_of(one.tokens)]
+            with torch.inference_mode():
+                said = engine._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+            values, tokens = said.log_softmax(-1).topk(ways)
+            for id, value in zip(tokens.tolist(), values.tolist(), strict=True):
+                onward.append(one.on(Token(id, value), b"", ended=id in STOP))
+        kept = best(onward, ways)
+    return ids_of(kept[0].tokens)
+
+
+PROMPTS = [[*PROMPT, id] for id in range(20, 60)]
+
+
+def test_the_line_is_that_of_a_search_that_reads_each_way_from_its_beginning(engine):
+    for prompt in PROMPTS:
+        tokens = generate(engine, prompt, LINE, STOP)
+        assert ids_of(tokens) == likeliest_line(engine, prompt, 4)
+
+
+def test_some_lines_are_better_than_the_greedy_one_and_hardly_any_worse(engine):
+    gains = []
+    for prompt in PROMPTS:
+        greedy = plain_greedy(engine, prompt, LINE.max_tokens)
+        ends = [at for at, id in enumerate(greedy) if id in STOP]
+        greedy = greedy[: ends[0] + 1] if ends else greedy
+        found = ids_of(generate(engine, prompt, LINE, STOP))
+        gain = likelihood(engine, prompt, found) - likelihood(engine, prompt, greedy)
+        gains.append(gain + BONUS * (len(found) - len(greedy)))
+    assert sum(gain > 0.1 for gain in gains) > 10 * sum(gain < -0.1 for gain in gains)
+
+
+def test_tokens_tell_their_own_probability(engine):
+    for prompt in PROMPTS[:10]:
+        tokens = generate(engine, prompt, LINE, STOP)
+        said = sum(token.logprob for token in tokens)
+        assert said == pytest.approx(likelihood(engine, prompt, ids_of(tokens)), abs=1e-3)
+        assert all(len(token.others) == 2 for token in tokens)
+
+
+def test_a_clear_way_is_followed_alone(engine, monkeypatch):
+    monkeypatch.setattr("jupyter_sc2.engines.decoding.loop.best", lambda ways, most: list(ways)[:1])
+    engine.prefill(PROMPT, never)
+    lengths = passes(engine)
+    tokens = generate(engine, PROMPT)
+    assert lengths == [1] * 7
+    assert ids_of(tokens) == plain_greedy(engine, PROMPT, 8)
+
+
+def test_what_was_decoded_is_in_the_cache_as_if_it_had_been_the_only_way(engine):
+    for prompt in PROMPTS[:10]:
+        tokens = ids_of(generate(engine, prompt, LINE, STOP))
+        assert engine._cache.ids == [*prompt, *tokens[:-1]]
+        longer = [*prompt, *tokens, 7]
+        engine.ways = 1
+        assert ids_of(generate(engine, longer)) == plain_greedy(engine, longer, 8)
+        engine.ways = 4
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3])
+def test_a_stream_that_is_closed_between_two_ways_leaves_a_sound_cache(engine, taken):
+    for prompt in PROMPTS[:10]:
+        stream = engine.generate(prompt, LINE, STOP, never)
+        for _, _ in zip(range(taken), stream, strict=False):
+            pass
+        stream.close()
+        assert ids_of(generate(engine, prompt, LINE, STOP)) == likeliest_line(engine, prompt, 4)
+
+
+def test_a_cancelled_search_ends_at_the_next_pass(engine):
+    lengths = passes(engine)
+    for prompt in PROMPTS[:5]:
+        engine.prefill(prompt, never)
+        lengths.clear()
+        generate(engine, prompt, LINE, STOP, cancelled=lambda: len(lengths) >= 2)
+        assert len(lengths) <= 2
+        assert ids_of(generate(engine, prompt, LINE, STOP)) == likeliest_line(engine, prompt, 4)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_no_way_goes_on_for_more_tokens_than_may_be_drawn(engine, most):
+    few, lengths = SamplingParams(max_tokens=most), passes(engine)
+    for prompt in PROMPTS:
+        engine.prefill(prompt, never)
+        lengths.clear()
+        assert len(generate(engine, prompt, few, STOP)) <= most
+        assert len(lengths) < most
+
+
+def test_all_ways_spell_what_was_typed(engine):
+    for prompt in PROMPTS[:10]:
+        tokens = generate(engine, prompt, LINE, STOP, healed=b"val")
+        assert engine.decode_bytes(ids_of(tokens)).startswith(b"val")
+
+
+def test_with_a_temperature_nothing_is_searched(engine):
+    drawn = SamplingParams(max_tokens=6, temperature=1.0, seed=1)
+    engine.ways = 1
+    expected = ids_of(generate(engine, PROMPT, drawn))
+    engine.ways = 4
+    assert ids_of(generate(engine, PROMPT, drawn)) == expected
