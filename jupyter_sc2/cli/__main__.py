@@ -2,6 +2,6 @@
 
 import sys
 
-from jupyter_sc2.cli.main import main
+from jupyter_sc2.cli import main
 
 sys.exit(main())
