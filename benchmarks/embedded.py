@@ -101,7 +101,7 @@ def latency(rows: Path, confidence: float | None) -> None:
         for before, one in pairs:
             time.sleep(PAUSE)
             if pairs is resting:
-                session.read_ahead(before)
+                session.prefetch(before)
                 while not session.idle:
                     time.sleep(0.01)
             else:

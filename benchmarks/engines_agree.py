@@ -16,14 +16,14 @@ import numpy as np
 from jupyter_sc2.engines import load_engine
 from jupyter_sc2.evaluation import holes
 from jupyter_sc2.evaluation.runner import read_rows
-from jupyter_sc2.prompt.builder import Layout
+from jupyter_sc2.prompt.builder import PromptBuilder
 from jupyter_sc2.types import SamplingParams
 
 TOKENS = 24
 
 
 def greedy(engine: Any, ids: list[int]) -> list[int]:
-    engine.ways = 1
+    engine.beam_width = 1
     sampling = SamplingParams(max_tokens=TOKENS)
     return [token.id for token in engine.generate(ids, sampling, (), lambda: False)]
 
@@ -35,13 +35,13 @@ def main() -> None:
     args = parser.parse_args()
     onnx = load_engine("embedded", engine="onnxruntime")
     torch = load_engine("embedded", engine="transformers", precision="fp32")
-    layout = Layout(onnx.card, onnx.encode, onnx.special_ids)
+    builder = PromptBuilder(onnx.card, onnx.encode, onnx.special_ids)
     same = 0
     places: list[int] = []
     gaps: list[float] = []
     noise: list[float] = []
     for row in read_rows(args.rows, ())[: args.count]:
-        ids = list(layout.build(holes.request(row), budget=1024).ids)
+        ids = list(builder.build(holes.request(row), budget=1024).ids)
         one, other = greedy(onnx, ids), greedy(torch, ids)
         torch.prefill(ids, lambda: False)
         onnx.prefill(ids, lambda: False)

@@ -43,7 +43,7 @@ class Speaker:
     def prefill(self, ids, cancelled):
         return len(ids)
 
-    def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", guess=None):
+    def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", draft=None):
         for id in [*self.encode(bytes(healed).decode()), *self._said]:
             yield Token(id, -0.1)
 

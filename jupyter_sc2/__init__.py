@@ -21,7 +21,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
     own_imports.install()  # and once more while the extension runs
     try:
-        with unwarned, own_imports.apart():
+        with unwarned, own_imports.without_user_modules():
             from jupyter_sc2.extension import load
 
             load(shell)

@@ -91,9 +91,9 @@ class Extension:
             load_engine=load_engine,
             options=self.settings.completion_options(),
             load_options=self._asked,
-            gives_way=True,
+            low_priority=True,
             namespace=self._live,
-            provenance=Checker(),
+            attributor=Checker(),
             taken_back=self._taken_back,
         )
         self.shared = Shared(self.settings)
@@ -168,16 +168,16 @@ class Extension:
         """Sets all of these or none. Raises SettingsError."""
         self.shared.configure(values)
 
-    def follow(self, values: Mapping[str, Any]) -> None:
+    def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
         """Sets what is new in a front end's values for every kernel. Raises SettingsError."""
-        self.shared.follow(values)
+        self.shared.apply_lab_settings(values)
 
     def _saved(self, saved: bool) -> None:
         """What is set was kept for new kernels, or what was kept is forgotten: so do front ends."""
         if not saved:
             self.shared.forget()
         if self.channel is not None:
-            self.channel.tell_settings(saved)
+            self.channel.broadcast_settings(saved)
 
     def _setting_changed(self, change: Bunch) -> None:
         if change.name in COMPLETED_BY:
@@ -190,11 +190,11 @@ class Extension:
         elif change.name == "offline":
             self.session.set_offline(bool(change.new))
         elif change.name == "mode" and self.enabled():
-            self.session.want()
+            self.session.ensure_loaded()
         elif change.name == "allowed" and not change.new:
             self.session.unload()
         if self.channel is not None:
-            self.channel.tell_settings()
+            self.channel.broadcast_settings()
 
     def _taken_back(self, failed: LoadOptions, instead: LoadOptions) -> bool:
         """The settings say what answers, and no longer what could not be loaded.
@@ -210,17 +210,17 @@ class Extension:
         return True
 
     def _cell_begins(self, info: object = None) -> None:
-        self.session.cell_runs(True)
+        self.session.set_kernel_busy(True)
         own_imports.cell_begins()
 
     def _cell_ended(self, result: object = None) -> None:
-        self.session.cell_runs(False)
+        self.session.set_kernel_busy(False)
         own_imports.cell_ended()
 
     def _idled(self) -> None:
         with silence, own_imports:
             if self.enabled():
-                self.session.want()
+                self.session.ensure_loaded()
 
 
 class WhenIdle:

@@ -31,4 +31,4 @@ class CompletionOptions:
     confidence: float | None = None
     prose: bool = False
     # Sources above that are not read: "cells", "markdown", "outputs".
-    left_out: frozenset[str] = frozenset({"outputs"})
+    excluded_sources: frozenset[str] = frozenset({"outputs"})

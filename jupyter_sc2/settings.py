@@ -17,7 +17,7 @@ from traitlets.utils.bunch import Bunch
 from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.models.cards import find_card
 from jupyter_sc2.options import CompletionOptions, LoadOptions
-from jupyter_sc2.types import MOST_SEED, SamplingParams
+from jupyter_sc2.types import MAX_SEED, SamplingParams
 
 MODES = ("automatic", "manual", "off")
 AFTER_ENTER = ("off", "smart", "always")
@@ -81,7 +81,7 @@ class SC2(Configurable):
         None,
         allow_none=True,
         min=0,
-        max=MOST_SEED,
+        max=MAX_SEED,
         help="Makes drawn completions repeatable.",
     ).tag(config=True)
     context_tokens = Int(
@@ -217,7 +217,7 @@ class SC2(Configurable):
             grounding=self.grounding,
             confidence=self.confidence,
             prose=self.prose,
-            left_out=frozenset(
+            excluded_sources=frozenset(
                 source
                 for source, read in (
                     ("cells", self.context_cells),

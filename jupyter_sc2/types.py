@@ -13,7 +13,7 @@ from jupyter_sc2.runtime.characters import escaped
 FinishReason = Literal["stop", "length", "cancelled"]
 Trigger = Literal["automatic", "invoke"]
 Source = Literal["model", "cache"]
-MOST_SEED = 2**63 - 1  # what servers take, and all engines here
+MAX_SEED = 2**63 - 1  # what servers take, and all engines here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class SamplingParams:
             raise SettingsError(f"top_k must be 0 (no limit) or more, not {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise SettingsError(f"top_p must lie above 0 and up to 1, not {self.top_p}.")
-        if self.seed is not None and not 0 <= self.seed <= MOST_SEED:
-            raise SettingsError(f"seed must lie between 0 and {MOST_SEED}, not {self.seed}.")
+        if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
+            raise SettingsError(f"seed must lie between 0 and {MAX_SEED}, not {self.seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class CompletionRequest:
     candidates: int = 1
     sampling: SamplingParams | None = None  # None: the session's own
     id: str = ""
-    waited: float = 0.0  # seconds that it has waited already, from the key that it is for
+    waited_s: float = 0.0  # seconds that it has waited already, from the key that it is for
     front_end: str = ""  # who asks; ids and places (cells) are each front end's own
 
     def __post_init__(self) -> None:
@@ -159,8 +159,8 @@ class Token:
 
     id: int
     logprob: float
-    among_allowed: float | None = None
-    others: tuple[tuple[int, float], ...] = ()
+    constrained_logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 class Choices(bytes):

@@ -112,7 +112,7 @@ class Usage:
     def accepted(self, notebook: str, request: str, part: str, characters: int) -> None:
         self._add(Event(clock.now(), notebook, "accepted", request, part, characters))
 
-    def seen_again(self, notebook: str, request: str, when: str, kept: bool) -> None:
+    def record_retention(self, notebook: str, request: str, when: str, kept: bool) -> None:
         """Whether accepted text was still there, `when` being "later" or "run"."""
         self._add(Event(clock.now(), notebook, when, request, size=int(kept)))
 

@@ -24,7 +24,7 @@ from jupyter_sc2.attribution.packs import Draft, Pack, merged
 from jupyter_sc2.attribution.sources import Item, Source, code_of
 from jupyter_sc2.attribution.winnow import RUN, fingerprints
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.runtime.characters import is_plain_name
 from jupyter_sc2.runtime.clock import monotonic
 
@@ -321,7 +321,7 @@ class Writer:
 
     def _save(self) -> None:
         self.index.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.index.folder / "index.json", msgspec.json.encode(self.contents))
+        atomic_write(self.index.folder / "index.json", msgspec.json.encode(self.contents))
         self.index.refresh()
 
     def _merge(self) -> None:

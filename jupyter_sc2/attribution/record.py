@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, read_limited
 from jupyter_sc2.types import Attribution
 
@@ -142,7 +142,7 @@ def strip(path: Path) -> int:
     if stripped:
         text = nbformat.writes(document, version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
         try:
-            write_whole(path, (text if text.endswith("\n") else text + "\n").encode())
+            atomic_write(path, (text if text.endswith("\n") else text + "\n").encode())
         except OSError as error:
             raise RequestError(
                 f"{path} could not be written: {error.strerror or error}. It is as it was."

@@ -182,10 +182,10 @@ def _report(args: argparse.Namespace) -> int:
     if args.output is None:
         print(text)
         return 0
-    from jupyter_sc2.runtime.atomic_write import write_whole
+    from jupyter_sc2.runtime.atomic_write import atomic_write
 
     try:
-        write_whole(args.output, text.encode("utf-8", "replace"))
+        atomic_write(args.output, text.encode("utf-8", "replace"))
     except OSError as error:
         raise RequestError(f"Cannot write {args.output}: {error.strerror or error}.") from error
     return 0

@@ -81,7 +81,7 @@ def _open(args: argparse.Namespace) -> Session:
         load_options(args),
         max_tokens=args.max_tokens,
         context_tokens=args.context_tokens,
-        gives_way=True,  # as in a kernel
+        low_priority=True,  # as in a kernel
     )
 
 

@@ -49,7 +49,7 @@ def _complete(args: argparse.Namespace) -> int:
     session = Session(
         options=CompletionOptions(sampling=request.sampling or SamplingParams()),
         load_options=load_options(args),
-        provenance=Checker(),
+        attributor=Checker(),
     )
     try:
         session.load()

@@ -186,7 +186,10 @@ def _run(args: argparse.Namespace, evaluate: Any, needed: tuple[str, ...]) -> di
 
     rows = read_rows(args.file, needed)[: args.limit]
     session = open_session(
-        load_options(args), max_tokens=args.max_tokens, order=args.order, trunk=args.layout
+        load_options(args),
+        max_tokens=args.max_tokens,
+        order=args.order,
+        notebook_layout=args.layout,
     )
     try:
         figures: dict[str, Any] = evaluate(

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from jupyter_sc2.types import SamplingParams, Token
 
 # From the ids drawn so far to those that may come next: guesses that an engine may check, several in one pass.
-Guess = Callable[[Sequence[int]], Sequence[int]]
+DraftFn = Callable[[Sequence[int]], Sequence[int]]
 
 
-def no_guess(drawn: Sequence[int]) -> Sequence[int]:
+def no_draft(drawn: Sequence[int]) -> Sequence[int]:
     return ()
 
 
@@ -52,7 +52,7 @@ class Engine(Protocol):
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
-        guess: Guess = no_guess,
+        draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """Reads `ids`, then decodes up to `sampling.max_tokens` tokens, a stop id last where one came.
 
@@ -72,7 +72,7 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class MayBeLost(Protocol):
+class ExternalEngine(Protocol):
     """An engine whose model is elsewhere, in a process of its own say, and may end there by itself.
 
     What is asked of it then raises EngineLost.

@@ -11,12 +11,12 @@ from typing import Any
 from unittest.mock import patch
 
 from jupyter_sc2.engines.decoding import beam_search
-from jupyter_sc2.engines.decoding.prefix_cache import KeptPrompts
-from jupyter_sc2.engines.decoding.prompt_lookup import Lookup
-from jupyter_sc2.pipeline.debounce import Rhythm
-from jupyter_sc2.pipeline.generation import Drawing
+from jupyter_sc2.engines.decoding.prefix_cache import PrefixCache
+from jupyter_sc2.engines.decoding.prompt_lookup import PromptLookup
+from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
+from jupyter_sc2.pipeline.generation import Generation
 from jupyter_sc2.pipeline.session import Session
-from jupyter_sc2.pipeline.suggestion_cache import TypeThroughCache
+from jupyter_sc2.pipeline.suggestion_cache import SuggestionCache
 from jupyter_sc2.prompt import builder as prompt_builder
 
 
@@ -43,15 +43,17 @@ TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
             lambda suffix, card: "psm" if suffix.strip() else "left-to-right",
         )
     ],
-    "frozen suffix": [(prompt_builder, "settled", lambda prefix, suffix: suffix)],
+    "auto-closers stripped": [
+        (prompt_builder, "strip_auto_closers", lambda prefix, suffix: suffix)
+    ],
     "trimming in steps": [(prompt_builder, "drop_oldest", _slide)],
-    "prompts put aside": [(KeptPrompts, "better", lambda self, ids, held: None)],
-    "reading ahead": [(Session, "read_ahead", lambda self, request: None)],
-    "type-through": [(TypeThroughCache, "find", lambda self, request: None)],
-    "going on": [(Drawing, "agrees", lambda self, request: False)],
-    "waiting for the next key": [(Rhythm, "delay", lambda self, front_end: 0.0)],
-    "search": [(beam_search, "MARGIN", 0.0)],
-    "guessing": [(Lookup, "__call__", lambda self, drawn: ())],
+    "prefix cache": [(PrefixCache, "pop_longer_match", lambda self, ids, held: None)],
+    "prefetch": [(Session, "prefetch", lambda self, request: None)],
+    "suggestion cache": [(SuggestionCache, "find", lambda self, request: None)],
+    "retargeting": [(Generation, "is_compatible_with", lambda self, request: False)],
+    "adaptive debounce": [(AdaptiveDebounce, "delay", lambda self, front_end: 0.0)],
+    "beam search": [(beam_search, "PRUNE_MARGIN", 0.0)],
+    "draft tokens": [(PromptLookup, "__call__", lambda self, drawn: ())],
 }
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import GenerationError, SC2Error
-from jupyter_sc2.pipeline.generation import Drawing
-from jupyter_sc2.prompt.builder import Layout, Prompt
+from jupyter_sc2.pipeline.generation import Generation
+from jupyter_sc2.prompt.builder import Prompt, PromptBuilder
 from jupyter_sc2.runtime import background
 from jupyter_sc2.types import Completion, CompletionRequest, Stats, Token
 
@@ -39,13 +39,13 @@ class Generate:
         """`engine` is a TransformersEngine that nothing else uses meanwhile."""
         self._engine, self._max_tokens = engine, max_tokens
         self._context_tokens = context_tokens
-        self._layout = Layout(engine.card, engine.encode, engine.special_ids)
+        self._builder = PromptBuilder(engine.card, engine.encode, engine.special_ids)
 
-    def read_ahead(self, request: CompletionRequest) -> None:
+    def prefetch(self, request: CompletionRequest) -> None:
         """There is nowhere to keep what would be read."""
 
     def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
-        prompt = self._layout.build(request, budget=self._context_tokens)
+        prompt = self._builder.build(request, budget=self._context_tokens)
         update(self._complete(request, prompt, update))
 
     def _complete(self, request: CompletionRequest, prompt: Prompt, update: Update) -> Completion:
@@ -53,8 +53,8 @@ class Generate:
         from transformers import StoppingCriteria
         from transformers.generation.streamers import BaseStreamer
 
-        engine, drawing, start = self._engine, Drawing(request, prompt), time.monotonic()
-        stop_ids = self._layout.stop_ids
+        engine, drawing, start = self._engine, Generation(request, prompt), time.monotonic()
+        stop_ids = self._builder.stop_ids
 
         class Streamer(BaseStreamer):
             prompt = True
@@ -120,7 +120,7 @@ class Infill:
                 threads=threads or default_threads(GGUFHeader(file).parameters),
             )
         )
-        self._layout = Layout(engine.card, engine.encode, engine.special_ids)
+        self._builder = PromptBuilder(engine.card, engine.encode, engine.special_ids)
         self._changed = threading.Condition()
         self._waiting: tuple[CompletionRequest, Update, Fail] | None = None
         self._closed = False
@@ -134,7 +134,7 @@ class Infill:
         self._thread.join()
         self._server.close()
 
-    def read_ahead(self, request: CompletionRequest) -> None:
+    def prefetch(self, request: CompletionRequest) -> None:
         """A file as a whole is always the prompt."""
 
     def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
@@ -181,7 +181,7 @@ class Infill:
             "timings_per_token": True,
             "n_indent": len(line) - len(line.lstrip()),
         }
-        drawing, read, generated = Drawing(request, Prompt((), "psm")), Stats(), 0
+        drawing, read, generated = Generation(request, Prompt((), "psm")), Stats(), 0
         for event in self._events(body):
             if "timings" in event:
                 timings = event["timings"]

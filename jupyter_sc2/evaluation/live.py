@@ -43,7 +43,7 @@ KNOWN = CLASSES[:3]
 # What is compared: the notebook's cells alone, and with one source more each.
 SOURCES = ("cells", "outputs", "variables", "grounding", "outputs+grounding", "variables+grounding")
 MOST_IN_NOTEBOOK = 8
-SHORTEST_LINE, LONGEST_LINE = 8, 120
+SHORTEST_LINE, MAX_LINE_CHARS = 8, 120
 INSIDE = 0.5  # of the words, how many are begun
 MOST_TYPED = 3  # letters
 REST_OF_WORD = re.compile(r"\w+")
@@ -103,7 +103,7 @@ def holes_in(
     start = 0
     for number, line in enumerate(source.split("\n")):
         code = line.strip()
-        if len(code) >= SHORTEST_LINE and len(line) <= LONGEST_LINE and not code.startswith("#"):
+        if len(code) >= SHORTEST_LINE and len(line) <= MAX_LINE_CHARS and not code.startswith("#"):
             here = places[number] | {"rest": (code, start + line.index(code))}
             if kinds := [kind for kind in CLASSES if kind in here and kind in wanted]:
                 named = [kind for kind in kinds if kind != "rest"]
@@ -218,9 +218,11 @@ def _ask(
         cell_id=cell.id,
     )
     sources.switch(way)
-    left_out = frozenset(() if "outputs" in way else ("outputs",))
+    excluded_sources = frozenset(() if "outputs" in way else ("outputs",))
     grounding = "grounding" in way
-    session.configure(replace(_options(session), grounding=grounding, left_out=left_out))
+    session.configure(
+        replace(_options(session), grounding=grounding, excluded_sources=excluded_sources)
+    )
     *_, answer = session.complete(request)
     text = answer.text.split("\n", 1)[0].rstrip()
     expected = hole.expected.rstrip()

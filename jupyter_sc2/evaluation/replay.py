@@ -59,7 +59,7 @@ class Client(Protocol):
         fail: Callable[[SC2Error], None],
     ) -> None: ...
 
-    def read_ahead(self, request: CompletionRequest) -> None: ...
+    def prefetch(self, request: CompletionRequest) -> None: ...
 
     @property
     def idle(self) -> bool: ...
@@ -85,7 +85,7 @@ def replay(
     for event in events:
         if event.gap == LOOK:  # time in which nothing is asked: what is to come may be read
             cells[event.cell] = event.text
-            client.read_ahead(_request(event, cells, 0))
+            client.prefetch(_request(event, cells, 0))
             until = time.monotonic() + (0.0 if asked else OPENING)
             while not client.idle and time.monotonic() < until:
                 time.sleep(0.05)
@@ -108,7 +108,7 @@ def figures(
 ) -> dict[str, Any]:
     """What it cost. `count` tells the tokens of a text; `read_in_all` has what was read ahead as well."""
     paused = [one for one in asked if one.event.pauses]
-    waited = sorted((one.first - one.at) * 1000 for one in paused if one.first is not None)
+    waited_s = sorted((one.first - one.at) * 1000 for one in paused if one.first is not None)
     read = sorted(_read(one) for one in asked)
     shown = [one for one in asked if one.first is not None]
     cached = [one for one in shown if _last(one).source != "model"]
@@ -120,7 +120,7 @@ def figures(
         "pauses": len(paused),
         "shown": sum(one.first is not None for one in paused),
         "errors": sum(bool(one.error) for one in asked),
-        "first_text_ms": {f"p{p}": _percentile(waited, p) for p in (50, 90, 99)},
+        "first_text_ms": {f"p{p}": _percentile(waited_s, p) for p in (50, 90, 99)},
         "prompt_tokens_per_key": {
             "p50": _percentile(read, 50),
             "p95": _percentile(read, 95),
@@ -191,10 +191,10 @@ def _keep_busy(
     while not stop.is_set():
         number += 1
         text = f"{request.text}\nvalue_{series}_{number} = "
-        varied = CompletionRequest(
+        sampling_for_candidate = CompletionRequest(
             text=text, offset=len(text), notebook=request.notebook, trigger="invoke"
         )
-        for _ in session.complete(varied):
+        for _ in session.complete(sampling_for_candidate):
             if stop.is_set():
                 break
 

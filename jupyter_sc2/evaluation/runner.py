@@ -13,7 +13,7 @@ from typing import Any
 from jupyter_sc2 import engines
 from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.models.cards import Order, Trunk
+from jupyter_sc2.models.cards import NotebookLayout, Order
 from jupyter_sc2.options import CompletionOptions, LoadOptions
 from jupyter_sc2.pipeline.grounding import Namespace
 from jupyter_sc2.pipeline.session import Session
@@ -30,12 +30,12 @@ def open_session(
     max_tokens: int,
     context_tokens: int = 2048,
     order: Order | None = None,
-    trunk: Trunk | None = None,
-    gives_way: bool = False,
+    notebook_layout: NotebookLayout | None = None,
+    low_priority: bool = False,
     namespace: Namespace | None = None,
     confidence: float | None = 0.0,
 ) -> Session:
-    """A session that decodes greedily. `order` and `trunk` override the model's own layout.
+    """A session that decodes greedily. `order` and `notebook_layout` override the model's own layout.
 
     All that the model says is shown, however unsure it is, unless another `confidence` is asked for; None asks for
     the model's own.
@@ -44,7 +44,9 @@ def open_session(
     def load_engine(*args: Any, **kwargs: Any) -> Engine:
         engine = engines.load_engine(*args, **kwargs)
         card = engine.card
-        engine.card = replace(card, order=order or card.order, trunk=trunk or card.trunk)
+        engine.card = replace(
+            card, order=order or card.order, notebook_layout=notebook_layout or card.notebook_layout
+        )
         return engine
 
     sampling = SamplingParams(max_tokens=max_tokens)
@@ -54,7 +56,7 @@ def open_session(
             sampling=sampling, context_tokens=context_tokens, confidence=confidence
         ),
         load_options=options,
-        gives_way=gives_way,
+        low_priority=low_priority,
         namespace=namespace,
     )
     session.load()

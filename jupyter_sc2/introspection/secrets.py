@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 LONGEST = 2_000  # characters of a text; a longer one is not told
-LONGEST_NAME = 200
+MAX_NAME_CHARS = 200
 
 # Names
 
@@ -75,7 +75,7 @@ CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^A-Z]+|[A-Z]+")
 @lru_cache(maxsize=4096)
 def named(name: str) -> bool:
     """Whether a name says that what it stands for is a secret."""
-    runs = LETTERS.findall(name[:LONGEST_NAME])
+    runs = LETTERS.findall(name[:MAX_NAME_CHARS])
     words = [word.lower() for run in runs for word in CAMEL.findall(run)]
     singular = [_singular(word) for word in words]
     if any(map(CERTAIN.search, words)) or not WORDS.isdisjoint(singular):

@@ -327,9 +327,9 @@ class SC2Magics(Magics):
                     "Nothing was typed yet that could be completed: give some code, as in %sc2 context df."
                 )
             request = newest
-        self.session.want()
+        self.session.ensure_loaded()
         self.session.wait_ready()
-        explained = self.session.explain(request)
+        explained = self.session.explain_prompt(request)
         if explained is None:
             raise UsageError("No model is loaded: `%sc2 load` loads one.")
         prompt_view.show(self.shell, self.settings, *explained, request)

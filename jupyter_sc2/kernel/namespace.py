@@ -29,7 +29,7 @@ from jupyter_sc2.introspection.rendering import Variable, describe
 from jupyter_sc2.introspection.uses import WORD, imports_in
 from jupyter_sc2.introspection.variables import choose, describe_variable, look, message_of
 from jupyter_sc2.notebook import Cell, Notebook
-from jupyter_sc2.runtime.memo import keep_last
+from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.languages import runs_here
 from jupyter_sc2.types import CompletionRequest
@@ -71,8 +71,8 @@ class LiveNamespace:
         ] = ()  # the run and the number of names that those found last are of
         self._found: frozenset[str] = frozenset()
         # While somebody types, the other cells are not looked at again.
-        self._pending = keep_last(partial(_pending, self.ran))
-        self._imported = keep_last(_imported)
+        self._pending = cache_latest(partial(_pending, self.ran))
+        self._imported = cache_latest(_imported)
         # The one event that comes after whatever was run: silent code, what is kept in no history, a widget's callback.
         shell.events.register("post_execute", self._ran_something)
 

@@ -11,7 +11,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.settings import SC2
 
 # Next to the user's own ipython_config.py, which may hold code and is never written to.
@@ -69,7 +69,7 @@ def _write(file: Path, values: dict[str, Any]) -> None:
         if values:
             config["SC2"] = values
         if config:
-            write_whole(file, (json.dumps(config, indent=2) + "\n").encode())
+            atomic_write(file, (json.dumps(config, indent=2) + "\n").encode())
         else:
             file.unlink(missing_ok=True)
     except (OSError, ValueError) as error:

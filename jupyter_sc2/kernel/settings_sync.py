@@ -49,7 +49,7 @@ class Shared:
         except TraitError as error:
             raise SettingsError(str(error)) from error
 
-    def follow(self, values: Mapping[str, Any]) -> None:
+    def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
         """Sets what is new in a front end's values for every kernel; each that can be. Raises SettingsError."""
         told, self._told = self._told, dict(values)
         if told is None:

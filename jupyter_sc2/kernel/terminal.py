@@ -17,7 +17,7 @@ from prompt_toolkit.document import Document
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import history
 from jupyter_sc2.pipeline.session import Session
-from jupyter_sc2.runtime.memo import keep_last
+from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.types import Completion, CompletionRequest
 
 # Seconds without a key before the model is asked, and between two looks at whether a key came meanwhile.
@@ -39,7 +39,7 @@ class Terminal:
         self._mended: Any = None
         self._ids = itertools.count(1)
         # Of the history, by how long it is: it may be that of a long day, and is asked for at each key.
-        self._ran = keep_last(lambda *length: history.notebook(shell))
+        self._ran = cache_latest(lambda *length: history.notebook(shell))
         self._known = ("", "", "")  # before the cursor, behind it, and what the model said then
 
     def install(self) -> None:

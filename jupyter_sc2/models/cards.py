@@ -23,7 +23,9 @@ from jupyter_sc2.runtime.characters import escaped, is_plain_path
 from jupyter_sc2.source.languages import IPYTHON, UNKNOWN, canonical
 
 Order = Literal["spm", "psm", "left-to-right"]
-Trunk = Literal["outside", "inside", "jupyter"]
+NotebookLayout = Literal["outside", "inside", "jupyter"]
+# What keys of a card were called before; users' files may still say so.
+OLD_KEYS = {"trunk": "notebook_layout", "heals": "token_healing", "ways": "beam_width"}
 FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
 
 ALL_LANGUAGES = "*"
@@ -181,9 +183,9 @@ class ModelCard:
     window: int = 4096
     order: Order = "spm"
     path: Literal["inside", "before"] = "inside"
-    trunk: Trunk = "outside"
-    heals: bool = False
-    ways: int = 1
+    notebook_layout: NotebookLayout = "outside"
+    token_healing: bool = False
+    beam_width: int = 1
     languages: tuple[str, ...] = ("python",)
     special: Mapping[str, str] = field(default_factory=lambda: STARCODER2_SPECIAL)
     stop: tuple[str, ...] = STARCODER2_STOP
@@ -204,9 +206,9 @@ class ModelCard:
         return language in names or (ALL_LANGUAGES in names and language != UNKNOWN)
 
     @property
-    def trunk_outside(self) -> bool:
+    def notebook_is_a_file(self) -> bool:
         """Whether the cells above are a file of their own, before the block that is filled in."""
-        return self.trunk == "outside" and "file_sep" in self.special
+        return self.notebook_layout == "outside" and "file_sep" in self.special
 
     @property
     def licence_line(self) -> str:
@@ -240,7 +242,7 @@ def was_trained_here(folder: Path) -> bool:
 def as_trained(card: ModelCard, folder: Path) -> ModelCard:
     """The card with what is true of the models that `jupyter sc2 train` makes, if the one in this folder is."""
     return (
-        replace(card, heals=True, ways=4, languages=("python",))
+        replace(card, token_healing=True, beam_width=4, languages=("python",))
         if was_trained_here(folder)
         else card
     )
@@ -326,7 +328,7 @@ def _stranger(known: Mapping[str, ModelCard], name: str, note: str = "") -> Mode
 
 
 def _with_layout(card: ModelCard, model: ModelCard) -> ModelCard:
-    names = ("family", "order", "path", "trunk", "languages", "special", "stop")
+    names = ("family", "order", "path", "notebook_layout", "languages", "special", "stop")
     return replace(card, **{name: getattr(model, name) for name in names})
 
 
@@ -385,6 +387,7 @@ class _File:
             known = ", ".join(self.tables["family"])
             raise self._wrong(name, "family", f"must be one of {known}, not {family!r}")
         values = {**self.tables["family"][family], **table, "name": name}
+        values = {OLD_KEYS.get(key, key): value for key, value in values.items()}
         values.setdefault("window", values.get("context", ModelCard.window))
         licence = self.tables["licence"].get(values.get("licence", ""), {})
         values.setdefault("licence_summary", licence.get("summary", ""))
@@ -408,8 +411,8 @@ class _File:
             card.gguf_file.format(precision="")
         except (LookupError, ValueError, AttributeError) as error:
             raise self._wrong(name, "gguf_file", "has braces other than {precision}") from error
-        if not 1 <= card.ways <= 16:
-            raise self._wrong(name, "ways", f"must be from 1 to 16, not {card.ways}")
+        if not 1 <= card.beam_width <= 16:
+            raise self._wrong(name, "beam_width", f"must be from 1 to 16, not {card.beam_width}")
         if not card.languages:
             raise self._wrong(name, "languages", "must name at least one language")
         roles = (*STARCODER2_SPECIAL, "bos")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def is_whole(file: Path, sealed: object, tell: Callable[[], None] = nothing) -> 
 
 def write_note(note: Path, content: object) -> None:
     """Raises OSError."""
-    write_whole(note, json.dumps(content, indent=1).encode())
+    atomic_write(note, json.dumps(content, indent=1).encode())
 
 
 def read_note(note: Path) -> dict[str, Any] | None:
@@ -73,7 +73,7 @@ def read_note(note: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def set_aside(path: Path) -> None:
+def quarantine(path: Path) -> None:
     """Renames what stands where something of ours is to be, in the place of what was renamed so before.
 
     Raises OSError.

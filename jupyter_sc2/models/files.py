@@ -17,13 +17,13 @@ from typing import Any
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import hub, packed
 from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, USERS, ModelCard, Shape, find_card
-from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, Row, plan
+from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.runtime.characters import is_plain_name
 from jupyter_sc2.runtime.hardware import Machine, in_words, machine
 from jupyter_sc2.runtime.hardware import free_memory as free_memory
-from jupyter_sc2.runtime.log_filter import quiet as quiet
+from jupyter_sc2.runtime.log_filter import keep_logs_out as keep_logs_out
 from jupyter_sc2.runtime.progress import Progress
 
 CONFIG = "config.json"
@@ -197,7 +197,9 @@ def card_and_shape(model: str) -> tuple[ModelCard, Shape]:
     return describe(card, config, shape.parameters), shape
 
 
-def plan_for(options: LoadOptions, *, tokens: int) -> tuple[ModelCard, Machine, list[Row]]:
+def plan_for(
+    options: LoadOptions, *, tokens: int
+) -> tuple[ModelCard, Machine, list[PrecisionOption]]:
     """What loading with these options would choose on this machine, and what else there is. Raises ModelLoadError.
 
     `tokens` are those of the prompt that the KV cache is for. Imports torch unless the model does without.

@@ -26,7 +26,7 @@ from jupyter_sc2.runtime.bounded_read import parse_json
 from jupyter_sc2.runtime.characters import is_plain_name, is_plain_path
 from jupyter_sc2.runtime.clock import sleep
 from jupyter_sc2.runtime.hardware import in_words
-from jupyter_sc2.runtime.log_filter import quiet
+from jupyter_sc2.runtime.log_filter import keep_logs_out
 from jupyter_sc2.runtime.progress import Progress
 
 # Seconds until the hub counts as unreachable.
@@ -43,7 +43,7 @@ OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROF
 Choose = Callable[[Sequence[str]], Sequence[str]]
 
 
-class _Broken(Exception):
+class DownloadInterrupted(Exception):
     """A transfer broke off for good; the text says why."""
 
 
@@ -100,13 +100,13 @@ def fetch(
             stopped.append(error)
             raise
 
-    with quiet("huggingface_hub", "httpx", "httpx2", "filelock"):
+    with keep_logs_out("huggingface_hub", "httpx", "httpx2", "filelock"):
         try:
             listing = _list(hub, hub_id, revision, tell)
             return _Download(hub, hub_id, listing, tell).folder(choose, revision or "main", verify)
         except ModelLoadError:
             raise
-        except _Broken as error:
+        except DownloadInterrupted as error:
             raise ModelLoadError(
                 f"The download of {hub_id} broke off ({error}): ask again, and it goes on from there."
             ) from error
@@ -283,7 +283,7 @@ class _Download:
                 out.flush()
                 failures = 0 if out.seek(0, os.SEEK_END) > have else failures + 1
                 if failures > RETRIES:
-                    raise _Broken(reason.splitlines()[0])
+                    raise DownloadInterrupted(reason.splitlines()[0])
                 if failures:
                     sleep(RETRY_AFTER)
 

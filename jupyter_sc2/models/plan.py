@@ -58,7 +58,7 @@ VOCABULARY_ENTRY = 36
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PrecisionOption:
     """One precision. `memory_bytes` includes the KV cache; `speed` is a class of the time for a token."""
 
     engine: str
@@ -73,7 +73,7 @@ class Row:
 
 def plan(
     shape: Shape, machine: Machine, *, tokens: int, engine: str = "auto", precision: str = "auto"
-) -> list[Row]:
+) -> list[PrecisionOption]:
     """All precisions for a model of this shape that reads `tokens` tokens, the chosen one marked.
 
     `engine` and `precision` are what is set; with "auto" the choice is the one that loading makes.
@@ -229,10 +229,10 @@ def _engine(precision: str) -> str:
     return "onnxruntime" if precision == PACKED else "transformers"
 
 
-def _row(shape: Shape, precision: str, machine: Machine, tokens: int) -> Row:
+def _row(shape: Shape, precision: str, machine: Machine, tokens: int) -> PrecisionOption:
     needed = memory(shape, precision, machine, tokens)
     ms = _ms(shape, precision, machine)
-    return Row(
+    return PrecisionOption(
         engine=_engine(precision),
         precision=precision,
         file_bytes=file_bytes(shape, precision),
@@ -260,7 +260,7 @@ def _ms(shape: Shape, precision: str, machine: Machine) -> float:
     return shape.parameters * ns / cores / 1e6
 
 
-def lines(name: str, machine: Machine, rows: Sequence[Row]) -> list[str]:
+def lines(name: str, machine: Machine, rows: Sequence[PrecisionOption]) -> list[str]:
     """The plan as a table of text, and under it the choice with its reason."""
     table = [("", "precision", "file", "memory", "fits", "speed", "engine")]
     for row in rows:

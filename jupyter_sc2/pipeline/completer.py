@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from jupyter_sc2.engines.base import Engine
-from jupyter_sc2.engines.decoding.prompt_lookup import LONGEST, Lookup
+from jupyter_sc2.engines.decoding.prompt_lookup import MAX_NGRAM, PromptLookup
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline import grounding, postprocess
-from jupyter_sc2.pipeline.debounce import Rhythm
-from jupyter_sc2.pipeline.generation import Drawing, varied
-from jupyter_sc2.pipeline.suggestion_cache import TypeThroughCache
-from jupyter_sc2.prompt.builder import Arrangement, Layout, Prompt
+from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
+from jupyter_sc2.pipeline.generation import Generation, sampling_for_candidate
+from jupyter_sc2.pipeline.suggestion_cache import SuggestionCache
+from jupyter_sc2.prompt.builder import Prompt, PromptBuilder, PromptPlan
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.progress import Cancelled
 from jupyter_sc2.source.languages import language_at
@@ -29,7 +29,7 @@ from jupyter_sc2.types import Attribution, Completion, CompletionRequest, Sampli
 logger = logging.getLogger(__name__)
 
 # Completions in which the next ones are looked up.
-EARLIER = 8
+LOOKUP_HISTORY = 8
 
 
 @dataclass(eq=False)
@@ -43,7 +43,7 @@ class Job:
     cancelled: threading.Event = field(default_factory=threading.Event)
     waits: bool = False  # for a model, as none was there when it came
     loaded: float | None = None  # when that was there
-    drawing: Drawing | None = None  # while it is decoded and another may go on with it
+    generation: Generation | None = None  # while it is decoded and another may go on with it
     goes_on: bool = False  # with the turn of an older one of its front end, which it has replaced
     again: bool = False  # what answered it first has ended by itself
     # Taken by the first end, and kept.
@@ -52,7 +52,7 @@ class Job:
     @property
     def typed(self) -> float:
         """When the key went down, by the same clock as `arrived`. Nobody's word for more than a second is taken."""
-        return self.arrived - min(max(self.request.waited, 0.0), 1.0)
+        return self.arrived - min(max(self.request.waited_s, 0.0), 1.0)
 
     @property
     def automatic(self) -> bool:
@@ -73,7 +73,7 @@ class Job:
         if self.again:
             return False
         self.again = self.waits = True
-        self.drawing = None
+        self.generation = None
         return True
 
     def say(self, completion: Completion, engine: Engine | None = None) -> None:
@@ -115,7 +115,7 @@ Pause = Callable[[Job, float], object]
 CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
 
 
-class Provenance(Protocol):
+class Attributor(Protocol):
     """Who knows where a text may come from; not `active` where nothing is indexed."""
 
     @property
@@ -126,28 +126,28 @@ class Provenance(Protocol):
     ) -> tuple[Attribution, ...]: ...
 
 
-class Answerer:
+class Completer:
     """What answers, for as long as its engine is loaded."""
 
     def __init__(
         self,
         engine: Engine,
-        rhythm: Rhythm,
+        debounce: AdaptiveDebounce,
         namespace: grounding.Namespace | None = None,
-        provenance: Provenance | None = None,
+        attributor: Attributor | None = None,
     ) -> None:
         self.engine = engine
-        self._rhythm = rhythm
+        self._debounce = debounce
         self._namespace = namespace
-        self._provenance = provenance
+        self._attributor = attributor
         self._epoch = 0  # of the namespace, when what is in the cache was said
         self._options: CompletionOptions | None = None  # the same
-        self.layout = Layout(engine.card, engine.encode, engine.special_ids)
-        self.cache = TypeThroughCache()
-        self._earlier: deque[Sequence[int]] = deque(maxlen=EARLIER)
+        self.builder = PromptBuilder(engine.card, engine.encode, engine.special_ids)
+        self.cache = SuggestionCache()
+        self._earlier: deque[Sequence[int]] = deque(maxlen=LOOKUP_HISTORY)
         self.tokens_read = 0
 
-    def answer_at_once(self, job: Job, options: CompletionOptions) -> bool:
+    def complete_from_cache(self, job: Job, options: CompletionOptions) -> bool:
         """Finishes a job that needs no model; False if it needs it."""
         request = job.request
         if self._namespace is not None and self._namespace.epoch != self._epoch:
@@ -168,7 +168,7 @@ class Answerer:
             return False
         reason = None if text else "nothing_to_add"
         completion = Completion(text=text, finish_reason="stop", source="cache", reason=reason)
-        job.finish(self._attributed(request, completion, options), self.engine)
+        job.finish(self._with_attribution(request, completion, options), self.engine)
         return True
 
     def answer(
@@ -188,7 +188,7 @@ class Answerer:
         adapt()
         return self._decode(job, prompt, options, successor, adapt, pause)
 
-    def read_ahead(
+    def prefetch(
         self, request: CompletionRequest, options: CompletionOptions, unwanted: Cancelled
     ) -> None:
         """Reads what a request like this will need, for nobody yet."""
@@ -198,7 +198,7 @@ class Answerer:
 
     def _refusal(self, request: CompletionRequest, options: CompletionOptions) -> str | None:
         """Why the model is not asked, or None."""
-        reason = postprocess.hopeless(request, prose=options.prose)
+        reason = postprocess.skip_reason(request, prose=options.prose)
         if reason is None and self._is_other_language(request):
             reason = "other_language"
         return reason
@@ -212,14 +212,18 @@ class Answerer:
         self.tokens_read += read
         return read
 
-    def arrange(self, request: CompletionRequest, options: CompletionOptions) -> Arrangement:
+    def arrange(self, request: CompletionRequest, options: CompletionOptions) -> PromptPlan:
         """What the model would read for a request whose sampling params are set."""
         budget, state = self._budget(request, options), self._state(request)
-        return self.layout.arrange(request, budget=budget, state=state, left_out=options.left_out)
+        return self.builder.arrange(
+            request, budget=budget, state=state, excluded_sources=options.excluded_sources
+        )
 
     def _prompt(self, request: CompletionRequest, options: CompletionOptions) -> Prompt:
         budget, state = self._budget(request, options), self._state(request)
-        return self.layout.build(request, budget=budget, state=state, left_out=options.left_out)
+        return self.builder.build(
+            request, budget=budget, state=state, excluded_sources=options.excluded_sources
+        )
 
     def _budget(self, request: CompletionRequest, options: CompletionOptions) -> int:
         """Prompt and completion stay within the window, where a sliding and a full attention are the same."""
@@ -248,21 +252,21 @@ class Answerer:
         check = self._check(request, options)
         return check is not None and check(text, True) is not None
 
-    def _say(self, job: Job, completion: Completion, options: CompletionOptions) -> None:
+    def _emit_partial(self, job: Job, completion: Completion, options: CompletionOptions) -> None:
         """Says a text that is not whole yet; not where it may turn out to be one that is to be blocked."""
-        known = self._provenance
+        known = self._attributor
         if options.attribution != "block" or known is None or not known.active:
             job.say(completion, self.engine)
 
-    def _attributed(
+    def _with_attribution(
         self, request: CompletionRequest, completion: Completion, options: CompletionOptions
     ) -> Completion:
         """The completion with where it may come from, and without its text if that is to be blocked."""
         policy = options.attribution
         cancelled = completion.finish_reason == "cancelled"
-        if self._provenance is None or policy == "off" or cancelled or not completion.text:
+        if self._attributor is None or policy == "off" or cancelled or not completion.text:
             return completion
-        found = self._provenance.matches(
+        found = self._attributor.matches(
             request,
             completion.text,
             options.attribution_lexemes,
@@ -287,7 +291,7 @@ class Answerer:
         first, running = job.request, _Running(job, len(prompt.ids))
         running.reused = len(prompt.ids) - self._prefill(prompt, running.cancelled)
         if job.automatic:
-            due = job.typed + self._rhythm.delay(job.request.front_end)
+            due = job.typed + self._debounce.delay(job.request.front_end)
             pause(job, max(0.0, due - monotonic()))
         adapt()
         began = monotonic()
@@ -296,37 +300,39 @@ class Answerer:
         for attempt in range(2 * first.candidates - 1):
             if len(texts) == first.candidates or running.cancelled():
                 break
-            drawing = Drawing(
+            generation = Generation(
                 first,
                 prompt,
                 lambda request: self._check(request, options),
                 confidence=self._asked_confidence(first, options),
             )
             if job.automatic and first.candidates == 1:
-                job.drawing = drawing
-            for asked in drawing.attempts(self.engine.encode, self.engine.decode_bytes):
+                job.generation = generation
+            for asked in generation.prompts(self.engine.encode, self.engine.decode_bytes):
                 if running.cancelled():
                     break
-                sampling = varied(job.sampling, attempt)
-                self._draw(running, drawing, asked, sampling, len(texts), successor, options, adapt)
-                if drawing.astray:
+                sampling = sampling_for_candidate(job.sampling, attempt)
+                self._draw(
+                    running, generation, asked, sampling, len(texts), successor, options, adapt
+                )
+                if generation.diverged:
                     break
-            running.job.drawing = None
-            self._earlier.append([*prompt.ids[-LONGEST:], *drawing.ids])
-            if drawing.astray:
+            running.job.generation = None
+            self._earlier.append([*prompt.ids[-MAX_NGRAM:], *generation.ids])
+            if generation.diverged:
                 return running.job
-            completion = drawing.finish(cancelled=running.cancelled())
+            completion = generation.finish(cancelled=running.cancelled())
             if completion.finish_reason != "cancelled":
-                self._rhythm.decoded(monotonic() - began)
+                self._debounce.record_latency(monotonic() - began)
             if best is None or (completion.text and completion.text not in texts):
                 best = replace(completion, index=len(texts))
                 texts.append(completion.text)
                 judged = completion.reason != "low_confidence"
                 if attempt == 0 and judged and completion.finish_reason != "cancelled":
-                    shown = drawing.typed + completion.text
-                    self.cache.add(first, shown, drawing.said, drawing.scope)
+                    shown = generation.typed + completion.text
+                    self.cache.add(first, shown, generation.said, generation.scope)
                 if len(texts) < first.candidates:
-                    said = self._attributed(first, replace(best, finish_reason=None), options)
+                    said = self._with_attribution(first, replace(best, finish_reason=None), options)
                     running.job.say(said, self.engine)
         stats = Stats(
             prompt_tokens=running.prompt_tokens,
@@ -334,14 +340,14 @@ class Answerer:
             generated_tokens=running.generated,
             first_token_ms=running.first_token_ms,
         )
-        completion = self._attributed(running.job.request, best or CANCELLED, options)
+        completion = self._with_attribution(running.job.request, best or CANCELLED, options)
         running.job.finish(replace(completion, stats=stats), self.engine)
         return None
 
     def _draw(
         self,
         running: _Running,
-        drawing: Drawing,
+        generation: Generation,
         asked: Prompt,
         sampling: SamplingParams,
         index: int,
@@ -350,25 +356,27 @@ class Answerer:
         adapt: Callable[[], None],
     ) -> None:
         """Decodes from one prompt, until nothing more would change what is shown or it is not what was typed."""
-        guess = Lookup(asked.ids, self._earlier)
-        stop_ids = self.layout.stop_ids
+        draft = PromptLookup(asked.ids, self._earlier)
+        stop_ids = self.builder.stop_ids
         for token in self.engine.generate(
-            asked.ids, sampling, stop_ids, running.cancelled, asked.healed, guess
+            asked.ids, sampling, stop_ids, running.cancelled, asked.healed, draft
         ):
             # Before the token is taken: it may end what the first request asked for, but not what this one does.
-            if running.job.drawing is not None and (later := successor(running.job)) is not None:
-                running.job.finish(replace(CANCELLED, text=drawing.text), self.engine)
-                later.drawing = drawing
+            if running.job.generation is not None and (later := successor(running.job)) is not None:
+                running.job.finish(replace(CANCELLED, text=generation.text), self.engine)
+                later.generation = generation
                 running.hand_over(later)
-                if drawing.go_on_for(later.request):
-                    self._say(later, Completion(text=drawing.text), options)
+                if generation.retarget(later.request):
+                    self._emit_partial(later, Completion(text=generation.text), options)
             running.count()
             if token.id in stop_ids:
-                drawing.stopped = True
+                generation.stopped = True
                 return
-            if drawing.add(self.engine.decode_bytes([token.id]), token):
-                self._say(running.job, Completion(text=drawing.text, index=index), options)
-            if drawing.complete or drawing.astray:
+            if generation.add(self.engine.decode_bytes([token.id]), token):
+                self._emit_partial(
+                    running.job, Completion(text=generation.text, index=index), options
+                )
+            if generation.complete or generation.diverged:
                 return
             adapt()
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from statistics import median
 
 # A longer gap is a pause, in seconds.
-PAUSE = 0.6
+FULL_PAUSE_S = 0.6
 # Nobody who pauses waits longer than this, in seconds.
-LONGEST = 0.25
+MAX_DELAY_S = 0.25
 # Gaps that have to be known.
-ENOUGH = 8
+MIN_SAMPLES = 8
 # Front ends that are remembered, those that were typed in last.
-TYPISTS = 32
+MAX_TYPISTS = 32
 
 
 @dataclass
@@ -22,7 +22,7 @@ class _Typist:
     last: float | None = None
 
 
-class Rhythm:
+class AdaptiveDebounce:
     """How quickly keys follow one another in each front end, and how long it takes to decode a completion."""
 
     def __init__(self) -> None:
@@ -32,13 +32,13 @@ class Rhythm:
     def key(self, now: float, front_end: str = "") -> None:
         typist = self._typists.setdefault(front_end, _Typist())
         self._typists.move_to_end(front_end)
-        if len(self._typists) > TYPISTS:
+        if len(self._typists) > MAX_TYPISTS:
             self._typists.popitem(last=False)
-        if typist.last is not None and now - typist.last < PAUSE:
+        if typist.last is not None and now - typist.last < FULL_PAUSE_S:
             typist.gaps.append(now - typist.last)
         typist.last = now
 
-    def decoded(self, seconds: float) -> None:
+    def record_latency(self, seconds: float) -> None:
         self._costs.append(seconds)
 
     def delay(self, front_end: str = "") -> float:
@@ -48,7 +48,7 @@ class Rhythm:
         shown something by then; a slower one would only have kept the machine busy.
         """
         typist = self._typists.get(front_end)
-        if typist is None or len(typist.gaps) < ENOUGH or not self._costs:
+        if typist is None or len(typist.gaps) < MIN_SAMPLES or not self._costs:
             return 0.0
         usual = median(typist.gaps)
-        return 0.0 if median(self._costs) < usual / 2 else min(usual, LONGEST)
+        return 0.0 if median(self._costs) < usual / 2 else min(usual, MAX_DELAY_S)

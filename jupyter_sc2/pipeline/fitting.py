@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jupyter_sc2.source.brackets import CLOSING, open_at_end, scan, settled
+from jupyter_sc2.source.brackets import CLOSING, open_at_end, scan, strip_auto_closers
 from jupyter_sc2.source.incomplete import complete_tree, parses
 from jupyter_sc2.types import CompletionRequest
 
@@ -91,7 +91,7 @@ def inside_word(request: CompletionRequest) -> bool:
 
 def is_settled(request: CompletionRequest) -> bool:
     """Whether nothing stands behind the cursor on its line but what an editor closes by itself."""
-    return not settled(request.prefix, request.suffix).partition("\n")[0].strip()
+    return not strip_auto_closers(request.prefix, request.suffix).partition("\n")[0].strip()
 
 
 def has_code_behind(request: CompletionRequest) -> bool:

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from jupyter_sc2.pipeline import postprocess
 from jupyter_sc2.pipeline.fitting import QUOTES, is_settled
-from jupyter_sc2.pipeline.grounding import Check, Refutation, sound_part
+from jupyter_sc2.pipeline.grounding import Check, Violation, valid_prefix
 from jupyter_sc2.pipeline.suggestion_cache import typed_since
 from jupyter_sc2.prompt.builder import Prompt
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.types import (
-    MOST_SEED,
+    MAX_SEED,
     Choices,
     Completion,
     CompletionRequest,
@@ -26,15 +26,15 @@ from jupyter_sc2.types import (
 # Further candidates have to be drawn with some chance, or all would be the same.
 CANDIDATE_TEMPERATURE = 0.7
 # A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
-UPDATE_INTERVAL = 0.03
+UPDATE_INTERVAL_S = 0.03
 # The tokens by which it is judged whether to show anything: waiting for the whole line would be slow, and what is shown
 # is not taken back.
-JUDGED = 3
+CONFIDENCE_TOKENS = 3
 # How many words of one completion may be replaced, or other ways taken; each time it is decoded on from there.
-REPAIRS = 3
+MAX_RETRIES = 3
 
 
-class Drawing:
+class Generation:
     """Takes tokens, and tells after each what may be shown and whether more would change nothing.
 
     Who types what is being said need not begin anew: the drawing goes on for the later request. With `checking`,
@@ -58,7 +58,7 @@ class Drawing:
         self._prompt = prompt
         self._checking = checking
         self._check = checking(request)
-        self._refutation: Refutation | None = None
+        self._violation: Violation | None = None
         self._asked_confidence = confidence
         self.scope = postprocess.scope(request)
         self.typed = ""  # since the first request
@@ -76,9 +76,9 @@ class Drawing:
     @property
     def said(self) -> str:
         """All of the text so far, as it would stand behind the first request's cursor."""
-        return postprocess.without_doubled_blanks(self._raw, self._first)
+        return postprocess.strip_typed_whitespace(self._raw, self._first)
 
-    def attempts(
+    def prompts(
         self, encode: Callable[[str], list[int]], decode: Callable[[Sequence[int]], bytes]
     ) -> Iterator[Prompt]:
         """The prompts to decode from: the request's own, and then ones that go on from part of what was said.
@@ -87,63 +87,69 @@ class Drawing:
         all of the text is unwanted, as it is a line that stands there already, from where the model was least sure.
         """
         yield self._prompt
-        for _ in range(REPAIRS):
-            text, refutation = self.text, self._refutation
-            if refutation is None:
+        for _ in range(MAX_RETRIES):
+            text, violation = self.text, self._violation
+            if violation is None:
                 text, _ = self._shape(final=True)
-                refutation = self._check(text, True) if self._check is not None else None
-                if refutation is None and not text and (prompt := self._otherwise(decode)):
+                violation = self._check(text, True) if self._check is not None else None
+                if violation is None and not text and (prompt := self._backtrack(decode)):
                     yield prompt
                     continue
-            if refutation is None or not refutation.choices:
+            if violation is None or not violation.choices:
                 return
-            if self.unsure and not refutation.only:  # what only one name begins with is no guess
+            if (
+                self.below_threshold and not violation.only
+            ):  # what only one name begins with is no guess
                 return
-            yield self._mended(text, refutation, encode)
+            yield self._repair(text, violation, encode)
 
-    def _otherwise(self, decode: Callable[[Sequence[int]], bytes]) -> Prompt | None:
+    def _backtrack(self, decode: Callable[[Sequence[int]], bytes]) -> Prompt | None:
         """Takes another token where that costs the least likelihood; None where none was said to be next likely."""
         healed = self._from_prompt.healed
         if self.typed or isinstance(healed, Choices) or not self.said.strip():
             return None
         self._unwanted.append(b"".join(data for _, data in self._steps))
-        ways = []
+        options = []
         written = b""
         for index, (token, data) in enumerate(self._steps):
-            for id, logprob in token.others:
+            for id, logprob in token.alternatives:
                 way = written + (other := decode([id]))
                 text = way[len(healed) :].decode(errors="replace")
                 if not text.strip() or postprocess.is_comment(text, self._request):
                     continue
                 if not any(unwanted.startswith(way) for unwanted in self._unwanted):
                     less = token.logprob - logprob
-                    among = None if token.among_allowed is None else token.among_allowed - less
-                    ways.append((less, index, Token(id, logprob, among), other))
+                    among = (
+                        None
+                        if token.constrained_logprob is None
+                        else token.constrained_logprob - less
+                    )
+                    options.append((less, index, Token(id, logprob, among), other))
             written += data
-        if not ways:
+        if not options:
             return None
-        _, index, token, data = min(ways, key=lambda way: way[0])
+        _, index, token, data = min(options, key=lambda option: option[0])
         steps = [*self._steps[:index], (token, data)]
-        self._restart(healed)
+        self._rewind(healed)
         for step in steps:
             self._take(*step)
         rest = healed[sum(len(data) for _, data in steps) :]
         return replace(self._prompt, ids=(*self._from_prompt.ids, *self.ids), healed=rest)
 
-    def _mended(
-        self, text: str, refutation: Refutation, encode: Callable[[str], list[int]]
+    def _repair(
+        self, text: str, violation: Violation, encode: Callable[[str], list[int]]
     ) -> Prompt:
         """Takes the text back to before the refuted word, or to where the user has typed a beginning of it."""
         healed = self._prompt.healed.decode()
-        before = healed + self.said[: self._from]
+        before = healed + self.said[: self._visible_start]
         written = before + text
-        start = len(before) + refutation.start
+        start = len(before) + violation.start
         cut = max(0, start)
-        names = [name[cut - start :] for name in refutation.choices]
+        names = [name[cut - start :] for name in violation.choices]
         if written[:cut].endswith(" "):  # most tokens begin with their blank
             cut -= 1
             names = [f" {name}" for name in names]
-        self._restart(written[cut : len(healed)].encode())
+        self._rewind(written[cut : len(healed)].encode())
         self._raw = written[len(healed) : cut]
         self.ids = encode(written[:cut])
         self._from_prompt = replace(
@@ -153,31 +159,31 @@ class Drawing:
         )
         return self._from_prompt
 
-    def _restart(self, healed: bytes) -> None:
+    def _rewind(self, healed: bytes) -> None:
         """Forgets what was said. `healed` are the bytes of what comes now that the user has typed already."""
         self.ids, self._steps, self._raw = [], [], ""
         self._healed = len(healed)
         self._decoder.reset()
         self._judged.clear()
-        self._refutation, self.complete, self.stopped = None, False, False
+        self._violation, self.complete, self.stopped = None, False, False
 
     def add(self, data: bytes, token: Token) -> bool:
         """Takes one token; returns whether there is something new to show."""
         self._take(token, data)
-        return self._look()
+        return self._update_visible()
 
     def _take(self, token: Token, data: bytes) -> None:
         self.ids.append(token.id)
         self._steps.append((token, data))
-        if token.among_allowed is not None or not self._healed:
+        if token.constrained_logprob is not None or not self._healed:
             self._judged.append(
-                token.logprob if token.among_allowed is None else token.among_allowed
+                token.logprob if token.constrained_logprob is None else token.constrained_logprob
             )
         skipped = min(self._healed, len(data))
         self._healed -= skipped
         self._raw += self._decoder.decode(data[skipped:])
 
-    def agrees(self, request: CompletionRequest) -> bool:
+    def is_compatible_with(self, request: CompletionRequest) -> bool:
         """Whether what is typed for `request` is what is being said, or may still be said."""
         typed = typed_since(self._first, request)
         if typed is None or self.complete:
@@ -185,7 +191,7 @@ class Drawing:
         said = self.said
         return said.startswith(typed) if len(typed) < len(said) else typed.startswith(said)
 
-    def go_on_for(self, request: CompletionRequest) -> bool:
+    def retarget(self, request: CompletionRequest) -> bool:
         """Goes on for a request that `agrees`; returns whether there is something to show at once."""
         self.typed = request.prefix[len(self._first.prefix) :]
         self._request = request
@@ -193,75 +199,75 @@ class Drawing:
             self.scope = "block"
         self._check = self._checking(request)
         self._shown, self._shown_at = "", -math.inf
-        return self._look()
+        return self._update_visible()
 
     @property
     def confidence(self) -> float | None:
-        first = self._judged[:JUDGED]
+        first = self._judged[:CONFIDENCE_TOKENS]
         return math.exp(sum(first) / len(first)) if first else None
 
     @property
-    def unsure(self) -> bool:
+    def below_threshold(self) -> bool:
         """Whether the model is less sure than is asked for, as far as that is known."""
-        judged = len(self._judged) >= JUDGED or self.complete or self.stopped
+        judged = len(self._judged) >= CONFIDENCE_TOKENS or self.complete or self.stopped
         confidence = self.confidence
         return judged and confidence is not None and confidence < self._asked_confidence
 
     @property
-    def astray(self) -> bool:
+    def diverged(self) -> bool:
         """Whether something else was said than was typed meanwhile."""
         said = self.said[: len(self.typed)]
         return not self.typed.startswith(said)
 
     @property
-    def _from(self) -> int:
+    def _visible_start(self) -> int:
         """Where in what is said the text begins that may be shown."""
         rest = self.said[len(self.typed) :]
-        return len(self.said) - len(postprocess.without_doubled_blanks(rest, self._request))
+        return len(self.said) - len(postprocess.strip_typed_whitespace(rest, self._request))
 
     def _shape(self, *, final: bool) -> tuple[str, bool]:
         rest = self.said[len(self.typed) :]
-        return postprocess.shape(rest, self._request, self.scope, final=final)
+        return postprocess.trim(rest, self._request, self.scope, final=final)
 
-    def _look(self) -> bool:
+    def _update_visible(self) -> bool:
         self.text, self.complete = self._shape(final=False)
         if self._asked_confidence:
-            self.complete |= self.unsure
-            if len(self._judged) < JUDGED:
+            self.complete |= self.below_threshold
+            if len(self._judged) < CONFIDENCE_TOKENS:
                 return False
         now = monotonic()
-        if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL:
+        if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL_S:
             return False
         if not is_settled(self._request):  # only of what is whole is it known whether it fits
             return False
-        if postprocess.may_be_there(self.text, self._request):
+        if postprocess.may_duplicate_neighbour(self.text, self._request):
             return False
         if self._check is not None and (found := self._check(self.text, False)) is not None:
             if found.certain:
-                self._refutation, self.complete = found, True
+                self._violation, self.complete = found, True
             return False
         self._shown, self._shown_at = self.text, now
-        return not self.astray
+        return not self.diverged
 
     def finish(self, *, cancelled: bool) -> Completion:
         self._raw += self._decoder.decode(b"", final=True)
         text, complete = self._shape(final=True)
-        refutation = self._check(text, True) if self._check is not None and not cancelled else None
-        if refutation is not None:
-            text = sound_part(text, refutation, self._request.prefix)
+        violation = self._check(text, True) if self._check is not None and not cancelled else None
+        if violation is not None:
+            text = valid_prefix(text, violation, self._request.prefix)
             text = postprocess.fitted(text, self._request)
-            self._raw = self.said[: self._from] + text  # the rest is not to be found again
+            self._raw = self.said[: self._visible_start] + text  # the rest is not to be found again
         elif not (complete or self.stopped or cancelled):
             text = postprocess.finished(text, self._request)
-        unsure = self.unsure and not cancelled and not (self.stopped and not text)
-        if unsure:
+        below_threshold = self.below_threshold and not cancelled and not (self.stopped and not text)
+        if below_threshold:
             text = ""
         if not text and not cancelled and (rest := self._rest_of_only_name):
-            text, unsure = rest, False
-            self._raw = self.said[: self._from] + text
-        reason = None if text else "nothing_to_add" if refutation is None else "refuted"
+            text, below_threshold = rest, False
+            self._raw = self.said[: self._visible_start] + text
+        reason = None if text else "nothing_to_add" if violation is None else "refuted"
         finish_reason: FinishReason = "length"
-        if unsure:
+        if below_threshold:
             finish_reason, reason = "stop", "low_confidence"
         elif complete or self.stopped:
             finish_reason = "stop"
@@ -290,11 +296,11 @@ class Drawing:
         return sum(logprobs) / len(logprobs) if logprobs else None
 
 
-def varied(sampling: SamplingParams, attempt: int) -> SamplingParams:
+def sampling_for_candidate(sampling: SamplingParams, attempt: int) -> SamplingParams:
     """The first candidate as the settings say; the others drawn, each with a seed of its own."""
     if attempt == 0:
         return sampling
-    seed = None if sampling.seed is None else (sampling.seed + attempt) % (MOST_SEED + 1)
+    seed = None if sampling.seed is None else (sampling.seed + attempt) % (MAX_SEED + 1)
     return replace(
         sampling, temperature=max(sampling.temperature, CANDIDATE_TEMPERATURE), seed=seed
     )

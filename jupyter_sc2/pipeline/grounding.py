@@ -26,17 +26,17 @@ from jupyter_sc2.introspection.secrets import in_text
 from jupyter_sc2.introspection.uses import WORD, Kind, Use, bound_names, stored_strings, uses
 from jupyter_sc2.notebook import Notebook
 from jupyter_sc2.pipeline.fitting import is_word
-from jupyter_sc2.runtime.memo import keep_last
+from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.source.brackets import open_at_end, scan
 from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
 from jupyter_sc2.source.languages import language_at, runs_here
 from jupyter_sc2.types import CompletionRequest
 
 # Characters; cells that are longer are not looked at, nor are lines, which hold data.
-LONGEST_CELL = 8_000
-LONGEST_LINE = 1_000
-LONGEST_NAME = 40  # of a name that is looked for among thousands
-MOST_CHOICES = 400
+MAX_CELL_CHARS = 8_000
+MAX_LINE_CHARS = 1_000
+MAX_NAME_CHARS = 40  # of a name that is looked for among thousands
+MAX_CHOICES = 400
 ENOUGH = 12  # of thousands, how many are to begin like a word
 STRING = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
 NO_CODE = re.compile(r"#[^\n]*|'[^'\n]*'|\"[^\"\n]*\"")
@@ -85,7 +85,7 @@ class Namespace(Protocol):
 
 
 @dataclass(frozen=True)
-class Refutation:
+class Violation:
     """A word of a completion that cannot stand there, and what could.
 
     `start` counts in the completion's text and is negative where the user has typed the word's beginning. Without
@@ -106,7 +106,7 @@ class Refutation:
         return self.choices[0][-self.start :] if self.only else ""
 
 
-Check = Callable[[str, bool], Refutation | None]
+Check = Callable[[str, bool], Violation | None]
 
 
 def checker(request: CompletionRequest, namespace: Namespace) -> Check:
@@ -114,7 +114,7 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
     known: dict[Path, Known] = {}
     asked: set[Path] = set()
     facts: Facts | None = None
-    begun: list[Refutation | None] = []  # once it is known
+    begun: list[Violation | None] = []  # once it is known
     cells: _Cells | None = None
     seen: dict[tuple[str, int], _Binds] = {}
 
@@ -136,13 +136,13 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
             cells = _Cells(request, _others(request.notebook, facts.pending))
         return _Surroundings(cells, _Code(*completed, start, end, seen), facts)
 
-    def check(text: str, final: bool) -> Refutation | None:
+    def check(text: str, final: bool) -> Violation | None:
         try:
             return look(text, final)
         except RecursionError:  # code that is nested too deeply to be looked at
             return None
 
-    def look(text: str, final: bool) -> Refutation | None:
+    def look(text: str, final: bool) -> Violation | None:
         if not begun:
             begun.append(only_name(request, surroundings_of))
         if (only := begun[0]) is not None:
@@ -154,21 +154,21 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
             return None
         completed = complete_tree(request.prefix, text, request.suffix)
         if completed is None:
-            return Refutation("syntax", text, 0) if final and _breaks(request, text) else None
+            return Violation("syntax", text, 0) if final and _breaks(request, text) else None
         tree, source = completed
         start, end = len(request.prefix), len(request.prefix) + len(text)
         touched = uses(tree, source, start, end)
         if not touched:
             return None
         surroundings = surroundings_of(touched, completed, start, end)
-        return refute(request, text, touched, surroundings, final=final)
+        return first_violation(request, text, touched, surroundings, final=final)
 
     return check
 
 
 def only_name(
     request: CompletionRequest, surroundings_of: Callable[..., _Surroundings]
-) -> Refutation | None:
+) -> Violation | None:
     """The only name that begins with the word that is typed at the cursor, as the choice of what it refutes.
 
     Of attributes, columns, keys and keywords; None where there are several or none, or what is typed is a whole name.
@@ -204,10 +204,10 @@ def only_name(
         if quote in name or "\\" in name:
             return None
         choice = f"{name}{quote}"
-    return Refutation(use.kind, typed, -len(typed), (choice,), only=True)
+    return Violation(use.kind, typed, -len(typed), (choice,), only=True)
 
 
-def _other_than(only: Refutation, request: CompletionRequest, text: str) -> Refutation | None:
+def _other_than(only: Violation, request: CompletionRequest, text: str) -> Violation | None:
     """The refutation, if the text goes on with the word that was begun in another way."""
     name = only.choices[0][:-1] if only.kind == "column" else only.choices[0].removesuffix("=")
     signs = r"[^'\"\n]*" if only.kind == "column" else r"\w*"
@@ -227,7 +227,7 @@ def applies(request: CompletionRequest) -> bool:
     """Whether the cursor stands in Python of this kernel's that can be looked at."""
     line = request.prefix.rpartition("\n")[2]
     rest = request.suffix.partition("\n")[0]
-    if len(request.text) > LONGEST_CELL or len(line) + len(rest) > LONGEST_LINE:
+    if len(request.text) > MAX_CELL_CHARS or len(line) + len(rest) > MAX_LINE_CHARS:
         return False
     return not is_magic_line(line) and runs_here(request) and language_at(request) == "python"
 
@@ -239,14 +239,14 @@ def _breaks(request: CompletionRequest, text: str) -> bool:
     return complete_tree(request.prefix, "", "") is not None
 
 
-def refute(
+def first_violation(
     request: CompletionRequest,
     text: str,
     found: Iterable[Use],
     surroundings: _Surroundings,
     *,
     final: bool,
-) -> Refutation | None:
+) -> Violation | None:
     """The first of the uses that what is known refutes."""
     source = request.prefix + text
     for use in found:
@@ -277,7 +277,7 @@ def refute(
         choices = _choices(use, source, -start, allowed)
         if use.kind == "name" and start < 0:
             choices = (*surroundings.keywords(use, use.word[:-start]), *choices)
-        return Refutation(use.kind, use.word, start, choices, certain)
+        return Violation(use.kind, use.word, start, choices, certain)
     return None
 
 
@@ -295,7 +295,7 @@ class Words:
 
     def beginning_with(self, beginning: str) -> Iterator[str]:
         for words in self._sets:
-            if len(words) <= 4 * MOST_CHOICES:
+            if len(words) <= 4 * MAX_CHOICES:
                 yield from (word for word in words if word.startswith(beginning))
             else:
                 found = re.finditer(f"\n({re.escape(beginning)}[^\n]*)", _joined(words))
@@ -303,11 +303,11 @@ class Words:
 
     def near(self, word: str) -> Iterable[str]:
         """Them all; of thousands, which take long to compare, only some that begin most like the word."""
-        if sum(map(len, self._sets)) <= 4 * MOST_CHOICES:
+        if sum(map(len, self._sets)) <= 4 * MAX_CHOICES:
             return set(self)
         found: set[str] = set()
-        for length in range(min(len(word), LONGEST_NAME), 0, -1):
-            found.update(islice(self.beginning_with(word[:length]), MOST_CHOICES))
+        for length in range(min(len(word), MAX_NAME_CHARS), 0, -1):
+            found.update(islice(self.beginning_with(word[:length]), MAX_CHOICES))
             if len(found) >= ENOUGH:
                 break
         return found
@@ -332,7 +332,7 @@ class _Others:
     defined: frozenset[str]
 
 
-@keep_last
+@cache_latest
 def _others(notebook: Notebook, unread: tuple[str, ...]) -> _Others:
     """`unread` are the other cells that have not run."""
     code = (cell.source for cell in notebook.cells if cell.cell_type == "code")
@@ -535,17 +535,17 @@ class _Surroundings:
         return self._facts.known.get(use.base)
 
 
-def sound_part(text: str, refutation: Refutation, before: str = "") -> str:
+def valid_prefix(text: str, violation: Violation, before: str = "") -> str:
     """What may be shown of a refuted text: up to the attribute, the argument or the line that is wrong.
 
     `before` is what stands before the text, which may begin in a string.
     """
-    start = max(0, refutation.start)
+    start = max(0, violation.start)
     line = text.rfind("\n", 0, start) + 1
-    if refutation.kind == "attribute" and text[line : start - 1].endswith((")", "]", '"', "'")):
+    if violation.kind == "attribute" and text[line : start - 1].endswith((")", "]", '"', "'")):
         return text[: start - 1]
     cut = max(0, line - 1)
-    if refutation.kind != "syntax":
+    if violation.kind != "syntax":
         signs = scan(text[:start], open_at_end(before)[1])
         commas = [i for i, char, quote in signs if char == "," and not quote and i > line]
         cut = commas[-1] if commas else cut
@@ -555,7 +555,7 @@ def sound_part(text: str, refutation: Refutation, before: str = "") -> str:
 @lru_cache(maxsize=2048)
 def _bindings(source: str) -> dict[str, bool]:
     """The names that a cell binds, and whether by imports alone; where it does not parse or is long, all its words."""
-    completed = complete_tree(source, "", "") if len(source) <= LONGEST_CELL else None
+    completed = complete_tree(source, "", "") if len(source) <= MAX_CELL_CHARS else None
     return (
         dict.fromkeys(WORD.findall(source), False)
         if completed is None
@@ -582,7 +582,7 @@ def _choices(use: Use, source: str, typed: int, allowed: Words) -> tuple[str, ..
         alike = [n for n in names if n[0] == use.word[0]]
         return tuple(difflib.get_close_matches(use.word, sorted(alike), n=12, cutoff=0.7))
     close = difflib.get_close_matches(use.word, sorted(names), n=12, cutoff=0.5)
-    names = [*close, *sorted(set(names).difference(close, ("self", "cls")))][:MOST_CHOICES]
+    names = [*close, *sorted(set(names).difference(close, ("self", "cls")))][:MAX_CHOICES]
     if use.kind == "argument":
         return tuple(f"{name}=" for name in names)
     names = [name for name in names if not in_text(name)]

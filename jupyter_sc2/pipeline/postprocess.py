@@ -35,7 +35,7 @@ CONTINUATIONS = ("else", "elif", "except", "finally", "case")
 REPEATS = 3
 LONG_ENOUGH = 6
 # The same for a row of words and signs, wherever lines end; numbers and signs do come again in tables.
-MOST_LEXEMES = 12
+MAX_LEXEMES = 12
 ROUNDS = 4
 ROUNDS_OF_SIGNS = 10
 # What a script, a page or a chat puts where a cell ends.
@@ -51,10 +51,10 @@ DEEPEST = 400
 # Characters of the next cell: more than a completion has.
 LOOKED_AT = 4_000
 EMPTY_LINES = re.compile(r"(?:[ \t]*\n)+([ \t]*)(?=\S)")
-CIRCLE = re.compile(r"(.{4,40}?)\1{3}")
+REPEAT = re.compile(r"(.{4,40}?)\1{3}")
 
 
-def hopeless(request: CompletionRequest, *, prose: bool = False) -> str | None:
+def skip_reason(request: CompletionRequest, *, prose: bool = False) -> str | None:
     """Why it is of no use to ask the model, or None. An invoked request is always tried.
 
     `prose` says that Markdown and raw cells are to be completed as well.
@@ -86,14 +86,14 @@ def opens(request: CompletionRequest) -> bool:
     return scope(request) == "block" or _last_line(request.prefix).rstrip()[-1:] in tuple(OPENERS)
 
 
-def shape(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> tuple[str, bool]:
+def trim(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> tuple[str, bool]:
     """What may be shown of `raw`, the decoded text so far, and whether more of it would change nothing.
 
     `final` says that no more comes.
     """
     if not final:  # what comes next tells what these are part of
         raw = raw.rstrip("\r" + JOINERS)
-    text = without_doubled_blanks(raw.replace("\r\n", "\n"), request)
+    text = strip_typed_whitespace(raw.replace("\r\n", "\n"), request)
     cut = len(text)
     for rule in (
         _end_of_what_is_seen,
@@ -230,23 +230,23 @@ def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: 
             return max(0, start - 1)
         if _is_import(line):
             imports.add(alike(line))
-        if (circle := CIRCLE.search(content)) and re.search(r"\w", circle[1]):
+        if (circle := REPEAT.search(content)) and re.search(r"\w", circle[1]):
             return max(0, start - 1)
         if len(line) >= LONG_ENOUGH:
             seen = starts.setdefault(line, [])
             seen.append(start)
             if len(seen) == REPEATS:
                 return seen[1] - 1
-    if (at := _circle(text)) is not None:
+    if (at := _repeat(text)) is not None:
         return max(0, text.rfind("\n", 0, at))
     return None
 
 
-def _circle(text: str) -> int | None:
+def _repeat(text: str) -> int | None:
     """Where a row of up to twelve words and signs begins that comes again and again; None if none does."""
     said = lexemes(text)
     keys = [lexeme.key for lexeme in said]
-    for period in range(1, min(MOST_LEXEMES, len(keys) // ROUNDS) + 1):
+    for period in range(1, min(MAX_LEXEMES, len(keys) // ROUNDS) + 1):
         same = 0
         for index in range(period, len(keys)):
             same = same + 1 if keys[index] == keys[index - period] else 0
@@ -263,7 +263,7 @@ def _circle(text: str) -> int | None:
 # Trims
 
 
-def without_doubled_blanks(text: str, request: CompletionRequest) -> str:
+def strip_typed_whitespace(text: str, request: CompletionRequest) -> str:
     """What the user has typed is not given once more: a blank, an indentation, a line that is empty so far."""
     line = _last_line(request.prefix)
     if not line.strip() and (empty := EMPTY_LINES.match(text)) and empty[1] == line:
@@ -341,7 +341,7 @@ def is_comment(text: str, request: CompletionRequest) -> bool:
     return _is_python(request) and not begun and text.lstrip().startswith("#")
 
 
-def may_be_there(text: str, request: CompletionRequest) -> bool:
+def may_duplicate_neighbour(text: str, request: CompletionRequest) -> bool:
     """Whether the cursor's line may come to be the one above or below: not to be shown before it is another."""
     line = (_last_line(request.prefix) + text).strip()
     there = (_line_above(request.prefix), _line_below(request))

@@ -34,16 +34,16 @@ from functools import partial
 from weakref import WeakSet
 
 from jupyter_sc2 import engines
-from jupyter_sc2.engines.base import Engine, MayBeLost
+from jupyter_sc2.engines.base import Engine, ExternalEngine
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models.cards import EMBEDDED, find_card
 from jupyter_sc2.options import CompletionOptions, LoadOptions
 from jupyter_sc2.pipeline import grounding
-from jupyter_sc2.pipeline.completer import CANCELLED, Answerer, Job, Provenance
-from jupyter_sc2.pipeline.debounce import Rhythm
+from jupyter_sc2.pipeline.completer import CANCELLED, Attributor, Completer, Job
+from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
 from jupyter_sc2.pipeline.request_queue import QUEUE_FULL, RequestQueue
-from jupyter_sc2.prompt.builder import Arrangement, Piece
-from jupyter_sc2.prompt.excerpt import near
+from jupyter_sc2.prompt.builder import PromptPlan, PromptSpan
+from jupyter_sc2.prompt.excerpt import excerpt
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.characters import escaped
 from jupyter_sc2.runtime.child_process import Restarts
@@ -64,7 +64,7 @@ Fail = Callable[[SC2Error], None]
 # Below this much memory the loaded model stays until its successor is there.
 KEEP_WHILE_LOADING = 1 << 30
 # Front ends for which something is to be read ahead, the newest ones.
-MOST_AHEAD = 16
+MAX_PREFETCHES = 16
 # Seconds until a load that failed for want of memory or a thread may be tried again, if something is asked.
 RETRY_AFTER = 2.0
 # The same where another model answers meanwhile.
@@ -115,7 +115,7 @@ class Status:
             object.__setattr__(self, "message", "\n".join(lines))
 
 
-class _Superseded(Exception):
+class LoadSuperseded(Exception):
     """Ends a load that nobody waits for any more."""
 
 
@@ -128,11 +128,11 @@ class _Worker:
 
     options: LoadOptions
     predecessors: list[_Worker]
-    stopgap: bool = False
+    fallback: bool = False
     retired: bool = False
     failures: int = 0  # one after the other
     because: str = ""  # why it is loaded, where nobody has asked for that
-    answerer: Answerer | None = None
+    completer: Completer | None = None
     memory_bytes: int = 0
     began: float = field(default_factory=monotonic)
     ready: float = math.inf  # since when it can answer
@@ -140,7 +140,7 @@ class _Worker:
 
     @property
     def engine(self) -> Engine | None:
-        return None if self.answerer is None else self.answerer.engine
+        return None if self.completer is None else self.completer.engine
 
 
 class Session:
@@ -152,9 +152,9 @@ class Session:
         load_engine: Callable[..., Engine] = engines.load_engine,
         options: CompletionOptions | None = None,
         load_options: LoadOptions | None = None,
-        gives_way: bool = False,
+        low_priority: bool = False,
         namespace: grounding.Namespace | None = None,
-        provenance: Provenance | None = None,
+        attributor: Attributor | None = None,
         taken_back: Callable[[LoadOptions, LoadOptions], bool] = lambda failed, instead: False,
     ) -> None:
         """With `gives_way`, reading ahead pauses while others want the cores.
@@ -165,34 +165,34 @@ class Session:
         self._load_engine = load_engine
         self._taken_back = taken_back
         self._namespace = namespace
-        self._provenance = provenance
+        self._attributor = attributor
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # what was asked, the newest last
         self._options = options or CompletionOptions()
         self._load_options = load_options or LoadOptions()
         self._offline: bool | None = None  # as in the options of each load until it is set
-        self._gives_way = gives_way
-        self._rhythm = Rhythm()
+        self._low_priority = low_priority
+        self._debounce = AdaptiveDebounce()
         self._status = Status(model=self._load_options.model)
         self._listeners: list[Callable[[Status], None]] = []
-        self._telling = threading.RLock()  # two workers may have a status to tell
+        self._status_lock = threading.RLock()  # two workers may have a status to tell
         # Guarded by _changed, which is notified when one of them changes.
         self._changed = threading.Condition()
         self._queue = RequestQueue()
         self._running: list[Job] = []
         self._ahead: OrderedDict[str, CompletionRequest] = OrderedDict()  # by front end
-        self._reads_ahead = False
-        self._cell_runs = False
+        self._prefetches = False
+        self._kernel_is_busy = False
         self._workers: list[_Worker] = []  # whose threads have not ended
         self._serving: _Worker | None = None
         self._loading: _Worker | None = None
-        self._stopgap: _Worker | None = None  # that loads, too
+        self._fallback: _Worker | None = None  # that loads, too
         self._load_error: ModelLoadError | None = None
         self._settled = threading.Event()  # set while nothing loads
         self._settled.set()
         self._retry_at = math.inf  # when what has failed to load may be tried again by itself
         self._untold: list[tuple[_Worker, ModelLoadError]] = []  # whose threads did not start
         self._restarts = Restarts()
-        self._held = False  # unloaded on purpose: only an explicit act loads again
+        self._unloaded_by_user = False  # unloaded on purpose: only an explicit act loads again
         self._closed = False
         _sessions.add(self)
 
@@ -225,11 +225,11 @@ class Session:
         with self._changed:
             if self._closed:
                 return
-            self._held = False
+            self._unloaded_by_user = False
             self._begin_load(options or self._load_options)
         self._tell_untold()
 
-    def want(self) -> None:
+    def ensure_loaded(self) -> None:
         """Loads unless something is loaded or loading, or was unloaded on purpose."""
         with self._changed:
             self._load_if_wanted()
@@ -237,7 +237,7 @@ class Session:
 
     def _load_if_wanted(self) -> None:
         """Also where that has failed for a reason that may have passed. Holding _changed."""
-        if self._held or self._closed or self._loading is not None:
+        if self._unloaded_by_user or self._closed or self._loading is not None:
             return
         fresh = not self._busy() and self._load_error is None
         if fresh or (self._load_error is not None and monotonic() >= self._retry_at):
@@ -281,11 +281,11 @@ class Session:
     def unload(self) -> None:
         """Gives the model's memory back. Ghost text stays away until something is loaded again."""
         with self._changed:
-            self._held = True
+            self._unloaded_by_user = True
             for worker in self._workers:
                 worker.retired = True
             engine, self._serving = self.engine, None
-            self._loading = self._stopgap = None
+            self._loading = self._fallback = None
             self._settled.set()
             waiting = self._queue.clear()
             for job in self._running:
@@ -295,7 +295,7 @@ class Session:
         for job in waiting:
             job.finish(CANCELLED, engine)
         if nobody:
-            self._ended()
+            self._drain_if_idle()
 
     def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
         """Asks for a completion. `update` gets the text so far, again and again, and last a final one.
@@ -304,10 +304,10 @@ class Session:
         from a worker's thread, or at once by whoever ends a request that only waits: with a newer one, by cancelling
         it, by unloading; or where nothing is loaded and nothing will be, or too many requests wait.
         """
-        request = near(request)
+        request = excerpt(request)
         job = Job(self._with_sampling(request), update, fail)
         if job.automatic:
-            self._rhythm.key(job.typed, request.front_end)
+            self._debounce.key(job.typed, request.front_end)
         self.recent.append(request)
         replaced: Job | None = None
         with self._changed:
@@ -323,7 +323,7 @@ class Session:
             replaced.finish(CANCELLED, self.engine)
         self._tell_untold()
         if nobody:
-            self._ended()
+            self._drain_if_idle()
 
     def _line_up(self, job: Job) -> Job | None:
         """Has a job wait for its turn; returns the one that it has replaced. Whoever calls this has the lock."""
@@ -337,7 +337,7 @@ class Session:
                 other.cancelled.set()
                 job.goes_on = True
         if not job.automatic:
-            self._held = False
+            self._unloaded_by_user = False
             if not self._busy():
                 self._load_error = None
         self._load_if_wanted()
@@ -368,14 +368,16 @@ class Session:
         finally:
             self.cancel(request.id)
 
-    def explain(self, request: CompletionRequest) -> tuple[list[Piece], Arrangement] | None:
+    def explain_prompt(
+        self, request: CompletionRequest
+    ) -> tuple[list[PromptSpan], PromptPlan] | None:
         """What the model that answers would read for this request; None while there is none."""
         with self._changed:
-            answerer = self._serving.answerer if self._serving is not None else None
-        if answerer is None:
+            completer = self._serving.completer if self._serving is not None else None
+        if completer is None:
             return None
-        arrangement = answerer.arrange(self._with_sampling(request), self._options)
-        return answerer.layout.pieces(arrangement), arrangement
+        plan = completer.arrange(self._with_sampling(request), self._options)
+        return completer.builder.pieces(plan), plan
 
     def cancel(self, request_id: str) -> None:
         """Ends a request with a final update: at once if it waits, else at the next token or prefill chunk."""
@@ -390,12 +392,12 @@ class Session:
         for job in waiting:
             job.finish(CANCELLED, self.engine)
 
-    def read_ahead(self, request: CompletionRequest) -> None:
+    def prefetch(self, request: CompletionRequest) -> None:
         """Says what its front end may ask next: that is read as soon as there is nothing else to do."""
         with self._changed:
             self._ahead[request.front_end] = self._with_sampling(request)
             self._ahead.move_to_end(request.front_end)
-            if len(self._ahead) > MOST_AHEAD:
+            if len(self._ahead) > MAX_PREFETCHES:
                 self._ahead.popitem(last=False)
             self._changed.notify_all()
 
@@ -403,18 +405,18 @@ class Session:
     def idle(self) -> bool:
         """Whether nothing is asked and nothing is read ahead."""
         with self._changed:
-            return not (self._queue or self._running or self._ahead or self._reads_ahead)
+            return not (self._queue or self._running or self._ahead or self._prefetches)
 
     @property
     def tokens_read(self) -> int:
         """Prompt tokens that the model has read since it was loaded, also those that nobody needed."""
         serving = self._serving
-        return serving.answerer.tokens_read if serving and serving.answerer else 0
+        return serving.completer.tokens_read if serving and serving.completer else 0
 
-    def cell_runs(self, running: bool) -> None:
+    def set_kernel_busy(self, running: bool) -> None:
         """While a cell of the user's runs, nothing is read ahead."""
         with self._changed:
-            self._cell_runs = running
+            self._kernel_is_busy = running
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -425,14 +427,14 @@ class Session:
             for job in self._running:
                 job.cancelled.set()
             self._changed.notify_all()
-        self._ended()
+        self._drain_if_idle()
 
     def _end_in_child(self) -> None:
         """After a fork: none of the threads is here, and one of them may have held a lock.
 
         The engine stays where it is: to free it would wait for threads of its own that are not here either.
         """
-        self._changed, self._telling = threading.Condition(), threading.RLock()
+        self._changed, self._status_lock = threading.Condition(), threading.RLock()
         self._closed, self._settled = True, threading.Event()
         self._settled.set()
         self._queue, self._running, self._listeners = RequestQueue(), [], []
@@ -440,19 +442,19 @@ class Session:
     def _with_sampling(self, request: CompletionRequest) -> CompletionRequest:
         """What is answered: with the settings of this moment, so that the cache tells what was made with others, and
         without what is far from the cursor."""
-        return replace(near(request), sampling=request.sampling or self._options.sampling)
+        return replace(excerpt(request), sampling=request.sampling or self._options.sampling)
 
     # The workers' threads
 
     def _busy(self) -> bool:
-        return not (self._serving is None and self._loading is None and self._stopgap is None)
+        return not (self._serving is None and self._loading is None and self._fallback is None)
 
     def _start(
-        self, options: LoadOptions, *, stopgap: bool = False, because: str = ""
+        self, options: LoadOptions, *, fallback: bool = False, because: str = ""
     ) -> _Worker | None:
         """Holding _changed. None if the system has no thread for it, which `_tell_untold` then tells."""
         predecessors = [one for one in self._workers if one.retired]
-        worker = _Worker(options, predecessors, stopgap, because=because)
+        worker = _Worker(options, predecessors, fallback, because=because)
         try:
             background.Thread(self._work, worker).start()
         except (RuntimeError, MemoryError) as error:
@@ -461,14 +463,14 @@ class Session:
         self._workers.append(worker)  # nobody can look before the lock is given back
         return worker
 
-    def _start_stopgap(self) -> _Worker | None:
-        return self._start(LoadOptions(threads=self._load_options.threads), stopgap=True)
+    def _start_fallback(self) -> _Worker | None:
+        return self._start(LoadOptions(threads=self._load_options.threads), fallback=True)
 
     def _stand_in(self) -> None:
         """Loads the embedded model where something is asked and what would answer still loads. Holding _changed."""
         embedded = self._loading is None or _is_embedded(self._loading.options)
-        if self._queue and self._serving is None and self._stopgap is None and not embedded:
-            self._stopgap = self._start_stopgap()
+        if self._queue and self._serving is None and self._fallback is None and not embedded:
+            self._fallback = self._start_fallback()
 
     def _tell_untold(self) -> None:
         """Tells of workers whose threads did not start. Not holding _changed."""
@@ -479,13 +481,13 @@ class Session:
 
     def _work(self, worker: _Worker) -> None:
         """All of a worker's life; what is imported meanwhile is ours."""
-        with gate.minded(), own_imports:
+        with gate.guarded(), own_imports:
             self._live(worker)
 
     def _live(self, worker: _Worker) -> None:
         try:
             self._load_and_serve(worker)
-        except _Superseded:
+        except LoadSuperseded:
             pass
         except ModelLoadError as error:
             with silence:
@@ -507,32 +509,35 @@ class Session:
                 self._workers.remove(worker)
                 self._changed.notify_all()
             with silence:
-                self._ended()
+                self._drain_if_idle()
 
     def _load_and_serve(self, worker: _Worker) -> None:
         # Only what takes moments to import is imported apart.
-        with silence, own_imports.apart() if _is_embedded(worker.options) else own_imports:
+        with (
+            silence,
+            own_imports.without_user_modules() if _is_embedded(worker.options) else own_imports,
+        ):
             engine = self._try_load(worker)
         with silence:
-            worker.answerer = Answerer(engine, self._rhythm, self._namespace, self._provenance)
+            worker.completer = Completer(engine, self._debounce, self._namespace, self._attributor)
             worker.load = Load()
-            answers = self._take_over(worker)
-            if answers and isinstance(engine, MayBeLost):
+            answers = self._activate(worker)
+            if answers and isinstance(engine, ExternalEngine):
                 engine.when_lost(partial(self._hear_of_loss, worker))
         if answers:
-            self._serve(worker, worker.answerer)
+            self._serve(worker, worker.completer)
 
     def _close(self, worker: _Worker) -> None:
-        if worker.answerer is None:
+        if worker.completer is None:
             return
         try:
-            worker.answerer.engine.close()
+            worker.completer.engine.close()
         except Exception:
             logger.debug("An engine could not be closed", exc_info=True)
         with gate:  # what it has left of tensors goes with it
-            worker.answerer = None
+            worker.completer = None
 
-    def _serve(self, worker: _Worker, answerer: Answerer) -> None:
+    def _serve(self, worker: _Worker, completer: Completer) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -540,7 +545,7 @@ class Session:
                         self._queue
                         or worker.retired
                         or self._closed
-                        or (self._ahead and not self._cell_runs)
+                        or (self._ahead and not self._kernel_is_busy)
                     )
                 )
                 if worker.retired or self._closed:
@@ -553,23 +558,23 @@ class Session:
                     self._running.append(job)
                 else:  # the newest last, as it is then found in the engine's memory
                     _, ahead = self._ahead.popitem(last=False)
-                self._reads_ahead = ahead is not None
+                self._prefetches = ahead is not None
             with silence, own_imports:
                 for one in late:
-                    one.finish(QUEUE_FULL, answerer.engine)
+                    one.finish(QUEUE_FULL, completer.engine)
                 if job is not None:
-                    self._answer(worker, answerer, job)
+                    self._answer(worker, completer, job)
                 elif ahead is not None:
-                    self._read_ahead(worker, answerer, ahead)
+                    self._prefetch(worker, completer, ahead)
 
-    def _ended(self) -> None:
+    def _drain_if_idle(self) -> None:
         """Where nothing is loaded and nothing will be: says so, also to those who still wait."""
         with self._changed:
             if self._busy() and not self._closed:
                 return
             jobs = self._queue.clear()
             error = self._load_error
-            unloaded = self._held and not self._workers
+            unloaded = self._unloaded_by_user and not self._workers
         if unloaded:
             self._set_status(Status(model=self._load_options.model))
         for job in jobs:
@@ -581,7 +586,7 @@ class Session:
                 job.finish(Completion(text="", finish_reason="stop", reason="not_ready"))
 
     def _set_status(self, status: Status) -> None:
-        with self._telling:
+        with self._status_lock:
             if status == self._status:
                 return
             self._status = status
@@ -603,7 +608,7 @@ class Session:
         def progress(state: str, share: float | None) -> None:
             with self._changed:
                 if given_up():
-                    raise _Superseded
+                    raise LoadSuperseded
                 shown = worker is self._loading
                 message = self._meanwhile(state, terms)
             if shown:  # nobody waits for a stopgap
@@ -633,7 +638,7 @@ class Session:
                 offline=options.offline if self._offline is None else self._offline,
                 progress=progress,
             )
-        except (_Superseded, EngineLost):
+        except (LoadSuperseded, EngineLost):
             raise
         except Exception as error:
             logger.debug("Loading failed", exc_info=True)
@@ -649,11 +654,11 @@ class Session:
         if state == "downloading":
             said += terms
         if self._serving is not None and self._serving.engine is not None:
-            said.append(f"{_called(self._serving.engine)} answers meanwhile.")
+            said.append(f"{_display_name(self._serving.engine)} answers meanwhile.")
             said.append(self._serving.engine.notice)
         return " ".join(filter(None, said)) or None
 
-    def _take_over(self, worker: _Worker) -> bool:
+    def _activate(self, worker: _Worker) -> bool:
         """Makes a loaded worker the one that answers; False if nobody wants it any more."""
         engine = worker.engine
         assert engine is not None
@@ -665,18 +670,18 @@ class Session:
                 self._serving.retired = True
             worker.ready = monotonic()
             self._serving = worker
-            if worker.stopgap:
-                self._stopgap = None
+            if worker.fallback:
+                self._fallback = None
             else:
-                if self._stopgap is not None:
-                    self._stopgap.retired, self._stopgap = True, None
+                if self._fallback is not None:
+                    self._fallback.retired, self._fallback = True, None
                 self._load_options = worker.options
         # Before those who wait for it go on: they look at the status.
-        with self._telling:
+        with self._status_lock:
             with self._changed:  # what was meant to be loaded may have failed just now
-                loading = worker.stopgap and self._loading is not None
+                loading = worker.fallback and self._loading is not None
                 message = self._meanwhile("") if loading else engine.notice or None
-                if worker.stopgap and self._load_error is not None:
+                if worker.fallback and self._load_error is not None:
                     message = f"{self._load_error} The embedded model answers instead."
             if self._serving is worker:  # another may have taken over in turn
                 about = self._status if loading else self._status_of(worker, "ready")
@@ -695,17 +700,17 @@ class Session:
         with self._changed:
             if worker.retired or self._closed:
                 return
-            if worker.stopgap:
-                self._stopgap = None
+            if worker.fallback:
+                self._fallback = None
                 if self._load_error is not None and _may_pass(error):
                     self._retry_at = monotonic() + RETRY_AFTER
             else:
                 self._loading = None
                 began = worker in self._workers
                 self._do_without(worker.options, error, RETRY_LATER if began else RETRY_AFTER)
-            instead = self._serving or self._stopgap
+            instead = self._serving or self._fallback
             self._changed.notify_all()  # who waits need not wait for what falls in
-        for_good = not worker.stopgap and not _may_pass(error)
+        for_good = not worker.fallback and not _may_pass(error)
         if for_good and instead and self._taken_back(worker.options, instead.options):
             self._load_options = instead.options
         self._tell_failure(error)
@@ -717,17 +722,17 @@ class Session:
         if _may_pass(error):
             again = again if self._serving is not None else RETRY_AFTER
             self._retry_at = monotonic() + again
-        if self._serving is None and self._stopgap is None and not _is_embedded(options):
-            self._stopgap = self._start_stopgap()
+        if self._serving is None and self._fallback is None and not _is_embedded(options):
+            self._fallback = self._start_fallback()
 
     def _tell_failure(self, error: SC2Error) -> None:
         """The status after something has failed to load."""
         with self._changed:
             serving, told = self._serving, self._load_error
-            waiting = self._loading is not None or self._stopgap is not None
+            waiting = self._loading is not None or self._fallback is not None
         if serving is not None and serving.engine is not None:
-            does = "answers instead" if serving.stopgap else "stays loaded"
-            answers = f"{_called(serving.engine)} {does}. {serving.engine.notice}".rstrip()
+            does = "answers instead" if serving.fallback else "stays loaded"
+            answers = f"{_display_name(serving.engine)} {does}. {serving.engine.notice}".rstrip()
             self._set_status(self._status_of(serving, "ready", f"{error} {answers}"))
         elif told is not None and not waiting:
             self._set_status(
@@ -754,17 +759,17 @@ class Session:
             if self._loading is worker:  # it was just about to take over
                 self._loading = None
             restarts = self._loading is None and self._restarts.delay() is not None
-            if restarts and not worker.stopgap:
+            if restarts and not worker.fallback:
                 self._begin_load(worker.options, f"{error.happened}: it is started again.")
             elif restarts:
-                self._stopgap = self._start_stopgap()
+                self._fallback = self._start_fallback()
             elif self._loading is None:
                 gone = ModelLoadError(
                     f"{error.happened} again, soon after it was started anew: it stays away until it is loaded "
                     f"(%sc2 load {worker.options.model})."
                 )
                 gone.__cause__ = error.__cause__
-                options = self._load_options if worker.stopgap else worker.options
+                options = self._load_options if worker.fallback else worker.options
                 self._do_without(options, gone, RETRY_LATER)
             self._stand_in()
             self._changed.notify_all()
@@ -789,7 +794,7 @@ class Session:
         if gone is not None:
             self._tell_failure(gone)
             return
-        with self._telling:
+        with self._status_lock:
             with self._changed:
                 loading = self._loading
                 if loading is None or not loading.because or self._serving is loading:
@@ -818,14 +823,14 @@ class Session:
 
     # Completing
 
-    def _answer(self, worker: _Worker, answerer: Answerer, job: Job) -> None:
+    def _answer(self, worker: _Worker, completer: Completer, job: Job) -> None:
         answering = job
         lost: EngineLost | None = None
         broken: EngineLost | None = None
 
         def successor(running: Job) -> Job | None:
             nonlocal answering
-            if self._queue and (later := self._successor(running)) is not None:
+            if self._queue and (later := self._claim_follow_up(running)) is not None:
                 answering = later
                 return later
             return None
@@ -838,17 +843,19 @@ class Session:
                 )
 
         try:
-            if answerer.answer_at_once(job, self._options):
+            if completer.complete_from_cache(job, self._options):
                 return
             self._tell_of(worker, "generating")
             try:
-                adapt = partial(self._use_threads_that_help, worker, answerer)
-                unanswered = answerer.answer(job, self._options, successor, adapt, pause)
+                adapt = partial(self._use_threads_that_help, worker, completer)
+                unanswered = completer.answer(job, self._options, successor, adapt, pause)
                 while unanswered is not None and not self._gave_turn_away(unanswered):
-                    unanswered = answerer.answer(unanswered, self._options, successor, adapt, pause)
+                    unanswered = completer.answer(
+                        unanswered, self._options, successor, adapt, pause
+                    )
                 worker.failures = 0
             finally:
-                worker.memory_bytes = answerer.engine.memory_bytes()
+                worker.memory_bytes = completer.engine.memory_bytes()
                 self._tell_of(worker, "ready")
         except EngineLost as error:
             lost = error
@@ -882,11 +889,11 @@ class Session:
             with self._changed:
                 self._stand_in()  # what was lost may have been known before
             self._tell_untold()
-            self._ended()
+            self._drain_if_idle()
         elif broken is not None:
             self._lost(worker, broken)
 
-    def _successor(self, running: Job) -> Job | None:
+    def _claim_follow_up(self, running: Job) -> Job | None:
         """A waiting job that goes on from what is being said; another one for its place cancels it."""
         with self._changed:
             job = self._queue.ghost_text_at(running)
@@ -920,48 +927,52 @@ class Session:
             replaced.finish(CANCELLED, self.engine)
         return again
 
-    def _read_ahead(self, worker: _Worker, answerer: Answerer, request: CompletionRequest) -> None:
+    def _prefetch(self, worker: _Worker, completer: Completer, request: CompletionRequest) -> None:
         def unwanted() -> bool:
             newer = request.front_end in self._ahead
-            return bool(self._queue) or newer or self._cell_runs or worker.retired or self._closed
+            return (
+                bool(self._queue) or newer or self._kernel_is_busy or worker.retired or self._closed
+            )
 
         def wait(seconds: float) -> None:
             with self._changed:
                 self._changed.wait_for(unwanted, seconds)
-            self._use_threads_that_help(worker, answerer)
+            self._use_threads_that_help(worker, completer)
 
         def ended() -> bool:
-            if self._gives_way:
+            if self._low_priority:
                 pauses()
             return unwanted()
 
         assert worker.load is not None
         pauses = Pauses(worker.load.crowded, wait)
         try:
-            self._use_threads_that_help(worker, answerer)
-            answerer.read_ahead(request, self._options, ended)
+            self._use_threads_that_help(worker, completer)
+            completer.prefetch(request, self._options, ended)
         except EngineLost as error:
             self._lost(worker, error)
         except BaseException:  # nobody has asked: who asks for it will hear
             logger.debug("Reading ahead failed", exc_info=True)
         with self._changed:
-            self._reads_ahead = False
+            self._prefetches = False
             # Taken up again when the cell has ended, or by the next engine; who asks something reads that instead.
-            interrupted = self._cell_runs or worker.retired
+            interrupted = self._kernel_is_busy or worker.retired
             if interrupted and not self._queue and request.front_end not in self._ahead:
                 self._ahead[request.front_end] = request
 
-    def _use_threads_that_help(self, worker: _Worker, answerer: Answerer) -> None:
+    def _use_threads_that_help(self, worker: _Worker, completer: Completer) -> None:
         """For what the engine does next on the calling thread."""
         assert worker.load is not None
         count = threads_that_help(
-            worker.load.cores(), cell_runs=self._cell_runs, setting=worker.options.threads
+            worker.load.cores(),
+            cell_runs=self._kernel_is_busy,
+            setting=worker.options.threads,
         )
-        answerer.engine.use_threads(count)
+        completer.engine.use_threads(count)
 
     def _tell_of(self, worker: _Worker, state: str) -> None:
         """The status of the worker that answers; while another loads, that is what the status is about."""
-        with self._telling:
+        with self._status_lock:
             if self._serving is worker and self._loading is None:
                 self._set_status(self._status_of(worker, state, self._status.message))
 
@@ -972,9 +983,9 @@ def _end_in_child() -> None:
 
 
 def _agrees(running: Job, later: Job) -> bool:
-    if running.drawing is None or language_at(running.request) != language_at(later.request):
+    if running.generation is None or language_at(running.request) != language_at(later.request):
         return False
-    return running.drawing.agrees(later.request)
+    return running.generation.is_compatible_with(later.request)
 
 
 def _terms(model: str) -> list[str]:
@@ -1050,7 +1061,7 @@ def _is_embedded(options: LoadOptions) -> bool:
     return options.model == EMBEDDED.name and here
 
 
-def _called(engine: Engine) -> str:
+def _display_name(engine: Engine) -> str:
     return "The embedded model" if engine.card.name == EMBEDDED.name else engine.card.name
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from jupyter_sc2.pipeline import postprocess
-from jupyter_sc2.source.brackets import settled
+from jupyter_sc2.source.brackets import strip_auto_closers
 from jupyter_sc2.types import CompletionRequest
 
 # Typed since a completion was made, in characters.
@@ -14,20 +14,20 @@ REACH = 128
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Suggestion:
     shown: str
     said: str
     scope: postprocess.Scope
     suffix: str
 
 
-class TypeThroughCache:
+class SuggestionCache:
     """What the model said, found again while the user types it and after Backspace."""
 
     SIZE = 256
 
     def __init__(self) -> None:
-        self._said: OrderedDict[tuple[int, str, str], _Said] = OrderedDict()
+        self._said: OrderedDict[tuple[int, str, str], _Suggestion] = OrderedDict()
 
     def add(
         self,
@@ -42,7 +42,7 @@ class TypeThroughCache:
         """
         if not shown and not said.strip():
             return
-        entry = _Said(shown, said, scope or postprocess.scope(request), request.suffix)
+        entry = _Suggestion(shown, said, scope or postprocess.scope(request), request.suffix)
         self._said[_surroundings(request), _suffix(request), request.prefix] = entry
         while len(self._said) > self.SIZE:
             self._said.popitem(last=False)
@@ -76,7 +76,7 @@ def typed_since(older: CompletionRequest, newer: CompletionRequest) -> str | Non
     return newer.prefix[len(older.prefix) :] if same else None
 
 
-def _rest(entry: _Said, typed: str, request: CompletionRequest) -> str | None:
+def _rest(entry: _Suggestion, typed: str, request: CompletionRequest) -> str | None:
     shown = entry.shown if entry.suffix == request.suffix else ""
     if shown.startswith(typed) and len(shown) > len(typed):
         return shown[len(typed) :]
@@ -86,14 +86,14 @@ def _rest(entry: _Said, typed: str, request: CompletionRequest) -> str | None:
     rest = entry.said[len(typed) :]
     if not rest.strip() and ("\n" not in rest or "\n" in typed):
         return None
-    text = postprocess.shape(rest, request, entry.scope, final=True)[0]
+    text = postprocess.trim(rest, request, entry.scope, final=True)[0]
     if typed and not text and entry.scope == "line" and postprocess.opens(request):
         return None  # a ":" was the end of a line that was asked for; now it is the beginning of a block
     return text
 
 
 def _suffix(request: CompletionRequest) -> str:
-    return settled(request.prefix, request.suffix)
+    return strip_auto_closers(request.prefix, request.suffix)
 
 
 def _surroundings(request: CompletionRequest) -> int:

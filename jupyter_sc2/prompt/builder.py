@@ -34,8 +34,8 @@ from typing import Literal, TypeVar
 from jupyter_sc2.introspection.secrets import in_text
 from jupyter_sc2.models.cards import EMBEDDED, FIM_ROLES, ModelCard
 from jupyter_sc2.notebook import Cell
-from jupyter_sc2.runtime.memo import keep_last
-from jupyter_sc2.source.brackets import settled
+from jupyter_sc2.runtime.memo import cache_latest
+from jupyter_sc2.source.brackets import strip_auto_closers
 from jupyter_sc2.source.languages import LANGUAGES, of_cell_magic
 from jupyter_sc2.types import CompletionRequest
 
@@ -53,13 +53,13 @@ class Special:
 Segment = str | Special  # a string is encoded on its own, as plain text
 
 
-class Part(str):
+class SourceText(str):
     """A text of a prompt that knows where it comes from: "imports", "cells", "markdown", "outputs", "state",
     "cell"."""
 
     source: str
 
-    def __new__(cls, text: str, source: str) -> Part:
+    def __new__(cls, text: str, source: str) -> SourceText:
         part = super().__new__(cls, text)
         part.source = source
         return part
@@ -75,17 +75,17 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class PromptPlan:
     """A prompt before it is encoded, and which of the cells above did not fit."""
 
     segments: tuple[Segment, ...]
     mode: Mode
     healed: str
-    left_out: tuple[str, ...]
+    excluded_sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Piece:
+class PromptSpan:
     """A segment as it is sent: its text, where that comes from ("layout" for the model's own marks), its tokens."""
 
     text: str
@@ -109,7 +109,7 @@ MAX_SUFFIX = 800
 
 
 def arrange(
-    trunk: Iterable[str],
+    notebook_context: Iterable[str],
     prefix: str,
     suffix: str,
     *,
@@ -125,16 +125,16 @@ def arrange(
     ending, _ = LANGUAGES.get(language, ("txt", "#"))
     first, second, middle = Special("fim_prefix"), Special("fim_suffix"), Special("fim_middle")
     bos = [Special("bos")]  # left out where the card names none, as every role is
-    if card.trunk == "jupyter":
-        return [*bos, *_as_notebook(trunk, prefix, suffix, mode, state)]
-    if not card.trunk_outside:
+    if card.notebook_layout == "jupyter":
+        return [*bos, *_as_notebook(notebook_context, prefix, suffix, mode, state)]
+    if not card.notebook_is_a_file:
         if mode == "left-to-right":
-            return [*bos, *trunk, state, prefix]
-        return [*bos, first, *trunk, state, prefix, second, suffix, middle]
+            return [*bos, *notebook_context, state, prefix]
+        return [*bos, first, *notebook_context, state, prefix, second, suffix, middle]
     head: list[Segment] = [*bos, Special("repo_name")]
     if "repo_name" in card.special:
         head.append("notebook" if card.path == "inside" else "notebook\n")
-    head += [Special("file_sep"), f"notebook.{ending}\n", *trunk]
+    head += [Special("file_sep"), f"notebook.{ending}\n", *notebook_context]
     if mode == "left-to-right":
         return [*head, state, prefix]
     opening: list[Segment] = [Special("file_sep")]
@@ -147,10 +147,10 @@ def arrange(
 
 
 def _as_notebook(
-    trunk: Iterable[str], prefix: str, suffix: str, mode: Mode, state: str
+    notebook_context: Iterable[str], prefix: str, suffix: str, mode: Mode, state: str
 ) -> list[Segment]:
     cells: list[Segment] = [Special("jupyter_start")]
-    for text in trunk:
+    for text in notebook_context:
         cells += [Special(SLOTS.get(getattr(text, "source", ""), "jupyter_code")), text]
     if state:
         cells += [Special("jupyter_output"), state]
@@ -203,7 +203,7 @@ def mode_for(suffix: str, card: ModelCard) -> Mode:
     if not suffix.strip(" \t\n)]}'\""):
         return "left-to-right"
     # Suffix first, cells that stand in the prefix would be read again whenever the suffix is another.
-    return "psm" if card.order == "spm" and not card.trunk_outside else card.order
+    return "psm" if card.order == "spm" and not card.notebook_is_a_file else card.order
 
 
 def split_at_boundary(prefix: str) -> tuple[str, str]:
@@ -220,7 +220,7 @@ def split_at_boundary(prefix: str) -> tuple[str, str]:
     return prefix[: len(prefix) - len(tail[0])], tail[0]
 
 
-class Layout:
+class PromptBuilder:
     """Lays out prompts for one model. Keeps the ids of cells it has seen, so that only new text is encoded."""
 
     def __init__(
@@ -230,8 +230,12 @@ class Layout:
         self._card = replace(card, special=there)
         self._encode = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
         self._special_ids = special_ids
-        self._trunk = keep_last(
-            partial(_trunk, encode=self._encode, comment=self._card.trunk != "jupyter")
+        self._notebook_context = cache_latest(
+            partial(
+                _notebook_context,
+                encode=self._encode,
+                comment=self._card.notebook_layout != "jupyter",
+            )
         )
         self.stop_ids = frozenset(special_ids[name] for name in card.stop if name in special_ids)
 
@@ -241,16 +245,16 @@ class Layout:
         *,
         budget: int,
         state: str = "",
-        left_out: Collection[str] = (),
+        excluded_sources: Collection[str] = (),
     ) -> Prompt:
         """The prompt for this request in at most `budget` tokens; `state` is what the kernel knows.
 
         `left_out` are sources above that are not read: "cells", "markdown", "outputs". What is too old is left
         out in whole cells and in steps (see `drop_oldest`), so that the first id changes seldom.
         """
-        arrangement = self.arrange(request, budget=budget, state=state, left_out=left_out)
-        ids = self.encode(arrangement.segments)
-        return Prompt(tuple(ids[-budget:]), arrangement.mode, arrangement.healed.encode())
+        plan = self.arrange(request, budget=budget, state=state, excluded_sources=excluded_sources)
+        ids = self.encode(plan.segments)
+        return Prompt(tuple(ids[-budget:]), plan.mode, plan.healed.encode())
 
     def arrange(
         self,
@@ -258,14 +262,14 @@ class Layout:
         *,
         budget: int,
         state: str = "",
-        left_out: Collection[str] = (),
-    ) -> Arrangement:
+        excluded_sources: Collection[str] = (),
+    ) -> PromptPlan:
         """The segments of that prompt. Where even the cursor's line is too long they may exceed the budget."""
         language, prefix, suffix = of_cell_magic(request)
-        following = settled(request.prefix, suffix)
+        following = strip_auto_closers(request.prefix, suffix)
         mode = mode_for(following, self._card) if self._can_fill_in() else "left-to-right"
         healed = ""
-        if mode == "left-to-right" or (mode == "spm" and self._card.heals):
+        if mode == "left-to-right" or (mode == "spm" and self._card.token_healing):
             prefix, healed = split_at_boundary(prefix)
         chars = budget * CHARS_PER_TOKEN
         suffix = _first_lines(following, min(MAX_SUFFIX, chars // 4))
@@ -274,28 +278,28 @@ class Layout:
         if language != request.language or len(state) > chars // 4:
             state = ""
         above = request.notebook.above(request.cell_id)
-        trunk = self._trunk(above, language, budget, left_out)
+        notebook_context = self._notebook_context(above, language, budget, excluded_sources)
 
         def lay(cells: Sequence[str]) -> list[Segment]:
             return arrange(
                 cells,
-                Part(prefix, "cell"),
-                Part(suffix, "cell"),
+                SourceText(prefix, "cell"),
+                SourceText(suffix, "cell"),
                 mode=mode,
                 language=language,
                 card=self._card,
-                state=Part(state, "state"),
+                state=SourceText(state, "state"),
             )
 
-        kept = self._kept(trunk, budget, len(self.encode(lay([]))))
+        kept = self._kept(notebook_context, budget, len(self.encode(lay([]))))
         while True:
-            too_old, imports = trunk.left_out(len(kept))
+            too_old, imports = notebook_context.excluded_sources(len(kept))
             # They change only when a cell more is left out, and then all of the prompt does.
             with_imports = bool(kept and imports) and len(imports) <= chars // 8
-            segments = lay([Part(imports, "imports"), *kept] if with_imports else kept)
-            arrangement = Arrangement(tuple(segments), mode, healed, too_old)
+            segments = lay([SourceText(imports, "imports"), *kept] if with_imports else kept)
+            plan = PromptPlan(tuple(segments), mode, healed, too_old)
             if len(self.encode(segments)) <= budget:
-                return arrangement
+                return plan
             if kept:
                 kept = kept[max(1, len(kept) // 4) :]
             elif state:
@@ -306,16 +310,22 @@ class Layout:
             elif suffix:
                 suffix = suffix[: len(suffix) // 2]
             else:
-                return arrangement
+                return plan
 
-    def _kept(self, trunk: _Trunk, budget: int, taken: int) -> list[Part]:
+    def _kept(
+        self, notebook_context: _NotebookContext, budget: int, taken: int
+    ) -> list[SourceText]:
         """The last of the texts, where the rest of the prompt takes so many tokens of the budget."""
         # In steps: else each key would move the limit, and now and then the front of the trunk with it.
         room = max(1, budget // 8)
         limit = budget - -(-taken // room) * room
-        if sum(trunk.sizes) > limit or len(trunk.near) < len(trunk.texts):
+        if sum(notebook_context.sizes) > limit or len(notebook_context.near) < len(
+            notebook_context.texts
+        ):
             limit -= room  # for the imports of what is left out
-        kept = drop_oldest(trunk.near, max(0, limit), trunk.sizes, step=budget * 2 // 5)
+        kept = drop_oldest(
+            notebook_context.near, max(0, limit), notebook_context.sizes, step=budget * 2 // 5
+        )
         # An output is nothing without its cell.
         return kept[1:] if kept and kept[0].source == "outputs" else kept
 
@@ -329,14 +339,14 @@ class Layout:
                 ids.append(self._special_ids[self._card.special[segment.role]])
         return ids
 
-    def pieces(self, arrangement: Arrangement) -> list[Piece]:
+    def pieces(self, plan: PromptPlan) -> list[PromptSpan]:
         """The segments with what is true of them, those that are empty or unknown to the model left out."""
         found = []
-        for segment in arrangement.segments:
+        for segment in plan.segments:
             ids = self.encode([segment])
             text = segment if isinstance(segment, str) else self._card.special.get(segment.role, "")
             if ids:
-                found.append(Piece(str(text), getattr(segment, "source", "layout"), len(ids)))
+                found.append(PromptSpan(str(text), getattr(segment, "source", "layout"), len(ids)))
         return found
 
     def _can_fill_in(self) -> bool:
@@ -380,18 +390,18 @@ def last_part(text: str, limit: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Trunk:
+class _NotebookContext:
     """The texts of the cells above; the last of them, of which some may be kept, with their sizes in tokens.
 
     It is made when the notebook has changed, and not for each key.
     """
 
-    texts: tuple[Part, ...]
-    near: list[Part]
+    texts: tuple[SourceText, ...]
+    near: list[SourceText]
     sizes: list[int]
     _known: dict[int, tuple[tuple[str, ...], str]] = field(default_factory=dict)
 
-    def left_out(self, kept: int) -> tuple[tuple[str, ...], str]:
+    def excluded_sources(self, kept: int) -> tuple[tuple[str, ...], str]:
         """What is left out where the last texts are kept, and the lines of it that import something."""
         if kept not in self._known:
             texts = self.texts[: len(self.texts) - kept]
@@ -400,26 +410,26 @@ class _Trunk:
         return self._known[kept]
 
 
-def _trunk(
+def _notebook_context(
     above: tuple[Cell, ...],
     language: str,
     budget: int,
-    left_out: Collection[str],
+    excluded_sources: Collection[str],
     *,
     encode: Callable[[str], Sequence[int]],
     comment: bool,
-) -> _Trunk:
-    texts: list[Part] = []
+) -> _NotebookContext:
+    texts: list[SourceText] = []
     for cell in above:
         source = "cells" if cell.cell_type == "code" else "markdown"
-        if source not in left_out:
-            texts.append(Part(cell_text(cell, language, comment=comment), source))
-        if "outputs" not in left_out:
-            texts.append(Part(output_text(cell, language, comment=comment), "outputs"))
+        if source not in excluded_sources:
+            texts.append(SourceText(cell_text(cell, language, comment=comment), source))
+        if "outputs" not in excluded_sources:
+            texts.append(SourceText(output_text(cell, language, comment=comment), "outputs"))
     texts = [text for text in texts if text]
     # Encoding all of a long notebook would take time.
     near = drop_oldest(texts, budget * MOST_CHARS_PER_TOKEN)
-    return _Trunk(tuple(texts), near, [len(encode(text)) for text in near])
+    return _NotebookContext(tuple(texts), near, [len(encode(text)) for text in near])
 
 
 def _imports(text: str) -> list[str]:

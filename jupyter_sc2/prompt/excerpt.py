@@ -24,7 +24,7 @@ MOST_OF_A_LINE = 200
 REACH = 1 << 18
 
 
-def near(request: CompletionRequest) -> CompletionRequest:
+def excerpt(request: CompletionRequest) -> CompletionRequest:
     """The request for the part of its cell that is near the cursor; the same one where the cell is not long.
 
     In front stand the line of a cell magic, and the brackets and the quote that are open where the cell is cut. So it

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(file: Path, data: bytes) -> None:
+def atomic_write(file: Path, data: bytes) -> None:
     """Writes next to the file first: a full disk or an end in the middle leaves what stood there. Raises OSError."""
     unfinished = file.with_name(file.name + ".part")
     with open(unfinished, "wb") as opened:

@@ -30,7 +30,7 @@ _JOINING = ("\u0600", "\u1cff")
 _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{number}" for port in ("com", "lpt") for number in "123456789\u00b9\u00b2\u00b3"
 }
-LONGEST_NAME = 255  # bytes, as file systems have it
+MAX_NAME_CHARS = 255  # bytes, as file systems have it
 
 
 def first_unseen(text: str) -> int | None:
@@ -61,7 +61,7 @@ def is_plain_name(name: object) -> TypeGuard[str]:
         and name[-1] not in " ."
         and name[0] != " "
         and first_unseen(name) is None
-        and len(name.encode()) <= LONGEST_NAME
+        and len(name.encode()) <= MAX_NAME_CHARS
         and name.partition(".")[0].rstrip().lower() not in _DEVICES
     )
 

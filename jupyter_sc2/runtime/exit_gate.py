@@ -36,7 +36,7 @@ class Gate:
         self._shut = False
 
     @contextmanager
-    def minded(self) -> Iterator[None]:
+    def guarded(self) -> Iterator[None]:
         """While a daemon thread that may enter lives: it is shut when the interpreter exits meanwhile."""
         with self._changed:
             self._threads += 1

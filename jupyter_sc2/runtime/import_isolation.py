@@ -59,7 +59,7 @@ class OwnImports:
         )  # names without a dot that our threads imported, in sys.modules
         self._kept: dict[str, Module] = {}  # the same, and what belongs to them, not in sys.modules
         self._lock = threading.Lock()
-        self._apart = 0  # how many want the user's modules out of the way
+        self._without_user_modules = 0  # how many want the user's modules out of the way
         self._aside: dict[str, Module] = {}  # the user's, for the moment not in sys.modules
         self._heavy = False
         self._cell_runs = False
@@ -93,14 +93,14 @@ class OwnImports:
         self.sweep()
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def without_user_modules(self) -> Iterator[None]:
         """The same, and modules of the user's that hide what is to be imported are not seen meanwhile.
 
         Who imports them on another thread gets them all the same. Not for long: they are not in sys.modules.
         """
         with self:
             with self._lock:
-                self._apart += 1
+                self._without_user_modules += 1
                 for top, _ in self.hiding() if self._installed else ():
                     theirs = _family(top)
                     if not hasattr(theirs[top], "__path__"):  # what there is inside is ours
@@ -112,8 +112,8 @@ class OwnImports:
                 yield
             finally:
                 with self._lock:
-                    self._apart -= 1
-                    if not self._apart:
+                    self._without_user_modules -= 1
+                    if not self._without_user_modules:
                         self._bring_back()
 
     def _bring_back(self) -> None:
@@ -404,7 +404,7 @@ class OwnImports:
                 bootstrap._module_locks.pop(name, None)
                 if getattr(_spec(sys.modules.get(name)), "_initializing", False):
                     del sys.modules[name]
-        self._lock, self._apart = threading.Lock(), 0
+        self._lock, self._without_user_modules = threading.Lock(), 0
         self._bring_back()
 
 

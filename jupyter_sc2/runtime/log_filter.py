@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
+def keep_logs_out(*names: str) -> Iterator[None]:
     """Nothing that the loggers `names` log from this thread is shown.
 
     What they log from the user's own threads still shows: nothing but a filter on their handlers changes, and

@@ -9,7 +9,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def keep_last(function: Callable[P, T]) -> Callable[P, T]:
+def cache_latest(function: Callable[P, T]) -> Callable[P, T]:
     """The function, which gives its last result again where it is asked about the very same objects.
 
     `functools.lru_cache` would hash its arguments, which takes long where they hold a whole notebook. Texts and numbers

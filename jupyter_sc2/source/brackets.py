@@ -33,7 +33,7 @@ WHOLE = re.compile("|".join(_string(sign, sign, sign * 3) for sign in "'\""), re
 MAY_FOLLOW = " \t)]}:;>,"
 
 
-def settled(prefix: str, suffix: str) -> str:
+def strip_auto_closers(prefix: str, suffix: str) -> str:
     """The suffix without what an editor may have put there to close the brackets and quotes of the cursor's line."""
     length = 0
     for closer in _closers(prefix.rpartition("\n")[2]):

@@ -6,7 +6,7 @@ trunk of cells, read left to right, and several branches, each of which goes on 
 Cuts fall where people pause (after an indentation, a bracket, a dot, an equals sign, inside a word), because
 uniformly random characters hardly ever do. Suffix first, what stands before the cut and what belongs there are one
 text: the model goes on writing as it learned to, and the tokens that a cursor cuts are spelled again by it (see
-`ModelCard.heals`). Prefix first they are encoded apart, as they have to be.
+`ModelCard.token_healing`). Prefix first they are encoded apart, as they have to be.
 """
 
 from __future__ import annotations

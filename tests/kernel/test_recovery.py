@@ -121,7 +121,7 @@ def test_what_ends_while_it_reads_ahead_is_started_again(running, loads):
         raise EngineLost(ENDED)
 
     loads.large[0].prefill = prefill
-    running.read_ahead(request("import numpy as np\n"))
+    running.prefetch(request("import numpy as np\n"))
     wait_until(lambda: len(loads.large) == 2)
 
 

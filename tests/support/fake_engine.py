@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 
-from jupyter_sc2.engines.base import Guess, no_guess
+from jupyter_sc2.engines.base import DraftFn, no_draft
 from jupyter_sc2.models.cards import EMBEDDED, STARCODER2_STOP, ModelCard
 from jupyter_sc2.runtime.progress import Cancelled
 from jupyter_sc2.types import SamplingParams, Token
@@ -75,7 +75,7 @@ class FakeEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
-        guess: Guess = no_guess,
+        draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         self.prompts.append(tuple(ids))
         self.samplings.append(sampling)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from jupyter_sc2.kernel.comm import protocol
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.options import CompletionOptions
-from jupyter_sc2.pipeline.completer import Answerer, Job
+from jupyter_sc2.pipeline.completer import Completer, Job
 from jupyter_sc2.pipeline.grounding import Namespace
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import Completion
@@ -81,7 +81,7 @@ class Typist:
     def __init__(self, engine: object, namespace: Namespace | None = None, cells=()) -> None:
         self.notebook = Notebook((*cells, Cell(id="here", source="")), 1)
         self._session = Session(load_engine=lambda model, **kwargs: engine)
-        self._answerer = Answerer(engine, self._session._rhythm, namespace)
+        self._completer = Completer(engine, self._session._debounce, namespace)
 
     def key(self, text: str, offset: int, trigger: str = "automatic") -> Completion:
         """All work of a key on this thread, as far as it is not the engine's; the last completion."""
@@ -90,8 +90,8 @@ class Typist:
         request = self._session._with_sampling(asked.request(self.notebook, "1"))
         said: list[Completion] = []
         job = Job(request, said.append, said.append)
-        if not self._answerer.answer_at_once(job, CompletionOptions(confidence=0.0)):
-            self._answerer.answer(job, CompletionOptions(confidence=0.0), lambda job: None)
+        if not self._completer.complete_from_cache(job, CompletionOptions(confidence=0.0)):
+            self._completer.answer(job, CompletionOptions(confidence=0.0), lambda job: None)
         if isinstance(said[-1], Exception):
             raise said[-1]
         assert said[-1].finish_reason is not None

@@ -1,9 +1,9 @@
-"""Follows several ways at once to the end of the line, where the next token is not clear, and takes the likeliest.
+"""Beam search over one line.
 
-The likeliest token is not always the beginning of the likeliest line. This is beam search, with differences: ways
-that fall behind by more than MARGIN are given up, so that there is a single one where the model is sure, which
-then decodes as quickly as ever; the tokens that all ways have in common are told at once; a way ends with its
-line, so that lines are weighed and not whole texts; and each token has a bonus, or short lines would win too often.
+The most likely token is not always the beginning of the most likely line. Differences from textbook beam search:
+hypotheses more than PRUNE_MARGIN behind the best are dropped, so decoding stays greedy, and as fast, where the model is
+certain; the tokens that all hypotheses share are emitted at once; a hypothesis is finished at the end of its line, so
+lines are compared and not whole texts; and each token earns LENGTH_REWARD, which offsets the bias towards short lines.
 """
 
 from __future__ import annotations
@@ -15,54 +15,56 @@ from dataclasses import dataclass, replace
 from jupyter_sc2.types import Token
 
 # In nats.
-MARGIN = 2.0
-BONUS = 0.15  # for each token (docs/measured.md)
-HOPE = 5 * BONUS  # by how much a way may still overtake one that has ended
-LEAD = 1.0  # by how much one that goes on has to be ahead of one that has ended, which is then given up
+PRUNE_MARGIN = 2.0
+LENGTH_REWARD = 0.15  # for each token (docs/measured.md)
+OVERTAKE_MARGIN = 5 * LENGTH_REWARD  # by which a live hypothesis may still overtake a finished one
+FINISHED_LEAD = 1.0  # by which a live hypothesis has to lead for a finished one to be dropped
 
 
 @dataclass(frozen=True)
-class Way:
-    """Tokens that may come next, and where in the KV cache all but the last are.
+class Hypothesis:
+    """Tokens that may come next, and the positions of all but the last of them in the KV cache.
 
-    The score is their log-probability together, with the bonus for each.
+    The score is the sum of their log-probabilities, plus LENGTH_REWARD for each, in nats.
     """
 
-    rest: bytes  # what is left to spell of what was typed
+    pending: bytes  # what is left to spell of the text that token healing removed
     tokens: tuple[Token, ...] = ()
     score: float = 0.0
-    places: tuple[int, ...] = ()
-    ended: bool = False
+    cache_positions: tuple[int, ...] = ()
+    finished: bool = False
 
-    def on(self, token: Token, rest: bytes, *, ended: bool) -> Way:
-        score = self.score + token.logprob + BONUS
-        return replace(self, tokens=(*self.tokens, token), score=score, rest=rest, ended=ended)
+    def extend(self, token: Token, pending: bytes, *, finished: bool) -> Hypothesis:
+        score = self.score + token.logprob + LENGTH_REWARD
+        return replace(
+            self, tokens=(*self.tokens, token), score=score, pending=pending, finished=finished
+        )
 
-    def read(self, place: int) -> Way:
-        return replace(self, places=(*self.places, place))
+    def with_position(self, position: int) -> Hypothesis:
+        return replace(self, cache_positions=(*self.cache_positions, position))
 
 
-def best(ways: Iterable[Way], most: int) -> list[Way]:
-    """Those that may still turn out the best, best first: of those that go on `most` at most, one that has ended."""
-    kept: list[Way] = []
+def prune(hypotheses: Iterable[Hypothesis], most: int) -> list[Hypothesis]:
+    """Those that may still win, best first: at most `most` live ones, and at most one that is finished."""
+    kept: list[Hypothesis] = []
     running, end = 0, -math.inf
-    for way in sorted(ways, key=lambda way: -way.score):
-        if kept and way.score < max(kept[0].score - MARGIN, end - HOPE):
+    for hypothesis in sorted(hypotheses, key=lambda hypothesis: -hypothesis.score):
+        if kept and hypothesis.score < max(kept[0].score - PRUNE_MARGIN, end - OVERTAKE_MARGIN):
             break
-        if way.ended:
-            if end == -math.inf and (not kept or way.score >= kept[0].score - LEAD):
-                kept.append(way)
-                end = way.score
+        if hypothesis.finished:
+            if end == -math.inf and (not kept or hypothesis.score >= kept[0].score - FINISHED_LEAD):
+                kept.append(hypothesis)
+                end = hypothesis.score
         elif running < most:
-            kept.append(way)
+            kept.append(hypothesis)
             running += 1
     return kept
 
 
-def agreed(ways: Sequence[Way]) -> int:
-    """With how many of the same tokens all ways begin."""
+def common_prefix_length(hypotheses: Sequence[Hypothesis]) -> int:
+    """The number of tokens that all hypotheses begin with."""
     count = 0
-    for tokens in zip(*(way.tokens for way in ways), strict=False):
+    for tokens in zip(*(hypothesis.tokens for hypothesis in hypotheses), strict=False):
         if len({token.id for token in tokens}) > 1:
             break
         count += 1

@@ -1,8 +1,8 @@
 """From a prompt to tokens, for the engines that run the model in this process.
 
-The loop is our own and small: read what is new of the prompt in chunks, then one token at a time, or several
-hypotheses at once (search.py). Between any two forward passes it asks whether it is still wanted. How a pass is
-computed is the engine's business; what it gives are logits as a NumPy array.
+It prefills what is new of the prompt in chunks, then decodes one token at a time, with draft tokens, or several
+hypotheses at once (beam_search.py). Between any two forward passes it asks whether it is cancelled. An engine computes
+the pass; its logits are a NumPy array.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.base import Guess, check_length, no_guess
-from jupyter_sc2.engines.decoding.beam_search import Way, agreed, best
-from jupyter_sc2.engines.decoding.prefix_cache import PromptCache
-from jupyter_sc2.engines.decoding.sampling import Sampler, likeliest, make_sampler
+from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
+from jupyter_sc2.engines.decoding.beam_search import Hypothesis, common_prefix_length, prune
+from jupyter_sc2.engines.decoding.prefix_cache import PromptState
+from jupyter_sc2.engines.decoding.sampling import Sampler, make_sampler, top_tokens
 from jupyter_sc2.engines.decoding.token_healing import advance
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.errors import SC2Error
@@ -36,20 +36,23 @@ LONG = 256
 SHORT = 16  # tokens that are read in a pass hardly longer than that of one
 
 
-class LayerCache(PromptCache[Any]):
+class LayerCache(PromptState[Any]):
     """The keys and values of all layers, which a forward pass adds to."""
 
-    def forget_last_pass(self) -> None:
-        """Takes out what a pass that did not end, or hypotheses that were given up, have left behind the ids."""
+    def rollback(self) -> None:
+        """Drops what a cancelled pass or abandoned hypotheses have written after the ids."""
         self._set_length(len(self.ids))
 
     @property
     def length(self) -> int:
-        """How many tokens the layers hold: the ids, and the tokens of hypotheses that are being followed."""
+        """How many tokens the layers hold: the ids, and those of live hypotheses."""
         raise NotImplementedError
 
-    def choose(self, places: Sequence[int], ids: Sequence[int]) -> None:
-        """Of what was read behind the ids keeps these places: there are `ids`, which are among them from now on."""
+    def select(self, positions: Sequence[int], ids: Sequence[int]) -> None:
+        """Keeps only these positions of what was written after the ids, and appends `ids`, which are there.
+
+        `positions` index the sequence axis; there are as many as `ids`. Called when beam search has picked a winner.
+        """
         raise NotImplementedError
 
 
@@ -63,7 +66,7 @@ class DecodingEngine(ABC):
         cache: LayerCache,
         *,
         chunk: int,
-        guessed: int,
+        max_draft_tokens: int,
         notice: str = "",
         on_cpu: bool = True,
     ) -> None:
@@ -71,8 +74,8 @@ class DecodingEngine(ABC):
         self.notice = notice  # what the user should know about this load, in one sentence
         self.tokenizer = tokenizer
         self.chunk = chunk  # tokens of the prompt that one pass reads
-        self.ways = card.ways  # how many hypotheses are followed at once
-        self.guessed = guessed  # the most guessed tokens that one pass checks
+        self.beam_width = card.beam_width  # 1 decodes greedily
+        self.max_draft_tokens = max_draft_tokens  # that one pass verifies
         self._cache = cache
         self._on_cpu = on_cpu
         self._prompt: _Prompt | None = None
@@ -87,12 +90,12 @@ class DecodingEngine(ABC):
         unwanted: Cancelled | None,
         *,
         every: bool = True,
-        ways: Sequence[Way] = (),
+        hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
         """Reads `ids` after what the cache holds; `_logits` are then those of `every` one, or of the last.
 
-        With `ways`, the ids are the last tokens of these hypotheses: each sees the ids of the cache and the tokens
-        of its own. May end early if `unwanted`, and then returns False; the layers hold the ids and no more.
+        With `hypotheses`, the ids are their last tokens: each sees the ids of the cache and the tokens of its own
+        hypothesis. May end early if `unwanted`, and then returns False; the layers hold the ids and no more.
         """
 
     def _inside(self) -> contextlib.AbstractContextManager[Any]:
@@ -122,16 +125,16 @@ class DecodingEngine(ABC):
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
-        guess: Guess = no_guess,
+        draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
 
         What was decoded stays in the KV cache: if the user accepts it, it need not be read again. A pass over a
-        drawn token reads a few guessed ones after it. Each is then drawn as if it had not been guessed, and is
-        already read where the guess was right.
+        drawn token also reads a few draft tokens after it. The next tokens are drawn as without them, and are already
+        read where the draft was right.
         """
         with self._sound():
-            yield from self._decode(ids, sampling, stop_ids, cancelled, healed, guess)
+            yield from self._decode(ids, sampling, stop_ids, cancelled, healed, draft)
 
     @contextlib.contextmanager
     def _sound(self) -> Iterator[None]:
@@ -151,26 +154,26 @@ class DecodingEngine(ABC):
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes,
-        guess: Guess,
+        draft: DraftFn,
     ) -> Iterator[Token]:
         sample = make_sampler(sampling)
         self._read_prompt(ids, cancelled)
         if self._cache.ids != list(ids):  # cancelled
             return
-        ways = self.ways if sampling.temperature == 0 else 1
+        beam_width = self.beam_width if sampling.temperature == 0 else 1
         rest, drawn = healed, list[int]()
         row, guesses = 0, list[int]()
         left = min(sampling.max_tokens, self.card.context - len(ids))
         while not cancelled():
-            found = self._onward(Way(rest), row, stop_ids) if ways > 1 else []
+            found = self._expand(Hypothesis(rest), row, stop_ids) if beam_width > 1 else []
             if len(found) > 1:
-                self._cache.cut(len(ids) + len(drawn))
-                way = yield from self._follow(found, left, stop_ids, cancelled)
-                if way is None:  # cancelled
+                self._cache.truncate(len(ids) + len(drawn))
+                hypothesis = yield from self._beam_search(found, left, stop_ids, cancelled)
+                if hypothesis is None:  # cancelled
                     return
-                drawn += [token.id for token in way.tokens]
-                left -= len(way.tokens)
-                token, rest, guesses = way.tokens[-1], way.rest, []
+                drawn += [token.id for token in hypothesis.tokens]
+                left -= len(hypothesis.tokens)
+                token, rest, guesses = hypothesis.tokens[-1], hypothesis.pending, []
             else:
                 if found:
                     (token,) = found[0].tokens
@@ -185,53 +188,68 @@ class DecodingEngine(ABC):
             if row < len(guesses) and guesses[row] == token.id:
                 row += 1
                 continue
-            self._cache.cut(len(ids) + len(drawn) - 1)
+            self._cache.truncate(len(ids) + len(drawn) - 1)
             row, guesses = 0, []
-            if self.guessed and not rest:
-                guesses = list(guess(drawn)[: min(self.guessed, left - 1)])
+            if self.max_draft_tokens and not rest:
+                guesses = list(draft(drawn)[: min(self.max_draft_tokens, left - 1)])
             if not self._forward([token.id, *guesses], cancelled):
                 return
 
-    def _follow(
-        self, ways: list[Way], left: int, stop_ids: Collection[int], cancelled: Cancelled
-    ) -> Generator[Token, None, Way | None]:
-        """Follows these ways until only one is left, or for `left` tokens; yields the tokens of that one.
+    def _beam_search(
+        self,
+        hypotheses: list[Hypothesis],
+        left: int,
+        stop_ids: Collection[int],
+        cancelled: Cancelled,
+    ) -> Generator[Token, None, Hypothesis | None]:
+        """Runs until one hypothesis is left, or for `left` tokens; yields the tokens of the winner.
 
-        All but its last token are then read. Gives None if cancelled before.
+        All but its last token are then in the cache. Returns None if cancelled.
         """
         told = 0
-        while len(ways) > 1 and max(len(way.tokens) for way in ways) < left:
-            shared = agreed(ways)
-            yield from ways[0].tokens[told:shared]
+        while (
+            len(hypotheses) > 1 and max(len(hypothesis.tokens) for hypothesis in hypotheses) < left
+        ):
+            shared = common_prefix_length(hypotheses)
+            yield from hypotheses[0].tokens[told:shared]
             told = shared
-            running = [way for way in ways if not way.ended]
+            running = [hypothesis for hypothesis in hypotheses if not hypothesis.finished]
             if cancelled() or not self._pass(
-                [way.tokens[-1].id for way in running], cancelled, ways=running
+                [hypothesis.tokens[-1].id for hypothesis in running], cancelled, hypotheses=running
             ):
                 return None
             first = self._cache.length - len(running)
             onward = [
                 next
-                for row, way in enumerate(running)
-                for next in self._onward(way.read(first + row), row, stop_ids)
+                for row, hypothesis in enumerate(running)
+                for next in self._expand(hypothesis.with_position(first + row), row, stop_ids)
             ]
-            ways = best([*onward, *(way for way in ways if way.ended)], self.ways)
+            hypotheses = prune(
+                [*onward, *(hypothesis for hypothesis in hypotheses if hypothesis.finished)],
+                self.beam_width,
+            )
         with self._inside():
-            read = ways[0].tokens[: len(ways[0].places)]
-            self._cache.choose(ways[0].places, [token.id for token in read])
-        yield from ways[0].tokens[told:]
-        return ways[0]
+            read = hypotheses[0].tokens[: len(hypotheses[0].cache_positions)]
+            self._cache.select(hypotheses[0].cache_positions, [token.id for token in read])
+        yield from hypotheses[0].tokens[told:]
+        return hypotheses[0]
 
-    def _onward(self, way: Way, row: int, stop_ids: Collection[int]) -> list[Way]:
+    def _expand(
+        self, hypothesis: Hypothesis, row: int, stop_ids: Collection[int]
+    ) -> list[Hypothesis]:
         """The way with each of the tokens that may come next, by the logits of this row."""
         with self._inside():
-            tokens = likeliest(self._row(row), self._allowed(way.rest), self.ways)
-        return best(
+            tokens = top_tokens(self._row(row), self._allowed(hypothesis.pending), self.beam_width)
+        return prune(
             (
-                way.on(token, self._rest(way.rest, token), ended=self._ends(token, stop_ids))
+                hypothesis.extend(
+                    token,
+                    self._rest(hypothesis.pending, token),
+                    finished=self._ends(token, stop_ids),
+                )
                 for token in tokens
             ),
-            self.ways,
+            self.beam_width,
         )
 
     def _ends(self, token: Token, stop_ids: Collection[int]) -> bool:
@@ -243,7 +261,7 @@ class DecodingEngine(ABC):
 
     def _rest(self, rest: bytes, token: Token) -> bytes:
         """What is left to spell after a token."""
-        if not rest or token.among_allowed is None:
+        if not rest or token.constrained_logprob is None:
             return b""
         return advance(rest, self.tokenizer.bytes_of[token.id])
 
@@ -259,7 +277,9 @@ class DecodingEngine(ABC):
         # After an idle prefill, or for the next candidate, the same prompt comes again and its logits are known.
         repeated = self._prompt is not None and self._prompt.ids == tuple(ids)
         with self._inside():
-            start = self._cache.keep_common(ids, at_most=len(ids) if repeated else len(ids) - 1)
+            start = self._cache.trim_to_common_prefix(
+                ids, at_most=len(ids) if repeated else len(ids) - 1
+            )
         if repeated and start == len(ids):
             self._logits = self._prompt.logits  # type: ignore[union-attr]
             return 0

@@ -10,12 +10,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 
-LONGEST, SHORTEST = 5, 2  # tokens that have to agree
-MOST = 16  # guessed tokens
-WIDTH = array("I").itemsize
+MAX_NGRAM, MIN_NGRAM = 5, 2  # tokens that have to agree
+MAX_DRAFT_TOKENS = 16  # guessed tokens
+ID_BYTES = array("I").itemsize
 
 
-class Lookup:
+class PromptLookup:
     """Finds what followed the last few tokens the last time that they came."""
 
     def __init__(self, prompt: Sequence[int], earlier: Iterable[Sequence[int]] = ()) -> None:
@@ -26,12 +26,16 @@ class Lookup:
     def __call__(self, drawn: Sequence[int]) -> Sequence[int]:
         """The ids that may come after the prompt and `drawn`; none if nothing like it has come before."""
         text = self._prompt + _bytes(drawn)
-        for length in range(min(LONGEST, len(text) // WIDTH - 1), SHORTEST - 1, -1):
-            needle = text[-length * WIDTH :]
+        for length in range(min(MAX_NGRAM, len(text) // ID_BYTES - 1), MIN_NGRAM - 1, -1):
+            needle = text[-length * ID_BYTES :]
             for source in (*reversed(self._earlier), text):
                 end = _last(source, needle)
                 if end is not None:
-                    return memoryview(source)[end : end + MOST * WIDTH].cast("I").tolist()
+                    return (
+                        memoryview(source)[end : end + MAX_DRAFT_TOKENS * ID_BYTES]
+                        .cast("I")
+                        .tolist()
+                    )
         return ()
 
 
@@ -42,9 +46,9 @@ def _bytes(ids: Sequence[int]) -> bytes:
 
 def _last(data: bytes, needle: bytes) -> int | None:
     """The place behind the last one in `data` where the whole ids of `needle` are followed by something."""
-    stop = len(data) - WIDTH
+    stop = len(data) - ID_BYTES
     while (start := data.rfind(needle, 0, stop)) >= 0:
-        if start % WIDTH == 0:
+        if start % ID_BYTES == 0:
             return start + len(needle)
         stop = start + len(needle) - 1
     return None

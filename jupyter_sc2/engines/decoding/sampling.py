@@ -26,7 +26,7 @@ else:
 
 Sampler = Callable[["Logits", "Sequence[int] | None"], Token]
 
-OTHERS = 2  # of the tokens that were not drawn, how many are told
+NUM_ALTERNATIVES = 2  # of the tokens that were not drawn, how many are told
 
 
 def make_sampler(params: SamplingParams) -> Sampler:
@@ -36,16 +36,16 @@ def make_sampler(params: SamplingParams) -> Sampler:
     filters or `allowed` did. Has its own generator: the process's random state stays untouched.
     """
     if params.temperature == 0:
-        return _likeliest
+        return _top_tokens
 
     generator = np.random.default_rng(params.seed)
 
     def sample(logits: Logits, allowed: Sequence[int] | None) -> Token:
-        scaled = _only(logits, allowed) / np.float32(params.temperature)
+        scaled = _mask_disallowed(logits, allowed) / np.float32(params.temperature)
         if params.top_k:
-            scaled = keep_top_k(scaled, params.top_k)
+            scaled = apply_top_k(scaled, params.top_k)
         if params.top_p < 1:
-            scaled = keep_top_p(scaled, params.top_p)
+            scaled = apply_top_p(scaled, params.top_p)
         reached = np.cumsum(_softmax(scaled))
         if reached[-1] != reached[-1]:  # one NaN is in the sum of all
             raise _not_a_number()
@@ -56,7 +56,7 @@ def make_sampler(params: SamplingParams) -> Sampler:
     return sample
 
 
-def keep_top_k(logits: Logits, k: int) -> Logits:
+def apply_top_k(logits: Logits, k: int) -> Logits:
     """Keeps the `k` greatest of the logits (V,), and whatever equals the last of them."""
     if k >= len(logits):
         return logits
@@ -64,7 +64,7 @@ def keep_top_k(logits: Logits, k: int) -> Logits:
     return np.where(logits < least, np.float32(-np.inf), logits)
 
 
-def keep_top_p(logits: Logits, p: float) -> Logits:
+def apply_top_p(logits: Logits, p: float) -> Logits:
     """Keeps the fewest likeliest tokens that together reach probability `p` (nucleus sampling, 1904.09751)."""
     order = np.argsort(-logits, kind="stable")
     probabilities = _softmax(logits[order])
@@ -75,14 +75,14 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
     return kept
 
 
-def likeliest(logits: Logits, allowed: Sequence[int] | None, count: int = 1) -> list[Token]:
+def top_tokens(logits: Logits, allowed: Sequence[int] | None, count: int = 1) -> list[Token]:
     """The `count` likeliest tokens, or all that are allowed if these are fewer, best first."""
     total = _logsumexp(logits)
     if total != total:
         raise _not_a_number()
-    left = _only(logits, allowed)
+    left = _mask_disallowed(logits, allowed)
     among = None if allowed is None else _logsumexp(left)
-    most = min(OTHERS + count, len(left))
+    most = min(NUM_ALTERNATIVES + count, len(left))
     top = np.argpartition(left, -most)[-most:]
     top = top[np.argsort(-left[top], kind="stable")]
     found = [(int(id), float(left[id])) for id in top if left[id] > -np.inf]
@@ -91,17 +91,17 @@ def likeliest(logits: Logits, allowed: Sequence[int] | None, count: int = 1) -> 
             id,
             value - total,
             None if among is None else value - among,
-            tuple((other, said - total) for other, said in found if other != id)[:OTHERS],
+            tuple((other, said - total) for other, said in found if other != id)[:NUM_ALTERNATIVES],
         )
         for id, value in found[:count]
     ]
 
 
-def _likeliest(logits: Logits, allowed: Sequence[int] | None) -> Token:
-    return likeliest(logits, allowed)[0]
+def _top_tokens(logits: Logits, allowed: Sequence[int] | None) -> Token:
+    return top_tokens(logits, allowed)[0]
 
 
-def _only(logits: Logits, allowed: Sequence[int] | None) -> Logits:
+def _mask_disallowed(logits: Logits, allowed: Sequence[int] | None) -> Logits:
     if allowed is None:
         return logits
     only = np.full_like(logits, -np.inf)
@@ -112,7 +112,7 @@ def _only(logits: Logits, allowed: Sequence[int] | None) -> Logits:
 
 def _token(logits: Logits, id: int, allowed: Sequence[int] | None) -> Token:
     value, total = float(logits[id]), _logsumexp(logits)
-    among = None if allowed is None else value - _logsumexp(_only(logits, allowed))
+    among = None if allowed is None else value - _logsumexp(_mask_disallowed(logits, allowed))
     return Token(id, value - total, among)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from jupyter_sc2.types import Choices
 
 
-class SpellingTable:
+class TokenPrefixIndex:
     """The vocabulary sorted by its bytes."""
 
     def __init__(self, bytes_of: Sequence[bytes]) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines.decoding.token_healing import SpellingTable
+from jupyter_sc2.engines.decoding.token_healing import TokenPrefixIndex
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 
@@ -78,9 +78,9 @@ class Tokenizer:
         return table
 
     @cached_property
-    def spelling(self) -> SpellingTable:
+    def spelling(self) -> TokenPrefixIndex:
         """For token healing; built at its first use (about 30 ms for 49,152 tokens)."""
-        return SpellingTable(self.bytes_of)
+        return TokenPrefixIndex(self.bytes_of)
 
     def __len__(self) -> int:
         size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)

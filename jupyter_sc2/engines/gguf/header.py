@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.engines.decoding.token_healing import SpellingTable
+from jupyter_sc2.engines.decoding.token_healing import TokenPrefixIndex
 from jupyter_sc2.engines.decoding.tokenizer import byte_level_bytes, sentencepiece_bytes
 from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.engines.gguf.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
@@ -76,8 +76,8 @@ class GGUFHeader:
         return int(value) if isinstance(value, (int, float)) and value else default
 
     @property
-    def heals(self) -> bool:
-        """See ModelCard.heals; only files that are made here tell it."""
+    def token_healing(self) -> bool:
+        """See ModelCard.token_healing; only files that are made here tell it."""
         return bool(self._values.get(HEALS))
 
     @property
@@ -135,9 +135,9 @@ class GGUFHeader:
         return table
 
     @cached_property
-    def spelling(self) -> SpellingTable:
+    def spelling(self) -> TokenPrefixIndex:
         """For token healing; built at its first use."""
-        return SpellingTable(self.bytes_of)
+        return TokenPrefixIndex(self.bytes_of)
 
 
 def _check_counts(file: Path) -> None:

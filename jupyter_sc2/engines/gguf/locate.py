@@ -80,7 +80,7 @@ def make(card: ModelCard, folder: Path, precision: str, progress: Callable[[floa
     _forget_older(file)
     try:
         if os.path.lexists(file) and not (file.is_file() and _note(file).is_file()):
-            checksums.set_aside(file)  # nothing tells that it was made here
+            checksums.quarantine(file)  # nothing tells that it was made here
         write_gguf(folder, file, precision, name=card.name, progress=progress)
         checksums.write_note(_note(file), checksums.seal(file))
     except OSError as error:

@@ -16,14 +16,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_sc2.engines.base import Guess, check_length, no_guess
+from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.prefix_cache import (
-    Kept,
-    KeptPrompts,
+    CachedPrefix,
+    PrefixCache,
     common_length,
-    worth_keeping,
+    worth_caching,
 )
-from jupyter_sc2.engines.decoding.sampling import OTHERS
+from jupyter_sc2.engines.decoding.sampling import NUM_ALTERNATIVES
 from jupyter_sc2.engines.decoding.token_healing import advance
 from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.engines.gguf import locate as gguf_locate
@@ -42,7 +42,7 @@ from jupyter_sc2.types import SamplingParams, Token
 BIAS = 64.0
 # llama.cpp sets the memory of its KV cache aside when it loads; StarCoder2 was trained on windows of this length.
 CONTEXT = 4096
-KEPT_BYTES = 512 << 20  # on the disk, of prompts that were put aside
+MAX_STASHED_BYTES = 512 << 20  # on the disk, of prompts that were put aside
 # Weights of these types are copied into an order that is quicker to multiply. With the file mapped they would be in
 # memory twice: StarCoder2-3B in Q4_K_M takes 3.3 GB so, and 2.0 GB if it is read.
 REARRANGED = ("Q4_0", "Q4_K", "IQ4_NL")
@@ -63,8 +63,8 @@ class LlamaCppEngine:
         self._header = header
         self._held: list[int] = []  # the ids whose keys and values the server has
         self._read = 0  # how many of them were read as a prompt; the others were decoded
-        self._kept: KeptPrompts[str] = KeptPrompts(KEPT_BYTES)
-        self._put_aside = 0
+        self._kept: PrefixCache[str] = PrefixCache(MAX_STASHED_BYTES)
+        self._stashed = 0
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -92,7 +92,7 @@ class LlamaCppEngine:
         The last of them is read when the next token is asked for.
         """
         check_length(ids, self.card)
-        common = self._keep_common(ids[:-1])
+        common = self._trim_to_common_prefix(ids[:-1])
         new = len(ids) - 1 - common
         if new == 0:
             self._read = len(ids) - 1
@@ -109,7 +109,7 @@ class LlamaCppEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
-        guess: Guess = no_guess,
+        draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
 
@@ -135,23 +135,23 @@ class LlamaCppEngine:
                 rest = advance(rest, spelled) if allowed is not None else b""
             ids.append(token.id)
 
-    def _keep_common(self, ids: Sequence[int]) -> int:
+    def _trim_to_common_prefix(self, ids: Sequence[int]) -> int:
         """How many of `ids` the server has; what it would forget is put aside, and what was put aside taken up."""
         common = common_length(self._held, ids)
-        better = self._kept.better(ids, common)
-        if worth_keeping(self._read, common):
-            self._put_aside += 1
-            name = f"{self._put_aside}.kept"
-            nbytes = self._loaded().put_aside(name)
+        longer = self._kept.pop_longer_match(ids, common)
+        if worth_caching(self._read, common):
+            self._stashed += 1
+            name = f"{self._stashed}.kept"
+            nbytes = self._loaded().stash(name)
             if nbytes:
-                for gone in self._kept.add(Kept(tuple(self._held), name, nbytes)):
+                for gone in self._kept.add(CachedPrefix(tuple(self._held), name, nbytes)):
                     self._loaded().forget(gone.held)
             self._read = common
-        if better is not None:
-            if self._loaded().take_up(better.held):
-                self._held, self._read = list(better.ids), len(better.ids)
+        if longer is not None:
+            if self._loaded().restore(longer.held):
+                self._held, self._read = list(longer.ids), len(longer.ids)
                 common = common_length(self._held, ids)
-            self._loaded().forget(better.held)
+            self._loaded().forget(longer.held)
         return common
 
     def use_threads(self, count: int) -> None:
@@ -236,8 +236,8 @@ class LlamaCppEngine:
         if logprob is None:
             return Token(id, self._logprob(ids, id))
         greedy = allowed is None and not sampling.temperature
-        others = _others(id, probabilities or []) if greedy else ()
-        return Token(id, logprob, others=others)
+        alternatives = _others(id, probabilities or []) if greedy else ()
+        return Token(id, logprob, alternatives=alternatives)
 
     def _complete(
         self,
@@ -246,7 +246,7 @@ class LlamaCppEngine:
         seed: int,
         bias: list[list[Any]],
         cancelled: Cancelled = lambda: False,
-        n: int = OTHERS + 1,
+        n: int = NUM_ALTERNATIVES + 1,
     ) -> dict[str, Any] | None:
         request = {
             "prompt": ids,
@@ -300,12 +300,12 @@ def _logprob_of(id: int, probabilities: list[dict[str, Any]] | None) -> float | 
 
 def _others(id: int, probabilities: list[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
     """The next likeliest tokens that the server tells, with their log-probabilities."""
-    likeliest = [
+    top_tokens = [
         (int(entry["id"]), float(entry["logprob"]))
         for place in probabilities
         for entry in place.get("top_logprobs", ())
     ]
-    return tuple(other for other in likeliest if other[0] != id)[:OTHERS]
+    return tuple(other for other in top_tokens if other[0] != id)[:NUM_ALTERNATIVES]
 
 
 def _cut(text: str, name: str) -> list[str]:
@@ -369,7 +369,7 @@ def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:
         window=min(window, context),
         parameters=size,
         licence=licence,
-        heals=card.heals or header.heals,
+        token_healing=card.token_healing or header.token_healing,
     )
 
 

@@ -153,7 +153,7 @@ class LlamaServer:
                 if line.startswith(b"data: {"):
                     yield _parsed(line[6:])
 
-    def put_aside(self, name: str) -> int:
+    def stash(self, name: str) -> int:
         """Writes the KV cache to a file of this name; returns its size in bytes, 0 if that did not work."""
         try:
             return int(self.ask("/slots/0?action=save", {"filename": name})["n_written"])
@@ -164,7 +164,7 @@ class LlamaServer:
             self.forget(name)  # what was written of it
             return 0
 
-    def take_up(self, name: str) -> bool:
+    def restore(self, name: str) -> bool:
         """Goes on from the KV cache in the file of this name."""
         try:
             self.ask("/slots/0?action=restore", {"filename": name})

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.decoding.beam_search import Way
+from jupyter_sc2.engines.decoding.beam_search import Hypothesis
 from jupyter_sc2.engines.decoding.loop import DecodingEngine, LayerCache
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.engines.onnx import prepacked
@@ -41,11 +41,11 @@ else:
 # Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
 BLOCK = 1024
 # Of prompts that were put aside, in half precision: 1,500 tokens of the embedded model.
-KEPT_BYTES = 32 << 20
+MAX_STASHED_BYTES = 32 << 20
 # Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
 CHUNK = 64
 # A pass over four tokens takes 1.4 times as long as one over a single token.
-GUESSED = 3
+MAX_DRAFT_TOKENS = 3
 # More threads wait for one another longer than they compute: a pass is some 400 operations.
 MOST_THREADS = 4
 # Microseconds: a thread that has nothing to do looks out for more for so long before it sleeps. Waking one up takes
@@ -59,7 +59,7 @@ class KeysAndValues(LayerCache):
     """One array (2 x layers, kv heads, capacity, head size) of float32: of each layer first keys, then values."""
 
     def __init__(self, layers: int, kv_heads: int, head_size: int) -> None:
-        super().__init__(KEPT_BYTES)
+        super().__init__(MAX_STASHED_BYTES)
         self._shape = (2 * layers, kv_heads, BLOCK, head_size)
         self._length = 0
         self.array = zeros(self._shape)
@@ -82,7 +82,7 @@ class KeysAndValues(LayerCache):
         """Tells that a pass has written `count` tokens more."""
         self._length += count
 
-    def choose(self, places: Sequence[int], ids: Sequence[int]) -> None:
+    def select(self, places: Sequence[int], ids: Sequence[int]) -> None:
         start = len(self.ids)
         self._length = start + len(ids)
         if places:
@@ -130,7 +130,7 @@ class OnnxEngine(DecodingEngine):
         weight_bytes: int,
     ) -> None:
         cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim)
-        super().__init__(tokenizer, card, cache, chunk=CHUNK, guessed=GUESSED)
+        super().__init__(tokenizer, card, cache, chunk=CHUNK, max_draft_tokens=MAX_DRAFT_TOKENS)
         self._open_session = open_session
         self._threads = threads
         # By their number of threads, which is fixed when a session is opened; with each its binding of arrays.
@@ -180,7 +180,7 @@ class OnnxEngine(DecodingEngine):
         unwanted: Cancelled | None,
         *,
         every: bool = True,
-        ways: Sequence[Way] = (),
+        hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
         if self._session is None:
             raise GenerationError(f"{self.card.name} is not loaded any more.")
@@ -190,7 +190,7 @@ class OnnxEngine(DecodingEngine):
             if self._bound is not self._cache.array:
                 self._bind_cache()
             before = len(self._cache.ids)
-            positions = [before + len(way.tokens) - 1 for way in ways] or [
+            positions = [before + len(hypothesis.tokens) - 1 for hypothesis in hypotheses] or [
                 *range(start, start + count)
             ]
             rows = np.arange(count) if every else np.array([count - 1])
@@ -200,7 +200,7 @@ class OnnxEngine(DecodingEngine):
                 "positions": np.array([positions], np.int64),
                 "last": np.array([start + count - 1], np.int32),
                 "total": np.array(start + count, np.int32),
-                "attention_bias": self._bias(count, ways),
+                "attention_bias": self._bias(count, hypotheses),
                 "rows": rows.astype(np.int64),
             }
             # By address: `bind_cpu_input` would copy each.
@@ -216,13 +216,13 @@ class OnnxEngine(DecodingEngine):
         self._logits = logits
         return True
 
-    def _bias(self, count: int, ways: Sequence[Way]) -> Floats:
+    def _bias(self, count: int, hypotheses: Sequence[Hypothesis]) -> Floats:
         """(1, 1, T, L): 0 where a token sees another, -inf where not. That none sees later ones goes without it."""
         before, length = len(self._cache.ids), self._cache.length
         bias = np.zeros((1, 1, count, length + count), np.float32)
-        for row, way in enumerate(ways):
+        for row, hypothesis in enumerate(hypotheses):
             bias[0, 0, row, before:] = -np.inf
-            bias[0, 0, row, [*way.places, length + row]] = 0
+            bias[0, 0, row, [*hypothesis.cache_positions, length + row]] = 0
         return bias
 
     def _bind_cache(self) -> None:

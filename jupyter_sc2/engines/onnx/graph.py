@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import PACKED
 from jupyter_sc2.models.packed import GRAPH, GROUP, WEIGHTS, Tensor, parts, read_tensors
-from jupyter_sc2.runtime.atomic_write import write_whole
+from jupyter_sc2.runtime.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +50,7 @@ def write_graph(folder: Path) -> None:
     if PACKED not in config or config["model_type"] not in KINDS:
         raise ModelLoadError(f"{folder} is not a packed model of the kind {' or '.join(KINDS)}.")
     graph = _Graph(config, read_tensors(folder / WEIGHTS)).build()
-    write_whole(folder / GRAPH, graph.SerializeToString())
+    atomic_write(folder / GRAPH, graph.SerializeToString())
 
 
 class _Graph:

@@ -116,7 +116,7 @@ def _clear(place: Path) -> None:
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     elif os.path.lexists(place):
-        checksums.set_aside(place)
+        checksums.quarantine(place)
 
 
 def _keeping(options: Any, file: Path) -> Any:

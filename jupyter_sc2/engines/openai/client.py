@@ -28,7 +28,7 @@ from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.bounded_read import parse_json
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.hardware import in_words
-from jupyter_sc2.runtime.log_filter import quiet
+from jupyter_sc2.runtime.log_filter import keep_logs_out
 
 T = TypeVar("T")
 
@@ -53,15 +53,15 @@ LONGEST_ANSWER = 4 << 20
 LONGEST_ERROR = 64 << 10
 
 
-class Rejected(GenerationError):
+class RequestRejectedError(GenerationError):
     """The server understood the request and will not do it (4xx): another form of it may do."""
 
 
-class NotFound(Rejected):
+class ModelNotFoundError(RequestRejectedError):
     """The server has no such path, or no such model."""
 
 
-class Unauthorized(GenerationError):
+class UnauthorizedError(GenerationError):
     """The server wants a key, or another one."""
 
 
@@ -205,7 +205,7 @@ class Client:
             await asyncio.wait(tasks)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        with quiet("httpx", "httpcore"):
+        with keep_logs_out("httpx", "httpcore"):
             return self._loop.run_until_complete(work)
 
     # Requests
@@ -326,20 +326,20 @@ class Client:
         host = self.address.host
         if status in (401, 403):
             what = "does not take your key" if self.key else "wants a key"
-            raise Unauthorized(
+            raise UnauthorizedError(
                 f"{host} {what}: set the environment variable {KEY_VARIABLE}, or "
                 f"`keyring set {KEYRING_SERVICE} {host}`, and start the kernel again."
             )
         if html or 300 <= status < 400:
-            raise NotFound(
+            raise ModelNotFoundError(
                 f"{host} answers with a web page or a redirect: is {self.address.root} the address of a "
                 "completions server?"
             )
         said = self._said(await self._first_words(response))
         if status == 404:
-            raise NotFound(f"{host} has no {response.url.path}: {said}")
+            raise ModelNotFoundError(f"{host} has no {response.url.path}: {said}")
         if 400 <= status < 500 and status != 429:
-            raise Rejected(f"{host} refused the request ({status}): {said}")
+            raise RequestRejectedError(f"{host} refused the request ({status}): {said}")
         busy = "is too busy" if status in BUSY else "failed"
         raise GenerationError(f"{host} {busy} ({status}): {said}")
 

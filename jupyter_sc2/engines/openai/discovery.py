@@ -12,14 +12,14 @@ from typing import Any
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.engines.openai.client import (
     Client,
-    NotFound,
-    Rejected,
-    Unauthorized,
+    ModelNotFoundError,
+    RequestRejectedError,
+    UnauthorizedError,
     find_key,
     parse_address,
 )
 from jupyter_sc2.engines.openai.server_files import running_servers
-from jupyter_sc2.engines.openai.text_vocabulary import Pieces
+from jupyter_sc2.engines.openai.text_vocabulary import TextVocabulary
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models import hub
@@ -48,7 +48,7 @@ class Deployment:
 
     model: str
     kind: str
-    vocabulary: Tokenizer | Pieces
+    vocabulary: Tokenizer | TextVocabulary
     card: ModelCard
 
 
@@ -101,13 +101,13 @@ def find_deployment(client: Client, model: str, *, offline: bool, progress: Prog
     special = [name for name in dict.fromkeys((*names, *card.stop)) if probe.knows(name)]
     probe.complete(SAMPLE)
     card = replace(card, context=int(card.context / TOKENS_PER_PIECE))
-    return Deployment(entry["id"], kind, Pieces(special), card)
+    return Deployment(entry["id"], kind, TextVocabulary(special), card)
 
 
 def _list_models(client: Client, unwanted: Cancelled) -> list[dict[str, Any]]:
     try:
         listing = client.get(MODELS, unwanted)
-    except NotFound as error:
+    except ModelNotFoundError as error:
         raise ModelLoadError(f"{error} Is {client.address.root} a completions server?") from error
     data = listing.get("data") if isinstance(listing, dict) else None
     entries = [
@@ -173,7 +173,7 @@ def _context(client: Client, entry: dict[str, Any], kind: str, unwanted: Cancell
     """How many tokens a prompt and its completion may have; None where the server does not tell."""
     told = entry.get("max_model_len")
     if kind == "llamacpp":
-        with contextlib.suppress(Rejected, Unauthorized, TypeError, KeyError):
+        with contextlib.suppress(RequestRejectedError, UnauthorizedError, TypeError, KeyError):
             told = client.get("/props", unwanted)["default_generation_settings"]["n_ctx"]
     known = isinstance(told, int) and not isinstance(told, bool) and told > 0
     return told if known else None
@@ -238,9 +238,9 @@ class _Probe:
             return False
         try:
             answer = self.complete(ids)
-        except NotFound:
+        except ModelNotFoundError:
             raise
-        except Rejected:
+        except RequestRejectedError:
             return False
         usage = answer.get("usage") if isinstance(answer, dict) else None
         read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
@@ -259,7 +259,7 @@ class _Probe:
         elif self.kind != "llamacpp":
             return None
         # A proxy may let through what begins with /v1 and nothing else.
-        with contextlib.suppress(Rejected, Unauthorized):
+        with contextlib.suppress(RequestRejectedError, UnauthorizedError):
             answer = self.client.post("/tokenize", body, self.unwanted)
             tokens = answer.get("tokens") if isinstance(answer, dict) else None
             return tokens if isinstance(tokens, list) else None

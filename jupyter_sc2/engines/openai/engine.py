@@ -12,18 +12,18 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_sc2.engines.base import Guess, check_length, no_guess
+from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.prefix_cache import common_length
 from jupyter_sc2.engines.decoding.token_healing import advance
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
-from jupyter_sc2.engines.openai.client import Address, Client, NotFound
+from jupyter_sc2.engines.openai.client import Address, Client, ModelNotFoundError
 from jupyter_sc2.engines.openai.discovery import (
     COMPLETIONS,
     Deployment,
     find_deployment,
     open_client,
 )
-from jupyter_sc2.engines.openai.text_vocabulary import Pieces
+from jupyter_sc2.engines.openai.text_vocabulary import TextVocabulary
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED
 from jupyter_sc2.runtime.exit_gate import gate
@@ -88,7 +88,7 @@ class OpenAIEngine:
         stop_ids: Collection[int],
         cancelled: Cancelled,
         healed: bytes = b"",
-        guess: Guess = no_guess,
+        draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """See Engine. Where a server tells no log-probabilities, they are 0.
 
@@ -119,7 +119,7 @@ class OpenAIEngine:
             payload["grammar"] = spelling_grammar(rest.decode(errors="replace"))
         elif rest and not constrained:
             text = rest.decode(errors="replace")
-            if isinstance(self.vocabulary, Pieces):
+            if isinstance(self.vocabulary, TextVocabulary):
                 payload["prompt"] = self.vocabulary.render(self._sent, end=text)
                 spelled = [self.vocabulary.id_of(text)]
             else:
@@ -151,10 +151,12 @@ class OpenAIEngine:
     def _payload(
         self, ids: Sequence[int], sampling: SamplingParams, stop_ids: Collection[int]
     ) -> dict[str, Any]:
-        text = isinstance(self.vocabulary, Pieces)
+        text = isinstance(self.vocabulary, TextVocabulary)
         payload: dict[str, Any] = {
             "model": self._model,
-            "prompt": self.vocabulary.render(ids) if isinstance(self.vocabulary, Pieces) else ids,
+            "prompt": self.vocabulary.render(ids)
+            if isinstance(self.vocabulary, TextVocabulary)
+            else ids,
             "max_tokens": sampling.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -206,7 +208,7 @@ class OpenAIEngine:
                         stop = self._stop_id(choice)
                         if stop is not None:
                             yield Token(stop, 0.0)
-        except NotFound as error:
+        except ModelNotFoundError as error:
             raise GenerationError(f"{error} Load the model again.") from error
 
     def _tokens_of(self, choice: dict[str, Any]) -> list[Token]:
@@ -214,7 +216,7 @@ class OpenAIEngine:
         if not isinstance(text, str):
             raise TypeError
         logprobs = choice.get("logprobs") or {}
-        if isinstance(self.vocabulary, Pieces):
+        if isinstance(self.vocabulary, TextVocabulary):
             if not text:
                 return []
             special = self.special_ids.get(text)

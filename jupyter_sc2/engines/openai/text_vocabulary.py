@@ -20,7 +20,7 @@ SPECIAL_LOOKING = re.compile(
 )
 
 
-class Pieces:
+class TextVocabulary:
     """Text to ids and back. Grows with what is seen, as far as a vocabulary would."""
 
     def __init__(self, special: Iterable[str]) -> None:
@@ -61,11 +61,11 @@ class Pieces:
             if id >= special:
                 plain.append(self._texts[id])
                 continue
-            runs += [self._defuse("".join(plain)), self._texts[id]]
+            runs += [self._escape_special("".join(plain)), self._texts[id]]
             plain = []
-        return "".join([*runs, self._defuse("".join(plain) + end)])
+        return "".join([*runs, self._escape_special("".join(plain) + end)])
 
-    def _defuse(self, text: str) -> str:
+    def _escape_special(self, text: str) -> str:
         """Plain text in which no special token can be found: "<fim_middle>" becomes "< fim_middle>".
 
         A blank, since a model may repeat what it reads, and an invisible break would do harm in code.

@@ -50,7 +50,7 @@ class QuantizedLinear(nn.Module):
         """The buffers for a `weight` (out, in)."""
         raise NotImplementedError
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Called once all tensors are there and on their device."""
 
 
@@ -95,7 +95,7 @@ class NF4Linear(QuantizedLinear):
         quantized, state = _functional().quantize_blockwise(absmax - mean, blocksize=SCALES)
         return {"absmax": quantized, "absmax_scales": state.absmax, "absmax_mean": mean}
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         functional = _functional()
         state2 = self._scales_state() if self.compressed else None
         self._state = functional.QuantState(
@@ -150,7 +150,7 @@ class TiledNF4Linear(NF4Linear):
     def _ordered(self, absmax: torch.Tensor) -> torch.Tensor:
         return absmax.view(self.out_features, -1).t().to(torch.bfloat16).contiguous()
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         self._code = _functional().get_4bit_type("nf4", device=self.weight.device)
         if self.compressed:
             absmax = _functional().dequantize_blockwise(self.absmax, self._scales_state())
@@ -281,7 +281,7 @@ def reads_tiles() -> bool:
     layer = TiledNF4Linear(nn.Linear(columns, rows, bias=False, device="meta"), compressed=False)
     for name, tensor in layer.quantize(weight.to(torch.bfloat16)).items():
         layer._buffers[name] = tensor
-    layer.settle()
+    layer.finalize()
     x = torch.eye(columns, dtype=torch.bfloat16).roll(5, dims=1)
     try:
         return torch.allclose(layer._few(x), layer._many(x), rtol=0.02, atol=1e-3)

@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from jupyter_sc2.engines.decoding.beam_search import Way
+from jupyter_sc2.engines.decoding.beam_search import Hypothesis
 from jupyter_sc2.engines.decoding.loop import DecodingEngine
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer, missing
 from jupyter_sc2.engines.torch import quantized_cache
-from jupyter_sc2.engines.torch.kv_cache import Interrupted, KVCache
+from jupyter_sc2.engines.torch.kv_cache import KVCache, PassCancelled
 from jupyter_sc2.engines.torch.model_builder import (
     best_device,
-    convert,
     quick_bf16,
     skeleton,
+    stream_weights,
     weight_bytes,
 )
 from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
@@ -59,7 +59,7 @@ class TransformersEngine(DecodingEngine):
         precision: str,
         device: torch.device,
         chunk: int,
-        guessed: int = 0,
+        max_draft_tokens: int = 0,
         notice: str = "",
         most_threads: int = 1,
     ) -> None:
@@ -69,7 +69,7 @@ class TransformersEngine(DecodingEngine):
             card,
             cache,
             chunk=chunk,
-            guessed=guessed,
+            max_draft_tokens=max_draft_tokens,
             notice=notice,
             on_cpu=device.type == "cpu",
         )
@@ -114,7 +114,7 @@ class TransformersEngine(DecodingEngine):
         unwanted: Cancelled | None,
         *,
         every: bool = True,
-        ways: Sequence[Way] = (),
+        hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
         """See DecodingEngine. An unwanted pass ends at the next layer."""
         if self._model is None:
@@ -127,14 +127,18 @@ class TransformersEngine(DecodingEngine):
                     input_ids=torch.tensor([ids], device=self._device),  # (1, T)
                     use_cache=True,
                     **{self._cache_argument: self._cache},
-                    **(self._sight(ways) if ways else {"logits_to_keep": len(ids) if every else 1}),
+                    **(
+                        self._sight(hypotheses)
+                        if hypotheses
+                        else {"logits_to_keep": len(ids) if every else 1}
+                    ),
                 )
                 logits = out.logits[0].to(device="cpu", dtype=torch.float32)
                 self._logits = logits.numpy().copy()
                 del logits
                 del out
-            except Interrupted:
-                self._cache.forget_last_pass()
+            except PassCancelled:
+                self._cache.rollback()
                 return False
             except BaseException:
                 # Some layers may have taken these ids in already, and others not.
@@ -142,14 +146,14 @@ class TransformersEngine(DecodingEngine):
                 raise
         return True
 
-    def _sight(self, ways: Sequence[Way]) -> dict[str, Any]:
+    def _sight(self, hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
         """What the last token of each hypothesis sees, and at which position it stands."""
         before, length = len(self._cache.ids), self._cache.length
-        seen = torch.zeros(len(ways), length + len(ways), dtype=torch.bool)
+        seen = torch.zeros(len(hypotheses), length + len(hypotheses), dtype=torch.bool)
         seen[:, :before] = True
-        for row, way in enumerate(ways):
-            seen[row, [*way.places, length + row]] = True
-        positions = [before + len(way.tokens) - 1 for way in ways]
+        for row, hypothesis in enumerate(hypotheses):
+            seen[row, [*hypothesis.cache_positions, length + row]] = True
+        positions = [before + len(hypothesis.tokens) - 1 for hypothesis in hypotheses]
         return {
             "attention_mask": seen[None, None].to(self._device),  # (1, 1, W, L)
             "position_ids": torch.tensor([positions], device=self._device),
@@ -202,7 +206,7 @@ def load(
     elif precision == "auto":
         precision = best_precision(config, parameters, device)
     try:
-        with model_files.quiet("transformers", "bitsandbytes", "torch", "filelock"):
+        with model_files.keep_logs_out("transformers", "bitsandbytes", "torch", "filelock"):
             empty = skeleton(config, stored, folder, precision=precision, device=device)
             if device.type == "cpu":
                 model_files.check_memory(empty.nbytes, card.name, precision)
@@ -210,7 +214,7 @@ def load(
             if precision in QUANTIZED:
                 module, notice = quantized_cache.load(empty, folder, progress)
             else:
-                convert(empty, empty.put, progress)
+                stream_weights(empty, empty.put, progress)
                 module = empty.complete()
             engine = TransformersEngine(
                 module,
@@ -219,7 +223,7 @@ def load(
                 precision=precision,
                 device=device,
                 chunk=prefill_chunk(parameters, precision, device),
-                guessed=guessed_at_once(precision),
+                max_draft_tokens=max_draft_tokens_for(precision),
                 notice=notice,
                 most_threads=most,
             )
@@ -288,7 +292,7 @@ def prefill_chunk(parameters: int, precision: str, device: torch.device) -> int:
     return {"fp32": 64, "bf16": 256, "fp16": 256, "8bit": 256}.get(precision, 512)
 
 
-def guessed_at_once(precision: str) -> int:
+def max_draft_tokens_for(precision: str) -> int:
     """The most guessed tokens that are read with a drawn one.
 
     A pass over 16 tokens costs what one over a single token costs while it is the weights that have to be fetched:

@@ -17,7 +17,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from jupyter_sc2.engines.decoding.loop import LayerCache
 
 BLOCK = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
-KEPT_BYTES = 128 << 20  # of prompts that were put aside; for StarCoder2-3B in bf16 4,300 tokens
+MAX_STASHED_BYTES = (
+    128 << 20
+)  # of prompts that were put aside; for StarCoder2-3B in bf16 4,300 tokens
 
 Blocks = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
 
@@ -87,14 +89,14 @@ class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.length = 0
 
 
-class Interrupted(Exception):
+class PassCancelled(Exception):
     """Ends a forward pass that nobody waits for any more."""
 
 
 class KVCache(Cache, LayerCache):
     """All layers, and the ids they hold: after each whole forward pass, `len(ids)` is every layer's length.
 
-    While several ways are followed (search.py) the layers hold more than that, until one is chosen.
+    While several hypotheses are followed (search.py) the layers hold more than that, until one is chosen.
 
     A pass comes by here once in each layer, so here it can be interrupted: `unwanted` is asked.
     """
@@ -102,7 +104,7 @@ class KVCache(Cache, LayerCache):
     def __init__(self, layers: int) -> None:
         self.layers: list[KVLayer]  # type: ignore[assignment]
         Cache.__init__(self, layers=[KVLayer() for _ in range(layers)])
-        LayerCache.__init__(self, KEPT_BYTES)
+        LayerCache.__init__(self, MAX_STASHED_BYTES)
         self.unwanted: Callable[[], bool] | None = None
 
     def update(
@@ -115,7 +117,7 @@ class KVCache(Cache, LayerCache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See KVLayer. Raises Interrupted if the pass is unwanted; `forget_last_pass` then puts things right."""
         if self.unwanted is not None and self.unwanted():
-            raise Interrupted
+            raise PassCancelled
         states: tuple[torch.Tensor, torch.Tensor] = super().update(
             key_states, value_states, layer_idx, *args, **kwargs
         )
@@ -125,7 +127,7 @@ class KVCache(Cache, LayerCache):
     def length(self) -> int:
         return self.layers[0].length if self.layers else 0
 
-    def choose(self, places: Sequence[int], ids: Sequence[int]) -> None:
+    def select(self, places: Sequence[int], ids: Sequence[int]) -> None:
         """Of what was read behind the ids that count keeps these places: there are `ids`, which count from now on."""
         start, end = len(self.ids), len(self.ids) + len(ids)
         index = torch.tensor(places, dtype=torch.long)

@@ -72,7 +72,7 @@ class Skeleton:
                 for key, buffer in module.named_buffers(recurse=False):
                     module._buffers[key] = buffer.to(self.device)
                 if isinstance(module, QuantizedLinear):
-                    module.settle()
+                    module.finalize()
             return self.model.eval().requires_grad_(False)
 
 
@@ -101,7 +101,7 @@ def skeleton(
         if precision in QUANTIZED:
             bitsandbytes(precision)
             tiled = device.type == "cpu" and precision != "8bit" and reads_tiles()
-            _exchange_linear_layers(model, precision, tiled)
+            _replace_linear_layers(model, precision, tiled)
         tensors = {
             name: tensor.to(dtype) if tensor.is_floating_point() and name in expected else tensor
             for name, tensor in _tensors(model)
@@ -111,7 +111,7 @@ def skeleton(
     return Skeleton(model, device, dtype, precision, tiled, tensors, source, tied)
 
 
-def convert(
+def stream_weights(
     skeleton: Skeleton, put: Callable[[str, torch.Tensor], None], progress: Progress
 ) -> None:
     """Reads what the folder has, tensor by tensor, and hands on what the model wants, on the CPU or the device.
@@ -328,7 +328,7 @@ class Reader:
         return tensor
 
 
-def _exchange_linear_layers(model: nn.Module, precision: str, tiled: bool) -> None:
+def _replace_linear_layers(model: nn.Module, precision: str, tiled: bool) -> None:
     """Puts quantized linear layers in the place of all that are worth it; the output layer stays exact."""
     causal_model: Any = model
     head = causal_model.get_output_embeddings()

@@ -23,7 +23,13 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from jupyter_sc2.engines.torch.model_builder import Reader, Skeleton, best_device, convert, skeleton
+from jupyter_sc2.engines.torch.model_builder import (
+    Reader,
+    Skeleton,
+    best_device,
+    skeleton,
+    stream_weights,
+)
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import checksums
 from jupyter_sc2.models import files as model_files
@@ -69,7 +75,7 @@ def load(empty: Skeleton, folder: Path, progress: Progress) -> tuple[nn.Module, 
         except OSError as error:
             reason = error.strerror or str(error)
             why = f"Quantizing again at each load, since the result cannot be kept: {reason}."
-    convert(empty, empty.put, progress)
+    stream_weights(empty, empty.put, progress)
     return empty.complete(), why
 
 
@@ -83,7 +89,7 @@ def make(folder: Path, precision: str, progress: Progress) -> Path:
             f"{precision} is no precision to quantize to: take one of {', '.join(QUANTIZED)}."
         )
     config, stored = model_files.read_config(folder), model_files.read_headers(folder)
-    with model_files.quiet("transformers", "bitsandbytes", "torch", "filelock"):
+    with model_files.keep_logs_out("transformers", "bitsandbytes", "torch", "filelock"):
         empty = skeleton(config, stored, folder, precision=precision, device=best_device())
         try:
             file, _ = _keep(empty, folder, progress)
@@ -104,7 +110,7 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool
     if file:
         return file, False
     if place.exists() and not place.is_dir():
-        checksums.set_aside(place)
+        checksums.quarantine(place)
     place.mkdir(parents=True, exist_ok=True)
     with _only_writer(place, progress):
         file, _ = _kept(place, wanted, progress)
@@ -124,9 +130,9 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool
         file = place / f"weights-{uuid.uuid4().hex[:8]}.safetensors"
         try:
             with _Writer(file, empty.tensors) as writer:
-                convert(empty, writer.add, progress)
+                stream_weights(empty, writer.add, progress)
             if (place / MANIFEST).is_dir():
-                checksums.set_aside(place / MANIFEST)
+                checksums.quarantine(place / MANIFEST)
             made = {**wanted, "file": file.name, **checksums.seal(file, _still(progress))}
             checksums.write_note(place / MANIFEST, made)
         except BaseException:

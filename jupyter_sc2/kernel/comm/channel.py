@@ -42,7 +42,7 @@ COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 PROGRESS_INTERVAL = 0.2
 # A page that is reloaded leaves its comm open for ever, and with it a snapshot of its notebook. Besides these there
 # are those with an open request, of which the queue allows so many (see request_queue.py).
-MOST_PEERS = 16
+MAX_FRONT_ENDS = 16
 
 
 class Comm(Protocol):
@@ -74,7 +74,7 @@ class Settings(Protocol):
     def configure(self, values: Mapping[str, Any]) -> None:
         """Sets all of these or none. Raises SettingsError."""
 
-    def follow(self, values: Mapping[str, Any]) -> None:
+    def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
         """Sets what the front end has for every kernel, where nothing newer says otherwise. Raises SettingsError."""
 
 
@@ -83,7 +83,7 @@ class Counter(Protocol):
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None: ...
     def accepted(self, notebook: str, request: str, part: str, characters: int) -> None: ...
-    def seen_again(self, notebook: str, request: str, when: str, kept: bool) -> None: ...
+    def record_retention(self, notebook: str, request: str, when: str, kept: bool) -> None: ...
 
 
 class Channel:
@@ -100,7 +100,7 @@ class Channel:
         self.settings = settings
         self.usage = usage
         self._kernel = kernel
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, FrontEnd] = {}
         self.ids = itertools.count(1)  # of requests
         self._installed: dict[str, Callable[..., None]] = {}
         self._sent: Status | None = None
@@ -147,8 +147,8 @@ class Channel:
     # What the kernel calls
 
     def opened(self, comm: Comm, message: dict[str, Any]) -> None:
-        peer = _Peer(self, comm, self.context_of(message))
-        self.hand_over(_road(), lambda: self.remember(peer))
+        peer = FrontEnd(self, comm, self.context_of(message))
+        self.hand_over(_channel_of(), lambda: self.remember(peer))
         if message.get("content", {}).get("data"):  # a hello may come with the opening
             peer.comm.handle_msg(message)
 
@@ -171,7 +171,7 @@ class Channel:
                 except Exception:  # the next message is to be read all the same
                     logger.debug("A message could not be handled", exc_info=True)
 
-    def remember(self, peer: _Peer) -> None:
+    def remember(self, peer: FrontEnd) -> None:
         """Makes this the newest of the front ends, and forgets those that have been silent for longest.
 
         Not those that wait for an answer.
@@ -181,11 +181,11 @@ class Channel:
             older.leave()
         silent = [one for one in list(self._peers.values()) if not one.waits]
         self._peers[peer.comm.comm_id] = peer
-        for one in silent[: max(0, len(self._peers) - MOST_PEERS)]:
+        for one in silent[: max(0, len(self._peers) - MAX_FRONT_ENDS)]:
             self.forget(one)
             one.forget_notebook()
 
-    def forget(self, peer: _Peer) -> None:
+    def forget(self, peer: FrontEnd) -> None:
         if self._peers.get(peer.comm.comm_id) is peer:
             del self._peers[peer.comm.comm_id]
 
@@ -207,7 +207,7 @@ class Channel:
 
     # What the front ends are told
 
-    def tell_settings(self, saved: bool | None = None) -> None:
+    def broadcast_settings(self, saved: bool | None = None) -> None:
         """Tells what is set, and whether it was just `saved` for new kernels."""
         message = protocol.settings(self.settings.values(), saved)
         for peer in list(self._peers.values()):
@@ -227,7 +227,7 @@ class Channel:
             peer.send(message)
 
 
-class _Peer:
+class FrontEnd:
     """One front end: its comm, its notebook, and what it asked for and was not yet answered."""
 
     def __init__(self, channel: Channel, comm: Comm, context: Context) -> None:
@@ -240,7 +240,7 @@ class _Peer:
         # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
         # shows the half-drawn figure of the cell that runs (ipykernel#432, #1564).
         comm.handle_msg = self._handle
-        comm.on_close(lambda message: channel.hand_over(_road(), self.leave))
+        comm.on_close(lambda message: channel.hand_over(_channel_of(), self.leave))
 
     def send(self, message: dict[str, Any], context: Context | None = None) -> None:
         """Sends from any thread. A context can be entered once at a time, a copy of it at any time."""
@@ -284,13 +284,13 @@ class _Peer:
 
     def _handle(self, message: dict[str, Any]) -> None:
         # Both belong to the thread that calls.
-        road, context = _road(), self._channel.context_of(message)
+        road, context = _channel_of(), self._channel.context_of(message)
         self._channel.hand_over(road, lambda: self._understand(message, road, context))
 
     def _understand(
         self, message: dict[str, Any], road: protocol.Channel, context: Context
     ) -> None:
-        with own_imports.apart():
+        with own_imports.without_user_modules():
             self._answer(message, road, context)
 
     def _answer(self, message: dict[str, Any], road: protocol.Channel, context: Context) -> None:
@@ -319,10 +319,10 @@ class _Peer:
         match action:
             case protocol.Hello():
                 self._path = action.notebook
-                self._greet(road, action.settings)
+                self._on_hello(road, action.settings)
             case protocol.NotebookState():
                 self._notebook = action.notebook(self._notebook)
-                self._read_ahead(self._notebook, action.active, action.offset)
+                self._prefetch(self._notebook, action.active, action.offset)
             case protocol.Complete():
                 self._complete(action)
             case protocol.Cancel():
@@ -334,7 +334,7 @@ class _Peer:
             case protocol.Accepted():
                 self._count_accepted(action)
 
-    def _greet(self, road: protocol.Channel, settings: Mapping[str, Any] | None) -> None:
+    def _on_hello(self, road: protocol.Channel, settings: Mapping[str, Any] | None) -> None:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
@@ -342,7 +342,7 @@ class _Peer:
         refused: SC2Error | None = None
         if settings is not None:
             try:
-                channel.settings.follow(settings)
+                channel.settings.apply_lab_settings(settings)
             except SC2Error as error:  # said behind the hello, without which there is no talk
                 refused = error
         allowed = channel.settings.allowed()
@@ -359,12 +359,12 @@ class _Peer:
         if refused is not None:
             self.send(protocol.error(protocol.code_of(refused), str(refused)))
         if allowed and channel.settings.enabled():
-            channel.session.want()
+            channel.session.ensure_loaded()
 
     def _configure(self, action: protocol.Configure) -> None:
         channel = self._channel
         if action.scope == "all":
-            channel.settings.follow(action.settings)
+            channel.settings.apply_lab_settings(action.settings)
         else:
             channel.settings.configure(action.settings)
         if action.load and channel.settings.allowed():
@@ -380,7 +380,7 @@ class _Peer:
             usage.accepted(self._path, action.id, action.part, len(action.text))
         else:
             when = "later" if action.when == "30s" else action.when
-            usage.seen_again(self._path, action.id, when, action.kept)
+            usage.record_retention(self._path, action.id, when, action.kept)
 
     def _count_shown(self, id: str, completion: Completion) -> None:
         usage = self._channel.usage
@@ -428,7 +428,7 @@ class _Peer:
             self._channel.session.cancel(id)
             raise
 
-    def _read_ahead(self, notebook: Notebook, active: str | None, offset: int | None) -> None:
+    def _prefetch(self, notebook: Notebook, active: str | None, offset: int | None) -> None:
         """Who rests somewhere in a cell may type there soon."""
         for cell in notebook.cells:
             if cell.id == active and cell.cell_type == "code" and self._channel.settings.enabled():
@@ -439,7 +439,7 @@ class _Peer:
                     cell_id=cell.id,
                     front_end=self.comm.comm_id,
                 )
-                self._channel.session.read_ahead(request)
+                self._channel.session.prefetch(request)
 
     def _is_open(self, id: str, *, last: bool) -> bool:
         """Whether a request is still to be told something; what is `last` ends it."""
@@ -447,7 +447,7 @@ class _Peer:
         return (waiting.pop(id, None) if last else waiting.get(id)) is not None
 
 
-def _road() -> protocol.Channel:
+def _channel_of() -> protocol.Channel:
     """How the message came in. The thread tells, as ipykernel 7.4 may overrule the header's subshell_id."""
     name = threading.current_thread().name
     if name == "Control":

@@ -112,14 +112,14 @@ class NotebookState(Message, tag="notebook", frozen=True):
         if self.base is None:
             return Notebook(cells, self.rev)
         if known is None or known.rev != self.base:
-            raise BadMessage(
+            raise ProtocolError(
                 "unknown_base",
                 f"Revision {self.base} of the notebook is not known here. Send it whole.",
             )
         try:
             return known.changed(cells, order=self.order, rev=self.rev)
         except RequestError as error:
-            raise BadMessage("unknown_base", f"{error} Send the notebook whole.") from error
+            raise ProtocolError("unknown_base", f"{error} Send the notebook whole.") from error
 
 
 class Complete(Message, tag="complete", frozen=True):
@@ -144,7 +144,7 @@ class Complete(Message, tag="complete", frozen=True):
             trigger=self.trigger,
             candidates=self.candidates,
             id=id,
-            waited=self.waited / 1000,
+            waited_s=self.waited / 1000,
             front_end=front_end,
         )
 
@@ -179,7 +179,7 @@ UpMessage = Hello | NotebookState | Complete | Cancel | Accepted | Configure
 TYPES = tuple(type.__struct_config__.tag for type in get_args(UpMessage))
 
 
-class BadMessage(SC2Error):
+class ProtocolError(SC2Error):
     """A message that is not understood, or cannot be acted on."""
 
     def __init__(self, code: Code, message: str) -> None:
@@ -190,17 +190,17 @@ class BadMessage(SC2Error):
 def parse(data: object) -> Message:
     """The message in a comm's `data`. Raises BadMessage."""
     if not isinstance(data, Mapping):
-        raise BadMessage("bad_message", f"A message is a JSON object, not {_json_type(data)}.")
+        raise ProtocolError("bad_message", f"A message is a JSON object, not {_json_type(data)}.")
     type = data.get("type")
     if not isinstance(type, str) or type not in TYPES:
         known = ", ".join(TYPES)
-        raise BadMessage(
+        raise ProtocolError(
             "unknown_type", f"There is no message of type {_quoted(type)}. Types are: {known}."
         )
     try:
         message: Message = msgspec.convert(data, UpMessage)
     except (msgspec.ValidationError, RecursionError, ValueError, OverflowError) as error:
-        raise BadMessage("bad_message", f"The {type} message is malformed: {error}.") from error
+        raise ProtocolError("bad_message", f"The {type} message is malformed: {error}.") from error
     return message
 
 
@@ -378,7 +378,7 @@ def error(code: Code, message: str, id: str | None = None) -> dict[str, Any]:
 
 def code_of(error: SC2Error) -> Code:
     """What an `error` message calls this error."""
-    if isinstance(error, BadMessage):
+    if isinstance(error, ProtocolError):
         return error.code
     for kind, code in _CODES.items():
         if isinstance(error, kind):

@@ -21,7 +21,7 @@ from jupyter_sc2.kernel.views import prompt as prompt_view
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.kernel.views import text as text_view
 from jupyter_sc2.models.cards import EMBEDDED, find_card
-from jupyter_sc2.models.plan import Row
+from jupyter_sc2.models.plan import PrecisionOption
 from jupyter_sc2.pipeline.session import Session, Status
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.clock import sleep
@@ -228,11 +228,11 @@ class Panel:
     def _show_read(self) -> None:
         """The tokens of each source, for what was typed last."""
         request = prompt_view.newest(self.session)
-        explained = None if request is None else self.session.explain(request)
+        explained = None if request is None else self.session.explain_prompt(request)
         if request is None or explained is None:
             self.read.value = "Counted when something was typed."
             return
-        pieces, arrangement = explained
+        pieces, plan = explained
         counts = prompt_view.by_setting(pieces)
         for name in SOURCES:
             label = self.fields[name].description.partition(" · ")[0]
@@ -243,8 +243,8 @@ class Panel:
         if self.text.layout.display != "none":
             self.text.value = prompt_view.markup(
                 pieces,
-                arrangement,
-                prompt_view.notes(self.shell, self.settings, pieces, arrangement, request),
+                plan,
+                prompt_view.notes(self.shell, self.settings, pieces, plan, request),
             )
 
     def _look_soon(self) -> None:
@@ -314,6 +314,6 @@ def _small(markup: str) -> str:
     return f'<div style="line-height: 1.4">{markup}</div>'
 
 
-def _memory(row: Row) -> str:
+def _memory(row: PrecisionOption) -> str:
     fits = " (too large)" if row.fits is False else ""
     return f"{row.precision} · {in_words(row.memory_bytes)}{fits}"

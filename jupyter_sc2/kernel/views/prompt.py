@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from jupyter_sc2.kernel import history
 from jupyter_sc2.kernel.views.text import BLOCK
 from jupyter_sc2.pipeline.session import Session
-from jupyter_sc2.prompt.builder import Arrangement, Piece
+from jupyter_sc2.prompt.builder import PromptPlan, PromptSpan
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest
 
@@ -51,18 +51,18 @@ def newest(session: Session) -> CompletionRequest | None:
 def show(
     shell: InteractiveShell,
     settings: SC2,
-    pieces: Sequence[Piece],
-    arrangement: Arrangement,
+    pieces: Sequence[PromptSpan],
+    plan: PromptPlan,
     request: CompletionRequest,
 ) -> None:
     """Shows it: as HTML where there is a notebook, in colours on a terminal, else as plain text."""
-    said = notes(shell, settings, pieces, arrangement, request)
-    texts = _texts(pieces, arrangement)
+    said = notes(shell, settings, pieces, plan, request)
+    texts = _texts(pieces, plan)
     if hasattr(shell, "kernel"):
         from IPython.display import publish_display_data
 
         plain = "".join(text for text, _ in texts) + "\n\n" + "\n".join(said)
-        data = {"text/plain": plain, "text/html": markup(pieces, arrangement, said)}
+        data = {"text/plain": plain, "text/html": markup(pieces, plan, said)}
         publish_display_data(data)  # type: ignore[no-untyped-call]
         return
     coloured = sys.stdout.isatty()
@@ -70,13 +70,13 @@ def show(
     print(*said, sep="\n")
 
 
-def markup(pieces: Sequence[Piece], arrangement: Arrangement, notes: Iterable[str]) -> str:
+def markup(pieces: Sequence[PromptSpan], plan: PromptPlan, notes: Iterable[str]) -> str:
     """It as HTML, coloured by source, with a legend and the notes below."""
-    spans = "".join(map(_span, _texts(pieces, arrangement)))
+    spans = "".join(map(_span, _texts(pieces, plan)))
     return f'<pre style="{BLOCK}">{spans}</pre>{_legend(pieces, notes)}'
 
 
-def by_setting(pieces: Iterable[Piece]) -> dict[str, int]:
+def by_setting(pieces: Iterable[PromptSpan]) -> dict[str, int]:
     """Tokens by the setting that switches them off; those of the last error by its share of characters."""
     counts: dict[str, int] = {}
     for piece in pieces:
@@ -107,8 +107,8 @@ def stale(shell: InteractiveShell, request: CompletionRequest) -> list[str]:
 def notes(
     shell: InteractiveShell,
     settings: SC2,
-    pieces: Sequence[Piece],
-    arrangement: Arrangement,
+    pieces: Sequence[PromptSpan],
+    plan: PromptPlan,
     request: CompletionRequest,
 ) -> list[str]:
     """What there is to say of it, a line each: tokens, what was left out, what is out of date or switched off."""
@@ -117,9 +117,11 @@ def notes(
     edited = stale(shell, request)
     parts = ", ".join(f"{SOURCES[source][0]} {count}" for source, count in counts.items())
     said = [f"{sum(counts.values())} tokens: {parts}"]
-    if arrangement.left_out:
-        firsts = ", ".join(_first_line(text) for text in arrangement.left_out[:6])
-        more = f" and {len(arrangement.left_out) - 6} more" if len(arrangement.left_out) > 6 else ""
+    if plan.excluded_sources:
+        firsts = ", ".join(_first_line(text) for text in plan.excluded_sources[:6])
+        more = (
+            f" and {len(plan.excluded_sources) - 6} more" if len(plan.excluded_sources) > 6 else ""
+        )
         said.append(f"left out, as context_tokens is reached: {firsts}{more}")
     if edited:
         said.append(f"edited since they were run: {', '.join(edited[:6])}")
@@ -127,14 +129,14 @@ def notes(
         said.append(
             "switched off: " + ", ".join(f"{SOURCES_BY_SETTING[name]} ({name})" for name in off)
         )
-    if arrangement.healed:
+    if plan.healed:
         said.append(
             "what stands in ⟨ ⟩ is not read: the model spells it out again, to begin at a whole token"
         )
     return said
 
 
-def _counts(pieces: Iterable[Piece]) -> dict[str, int]:
+def _counts(pieces: Iterable[PromptSpan]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for piece in pieces:
         counts[piece.source] = counts.get(piece.source, 0) + piece.tokens
@@ -146,10 +148,10 @@ def _first_line(source: str) -> str:
     return f"`{line[:40]}{'…' if len(line) > 40 else ''}`"
 
 
-def _texts(pieces: Iterable[Piece], arrangement: Arrangement) -> list[tuple[str, str]]:
+def _texts(pieces: Iterable[PromptSpan], plan: PromptPlan) -> list[tuple[str, str]]:
     texts = [(piece.text, piece.source) for piece in pieces]
-    if arrangement.healed:  # the model writes these characters again
-        texts.append((f"⟨{arrangement.healed}⟩", "layout"))
+    if plan.healed:  # the model writes these characters again
+        texts.append((f"⟨{plan.healed}⟩", "layout"))
     return texts
 
 
@@ -158,7 +160,7 @@ def _span(piece: tuple[str, str]) -> str:
     return f'<span style="color: {SOURCES[source][1]}">{html.escape(text)}</span>'
 
 
-def _legend(pieces: Iterable[Piece], notes: Iterable[str]) -> str:
+def _legend(pieces: Iterable[PromptSpan], notes: Iterable[str]) -> str:
     names = " · ".join(_span((SOURCES[source][0], source)) for source in _counts(pieces))
     lines = "<br>".join(html.escape(note) for note in notes)
     return f'<div style="{BLOCK}">{names}<br>{lines}</div>'

@@ -212,7 +212,7 @@ def answers(place: Path, policy: str, candidates: int = 1, trigger="invoke") -> 
     options = CompletionOptions(attribution=policy)
     options = replace(options, sampling=replace(options.sampling, max_tokens=1000))
     session = Session(
-        load_engine=lambda model, **more: engine, options=options, provenance=Checker(Index(place))
+        load_engine=lambda model, **more: engine, options=options, attributor=Checker(Index(place))
     )
     try:
         session.load()

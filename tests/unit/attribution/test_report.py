@@ -9,11 +9,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from jupyter_sc2 import cli
 from jupyter_sc2.attribution import record, spdx
 from jupyter_sc2.attribution.index import Index, default_folder
 from jupyter_sc2.attribution.match import Matcher
 from jupyter_sc2.attribution.report import of_file
-from jupyter_sc2 import cli
 from jupyter_sc2.kernel.views import attribution as magic
 from tests.support.planted import original
 from tests.unit.attribution.test_match import BLOCK

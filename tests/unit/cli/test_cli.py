@@ -7,8 +7,8 @@ import sys
 import nbformat
 import pytest
 
-from jupyter_sc2.cli import complete
 from jupyter_sc2 import cli
+from jupyter_sc2.cli import complete
 from jupyter_sc2.runtime import bounded_read
 
 

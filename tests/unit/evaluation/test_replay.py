@@ -94,7 +94,7 @@ class Listener:
         self.asked.append(request.text)
         update(Completion(text="x", finish_reason="stop"))
 
-    def read_ahead(self, request):
+    def prefetch(self, request):
         self.told.append(request.text)
 
 
@@ -131,7 +131,7 @@ def test_without_type_through_nothing_is_answered_from_the_cache(session, fake_e
     fake_engine.answers = ["text"] * len(events)
     session.load()
     session.wait_ready()
-    with without("type-through"):
+    with without("suggestion cache"):
         assert figures(replay(session, events, sleep=lambda s: None))["cached_share"] == 0
 
 

@@ -88,7 +88,7 @@ class FakeSettings:
             raise SettingsError("There is no setting named 'nonsense'.")
         self.set |= values
 
-    def follow(self, values):
+    def apply_lab_settings(self, values):
         self.told = dict(values)
         self.configure(values)
 
@@ -160,8 +160,8 @@ def test_a_setting_that_is_refused_does_not_keep_the_hello_away(comm):
 
 def test_each_front_end_is_told_what_is_set_and_that_it_was_saved(channel, comm, settings):
     settings.set = {"top_k": 3}
-    channel.tell_settings()
-    channel.tell_settings(True)
+    channel.broadcast_settings()
+    channel.broadcast_settings(True)
     assert comm.heard == [
         {"type": "settings", "settings": {"top_k": 3}},
         {"type": "settings", "settings": {"top_k": 3}, "saved": True},
@@ -613,7 +613,7 @@ def test_what_a_request_has_waited_counts_from_its_key(comm, channel):
     comm.say(complete("a = ", id="late", waited=150))
     comm.final("late")
     (request,) = channel.session.recent
-    assert request.waited == 0.15
+    assert request.waited_s == 0.15
 
 
 def test_a_message_without_content_is_one_error(comm):

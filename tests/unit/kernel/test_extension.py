@@ -124,13 +124,13 @@ def test_unloading_brings_a_hidden_magic_back(shell, loads):
 
 def test_the_session_knows_while_a_cell_runs(shell, running):
     shell.user_ns["session"] = running.session
-    shell.run_cell("during = session._cell_runs")
-    assert (shell.user_ns["during"], running.session._cell_runs) == (True, False)
+    shell.run_cell("during = session._kernel_is_busy")
+    assert (shell.user_ns["during"], running.session._kernel_is_busy) == (True, False)
 
 
 def test_a_cell_that_fails_has_ended_too(shell, running):
     shell.run_cell("1 / 0")
-    assert not running.session._cell_runs
+    assert not running.session._kernel_is_busy
 
 
 def test_config_sets_a_setting(shell, running):

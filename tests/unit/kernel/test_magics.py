@@ -61,7 +61,7 @@ def test_where_a_completion_may_come_from_is_said_below_it(shell, run, fake_engi
                 ),
             )
 
-    session._provenance = Known()
+    session._attributor = Known()
     fake_engine.answers = ["sum(xs)"]
     assert "May come from acme, a.py:3-9 (MIT; 65 lexemes)" in run("%complete x = ").out
 

@@ -310,7 +310,7 @@ def test_the_page_says_each_reason_in_words():
 
 def test_the_documented_limits_are_those_of_the_code():
     assert [int(row["value"]) for row in table(PARTS["Values"].split("### Limits")[1])] == [
-        channel.MOST_PEERS,
+        channel.MAX_FRONT_ENDS,
         request_queue.MOST_WAITING,
         request_queue.MOST_IN_ALL,
         round(request_queue.PATIENCE),
@@ -318,7 +318,7 @@ def test_the_documented_limits_are_those_of_the_code():
         protocol.MESSAGE_LENGTH,
         notebook.OUTPUT_LENGTH,
         round(channel.PROGRESS_INTERVAL * 1000),
-        round(generation.UPDATE_INTERVAL * 1000),
+        round(generation.UPDATE_INTERVAL_S * 1000),
     ]
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.pipeline.generation import varied
+from jupyter_sc2.pipeline.generation import sampling_for_candidate
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import SamplingParams
 from tests.support.paths import ROOT
@@ -102,4 +102,8 @@ def test_a_seed_that_no_engine_can_draw_with_is_refused(seed):
 
 def test_the_candidates_of_the_largest_seed_can_be_drawn():
     largest = SC2(seed=2**63 - 1).completion_options().sampling
-    assert [varied(largest, attempt).seed for attempt in range(3)] == [2**63 - 1, 0, 1]
+    assert [sampling_for_candidate(largest, attempt).seed for attempt in range(3)] == [
+        2**63 - 1,
+        0,
+        1,
+    ]

@@ -25,7 +25,7 @@ def start():
     class OneLine(FakeEngine):
         line = "values = sorted(range(10))"
 
-        def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", *guess):
+        def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", *draft):
             text = self.decode_bytes(ids).decode() + healed.decode()
             typed = text.rsplit("\n", 1)[-1]
             self.answers = [self.line[len(typed) :] if self.line.startswith(typed) else ""]

@@ -30,9 +30,9 @@ def a_day(usage):
     usage.accepted("a.ipynb", "a1", "word", 3)
     usage.accepted("a.ipynb", "a2", "all", 10)
     usage.accepted("b.ipynb", "b0", "line", 7)
-    usage.seen_again("a.ipynb", "a1", "later", True)
-    usage.seen_again("a.ipynb", "a2", "later", False)
-    usage.seen_again("a.ipynb", "a2", "run", True)
+    usage.record_retention("a.ipynb", "a1", "later", True)
+    usage.record_retention("a.ipynb", "a2", "later", False)
+    usage.record_retention("a.ipynb", "a2", "run", True)
 
 
 def test_the_numbers_of_all_notebooks_are_summed(usage):

@@ -17,7 +17,7 @@ from jupyter_sc2.models.cards import (
     find_card,
     suited,
 )
-from jupyter_sc2.prompt.builder import Layout
+from jupyter_sc2.prompt.builder import PromptBuilder
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_every_card_can_fill_in_or_says_that_it_cannot():
 def test_starcoder2_stops_at_every_token_that_opens_another_document():
     card = cards()["starcoder2-3b"]
     ids = {name: id for id, name in enumerate(STARCODER2_STOP)}
-    layout = Layout(card, lambda text: [], ids)
-    assert layout.stop_ids == set(ids.values())
+    builder = PromptBuilder(card, lambda text: [], ids)
+    assert builder.stop_ids == set(ids.values())
     assert {"<file_sep>", "<fim_pad>", "<repo_name>", "<jupyter_start>"} <= set(card.stop)
     assert (card.context, card.window) == (16384, 4096)
 
@@ -200,4 +200,7 @@ def test_what_was_trained_here_heals_and_another_folder_does_not(tmp_path: Path)
     ours.mkdir()
     other.mkdir()
     (ours / TRAINED).write_text("{}")
-    assert (find_card(str(ours)).heals, find_card(str(other)).heals) == (True, False)
+    assert (find_card(str(ours)).token_healing, find_card(str(other)).token_healing) == (
+        True,
+        False,
+    )

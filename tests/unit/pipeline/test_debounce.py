@@ -3,16 +3,16 @@
 import pytest
 
 from jupyter_sc2.pipeline.completer import Job
-from jupyter_sc2.pipeline.debounce import LONGEST, TYPISTS, Rhythm
+from jupyter_sc2.pipeline.debounce import MAX_DELAY_S, MAX_TYPISTS, AdaptiveDebounce
 from jupyter_sc2.types import CompletionRequest
 
 
-def typing(gap: float, cost: float, keys: int = 20) -> Rhythm:
-    rhythm = Rhythm()
+def typing(gap: float, cost: float, keys: int = 20) -> AdaptiveDebounce:
+    debounce = AdaptiveDebounce()
     for number in range(keys):
-        rhythm.key(number * gap)
-        rhythm.decoded(cost)
-    return rhythm
+        debounce.key(number * gap)
+        debounce.record_latency(cost)
+    return debounce
 
 
 def test_a_slow_model_waits_until_the_next_key_is_overdue():
@@ -24,21 +24,21 @@ def test_a_quick_model_does_not_wait():
 
 
 def test_nobody_waits_long_for_a_slow_typist():
-    assert typing(gap=0.5, cost=1.0).delay() == LONGEST
+    assert typing(gap=0.5, cost=1.0).delay() == MAX_DELAY_S
 
 
-@pytest.mark.parametrize(("waited", "counted"), [(0.2, 0.2), (-3, 0), (99, 1)])
-def test_a_request_counts_from_its_key_though_not_for_long(waited, counted):
-    request = CompletionRequest(text="", offset=0, waited=waited)
+@pytest.mark.parametrize(("waited_s", "counted"), [(0.2, 0.2), (-3, 0), (99, 1)])
+def test_a_request_counts_from_its_key_though_not_for_long(waited_s, counted):
+    request = CompletionRequest(text="", offset=0, waited_s=waited_s)
     job = Job(request, lambda completion: None, lambda error: None)
     assert job.arrived - job.typed == pytest.approx(counted)
 
 
 def test_pauses_are_no_rhythm():
-    rhythm = typing(gap=0.15, cost=1.0)
+    debounce = typing(gap=0.15, cost=1.0)
     for number in range(30):
-        rhythm.key(100 + 2.0 * number)
-    assert rhythm.delay() == pytest.approx(0.15)
+        debounce.key(100 + 2.0 * number)
+    assert debounce.delay() == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("keys", [0, 5])
@@ -47,16 +47,16 @@ def test_as_long_as_little_is_known_nothing_waits(keys):
 
 
 def test_each_front_end_has_a_rhythm_of_its_own():
-    rhythm = typing(gap=0.15, cost=1.0)
+    debounce = typing(gap=0.15, cost=1.0)
     for number in range(20):
-        rhythm.key(number * 0.15 + 0.07, "other")
-    assert [rhythm.delay(), rhythm.delay("other")] == pytest.approx([0.15, 0.15])
-    assert rhythm.delay("a third") == 0
+        debounce.key(number * 0.15 + 0.07, "other")
+    assert [debounce.delay(), debounce.delay("other")] == pytest.approx([0.15, 0.15])
+    assert debounce.delay("a third") == 0
 
 
 def test_front_ends_that_come_and_go_are_forgotten():
-    rhythm = typing(gap=0.15, cost=1.0)
-    for number in range(TYPISTS):
-        rhythm.key(0.0, f"page {number}")
-    assert rhythm.delay() == 0
-    assert len(rhythm._typists) == TYPISTS
+    debounce = typing(gap=0.15, cost=1.0)
+    for number in range(MAX_TYPISTS):
+        debounce.key(0.0, f"page {number}")
+    assert debounce.delay() == 0
+    assert len(debounce._typists) == MAX_TYPISTS

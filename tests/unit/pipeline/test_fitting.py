@@ -4,7 +4,7 @@ import pytest
 
 from jupyter_sc2.evaluation.midline import cut_places
 from jupyter_sc2.notebook import Cell
-from jupyter_sc2.pipeline.postprocess import finished, scope, shape
+from jupyter_sc2.pipeline.postprocess import finished, scope, trim
 from jupyter_sc2.source.incomplete import parses
 from tests.support.goldens import parts, read, request
 
@@ -14,14 +14,14 @@ GOLDEN = read("fitting")
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
 def test_golden(case):
     asked, raw = parts(case)
-    assert shape(raw, asked, scope(asked), final=True)[0] == case["shown"]
+    assert trim(raw, asked, scope(asked), final=True)[0] == case["shown"]
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
 def test_a_complete_text_stays_what_it_is_when_more_is_decoded(case):
     asked, raw = parts(case)
     for end in range(len(raw)):
-        shown, complete = shape(raw[:end], asked, scope(asked), final=False)
+        shown, complete = trim(raw[:end], asked, scope(asked), final=False)
         if complete:
             assert shown == case["shown"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_sc2.pipeline.generation import Drawing
+from jupyter_sc2.pipeline.generation import Generation
 from jupyter_sc2.prompt.builder import Prompt
 from jupyter_sc2.types import CompletionRequest, Token
 
@@ -37,47 +37,47 @@ def said(asked: CompletionRequest, *ways: list, healed: bytes = b"", confidence:
     The first of a later way is what the drawing has gone back to.
     """
     words = Words()
-    drawing = Drawing(asked, Prompt((), "spm", healed), confidence=confidence)
+    generation = Generation(asked, Prompt((), "spm", healed), confidence=confidence)
     prompts = []
-    for prompt, way in zip(drawing.attempts(words.encode, words.decode), ways, strict=False):
+    for prompt, way in zip(generation.prompts(words.encode, words.decode), ways, strict=False):
         prompts.append((words.decode(prompt.ids).decode(), prompt.healed))
         for step in way:
             word, nats, *other = (step, -0.1) if isinstance(step, str) else step
             others = ((words.id(other[0]), other[1]),) if other else ()
-            drawing.add(word.encode(), Token(words.id(word), nats, others=others))
-            if drawing.complete:
+            generation.add(word.encode(), Token(words.id(word), nats, alternatives=others))
+            if generation.complete:
                 break
-    return drawing, prompts
+    return generation, prompts
 
 
 def test_instead_of_the_line_below_the_next_likeliest_is_said():
     asked = request("", "\nimport seaborn as sns")
-    drawing, prompts = said(
+    generation, prompts = said(
         asked,
         ["import", (" seaborn", -0.5, " numpy", -0.9), (" as", -0.1, ",", -4.0), " sns", "\n"],
         [" as", " np", "\n"],
     )
     assert prompts == [("", b""), ("import numpy", b"")]
-    assert drawing.finish(cancelled=False).text == "import numpy as np"
+    assert generation.finish(cancelled=False).text == "import numpy as np"
 
 
 def test_instead_of_a_comment_code_is_said():
-    drawing, prompts = said(
+    generation, prompts = said(
         request("x = 1\n"), [("#", -0.3, "y", -2.0), " a", " b"], [" = 2", "\n"]
     )
     assert prompts[1] == ("y", b"")
-    assert drawing.finish(cancelled=False).text == "y = 2"
+    assert generation.finish(cancelled=False).text == "y = 2"
 
 
 def test_what_the_user_has_begun_stays():
-    drawing, prompts = said(
+    generation, prompts = said(
         request("model.s", "\nmodel.show()"),
         [("s", 0.0, "t", NEVER), ("how", -0.2, "core", -0.7), "()", "\n"],
         ["(X, y)", "\n"],
         healed=b"s",
     )
     assert prompts[1] == ("score", b"")
-    assert drawing.finish(cancelled=False).text == "core(X, y)"
+    assert generation.finish(cancelled=False).text == "core(X, y)"
 
 
 def test_what_is_left_of_a_begun_word_is_still_spelled():
@@ -119,33 +119,35 @@ def test_other_ways_come_to_an_end():
 
 
 def test_another_way_counts_by_its_own_likelihood():
-    drawing, _ = said(
+    generation, _ = said(
         request("x = 1\n"), [("#", -0.1, "y", -3.0)], [" = ", "2", "\n"], confidence=0.5
     )
-    assert drawing.finish(cancelled=False).reason == "low_confidence"
+    assert generation.finish(cancelled=False).reason == "low_confidence"
 
 
 def test_what_may_come_to_be_the_line_below_is_not_shown_yet():
-    drawing = Drawing(request("plt", "\nplt.show()"), Prompt((), "spm"))
-    assert not drawing.add(b".s", Token(0, -0.1))
-    assert drawing.add(b"avefig", Token(1, -0.1))
+    generation = Generation(request("plt", "\nplt.show()"), Prompt((), "spm"))
+    assert not generation.add(b".s", Token(0, -0.1))
+    assert generation.add(b"avefig", Token(1, -0.1))
 
 
 def test_in_the_middle_of_a_line_nothing_is_shown_before_it_is_whole():
     words = Words()
-    drawing = Drawing(request("print(", ", y)"), Prompt((), "spm", b""))
-    assert not any(drawing.add(w.encode(), Token(words.id(w), -0.1)) for w in ("df", ".head", "("))
-    drawing.add(b")", Token(words.id(")"), -0.1))
-    assert drawing.finish(cancelled=False).text == "df.head()"
+    generation = Generation(request("print(", ", y)"), Prompt((), "spm", b""))
+    assert not any(
+        generation.add(w.encode(), Token(words.id(w), -0.1)) for w in ("df", ".head", "(")
+    )
+    generation.add(b")", Token(words.id(")"), -0.1))
+    assert generation.finish(cancelled=False).text == "df.head()"
 
 
 def test_before_the_bracket_that_an_editor_closed_a_text_is_shown_while_it_grows():
-    drawing = Drawing(request("print(", ")"), Prompt((), "spm", b""))
-    assert drawing.add(b"df", Token(0, -0.1))
+    generation = Generation(request("print(", ")"), Prompt((), "spm", b""))
+    assert generation.add(b"df", Token(0, -0.1))
 
 
 def test_a_text_that_ends_at_the_limit_of_its_tokens_closes_what_it_opened():
-    drawing = Drawing(request("x = "), Prompt((), "spm", b""))
-    drawing.add(b"f('a", Token(0, -0.1))
-    completion = drawing.finish(cancelled=False)
+    generation = Generation(request("x = "), Prompt((), "spm", b""))
+    generation.add(b"f('a", Token(0, -0.1))
+    completion = generation.finish(cancelled=False)
     assert (completion.text, completion.finish_reason) == ("f('a')", "length")

@@ -12,7 +12,7 @@ import pytest
 
 from jupyter_sc2.introspection.facts import Facts, gather
 from jupyter_sc2.notebook import Cell, Notebook
-from jupyter_sc2.pipeline.grounding import Refutation, applies, checker, sound_part
+from jupyter_sc2.pipeline.grounding import Violation, applies, checker, valid_prefix
 from jupyter_sc2.types import CompletionRequest
 
 pd = pytest.importorskip("pandas")
@@ -104,7 +104,7 @@ class Namespace:
         return Facts(frozenset(NAMESPACE), gather(NAMESPACE, paths), self.pending)
 
 
-def refutation(code: str, *pending: str, final: bool = True, notebook: Notebook | None = None):
+def violation(code: str, *pending: str, final: bool = True, notebook: Notebook | None = None):
     """What is refuted of the text between ├ and ┤."""
     before, rest = code.split("├")
     text, after = rest.split("┤")
@@ -155,7 +155,7 @@ REFUTED = {
 @pytest.mark.parametrize("case", REFUTED)
 def test_what_the_namespace_does_not_have_is_refuted(case):
     code, kind, word = REFUTED[case]
-    found = refutation(code)
+    found = violation(code)
     assert found is not None, "not refuted"
     assert (found.kind, found.word) == (kind, word)
 
@@ -221,7 +221,7 @@ OPEN = {
 
 @pytest.mark.parametrize("case", OPEN)
 def test_what_may_be_right_is_not_refuted(case):
-    assert refutation(OPEN[case]) is None
+    assert violation(OPEN[case]) is None
 
 
 @pytest.mark.parametrize(
@@ -237,16 +237,16 @@ def test_what_may_be_right_is_not_refuted(case):
     ],
 )
 def test_what_a_cell_that_was_not_run_does_is_not_known(pending, code):
-    assert refutation(code, pending) is None
+    assert violation(code, pending) is None
 
 
 def test_an_import_in_a_cell_that_was_not_run_changes_nothing():
-    assert refutation("np.├arrange(3)┤", "import numpy as np") is not None
+    assert violation("np.├arrange(3)┤", "import numpy as np") is not None
 
 
 def test_a_name_that_another_cell_binds_is_known_although_it_failed():
     notebook = Notebook((Cell(id="1", source="1 / 0\nlate = 2"),))
-    assert refutation("print(├late)┤", notebook=notebook) is None
+    assert violation("print(├late)┤", notebook=notebook) is None
 
 
 @pytest.mark.parametrize(
@@ -263,28 +263,28 @@ def test_a_name_that_another_cell_binds_is_known_although_it_failed():
     ],
 )
 def test_what_can_stand_there_begins_with_the_likest(code, first):
-    assert refutation(code).choices[0] == first
+    assert violation(code).choices[0] == first
 
 
 @pytest.mark.parametrize("table", ["records", "polars", "pyarrow", "xarray"])
 def test_a_column_that_a_table_does_not_have_is_refuted(table):
     if table not in NAMESPACE:
         pytest.skip(f"needs {table}")
-    found = refutation(f'x = {table}["├agee"]┤')
+    found = violation(f'x = {table}["├agee"]┤')
     assert (found.kind, found.word, found.choices[0]) == ("column", "agee", 'age"')
-    assert refutation(f'x = {table}["├fare"]┤') is None
+    assert violation(f'x = {table}["├fare"]┤') is None
 
 
 def test_a_part_of_a_date_is_no_column_that_is_missing():
     pytest.importorskip("xarray")
-    assert refutation('x = xarray["├time.year"]┤') is None
-    assert refutation('x = xarray.groupby("├time.month")┤') is None
+    assert violation('x = xarray["├time.year"]┤') is None
+    assert violation('x = xarray.groupby("├time.month")┤') is None
 
 
 def test_a_pattern_is_no_column_that_is_missing():
     pytest.importorskip("polars")
-    assert refutation('x = polars.explode("├agee")┤') is not None
-    assert refutation('x = polars.explode("├^a.*$")┤') is None
+    assert violation('x = polars.explode("├agee")┤') is not None
+    assert violation('x = polars.explode("├^a.*$")┤') is None
 
 
 # The right-hand side of an assignment
@@ -305,7 +305,7 @@ def test_a_pattern_is_no_column_that_is_missing():
     ],
 )
 def test_what_an_assignment_makes_is_not_there_on_its_right_hand_side(code, word):
-    assert refutation(code).word == word
+    assert violation(code).word == word
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_what_an_assignment_makes_is_not_there_on_its_right_hand_side(code, word
     ],
 )
 def test_what_was_made_before_is_there_on_the_right_hand_side(code):
-    assert refutation(code) is None
+    assert violation(code) is None
 
 
 # The word that is begun at the cursor
@@ -349,7 +349,7 @@ def test_what_was_made_before_is_there_on_the_right_hand_side(code):
 )
 def test_a_word_that_only_one_name_begins_with_is_to_become_that_name(code, choice, monkeypatch):
     monkeypatch.setitem(NAMESPACE, "options", {"separator_sign": ",", "header": 0})
-    found = refutation(code)
+    found = violation(code)
     assert (found.choices, found.only, found.start < 0) == ((choice,), True, True)
 
 
@@ -372,31 +372,31 @@ def test_a_word_that_only_one_name_begins_with_is_to_become_that_name(code, choi
     ],
 )
 def test_a_word_that_may_become_another_is_left_to_the_model(code):
-    assert refutation(code) is None
+    assert violation(code) is None
 
 
 def test_of_several_names_that_begin_so_the_model_chooses():
-    assert set(refutation("probe.tune(gain├=1)┤").choices) == {"gain_db=", "gain_hz="}
-    assert set(refutation("probe.tune(gain├s)┤").choices) == {"gain_db=", "gain_hz="}
-    assert set(refutation('x = wings["tail├"]┤').choices) == {'tail_mm"', 'tail_g"'}
+    assert set(violation("probe.tune(gain├=1)┤").choices) == {"gain_db=", "gain_hz="}
+    assert set(violation("probe.tune(gain├s)┤").choices) == {"gain_db=", "gain_hz="}
+    assert set(violation('x = wings["tail├"]┤').choices) == {'tail_mm"', 'tail_g"'}
 
 
 def test_the_only_name_is_missed_where_nothing_is_said():
-    assert refutation("probe.calibrate(gain├┤").rest == "_db="
-    assert refutation("probe.calibrate(gain├┤)").rest == "_db="
-    assert refutation("probe.calibrate(gain├┤=3)").rest == "_db"
-    assert refutation('wings["wing├┤"]').rest == '_span_mm"'
-    assert refutation("probe.calibrate(├┤") is None
+    assert violation("probe.calibrate(gain├┤").rest == "_db="
+    assert violation("probe.calibrate(gain├┤)").rest == "_db="
+    assert violation("probe.calibrate(gain├┤=3)").rest == "_db"
+    assert violation('wings["wing├┤"]').rest == '_span_mm"'
+    assert violation("probe.calibrate(├┤") is None
 
 
 def test_in_the_middle_of_a_word_no_name_is_missed():
-    assert refutation("probe.calibrate(gain├┤_db=1)") is None
+    assert violation("probe.calibrate(gain├┤_db=1)") is None
 
 
 def test_while_text_comes_in_the_only_name_may_go_on():
-    assert refutation("probe.calibrate(gain├_d┤", final=False) is None
-    assert refutation("probe.calibrate(gain├_d┤", final=True).only
-    assert refutation("probe.calibrate(gain├_x┤", final=False).only
+    assert violation("probe.calibrate(gain├_d┤", final=False) is None
+    assert violation("probe.calibrate(gain├_d┤", final=True).only
+    assert violation("probe.calibrate(gain├_x┤", final=False).only
 
 
 # A hundred thousand names
@@ -452,33 +452,33 @@ def test_no_set_of_a_hundred_thousand_names_is_copied(monkeypatch):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has parameters of types")
 def test_a_parameter_of_a_functions_type_is_a_name():
-    assert refutation("├def first[T](values: T) -> T: ...┤") is None
+    assert violation("├def first[T](values: T) -> T: ...┤") is None
 
 
 def test_what_a_call_is_given_already_is_no_choice():
-    assert refutation("plain(a=1, ├a=2)┤").choices == ("b=", "sep=")
+    assert violation("plain(a=1, ├a=2)┤").choices == ("b=", "sep=")
 
 
 def test_what_is_sound_of_a_text_that_begins_in_a_string_is_its_first_argument():
     before = 'plot(data=df, x="'
-    found = Refutation("argument", "zz", 6)
-    assert sound_part('age", zz=1)', found, before) == 'age"'
-    assert sound_part('age", zz=1)', found) == ""
+    found = Violation("argument", "zz", 6)
+    assert valid_prefix('age", zz=1)', found, before) == 'age"'
+    assert valid_prefix('age", zz=1)', found) == ""
 
 
 def test_choices_begin_with_what_was_typed():
-    choices = refutation("df.gro├upby_age()┤").choices
+    choices = violation("df.gro├upby_age()┤").choices
     assert "groupby" in choices and all(name.startswith("gro") for name in choices)
 
 
 def test_a_name_has_no_choices_that_are_not_like_it():
-    assert refutation("print(├zzzz)┤").choices == ()
+    assert violation("print(├zzzz)┤").choices == ()
 
 
 def test_among_thousands_of_names_the_one_that_was_meant_is_found(monkeypatch):
     for number in range(10_000):
         monkeypatch.setitem(NAMESPACE, f"value_{number}", number)
-    assert refutation("print(├value_77777)┤").choices[0] == "value_7777"
+    assert violation("print(├value_77777)┤").choices[0] == "value_7777"
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ def test_among_thousands_of_names_the_one_that_was_meant_is_found(monkeypatch):
     ],
 )
 def test_while_text_comes_in_a_word_may_go_on(code):
-    assert refutation(code, final=False) is None
+    assert violation(code, final=False) is None
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_while_text_comes_in_a_word_may_go_on(code):
     ],
 )
 def test_what_may_yet_be_assigned_to_is_not_certain_before_the_end(code, certain):
-    assert refutation(code, final=False).certain is certain
+    assert violation(code, final=False).certain is certain
 
 
 @pytest.mark.parametrize(

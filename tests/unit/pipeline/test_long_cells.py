@@ -18,7 +18,7 @@ from jupyter_sc2.kernel.terminal import Terminal
 from jupyter_sc2.notebook import Cell
 from jupyter_sc2.pipeline import generation
 from jupyter_sc2.prompt.builder import last_part, split_at_boundary
-from jupyter_sc2.prompt.excerpt import BEFORE, BEHIND, near
+from jupyter_sc2.prompt.excerpt import BEFORE, BEHIND, excerpt
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.brackets import CLOSING, open_at_end, scan
 from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
@@ -66,7 +66,7 @@ def shell():
 @pytest.fixture(autouse=True)
 def all_is_shown(monkeypatch):
     """Else it depends on the clock which tokens there is something to do for."""
-    monkeypatch.setattr(generation, "UPDATE_INTERVAL", 0)
+    monkeypatch.setattr(generation, "UPDATE_INTERVAL_S", 0)
 
 
 def typist(shell: InteractiveShell, cells=()) -> Typist:
@@ -116,7 +116,7 @@ def test_a_key_in_a_cell_that_is_still_looked_at_takes_no_more_than_twice_for_tw
 
 def test_an_engine_encodes_only_so_much_of_a_long_cell(shell):
     typing = typist(shell)
-    engine = typing._answerer.engine
+    engine = typing._completer.engine
     encode, longest = engine.encode, 0
 
     def encoding(text: str) -> list[int]:
@@ -200,7 +200,7 @@ def test_the_history_of_a_terminal_is_read_when_something_has_run(shell):
 
 def test_a_cell_that_is_not_long_stays_as_it_is():
     request = CompletionRequest(text="x" * BEFORE + "y" * BEHIND, offset=BEFORE)
-    assert near(request) is request
+    assert excerpt(request) is request
 
 
 @pytest.mark.parametrize("kind", kinds(50))
@@ -208,12 +208,12 @@ def test_of_a_long_cell_there_is_a_bounded_part(kind):
     text = kinds(300_000)[kind]
     for whole, offset in places(text).values():
         request = CompletionRequest(text=whole, offset=offset)
-        part = near(request)
+        part = excerpt(request)
         assert len(part.prefix) <= BEFORE
         assert len(part.suffix) <= BEHIND
         assert whole[:offset].endswith(part.prefix[-1000:])
         assert whole[offset:].startswith(part.suffix)
-        assert near(part) is part
+        assert excerpt(part) is part
 
 
 @pytest.mark.parametrize(
@@ -231,26 +231,27 @@ def test_of_a_long_cell_there_is_a_bounded_part(kind):
 def test_what_is_open_at_the_cursor_is_told_as_in_the_whole_cell(head, filling):
     for more in range(3):
         text = head + filling * (70_000 // len(filling) + more)
-        part = near(CompletionRequest(text=text, offset=len(text)))
+        part = excerpt(CompletionRequest(text=text, offset=len(text)))
         assert len(part.prefix) < len(text)
         assert open_at_end(part.prefix) == open_at_end(text)
 
 
 def test_a_long_cell_keeps_the_language_of_its_magic():
     text = "%%bash\n" + "echo 'x'\n" * 10_000
-    assert of_cell_magic(near(CompletionRequest(text=text, offset=len(text))))[0] == "bash"
+    assert of_cell_magic(excerpt(CompletionRequest(text=text, offset=len(text))))[0] == "bash"
 
 
 def test_a_long_command_is_still_one():
     text = "x = 1\n!ls " + "a " * 40_000
-    part = near(CompletionRequest(text=text, offset=len(text)))
+    part = excerpt(CompletionRequest(text=text, offset=len(text)))
     assert is_magic_line(part.prefix.rpartition("\n")[2])
 
 
 def test_the_cut_stays_in_one_place_while_somebody_types():
     text = "x = 1\n" * 20_000
     cuts = {
-        near(CompletionRequest(text=text, offset=end)).prefix[:50] for end in range(99_000, 99_900)
+        excerpt(CompletionRequest(text=text, offset=end)).prefix[:50]
+        for end in range(99_000, 99_900)
     }
     assert len(cuts) <= 2
 

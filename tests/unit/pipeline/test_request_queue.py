@@ -29,7 +29,7 @@ class Stepped(FakeEngine):
     def step(self) -> None:
         self._steps.release()
 
-    def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", guess=None):
+    def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", draft=None):
         self.started.set()
         while not self._steps.acquire(timeout=0.005):
             if cancelled():
@@ -162,9 +162,9 @@ def test_nobody_waits_for_a_next_key_while_another_front_end_waits(session, fake
     for _ in range(
         20
     ):  # a model that takes long, so that decoding is put off until the next key is overdue
-        session._rhythm.decoded(10.0)
-        session._rhythm.key(0.0, "a")
-    session._rhythm.delay = lambda front_end: 60.0 if front_end == "a" else 0.0
+        session._debounce.record_latency(10.0)
+        session._debounce.key(0.0, "a")
+    session._debounce.delay = lambda front_end: 60.0 if front_end == "a" else 0.0
     fake_engine.answers = ["one", "other"]
     one = submit(session, asked_by("a"))
     wait_until(lambda: session.status.state == "generating")
@@ -178,10 +178,10 @@ def test_what_each_front_end_may_ask_next_is_read_ahead(session, fake_engine):
     fake_engine.prefill = lambda ids, cancelled: read.append(ids) or prefill(ids, cancelled)
     session.load()
     session.wait_ready(5)
-    session.cell_runs(True)
+    session.set_kernel_busy(True)
     for name in "abac":
-        session.read_ahead(asked_by(name, f"from_{name} = "))
-    session.cell_runs(False)
+        session.prefetch(asked_by(name, f"from_{name} = "))
+    session.set_kernel_busy(False)
     wait_until(lambda: session.idle)
     texts = [fake_engine.decode_bytes(ids).decode() for ids in read]
     assert [text[text.index("from_") :][:6] for text in texts] == ["from_b", "from_a", "from_c"]
@@ -190,11 +190,11 @@ def test_what_each_front_end_may_ask_next_is_read_ahead(session, fake_engine):
 def test_a_key_takes_the_place_of_what_its_own_front_end_was_to_read_ahead(session, fake_engine):
     session.load()
     session.wait_ready(5)
-    session.cell_runs(True)
+    session.set_kernel_busy(True)
     for name in "ab":
-        session.read_ahead(asked_by(name, f"from_{name} = "))
+        session.prefetch(asked_by(name, f"from_{name} = "))
     assert submit(session, asked_by("a")).final
-    session.cell_runs(False)
+    session.set_kernel_busy(False)
     wait_until(lambda: session.idle)
     assert b"from_b" in fake_engine.decode_bytes(fake_engine._read)
 

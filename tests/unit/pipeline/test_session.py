@@ -301,10 +301,10 @@ def test_text_cells_are_asked_for_where_prose_is(session, fake_engine):
 def test_nothing_is_read_ahead_in_a_language_that_is_not_asked_for(session, fake_engine):
     session.load()
     session.wait_ready()
-    session.read_ahead(request("%%bash\necho "))
+    session.prefetch(request("%%bash\necho "))
     wait_until(lambda: session.idle)
     assert session.tokens_read == 0
-    session.read_ahead(request("%%time\nx = "))
+    session.prefetch(request("%%time\nx = "))
     wait_until(lambda: session.tokens_read > 0)
 
 
@@ -328,7 +328,7 @@ def test_a_model_that_is_done_at_once_has_nothing_to_add(session, fake_engine):
 def test_what_may_be_asked_next_is_read_when_there_is_nothing_else_to_do(session, fake_engine):
     session.load()
     session.wait_ready(5)
-    session.read_ahead(request("import numpy as np\n"))
+    session.prefetch(request("import numpy as np\n"))
     wait_until(lambda: len(fake_engine._read) > 10)
     stats = submit(session, request("import numpy as np\nx = ")).final.stats
     assert stats.reused_tokens > 10
@@ -337,11 +337,11 @@ def test_what_may_be_asked_next_is_read_when_there_is_nothing_else_to_do(session
 def test_nothing_is_read_ahead_while_a_cell_runs(session, fake_engine):
     session.load()
     session.wait_ready(5)
-    session.cell_runs(True)
-    session.read_ahead(request("import numpy as np\n"))
+    session.set_kernel_busy(True)
+    session.prefetch(request("import numpy as np\n"))
     time.sleep(0.05)
     assert fake_engine._read == ()
-    session.cell_runs(False)
+    session.set_kernel_busy(False)
     wait_until(lambda: len(fake_engine._read) > 10)
 
 
@@ -349,7 +349,7 @@ def test_who_asks_does_not_wait_for_what_is_read_ahead(session, fake_engine):
     session.load()
     session.wait_ready(5)
     fake_engine.slow_prefill = True  # until cancelled
-    session.read_ahead(request("import numpy as np\n"))
+    session.prefetch(request("import numpy as np\n"))
     wait_until(lambda: fake_engine.reading)
     fake_engine.answers = ["1"]
     assert submit(session, request()).final.text == "1"
@@ -359,7 +359,7 @@ def test_what_was_to_be_read_ahead_is_not_read_once_something_is_asked(session, 
     session.load()
     session.wait_ready(5)
     fake_engine.slow_prefill = True  # until cancelled
-    session.read_ahead(request("import numpy as np\n"))
+    session.prefetch(request("import numpy as np\n"))
     wait_until(lambda: fake_engine.reading)
     fake_engine.answers = ["1"]
     assert submit(session, request("y = ")).final.text == "1"
@@ -371,13 +371,13 @@ def test_what_a_cell_has_interrupted_is_read_ahead_when_it_has_ended(session, fa
     session.load()
     session.wait_ready(5)
     fake_engine.slow_prefill = True
-    session.read_ahead(request("import numpy as np\n"))
+    session.prefetch(request("import numpy as np\n"))
     wait_until(lambda: fake_engine.reading)
     fake_engine._read = ()
-    session.cell_runs(True)
+    session.set_kernel_busy(True)
     wait_until(lambda: not fake_engine.reading)
     fake_engine._read = ()
-    session.cell_runs(False)
+    session.set_kernel_busy(False)
     wait_until(lambda: len(fake_engine._read) > 10)
 
 
@@ -489,7 +489,7 @@ def test_nothing_is_loaded_before_it_is_wanted():
     session = Session(load_engine=lambda model, **_: loads.append(model) or FakeEngine())
     time.sleep(0.05)
     assert (loads, session.status.state) == ([], "unloaded")
-    session.want()
+    session.ensure_loaded()
     session.wait_ready(5)
     assert loads == ["embedded"]
     session.close()
@@ -855,10 +855,10 @@ def test_a_load_that_fails_just_as_the_stopgap_takes_over_is_told(fake_engine):
     class Telling:
         """The lock around telling, for which the stopgap has to wait until the other load has failed."""
 
-        lock = session._telling
+        lock = session._status_lock
 
         def __enter__(self):
-            if session._stopgap is None and session._serving is not None and not begun.is_set():
+            if session._fallback is None and session._serving is not None and not begun.is_set():
                 begun.set()
                 wait_until(lambda: "cannot be reached" in (session.status.message or ""))
             self.lock.acquire()
@@ -866,7 +866,7 @@ def test_a_load_that_fails_just_as_the_stopgap_takes_over_is_told(fake_engine):
         def __exit__(self, *_):
             self.lock.release()
 
-    session._telling = Telling()
+    session._status_lock = Telling()
     try:
         request = CompletionRequest(text="import ", offset=7, trigger="automatic")
         list(session.complete(request))

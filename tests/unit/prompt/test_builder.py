@@ -6,7 +6,7 @@ import pytest
 from jupyter_sc2.models.cards import EMBEDDED, ModelCard, cards
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.prompt.builder import (
-    Layout,
+    PromptBuilder,
     cell_text,
     drop_oldest,
     output_text,
@@ -32,9 +32,9 @@ def build(
     text: str, offset: int | None = None, *, budget: int = 4000, **fields
 ) -> tuple[str, str, bytes]:
     engine = FakeEngine()
-    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    builder = PromptBuilder(EMBEDDED, engine.encode, engine.special_ids)
     request = CompletionRequest(text=text, offset=len(text) if offset is None else offset, **fields)
-    prompt = layout.build(request, budget=budget)
+    prompt = builder.build(request, budget=budget)
     engine.prompts.append(prompt.ids)
     return engine.asked(), prompt.mode, prompt.healed
 
@@ -51,9 +51,11 @@ def test_inside_a_cell_the_suffix_comes_before_the_prefix():
 
 def test_a_model_that_heals_spells_the_word_at_the_cursor_again():
     engine = FakeEngine()
-    layout = Layout(replace(EMBEDDED, heals=True), engine.encode, engine.special_ids)
+    builder = PromptBuilder(
+        replace(EMBEDDED, token_healing=True), engine.encode, engine.special_ids
+    )
     request = CompletionRequest(text="y = np.lin\nprint(y)", offset=10)
-    prompt = layout.build(request, budget=4000)
+    prompt = builder.build(request, budget=4000)
     engine.prompts.append(prompt.ids)
     assert engine.asked().endswith("<fim_suffix>\nprint(y)<fim_middle>cell.py\ny = np.")
     assert (prompt.mode, prompt.healed) == ("spm", b"lin")
@@ -66,7 +68,7 @@ def test_blanks_and_closers_behind_the_cursor_are_no_suffix(suffix):
 
 def test_special_tokens_in_a_cell_stay_text():
     cell = Cell(id="1", source="tag = '<fim_middle>'")
-    prompt = Layout(EMBEDDED, FakeEngine().encode, SPECIAL_IDS).build(
+    prompt = PromptBuilder(EMBEDDED, FakeEngine().encode, SPECIAL_IDS).build(
         CompletionRequest(text="<file_sep>\nx", offset=0, notebook=Notebook((cell,)), cell_id="2"),
         budget=4000,
     )
@@ -74,20 +76,20 @@ def test_special_tokens_in_a_cell_stay_text():
     assert prompt.ids.count(SPECIAL_IDS["<file_sep>"]) == 2
 
 
-def test_the_trunk_keeps_its_ids_while_the_user_types():
+def test_the_notebook_context_keeps_its_ids_while_the_user_types():
     engine = FakeEngine()
-    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    builder = PromptBuilder(EMBEDDED, engine.encode, engine.special_ids)
     prompts = [
-        layout.build(
+        builder.build(
             CompletionRequest(text=text, offset=len(text), notebook=CELLS, cell_id="3"), budget=4000
         ).ids
         for text in ("y", "y =", "y = np", "y = np.\n")
     ]
-    trunk = len(engine.encode("x" * (len(TRUNK) - len("<repo_name><file_sep>")))) + 2
-    assert len({prompt[:trunk] for prompt in prompts}) == 1
+    notebook_context = len(engine.encode("x" * (len(TRUNK) - len("<repo_name><file_sep>")))) + 2
+    assert len({prompt[:notebook_context] for prompt in prompts}) == 1
 
 
-def test_the_next_cell_appends_to_the_trunk():
+def test_the_next_cell_appends_to_the_notebook_context():
     here, *_ = build("", notebook=CELLS, cell_id="3")
     below, *_ = build("", notebook=CELLS, cell_id="4")
     assert below == here + "x = np.ones(3)\n\n"
@@ -96,10 +98,10 @@ def test_the_next_cell_appends_to_the_trunk():
 def test_the_prompt_stays_within_its_budget():
     notebook = Notebook(tuple(Cell(id=str(n), source=f"value_{n} = {n}") for n in range(2000)))
     engine = FakeEngine()
-    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    builder = PromptBuilder(EMBEDDED, engine.encode, engine.special_ids)
     for text, offset in (("y = ", 4), ("a\n" * 20000, 20000), ("é" * 5000, 100)):
         request = CompletionRequest(text=text, offset=offset, notebook=notebook)
-        assert 0 < len(layout.build(request, budget=300).ids) <= 300
+        assert 0 < len(builder.build(request, budget=300).ids) <= 300
 
 
 def test_what_is_nearest_the_cursor_is_kept():
@@ -108,7 +110,7 @@ def test_what_is_nearest_the_cursor_is_kept():
     assert prompt.endswith("value_1999 = 1999\n\ny =")
 
 
-def test_typing_a_long_cell_moves_the_front_of_the_trunk_seldom():
+def test_typing_a_long_cell_moves_the_front_of_the_notebook_context_seldom():
     notebook = Notebook(tuple(Cell(id=str(n), source=f"value_{n} = {n}") for n in range(2000)))
     typed = "total = value_1 + value_2\n" * 40
     fronts = [
@@ -125,14 +127,16 @@ def test_an_older_part_is_dropped_in_steps_and_not_with_each_line():
 
 
 @pytest.mark.parametrize(
-    ("left_out", "kept", "gone"),
+    ("excluded_sources", "kept", "gone"),
     [("cells", "# We load it.", "numpy"), ("markdown", "numpy", "We load it")],
 )
-def test_a_source_that_is_switched_off_is_not_read(left_out, kept, gone):
+def test_a_source_that_is_switched_off_is_not_read(excluded_sources, kept, gone):
     engine = FakeEngine()
-    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    builder = PromptBuilder(EMBEDDED, engine.encode, engine.special_ids)
     request = CompletionRequest(text="y = x", offset=5, notebook=CELLS, cell_id="3")
-    engine.prompts.append(layout.build(request, budget=4000, left_out=(left_out,)).ids)
+    engine.prompts.append(
+        builder.build(request, budget=4000, excluded_sources=(excluded_sources,)).ids
+    )
     assert kept in engine.asked() and gone not in engine.asked()
 
 
@@ -158,11 +162,11 @@ def test_a_left_to_right_prompt_is_cut_before_its_last_word(prefix, head, tail):
 
 def test_what_is_known_of_the_variables_stands_right_before_the_cell():
     engine = FakeEngine()
-    layout = Layout(EMBEDDED, engine.encode, engine.special_ids)
+    builder = PromptBuilder(EMBEDDED, engine.encode, engine.special_ids)
     state = "# x: ndarray (3,) float64\n"
     for text, suffix in (("y = ", ""), ("y = ", "\nprint(y)")):
         request = CompletionRequest(text=text + suffix, offset=4, notebook=CELLS, cell_id="3")
-        engine.prompts.append(layout.build(request, budget=4000, state=state).ids)
+        engine.prompts.append(builder.build(request, budget=4000, state=state).ids)
         assert engine.asked().endswith(f"{state}{text}".rstrip()) or engine.asked().endswith(
             f"{state}{text}"
         )
@@ -219,26 +223,26 @@ RUN = Notebook(
 )
 
 
-def lay_out(card: ModelCard, *, left_out: tuple[str, ...] = (), state: str = "") -> str:
+def lay_out(card: ModelCard, *, excluded_sources: tuple[str, ...] = (), state: str = "") -> str:
     engine = FakeEngine()
     request = CompletionRequest(text="x = \ny", offset=4, notebook=RUN, cell_id="4")
-    layout = Layout(card, engine.encode, engine.special_ids)
-    prompt = layout.build(request, budget=4000, left_out=left_out, state=state)
+    builder = PromptBuilder(card, engine.encode, engine.special_ids)
+    prompt = builder.build(request, budget=4000, excluded_sources=excluded_sources, state=state)
     engine.prompts.append(prompt.ids)
     return engine.asked()
 
 
 def test_outputs_stand_as_comments_below_their_cells_and_those_of_plots_nowhere():
-    trunk = "df.head(2)\n\n# Output:\n#    a  b\n# 0  1  2\n# 1  3  4\n\n# # Then\n\ndf.plot()\n\n<file_sep>"
-    assert trunk in lay_out(EMBEDDED)
+    notebook_context = "df.head(2)\n\n# Output:\n#    a  b\n# 0  1  2\n# 1  3  4\n\n# # Then\n\ndf.plot()\n\n<file_sep>"
+    assert notebook_context in lay_out(EMBEDDED)
 
 
 def test_outputs_can_be_left_out():
-    assert "# Output" not in lay_out(EMBEDDED, left_out=("outputs",))
+    assert "# Output" not in lay_out(EMBEDDED, excluded_sources=("outputs",))
 
 
 def test_a_notebook_in_starcoder2s_format_has_slots_for_texts_outputs_and_live_state():
-    card = replace(cards()["starcoder2-3b"], trunk="jupyter")
+    card = replace(cards()["starcoder2-3b"], notebook_layout="jupyter")
     assert lay_out(card, state="# df: DataFrame\n") == (
         "<fim_prefix><jupyter_start><jupyter_code>df.head(2)\n\n<jupyter_output>   a  b\n0  1  2\n1  3  4\n\n"
         "<jupyter_text># Then\n\n<jupyter_code>df.plot()\n\n<jupyter_output># df: DataFrame\n"
@@ -293,7 +297,7 @@ def laid_out(card: ModelCard, text: str, offset: int, special_ids: dict[str, int
         return [first + byte for byte in text.encode()]
 
     request = CompletionRequest(text=text, offset=offset, notebook=CELLS, cell_id="3")
-    ids = Layout(card, encode, special_ids).build(request, budget=4000).ids
+    ids = PromptBuilder(card, encode, special_ids).build(request, budget=4000).ids
     names = {id: name.encode() for name, id in special_ids.items()}
     return b"".join(names.get(id) or bytes([id - first]) for id in ids).decode()
 
@@ -317,8 +321,8 @@ def test_a_model_without_its_cards_tokens_reads_the_cells_alone():
     )
 
 
-def test_a_card_can_have_the_trunk_inside_the_prefix():
-    card = replace(EMBEDDED, trunk="inside")
+def test_a_card_can_have_the_notebook_context_inside_the_prefix():
+    card = replace(EMBEDDED, notebook_layout="inside")
     ids = {token: id for id, token in enumerate(card.stop)}
     cells = TRUNK.partition("notebook.py\n")[2]
     assert laid_out(card, "y = \nprint(y)", 4, ids) == (

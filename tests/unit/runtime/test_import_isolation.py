@@ -295,7 +295,7 @@ def test_the_users_loaded_module_is_not_seen_while_imports_are_apart(imports, in
     theirs = write(users / "sc2_one.py")
     mine = write(installed / "sc2_one.py")
     loaded = importlib.import_module("sc2_one")
-    with imports.apart():
+    with imports.without_user_modules():
         assert importlib.import_module("sc2_one").file == mine
     assert sys.modules["sc2_one"] is loaded
     assert importlib.import_module("sc2_one").file == theirs
@@ -306,7 +306,7 @@ def test_a_package_of_ours_is_whole_while_the_users_module_comes_back(imports, i
     write(installed / "sc2_one" / "__init__.py")
     write(installed / "sc2_one" / "part.py")
     importlib.import_module("sc2_one")
-    with imports.apart():
+    with imports.without_user_modules():
         part = importlib.import_module("sc2_one.part")
 
     class Modules(dict):  # what another thread of ours would find after each change
@@ -324,7 +324,7 @@ def test_a_package_of_ours_is_whole_while_the_users_module_comes_back(imports, i
             self.check()
 
     seen: list[bool] = []
-    with imports.apart():
+    with imports.without_user_modules():
         importlib.import_module("sc2_one.part")
         modules, sys.modules = sys.modules, Modules(sys.modules)
     changed, sys.modules = sys.modules, modules
@@ -340,7 +340,7 @@ def test_the_users_module_is_not_kept_for_ours_when_it_came_while_ours_was_in_us
     write(installed / "sc2_one" / "__init__.py")
     write(installed / "sc2_one" / "part.py")
     theirs = importlib.import_module("sc2_one")
-    with imports.apart():
+    with imports.without_user_modules():
         part = importlib.import_module("sc2_one.part")
     imports._found.add("sc2_one")  # as by another thread of ours that imported it in this moment
     imports.sweep()
@@ -357,7 +357,7 @@ def test_what_our_package_imports_later_is_found_though_the_users_module_has_its
     write(installed / "sc2_one" / "part" / "__init__.py")
     later = write(installed / "sc2_one" / "part" / "later.py")
     importlib.import_module("sc2_one")
-    with imports.apart():
+    with imports.without_user_modules():
         importlib.import_module("sc2_one.part")
     with imports:
         assert importlib.import_module("sc2_one.part.later").file == later

@@ -63,7 +63,7 @@ def pausing(monkeypatch, fake_engine: FakeEngine):
     monkeypatch.setattr(
         "jupyter_sc2.pipeline.session.Pauses", lambda crowded, wait: lambda: wait(60.0)
     )
-    session = Session(load_engine=lambda model, **kwargs: fake_engine, gives_way=True)
+    session = Session(load_engine=lambda model, **kwargs: fake_engine, low_priority=True)
     session.load()
     session.wait_ready(5)
     yield session
@@ -72,7 +72,7 @@ def pausing(monkeypatch, fake_engine: FakeEngine):
 
 def test_a_request_ends_a_pause(pausing, fake_engine):
     fake_engine.slow_prefill = True  # until cancelled
-    pausing.read_ahead(request("import numpy as np\n"))
+    pausing.prefetch(request("import numpy as np\n"))
     wait_until(lambda: fake_engine.reading)
     fake_engine.answers = ["1"]
     assert submit(pausing, request()).final.text == "1"
@@ -80,7 +80,7 @@ def test_a_request_ends_a_pause(pausing, fake_engine):
 
 def test_a_cell_that_begins_ends_a_pause(pausing, fake_engine):
     fake_engine.slow_prefill = True
-    pausing.read_ahead(request("import numpy as np\n"))
+    pausing.prefetch(request("import numpy as np\n"))
     wait_until(lambda: fake_engine.reading)
-    pausing.cell_runs(True)
+    pausing.set_kernel_busy(True)
     wait_until(lambda: not fake_engine.reading)

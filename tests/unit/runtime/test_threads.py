@@ -191,7 +191,7 @@ def test_while_a_cell_runs_the_engine_is_told_to_use_one_thread(session, fake_en
     )
     submit(session, request()).final  # noqa: B018
     before = fake_engine.threads
-    session.cell_runs(True)
+    session.set_kernel_busy(True)
     submit(session, request("y = ")).final  # noqa: B018
     assert (before, fake_engine.threads) == (8, 1)
 
@@ -207,7 +207,7 @@ def test_a_cell_that_begins_while_text_is_decoded_takes_the_cores(
     answers = submit(session, request())
     wait_until(lambda: fake_engine.held)
     assert fake_engine.threads == 8
-    session.cell_runs(True)
+    session.set_kernel_busy(True)
     fake_engine.hold_after(None)
     assert answers.final.text == "total"
     assert fake_engine.threads == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_sc2.source.brackets import open_closers, settled
+from jupyter_sc2.source.brackets import open_closers, strip_auto_closers
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_what_would_close_a_line(line, closers):
     ],
 )
 def test_a_suffix_without_what_the_editor_closed(prefix, suffix, without):
-    assert settled(prefix, suffix) == without
+    assert strip_auto_closers(prefix, suffix) == without

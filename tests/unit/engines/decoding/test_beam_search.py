@@ -3,7 +3,15 @@
 import pytest
 
 from jupyter_sc2.engines import load_engine
-from jupyter_sc2.engines.decoding.beam_search import BONUS, HOPE, LEAD, MARGIN, Way, agreed, best
+from jupyter_sc2.engines.decoding.beam_search import (
+    FINISHED_LEAD,
+    LENGTH_REWARD,
+    OVERTAKE_MARGIN,
+    PRUNE_MARGIN,
+    Hypothesis,
+    common_prefix_length,
+    prune,
+)
 from jupyter_sc2.types import SamplingParams, Token
 from tests.support.tiny import make_tiny_model
 from tests.unit.engines.torch.test_engine import (
@@ -20,10 +28,10 @@ LINE = SamplingParams(max_tokens=8)
 STOP = tuple(range(100, 160))  # so that lines are short
 
 
-def way(*steps: tuple[int, float], ended: bool = False) -> Way:
-    made = Way(b"")
+def hypothesis(*steps: tuple[int, float], ended: bool = False) -> Hypothesis:
+    made = Hypothesis(b"")
     for id, logprob in steps:
-        made = made.on(Token(id, logprob), b"", ended=ended)
+        made = made.extend(Token(id, logprob), b"", finished=ended)
     return made
 
 
@@ -31,46 +39,72 @@ def way(*steps: tuple[int, float], ended: bool = False) -> Way:
 
 
 def test_the_likeliest_come_first_and_no_more_than_asked_for():
-    ways = [way((1, -1.2)), way((2, -0.9)), way((3, -1.0))]
-    assert [kept.tokens[0].id for kept in best(ways, 2)] == [2, 3]
+    hypotheses = [hypothesis((1, -1.2)), hypothesis((2, -0.9)), hypothesis((3, -1.0))]
+    assert [kept.tokens[0].id for kept in prune(hypotheses, 2)] == [2, 3]
 
 
 def test_what_falls_behind_is_given_up():
-    behind = -0.5 - MARGIN
-    assert len(best([way((1, -0.5)), way((2, behind + 0.1)), way((3, behind - 0.1))], 4)) == 2
+    behind = -0.5 - PRUNE_MARGIN
+    assert (
+        len(
+            prune(
+                [
+                    hypothesis((1, -0.5)),
+                    hypothesis((2, behind + 0.1)),
+                    hypothesis((3, behind - 0.1)),
+                ],
+                4,
+            )
+        )
+        == 2
+    )
 
 
 def test_only_who_is_near_goes_on_beside_a_way_that_has_ended():
-    ended = way((1, -0.5), ended=True)
-    near, far = way((2, -0.5 - HOPE + 0.1)), way((3, -0.5 - HOPE - 0.1))
-    assert best([ended, near, far], 4) == [ended, near]
+    ended = hypothesis((1, -0.5), finished=True)
+    near, far = (
+        hypothesis((2, -0.5 - OVERTAKE_MARGIN + 0.1)),
+        hypothesis((3, -0.5 - OVERTAKE_MARGIN - 0.1)),
+    )
+    assert prune([ended, near, far], 4) == [ended, near]
 
 
 def test_of_those_that_have_ended_the_best_is_kept():
-    ended = [way((1, -0.5), ended=True), way((2, -0.6), ended=True)]
-    assert best(ended, 4) == ended[:1]
+    ended = [hypothesis((1, -0.5), finished=True), hypothesis((2, -0.6), finished=True)]
+    assert prune(ended, 4) == ended[:1]
 
 
 def test_an_end_is_given_up_once_one_that_goes_on_is_well_ahead():
-    running = way((1, -0.5))
-    near = way((2, -0.5 - LEAD + 0.1), ended=True)
-    far = way((2, -0.5 - LEAD - 0.1), ended=True)
-    assert best([running, near], 4) == [running, near]
-    assert best([running, far], 4) == [running]
+    running = hypothesis((1, -0.5))
+    near = hypothesis((2, -0.5 - FINISHED_LEAD + 0.1), finished=True)
+    far = hypothesis((2, -0.5 - FINISHED_LEAD - 0.1), finished=True)
+    assert prune([running, near], 4) == [running, near]
+    assert prune([running, far], 4) == [running]
 
 
 def test_a_longer_way_has_a_bonus():
-    assert way((1, -0.5), (2, -0.1)).score > way((1, -0.5)).score > way((1, -0.5), (2, -0.2)).score
+    assert (
+        hypothesis((1, -0.5), (2, -0.1)).score
+        > hypothesis((1, -0.5)).score
+        > hypothesis((1, -0.5), (2, -0.2)).score
+    )
 
 
 def test_an_end_does_not_count_among_those_that_go_on():
-    ways = [way((1, -0.5)), way((2, -0.6)), way((3, -0.7), ended=True)]
-    assert len(best(ways, 2)) == 3
+    hypotheses = [
+        hypothesis((1, -0.5)),
+        hypothesis((2, -0.6)),
+        hypothesis((3, -0.7), finished=True),
+    ]
+    assert len(prune(hypotheses, 2)) == 3
 
 
 def test_ways_agree_on_their_first_tokens():
-    assert agreed([way((1, -1), (2, -1)), way((1, -1), (3, -1))]) == 1
-    assert agreed([way((1, -1), (2, -1)), way((1, -1), ended=True)]) == 1
+    assert common_prefix_length([hypothesis((1, -1), (2, -1)), hypothesis((1, -1), (3, -1))]) == 1
+    assert (
+        common_prefix_length([hypothesis((1, -1), (2, -1)), hypothesis((1, -1), finished=True)])
+        == 1
+    )
 
 
 # What is decoded
@@ -80,7 +114,7 @@ def test_ways_agree_on_their_first_tokens():
 def engine(tmp_path_factory):
     folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", context=256)
     engine = load_engine(str(folder), precision="fp32")
-    engine.ways = 4
+    engine.hypotheses = 4
     yield engine
     engine.close()
 
@@ -93,21 +127,21 @@ def likelihood(engine, prompt, ids) -> float:
     return float(said[range(len(ids)), ids].sum())
 
 
-def likeliest_line(engine, prompt, ways: int) -> list[int]:
+def likeliest_line(engine, prompt, hypotheses: int) -> list[int]:
     """The same search without cache, mask or engine, each way read from its beginning."""
-    kept = [Way(b"")]
-    while any(not one.ended and len(one.tokens) < LINE.max_tokens for one in kept):
-        onward = [one for one in kept if one.ended]
+    kept = [Hypothesis(b"")]
+    while any(not one.finished and len(one.tokens) < LINE.max_tokens for one in kept):
+        onward = [one for one in kept if one.finished]
         for one in kept:
-            if one.ended:
+            if one.finished:
                 continue
             ids = [*prompt, *ids_of(one.tokens)]
             with torch.inference_mode():
                 said = engine._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
-            values, tokens = said.log_softmax(-1).topk(ways)
+            values, tokens = said.log_softmax(-1).topk(hypotheses)
             for id, value in zip(tokens.tolist(), values.tolist(), strict=True):
-                onward.append(one.on(Token(id, value), b"", ended=id in STOP))
-        kept = best(onward, ways)
+                onward.append(one.extend(Token(id, value), b"", finished=id in STOP))
+        kept = prune(onward, hypotheses)
     return ids_of(kept[0].tokens)
 
 
@@ -128,7 +162,7 @@ def test_some_lines_are_better_than_the_greedy_one_and_hardly_any_worse(engine):
         greedy = greedy[: ends[0] + 1] if ends else greedy
         found = ids_of(generate(engine, prompt, LINE, STOP))
         gain = likelihood(engine, prompt, found) - likelihood(engine, prompt, greedy)
-        gains.append(gain + BONUS * (len(found) - len(greedy)))
+        gains.append(gain + LENGTH_REWARD * (len(found) - len(greedy)))
     assert sum(gain > 0.1 for gain in gains) > 10 * sum(gain < -0.1 for gain in gains)
 
 
@@ -137,11 +171,13 @@ def test_tokens_tell_their_own_probability(engine):
         tokens = generate(engine, prompt, LINE, STOP)
         said = sum(token.logprob for token in tokens)
         assert said == pytest.approx(likelihood(engine, prompt, ids_of(tokens)), abs=1e-3)
-        assert all(len(token.others) == 2 for token in tokens)
+        assert all(len(token.alternatives) == 2 for token in tokens)
 
 
 def test_a_clear_way_is_followed_alone(engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.engines.decoding.loop.best", lambda ways, most: list(ways)[:1])
+    monkeypatch.setattr(
+        "jupyter_sc2.engines.decoding.loop.best", lambda hypotheses, most: list(hypotheses)[:1]
+    )
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
     tokens = generate(engine, PROMPT)
@@ -154,9 +190,9 @@ def test_what_was_decoded_is_in_the_cache_as_if_it_had_been_the_only_way(engine)
         tokens = ids_of(generate(engine, prompt, LINE, STOP))
         assert engine._cache.ids == [*prompt, *tokens[:-1]]
         longer = [*prompt, *tokens, 7]
-        engine.ways = 1
+        engine.hypotheses = 1
         assert ids_of(generate(engine, longer)) == plain_greedy(engine, longer, 8)
-        engine.ways = 4
+        engine.hypotheses = 4
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
@@ -197,7 +233,7 @@ def test_all_ways_spell_what_was_typed(engine):
 
 def test_with_a_temperature_nothing_is_searched(engine):
     drawn = SamplingParams(max_tokens=6, temperature=1.0, seed=1)
-    engine.ways = 1
+    engine.hypotheses = 1
     expected = ids_of(generate(engine, PROMPT, drawn))
-    engine.ways = 4
+    engine.hypotheses = 4
     assert ids_of(generate(engine, PROMPT, drawn)) == expected

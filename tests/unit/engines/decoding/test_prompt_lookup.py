@@ -1,33 +1,33 @@
 """What is guessed, and when nothing is."""
 
-from jupyter_sc2.engines.decoding.prompt_lookup import MOST, Lookup
+from jupyter_sc2.engines.decoding.prompt_lookup import MAX_DRAFT_TOKENS, PromptLookup
 
 
 def test_what_followed_the_same_tokens_the_last_time_is_guessed():
-    assert Lookup([1, 2, 3, 9, 1, 2, 4, 9, 1])([2]) == [4, 9, 1, 2]
+    assert PromptLookup([1, 2, 3, 9, 1, 2, 4, 9, 1])([2]) == [4, 9, 1, 2]
 
 
 def test_the_longest_agreement_counts_more_than_the_latest():
-    assert Lookup([1, 2, 3, 7, 9, 2, 3, 8, 1, 2])([3])[0] == 7
+    assert PromptLookup([1, 2, 3, 7, 9, 2, 3, 8, 1, 2])([3])[0] == 7
 
 
 def test_nothing_is_guessed_where_nothing_like_it_came_before():
-    assert Lookup([1, 2, 3])([4, 5]) == ()
-    assert Lookup([1])([]) == ()
+    assert PromptLookup([1, 2, 3])([4, 5]) == ()
+    assert PromptLookup([1])([]) == ()
 
 
 def test_a_single_token_that_came_before_is_not_enough():
-    assert Lookup([1, 2, 3])([2]) == ()
+    assert PromptLookup([1, 2, 3])([2]) == ()
 
 
 def test_what_was_said_a_key_ago_is_looked_at_first():
-    assert Lookup([1, 2, 3, 1], [[1, 2, 5, 6]])([2]) == [5, 6]
+    assert PromptLookup([1, 2, 3, 1], [[1, 2, 5, 6]])([2]) == [5, 6]
 
 
 def test_guesses_are_bounded():
-    assert len(Lookup([*range(100), 3, 4])([5])) == MOST
+    assert len(PromptLookup([*range(100), 3, 4])([5])) == MAX_DRAFT_TOKENS
 
 
 def test_only_whole_tokens_are_compared():
     shifted = (1 << 16) | (2 << 24)
-    assert Lookup([shifted, 3, 3])([(1 << 8), 7]) == ()
+    assert PromptLookup([shifted, 3, 3])([(1 << 8), 7]) == ()

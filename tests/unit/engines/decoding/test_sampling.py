@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jupyter_sc2.engines.decoding.sampling import keep_top_k, keep_top_p, likeliest, make_sampler
+from jupyter_sc2.engines.decoding.sampling import apply_top_k, apply_top_p, make_sampler, top_tokens
 from jupyter_sc2.errors import GenerationError
 from jupyter_sc2.types import SamplingParams
 
@@ -26,15 +26,15 @@ def test_what_is_forced_has_the_probability_it_had_and_that_among_what_was_allow
     logits = log([0.1, 0.6, 0.3])
     token = make_sampler(GREEDY)(logits, [0, 2])
     assert (token.id, token.logprob) == (2, pytest.approx(math.log(0.3)))
-    assert token.among_allowed == pytest.approx(math.log(0.75))
+    assert token.constrained_logprob == pytest.approx(math.log(0.75))
 
 
 def test_the_next_likeliest_are_told_where_nothing_is_left_to_chance():
     logits = log([0.1, 0.4, 0.3, 0.2])
-    others = make_sampler(GREEDY)(logits, None).others
-    assert others == ((2, pytest.approx(math.log(0.3))), (3, pytest.approx(math.log(0.2))))
-    assert [id for id, _ in make_sampler(GREEDY)(logits, [0, 2]).others] == [0]
-    assert make_sampler(SamplingParams(temperature=1.0, seed=1))(logits, None).others == ()
+    alternatives = make_sampler(GREEDY)(logits, None).alternatives
+    assert alternatives == ((2, pytest.approx(math.log(0.3))), (3, pytest.approx(math.log(0.2))))
+    assert [id for id, _ in make_sampler(GREEDY)(logits, [0, 2]).alternatives] == [0]
+    assert make_sampler(SamplingParams(temperature=1.0, seed=1))(logits, None).alternatives == ()
 
 
 def test_filters_keep_what_they_say():
@@ -43,12 +43,12 @@ def test_filters_keep_what_they_say():
     def kept(filtered):
         return [index for index, value in enumerate(filtered.tolist()) if value > -math.inf]
 
-    assert kept(keep_top_k(logits, 2)) == [0, 2]
-    assert kept(keep_top_k(logits, 9)) == [0, 1, 2, 3]
-    assert kept(keep_top_p(logits, 0.4)) == [0]
-    assert kept(keep_top_p(logits, 0.6)) == [0, 2]
-    assert kept(keep_top_p(logits, 0.79)) == [0, 2]
-    assert kept(keep_top_p(logits, 1e-9)) == [0]
+    assert kept(apply_top_k(logits, 2)) == [0, 2]
+    assert kept(apply_top_k(logits, 9)) == [0, 1, 2, 3]
+    assert kept(apply_top_p(logits, 0.4)) == [0]
+    assert kept(apply_top_p(logits, 0.6)) == [0, 2]
+    assert kept(apply_top_p(logits, 0.79)) == [0, 2]
+    assert kept(apply_top_p(logits, 1e-9)) == [0]
 
 
 def test_draws_follow_the_distribution_at_their_temperature():
@@ -71,7 +71,10 @@ def test_damaged_weights_are_an_error_not_a_guess():
 
 def test_the_likeliest_tokens_are_told_best_first_with_what_else_was_likely():
     logits = log([0.1, 0.4, 0.3, 0.2])
-    first, second = likeliest(logits, None, 2)
+    first, second = top_tokens(logits, None, 2)
     assert [first.id, second.id] == [1, 2]
-    assert second.others == ((1, pytest.approx(math.log(0.4))), (3, pytest.approx(math.log(0.2))))
-    assert [token.id for token in likeliest(logits, [0, 3], 4)] == [3, 0]
+    assert second.alternatives == (
+        (1, pytest.approx(math.log(0.4))),
+        (3, pytest.approx(math.log(0.2))),
+    )
+    assert [token.id for token in top_tokens(logits, [0, 3], 4)] == [3, 0]

@@ -168,7 +168,7 @@ def test_a_file_tells_whether_its_model_was_tuned_here(wide, tmp_path, trained):
     gguf_writer.write_gguf(folder, tmp_path / "a.gguf", "F16", name="a")
     engine = load_engine(str(tmp_path / "a.gguf"))
     engine.close()
-    assert engine.card.heals == trained
+    assert engine.card.token_healing == trained
 
 
 @pytest.mark.slow

@@ -331,10 +331,14 @@ def test_probabilities_are_those_of_torch_also_where_a_token_begins_a_character(
 
 def test_the_next_likeliest_are_those_of_torch_where_the_server_tells_them(engine, torch_engine):
     expected = generate(torch_engine, PROMPT)
-    told = [pair for pair in zip(generate(engine, PROMPT), expected, strict=True) if pair[0].others]
+    told = [
+        pair
+        for pair in zip(generate(engine, PROMPT), expected, strict=True)
+        if pair[0].alternatives
+    ]
     assert told
     for token, reference in told:
-        assert [id for id, _ in token.others] == [id for id, _ in reference.others]
+        assert [id for id, _ in token.alternatives] == [id for id, _ in reference.alternatives]
 
 
 def test_a_seed_repeats_and_another_does_not(engine):
@@ -474,7 +478,7 @@ def test_a_process_whose_server_says_nothing_counts_as_lost(engine, monkeypatch)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGSTOP])
 def test_a_session_goes_on_when_its_process_was_killed_or_stopped(folder, number):
-    others = set(psutil.Process().children(recursive=True))
+    alternatives = set(psutil.Process().children(recursive=True))
     options = LoadOptions(model=str(folder), engine="llamacpp")
     session = Session(load_options=options)
     heard = []
@@ -491,7 +495,7 @@ def test_a_session_goes_on_when_its_process_was_killed_or_stopped(folder, number
     wait_until(lambda: server.process.ended and not server.process.folder.exists())
     session.unload()
     wait_until(lambda: session.status.state == "unloaded")
-    assert set(psutil.Process().children(recursive=True)) <= others
+    assert set(psutil.Process().children(recursive=True)) <= alternatives
     session.close()
 
 

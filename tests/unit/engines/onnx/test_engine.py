@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from jupyter_sc2.engines import choose_engine, load_engine
-from jupyter_sc2.engines.decoding.beam_search import Way
+from jupyter_sc2.engines.decoding.beam_search import Hypothesis
 from jupyter_sc2.engines.onnx import engine as onnx_engine
 from jupyter_sc2.engines.onnx import prepacked
 from jupyter_sc2.errors import GenerationError, ModelLoadError
@@ -46,7 +46,7 @@ def shared():
 @pytest.fixture
 def engine(shared):
     shared._forget()
-    shared.ways, shared.chunk = 1, onnx_engine.CHUNK
+    shared.beam_width, shared.chunk = 1, onnx_engine.CHUNK
     return shared
 
 
@@ -204,7 +204,7 @@ def test_right_guesses_save_passes(engine, prompt):
     engine.prefill(prompt, never)
     lengths = passes(engine)
     tokens = list(
-        engine.generate(prompt, GREEDY, (), never, guess=lambda drawn: expected[len(drawn) :])
+        engine.generate(prompt, GREEDY, (), never, draft=lambda drawn: expected[len(drawn) :])
     )
     assert ids_of(tokens) == expected
     assert lengths == [4, 3]
@@ -212,13 +212,13 @@ def test_right_guesses_save_passes(engine, prompt):
 
 def test_hypotheses_in_one_pass_see_their_own_tokens_only(engine, prompt):
     engine.prefill(prompt, never)
-    ways = [Way(b"", tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
-    engine._pass([20, 30, 40], None, ways=ways)
-    ways = [
-        way.read(len(prompt) + row).on(Token(50 + row, 0.0), b"", ended=False)
-        for row, way in enumerate(ways)
+    hypotheses = [Hypothesis(b"", tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
+    engine._pass([20, 30, 40], None, hypotheses=hypotheses)
+    hypotheses = [
+        way.with_position(len(prompt) + row).extend(Token(50 + row, 0.0), b"", finished=False)
+        for row, way in enumerate(hypotheses)
     ]
-    engine._pass([52, 50], None, ways=[ways[2], ways[0]])
+    engine._pass([52, 50], None, hypotheses=[hypotheses[2], hypotheses[0]])
     together = engine._logits.copy()
     for row, ids in enumerate(([40, 52], [20, 50])):
         alone = logits_after(engine, [*prompt, *ids])
@@ -227,9 +227,9 @@ def test_hypotheses_in_one_pass_see_their_own_tokens_only(engine, prompt):
 
 def test_the_chosen_hypothesis_is_in_the_cache_as_if_it_had_been_the_only_one(engine, prompt):
     engine.prefill(prompt, never)
-    ways = [Way(b"", tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
-    engine._pass([20, 30, 40], None, ways=ways)
-    engine._cache.choose((len(prompt) + 2,), [40])
+    hypotheses = [Hypothesis(b"", tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
+    engine._pass([20, 30, 40], None, hypotheses=hypotheses)
+    engine._cache.select((len(prompt) + 2,), [40])
     engine._forward([60])
     found = engine._logits[-1].copy()
     assert engine._cache.ids == [*prompt, 40, 60]
@@ -240,9 +240,9 @@ def test_a_search_finds_a_line_that_is_at_least_as_likely(engine):
     prompt = engine.encode("import numpy as np\nimport pandas as pd\n\ndf = pd.")
     stop = {engine.encode("\n")[0]}
     alone = list(engine.generate(prompt, SamplingParams(max_tokens=12), stop, never))
-    engine.ways = 4
+    engine.beam_width = 4
     best = list(engine.generate(prompt, SamplingParams(max_tokens=12), stop, never))
-    engine.ways = 1
+    engine.beam_width = 1
 
     def score(tokens):  # with the reward for each token, see search.py
         return sum(token.logprob + 0.15 for token in tokens)
@@ -254,7 +254,7 @@ def test_the_first_tokens_spell_what_was_cut_from_the_prompt(engine):
     prompt = engine.encode("import numpy as np\nimport pan")[:-1]
     tokens = list(engine.generate(prompt, GREEDY, (), never, healed=b"pan"))
     assert engine.decode_bytes(ids_of(tokens)).startswith(b"pan")
-    assert tokens[0].among_allowed is not None
+    assert tokens[0].constrained_logprob is not None
 
 
 def passes(engine) -> list[int]:
@@ -525,7 +525,7 @@ busy = threading.Event()
 
 def work():
     engine, first = load_engine({str(MODEL)!r}), 0
-    with gate.minded():
+    with gate.guarded():
         while True:
             first = (first + 1) % 200
             prompt = [first, *range(20, 220)]

@@ -37,7 +37,7 @@ from jupyter_sc2.engines.openai import server_files
 from jupyter_sc2.engines.openai.client import find_key, parse_address
 from jupyter_sc2.engines.openai.discovery import choose_entry
 from jupyter_sc2.engines.openai.engine import leaving
-from jupyter_sc2.engines.openai.text_vocabulary import Pieces
+from jupyter_sc2.engines.openai.text_vocabulary import TextVocabulary
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, STARCODER2_STOP
 from jupyter_sc2.runtime.characters import first_unseen
@@ -310,7 +310,7 @@ WRITTEN = (
 
 
 def test_pieces_are_exact_and_never_special():
-    pieces = Pieces(STARCODER2_STOP)
+    pieces = TextVocabulary(STARCODER2_STOP)
     for text in (WRITTEN, "naïve = '東京 🎉'\n\t# \x00 ÿ", "x" * 50, ""):
         ids = pieces.encode(text)
         assert pieces.decode_bytes(ids).decode() == text
@@ -323,7 +323,7 @@ def test_pieces_are_exact_and_never_special():
 def test_a_users_literal_special_tokens_stay_text_for_the_servers_tokenizer():
     from tokenizers import Tokenizer as ServersTokenizer
 
-    pieces = Pieces(STARCODER2_STOP)
+    pieces = TextVocabulary(STARCODER2_STOP)
     special = pieces.special_ids
     # Also where a token is put together from what stands on both sides of a seam.
     halves = [*pieces.encode("<file_"), *pieces.encode("sep>")]
@@ -334,7 +334,7 @@ def test_a_users_literal_special_tokens_stay_text_for_the_servers_tokenizer():
 
 
 def test_markup_that_is_no_special_token_is_left_alone():
-    pieces = Pieces(STARCODER2_STOP)
+    pieces = TextVocabulary(STARCODER2_STOP)
     html = "<div><a href='x'>a_b</a></div> List<int> x <| y |> z"
     assert pieces.render(pieces.encode(html)) == html
 

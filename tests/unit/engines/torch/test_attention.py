@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 
 from jupyter_sc2.engines.torch.attention import FEW, attend_row_by_row  # noqa: E402
-from jupyter_sc2.engines.torch.engine import guessed_at_once, load  # noqa: E402
+from jupyter_sc2.engines.torch.engine import load, max_draft_tokens_for  # noqa: E402
 from jupyter_sc2.models.cards import SHIPPED_MODEL  # noqa: E402
 from tests.support.tiny import make_tiny_model  # noqa: E402
 
@@ -108,7 +108,7 @@ def test_models_that_are_not_packed_attend_so_too(tmp_path, monkeypatch, precisi
 
 
 def test_as_many_tokens_as_a_quantized_model_guesses_are_read_row_by_row():
-    assert guessed_at_once("4bit") + 1 == FEW
+    assert max_draft_tokens_for("4bit") + 1 == FEW
 
 
 def test_the_shipped_model_computes_four_tokens_in_a_pass_as_in_four():

@@ -17,8 +17,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from jupyter_sc2.engines import load_engine  # noqa: E402
-from jupyter_sc2.engines.base import no_guess  # noqa: E402
-from jupyter_sc2.engines.decoding.token_healing import SpellingTable, advance  # noqa: E402
+from jupyter_sc2.engines.base import no_draft  # noqa: E402
+from jupyter_sc2.engines.decoding.token_healing import TokenPrefixIndex, advance  # noqa: E402
 from jupyter_sc2.errors import GenerationError, ModelLoadError  # noqa: E402
 from jupyter_sc2.types import Choices, SamplingParams, Token  # noqa: E402
 
@@ -49,8 +49,8 @@ def never() -> bool:
     return False
 
 
-def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, healed=b"", guess=no_guess):
-    return list(engine.generate(ids, sampling, stop, cancelled, healed, guess))
+def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, healed=b"", draft=no_draft):
+    return list(engine.generate(ids, sampling, stop, cancelled, healed, draft))
 
 
 def ids_of(tokens: list[Token]) -> list[int]:
@@ -246,7 +246,7 @@ def test_right_guesses_save_passes_and_change_no_token(engine):
     expected = plain_greedy(engine, PROMPT, 8)
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
-    tokens = generate(engine, PROMPT, guess=lambda drawn: expected[len(drawn) : len(drawn) + 3])
+    tokens = generate(engine, PROMPT, draft=lambda drawn: expected[len(drawn) : len(drawn) + 3])
     assert ids_of(tokens) == expected
     assert lengths == [4, 3]
 
@@ -255,11 +255,11 @@ def test_right_guesses_save_passes_and_change_no_token(engine):
 def test_wrong_guesses_change_no_token(engine, wrong_from):
     expected = plain_greedy(engine, PROMPT, 8)
 
-    def guess(drawn):
+    def draft(drawn):
         right = expected[len(drawn) : len(drawn) + wrong_from]
         return [*right, *((id + 1) % 300 for id in expected[len(drawn) + wrong_from :])]
 
-    assert ids_of(generate(engine, PROMPT, guess=guess)) == expected
+    assert ids_of(generate(engine, PROMPT, draft=draft)) == expected
     # and what was guessed wrongly is not taken for read
     other = [*PROMPT, *expected[:4], 7]
     assert ids_of(generate(engine, other)) == plain_greedy(engine, other, 8)
@@ -268,7 +268,7 @@ def test_wrong_guesses_change_no_token(engine, wrong_from):
 def test_guesses_do_not_change_what_is_drawn_with_a_seed(engine):
     sampling = SamplingParams(max_tokens=8, temperature=1.5, seed=3)
     expected = ids_of(generate(engine, PROMPT, sampling))
-    tokens = generate(engine, PROMPT, sampling, guess=lambda drawn: expected[len(drawn) :])
+    tokens = generate(engine, PROMPT, sampling, draft=lambda drawn: expected[len(drawn) :])
     assert ids_of(tokens) == expected
 
 
@@ -276,7 +276,7 @@ def test_no_more_is_guessed_than_may_be_drawn(engine):
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
     sampling = SamplingParams(max_tokens=3)
-    assert len(generate(engine, PROMPT, sampling, guess=lambda drawn: [1] * 20)) == 3
+    assert len(generate(engine, PROMPT, sampling, draft=lambda drawn: [1] * 20)) == 3
     assert max(lengths) <= 2
 
 
@@ -399,7 +399,7 @@ def test_a_seed_repeats_and_another_does_not(engine):
 
 
 def test_allowed_tokens_begin_the_rest_or_run_beyond_it():
-    table = SpellingTable(
+    table = TokenPrefixIndex(
         [b"", b"a", b"as", b"as np", b" ", b" as", b" a", b" b", b"\xff", b"\xff\xff", b"a"]
     )
     assert sorted(table.allowed(b" as")) == [4, 5, 6]
@@ -411,7 +411,7 @@ def test_allowed_tokens_begin_the_rest_or_run_beyond_it():
 
 
 def test_of_several_names_any_may_be_spelled_and_none_runs_on():
-    table = SpellingTable(
+    table = TokenPrefixIndex(
         [b"", b"a", b"ag", b"age", b"ages", b"age(", b"fa", b'age"]', b"fare", b"x"]
     )
     names = Choices([b"age", b"fare"])
@@ -422,7 +422,7 @@ def test_of_several_names_any_may_be_spelled_and_none_runs_on():
 
 
 def test_behind_a_name_comes_no_part_of_a_name_unless_it_makes_another_of_them():
-    table = SpellingTable([b"", b"set", b"_", b"_style", b"_legend", b"(", b"s", b"_st"])
+    table = TokenPrefixIndex([b"", b"set", b"_", b"_style", b"_legend", b"(", b"s", b"_st"])
     after = advance(Choices([b"set", b"set_style"]), b"set")
     assert after.names == (b"", b"_style")
     assert table.allowed(after) == [0, 2, 3, 5, 7]
@@ -610,7 +610,7 @@ def work():
         busy.set()
 
 def minded():
-    with gate.minded():
+    with gate.guarded():
         work()
 
 threading.Thread(target=minded, daemon=True).start()

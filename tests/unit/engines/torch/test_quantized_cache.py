@@ -57,11 +57,11 @@ def quantizations(monkeypatch):
     """One entry for each time that a source is read."""
     calls = []
 
-    def convert(*arguments):
+    def stream_weights(*arguments):
         calls.append(arguments[0].precision)
-        return model_builder.convert(*arguments)
+        return model_builder.stream_weights(*arguments)
 
-    monkeypatch.setattr(quantized_cache, "convert", convert)
+    monkeypatch.setattr(quantized_cache, "stream_weights", stream_weights)
     return calls
 
 
@@ -411,7 +411,7 @@ def tiled_layer():
     layer = bnb_linear.TiledNF4Linear(plain, compressed=False)
     for name, tensor in layer.quantize(plain.weight.detach()).items():
         setattr(layer, name, tensor)
-    layer.settle()
+    layer.finalize()
     return plain, layer
 
 
@@ -459,7 +459,7 @@ def test_quantized_layers_are_those_of_bitsandbytes(original):
     ours = bnb_linear.NF4Linear(plain, compressed=True)
     for name, tensor in ours.quantize(plain.weight.detach()).items():
         setattr(ours, name, tensor)
-    ours.settle()
+    ours.finalize()
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
 
