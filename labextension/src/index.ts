@@ -13,20 +13,20 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 
-import { Completers } from './accept';
-import { Announcer } from './announce';
-import { AttributionMark, inFull, matchesOf } from './attribution';
-import { addCommands, addToPalette, makeMenu } from './commands';
-import { Enter } from './enter';
-import { Kept } from './kept';
-import { showContext } from './output';
-import { Places } from './places';
-import { Provider } from './provider';
-import { Recorder } from './record';
+import { Completers } from './completion/inline-completer';
+import { Announcer } from './ui/announcer';
+import { AttributionMark, inFull, matchesOf } from './ui/attribution-mark';
+import { addCommands, addToPalette, makeMenu } from './ui/commands';
+import { Enter } from './completion/newline-trigger';
+import { Kept } from './usage/retention';
+import { showContext } from './ui/magic-output';
+import { Places } from './documents/documents';
+import { Provider } from './completion/provider';
+import { Recorder } from './usage/record';
 import { FrontEndSettings } from './settings';
-import { Sidebar } from './sidebar';
-import { describe } from './standing';
-import { StatusItem } from './status';
+import { Sidebar } from './ui/sidebar';
+import { describe } from './ui/status-text';
+import { StatusItem } from './ui/status';
 
 /** Milliseconds that a cursor rests until its kernel is told. */
 const REST_MS = 300;

@@ -3,8 +3,8 @@
  */
 import type { ISettingRegistry } from '@jupyterlab/settingregistry';
 
-import { AFTER_ENTER, MODES, type AfterEnter, type Mode } from './asking';
-import type { Settings } from './protocol';
+import { AFTER_ENTER, MODES, type AfterEnter, type Mode } from './completion/policy';
+import type { Settings } from './kernel/protocol';
 
 export interface IFrontEndSettings {
   mode: Mode;

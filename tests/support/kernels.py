@@ -317,7 +317,7 @@ class Comm:
 
 def page_expression(name: str) -> str:
     """What the page has a kernel evaluate: LOAD or CHECK."""
-    source = (TESTS.parent / "labextension" / "src" / "load.ts").read_text("utf-8")
+    source = (TESTS.parent / "labextension" / "src" / "kernel" / "load.ts").read_text("utf-8")
     python = re.search(r"PYTHON = `(.*?)`;", source, re.DOTALL)
     expression = re.search(rf"export const {name} =(.*?);\n(?:\n|\Z)", source, re.DOTALL)
     # Put together of strings as in Python.

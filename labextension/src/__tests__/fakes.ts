@@ -3,7 +3,7 @@
  */
 import type { Kernel } from '@jupyterlab/services';
 
-import type { DownMessage, UpMessage } from '../protocol';
+import type { DownMessage, UpMessage } from '../kernel/protocol';
 
 /** A message as it left the front end, and the road it took. */
 export interface ISent {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import type { ISettingRegistry } from '@jupyterlab/settingregistry';
 
-import type { Settings } from '../protocol';
+import type { Settings } from '../kernel/protocol';
 import { FrontEndSettings, type IFrontEndSettings } from '../settings';
 
 type Values = Record<string, unknown>;

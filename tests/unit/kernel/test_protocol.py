@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 PAGE = ROOT / "labextension" / "src"
-TYPESCRIPT = (PAGE / "protocol.ts").read_text("utf-8")
+TYPESCRIPT = (PAGE / "kernel" / "protocol.ts").read_text("utf-8")
 
 UP, DOWN = "up", "down"
 HEADINGS = {UP: "From the front end to the kernel", DOWN: "From the kernel to the front end"}
@@ -302,7 +302,7 @@ def reasons_in(path: Path) -> set[str]:
 
 
 def test_the_page_says_each_reason_in_words():
-    words = without_comments((PAGE / "standing.ts").read_text("utf-8"))
+    words = without_comments((PAGE / "ui" / "status-text.ts").read_text("utf-8"))
     said = re.search(r"const REASONS\b.*?= \{\n(.*?)^\};", words, re.MULTILINE | re.DOTALL)[1]
     # What was cancelled is not waited for any more.
     assert {*re.findall(r"^  (\w+):", said, re.M), "cancelled"} == set(get_args(protocol.Reason))

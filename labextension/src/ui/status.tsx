@@ -7,7 +7,7 @@ import type { ISignal } from '@lumino/signaling';
 import type { Menu } from '@lumino/widgets';
 import React from 'react';
 
-import type { IDescription } from './standing';
+import type { IDescription } from './status-text';
 
 export class StatusItem extends ReactWidget {
   constructor(private _options: StatusItem.IOptions) {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { briefly, inFull } from '../attribution';
-import { GrowingGhost } from '../growing';
-import type { IAttribution, IUpdate } from '../protocol';
-import { isRecording, noted, withValue, type INote } from '../record';
+import { briefly, inFull } from '../../ui/attribution-mark';
+import { GrowingGhost } from '../../completion/streaming-suggestion';
+import type { IAttribution, IUpdate } from '../../kernel/protocol';
+import { isRecording, noted, withValue, type INote } from '../../usage/record';
 
 const MATCH: IAttribution = {
   source: 'pandas',

@@ -3,8 +3,8 @@
  */
 import type { CodeEditor } from '@jupyterlab/codeeditor';
 
-import { worthAsking, type AfterEnter } from './asking';
-import { isAtLineStart, type IPlace } from './ghost';
+import { worthAsking, type AfterEnter } from './policy';
+import { isAtLineStart, type IPlace } from './suggestion';
 import type { Provider } from './provider';
 
 /** How long a new empty cell is left alone: one who walks through cells wants nothing in them. */

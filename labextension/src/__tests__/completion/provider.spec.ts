@@ -7,12 +7,12 @@ import type {
   IInlineCompletionItem
 } from '@jupyterlab/completer';
 
-import type { Mode } from '../asking';
-import type { CompletionQuery } from '../client';
-import { fits } from '../offers';
-import type { IUpdate } from '../protocol';
-import { Provider, type ISpot } from '../provider';
-import { settle } from './fakes';
+import type { Mode } from '../../completion/policy';
+import type { CompletionQuery } from '../../kernel/client';
+import { fits } from '../../completion/inline-items';
+import type { IUpdate } from '../../kernel/protocol';
+import { Provider, type ISpot } from '../../completion/provider';
+import { settle } from '../fakes';
 
 type Answer =
   (Pick<IUpdate, 'text' | 'finish_reason' | 'reason'> & Partial<Pick<IUpdate, 'index'>>) | Error;

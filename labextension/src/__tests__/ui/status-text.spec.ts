@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { describe, INSTALL, sentence, type ICircumstances, type Standing } from '../standing';
+import {
+  describe,
+  INSTALL,
+  sentence,
+  type ICircumstances,
+  type Standing
+} from '../../ui/status-text';
 
 const READY: Standing = {
   stage: 'connected',

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Cells } from '../cells';
-import type { ICell } from '../protocol';
-import { Snapshot } from '../snapshot';
+import { Cells } from '../../documents/cells';
+import type { ICell } from '../../kernel/protocol';
+import { Snapshot } from '../../kernel/snapshot';
 
 class Signal {
   connect(slot: () => void): void {

@@ -3,7 +3,7 @@
  *
  * They are asked for at each key, and a notebook may have thousands.
  */
-import type { ICell } from './protocol';
+import type { ICell } from '../kernel/protocol';
 
 /** Somebody who tells of changes. */
 interface IChanging {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import type { ICodeCellModel } from '@jupyterlab/cells';
 
-import { outputTexts } from '../outputs';
+import { outputTexts } from '../../documents/cell-outputs';
 
 /** A cell's model with these outputs, and how often one of them was read. */
 function cell(outputs: object[], executionCount: number | null = 1) {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import type { ICell } from '../protocol';
-import { Snapshot } from '../snapshot';
+import type { ICell } from '../../kernel/protocol';
+import { Snapshot } from '../../kernel/snapshot';
 
 function cell(id: string, source = '', execution_count: number | null = null): ICell {
   return { id, cell_type: 'code', source, execution_count };

@@ -1,8 +1,8 @@
 /**
  * Where suggested text may come from: a mark beside the ghost text, with the details below the pointer.
  */
-import type { IOffer } from './offers';
-import type { IAttribution } from './protocol';
+import type { IOffer } from '../completion/inline-items';
+import type { IAttribution } from '../kernel/protocol';
 
 const CLASS = 'jp-sc2-Attribution';
 

@@ -3,8 +3,8 @@
  */
 import type { IInlineCompletionItem } from '@jupyterlab/completer';
 
-import { remainder, remainders, type IPlace, type IRest } from './ghost';
-import type { GrowingGhost } from './growing';
+import { remainder, remainders, type IPlace, type IRest } from './suggestion';
+import type { GrowingGhost } from './streaming-suggestion';
 import type { ISpot } from './provider';
 
 /** One candidate as it was handed to JupyterLab. */

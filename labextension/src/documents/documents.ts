@@ -19,14 +19,14 @@ import {
   strictest,
   type AfterEnter,
   type Mode
-} from './asking';
+} from '../completion/policy';
 import { Cells, type ICellSources } from './cells';
-import { Connection } from './connection';
-import { pointsOf } from './ghost';
-import { outputTexts } from './outputs';
-import type { ICell, Settings } from './protocol';
-import type { ISpot } from './provider';
-import { describe } from './standing';
+import { Connection } from '../kernel/connection';
+import { pointsOf } from '../completion/suggestion';
+import { outputTexts } from './cell-outputs';
+import type { ICell, Settings } from '../kernel/protocol';
+import type { ISpot } from '../completion/provider';
+import { describe } from '../ui/status-text';
 
 export interface ITrackers {
   notebooks: INotebookTracker;

@@ -1,9 +1,9 @@
 /**
  * How completion stands in a document, and how that is said in a few words.
  */
-import type { Mode } from './asking';
-import type { Channel, ModelState, Stage } from './protocol';
-import type { IOutcome } from './provider';
+import type { Mode } from '../completion/policy';
+import type { Channel, ModelState, Stage } from '../kernel/protocol';
+import type { IOutcome } from '../completion/provider';
 
 export type Standing =
   | {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { parseMessage } from '../protocol';
+import { parseMessage } from '../../kernel/protocol';
 
 test('a message of a known type is passed on as it is', () => {
   const update = { type: 'update', id: '1', index: 0, text: 'x', finish_reason: null, novel: true };

@@ -5,8 +5,8 @@ import { LabIcon } from '@jupyterlab/ui-components';
 import type { Message } from '@lumino/messaging';
 import { PanelLayout, Widget } from '@lumino/widgets';
 
-import type { KernelClient } from './client';
-import { outputOf, type ISubject } from './output';
+import type { KernelClient } from '../kernel/client';
+import { outputOf, type ISubject } from './magic-output';
 
 const ICON = new LabIcon({
   name: 'jupyter_sc2:panel',

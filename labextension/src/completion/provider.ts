@@ -10,14 +10,14 @@ import type {
 } from '@jupyterlab/completer';
 import type { Widget } from '@lumino/widgets';
 
-import type { Mode } from './asking';
-import type { KernelClient } from './client';
-import { GhostCache, near, remainder, remainders, unitsOf, type IPlace } from './ghost';
-import { GrowingGhost } from './growing';
-import { Offers, type IOffer } from './offers';
-import type { ICell, Trigger } from './protocol';
-import { sentence } from './standing';
-import { sleep, within } from './timing';
+import type { Mode } from './policy';
+import type { KernelClient } from '../kernel/client';
+import { GhostCache, near, remainder, remainders, unitsOf, type IPlace } from './suggestion';
+import { GrowingGhost } from './streaming-suggestion';
+import { Offers, type IOffer } from './inline-items';
+import type { ICell, Trigger } from '../kernel/protocol';
+import { sentence } from '../ui/status-text';
+import { sleep, within } from '../kernel/timing';
 
 /** The cell that is being typed in, and who completes it. */
 export interface ISpot {

@@ -9,8 +9,8 @@ import { EditorSelection } from '@codemirror/state';
 import type { EditorView } from '@codemirror/view';
 import { Signal } from '@lumino/signaling';
 
-import { nextLine, nextWord, type IPlace } from './ghost';
-import { belongs, fits, type IOffer } from './offers';
+import { nextLine, nextWord, type IPlace } from './suggestion';
+import { belongs, fits, type IOffer } from './inline-items';
 import type { Provider } from './provider';
 
 type Completer = ReturnType<IInlineCompleterFactory['factory']>;

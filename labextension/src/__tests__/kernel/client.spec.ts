@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { KernelClient } from '../client';
-import type { Channel, DownMessage, ICell, IUpdate } from '../protocol';
-import { FakeKernel, settle, type ISent } from './fakes';
+import { KernelClient } from '../../kernel/client';
+import type { Channel, DownMessage, ICell, IUpdate } from '../../kernel/protocol';
+import { FakeKernel, settle, type ISent } from '../fakes';
 
 const ROADS: Channel[] = ['control', 'subshell', 'shell'];
 

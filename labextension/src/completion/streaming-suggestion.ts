@@ -1,9 +1,9 @@
 /**
  * A completion while the kernel makes it, and afterwards.
  */
-import type { KernelClient } from './client';
-import type { IGhost, IPlace } from './ghost';
-import type { IAttribution, IUpdate } from './protocol';
+import type { KernelClient } from '../kernel/client';
+import type { IGhost, IPlace } from './suggestion';
+import type { IAttribution, IUpdate } from '../kernel/protocol';
 
 export class GrowingGhost implements IGhost {
   /** `wanted` is how many candidates were asked for. */

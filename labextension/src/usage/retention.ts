@@ -2,10 +2,10 @@
  * What became of accepted text: told to the kernel, which counts it, when it is accepted, and again when it is
  * seen whether it stayed.
  */
-import type { Part } from './accept';
-import type { IAccepted } from './protocol';
-import type { IOffer } from './offers';
-import type { ISpot } from './provider';
+import type { Part } from '../completion/inline-completer';
+import type { IAccepted } from '../kernel/protocol';
+import type { IOffer } from '../completion/inline-items';
+import type { ISpot } from '../completion/provider';
 
 /** After this long a text that is still there was of use. */
 const LATER_MS = 30_000;

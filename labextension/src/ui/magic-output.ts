@@ -7,7 +7,7 @@ import { OutputAreaModel, SimplifiedOutputArea } from '@jupyterlab/outputarea';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { PanelLayout, Widget } from '@lumino/widgets';
 
-import type { Connection } from './connection';
+import type { Connection } from '../kernel/connection';
 
 /** Which kernel is asked, and who draws what it displays. */
 export interface ISubject {

@@ -14,11 +14,11 @@ import type { ITranslator } from '@jupyterlab/translation';
 import { MenuSvg } from '@jupyterlab/ui-components';
 import type { Menu, Widget } from '@lumino/widgets';
 
-import type { Completers, Part } from './accept';
-import { METADATA, modeOf, type Mode } from './asking';
-import type { Places } from './places';
-import { isRecording, withValue } from './record';
-import { INSTALL, START, type IDescription } from './standing';
+import type { Completers, Part } from '../completion/inline-completer';
+import { METADATA, modeOf, type Mode } from '../completion/policy';
+import type { Places } from '../documents/documents';
+import { isRecording, withValue } from '../usage/record';
+import { INSTALL, START, type IDescription } from './status-text';
 
 export const COMMANDS = {
   acceptWord: 'jupyter_sc2:accept-word',

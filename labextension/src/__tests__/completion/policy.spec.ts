@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { modeOf, strictest, worthAsking } from '../asking';
+import { modeOf, strictest, worthAsking } from '../../completion/policy';
 
 test('a notebook or a cell can forbid, and allow nothing that the settings forbid', () => {
   assert.equal(strictest('automatic', undefined), 'automatic');

@@ -12,7 +12,7 @@ import {
   remainders,
   unitsOf,
   type IGhost
-} from '../ghost';
+} from '../../completion/suggestion';
 
 function ghost(prefix: string, text: string | string[], suffix = '', cell = 'a'): IGhost {
   return { cell, prefix, suffix, texts: [text].flat() };

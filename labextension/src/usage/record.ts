@@ -5,10 +5,10 @@
  */
 import type { NotebookPanel } from '@jupyterlab/notebook';
 
-import { METADATA } from './asking';
-import { matchesOf } from './attribution';
-import type { IOffer } from './offers';
-import type { IAttribution } from './protocol';
+import { METADATA } from '../completion/policy';
+import { matchesOf } from '../ui/attribution-mark';
+import type { IOffer } from '../completion/inline-items';
+import type { IAttribution } from '../kernel/protocol';
 
 /** What is written down of one completion; accepting it part by part makes one note. */
 export interface INote {

@@ -8,7 +8,7 @@ import { Signal, type ISignal } from '@lumino/signaling';
 import { KernelClient } from './client';
 import { CHECK, LOAD } from './load';
 import { PROTOCOL, TARGET, type Channel, type Settings } from './protocol';
-import type { IFirstMinute, Standing } from './standing';
+import type { IFirstMinute, Standing } from '../ui/status-text';
 import { within } from './timing';
 
 const ALL_ROADS: readonly Channel[] = ['control', 'subshell', 'shell'];
