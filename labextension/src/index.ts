@@ -1,5 +1,5 @@
 /**
- * Wiring only: the provider, the places where code is typed, the settings, the commands, the status item.
+ * Joins the parts: the provider, the documents, the settings, the commands and the status item.
  */
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, Notification } from '@jupyterlab/apputils';
@@ -13,23 +13,24 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 
-import { Completers } from './completion/inline-completer';
+import { InlineCompleters } from './completion/inline-completer';
+import { matchesOf } from './completion/inline-items';
 import { Announcer } from './ui/announcer';
-import { AttributionMark, inFull, matchesOf } from './ui/attribution-mark';
+import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
-import { Enter } from './completion/newline-trigger';
-import { Kept } from './usage/retention';
-import { showContext } from './ui/magic-output';
-import { Places } from './documents/documents';
+import { NewlineTrigger } from './completion/newline-trigger';
+import { RetentionTracker } from './usage/retention';
+import { showPrompt } from './ui/magic-output';
+import { Documents } from './documents/documents';
 import { Provider } from './completion/provider';
-import { Recorder } from './usage/record';
+import { AcceptanceRecorder } from './usage/record';
 import { FrontEndSettings } from './settings';
 import { Sidebar } from './ui/sidebar';
-import { describe } from './ui/status-text';
+import { reasonText, statusText } from './ui/status-text';
 import { StatusItem } from './ui/status';
 
-/** Milliseconds that a cursor rests until its kernel is told. */
-const REST_MS = 300;
+/** How long a cursor stays in one place until its kernel is told. */
+const IDLE_MS = 300;
 
 const PLUGIN = 'jupyter-sc2:plugin';
 
@@ -60,150 +61,160 @@ const plugin: JupyterFrontEndPlugin<void> = {
   ) => {
     const changed = new Signal<object, void>({});
     const current = () => app.shell.currentWidget;
-    const tell = (message: string, kind: 'info' | 'error') =>
+    const notify = (message: string, kind: 'info' | 'error') =>
       void Notification.emit(message, kind, { autoClose: kind === 'error' ? 8000 : 4000 });
 
-    const places = new Places({
+    const documents = new Documents({
       trackers: { notebooks, consoles, editors },
-      onError: message => tell(message, 'error'),
-      onStale: () => provider.forget(),
+      onError: message => notify(message, 'error'),
+      onStale: () => provider.clearCache(),
+      stateText: ({ state, busy }) => statusText(state, { busy }).text,
       onSaved: (saved, values) =>
-        void settings.saved(saved, values).then(changed => {
+        void settings.adoptKernelDefaults(saved, values).then(changed => {
           if (changed) {
-            tell("JupyterLab's settings for every kernel now say the same.", 'info');
+            notify("JupyterLab's settings for every kernel now say the same.", 'info');
           }
         })
     });
     const provider = new Provider({
-      locate: ({ widget }, text) => places.locate(widget, text),
-      settled: widget => places.settled(widget),
-      tell,
+      resolveTarget: (widget, text) => documents.resolveTarget(widget, text),
+      settled: widget => documents.settled(widget),
+      reasonText,
+      notify,
       add: (item, first) => completers.add(item, first),
       remove: (item, first) => completers.remove(item, first),
       onOutcome: ({ kind }) => {
         if (kind === 'shown') {
-          places.connection(current())?.shown();
+          documents.connection(current())?.suggestionShown();
         }
         changed.emit();
       }
     });
-    // At once: JupyterLab never asks a provider that is registered after it was restored.
+    // At once: JupyterLab never uses a provider that is registered after its layout was restored.
     completion.registerInlineProvider(provider);
 
     const announcer = new Announcer();
-    const kept = new Kept();
+    const retention = new RetentionTracker();
     const mark = new AttributionMark();
-    const recorder = new Recorder();
-    const enter = new Enter({
+    const recorder = new AcceptanceRecorder();
+    const newlineTrigger = new NewlineTrigger({
       provider,
-      policy: () => places.askedIn(current()).afterEnter,
-      keyOf: (editor, source) => {
+      policy: () => documents.requestedAfterEnter(current()),
+      targetKey: (editor, source) => {
         const widget = current();
-        const spot = widget?.node.contains(editor.host) ? places.locate(widget, source) : null;
-        return spot && typeof spot !== 'string' && spot.mode === 'automatic' ? spot.key : null;
+        const target = widget?.node.contains(editor.host)
+          ? documents.resolveTarget(widget, source)
+          : null;
+        return target && typeof target !== 'string' && target.mode === 'automatic'
+          ? target.key
+          : null;
       },
       invoke: () => completion.inline?.invoke(current()!.id)
     });
-    // A little later: who runs cells one after another, or goes through one, is at each place for a moment.
+    // Delayed: a user who runs cells one after another, or moves through one, is in each place for a moment only.
     let timer: ReturnType<typeof setTimeout> | undefined;
     let typing = false;
-    const restsSoon = () => {
+    const notifyCursorIdleSoon = () => {
       clearTimeout(timer);
-      timer = setTimeout(() => places.rests(notebooks.currentWidget), REST_MS);
+      timer = setTimeout(() => documents.notifyCursorIdle(notebooks.currentWidget), IDLE_MS);
     };
-    const completers = new Completers({
+    const completers = new InlineCompleters({
       provider,
-      onTyped: (editor, delta) => {
-        // Typing moves the cursor, before or after this; what is asked is read anyway.
+      onTextChanged: (editor, delta) => {
+        // Typing moves the cursor, before or after this call; its request makes the kernel read the prompt anyway.
         clearTimeout(timer);
         typing = true;
         setTimeout(() => (typing = false), 0);
         if (editor) {
-          enter.typed(editor, delta);
+          newlineTrigger.onTextChanged(editor, delta);
         }
       },
-      onMoved: editor => {
+      onCursorMoved: editor => {
         if (!typing && editor && editor === notebooks.activeCell?.editor) {
-          restsSoon();
+          notifyCursorIdleSoon();
         }
       },
-      onShown: read => announcer.shown(read),
-      onOffer: (offer, host) => mark.shown(offer, host),
-      onAccepted: (offer, part, text) => {
-        kept.accepted(offer, part, text);
+      onShown: read => announcer.onChanged(read),
+      onItemChanged: (item, host) => mark.update(item, host),
+      onAccepted: (item, part, text) => {
+        retention.onAccepted(item, part, text);
         const panel = notebooks.currentWidget;
-        recorder.accepted(offer, text, panel, places.connection(panel)?.client?.hello?.version);
-        const [match] = matchesOf(offer);
-        if (match && offer.ghost.policy === 'warn') {
-          tell(`The accepted text is also in ${inFull(match)}.`, 'info');
+        recorder.onAccepted(item, text, panel, documents.connection(panel)?.client?.hello?.version);
+        const [match] = matchesOf(item);
+        if (match && item.suggestion.policy === 'warn') {
+          notify(`The accepted text is also in ${fullMatch(match)}.`, 'info');
         }
       }
     });
     completers.mend(factory);
 
     const settings = new FrontEndSettings(registry, PLUGIN, values => {
-      const restarts = values.autoLoad !== places.autoLoad || values.mode !== places.mode;
-      places.mode = values.mode;
-      places.afterEnter = values.afterEnter;
-      places.isLocked = values.isLocked;
-      places.autoLoad = values.autoLoad;
-      if (JSON.stringify(values.languagesOff) !== JSON.stringify(places.languagesOff)) {
-        places.languagesOff = values.languagesOff;
-        provider.forget();
+      const reconnects = values.autoLoad !== documents.autoLoad || values.mode !== documents.mode;
+      documents.mode = values.mode;
+      documents.afterEnter = values.afterEnter;
+      documents.isLocked = values.isLocked;
+      documents.autoLoad = values.autoLoad;
+      if (
+        JSON.stringify(values.disabledLanguages) !== JSON.stringify(documents.disabledLanguages)
+      ) {
+        documents.disabledLanguages = values.disabledLanguages;
+        provider.clearCache();
       }
-      provider.debounce = values.debounce;
+      provider.debounceMs = values.debounceMs;
       provider.candidates = values.candidates;
       announcer.enabled = values.announce;
-      if (JSON.stringify(values.everywhere) !== JSON.stringify(places.everywhere)) {
-        places.everywhere = values.everywhere;
-        places.configure();
+      if (JSON.stringify(values.labSettings) !== JSON.stringify(documents.labSettings)) {
+        documents.labSettings = values.labSettings;
+        documents.sendLabSettings();
       }
-      if (restarts) {
-        places.retry();
+      if (reconnects) {
+        documents.reconnect();
       }
       changed.emit();
     });
-    // Only then, since nothing may be loaded into a kernel where the settings forbid it.
-    void settings.load().then(() => places.start());
+    // Only then: nothing may be loaded into a kernel if the settings forbid it.
+    void settings.load().then(() => documents.start());
 
-    const describeHere = () => {
+    const currentStatus = () => {
       const widget = current();
-      const connection = places.connection(widget);
+      const connection = documents.connection(widget);
       if (!connection) {
-        return places.isPlace(widget) ? describe({ stage: 'no kernel' }, { busy: false }) : null;
+        return documents.canComplete(widget)
+          ? statusText({ stage: 'no kernel' }, { busy: false })
+          : null;
       }
-      return describe(connection.standing, {
+      return statusText(connection.state, {
         busy: connection.busy,
-        mode: places.modeIn(widget),
+        mode: documents.allowedMode(widget),
         outcome: provider.outcome
       });
     };
-    const subject = () => {
-      const owner = places.ownerOf(current()) ?? notebooks.currentWidget;
-      return { connection: places.connection(owner), rendermime: rendermimeOf(owner) };
+    const magicTarget = () => {
+      const owner = documents.sessionOwner(current()) ?? notebooks.currentWidget;
+      return { connection: documents.connection(owner), rendermime: rendermimeOf(owner) };
     };
-    const sidebar = new Sidebar(subject);
+    const sidebar = new Sidebar(magicTarget);
     app.shell.add(sidebar, 'right', { rank: 900 });
     addCommands({
       app,
-      places,
+      documents,
       completers,
       translator,
-      describe: describeHere,
+      statusText: currentStatus,
       setMode: async mode => {
         provider.cancel();
         await settings.set('mode', mode);
       },
       isLocked: () => settings.isLocked,
       openPanel: () => app.shell.activateById(sidebar.id),
-      showContext: () => showContext(subject())
+      showPrompt: () => showPrompt(magicTarget())
     });
     if (palette) {
       addToPalette(palette);
     }
 
-    const status = new StatusItem({ describe: describeHere, changed, menu: makeMenu(app) });
-    const isActive = () => places.isPlace(current());
+    const status = new StatusItem({ statusText: currentStatus, changed, menu: makeMenu(app) });
+    const isActive = () => documents.canComplete(current());
     if (statusBar) {
       statusBar.registerStatusItem(PLUGIN, {
         item: status,
@@ -213,12 +224,12 @@ const plugin: JupyterFrontEndPlugin<void> = {
         activeStateChanged: changed as never
       });
     } else {
-      // Notebook 7 has no status bar; the kernel's own state is shown here, too.
+      // Notebook 7 has no status bar; it shows the kernel's state at the top, too.
       status.id = 'jupyter_sc2-status';
       app.shell.add(status, 'menu', { rank: 10020 });
     }
 
-    places.changed.connect(() => {
+    documents.changed.connect(() => {
       changed.emit();
       sidebar.refresh();
     });
@@ -229,25 +240,25 @@ const plugin: JupyterFrontEndPlugin<void> = {
     });
     notebooks.activeCellChanged.connect((_, cell) => {
       provider.cancel();
-      restsSoon();
+      notifyCursorIdleSoon();
       const notebook = notebooks.currentWidget?.content;
       if (notebook && cell?.model.type === 'code' && cell.editor) {
         const above = notebook.widgets.slice(0, notebook.activeCellIndex);
         const isBelowCode = above.some(
           ({ model }) => model.type === 'code' && model.sharedModel.getSource().trim() !== ''
         );
-        enter.arrived(cell.editor, isBelowCode);
+        newlineTrigger.onCellEntered(cell.editor, isBelowCode);
       }
     });
     NotebookActions.executed.connect((_, { notebook, cell }) => {
-      kept.executed(cell.model.id);
-      restsSoon();
-      places.executed(notebook, cell.model.sharedModel.getSource());
+      retention.onCellExecuted(cell.model.id);
+      notifyCursorIdleSoon();
+      documents.onCellExecuted(notebook, cell.model.sharedModel.getSource());
     });
   }
 };
 
-/** Who draws the outputs of a notebook or a console, its kernel's widgets among them. */
+/** What renders the outputs of a notebook or a console, its kernel's widgets among them. */
 function rendermimeOf(owner: NotebookPanel | ConsolePanel | null): IRenderMimeRegistry | null {
   return owner && ('console' in owner ? owner.console.rendermime : owner.content.rendermime);
 }

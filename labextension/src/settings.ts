@@ -1,5 +1,5 @@
 /**
- * What stands in JupyterLab's settings for us, checked and with its defaults.
+ * Our settings in JupyterLab, validated and with their defaults.
  */
 import type { ISettingRegistry } from '@jupyterlab/settingregistry';
 
@@ -10,25 +10,25 @@ export interface IFrontEndSettings {
   mode: Mode;
   afterEnter: AfterEnter;
 
-  /** Whether the mode is for an administrator to choose. */
+  /** Whether only an administrator may set the mode. */
   isLocked: boolean;
   autoLoad: boolean;
-  debounce: number;
+  debounceMs: number;
   candidates: number;
-  languagesOff: string[];
+  disabledLanguages: string[];
   announce: boolean;
 
-  /** What every kernel is told: the settings for all kernels, and what the user or an administrator chose above. */
-  everywhere: Settings;
+  /** What every kernel is sent: the settings for all kernels, and what the user or an administrator set of the above. */
+  labSettings: Settings;
 }
 
-/** The settings that are a kernel's, too: what they are called there, and what they are if nobody chooses. */
-const SHARED = {
+/** The settings that a kernel has as well: their names there, and their defaults. */
+const KERNEL_SETTINGS = {
   mode: ['mode', 'automatic'],
   afterEnter: ['after_enter', 'smart']
 } as const;
 
-type Shared = keyof typeof SHARED;
+type KernelSetting = keyof typeof KERNEL_SETTINGS;
 
 export class FrontEndSettings {
   constructor(
@@ -37,7 +37,7 @@ export class FrontEndSettings {
     private _apply: (values: IFrontEndSettings) => void
   ) {}
 
-  /** Whether the mode is for an administrator to choose: `locked` in overrides.json, not in the user's own. */
+  /** Whether only an administrator may set the mode: `locked` in overrides.json, not in the user's own. */
   get isLocked(): boolean {
     return this._settings?.default('locked') === true;
   }
@@ -58,10 +58,10 @@ export class FrontEndSettings {
   }
 
   /**
-   * A kernel's settings were kept for new kernels, or forgotten: what stands here must not say otherwise. Returns
-   * whether something did.
+   * A kernel's settings were saved as defaults for new kernels, or these were deleted: JupyterLab's settings must not
+   * say otherwise. Returns whether they had to be changed.
    */
-  async saved(saved: boolean, settings: Settings): Promise<boolean> {
+  async adoptKernelDefaults(saved: boolean, settings: Settings): Promise<boolean> {
     const registered = this._settings;
     const before = JSON.stringify(registered?.user);
     if (!registered) {
@@ -69,22 +69,22 @@ export class FrontEndSettings {
     }
     const { kernel } = registered.user as { kernel?: Settings };
     if (!saved) {
-      for (const name of ['kernel', ...Object.keys(SHARED)]) {
+      for (const name of ['kernel', ...Object.keys(KERNEL_SETTINGS)]) {
         if (name in registered.user) {
           await registered.remove(name);
         }
       }
     } else {
       const mine = Object.entries({ ...(registered.composite.kernel as Settings), ...kernel });
-      // A setting may be called like a member of every object.
+      // A setting may have the name of a member that every object has.
       const known = new Map(Object.entries(settings));
       const theirs = mine.map(([name, value]) => [name, known.has(name) ? known.get(name) : value]);
       if (JSON.stringify(mine) !== JSON.stringify(theirs)) {
         await registered.set('kernel', Object.fromEntries(theirs));
       }
-      for (const name of Object.keys(SHARED) as Shared[]) {
-        const value = settings[SHARED[name][0]];
-        if (this._isChosen(name) && typeof value === 'string' && !this.isLocked) {
+      for (const name of Object.keys(KERNEL_SETTINGS) as KernelSetting[]) {
+        const value = settings[KERNEL_SETTINGS[name][0]];
+        if (this._isSet(name) && typeof value === 'string' && !this.isLocked) {
           await registered.set(name, value);
         }
       }
@@ -95,29 +95,31 @@ export class FrontEndSettings {
   private _values(): IFrontEndSettings {
     const values = (this._settings?.composite ?? {}) as Record<string, unknown>;
     const chosen = this.isLocked ? this._settings!.default('mode') : values.mode;
-    const mode = MODES.find(known => known === chosen) ?? SHARED.mode[1];
+    const mode = MODES.find(known => known === chosen) ?? KERNEL_SETTINGS.mode[1];
     const afterEnter = AFTER_ENTER.find(known => known === values.afterEnter) ?? 'smart';
     return {
       mode,
       afterEnter,
       isLocked: this.isLocked,
       autoLoad: values.autoLoad !== false,
-      debounce: numberOr(values.debounce, 100),
+      debounceMs: numberOr(values.debounce, 100),
       candidates: Math.min(10, Math.max(1, Math.round(numberOr(values.candidates, 3)))),
-      languagesOff: Array.isArray(values.languagesOff) ? values.languagesOff.map(String) : [],
+      disabledLanguages: Array.isArray(values.languagesOff) ? values.languagesOff.map(String) : [],
       announce: values.announce === true,
-      everywhere: {
+      labSettings: {
         ...(values.kernel as Settings | undefined),
-        ...(this._isChosen('mode') ? { mode } : {}),
-        ...(this._isChosen('afterEnter') ? { after_enter: afterEnter } : {})
+        ...(this._isSet('mode') ? { mode } : {}),
+        ...(this._isSet('afterEnter') ? { after_enter: afterEnter } : {})
       }
     };
   }
 
-  /** Whether the user or an administrator has set it; else the kernel's config file has the say. */
-  private _isChosen(name: Shared): boolean {
+  /** Whether the user or an administrator has set it; otherwise the kernel's config file decides. */
+  private _isSet(name: KernelSetting): boolean {
     const settings = this._settings;
-    return !!settings && (name in settings.user || settings.default(name) !== SHARED[name][1]);
+    return (
+      !!settings && (name in settings.user || settings.default(name) !== KERNEL_SETTINGS[name][1])
+    );
   }
 
   private _settings: ISettingRegistry.ISettings | null = null;

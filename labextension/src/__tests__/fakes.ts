@@ -3,11 +3,11 @@
  */
 import type { Kernel } from '@jupyterlab/services';
 
-import type { DownMessage, UpMessage } from '../kernel/protocol';
+import type { DownMessage, IAttribution, UpMessage } from '../kernel/protocol';
 
-/** A message as it left the front end, and the road it took. */
+/** A message as it left the front end, and the channel it took. */
 export interface ISent {
-  road: string;
+  channel: string;
   type: string;
   data: UpMessage;
 }
@@ -36,7 +36,7 @@ export class FakeKernel {
     header: { msg_type: string };
     content: { data: UpMessage };
   }): void {
-    this.receive({ road: 'control', type: message.header.msg_type, data: message.content.data });
+    this.receive({ channel: 'control', type: message.header.msg_type, data: message.content.data });
   }
 
   receive(sent: ISent): void {
@@ -87,8 +87,8 @@ export class FakeComm {
   }
 
   private _receive(type: string, data: UpMessage): void {
-    const road = this.commsOverSubshells === 'disabled' ? 'shell' : 'subshell';
-    this._kernel.receive({ road, type, data });
+    const channel = this.commsOverSubshells === 'disabled' ? 'shell' : 'subshell';
+    this._kernel.receive({ channel, type, data });
   }
 }
 
@@ -96,3 +96,13 @@ export class FakeComm {
 export function settle(ms = 0): Promise<void> {
   return new Promise(resolve => setTimeout(resolve, ms));
 }
+
+/** A match with indexed code. */
+export const MATCH: IAttribution = {
+  source: 'pandas',
+  version: '3.1.1',
+  licence: 'BSD-3-Clause',
+  path: 'pandas/core/frame.py',
+  lines: [10, 20],
+  lexemes: 80
+};

@@ -50,8 +50,9 @@ async function loaded(user: Values, admin: Values = {}) {
   return { registered, settings, now: () => applied[applied.length - 1] };
 }
 
-test('a kernel is told of what somebody has chosen, not of what is so anyway', async () => {
-  const told = async (user: Values, admin?: Values) => (await loaded(user, admin)).now().everywhere;
+test('a kernel is sent what somebody has set, not the defaults', async () => {
+  const told = async (user: Values, admin?: Values) =>
+    (await loaded(user, admin)).now().labSettings;
   assert.deepEqual(await told({}), {});
   assert.deepEqual(await told({ mode: 'manual', kernel: { top_k: 3 } }), {
     mode: 'manual',
@@ -61,50 +62,50 @@ test('a kernel is told of what somebody has chosen, not of what is so anyway', a
   assert.deepEqual(await told({}, { afterEnter: 'off' }), { after_enter: 'off' });
 });
 
-test('a locked mode is the administrators, whatever the user has chosen', async () => {
+test("a locked mode is the administrator's, whatever the user has set", async () => {
   const { now } = await loaded({ mode: 'automatic' }, { mode: 'off', locked: true });
-  assert.deepEqual([now().mode, now().isLocked, now().everywhere], ['off', true, { mode: 'off' }]);
+  assert.deepEqual([now().mode, now().isLocked, now().labSettings], ['off', true, { mode: 'off' }]);
   const { now: free } = await loaded({ mode: 'off', locked: true });
   assert.equal(free().isLocked, false); // a user cannot lock
 });
 
-test('what a kernel saved is what stands here, as far as something does', async () => {
+test('what a kernel saved replaces what is set here, and sets nothing else', async () => {
   const { registered, settings } = await loaded({
     mode: 'manual',
     kernel: { model: 'a', top_k: 3 }
   });
   const saved: Settings = { mode: 'automatic', after_enter: 'off', model: 'b', top_k: 3, top_p: 1 };
-  assert.equal(await settings.saved(true, saved), true);
+  assert.equal(await settings.adoptKernelDefaults(true, saved), true);
   assert.deepEqual(registered.user, { mode: 'automatic', kernel: { model: 'b', top_k: 3 } });
-  assert.equal(await settings.saved(true, saved), false);
+  assert.equal(await settings.adoptKernelDefaults(true, saved), false);
 });
 
-test('with nothing here the config file has the say alone', async () => {
+test('with nothing set here the config file alone decides', async () => {
   const { registered, settings } = await loaded({ debounce: 5 });
-  assert.equal(await settings.saved(true, { mode: 'off', model: 'b' }), false);
+  assert.equal(await settings.adoptKernelDefaults(true, { mode: 'off', model: 'b' }), false);
   assert.deepEqual(registered.user, { debounce: 5 });
 });
 
-test('what was saved is forgotten here, too', async () => {
+test('deleted defaults are removed here, too', async () => {
   const { registered, settings } = await loaded({
     mode: 'off',
     afterEnter: 'off',
     kernel: { model: 'a' },
     debounce: 5
   });
-  assert.equal(await settings.saved(false, {}), true);
+  assert.equal(await settings.adoptKernelDefaults(false, {}), true);
   assert.deepEqual(registered.user, { debounce: 5 });
 });
 
-test('an administrators lock is not touched by saving', async () => {
+test("saving does not change an administrator's lock", async () => {
   const { registered, settings } = await loaded({}, { mode: 'off', locked: true });
-  assert.equal(await settings.saved(true, { mode: 'automatic' }), false);
+  assert.equal(await settings.adoptKernelDefaults(true, { mode: 'automatic' }), false);
   assert.deepEqual(registered.user, {});
 });
 
-test('a setting that is called like a member of every object is not taken for one of the kernel', async () => {
+test('a setting with the name of a member of every object is not taken for one of the kernel', async () => {
   const kernel = JSON.parse('{"toString": 1, "__proto__": 2, "constructor": 3}') as Settings;
   const { registered, settings } = await loaded({ kernel });
-  assert.equal(await settings.saved(true, { model: 'b' }), false);
+  assert.equal(await settings.adoptKernelDefaults(true, { model: 'b' }), false);
   assert.deepEqual(registered.user, { kernel });
 });

@@ -9,15 +9,14 @@ import { EditorSelection } from '@codemirror/state';
 import type { EditorView } from '@codemirror/view';
 import { Signal } from '@lumino/signaling';
 
-import { nextLine, nextWord, type IPlace } from './suggestion';
-import { belongs, fits, type IOffer } from './inline-items';
+import { matchesCursor, stillApplies } from './inline-items';
 import type { Provider } from './provider';
+import { nextLine, nextWord, type ICursorContext } from './suggestion';
+import type { AcceptedPart, IInlineItem } from './types';
 
 type Completer = ReturnType<IInlineCompleterFactory['factory']>;
 type Model = NonNullable<Completer['model']>;
 type Item = NonNullable<Completer['current']>;
-
-export type Part = 'all' | 'word' | 'line';
 
 /** The class that JupyterLab gives an editor with ghost text of anybody's, and ours, for the key bindings. */
 const ACTIVE = 'jp-mod-inline-completer-active';
@@ -29,8 +28,8 @@ const ESCAPE = 'jp-mod-sc2-escape';
 /** Ghost text that is there, spacers excluded, which only keep the cell from jumping. */
 const VISIBLE = '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer)';
 
-export class Completers {
-  constructor(private _options: Completers.IOptions) {}
+export class InlineCompleters {
+  constructor(private _options: InlineCompleters.IOptions) {}
 
   /** Follows all inline completers that this factory will make. */
   mend(factory: IInlineCompleterFactory): void {
@@ -39,7 +38,7 @@ export class Completers {
   }
 
   /** Accepts a part of what is shown; false if nothing of ours is. */
-  accept(part: Part): boolean {
+  accept(part: AcceptedPart): boolean {
     const completer = this._active();
     return completer !== null && this._accept(completer, part);
   }
@@ -102,16 +101,16 @@ export class Completers {
     const change = model.handleTextChange.bind(model);
     model.handleTextChange = source => {
       change(source);
-      this._options.onTyped(completer.editor ?? null, source.sourceChange ?? []);
+      this._options.onTextChanged(completer.editor ?? null, source.sourceChange ?? []);
     };
     const select = model.handleSelectionChange.bind(model);
     model.handleSelectionChange = range => {
       select(range);
       if (range.start.line === range.end.line && range.start.column === range.end.column) {
-        this._options.onMoved(completer.editor ?? null);
+        this._options.onCursorMoved(completer.editor ?? null);
       }
-      const offer = this._options.provider.offer(completer.current);
-      if (offer && !belongs(offer, placeIn(completer.editor!, offer))) {
+      const own = this._options.provider.inlineItem(completer.current);
+      if (own && !stillApplies(own, cursorContext(completer.editor!, own))) {
         model.reset(); // The cursor has gone elsewhere, and JupyterLab would take the text along.
       }
     };
@@ -138,26 +137,26 @@ export class Completers {
         completer.model!.reset();
       }
     }
-    const offer = text ? this._options.provider.offer(item as Item) : undefined;
-    host.classList.toggle(OURS, offer !== undefined);
-    host.classList.toggle(ESCAPE, offer !== undefined && !host.querySelector('.cm-vimMode'));
-    this._options.onShown(() => (offer ? (completer.current?.insertText ?? '') : ''));
-    this._options.onOffer(offer, host);
+    const own = text ? this._options.provider.inlineItem(item as Item) : undefined;
+    host.classList.toggle(OURS, own !== undefined);
+    host.classList.toggle(ESCAPE, own !== undefined && !host.querySelector('.cm-vimMode'));
+    this._options.onShown(() => (own ? (completer.current?.insertText ?? '') : ''));
+    this._options.onItemChanged(own, host);
   }
 
-  private _accept(completer: Completer, part: Part): boolean {
+  private _accept(completer: Completer, part: AcceptedPart): boolean {
     const { provider } = this._options;
-    const offer = provider.offer(completer.current);
+    const own = provider.inlineItem(completer.current);
     const { model, editor } = completer;
     const view = (editor as unknown as { editor?: EditorView } | null)?.editor;
-    if (!offer || !model || !editor || !view) {
+    if (!own || !model || !editor || !view) {
       return false;
     }
-    const shown = offer.item.insertText;
+    const shown = own.item.insertText;
     const { state } = view;
-    const place = placeIn(editor, offer);
+    const context = cursorContext(editor, own);
     // What is shown is inserted, and only where it belongs: never over or beside what was typed meanwhile.
-    if (!shown || !fits(offer, place)) {
+    if (!shown || !matchesCursor(own, context)) {
       model.reset();
       return true;
     }
@@ -177,9 +176,9 @@ export class Completers {
     const rest = shown.slice(text.length);
     const changed = transaction.newDoc.toString();
     const cut = transaction.newSelection.main.head;
-    provider.keep(
-      offer,
-      { cell: place.cell, prefix: changed.slice(0, cut), suffix: changed.slice(cut) },
+    provider.keepRemainder(
+      own,
+      { cell: context.cell, prefix: changed.slice(0, cut), suffix: changed.slice(cut) },
       rest
     );
     // One step of undo, however quickly one typed before and after.
@@ -190,7 +189,7 @@ export class Completers {
     if (!rest) {
       model.reset();
     }
-    this._options.onAccepted(offer, part, text);
+    this._options.onAccepted(own, part, text);
     return true;
   }
 
@@ -229,23 +228,23 @@ export class Completers {
   private _completers = new Set<Completer>();
 }
 
-export namespace Completers {
+export namespace InlineCompleters {
   export interface IOptions {
     provider: Provider;
 
     /** Called after each change of the text in a followed editor, before JupyterLab asks. */
-    onTyped(editor: Completer['editor'] | null, delta: readonly IDelta[]): void;
+    onTextChanged(editor: Completer['editor'] | null, delta: readonly IDelta[]): void;
 
     /** Called when the cursor has moved in a followed editor, by typing, too. */
-    onMoved(editor: Completer['editor'] | null): void;
+    onCursorMoved(editor: Completer['editor'] | null): void;
 
     /** Called when our ghost text comes, changes or goes; `read` tells what there is, "" for none. */
     onShown(read: () => string): void;
 
     /** Called as well, with what stands behind the ghost text, and the element of its editor. */
-    onOffer(offer: IOffer | undefined, host: HTMLElement): void;
+    onItemChanged(item: IInlineItem | undefined, host: HTMLElement): void;
 
-    onAccepted(offer: IOffer, part: Part, text: string): void;
+    onAccepted(item: IInlineItem, part: AcceptedPart, text: string): void;
   }
 
   export interface IDelta {
@@ -254,10 +253,13 @@ export namespace Completers {
 }
 
 /** Where the cursor is now, in the cell of an offer. */
-function placeIn(editor: NonNullable<Completer['editor']>, { place }: IOffer): IPlace {
+function cursorContext(
+  editor: NonNullable<Completer['editor']>,
+  { context }: IInlineItem
+): ICursorContext {
   const source = editor.model.sharedModel.getSource();
   const head = editor.getOffsetAt(editor.getCursorPosition());
-  return { cell: place.cell, prefix: source.slice(0, head), suffix: source.slice(head) };
+  return { cell: context.cell, prefix: source.slice(0, head), suffix: source.slice(head) };
 }
 
 /** What JupyterLab's shared models have and their interface leaves out. */

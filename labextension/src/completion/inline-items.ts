@@ -1,135 +1,151 @@
 /**
- * The candidates that JupyterLab shows now: it keeps the items, shortens them as their text is typed, and streams them.
+ * The candidates that JupyterLab shows now: it keeps the items, shortens them while their text is typed, and streams
+ * them.
  */
 import type { IInlineCompletionItem } from '@jupyterlab/completer';
 
-import { remainder, remainders, type IPlace, type IRest } from './suggestion';
-import type { GrowingGhost } from './streaming-suggestion';
-import type { ISpot } from './provider';
+import type { IAttribution } from '../kernel/protocol';
+import type { StreamingSuggestion } from './streaming-suggestion';
+import { remainingText, remainingTexts, type ICursorContext, type IRemainder } from './suggestion';
+import type { ICompletionTarget, IInlineItem } from './types';
 
-/** One candidate as it was handed to JupyterLab. */
-export interface IOffer {
-  spot: ISpot;
-  place: IPlace;
-  ghost: GrowingGhost;
-  index: number;
-  item: IInlineCompletionItem;
-  text: string;
-}
+export class InlineItems {
+  constructor(private _options: InlineItems.IOptions) {}
 
-export class Offers {
-  constructor(private _options: Offers.IOptions) {}
-
-  /** Nothing is shown any more; what still grows is not followed. */
+  /** Forgets all items: nothing is shown any more, and what still streams is not followed. */
   clear(): void {
-    this._offers = new Map();
+    this._items = new Map();
   }
 
-  /** Shows these candidates of a ghost in place of all before, and later ones as they come. */
-  replace(spot: ISpot, place: IPlace, ghost: GrowingGhost, rests: IRest[]): IOffer[] {
+  /** Makes items of these candidates in place of all earlier ones, and of later candidates as they come. */
+  replace(
+    target: ICompletionTarget,
+    context: ICursorContext,
+    suggestion: StreamingSuggestion,
+    remainders: IRemainder[]
+  ): IInlineItem[] {
     this.clear();
-    const offers = rests.map(rest => this._make(spot, place, ghost, rest));
-    if (ghost.wanted > 1 && !ghost.done) {
-      void this._followed(offers[0]);
+    const items = remainders.map(each => this._make(target, context, suggestion, each));
+    if (suggestion.requested > 1 && !suggestion.done) {
+      void this._addLaterCandidates(items[0]);
     }
-    return offers;
+    return items;
   }
 
-  /** What stands behind an item of JupyterLab's; undefined if it is not ours, or no longer. */
-  find(item: IInlineCompletionItem | null): IOffer | undefined {
-    return [...this._offers.values()].find(offer => offer.item === item);
+  /** Our record of an item of JupyterLab's; undefined if it is another provider's, or no longer shown. */
+  find(item: IInlineCompletionItem | null): IInlineItem | undefined {
+    return [...this._items.values()].find(own => own.item === item);
   }
 
+  /** The longer and longer texts of the item with this token, as JupyterLab asks for them. */
   async *stream(token: string): AsyncGenerator<{ response: IInlineCompletionItem }> {
-    const offer = this._offers.get(token);
-    if (!offer) {
+    const own = this._items.get(token);
+    if (!own) {
       return;
     }
-    const { ghost, item, place, index } = offer;
-    let typed = 0;
-    while (!ghost.isWhole(index)) {
-      await ghost.grown();
-      if (this._offers.get(token) !== offer) {
-        return; // A newer fetch goes on with this ghost, or shows another.
+    const { suggestion, item, context, index } = own;
+    let typedUnits = 0;
+    while (!suggestion.isComplete(index)) {
+      await suggestion.nextUpdate();
+      if (this._items.get(token) !== own) {
+        return; // A newer fetch continues this suggestion, or shows another one.
       }
-      // JupyterLab shortens the item as its text is typed, not always with a fetch.
-      typed += offer.text.length - item.insertText.length;
-      offer.text = (remainder(ghost, place, index) ?? '').slice(typed);
-      if (ghost.error !== null) {
-        this._options.fail(ghost.error);
+      // JupyterLab shortens the item while its text is typed, not always with a fetch.
+      typedUnits += own.text.length - item.insertText.length;
+      own.text = (remainingText(suggestion, context, index) ?? '').slice(typedUnits);
+      if (suggestion.error !== null) {
+        this._options.onError(suggestion.error);
       }
-      if (offer.text !== item.insertText) {
-        yield { response: { insertText: offer.text, isIncomplete: !ghost.isWhole(index) } };
+      if (own.text !== item.insertText) {
+        yield { response: { insertText: own.text, isIncomplete: !suggestion.isComplete(index) } };
       }
     }
   }
 
-  private _make(spot: ISpot, place: IPlace, ghost: GrowingGhost, { index, text }: IRest): IOffer {
-    const token = `${ghost.id}-${index}-${++this._made}`;
-    // A fresh object each time: JupyterLab keeps and changes it.
-    const item: IInlineCompletionItem = ghost.isWhole(index)
+  private _make(
+    target: ICompletionTarget,
+    context: ICursorContext,
+    suggestion: StreamingSuggestion,
+    { index, text }: IRemainder
+  ): IInlineItem {
+    const token = `${suggestion.id}-${index}-${++this._count}`;
+    // A new object each time: JupyterLab keeps and changes it.
+    const item: IInlineCompletionItem = suggestion.isComplete(index)
       ? { insertText: text }
       : { insertText: text, isIncomplete: true, token };
-    const offer = { spot, place, ghost, index, item, text };
-    this._offers.set(token, offer);
-    return offer;
+    const own = { target, context, suggestion, index, item, text };
+    this._items.set(token, own);
+    return own;
   }
 
-  /** Hands later candidates over as they come, and takes back one that came out as another. */
-  private async _followed({ spot, place, ghost, item, text }: IOffer): Promise<void> {
-    const offers = this._offers;
-    while (!ghost.done) {
-      await ghost.grown();
-      if (this._offers !== offers) {
+  /** Adds later candidates as they come, and removes one that turned out to be the same as another. */
+  private async _addLaterCandidates(first: IInlineItem): Promise<void> {
+    const { target, context, suggestion, item, text } = first;
+    const items = this._items;
+    while (!suggestion.done) {
+      await suggestion.nextUpdate();
+      if (this._items !== items) {
         return;
       }
       const typed = text.slice(0, Math.max(0, text.length - item.insertText.length));
-      ghost.texts.forEach((_, index) => {
-        const known = [...offers.values()];
-        const rest = remainder(ghost, place, index);
-        if (known.some(offer => offer.index === index) || !rest?.startsWith(typed)) {
+      suggestion.texts.forEach((_, index) => {
+        const known = [...items.values()];
+        const remaining = remainingText(suggestion, context, index);
+        if (known.some(own => own.index === index) || !remaining?.startsWith(typed)) {
           return;
         }
-        const left = rest.slice(typed.length);
-        // While it says what another one says it may turn out to be the same.
-        if (left && !known.some(offer => offer.item.insertText.startsWith(left))) {
-          this._options.add(this._make(spot, place, ghost, { index, text: left }).item, item);
+        const left = remaining.slice(typed.length);
+        // While it begins as another candidate does, it may turn out to be the same.
+        if (left && !known.some(own => own.item.insertText.startsWith(left))) {
+          const own = this._make(target, context, suggestion, { index, text: left });
+          this._options.add(own.item, item);
         }
       });
     }
-    const distinct = remainders(ghost, place).map(({ index }) => index);
-    for (const [token, offer] of offers) {
-      if (offer.index > 0 && !distinct.includes(offer.index)) {
-        offers.delete(token);
-        this._options.remove(offer.item, item);
+    const distinct = remainingTexts(suggestion, context).map(({ index }) => index);
+    for (const [token, own] of items) {
+      if (own.index > 0 && !distinct.includes(own.index)) {
+        items.delete(token);
+        this._options.remove(own.item, item);
       }
     }
   }
 
-  private _made = 0;
-  private _offers = new Map<string, IOffer>();
+  private _count = 0;
+  private _items = new Map<string, IInlineItem>();
 }
 
-export namespace Offers {
+export namespace InlineItems {
   export interface IOptions {
-    /** Adds a candidate to the list in which `first` stands, or takes one out of it. */
+    /** Adds a candidate to the list that `first` is in, or removes one from it. */
     add(item: IInlineCompletionItem, first: IInlineCompletionItem): void;
     remove(item: IInlineCompletionItem, first: IInlineCompletionItem): void;
 
-    /** Called with the kernel's words when a text that is shown will not be finished. */
-    fail(message: string): void;
+    /** Called with the kernel's message when a text that is shown will not be finished. */
+    onError(message: string): void;
   }
 }
 
-/** Whether the text that is shown of an offer belongs at this place. */
-export function fits(offer: IOffer, place: IPlace): boolean {
-  const rest = remainder(offer.ghost, place, offer.index);
-  return rest !== null && rest.startsWith(offer.item.insertText);
+/** Whether the text that is shown of an item may be inserted at the cursor. */
+export function matchesCursor(
+  { suggestion, index, item }: IInlineItem,
+  context: ICursorContext
+): boolean {
+  const remaining = remainingText(suggestion, context, index);
+  return remaining !== null && remaining.startsWith(item.insertText);
 }
 
-/** Whether it belongs there or will, as soon as JupyterLab has taken off what was typed of it just now. */
-export function belongs(offer: IOffer, place: IPlace): boolean {
-  const rest = remainder(offer.ghost, place, offer.index);
-  const shown = offer.item.insertText;
-  return rest !== null && (rest.startsWith(shown) || shown.endsWith(rest));
+/** Whether it may be inserted, or will be as soon as JupyterLab has removed what was just typed of it. */
+export function stillApplies(
+  { suggestion, index, item }: IInlineItem,
+  context: ICursorContext
+): boolean {
+  const remaining = remainingText(suggestion, context, index);
+  const shown = item.insertText;
+  return remaining !== null && (remaining.startsWith(shown) || shown.endsWith(remaining));
+}
+
+/** The indexed code that the text of an item matches. */
+export function matchesOf({ suggestion, index }: IInlineItem): IAttribution[] {
+  return suggestion.attributions[index] ?? [];
 }

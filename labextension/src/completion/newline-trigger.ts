@@ -1,84 +1,85 @@
 /**
- * Asks where JupyterLab asks nobody: after Enter, and in an empty cell below others.
+ * Requests ghost text where JupyterLab does not: after Enter, and in an empty cell below others.
  */
 import type { CodeEditor } from '@jupyterlab/codeeditor';
 
-import { worthAsking, type AfterEnter } from './policy';
-import { isAtLineStart, type IPlace } from './suggestion';
+import { shouldTriggerAfterEnter, type AfterEnter } from './policy';
 import type { Provider } from './provider';
+import { isAtLineStart, type ICursorContext } from './suggestion';
 
-/** How long a new empty cell is left alone: one who walks through cells wants nothing in them. */
-const ARRIVAL_MS = 400;
+/** How long to wait in an empty cell: a user who moves through cells wants no ghost text in each of them. */
+const EMPTY_CELL_DELAY_MS = 400;
 
-export class Enter {
-  constructor(private _options: Enter.IOptions) {}
+export class NewlineTrigger {
+  constructor(private _options: NewlineTrigger.IOptions) {}
 
-  /** The text in an editor has changed; called before JupyterLab asks, if it does. */
-  typed(editor: CodeEditor.IEditor, delta: readonly { insert?: unknown }[]): void {
+  /** The text in an editor has changed; called before JupyterLab requests anything for the change. */
+  onTextChanged(editor: CodeEditor.IEditor, delta: readonly { insert?: unknown }[]): void {
     const { provider } = this._options;
-    const { fetched } = provider;
+    const { fetchCount } = provider;
     setTimeout(() => {
-      if (provider.fetched !== fetched || editor.isDisposed || !editor.hasFocus()) {
-        return; // JupyterLab has asked by itself.
+      if (provider.fetchCount !== fetchCount || editor.isDisposed || !editor.hasFocus()) {
+        return; // JupyterLab has made a request itself.
       }
-      const place = this._placeAtLineStart(editor);
-      const entered = delta.some(
+      const context = this._contextAtLineStart(editor);
+      const isEnter = delta.some(
         ({ insert }) => typeof insert === 'string' && /^\n[ \t]*$/.test(insert)
       );
-      // What was typed of a ghost is no reason for it to go.
+      // A suggestion must not vanish because the user typed its line break.
       if (
-        place &&
-        (provider.knows(place) || (entered && worthAsking(this._options.policy(), place.prefix)))
+        context &&
+        (provider.hasSuggestion(context) ||
+          (isEnter && shouldTriggerAfterEnter(this._options.policy(), context.prefix)))
       ) {
-        this._ask();
+        this._request();
       }
     }, 0);
   }
 
-  /** The cursor has come into another cell. `isBelowCode` tells whether there is code above. */
-  arrived(editor: CodeEditor.IEditor, isBelowCode: boolean): void {
+  /** The cursor has moved to another cell. `isBelowCode` tells whether there is code above. */
+  onCellEntered(editor: CodeEditor.IEditor, isBelowCode: boolean): void {
     if (this._options.policy() === 'off' || !isBelowCode) {
       return;
     }
     const { provider } = this._options;
-    const { fetched } = provider;
+    const { fetchCount } = provider;
     setTimeout(() => {
       if (
-        provider.fetched === fetched &&
+        provider.fetchCount === fetchCount &&
         !editor.isDisposed &&
         editor.hasFocus() &&
         editor.model.sharedModel.getSource() === ''
       ) {
-        this._ask();
+        this._request();
       }
-    }, ARRIVAL_MS);
+    }, EMPTY_CELL_DELAY_MS);
   }
 
-  private _placeAtLineStart(editor: CodeEditor.IEditor): IPlace | null {
+  private _contextAtLineStart(editor: CodeEditor.IEditor): ICursorContext | null {
     const source = editor.model.sharedModel.getSource();
     const offset = editor.getOffsetAt(editor.getCursorPosition());
     const [prefix, suffix] = [source.slice(0, offset), source.slice(offset)];
-    const cell = this._options.keyOf(editor, source);
-    const isEnd = suffix.split('\n', 1)[0].trim() === '';
-    return cell !== null && isEnd && isAtLineStart(prefix) ? { cell, prefix, suffix } : null;
+    const cell = this._options.targetKey(editor, source);
+    const isLineEnd = suffix.split('\n', 1)[0].trim() === '';
+    return cell !== null && isLineEnd && isAtLineStart(prefix) ? { cell, prefix, suffix } : null;
   }
 
-  private _ask(): void {
-    this._options.provider.automatically(() => this._options.invoke());
+  private _request(): void {
+    this._options.provider.invokeAutomatically(() => this._options.invoke());
   }
 }
 
-export namespace Enter {
+export namespace NewlineTrigger {
   export interface IOptions {
     provider: Provider;
 
-    /** When to ask, in the document in front. */
+    /** When to complete a new line, in the document in front. */
     policy(): AfterEnter;
 
-    /** What the provider calls the cell in this editor; null if none of ours is there. */
-    keyOf(editor: CodeEditor.IEditor, source: string): string | null;
+    /** The key of the completion target in this editor; null if it is not completed automatically. */
+    targetKey(editor: CodeEditor.IEditor, source: string): string | null;
 
-    /** Makes JupyterLab ask for ghost text where the cursor is. */
+    /** Makes JupyterLab request ghost text at the cursor. */
     invoke(): void;
   }
 }

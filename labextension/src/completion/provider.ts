@@ -1,5 +1,5 @@
 /**
- * The inline completion provider: when to ask, what of the answer to show, and when not to ask at all.
+ * JupyterLab's inline completion provider: when to send a request, and which part of the answer to show.
  */
 import type {
   CompletionHandler,
@@ -10,59 +10,27 @@ import type {
 } from '@jupyterlab/completer';
 import type { Widget } from '@lumino/widgets';
 
-import type { Mode } from './policy';
-import type { KernelClient } from '../kernel/client';
-import { GhostCache, near, remainder, remainders, unitsOf, type IPlace } from './suggestion';
-import { GrowingGhost } from './streaming-suggestion';
-import { Offers, type IOffer } from './inline-items';
-import type { ICell, Trigger } from '../kernel/protocol';
-import { sentence } from '../ui/status-text';
+import type { Trigger } from '../kernel/protocol';
 import { sleep, within } from '../kernel/timing';
-
-/** The cell that is being typed in, and who completes it. */
-export interface ISpot {
-  client: Pick<KernelClient, 'complete' | 'accepted'>;
-
-  /**
-   * Tells the cells of all open notebooks apart, which `cellId` alone does not where a notebook was copied, and
-   * the models, as a ghost of one is not what another would say.
-   */
-  key: string;
-  cellId: string;
-
-  /** The kernel's. */
-  language: string;
-
-  /** Languages that are left alone. */
-  languagesOff: readonly string[];
-
-  /** What is allowed here. */
-  mode: Mode;
-
-  /** The notebook's cells as they are now. */
-  cells(): ICell[];
-
-  /** The cell's text as it is now. */
-  source(): string;
-
-  /** Whether the cursor is at this offset, in UTF-16 units. */
-  isAt(offset: number): boolean;
-}
-
-/** What became of the newest request. */
-export interface IOutcome {
-  kind: 'idle' | 'asking' | 'shown' | 'nothing' | 'timed out' | 'error';
-
-  /** In the kernel's word why there is no text, or the error's words. */
-  reason?: string;
-}
+import { InlineItems } from './inline-items';
+import type { Mode } from './policy';
+import { StreamingSuggestion } from './streaming-suggestion';
+import {
+  remainingText,
+  remainingTexts,
+  requestText,
+  SuggestionCache,
+  toUtf16Offset,
+  type ICursorContext
+} from './suggestion';
+import type { ICompletionTarget, IInlineItem, IOutcome } from './types';
 
 export class Provider implements IInlineCompletionProvider {
   constructor(private _options: Provider.IOptions) {
-    this._offers = new Offers({
+    this._items = new InlineItems({
       add: _options.add,
       remove: _options.remove,
-      fail: message => this._report(message, false)
+      onError: message => this._reportError(message, false)
     });
   }
 
@@ -70,284 +38,295 @@ export class Provider implements IInlineCompletionProvider {
   readonly name = 'jupyter-sc2';
 
   /**
-   * JupyterLab's defaults for us. It must not debounce: then we would hear of a key only after the delay, and
-   * could neither cancel nor answer from memory at once. Without autoFillInMiddle it asks at line ends only.
+   * JupyterLab's default settings for this provider. JupyterLab must not debounce: we would hear of a key only after
+   * the delay, and could neither cancel nor answer from the cache at once. Without autoFillInMiddle it makes requests
+   * at line ends only.
    */
   readonly schema = {
     default: { autoFillInMiddle: true, debouncerDelay: 0, timeout: 30000 }
   };
 
-  /** Milliseconds of silence before an automatic request is sent. */
-  debounce = 100;
+  /** How long to wait after a key before an automatic request is sent. */
+  debounceMs = 100;
 
-  /** How many candidates are made for one who asks. */
+  /** How many candidates an explicit request asks for. */
   candidates = 3;
 
-  /** Milliseconds until a request without any text is given up, before JupyterLab does so silently. */
-  timeout = 29000;
+  /** How long to wait for the first text; shorter than JupyterLab's own limit, which says nothing to the user. */
+  timeoutMs = 29000;
 
-  /** How often JupyterLab has asked. */
-  get fetched(): number {
-    return this._fetched;
+  /** How many requests JupyterLab has made. */
+  get fetchCount(): number {
+    return this._fetchCount;
   }
 
   get outcome(): IOutcome {
     return this._outcome;
   }
 
-  /** Called by JupyterLab with what stands in its settings for us. */
+  /** Called by JupyterLab with the user's settings for this provider. */
   configure(settings: { timeout?: number }): void {
-    this.timeout = Math.max(1000, (settings?.timeout ?? 30000) - 1000);
+    this.timeoutMs = Math.max(1000, (settings?.timeout ?? 30000) - 1000);
   }
 
-  /** Answers with the first text there is and streams the rest; a newer fetch empties an older one at once. */
+  /** Answers with the first text and streams the rest; a newer fetch ends an older one at once, without items. */
   fetch(
     request: CompletionHandler.IRequest,
-    context: IInlineCompletionContext
+    { widget, triggerKind }: IInlineCompletionContext
   ): Promise<IInlineCompletionList> {
-    const fetched = ++this._fetched;
-    const invoked = context.triggerKind === INVOKE && !this._pretending;
+    const count = ++this._fetchCount;
+    const invoked = triggerKind === INVOKE && !this._invokingAutomatically;
     this._supersede();
     return new Promise(resolve => {
       this._supersede = () => resolve({ items: [] });
-      this._answer(request, context, invoked, () => fetched !== this._fetched).then(
+      this._complete(request, widget, invoked, () => count !== this._fetchCount).then(
         items => resolve({ items }),
         () => resolve({ items: [] })
       );
     });
   }
 
-  /** Lets JupyterLab ask where it would not by itself, as if it had: one candidate, after the usual delay. */
-  automatically(invoke: () => void): void {
-    this._pretending = true;
+  /** Lets JupyterLab make a request that counts as automatic: one candidate, after the usual delay. */
+  invokeAutomatically(invoke: () => void): void {
+    this._invokingAutomatically = true;
     try {
       invoke();
     } finally {
-      this._pretending = false;
+      this._invokingAutomatically = false;
     }
   }
 
   stream(token: string): AsyncGenerator<{ response: IInlineCompletionItem }> {
-    return this._offers.stream(token);
+    return this._items.stream(token);
   }
 
-  /** What stands behind an item of JupyterLab's; undefined if it is not ours, or no longer. */
-  offer(item: IInlineCompletionItem | null): IOffer | undefined {
-    return this._offers.find(item);
+  /** Our record of an item of JupyterLab's; undefined if it is another provider's, or no longer shown. */
+  inlineItem(item: IInlineCompletionItem | null): IInlineItem | undefined {
+    return this._items.find(item);
   }
 
-  /** Whether something is known for this place, so that asking costs nothing. */
-  knows(place: IPlace): boolean {
-    return this._cache.find(place) !== undefined;
+  /** Whether a suggestion for this place is in the cache, so that a request costs nothing. */
+  hasSuggestion(context: ICursorContext): boolean {
+    return this._cache.find(context) !== undefined;
   }
 
   /**
-   * What is left after a part was accepted. To be told before the text changes, as JupyterLab asks at once then;
-   * only where the cache would not find it by itself.
+   * Remembers the text that remains after a part was accepted. To be called before the text changes, since JupyterLab
+   * makes a request at once then; adds to the cache only what it would not find anyway.
    */
-  keep(offer: IOffer, place: IPlace, rest: string): void {
-    if (rest && !remainder(offer.ghost, place, offer.index)) {
-      this._cache.add(GrowingGhost.rest(offer.ghost, place, rest, offer.index));
+  keepRemainder(accepted: IInlineItem, context: ICursorContext, text: string): void {
+    const { suggestion, index } = accepted;
+    if (text && !remainingText(suggestion, context, index)) {
+      this._cache.add(StreamingSuggestion.remainder(suggestion, context, text, index));
     }
   }
 
-  /** Stops a completion that nobody waits for any more. */
+  /** Cancels the request that is running, and forgets what is shown. */
   cancel(): void {
-    this._fetched++;
+    this._fetchCount++;
     this._supersede();
     this._running?.cancel();
-    this._offers.clear();
-    this._settle({ kind: 'idle' });
+    this._items.clear();
+    this._setOutcome({ kind: 'idle' });
   }
 
-  /** Forgets what is known, since the kernel would now answer something else. */
-  forget(): void {
+  /** Empties the cache, since the kernel would now answer something else. */
+  clearCache(): void {
     this._cache.clear();
   }
 
-  private async _answer(
+  private async _complete(
     request: CompletionHandler.IRequest,
-    context: IInlineCompletionContext,
+    widget: Widget,
     invoked: boolean,
     superseded: () => boolean
   ): Promise<IInlineCompletionItem[]> {
-    const { widget } = context;
-    const typed = Date.now();
-    let spot = this._options.locate(context, request.text);
-    if (typeof spot === 'string' && !invoked) {
-      // Typed before the kernel was there, or its answer to our hello: a moment later there may be a client.
+    const startedAt = Date.now();
+    let target = this._options.resolveTarget(widget, request.text);
+    if (typeof target === 'string' && !invoked) {
+      // The user typed before the kernel had started or answered our hello: a moment later it may have.
       await this._options.settled(widget);
       if (superseded()) {
         return [];
       }
-      spot = this._options.locate(context, request.text);
+      target = this._options.resolveTarget(widget, request.text);
     }
-    if (spot === null || typeof spot === 'string' || !allows(spot.mode, invoked)) {
+    if (target === null || typeof target === 'string' || !allows(target.mode, invoked)) {
       this._running?.cancel();
-      this._offers.clear();
-      if (invoked && spot !== null) {
-        this._options.tell(typeof spot === 'string' ? spot : OFF, 'info');
+      this._items.clear();
+      if (invoked && target !== null) {
+        this._options.notify(typeof target === 'string' ? target : OFF, 'info');
       }
       return [];
     }
-    const cursor = cursorOf(request, spot);
-    const place: IPlace = {
-      cell: spot.key,
+    const cursor = cursorOffset(request, target);
+    const context: ICursorContext = {
+      cell: target.key,
       prefix: request.text.slice(0, cursor),
       suffix: request.text.slice(cursor)
     };
-    const wanted = invoked ? this.candidates : 1;
-    let ghost = this._cache.find(place);
-    if (ghost && ghost.wanted < wanted) {
-      ghost = undefined;
+    const requested = invoked ? this.candidates : 1;
+    let suggestion = this._cache.find(context);
+    if (suggestion && suggestion.requested < requested) {
+      suggestion = undefined;
     }
-    if (ghost !== this._running) {
+    if (suggestion !== this._running) {
       this._running?.cancel();
     }
-    if (!ghost) {
-      if (!invoked && this.debounce > 0) {
-        await sleep(this.debounce);
+    if (!suggestion) {
+      if (!invoked && this.debounceMs > 0) {
+        await sleep(this.debounceMs);
       }
       if (superseded()) {
         return [];
       }
       const trigger = invoked ? 'invoke' : 'automatic';
-      ghost = this._ask(spot, place, trigger, wanted, Date.now() - typed);
+      suggestion = this._request(target, context, trigger, requested, Date.now() - startedAt);
     }
-    const inTime = await this._firstText(ghost, place);
+    const inTime = await this._waitForFirstText(suggestion, context);
     if (superseded()) {
       return [];
     }
     if (!inTime) {
-      ghost.cancel();
-      this._settle({ kind: 'timed out' });
+      suggestion.cancel();
+      this._setOutcome({ kind: 'timed out' });
       if (invoked) {
-        this._options.tell('The model took too long to answer.', 'info');
+        this._options.notify('The model took too long to answer.', 'info');
       }
       return [];
     }
-    if (ghost.error !== null) {
-      this._report(ghost.error, invoked);
+    if (suggestion.error !== null) {
+      this._reportError(suggestion.error, invoked);
       return [];
     }
-    this._reported = null;
-    if (!spot.isAt(cursor)) {
+    this._reportedError = null;
+    if (!target.isAt(cursor)) {
       // JupyterLab would show it where the cursor has gone meanwhile.
-      ghost.cancel();
-      this._settle({ kind: 'idle' });
+      suggestion.cancel();
+      this._setOutcome({ kind: 'idle' });
       return [];
     }
-    return this._show(spot, place, ghost, invoked);
+    return this._show(target, context, suggestion, invoked);
   }
 
-  private _ask(
-    spot: ISpot,
-    place: IPlace,
+  private _request(
+    target: ICompletionTarget,
+    context: ICursorContext,
     trigger: Trigger,
     candidates: number,
-    waited: number
-  ): GrowingGhost {
-    const ghost = new GrowingGhost(place, candidates);
-    this._running = ghost;
-    this._cache.add(ghost);
-    this._settle({ kind: 'asking' });
+    waitedMs: number
+  ): StreamingSuggestion {
+    const suggestion = new StreamingSuggestion(context, candidates);
+    this._running = suggestion;
+    this._cache.add(suggestion);
+    this._setOutcome({ kind: 'generating' });
     const query = {
-      cell_id: spot.cellId,
-      ...near(place),
+      cell_id: target.cellId,
+      ...requestText(context),
       trigger,
       candidates,
-      language: spot.language,
-      languages_off: [...spot.languagesOff],
-      waited
+      language: target.language,
+      languages_off: [...target.disabledLanguages],
+      waited: waitedMs
     };
-    const updates = spot.client.complete(query, spot.cells(), ghost.signal);
-    void ghost.grow(updates).then(whole => {
-      if (!whole) {
-        this._cache.remove(ghost);
+    const updates = target.client.complete(query, target.cells(), suggestion.signal);
+    void suggestion.consume(updates).then(complete => {
+      if (!complete) {
+        this._cache.remove(suggestion);
       }
-      if (this._running === ghost && this._outcome.kind === 'asking' && ghost.error === null) {
-        this._settle({ kind: 'idle' });
+      const isGenerating = this._running === suggestion && this._outcome.kind === 'generating';
+      if (isGenerating && suggestion.error === null) {
+        this._setOutcome({ kind: 'idle' });
       }
     });
-    return ghost;
+    return suggestion;
   }
 
-  /** Waits for something to show, or the end; false if that takes too long. */
-  private async _firstText(ghost: GrowingGhost, place: IPlace): Promise<boolean> {
-    const deadline = Date.now() + this.timeout;
-    while (!ghost.done && remainders(ghost, place).length === 0) {
-      const left = deadline - Date.now();
-      if (left <= 0) {
+  /** Waits for text that can be shown, or the end; false if that takes too long. */
+  private async _waitForFirstText(
+    suggestion: StreamingSuggestion,
+    context: ICursorContext
+  ): Promise<boolean> {
+    const deadline = Date.now() + this.timeoutMs;
+    while (!suggestion.done && remainingTexts(suggestion, context).length === 0) {
+      const leftMs = deadline - Date.now();
+      if (leftMs <= 0) {
         return false;
       }
-      await within(ghost.grown(), left);
+      await within(suggestion.nextUpdate(), leftMs);
     }
     return true;
   }
 
   private _show(
-    spot: ISpot,
-    place: IPlace,
-    ghost: GrowingGhost,
+    target: ICompletionTarget,
+    context: ICursorContext,
+    suggestion: StreamingSuggestion,
     invoked: boolean
   ): IInlineCompletionItem[] {
-    const rests = remainders(ghost, place);
-    if (rests.length === 0) {
-      this._offers.clear();
-      const reason = ghost.reason ?? 'nothing_to_add';
-      this._settle({ kind: 'nothing', reason });
+    const remainders = remainingTexts(suggestion, context);
+    if (remainders.length === 0) {
+      this._items.clear();
+      const reason = suggestion.reason ?? 'nothing_to_add';
+      this._setOutcome({ kind: 'nothing', reason });
       if (invoked) {
-        this._options.tell(sentence(reason), 'info');
+        this._options.notify(this._options.reasonText(reason), 'info');
       }
       return [];
     }
-    this._settle({ kind: 'shown' });
-    return this._offers.replace(spot, place, ghost, rests).map(offer => offer.item);
+    this._setOutcome({ kind: 'shown' });
+    return this._items.replace(target, context, suggestion, remainders).map(({ item }) => item);
   }
 
-  /** An error is told once, not at every key, unless it is asked for. */
-  private _report(message: string, invoked: boolean): void {
-    this._settle({ kind: 'error', reason: message });
-    if (message !== this._reported || invoked) {
-      this._options.tell(message, 'error');
+  /** Shows an error once, not after every key, except for explicit requests. */
+  private _reportError(message: string, invoked: boolean): void {
+    this._setOutcome({ kind: 'error', reason: message });
+    if (message !== this._reportedError || invoked) {
+      this._options.notify(message, 'error');
     }
-    this._reported = message;
+    this._reportedError = message;
   }
 
-  private _settle(outcome: IOutcome): void {
+  private _setOutcome(outcome: IOutcome): void {
     this._outcome = outcome;
     this._options.onOutcome?.(outcome);
   }
 
-  private _cache = new GhostCache<GrowingGhost>();
-  private _fetched = 0;
-  private _offers: Offers;
+  private _cache = new SuggestionCache<StreamingSuggestion>();
+  private _fetchCount = 0;
+  private _invokingAutomatically = false;
+  private _items: InlineItems;
   private _outcome: IOutcome = { kind: 'idle' };
-  private _pretending = false;
-  private _reported: string | null = null;
-  private _running: GrowingGhost | null = null;
+  private _reportedError: string | null = null;
+  private _running: StreamingSuggestion | null = null;
   private _supersede: () => void = () => undefined;
 }
 
 export namespace Provider {
-  export interface IOptions extends Pick<Offers.IOptions, 'add' | 'remove'> {
-    /** The spot to complete in this widget; null if there is none, or in words why there is none now. */
-    locate(context: IInlineCompletionContext, text: string): ISpot | string | null;
+  export interface IOptions extends Pick<InlineItems.IOptions, 'add' | 'remove'> {
+    /** What to complete in this widget; null if it is none of ours, or a text that says why nothing can be now. */
+    resolveTarget(widget: Widget, text: string): ICompletionTarget | string | null;
 
-    /** Resolves when it is clear whether the kernel of this widget can complete code. */
+    /** Resolves when it is known whether the kernel of this widget can complete code. */
     settled(widget: Widget): Promise<void>;
 
-    /** Tells the user something in words. */
-    tell(message: string, kind: 'info' | 'error'): void;
+    /** A sentence for the kernel's code of why there is no text. */
+    reasonText(reason: string): string;
+
+    /** Shows a message to the user. */
+    notify(message: string, kind: 'info' | 'error'): void;
 
     onOutcome?(outcome: IOutcome): void;
   }
 }
 
-/** Where in the text the cursor is, in UTF-16 units: JupyterLab counts code points, but 4.4.0 counts units as well. */
-function cursorOf({ text, offset }: CompletionHandler.IRequest, spot: ISpot): number {
-  const units = unitsOf(text, offset);
-  return units !== offset && !spot.isAt(units) && spot.isAt(offset) ? offset : units;
+/** The cursor's offset in UTF-16 units: JupyterLab counts code points, but 4.4.0 counts UTF-16 units as well. */
+function cursorOffset(
+  { text, offset }: CompletionHandler.IRequest,
+  target: ICompletionTarget
+): number {
+  const units = toUtf16Offset(text, offset);
+  return units !== offset && !target.isAt(units) && target.isAt(offset) ? offset : units;
 }
 
 /** InlineCompletionTriggerKind.Invoke; the enum itself would pull in the whole of JupyterLab. */

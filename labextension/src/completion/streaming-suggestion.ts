@@ -1,28 +1,33 @@
 /**
- * A completion while the kernel makes it, and afterwards.
+ * A suggestion while the kernel generates it, and afterwards.
  */
 import type { KernelClient } from '../kernel/client';
-import type { IGhost, IPlace } from './suggestion';
 import type { IAttribution, IUpdate } from '../kernel/protocol';
+import type { ICursorContext, ISuggestion } from './suggestion';
 
-export class GrowingGhost implements IGhost {
-  /** `wanted` is how many candidates were asked for. */
+export class StreamingSuggestion implements ISuggestion {
+  /** `requested` is the number of candidates that the kernel was asked for. */
   constructor(
-    place: IPlace,
-    readonly wanted: number
+    context: ICursorContext,
+    readonly requested: number
   ) {
-    ({ cell: this.cell, prefix: this.prefix, suffix: this.suffix } = place);
+    ({ cell: this.cell, prefix: this.prefix, suffix: this.suffix } = context);
   }
 
-  /** What is left after a part of a ghost's candidate was accepted; nothing more will come. */
-  static rest(ghost: GrowingGhost, place: IPlace, text: string, index = 0): GrowingGhost {
-    const rest = new GrowingGhost(place, 1);
-    rest.id = ghost.id;
+  /** A finished suggestion of the text that remains after a part of candidate `index` was accepted. */
+  static remainder(
+    suggestion: StreamingSuggestion,
+    context: ICursorContext,
+    text: string,
+    index = 0
+  ): StreamingSuggestion {
+    const rest = new StreamingSuggestion(context, 1);
+    rest.id = suggestion.id;
     rest.texts = [text];
     rest.done = true;
-    rest.attributions = [ghost.attributions[index] ?? []];
-    rest.policy = ghost.policy;
-    rest.by = ghost.by;
+    rest.attributions = [suggestion.attributions[index] ?? []];
+    rest.policy = suggestion.policy;
+    rest.producedBy = suggestion.producedBy;
     return rest;
   }
 
@@ -34,27 +39,27 @@ export class GrowingGhost implements IGhost {
   done = false;
   error: string | null = null;
 
-  /** Why there is no text, as the kernel calls it. */
+  /** The kernel's code for why there is no text. */
   reason: string | null = null;
 
-  /** Where each candidate may come from, and what the kernel wants done about it. */
+  /** For each candidate the indexed code that it matches, and what the kernel wants done about it. */
   attributions: IAttribution[][] = [];
   policy = '';
 
-  /** Who made it, as far as the kernel has said. */
-  by: Pick<IUpdate, 'model' | 'engine' | 'revision'> = {};
+  /** The model that generated it, as far as the kernel has reported it. */
+  producedBy: Pick<IUpdate, 'model' | 'engine' | 'revision'> = {};
 
   get signal(): AbortSignal {
     return this._abort.signal;
   }
 
-  /** Whether a candidate is whole: the kernel makes one after the other. */
-  isWhole(index: number): boolean {
+  /** Whether this candidate is complete: the kernel generates one after the other. */
+  isComplete(index: number): boolean {
     return this.done || this.texts.length > index + 1;
   }
 
   /** Resolves at the next update. */
-  grown(): Promise<void> {
+  nextUpdate(): Promise<void> {
     return new Promise(resolve => this._waiting.push(resolve));
   }
 
@@ -64,9 +69,9 @@ export class GrowingGhost implements IGhost {
     }
   }
 
-  /** Takes in the updates; false if they ended before the text was whole. */
-  async grow(updates: ReturnType<KernelClient['complete']>): Promise<boolean> {
-    let whole = false;
+  /** Reads all updates; false if they ended before the text was complete. */
+  async consume(updates: ReturnType<KernelClient['complete']>): Promise<boolean> {
+    let complete = false;
     try {
       for await (const update of updates) {
         if (update.finish_reason === 'cancelled') {
@@ -75,13 +80,13 @@ export class GrowingGhost implements IGhost {
         this.id = update.id;
         this.texts[update.index] = update.text;
         this.reason = update.reason ?? null;
-        this._note(update);
-        whole = update.finish_reason !== null;
-        if (whole) {
-          // A candidate that came out as another one before it has begun was not counted.
+        this._readMetadata(update);
+        complete = update.finish_reason !== null;
+        if (complete) {
+          // A later candidate that turned out to be the same as an earlier one was not counted.
           this.texts.length = update.index + 1;
         }
-        this.done = whole;
+        this.done = complete;
         this._notify();
       }
     } catch (reason) {
@@ -89,14 +94,14 @@ export class GrowingGhost implements IGhost {
     }
     this.done = true;
     this._notify();
-    return whole;
+    return complete;
   }
 
-  private _note({ index, attribution, policy, model, engine, revision }: IUpdate): void {
+  private _readMetadata({ index, attribution, policy, model, engine, revision }: IUpdate): void {
     this.attributions[index] = attribution ?? [];
     this.policy = policy ?? this.policy;
     if (model) {
-      this.by = { model, ...(engine ? { engine } : {}), ...(revision ? { revision } : {}) };
+      this.producedBy = { model, ...(engine ? { engine } : {}), ...(revision ? { revision } : {}) };
     }
   }
 

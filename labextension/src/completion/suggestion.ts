@@ -1,44 +1,44 @@
 /**
- * Text at the cursor: what is proposed, what was typed of it since, and what is still known from before.
+ * Suggestions at the cursor: which text remains of one while the user types, and a cache of earlier ones.
  */
 
-/** A place to complete: the cell and the text on both sides of the cursor. */
-export interface IPlace {
+/** Where to complete: the cell, and its text before and after the cursor. */
+export interface ICursorContext {
   cell: string;
   prefix: string;
   suffix: string;
 }
 
-/** The candidates for one place, best first; finished or still growing. */
-export interface IGhost extends IPlace {
+/** The candidates for one cursor context, best first; finished or still streaming. */
+export interface ISuggestion extends ICursorContext {
   readonly texts: readonly string[];
 }
 
-/** What is sent of a place. */
-export interface INear {
+/** The part of a cell that is sent with a request. */
+export interface IRequestText {
   text: string;
 
-  /** Of the cursor, in code points. */
+  /** The cursor's offset, in code points. */
   offset: number;
 }
 
-/** Most of what is sent of a cell, in UTF-16 units: what no model reads need not travel at each key. */
-const BEFORE = 400_000;
-const BEHIND = 100_000;
+/** The most that is sent of a cell, in UTF-16 units: what no model reads need not be sent after every key. */
+const MAX_PREFIX_UNITS = 400_000;
+const MAX_SUFFIX_UNITS = 100_000;
 
-/** The cut moves in steps, as all that follows it is read anew then. */
-const STEP = 1 << 16;
+/** The cut moves in steps, because the model has to read all text after it again when it moves. */
+const CUT_STEP_UNITS = 1 << 16;
 
-/** What is left of one candidate. */
-export interface IRest {
+/** The text that remains of one candidate. */
+export interface IRemainder {
   index: number;
   text: string;
 }
 
-const CLOSERS = [')', ']', '}', '"', "'", '`'];
+const CLOSING_CHARACTERS = [')', ']', '}', '"', "'", '`'];
 
-/** How many UTF-16 units the first `offset` code points of a text take; JupyterLab and the wire count the latter. */
-export function unitsOf(text: string, offset: number): number {
+/** The UTF-16 offset for an offset in code points, which JupyterLab and the protocol count. */
+export function toUtf16Offset(text: string, offset: number): number {
   let units = 0;
   for (let i = 0; i < offset && units < text.length; i++) {
     units += text.codePointAt(units)! > 0xffff ? 2 : 1;
@@ -46,25 +46,28 @@ export function unitsOf(text: string, offset: number): number {
   return units;
 }
 
-/** What is sent of a place: of a long cell the part around the cursor, below the line of its magic. */
-export function near({ prefix, suffix }: Pick<IPlace, 'prefix' | 'suffix'>): INear {
+/** The text to send with a request: of a long cell its cell magic and the part around the cursor. */
+export function requestText({
+  prefix,
+  suffix
+}: Pick<ICursorContext, 'prefix' | 'suffix'>): IRequestText {
   let before = prefix;
-  if (prefix.length > BEFORE) {
-    const start = Math.ceil((prefix.length - BEFORE) / STEP) * STEP;
+  if (prefix.length > MAX_PREFIX_UNITS) {
+    const start = Math.ceil((prefix.length - MAX_PREFIX_UNITS) / CUT_STEP_UNITS) * CUT_STEP_UNITS;
     const magic = /^\s*%%[^\n]*\n/.exec(prefix.slice(0, 1000))?.[0] ?? '';
-    before = magic + prefix.slice(isBroken(prefix, start) ? start + 1 : start);
+    before = magic + prefix.slice(splitsCharacter(prefix, start) ? start + 1 : start);
   }
-  const end = isBroken(suffix, BEHIND) ? BEHIND - 1 : BEHIND;
-  return { text: before + suffix.slice(0, end), offset: pointsOf(before) };
+  const end = splitsCharacter(suffix, MAX_SUFFIX_UNITS) ? MAX_SUFFIX_UNITS - 1 : MAX_SUFFIX_UNITS;
+  return { text: before + suffix.slice(0, end), offset: codePointCount(before) };
 }
 
-/** Whether a cut here would come between the two units of one character. */
-function isBroken(text: string, at: number): boolean {
+/** Whether a cut here would come between the two UTF-16 units of one character. */
+function splitsCharacter(text: string, at: number): boolean {
   return at < text.length && text.codePointAt(at - 1)! > 0xffff;
 }
 
-/** How many code points a text has. */
-export function pointsOf(text: string): number {
+/** The length of a text in code points. */
+export function codePointCount(text: string): number {
   let points = 0;
   for (let i = 0; i < text.length; points++) {
     i += text.codePointAt(i)! > 0xffff ? 2 : 1;
@@ -73,88 +76,96 @@ export function pointsOf(text: string): number {
 }
 
 /**
- * What is left of a candidate at another place; null if it does not fit there.
+ * The text that remains of a candidate at another cursor context; null if the candidate does not apply there.
  *
- * It fits where its text has been typed in part, and where the editor closed a bracket or a quote meanwhile:
- * `print|` with `(x)` is `print(|)` with `x` one key later.
+ * It applies where a part of it has been typed, and where the editor has meanwhile closed a bracket or a quote:
+ * `print|` with the candidate `(x)` is `print(|)` with `x` one key later. The cases in tests/golden/remainder.json
+ * hold for the kernel, too.
  */
-export function remainder(ghost: IGhost, place: IPlace, index = 0): string | null {
-  const text = ghost.texts[index] ?? '';
-  // Of a long cell the lengths tell of most ghosts that they do not fit.
-  const length = place.prefix.length - ghost.prefix.length;
-  const closed = place.suffix.length - ghost.suffix.length;
-  if (length < 0 || length > text.length || closed < 0 || closed > 1) {
+export function remainingText(
+  suggestion: ISuggestion,
+  context: ICursorContext,
+  index = 0
+): string | null {
+  const text = suggestion.texts[index] ?? '';
+  // In a long cell comparing lengths rules out most suggestions.
+  const typedUnits = context.prefix.length - suggestion.prefix.length;
+  const closedUnits = context.suffix.length - suggestion.suffix.length;
+  if (typedUnits < 0 || typedUnits > text.length || closedUnits < 0 || closedUnits > 1) {
     return null;
   }
-  if (ghost.cell !== place.cell || !place.prefix.startsWith(ghost.prefix)) {
+  if (suggestion.cell !== context.cell || !context.prefix.startsWith(suggestion.prefix)) {
     return null;
   }
-  const typed = place.prefix.slice(ghost.prefix.length);
+  const typed = context.prefix.slice(suggestion.prefix.length);
   if (!text.startsWith(typed)) {
     return null;
   }
-  const rest = text.slice(typed.length);
-  if (closed === 0) {
-    return place.suffix === ghost.suffix ? rest : null;
+  const remaining = text.slice(typed.length);
+  if (closedUnits === 0) {
+    return context.suffix === suggestion.suffix ? remaining : null;
   }
-  const closer = CLOSERS.find(c => place.suffix.startsWith(c) && rest.endsWith(c));
-  const fits = closer !== undefined && place.suffix.endsWith(ghost.suffix);
-  return fits ? rest.slice(0, -1) : null;
+  const closer = CLOSING_CHARACTERS.find(
+    each => context.suffix.startsWith(each) && remaining.endsWith(each)
+  );
+  return closer !== undefined && context.suffix.endsWith(suggestion.suffix)
+    ? remaining.slice(0, -1)
+    : null;
 }
 
-/** All that is left of a ghost's candidates at another place, each text once. */
-export function remainders(ghost: IGhost, place: IPlace): IRest[] {
-  const rests: IRest[] = [];
-  ghost.texts.forEach((_, index) => {
-    const text = remainder(ghost, place, index);
-    if (text && !rests.some(rest => rest.text === text)) {
-      rests.push({ index, text });
+/** The texts that remain of all candidates at another cursor context, each text once, none empty. */
+export function remainingTexts(suggestion: ISuggestion, context: ICursorContext): IRemainder[] {
+  const remainders: IRemainder[] = [];
+  suggestion.texts.forEach((_, index) => {
+    const text = remainingText(suggestion, context, index);
+    if (text && !remainders.some(other => other.text === text)) {
+      remainders.push({ index, text });
     }
   });
-  return rests;
+  return remainders;
 }
 
 /**
- * The beginning of a text up to the end of its first word, or of its first run of signs, as the editor's own
- * Ctrl+Right has it: `np`, then `.`, then `arange`.
+ * The beginning of a text to the end of its first word or run of punctuation, as Ctrl+Right moves in the editor: `np`,
+ * then `.`, then `arange`.
  */
 export function nextWord(text: string): string {
   return /^\s*(?:[\p{L}\p{M}\p{N}_]+|[^\p{L}\p{M}\p{N}_\s]+)/u.exec(text)?.[0] ?? text;
 }
 
 /**
- * The beginning of a text up to the end of its first line that says something, the line break excluded: behind
- * one, on a line of blanks, JupyterLab would drop the rest.
+ * The beginning of a text to the end of its first line that is not blank, without the line break: after one, on a
+ * blank line, JupyterLab would drop the rest.
  */
 export function nextLine(text: string): string {
   return /^\s*[^\n]*/.exec(text)![0];
 }
 
-/** Whether the text before the cursor on its line is blank, where JupyterLab asks nobody by itself. */
+/** Whether the cursor's line is blank before the cursor, where JupyterLab makes no request itself. */
 export function isAtLineStart(prefix: string): boolean {
   return prefix.slice(prefix.lastIndexOf('\n') + 1).trim() === '';
 }
 
-/** The newest completions, so that typing through one, and Backspace within it, asks nobody. */
-export class GhostCache<T extends IGhost> {
+/** The newest suggestions, so that typing one, or Backspace within it, needs no request. */
+export class SuggestionCache<T extends ISuggestion> {
   constructor(private _size = 32) {}
 
-  add(ghost: T): void {
-    this._ghosts = [ghost, ...this._ghosts].slice(0, this._size);
+  add(suggestion: T): void {
+    this._suggestions = [suggestion, ...this._suggestions].slice(0, this._size);
   }
 
-  /** The newest that has text left at this place. */
-  find(place: IPlace): T | undefined {
-    return this._ghosts.find(ghost => remainders(ghost, place).length > 0);
+  /** The newest suggestion of which text remains at this cursor context. */
+  find(context: ICursorContext): T | undefined {
+    return this._suggestions.find(suggestion => remainingTexts(suggestion, context).length > 0);
   }
 
-  remove(ghost: T): void {
-    this._ghosts = this._ghosts.filter(other => other !== ghost);
+  remove(suggestion: T): void {
+    this._suggestions = this._suggestions.filter(other => other !== suggestion);
   }
 
   clear(): void {
-    this._ghosts = [];
+    this._suggestions = [];
   }
 
-  private _ghosts: T[] = [];
+  private _suggestions: T[] = [];
 }

@@ -1,5 +1,6 @@
 /**
- * Where code is typed: notebooks, consoles and file editors; each with its kernel, its cells and what is allowed.
+ * The documents in which code is completed: notebooks, consoles and file editors, each with its kernel, its cells and
+ * the mode that is allowed there.
  */
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { CodeEditor } from '@jupyterlab/codeeditor';
@@ -12,21 +13,20 @@ import type { Widget } from '@lumino/widgets';
 
 import {
   AFTER_ENTER,
-  METADATA,
+  METADATA_KEY,
   modeOf,
   MODES,
   OFF_TAG,
-  strictest,
+  mostRestrictive,
   type AfterEnter,
   type Mode
 } from '../completion/policy';
-import { Cells, type ICellSources } from './cells';
 import { Connection } from '../kernel/connection';
-import { pointsOf } from '../completion/suggestion';
+import { codePointCount } from '../completion/suggestion';
 import { outputTexts } from './cell-outputs';
+import type { ICompletionTarget } from '../completion/types';
 import type { ICell, Settings } from '../kernel/protocol';
-import type { ISpot } from '../completion/provider';
-import { describe } from '../ui/status-text';
+import { CellCache, type IObservableCells } from './cells';
 
 export interface ITrackers {
   notebooks: INotebookTracker;
@@ -34,41 +34,41 @@ export interface ITrackers {
   editors: IEditorTracker | null;
 }
 
-/** What is typed in one document: the cell with the cursor, and the others. */
-interface ITyped {
+/** What the user edits in one document: the cell with the cursor, and the others. */
+interface IEditedDocument {
   editor: CodeEditor.IEditor | null;
   cellId: string;
   language: string;
   mode: Mode;
-  /** All cells; of the one that is called `current` the source may be old. */
+  /** All cells; the source of the one whose id is `current` may be old. */
   cells(current?: string): ICell[];
 }
 
-export class Places {
-  constructor(private _options: Places.IOptions) {}
+export class Documents {
+  constructor(private _options: Documents.IOptions) {}
 
-  /** What JupyterLab's settings ask for, which counts where no kernel says otherwise. */
+  /** What JupyterLab's settings say, which holds unless a kernel's settings say otherwise. */
   mode: Mode = 'automatic';
   afterEnter: AfterEnter = 'smart';
 
-  /** Whether no kernel may say otherwise. */
+  /** Whether no kernel may allow more than the settings do. */
   isLocked = false;
 
-  /** Languages that are left alone. The kernel knows which one the cursor stands in. */
-  languagesOff: readonly string[] = [];
+  /** The languages in which the user wants no ghost text. The kernel knows which one is at the cursor. */
+  disabledLanguages: readonly string[] = [];
 
-  /** Whether kernels may be told to load the extension. */
+  /** Whether the extension may be loaded into kernels. */
   autoLoad = true;
 
-  /** What every kernel is told of JupyterLab's settings. */
-  everywhere: Settings = {};
+  /** What JupyterLab's settings say for every kernel. */
+  labSettings: Settings = {};
 
-  /** Something that the status bar shows is different. */
+  /** Emitted when the status bar may have to show something else. */
   get changed(): ISignal<this, void> {
     return this._changed;
   }
 
-  /** Follows the documents that are open and those that will be. */
+  /** Follows the documents that are open, and those that will be opened. */
   start(): void {
     const { notebooks, consoles } = this._options.trackers;
     for (const tracker of [notebooks, consoles]) {
@@ -78,27 +78,30 @@ export class Places {
     this._changed.emit();
   }
 
-  /** Tries again wherever nothing has answered. */
-  retry(): void {
-    this._all.forEach(connection => connection.retry());
+  /** Connects again with every kernel with which there is no connection. */
+  reconnect(): void {
+    this._all.forEach(connection => connection.reconnect());
   }
 
-  /** Tells every kernel what the settings say for all of them. */
-  configure(): void {
-    this._all.forEach(connection => connection.client?.configureEverywhere());
+  /** Sends every kernel what JupyterLab's settings say for all of them. */
+  sendLabSettings(): void {
+    this._all.forEach(connection => connection.client?.sendLabSettings());
   }
 
-  /** What is asked for in this widget: its kernel's setting, or JupyterLab's while there is none. */
-  askedIn(widget: Widget | null): { mode: Mode; afterEnter: AfterEnter } {
-    const { mode, after_enter } = this.connection(widget)?.client?.settings ?? {};
-    const asked = MODES.find(known => known === mode) ?? this.mode;
-    return {
-      mode: this.isLocked ? strictest(this.mode, asked) : asked,
-      afterEnter: AFTER_ENTER.find(known => known === after_enter) ?? this.afterEnter
-    };
+  /** The mode that is set for this widget: in its kernel, or in JupyterLab while it has none. */
+  requestedMode(widget: Widget | null): Mode {
+    const set = this.connection(widget)?.client?.settings.mode;
+    const mode = MODES.find(known => known === set) ?? this.mode;
+    return this.isLocked ? mostRestrictive(this.mode, mode) : mode;
   }
 
-  /** The kernel of this widget; null if it has none, or is none of ours. */
+  /** When a new line is completed in this widget: its kernel's setting, or JupyterLab's while it has no kernel. */
+  requestedAfterEnter(widget: Widget | null): AfterEnter {
+    const set = this.connection(widget)?.client?.settings.after_enter;
+    return AFTER_ENTER.find(known => known === set) ?? this.afterEnter;
+  }
+
+  /** The connection with the kernel of this widget; null if it has none, or is none of ours. */
   connection(widget: Widget | null): Connection | null {
     const context = widget && this._contextOf(widget);
     if (!context) {
@@ -121,49 +124,49 @@ export class Places {
     return file?.context.path ?? null;
   }
 
-  /** Whether code of ours can be in this widget, be it that it has no kernel yet. */
-  isPlace(widget: Widget | null): boolean {
+  /** Whether code can be completed in this widget, once it has a kernel. */
+  canComplete(widget: Widget | null): boolean {
     const kind = widget && this._kindOf(widget);
-    return kind === 'file' ? this._typedIn(widget!) !== null : !!kind;
+    return kind === 'file' ? this._editedIn(widget!) !== null : !!kind;
   }
 
-  /** The code cell in this widget; in words why it cannot be completed now; null if it is none of ours. */
-  locate(widget: Widget, text: string): ISpot | string | null {
-    const typed = this._typedIn(widget);
-    if (!typed?.editor || typed.editor.model.sharedModel.getSource() !== text) {
+  /** What to complete in this widget; null if it is none of ours, or a text that says why nothing can be now. */
+  resolveTarget(widget: Widget, text: string): ICompletionTarget | string | null {
+    const edited = this._editedIn(widget);
+    if (!edited?.editor || edited.editor.model.sharedModel.getSource() !== text) {
       return null;
     }
     const connection = this.connection(widget);
     const client = connection?.client;
     if (!client) {
-      return connection ? describe(connection.standing, { busy: connection.busy }).text : null;
+      return connection && this._options.stateText(connection);
     }
     return {
       client,
-      key: `${widget.id}/${typed.cellId}/${client.status?.model}`,
-      cellId: typed.cellId,
-      language: typed.language,
-      languagesOff: this.languagesOff,
-      mode: strictest(this.askedIn(widget).mode, typed.mode),
-      cells: () => typed.cells(typed.cellId),
+      key: `${widget.id}/${edited.cellId}/${client.status?.model}`,
+      cellId: edited.cellId,
+      language: edited.language,
+      disabledLanguages: this.disabledLanguages,
+      mode: mostRestrictive(this.requestedMode(widget), edited.mode),
+      cells: () => edited.cells(edited.cellId),
       isAt: offset => {
-        const { editor } = typed;
+        const { editor } = edited;
         return !editor!.isDisposed && editor!.getOffsetAt(editor!.getCursorPosition()) === offset;
       },
-      source: () => (typed.editor!.isDisposed ? '' : typed.editor!.model.sharedModel.getSource())
+      source: () => (edited.editor!.isDisposed ? '' : edited.editor!.model.sharedModel.getSource())
     };
   }
 
-  /** What is allowed in this widget. */
-  modeIn(widget: Widget | null): Mode {
-    return strictest(
-      this.askedIn(widget).mode,
-      (widget && this._typedIn(widget)?.mode) || undefined
+  /** The mode that the settings, the notebook and the cell allow in this widget. */
+  allowedMode(widget: Widget | null): Mode {
+    return mostRestrictive(
+      this.requestedMode(widget),
+      (widget && this._editedIn(widget)?.mode) || undefined
     );
   }
 
-  /** The notebook or console whose kernel completes code in this widget, and which draws that kernel's widgets. */
-  ownerOf(widget: Widget | null): NotebookPanel | ConsolePanel | null {
+  /** The notebook or console whose kernel completes code in this widget, and which renders that kernel's widgets. */
+  sessionOwner(widget: Widget | null): NotebookPanel | ConsolePanel | null {
     const context = widget && this._contextOf(widget);
     const { notebooks, consoles } = this._options.trackers;
     return (
@@ -173,35 +176,39 @@ export class Places {
     );
   }
 
-  /** Tells the kernel where the cursor rests in this widget's active cell, so that it can read ahead. */
-  rests(widget: Widget | null): void {
-    const typed = widget && this._typedIn(widget);
-    const { editor } = typed || {};
-    if (typed && editor && !editor.isDisposed && this.modeIn(widget) === 'automatic') {
+  /** Tells the kernel where the cursor is idle in this widget's active cell, so that it can read the prompt ahead. */
+  notifyCursorIdle(widget: Widget | null): void {
+    const edited = widget && this._editedIn(widget);
+    const { editor } = edited || {};
+    if (edited && editor && !editor.isDisposed && this.allowedMode(widget) === 'automatic') {
       const source = editor.model.sharedModel.getSource();
       const before = source.slice(0, editor.getOffsetAt(editor.getCursorPosition()));
-      this.connection(widget)?.client?.rests(typed.cells(), typed.cellId, pointsOf(before));
+      this.connection(widget)?.client?.cursorIdle(
+        edited.cells(),
+        edited.cellId,
+        codePointCount(before)
+      );
     }
   }
 
-  /** Resolves when it is clear whether this widget's kernel can complete code. */
+  /** Resolves when it is known whether the kernel of this widget can complete code. */
   async settled(widget: Widget): Promise<void> {
     await this.connection(widget)?.settled();
   }
 
-  /** A cell of this panel was run. If it speaks of us, it may have installed or loaded the kernel's side. */
-  executed(panel: Widget | null, source: string): void {
+  /** A cell of this panel was run. If it mentions us, it may have installed or loaded the kernel's part. */
+  onCellExecuted(panel: Widget | null, source: string): void {
     if (/sc2/i.test(source)) {
       const notebook = this._options.trackers.notebooks.find(
         other => other === panel || other.content === panel
       );
-      this.connection(notebook ?? null)?.retry();
+      this.connection(notebook ?? null)?.reconnect();
     }
   }
 
   /** Gives a file the kernel that the user has chosen for it. */
-  pick(widget: Widget, context: ISessionContext): void {
-    this._picked.set(widget, context);
+  assignKernel(widget: Widget, context: ISessionContext): void {
+    this._assigned.set(widget, context);
     widget.disposed.connect(() => context.dispose());
     this.connection(widget);
     this._changed.emit();
@@ -229,18 +236,18 @@ export class Places {
     if (path === undefined) {
       return null;
     }
-    const picked = this._picked.get(widget);
-    const ofConsole = consoles?.find(panel => panel.sessionContext.session?.path === path);
-    return picked ?? ofConsole?.sessionContext ?? null;
+    const assigned = this._assigned.get(widget);
+    const console = consoles?.find(panel => panel.sessionContext.session?.path === path);
+    return assigned ?? console?.sessionContext ?? null;
   }
 
   private _connect(context: ISessionContext, widget: Widget): Connection {
     const notebook = this._options.trackers.notebooks.find(panel => panel === widget);
     const connection = new Connection(context, {
-      runsCells: () =>
-        notebook ? runsCells(notebook) : context.session?.kernel?.status === 'busy',
+      isRunningCells: () =>
+        notebook ? isRunningCells(notebook) : context.session?.kernel?.status === 'busy',
       mayLoad: () => this.autoLoad && this.mode !== 'off',
-      everywhere: () => this.everywhere,
+      labSettings: () => this.labSettings,
       onSaved: this._options.onSaved,
       onStale: this._options.onStale,
       onError: this._options.onError
@@ -255,7 +262,7 @@ export class Places {
     return connection;
   }
 
-  private _typedIn(widget: Widget): ITyped | null {
+  private _editedIn(widget: Widget): IEditedDocument | null {
     const { notebooks, consoles, editors } = this._options.trackers;
     const notebook = notebooks.find(panel => panel === widget);
     if (notebook) {
@@ -265,13 +272,13 @@ export class Places {
             editor: cell.editor,
             cellId: cell.model.id,
             language: notebook.model?.defaultKernelLanguage || 'python',
-            mode: strictest(
-              modeOf(notebook.model?.getMetadata(METADATA)),
+            mode: mostRestrictive(
+              modeOf(notebook.model?.getMetadata(METADATA_KEY)),
               isTaggedOff(cell.model) ? 'off' : undefined
             ),
             cells: current => {
               const models = notebook.content.model?.cells;
-              return models ? this._cellsOf(models, models).now(current) : [];
+              return models ? this._cellsOf(models, models).read(current) : [];
             }
           }
         : null;
@@ -295,7 +302,7 @@ export class Places {
                 }
               }
             };
-            return [...this._cellsOf(cells, models).now(), cellOf(prompt.model)];
+            return [...this._cellsOf(cells, models).read(), readCell(prompt.model)];
           }
         }
       );
@@ -313,38 +320,41 @@ export class Places {
     return null;
   }
 
-  private _cellsOf(list: object, models: ICellSources<ICellModel>): Cells<ICellModel> {
+  private _cellsOf(list: object, models: IObservableCells<ICellModel>): CellCache<ICellModel> {
     let cells = this._cells.get(list);
     if (!cells) {
-      cells = new Cells(models, cellOf);
+      cells = new CellCache(models, readCell);
       this._cells.set(list, cells);
     }
     return cells;
   }
 
   private _all = new Set<Connection>();
-  private _cells = new WeakMap<object, Cells<ICellModel>>();
+  private _cells = new WeakMap<object, CellCache<ICellModel>>();
   private _changed = new Signal<this, void>(this);
   private _connections = new WeakMap<ISessionContext, Connection>();
-  private _picked = new WeakMap<Widget, ISessionContext>();
+  private _assigned = new WeakMap<Widget, ISessionContext>();
 }
 
-export namespace Places {
+export namespace Documents {
   export interface IOptions {
     trackers: ITrackers;
 
-    /** Called with the kernel's words for what is wrong with something other than a request. */
+    /** Called with the kernel's message for an error that belongs to no request. */
     onError(message: string): void;
 
-    /** Called when a kernel's settings were kept for new kernels, or when what was kept was forgotten. */
+    /** Called when a kernel's settings were saved as defaults for new kernels, or these defaults were deleted. */
     onSaved(saved: boolean, settings: Settings): void;
 
-    /** Called when earlier answers may no longer be what a kernel would say. */
+    /** Called when a kernel might answer differently from now on. */
     onStale(): void;
+
+    /** Says in a few words why the kernel of this connection cannot complete code now. */
+    stateText(connection: Connection): string;
   }
 }
 
-function cellOf(model: ICellModel): ICell {
+function readCell(model: ICellModel): ICell {
   const code = model.type === 'code' ? (model as ICodeCellModel) : null;
   const outputs = code ? outputTexts(code) : [];
   return {
@@ -361,7 +371,7 @@ function isTaggedOff(model: ICellModel): boolean {
   return Array.isArray(tags) && tags.includes(OFF_TAG);
 }
 
-function runsCells(panel: NotebookPanel): boolean {
+function isRunningCells(panel: NotebookPanel): boolean {
   const cells = Array.from(panel.content?.model?.cells ?? []);
   return cells.some(
     model => model.type === 'code' && (model as ICodeCellModel).executionState === 'running'

@@ -22,7 +22,7 @@ import {
 import { Snapshot } from './snapshot';
 import { sleep, within } from './timing';
 
-/** What is asked; the id, the revision and the notebook's changes are the client's business. */
+/** A request as its sender knows it; the client adds the id, the revision and the notebook's changes. */
 export type CompletionQuery = Omit<IComplete, 'type' | 'id' | 'rev'>;
 
 type CommType = 'comm_open' | 'comm_msg' | 'comm_close';
@@ -40,9 +40,9 @@ export class KernelClient {
     this._onError = options.onError ?? (() => undefined);
     this._onSaved = options.onSaved ?? (() => undefined);
     this._onStale = options.onStale ?? (() => undefined);
-    this._everywhere = options.everywhere ?? (() => ({}));
+    this._labSettings = options.labSettings ?? (() => ({}));
     this._notebook = options.notebook;
-    this._patience = options.patience ?? 2000;
+    this._timeoutMs = options.timeoutMs ?? 2000;
   }
 
   /** The kernel's answer to our hello; null until then. */
@@ -50,17 +50,17 @@ export class KernelClient {
     return this._hello;
   }
 
-  /** How the model stands, as last heard. */
+  /** The kernel's newest status. */
   get status(): IStatus | null {
     return this._status;
   }
 
-  /** When that was heard, in ms as of Date.now(). */
+  /** When that status came, in ms as of Date.now(). */
   get statusAt(): number {
     return this._statusAt;
   }
 
-  /** What is set in the kernel, as last heard. */
+  /** The kernel's settings, as last reported. */
   get settings(): Settings {
     return this._settings;
   }
@@ -70,33 +70,33 @@ export class KernelClient {
   }
 
   /**
-   * Says hello on one road after the other, and stays on the first where the kernel answers.
+   * Says hello on one channel after the other, and stays on the first where the kernel answers.
    *
-   * The control channel answers while a cell runs and touches nothing of the user's; a subshell answers then
+   * The control channel answers while a cell runs, and leaves the user's subshells alone; a subshell answers then,
    * too; the shell only afterwards.
    */
-  async connect(roads: readonly Channel[]): Promise<boolean> {
-    for (const road of roads) {
+  async connect(channels: readonly Channel[]): Promise<boolean> {
+    for (const channel of channels) {
       if (this._disposed) {
         return false;
       }
-      if (road === 'subshell' && !this._kernel.supportsSubshells) {
+      if (channel === 'subshell' && !this._kernel.supportsSubshells) {
         continue;
       }
       try {
-        if (await this._open(road)) {
+        if (await this._open(channel)) {
           return true;
         }
       } catch {
-        // The kernel died or takes no comms; the next road, or the next kernel, may do.
+        // The kernel died or takes no comms; the next channel, or the next kernel, may do.
       }
-      this._leave();
+      this._detach();
     }
     return false;
   }
 
   /**
-   * Completions of one request, each the whole text so far; the last has a `finish_reason`.
+   * The updates of one request, each with the whole text so far; the last has a `finish_reason`.
    *
    * Aborting cancels the request in the kernel and ends the generator at once. Throws the kernel's error.
    */
@@ -135,28 +135,28 @@ export class KernelClient {
     }
   }
 
-  /** The cursor rests at this code point of a cell: what is typed there may be asked about soon. */
-  rests(cells: ICell[], cellId: string, offset: number): void {
-    this._send(this._snapshot.rests(cells, cellId, offset));
+  /** The cursor is idle at this code point of a cell, so the kernel may read the prompt for it ahead. */
+  cursorIdle(cells: ICell[], cellId: string, offset: number): void {
+    this._send(this._snapshot.withCursor(cells, cellId, offset));
   }
 
   accepted(accepted: Omit<IAccepted, 'type'>): void {
     this._send({ type: 'accepted', ...accepted });
   }
 
-  /** Changes settings in the kernel; what it refuses comes as an error. */
+  /** Changes settings in the kernel, which answers what it refuses with an error. */
   configure(settings: Settings): void {
     this._send({ type: 'configure', settings });
   }
 
-  /** Tells the kernel what JupyterLab's settings say for all kernels by now. */
-  configureEverywhere(): void {
-    this._send({ type: 'configure', settings: this._everywhere(), scope: 'all' });
+  /** Sends the kernel what JupyterLab's settings now say for all kernels. */
+  sendLabSettings(): void {
+    this._send({ type: 'configure', settings: this._labSettings(), scope: 'all' });
   }
 
-  /** Loads the model that is set, or gives its memory back. */
-  load(wanted: boolean): void {
-    this._send({ type: 'configure', settings: {}, load: wanted });
+  /** Loads the configured model, or unloads it. */
+  load(load: boolean): void {
+    this._send({ type: 'configure', settings: {}, load });
   }
 
   dispose(): void {
@@ -164,29 +164,29 @@ export class KernelClient {
       return;
     }
     if (this._kernel.status === 'idle' || this._kernel.status === 'busy') {
-      this._post('comm_close', {}); // Else it would wait for the restart, and puzzle the new kernel.
+      this._post('comm_close', {}); // Otherwise it would be sent after the restart, to the new kernel.
     }
-    this._leave();
+    this._detach();
     this._disposed = true;
     this._replies.forEach(replies => replies.end());
   }
 
-  private async _open(road: Channel): Promise<boolean> {
+  private async _open(channel: Channel): Promise<boolean> {
     const comm = this._kernel.createComm(TARGET) as IComm;
     this._comm = comm;
-    this._road = road;
+    this._channel = channel;
     let closed = false;
     comm.onMsg = message => this._receive(message.content.data);
     comm.onClose = () => {
       closed = true;
       this._closed(comm);
     };
-    if (road === 'subshell') {
-      // Until its subshell has started a comm sends on the main shell, behind the running cell.
+    if (channel === 'subshell') {
+      // Until its subshell has started, a comm sends on the main shell, behind the running cell.
       comm.commsOverSubshells = 'perComm' as Kernel.IComm['commsOverSubshells'];
       const started = await within(
         comm.subshellStarted.then(() => true),
-        this._patience
+        this._timeoutMs
       );
       if (!started || this._disposed) {
         return false;
@@ -200,24 +200,24 @@ export class KernelClient {
       type: 'hello',
       protocol: PROTOCOL,
       client: 'jupyterlab',
-      settings: this._everywhere(),
+      settings: this._labSettings(),
       ...(this._notebook === undefined ? {} : { notebook: this._notebook })
     });
-    return this._answered(() => closed);
+    return this._helloAnswered(() => closed);
   }
 
-  /** Waits for the hello; as long as it takes while the kernel is busy, since C code may hold even the control thread. */
-  private async _answered(closed: () => boolean): Promise<boolean> {
-    const step = Math.min(50, this._patience);
-    for (let waited = 0; waited <= this._patience;) {
+  /** Waits for the hello, without a limit while the kernel is busy: C code may hold even the control thread. */
+  private async _helloAnswered(closed: () => boolean): Promise<boolean> {
+    const stepMs = Math.min(50, this._timeoutMs);
+    for (let waitedMs = 0; waitedMs <= this._timeoutMs;) {
       if (this._hello) {
         return true;
       }
       if (closed() || this._disposed || this._kernel.isDisposed || this._kernel.status === 'dead') {
         return false;
       }
-      await sleep(step);
-      waited += this._kernel.status === 'idle' ? step : 0;
+      await sleep(stepMs);
+      waitedMs += this._kernel.status === 'idle' ? stepMs : 0;
     }
     return false;
   }
@@ -270,7 +270,7 @@ export class KernelClient {
   private _closed(comm: Kernel.IComm): void {
     if (comm === this._comm) {
       const wasOpen = this._hello !== null;
-      this._leave();
+      this._detach();
       this._replies.forEach(replies => replies.end());
       if (wasOpen) {
         this._onClose();
@@ -278,7 +278,7 @@ export class KernelClient {
     }
   }
 
-  private _leave(): void {
+  private _detach(): void {
     const comm = this._comm;
     this._comm = null;
     this._snapshot = new Snapshot();
@@ -293,7 +293,7 @@ export class KernelClient {
     this._post('comm_msg', message);
   }
 
-  /** Never throws: a kernel that is gone is noticed by its status, and then this client is disposed. */
+  /** Never throws: when a kernel is gone its status says so, and this client is disposed. */
   private _post(type: CommType, data: UpMessage | Record<string, never>): void {
     const comm = this._comm;
     if (!comm || comm.isDisposed || this._kernel.isDisposed) {
@@ -301,7 +301,7 @@ export class KernelClient {
     }
     const json = data as unknown as KernelMessage.ICommMsgMsg['content']['data'];
     try {
-      if (this._road === 'control') {
+      if (this._channel === 'control') {
         this._kernel.sendControlMessage(this._controlMessage(comm, type, json), false);
       } else if (type === 'comm_open') {
         comm.open(json);
@@ -315,7 +315,7 @@ export class KernelClient {
     }
   }
 
-  /** A comm message for the control channel; JupyterLab's types know comms on the shell only. */
+  /** A comm message for the control channel; JupyterLab's types allow comms on the shell only. */
   private _controlMessage(
     comm: Kernel.IComm,
     type: CommType,
@@ -344,7 +344,7 @@ export class KernelClient {
 
   private _comm: IComm | null = null;
   private _disposed = false;
-  private _everywhere: () => Settings;
+  private _labSettings: () => Settings;
   private _hello: IHelloReply | null = null;
   private _kernel: Kernel.IKernelConnection;
   private _messages = 0;
@@ -354,10 +354,10 @@ export class KernelClient {
   private _onSaved: (saved: boolean, settings: Settings) => void;
   private _onStale: () => void;
   private _onStatus: () => void;
-  private _patience: number;
+  private _timeoutMs: number;
   private _replies = new Map<string, Replies>();
   private _requests = 0;
-  private _road: Channel = 'control';
+  private _channel: Channel = 'control';
   private _settings: Settings = {};
   private _snapshot = new Snapshot();
   private _status: IStatus | null = null;
@@ -366,33 +366,33 @@ export class KernelClient {
 
 export namespace KernelClient {
   export interface IOptions {
-    /** Called when the kernel has said hello or told how its model stands, or what is set. */
+    /** Called when the kernel has said hello, or sent its status or its settings. */
     onStatus?: () => void;
 
     /** Called when the kernel closed the comm, as `%unload_ext` does. */
     onClose?: () => void;
 
-    /** Called with the kernel's words for what is wrong with something other than a request. */
+    /** Called with the kernel's message for an error that belongs to no request. */
     onError?: (message: string) => void;
 
-    /** Called when what is set in the kernel was kept for new kernels, or when what was kept was forgotten. */
+    /** Called when the kernel's settings were saved as defaults for new kernels, or these defaults were deleted. */
     onSaved?: (saved: boolean, settings: Settings) => void;
 
-    /** Called when another model or other settings would answer differently from now on. */
+    /** Called when the kernel will answer differently from now on: another model, or other settings. */
     onStale?: () => void;
 
     /** What JupyterLab's settings say for every kernel. */
-    everywhere?: () => Settings;
+    labSettings?: () => Settings;
 
     /** The path of the notebook. */
     notebook?: string;
 
-    /** How many milliseconds an idle kernel may take to answer, on each road. */
-    patience?: number;
+    /** How long an idle kernel may take to answer, on each channel. */
+    timeoutMs?: number;
   }
 }
 
-/** The replies to one request, kept until they are asked for. */
+/** The replies to one request, queued until they are read. */
 class Replies {
   constructor(private _id: string) {}
 
@@ -401,7 +401,7 @@ class Replies {
     this._wake();
   }
 
-  /** The kernel will not answer, or nobody wants to know. */
+  /** Nothing more will come, or nobody waits for it. */
   end(): void {
     this.push({
       type: 'update',

@@ -1,17 +1,17 @@
 /**
- * Follows one document's kernel: who completes code there, from the first connection over restarts to the last.
+ * Follows one document's kernel over restarts and changes of the kernel, and says who completes code there.
  */
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import { KernelClient } from './client';
+import type { ConnectionState, IStartupTimes } from './connection-state';
 import { CHECK, LOAD } from './load';
 import { PROTOCOL, TARGET, type Channel, type Settings } from './protocol';
-import type { IFirstMinute, Standing } from '../ui/status-text';
 import { within } from './timing';
 
-const ALL_ROADS: readonly Channel[] = ['control', 'subshell', 'shell'];
+const ALL_CHANNELS: readonly Channel[] = ['control', 'subshell', 'shell'];
 
 export class Connection {
   constructor(
@@ -19,15 +19,15 @@ export class Connection {
     private _options: Connection.IOptions
   ) {
     this._context.kernelChanged.connect(() => {
-      if (!this._isNew) {
-        this._began = null; // It has run before this page came to it.
-        this._firstMinute = {};
+      if (!this._isFreshKernel) {
+        this._kernelStartedAt = null; // It was running before this page came to it.
+        this._startupTimes = {};
       }
       this._restart();
     });
-    this._context.statusChanged.connect((_, status) => this._onStatus(status));
+    this._context.statusChanged.connect((_, status) => this._onKernelStatus(status));
     this._context.iopubMessage.connect((_, message) => {
-      if (hasRun(message)) {
+      if (endsExecution(message)) {
         this._options.onStale();
       }
     });
@@ -38,20 +38,20 @@ export class Connection {
     return this._changed;
   }
 
-  get standing(): Standing {
-    return this._standing;
+  get state(): ConnectionState {
+    return this._state;
   }
 
-  /** Whether a cell runs or waits; the kernel's status also tells of our own messages. */
+  /** Whether a cell is running or queued; the kernel's own status is busy for our messages, too. */
   get busy(): boolean {
-    return this._options.runsCells();
+    return this._options.isRunningCells();
   }
 
   get context(): ISessionContext {
     return this._context;
   }
 
-  /** Who completes code here, once it has answered in words that we understand. */
+  /** The kernel's client, once the kernel has said hello in a version of the protocol that we understand. */
   get client(): KernelClient | null {
     const hello = this._client?.hello;
     return hello && hello.protocol === PROTOCOL ? this._client : null;
@@ -59,8 +59,8 @@ export class Connection {
 
   /** Resolves when the connection is made, or cannot be made as things are. */
   async settled(): Promise<void> {
-    const onItsWay = ['no kernel', 'connecting', 'waiting'];
-    while (!this._disposed && onItsWay.includes(this._standing.stage)) {
+    const pending = ['no kernel', 'connecting', 'waiting'];
+    while (!this._disposed && pending.includes(this._state.stage)) {
       await new Promise<void>(resolve => {
         const changed = () => {
           this._changed.disconnect(changed);
@@ -71,18 +71,22 @@ export class Connection {
     }
   }
 
-  /** Ghost text is shown here. */
-  shown(): void {
-    if (this._began !== null && this._firstMinute.firstText === undefined) {
-      this._firstMinute = { ...this._firstMinute, firstText: secondsSince(this._began) };
+  /** Ghost text is shown in this document. */
+  suggestionShown(): void {
+    const { firstSuggestionSeconds } = this._startupTimes;
+    if (this._kernelStartedAt !== null && firstSuggestionSeconds === undefined) {
+      this._startupTimes = {
+        ...this._startupTimes,
+        firstSuggestionSeconds: secondsSince(this._kernelStartedAt)
+      };
       if (this._client) {
-        this._tell(this._client);
+        this._updateState(this._client);
       }
     }
   }
 
-  /** Tries again, if nothing has answered yet. */
-  retry(): void {
+  /** Connects again, unless there is a connection. */
+  reconnect(): void {
     if (!this.client) {
       this._restart();
     }
@@ -92,20 +96,20 @@ export class Connection {
     this._attempt++;
     this._disposed = true;
     clearInterval(this._ticking);
-    this._drop();
+    this._disposeClient();
     Signal.clearData(this);
   }
 
-  private _onStatus(status: Kernel.Status): void {
+  private _onKernelStatus(status: Kernel.Status): void {
     if (status === 'starting' || status === 'restarting' || status === 'autorestarting') {
-      this._isNew = true;
-      this._began = Date.now();
-      this._firstMinute = {};
+      this._isFreshKernel = true;
+      this._kernelStartedAt = Date.now();
+      this._startupTimes = {};
       this._restart();
     } else if (status === 'dead' || status === 'terminating') {
       this._attempt++;
-      this._drop();
-      this._set({ stage: 'no kernel' });
+      this._disposeClient();
+      this._setState({ stage: 'no kernel' });
     } else {
       this._changed.emit();
     }
@@ -115,43 +119,43 @@ export class Connection {
     if (this._disposed) {
       return;
     }
-    this._drop();
+    this._disposeClient();
     const attempt = ++this._attempt;
     const kernel = this._context.session?.kernel;
     if (!kernel) {
-      this._set({ stage: 'no kernel' });
+      this._setState({ stage: 'no kernel' });
       return;
     }
     this._connect(kernel, () => attempt !== this._attempt || kernel.isDisposed).catch(() => {
-      // The kernel went away meanwhile; its next status or the next kernel starts anew.
+      // The kernel went away meanwhile; its next status or the next kernel starts again.
     });
   }
 
   private async _connect(kernel: Kernel.IKernelConnection, gone: () => boolean): Promise<void> {
-    this._set({ stage: 'connecting' });
+    this._setState({ stage: 'connecting' });
     const spec = await kernel.spec;
     if (gone()) {
       return;
     }
     if (spec?.language.toLowerCase() !== 'python') {
-      this._set({ stage: 'not Python' });
+      this._setState({ stage: 'not Python' });
       return;
     }
     const client = new KernelClient(kernel, {
       notebook: this._context.path,
-      onStatus: () => this._tell(client),
-      onClose: () => this._set({ stage: 'not loaded' }),
+      onStatus: () => this._updateState(client),
+      onClose: () => this._setState({ stage: 'not loaded' }),
       onError: this._options.onError,
       onSaved: this._options.onSaved,
       onStale: this._options.onStale,
-      everywhere: this._options.everywhere
+      labSettings: this._options.labSettings
     });
     this._client = client;
-    // After a page reload in the middle of a cell the kernel may have it loaded, and the control road answers.
-    // Not at once and not to a new kernel, which would have it in its log that it cannot understand us.
-    let info = this._isNew ? undefined : await this._commInfo(kernel, gone);
-    if (!this._isNew && info === undefined && !gone()) {
-      this._set({ stage: 'waiting' });
+    // After a page reload in the middle of a cell the extension may be loaded already, and the control channel answers.
+    // Not tried at once nor with a fresh kernel, which would log that it does not know our comm target.
+    let info = this._isFreshKernel ? undefined : await this._commInfo(kernel, gone);
+    if (!this._isFreshKernel && info === undefined && !gone()) {
+      this._setState({ stage: 'waiting' });
       if (await client.connect(['control'])) {
         return;
       }
@@ -159,39 +163,39 @@ export class Connection {
     if (!(await this._idle(gone))) {
       return;
     }
-    this._isNew = false;
+    this._isFreshKernel = false;
     info ??= await kernel.requestCommInfo({ target_name: TARGET });
     const isLoaded = info.content.status === 'ok' && Object.keys(info.content.comms).length > 0;
     if (gone() || (isLoaded && (await client.connect(['control'])))) {
       return;
     }
     const mayLoad = this._options.mayLoad();
-    const loaded = await this._ask(kernel, mayLoad ? LOAD : CHECK, gone);
+    const loaded = await this._evaluate(kernel, mayLoad ? LOAD : CHECK, gone);
     if (gone()) {
       return;
     }
     if (typeof loaded === 'string') {
-      this._set({ stage: 'failed', message: loaded });
+      this._setState({ stage: 'failed', message: loaded });
     } else if (!loaded) {
-      this._set({ stage: mayLoad ? 'not installed' : 'not loaded' });
-    } else if (!(await client.connect(ALL_ROADS)) && !gone()) {
-      this._set({ stage: 'silent' });
+      this._setState({ stage: mayLoad ? 'not installed' : 'not loaded' });
+    } else if (!(await client.connect(ALL_CHANNELS)) && !gone()) {
+      this._setState({ stage: 'not responding' });
     }
   }
 
-  /** The comms that the kernel has open with us; undefined if it does not answer within moments. */
+  /** The comms that the kernel has open with our target; undefined if it does not answer in time. */
   private async _commInfo(
     kernel: Kernel.IKernelConnection,
     gone: () => boolean
   ): Promise<KernelMessage.ICommInfoReplyMsg | undefined> {
-    // Idle is not enough: after a reload JupyterLab 4.4 says so while a cell runs.
-    return (await this._idle(gone, MOMENT_MS))
-      ? within(kernel.requestCommInfo({ target_name: TARGET }), MOMENT_MS)
+    // A status of idle is not enough: after a reload JupyterLab 4.4 reports it while a cell runs.
+    return (await this._idle(gone, REPLY_TIMEOUT_MS))
+      ? within(kernel.requestCommInfo({ target_name: TARGET }), REPLY_TIMEOUT_MS)
       : undefined;
   }
 
-  /** What an expression came to in the idle kernel: true or false, or what went wrong. */
-  private async _ask(
+  /** The value of an expression in the idle kernel: true or false, or the error that it raised. */
+  private async _evaluate(
     kernel: Kernel.IKernelConnection,
     expression: string,
     gone: () => boolean
@@ -207,105 +211,110 @@ export class Connection {
     while (await this._idle(gone)) {
       const reply = (await kernel.requestExecute(content).done).content;
       if (reply.status === 'ok') {
-        const value = reply.user_expressions.sc2 as unknown as IExpression;
+        const value = reply.user_expressions.sc2 as unknown as IExpressionResult;
         return value.status === 'error'
           ? `${value.ename}: ${value.evalue}`
           : value.data?.['text/plain'] === 'True';
       }
-      // Not run: a cell before it failed, and the kernel dropped what came after.
+      // Not evaluated: an earlier cell failed, and the kernel dropped what was queued behind it.
     }
     return false;
   }
 
-  /** Waits until no cell runs or waits; false if that took longer than `limit`, or nobody wants to know any more. */
-  private async _idle(gone: () => boolean, limit = Infinity): Promise<boolean> {
-    for (let waited = 0; waited < limit && !gone(); waited += POLL) {
+  /** Waits until no cell is running or queued; false if that took longer than `limitMs`, or `gone` says so. */
+  private async _idle(gone: () => boolean, limitMs = Infinity): Promise<boolean> {
+    for (let waitedMs = 0; waitedMs < limitMs && !gone(); waitedMs += POLL_MS) {
       if (this._context.session?.kernel?.status === 'idle' && !this.busy) {
         return true;
       }
-      await new Promise(resolve => setTimeout(resolve, POLL));
+      await new Promise(resolve => setTimeout(resolve, POLL_MS));
     }
     return false;
   }
 
-  private _drop(): void {
+  private _disposeClient(): void {
     this._client?.dispose();
     this._client = null;
   }
 
-  /** Tells how the kernel's client stands; while a model loads again each second, as the seconds are counted. */
-  private _tell(client: KernelClient): void {
+  /** Takes over what the client has heard; while a model loads, `changed` is emitted every second to count them. */
+  private _updateState(client: KernelClient): void {
     const { status } = client;
-    const { loaded, ready } = this._firstMinute;
-    if (status?.state === 'ready' && loaded === undefined && ready === undefined) {
-      this._firstMinute = {
-        ...this._firstMinute,
-        loaded: status.seconds,
-        ready: this._began === null ? undefined : secondsSince(this._began)
+    const { loadSeconds, readySeconds } = this._startupTimes;
+    if (status?.state === 'ready' && loadSeconds === undefined && readySeconds === undefined) {
+      this._startupTimes = {
+        ...this._startupTimes,
+        loadSeconds: status.seconds,
+        readySeconds:
+          this._kernelStartedAt === null ? undefined : secondsSince(this._kernelStartedAt)
       };
     }
-    const standing = standingOf(client, this._firstMinute);
-    this._set(standing);
-    if (standing.stage === 'connected' && standing.loading) {
+    const state = stateOf(client, this._startupTimes);
+    this._setState(state);
+    if (state.stage === 'connected' && state.loading) {
       this._ticking ??= setInterval(() => this._changed.emit(), 1000);
     }
   }
 
-  private _set(standing: Standing): void {
-    if (standing.stage !== 'connected' || !standing.loading) {
+  private _setState(state: ConnectionState): void {
+    if (state.stage !== 'connected' || !state.loading) {
       clearInterval(this._ticking);
       this._ticking = undefined;
     }
-    this._standing = standing;
+    this._state = state;
     this._changed.emit();
   }
 
   private _attempt = 0;
-  private _began: number | null = null; // When this kernel was started; null if before this page.
   private _changed = new Signal<this, void>(this);
   private _client: KernelClient | null = null;
   private _disposed = false;
-  private _firstMinute: IFirstMinute = {};
-  private _isNew = false; // No page can have loaded anything into the kernel yet.
-  private _standing: Standing = { stage: 'no kernel' };
+  private _isFreshKernel = false; // No page can have loaded anything into the kernel yet.
+  private _kernelStartedAt: number | null = null; // In ms as of Date.now(); null if that was before this page.
+  private _startupTimes: IStartupTimes = {};
+  private _state: ConnectionState = { stage: 'no kernel' };
   private _ticking: ReturnType<typeof setInterval> | undefined;
 }
 
 export namespace Connection {
   export interface IOptions {
-    /** Whether a cell runs or waits. */
-    runsCells(): boolean;
+    /** Whether a cell is running or queued. */
+    isRunningCells(): boolean;
 
-    /** Whether the kernel may be told to load the extension. */
+    /** Whether the extension may be loaded into the kernel. */
     mayLoad(): boolean;
 
     /** What JupyterLab's settings say for every kernel. */
-    everywhere(): Settings;
+    labSettings(): Settings;
 
-    /** Called when a kernel's settings were kept for new kernels, or when what was kept was forgotten. */
+    /** Called when a kernel's settings were saved as defaults for new kernels, or these defaults were deleted. */
     onSaved(saved: boolean, settings: Settings): void;
 
-    /** Called when earlier answers may no longer be what the kernel would say: code has run, or settings changed. */
+    /** Called when the kernel might answer differently from now on: code has run, or settings have changed. */
     onStale(): void;
 
-    /** Called with the kernel's words for what is wrong with something other than a request. */
+    /** Called with the kernel's message for an error that belongs to no request. */
     onError(message: string): void;
   }
 }
 
-const POLL = 100;
-const MOMENT_MS = 1000;
+const POLL_MS = 100;
+const REPLY_TIMEOUT_MS = 1000;
 
-/** What a user expression came to. */
-interface IExpression {
+/** A user expression's part of an execute reply. */
+interface IExpressionResult {
   status: string;
   data?: Record<string, string>;
   ename?: string;
   evalue?: string;
 }
 
-/** Whether code has been run to its end, whoever sent it. */
-function hasRun({ header, content, parent_header: parent }: KernelMessage.IMessage): boolean {
+/** Whether this message says that an execution has ended, whoever requested it. */
+function endsExecution({
+  header,
+  content,
+  parent_header: parent
+}: KernelMessage.IMessage): boolean {
   return (
     header.msg_type === 'status' &&
     (content as { execution_state: Kernel.Status }).execution_state === 'idle' &&
@@ -317,31 +326,31 @@ function secondsSince(ms: number): number {
   return (Date.now() - ms) / 1000;
 }
 
-function standingOf(client: KernelClient, firstMinute: IFirstMinute): Standing {
+function stateOf(client: KernelClient, startupTimes: IStartupTimes): ConnectionState {
   const { hello, status } = client;
   if (!hello || !status) {
     return { stage: 'connecting' };
   }
   if (hello.protocol !== PROTOCOL) {
-    return { stage: 'other protocol', version: hello.version };
+    return { stage: 'version mismatch', version: hello.version };
   }
   if (hello.allowed === false) {
     return { stage: 'not allowed' };
   }
   const { model, precision, state, progress, message, stage, seconds } = status;
-  const loads = state === 'loading' || state === 'downloading';
+  const isLoading = state === 'loading' || state === 'downloading';
   return {
     stage: 'connected',
     channel: hello.channel,
     model,
     precision: precision || undefined,
-    state,
+    modelState: state,
     progress,
     message,
     loading:
-      loads && seconds !== undefined
+      isLoading && seconds !== undefined
         ? { stage, since: client.statusAt - 1000 * seconds }
         : undefined,
-    firstMinute
+    startupTimes
   };
 }

@@ -1,5 +1,5 @@
 /**
- * What a kernel is asked to do before anything of ours runs there: Python expressions.
+ * The Python expressions that a kernel evaluates before any code of ours runs there.
  *
  * As expressions they bind no names, and with empty code IPython fires no pre_execute, keeps no history and counts no
  * execution.
@@ -56,13 +56,13 @@ def named_in(folder):
                     yield os.path.join(folder, line.rstrip())
 `;
 
-/** Loads the extension where it is installed, and is True then. */
+/** Loads the extension if it is installed; True if it is loaded then. */
 export const LOAD =
   "(lambda names: __import__('builtins').exec(" +
   JSON.stringify(PYTHON) +
   ", names) or names['load']('jupyter_sc2'))({})";
 
-/** Whether it is loaded. */
+/** Whether the extension is loaded. */
 export const CHECK =
   "(lambda shell: not not shell and 'jupyter_sc2' in shell.extension_manager.loaded)" +
   "((lambda ipython: ipython and ipython.get_ipython())(__import__('sys').modules.get('IPython')))";

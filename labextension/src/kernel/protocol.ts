@@ -1,5 +1,5 @@
 /**
- * The wire between the front end and the kernel, version 1, both directions; docs/protocol.md describes it.
+ * The messages between the front end and the kernel, version 1, in both directions; docs/protocol.md describes them.
  *
  * Messages are JSON; `type` tells them apart. Offsets count code points. Unknown fields are ignored.
  */
@@ -12,18 +12,18 @@ export type Trigger = 'automatic' | 'invoke';
 
 export type FinishReason = 'stop' | 'length' | 'cancelled';
 
-/** The road that messages take into the kernel. Only the first two answer while a cell runs. */
+/** How messages reach the kernel. Only the first two channels answer while a cell runs. */
 export type Channel = 'control' | 'subshell' | 'shell';
 
 export type ModelState = 'unloaded' | 'downloading' | 'loading' | 'ready' | 'generating' | 'error';
 
-/** What is done of a load. A later kernel may have stages of its own. */
+/** What is being done while a model loads. A later kernel may have more stages. */
 export type Stage = 'importing' | 'waiting' | 'downloading' | 'quantizing' | 'loading';
 
-/** Who made a text: the model, or the kernel's cache of what it said before. */
+/** Where a text comes from: the model, or the kernel's cache of earlier suggestions. */
 export type Source = 'model' | 'cache';
 
-/** Why a last update has no text. A later kernel may have reasons of its own. */
+/** Why the last update has no text. A later kernel may have more reasons. */
 export type Reason =
   | 'cancelled'
   | 'disabled'
@@ -36,10 +36,10 @@ export type Reason =
   | 'queue_full'
   | 'refuted';
 
-/** What is to be done about a text that stands in indexed code, too. */
+/** What to do about a text that matches indexed code. */
 export type Policy = 'show' | 'warn' | 'block';
 
-/** What an error is about. A later kernel may have codes of its own. */
+/** What an error is about. A later kernel may have more codes. */
 export type ErrorCode =
   | 'bad_message'
   | 'unknown_type'
@@ -57,14 +57,14 @@ export interface ICell {
   cell_type: 'code' | 'markdown' | 'raw';
   source: string;
   execution_count: number | null;
-  /** Short texts; only where there are some. */
+  /** Short texts of the cell's outputs; absent if it has none. */
   outputs?: string[];
 }
 
 // Up: from the front end to the kernel.
 
 /**
- * `notebook` is the path of the notebook, for the user's own numbers; `settings` are all that JupyterLab's settings
+ * `notebook` is the path of the notebook, for the usage statistics; `settings` is everything that JupyterLab's settings
  * say for every kernel.
  */
 export interface IHello {
@@ -83,10 +83,10 @@ export interface INotebook {
   base?: number;
   order?: string[];
 
-  /** The cell in which the cursor has come to rest, if it has. */
+  /** The cell in which the cursor is idle, if it is. */
   active?: string;
 
-  /** Where in it, in code points. */
+  /** The cursor's offset in that cell, in code points. */
   offset?: number;
 }
 
@@ -102,7 +102,7 @@ export interface IComplete {
   languages_off?: string[];
   rev?: number;
 
-  /** Milliseconds since the key. */
+  /** Milliseconds since the key was pressed. */
   waited?: number;
 }
 
@@ -111,7 +111,7 @@ export interface ICancel {
   id: string;
 }
 
-/** Text was accepted, or, with `when`, whether that text is still in its cell then. */
+/** Text was accepted, or, with `when`, whether the cell still contains that text at that time. */
 export interface IAccepted {
   type: 'accepted';
   id: string;
@@ -123,8 +123,8 @@ export interface IAccepted {
 }
 
 /**
- * Changes settings, and with `load` gives the model its memory or takes it back. With the scope "all" they are all
- * that JupyterLab's settings say for every kernel.
+ * Changes settings; `load` loads or unloads the model. With the scope "all", `settings` is everything that JupyterLab's
+ * settings say for every kernel.
  */
 export interface IConfigure {
   type: 'configure';
@@ -147,13 +147,13 @@ export interface IHelloReply {
   engine?: string;
   precision?: string;
 
-  /** The models known by name. */
+  /** The models that are known by name. */
   models?: string[];
 
-  /** Whether the kernel's configuration lets anything be completed. */
+  /** Whether the kernel's configuration allows completion. */
   allowed?: boolean;
 
-  /** All that is set in the kernel. */
+  /** All settings of the kernel. */
   settings?: Settings;
 
   stage?: Stage;
@@ -161,7 +161,7 @@ export interface IHelloReply {
   message?: string;
 }
 
-/** What is set in the kernel is different; `saved` tells that it was just kept for new kernels, or that forgotten. */
+/** The kernel's settings have changed; `saved` says that they were saved as defaults, or the defaults deleted. */
 export interface ISettings {
   type: 'settings';
   settings: Settings;
@@ -175,7 +175,7 @@ export interface IStatus {
   engine: string;
   precision?: string;
 
-  /** What is done of a load, and the seconds that it has taken so far, or took. */
+  /** What is being done while a model loads, and the seconds that the load has taken so far, or took. */
   stage?: Stage;
   seconds?: number;
 
@@ -183,7 +183,7 @@ export interface IStatus {
   message?: string;
 }
 
-/** Indexed code with which a text, together with what stands around it, has a run of lexemes in common. */
+/** Indexed code that shares a run of lexemes with a text and the code around it. */
 export interface IAttribution {
   source: string;
   version: string;
@@ -192,11 +192,11 @@ export interface IAttribution {
   lines: [number, number] | null;
   lexemes: number;
 
-  /** False if only the index says so, as the file is not at hand. */
+  /** False if only the index says so, because the file is not installed here. */
   verified?: boolean;
 }
 
-/** What a completion cost, in tokens, and in milliseconds since the request came. */
+/** What a completion cost: tokens, and milliseconds since the request arrived. */
 export interface IStats {
   prompt_tokens: number;
   reused_tokens: number;
@@ -204,11 +204,11 @@ export interface IStats {
   first_token_ms: number | null;
   total_ms: number;
 
-  /** How many of these it waited until a model was there, if none was. */
+  /** How many of these milliseconds it waited for a model to load, if none was ready. */
   load_ms?: number;
 }
 
-/** `text` is the whole insertion so far, never a delta. The one with a `finish_reason` is the last. */
+/** `text` is the whole insertion so far, never a delta. The update with a `finish_reason` is the last. */
 export interface IUpdate {
   type: 'update';
   id: string;
@@ -223,7 +223,7 @@ export interface IUpdate {
   engine?: string;
   revision?: string;
 
-  /** Where the text may come from, and what is to be done about it. */
+  /** The indexed code that the text matches, and what to do about it. */
   attribution?: IAttribution[];
   policy?: Policy;
 }
@@ -246,7 +246,7 @@ const REQUIRED: Record<DownMessage['type'], Record<string, 'string' | 'number'>>
   error: { code: 'string', message: 'string' }
 };
 
-/** What a comm brought, as a message; null if it is none that this version knows. */
+/** The data of a comm message as one of our messages; null if this version does not know it. */
 export function parseMessage(data: unknown): DownMessage | null {
   if (typeof data !== 'object' || data === null) {
     return null;

@@ -1,5 +1,5 @@
 /**
- * What the kernel knows of the notebook: whole first, afterwards only what changed.
+ * What the kernel knows of the notebook: first all of it is sent, afterwards only what changed.
  */
 import type { ICell, INotebook } from './protocol';
 
@@ -12,8 +12,8 @@ export class Snapshot {
   /**
    * The message that brings the kernel up to date, or null if it is.
    *
-   * The source of `current`, the cell that is being typed in, travels with each request; here it may be old. An array
-   * that was told of is not looked at again.
+   * The source of `current`, the cell that the user types in, is sent with each request; here it may be old. An array
+   * that was sent is not compared again.
    */
   next(cells: ICell[], current?: string): INotebook | null {
     if (this._rev > 0 && cells === this._seen && current === this._current) {
@@ -39,8 +39,8 @@ export class Snapshot {
       : { type: 'notebook', rev: this._rev, cells: changed, base, order };
   }
 
-  /** The message that tells where the cursor rests, in code points, with whatever changed. */
-  rests(cells: ICell[], active: string, offset: number): INotebook {
+  /** The message that tells where the cursor is, in code points, with whatever changed. */
+  withCursor(cells: ICell[], active: string, offset: number): INotebook {
     const { _rev: base, _order: order } = this;
     const message: INotebook = this.next(cells) ?? {
       type: 'notebook',

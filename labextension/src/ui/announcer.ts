@@ -1,15 +1,15 @@
 /**
- * Reads ghost text out to those who use a screen reader and want it: off unless the setting `announce` is on.
+ * Announces ghost text to screen readers, if the setting `announce` is on.
  */
 
-/** Text that changes with every key is read when it rests. */
-const REST_MS = 500;
+/** Ghost text changes with every key; it is announced once it has been the same for this long. */
+const IDLE_MS = 500;
 
 export class Announcer {
   enabled = false;
 
-  /** Ghost text has come, changed or gone; `read` tells what there is. */
-  shown(read: () => string): void {
+  /** Ghost text has appeared, changed or gone; `read` returns the present text. */
+  onChanged(read: () => string): void {
     clearTimeout(this._timer);
     if (this.enabled) {
       this._wait(read, read());
@@ -23,11 +23,11 @@ export class Announcer {
     this._timer = setTimeout(() => {
       const text = read();
       if (text !== before) {
-        this._wait(read, text); // It is still being written.
+        this._wait(read, text); // It is still streaming.
       } else if (text || this._region) {
         this._live().textContent = text && `Suggestion: ${text}`;
       }
-    }, REST_MS);
+    }, IDLE_MS);
   }
 
   private _live(): HTMLElement {

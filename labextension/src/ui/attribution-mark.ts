@@ -1,35 +1,36 @@
 /**
- * Where suggested text may come from: a mark beside the ghost text, with the details below the pointer.
+ * Marks ghost text that matches indexed code: a label beside it, with the details when the pointer is over it.
  */
-import type { IOffer } from '../completion/inline-items';
+import { matchesOf } from '../completion/inline-items';
+import type { IInlineItem } from '../completion/types';
 import type { IAttribution } from '../kernel/protocol';
 
 const CLASS = 'jp-sc2-Attribution';
 
-/** Ghost text moves as it is written, scrolled or wrapped; the mark follows at this pace. */
+/** Ghost text moves while it streams, is scrolled or wraps; the mark follows in these intervals. */
 const FOLLOW_MS = 100;
 
-const GHOST =
+const GHOST_TEXT =
   '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer):not(:empty)';
 
 export class AttributionMark {
-  /** Our ghost text in this editor has come, changed or gone. */
-  shown(offer: IOffer | undefined, host: HTMLElement): void {
-    if (offer === this._offer && host === this._host) {
+  /** Our ghost text in this editor has appeared, changed or gone. */
+  update(item: IInlineItem | undefined, host: HTMLElement): void {
+    if (item === this._offer && host === this._host) {
       return;
     }
-    this._offer = offer;
+    this._offer = item;
     this._host = host;
     this._draw();
-    if (offer && !offer.ghost.done) {
-      void this._followed(offer); // The kernel says it with the last of a text.
+    if (item && !item.suggestion.done) {
+      void this._follow(item); // The kernel sends the matches with the last update.
     }
   }
 
-  private async _followed(offer: IOffer): Promise<void> {
-    while (!offer.ghost.done) {
-      await offer.ghost.grown();
-      if (this._offer !== offer) {
+  private async _follow(item: IInlineItem): Promise<void> {
+    while (!item.suggestion.done) {
+      await item.suggestion.nextUpdate();
+      if (this._offer !== item) {
         return;
       }
       this._draw();
@@ -39,13 +40,13 @@ export class AttributionMark {
   private _draw(): void {
     clearInterval(this._timer);
     const matches = this._offer ? matchesOf(this._offer) : [];
-    const policy = this._offer?.ghost.policy ?? '';
-    // Where the next text matches the same, its mark may be the one that the pointer is over.
-    const said = matches.length > 0 ? JSON.stringify([policy, matches]) : '';
-    if (said !== this._said) {
-      this._said = said;
+    const policy = this._offer?.suggestion.policy ?? '';
+    // The mark stays if the next text has the same matches: the pointer may be over it.
+    const drawn = matches.length > 0 ? JSON.stringify([policy, matches]) : '';
+    if (drawn !== this._drawn) {
+      this._drawn = drawn;
       this._mark?.remove();
-      this._mark = said ? document.body.appendChild(makeMark(matches, policy)) : null;
+      this._mark = drawn ? document.body.appendChild(makeMark(matches, policy)) : null;
     }
     if (this._mark) {
       this._place();
@@ -53,11 +54,11 @@ export class AttributionMark {
     }
   }
 
-  /** Behind the last piece of ghost text, or nowhere. */
+  /** Puts the mark behind the last piece of visible ghost text; without one it is hidden. */
   private _place(): void {
     const mark = this._mark!;
-    const ghosts = Array.from(this._host?.querySelectorAll<HTMLElement>(GHOST) ?? []);
-    const box = ghosts.filter(ghost => ghost.offsetParent).pop();
+    const suggestions = Array.from(this._host?.querySelectorAll<HTMLElement>(GHOST_TEXT) ?? []);
+    const box = suggestions.filter(suggestion => suggestion.offsetParent).pop();
     const rects = box?.getClientRects();
     const last = rects?.[rects.length - 1];
     mark.style.visibility = last ? 'visible' : 'hidden';
@@ -70,38 +71,33 @@ export class AttributionMark {
 
   private _host: HTMLElement | null = null;
   private _mark: HTMLElement | null = null;
-  private _offer: IOffer | undefined;
-  private _said = '';
+  private _offer: IInlineItem | undefined;
+  private _drawn = '';
   private _timer: ReturnType<typeof setInterval> | undefined;
 }
 
-/** What the text of an offer matches. */
-export function matchesOf({ ghost, index }: IOffer): IAttribution[] {
-  return ghost.attributions[index] ?? [];
-}
-
-/** A match in few words: `pandas, BSD-3-Clause`. */
-export function briefly({ source, licence }: IAttribution): string {
+/** A match in short: `pandas, BSD-3-Clause`. */
+export function shortMatch({ source, licence }: IAttribution): string {
   return `${source}, ${licence && licence !== 'NOASSERTION' ? licence : 'licence not stated'}`;
 }
 
-/** A match in all words: `pandas 3.1.1, pandas/core/frame.py, lines 10 to 20: 80 lexemes; BSD-3-Clause`. */
-export function inFull(match: IAttribution): string {
+/** A match in full: `pandas 3.1.1, pandas/core/frame.py, lines 10 to 20: 80 lexemes; BSD-3-Clause`. */
+export function fullMatch(match: IAttribution): string {
   const { source, version, path, lines, lexemes, verified } = match;
   const name = [source, version].filter(Boolean).join(' ');
   const where = lines ? `${path}, lines ${lines[0]} to ${lines[1]}` : path;
-  const unsure = verified === false ? ', by the index alone' : '';
-  return `${name}, ${where}: ${lexemes} lexemes${unsure}; ${briefly(match).split(', ').pop()}`;
+  const unverified = verified === false ? ', by the index alone' : '';
+  return `${name}, ${where}: ${lexemes} lexemes${unverified}; ${shortMatch(match).split(', ').pop()}`;
 }
 
 function makeMark(matches: IAttribution[], policy: string): HTMLElement {
   const mark = document.createElement('div');
   mark.className = policy === 'warn' ? `${CLASS} jp-mod-warn` : CLASS;
   mark.setAttribute('role', 'note');
-  const others = matches.length > 1 ? ` and ${matches.length - 1} more` : '';
+  const more = matches.length > 1 ? ` and ${matches.length - 1} more` : '';
   const label = document.createElement('span');
   label.className = `${CLASS}-label`;
-  label.textContent = `≈ ${briefly(matches[0])}${others}`;
+  label.textContent = `≈ ${shortMatch(matches[0])}${more}`;
   const details = document.createElement('div');
   details.className = `${CLASS}-details`;
   const heading = document.createElement('div');
@@ -109,12 +105,12 @@ function makeMark(matches: IAttribution[], policy: string): HTMLElement {
   const list = document.createElement('ul');
   for (const match of matches) {
     const item = document.createElement('li');
-    item.textContent = inFull(match);
+    item.textContent = fullMatch(match);
     list.appendChild(item);
   }
   details.append(heading, list);
   mark.append(label, details);
-  // A click would take the focus, and with it the ghost text.
+  // A click would move the focus, and the ghost text would vanish.
   mark.addEventListener('mousedown', event => event.preventDefault());
   return mark;
 }

@@ -14,11 +14,12 @@ import type { ITranslator } from '@jupyterlab/translation';
 import { MenuSvg } from '@jupyterlab/ui-components';
 import type { Menu, Widget } from '@lumino/widgets';
 
-import type { Completers, Part } from '../completion/inline-completer';
-import { METADATA, modeOf, type Mode } from '../completion/policy';
-import type { Places } from '../documents/documents';
-import { isRecording, withValue } from '../usage/record';
-import { INSTALL, START, type IDescription } from './status-text';
+import type { InlineCompleters } from '../completion/inline-completer';
+import { METADATA_KEY, modeOf, type Mode } from '../completion/policy';
+import type { AcceptedPart } from '../completion/types';
+import type { Documents } from '../documents/documents';
+import { isRecording, withMetadataValue } from '../usage/record';
+import { INSTALL, START, type IStatusText } from './status-text';
 
 export const COMMANDS = {
   acceptWord: 'jupyter_sc2:accept-word',
@@ -31,39 +32,39 @@ export const COMMANDS = {
   chooseModel: 'jupyter_sc2:choose-model',
   chooseKernel: 'jupyter_sc2:choose-kernel',
   openPanel: 'jupyter_sc2:open-panel',
-  showContext: 'jupyter_sc2:show-context',
+  showPrompt: 'jupyter_sc2:show-context',
   copyCommand: 'jupyter_sc2:copy-command',
   say: 'jupyter_sc2:say'
 };
 
 export interface ICommandOptions {
   app: JupyterFrontEnd;
-  places: Places;
-  completers: Completers;
+  documents: Documents;
+  completers: InlineCompleters;
   translator: ITranslator | null;
-  describe: () => IDescription | null;
+  statusText: () => IStatusText | null;
 
-  /** Sets what the settings allow everywhere. */
+  /** Sets the mode in JupyterLab's settings. */
   setMode(mode: Mode): Promise<void>;
 
-  /** Whether the mode is for an administrator to choose. */
+  /** Whether only an administrator may set the mode. */
   isLocked(): boolean;
 
   /** Opens the sidebar. */
   openPanel(): void;
 
-  /** Shows what the model reads. */
-  showContext(): void;
+  /** Shows the prompt of the last request. */
+  showPrompt(): void;
 }
 
 export function addCommands(options: ICommandOptions): void {
-  const { app, places, completers } = options;
+  const { app, documents, completers } = options;
   const { commands } = app;
   const widget = () => app.shell.currentWidget;
-  const connection = () => places.connection(widget());
-  const stage = () => connection()?.standing.stage;
+  const connection = () => documents.connection(widget());
+  const stage = () => connection()?.state.stage;
 
-  const accept = (id: string, label: string, part: Part) =>
+  const accept = (id: string, label: string, part: AcceptedPart) =>
     commands.addCommand(id, { label, execute: () => completers.accept(part) });
   accept(COMMANDS.acceptWord, 'Accept the Next Word of Ghost Text', 'word');
   accept(COMMANDS.acceptLine, 'Accept the Next Line of Ghost Text', 'line');
@@ -75,10 +76,10 @@ export function addCommands(options: ICommandOptions): void {
   commands.addCommand(COMMANDS.toggle, {
     label: 'Show Code Completion as Ghost Text',
     isToggleable: true,
-    isToggled: () => places.askedIn(widget()).mode === 'automatic',
+    isToggled: () => documents.requestedMode(widget()) === 'automatic',
     isEnabled: () => !options.isLocked(),
     execute: async () => {
-      const mode = places.askedIn(widget()).mode === 'automatic' ? 'manual' : 'automatic';
+      const mode = documents.requestedMode(widget()) === 'automatic' ? 'manual' : 'automatic';
       await options.setMode(mode);
       connection()?.client?.configure({ mode }); // where it was set in the kernel
     }
@@ -87,12 +88,12 @@ export function addCommands(options: ICommandOptions): void {
     label: 'Complete Code in This Notebook',
     isToggleable: true,
     isVisible: () => metadataOf(widget()) !== null,
-    isEnabled: () => places.askedIn(widget()).mode !== 'off',
-    isToggled: () => modeOf(metadataOf(widget())?.getMetadata(METADATA)) !== 'off',
+    isEnabled: () => documents.requestedMode(widget()) !== 'off',
+    isToggled: () => modeOf(metadataOf(widget())?.getMetadata(METADATA_KEY)) !== 'off',
     execute: () => {
       const model = metadataOf(widget());
-      const isOff = modeOf(model?.getMetadata(METADATA)) === 'off';
-      setValue(model, 'mode', isOff ? undefined : 'off');
+      const isOff = modeOf(model?.getMetadata(METADATA_KEY)) === 'off';
+      setMetadataValue(model, 'mode', isOff ? undefined : 'off');
       completers.dismiss();
     }
   });
@@ -100,11 +101,11 @@ export function addCommands(options: ICommandOptions): void {
     label: 'Record What Is Accepted in This Notebook',
     isToggleable: true,
     isVisible: () => metadataOf(widget()) !== null,
-    isToggled: () => isRecording(metadataOf(widget())?.getMetadata(METADATA)),
+    isToggled: () => isRecording(metadataOf(widget())?.getMetadata(METADATA_KEY)),
     execute: () => {
       const model = metadataOf(widget());
-      const isOn = isRecording(model?.getMetadata(METADATA));
-      setValue(model, 'record', isOn ? undefined : true);
+      const isOn = isRecording(model?.getMetadata(METADATA_KEY));
+      setMetadataValue(model, 'record', isOn ? undefined : true);
     }
   });
 
@@ -124,7 +125,7 @@ export function addCommands(options: ICommandOptions): void {
       const result = await InputDialog.getItem({
         title: 'Choose a model',
         label: 'A name, a hub id (owner/name), or a folder (./folder)',
-        // Empty at first: a browser offers only what goes on from what stands in the field.
+        // Empty at first: a browser lists only the items that begin with what is in the field.
         items: ['', ...(client?.hello?.models ?? [])],
         placeholder: current,
         editable: true,
@@ -137,10 +138,10 @@ export function addCommands(options: ICommandOptions): void {
   });
   commands.addCommand(COMMANDS.chooseKernel, {
     label: 'Choose a Kernel for Completion…',
-    isVisible: () => places.isFile(widget()),
+    isVisible: () => documents.isFile(widget()),
     execute: async () => {
       const file = widget();
-      const path = places.pathOf(file);
+      const path = documents.pathOf(file);
       if (!file || path === null) {
         return;
       }
@@ -158,7 +159,7 @@ export function addCommands(options: ICommandOptions): void {
       const dialogs = new SessionContextDialogs({ translator: options.translator ?? undefined });
       await dialogs.selectKernel(context);
       if (context.session) {
-        places.pick(file, context);
+        documents.assignKernel(file, context);
       } else {
         context.dispose();
       }
@@ -168,10 +169,10 @@ export function addCommands(options: ICommandOptions): void {
     label: 'Open the Panel',
     execute: () => options.openPanel()
   });
-  commands.addCommand(COMMANDS.showContext, {
+  commands.addCommand(COMMANDS.showPrompt, {
     label: 'Show What the Model Reads',
     isEnabled: () => state() !== undefined,
-    execute: () => options.showContext()
+    execute: () => options.showPrompt()
   });
   commands.addCommand(COMMANDS.copyCommand, {
     label: () => `Copy ${stage() === 'not loaded' ? START : INSTALL}`,
@@ -183,13 +184,13 @@ export function addCommands(options: ICommandOptions): void {
     }
   });
   commands.addCommand(COMMANDS.say, {
-    label: () => options.describe()?.title.split('\n').join(' · ') ?? '',
+    label: () => options.statusText()?.tooltip.split('\n').join(' · ') ?? '',
     isEnabled: () => false,
     execute: () => undefined
   });
 }
 
-/** What a click on the status item opens. */
+/** The menu that a click on the status item opens. */
 export function makeMenu(app: JupyterFrontEnd): Menu {
   const menu = new MenuSvg({ commands: app.commands });
   menu.addClass('jp-sc2-Menu');
@@ -208,7 +209,7 @@ export function makeMenu(app: JupyterFrontEnd): Menu {
   }
   menu.addItem({ type: 'separator' });
   menu.addItem({ command: COMMANDS.openPanel });
-  menu.addItem({ command: COMMANDS.showContext });
+  menu.addItem({ command: COMMANDS.showPrompt });
   return menu;
 }
 
@@ -225,17 +226,17 @@ interface IMetadata {
   deleteMetadata(key: string): void;
 }
 
-/** Sets one value of ours in a notebook's metadata, or takes it out; the others stay. */
-function setValue(model: IMetadata | null, name: string, value: unknown): void {
-  const values = withValue(model?.getMetadata(METADATA), name, value);
+/** Sets one value in our metadata of a notebook, or removes it; the others stay. */
+function setMetadataValue(model: IMetadata | null, name: string, value: unknown): void {
+  const values = withMetadataValue(model?.getMetadata(METADATA_KEY), name, value);
   if (values) {
-    model?.setMetadata(METADATA, values);
+    model?.setMetadata(METADATA_KEY, values);
   } else {
-    model?.deleteMetadata(METADATA);
+    model?.deleteMetadata(METADATA_KEY);
   }
 }
 
-/** The model of a notebook, which keeps its metadata; null for anything else. */
+/** The model of a notebook, which holds its metadata; null for anything else. */
 function metadataOf(widget: Widget | null): IMetadata | null {
   const { content, model } = (widget ?? {}) as unknown as {
     content?: { activeCell?: unknown };

@@ -1,6 +1,5 @@
 /**
- * What a magic of ours displays, shown outside a notebook: drawn by the notebook's own renderer, which knows the
- * kernel's widgets.
+ * Shows the output of one of our magics outside a notebook, rendered by the notebook, which knows the kernel's widgets.
  */
 import { Dialog } from '@jupyterlab/apputils';
 import { OutputAreaModel, SimplifiedOutputArea } from '@jupyterlab/outputarea';
@@ -9,15 +8,15 @@ import { PanelLayout, Widget } from '@lumino/widgets';
 
 import type { Connection } from '../kernel/connection';
 
-/** Which kernel is asked, and who draws what it displays. */
-export interface ISubject {
+/** The kernel that runs a magic, and the renderer for its output. */
+export interface IMagicTarget {
   connection: Connection | null;
   rendermime: IRenderMimeRegistry | null;
 }
 
-/** Runs `%sc2 COMMAND` in the kernel, which there has to be; `done` resolves when it has ended. */
-export function outputOf(
-  { connection, rendermime }: ISubject,
+/** Runs `%sc2 COMMAND` in the kernel, which must be connected; `done` resolves when the magic has ended. */
+export function runMagic(
+  { connection, rendermime }: IMagicTarget,
   command: 'panel' | 'context'
 ): { output: Widget; done: Promise<void> } {
   const output = new SimplifiedOutputArea({
@@ -38,15 +37,15 @@ export function outputOf(
   return { output, done };
 }
 
-/** A dialog with all that the model reads for what was typed last. */
-export function showContext(subject: ISubject): void {
+/** Opens a dialog with the prompt of the last request. */
+export function showPrompt(target: IMagicTarget): void {
   const body = new Widget();
   body.addClass('jp-sc2-Context');
   const layout = (body.layout = new PanelLayout());
-  if (subject.connection?.client && subject.rendermime) {
-    const { output, done } = outputOf(subject, 'context');
+  if (target.connection?.client && target.rendermime) {
+    const { output, done } = runMagic(target, 'context');
     const note = new Widget();
-    note.node.textContent = subject.connection.busy
+    note.node.textContent = target.connection.busy
       ? 'Waiting for the running cell.'
       : 'The kernel is asked.';
     layout.addWidget(note);

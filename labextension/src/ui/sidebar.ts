@@ -1,12 +1,12 @@
 /**
- * The sidebar with the panel that `%sc2 panel` shows: the same ipywidgets, drawn by the notebook's own renderer.
+ * The sidebar with the panel that `%sc2 panel` shows: the same ipywidgets, rendered by the notebook.
  */
 import { LabIcon } from '@jupyterlab/ui-components';
 import type { Message } from '@lumino/messaging';
 import { PanelLayout, Widget } from '@lumino/widgets';
 
 import type { KernelClient } from '../kernel/client';
-import { outputOf, type ISubject } from './magic-output';
+import { runMagic, type IMagicTarget } from './magic-output';
 
 const ICON = new LabIcon({
   name: 'jupyter_sc2:panel',
@@ -17,7 +17,7 @@ const ICON = new LabIcon({
 });
 
 export class Sidebar extends Widget {
-  constructor(private _subject: () => ISubject) {
+  constructor(private _magicTarget: () => IMagicTarget) {
     super();
     this.id = 'jupyter_sc2-panel';
     this.title.icon = ICON;
@@ -26,26 +26,28 @@ export class Sidebar extends Widget {
     this.layout = new PanelLayout();
   }
 
-  /** Shows the panel of the document in front, unless it does already. */
+  /** Shows the panel of the document in front, unless it is shown already. */
   refresh(): void {
     if (!this.isVisible) {
       return;
     }
-    const subject = this._subject();
-    const { connection } = subject;
+    const target = this._magicTarget();
+    const { connection } = target;
     const client = connection?.client;
-    if (!client || !subject.rendermime) {
+    if (!client || !target.rendermime) {
       this._shown = null;
-      this._fill(text('Open a notebook with a Python kernel in which jupyter-sc2 is loaded.'));
+      this._fill(
+        textWidget('Open a notebook with a Python kernel in which jupyter-sc2 is loaded.')
+      );
       return;
     }
-    if (this._shown === client && this._rendermime === subject.rendermime) {
+    if (this._shown === client && this._rendermime === target.rendermime) {
       return;
     }
-    this._shown = client; // another one after a restart of the kernel
-    this._rendermime = subject.rendermime;
-    const { output, done } = outputOf(subject, 'panel');
-    const note = text(connection.busy ? 'Waiting for the running cell.' : 'Opening.');
+    this._shown = client; // a new one after each restart of the kernel
+    this._rendermime = target.rendermime;
+    const { output, done } = runMagic(target, 'panel');
+    const note = textWidget(connection.busy ? 'Waiting for the running cell.' : 'Opening.');
     this._fill(note, output);
     void done.then(() => note.dispose());
   }
@@ -61,13 +63,13 @@ export class Sidebar extends Widget {
     widgets.forEach(widget => layout.addWidget(widget));
   }
 
-  private _rendermime: ISubject['rendermime'] = null;
+  private _rendermime: IMagicTarget['rendermime'] = null;
   private _shown: KernelClient | null = null;
 }
 
-function text(words: string): Widget {
+function textWidget(text: string): Widget {
   const widget = new Widget();
   widget.addClass('jp-sc2-Sidebar-note');
-  widget.node.textContent = words;
+  widget.node.textContent = text;
   return widget;
 }

@@ -1,56 +1,17 @@
 /**
- * How completion stands in a document, and how that is said in a few words.
+ * What the status bar says about completion in a document, and why there is no text.
  */
 import type { Mode } from '../completion/policy';
-import type { Channel, ModelState, Stage } from '../kernel/protocol';
-import type { IOutcome } from '../completion/provider';
+import type { ConnectionState, IConnected, IStartupTimes } from '../kernel/connection-state';
+import type { IOutcome } from '../completion/types';
 
-export type Standing =
-  | {
-      stage:
-        | 'no kernel'
-        | 'not Python'
-        | 'connecting'
-        | 'waiting'
-        | 'not loaded'
-        | 'not installed'
-        | 'not allowed'
-        | 'silent';
-    }
-  | { stage: 'failed'; message: string }
-  | { stage: 'other protocol'; version: string }
-  | {
-      stage: 'connected';
-      channel: Channel;
-      model: string;
-      precision?: string;
-      state: ModelState;
-      progress?: number;
-      message?: string;
-
-      /** While a model loads: what is done, and when that began, in ms as of Date.now(). */
-      loading?: { stage?: Stage; since: number };
-
-      firstMinute?: IFirstMinute;
-    };
-
-/** How long it took in this kernel until code was completed, in seconds. */
-export interface IFirstMinute {
-  /** Of the load that came first. */
-  loaded?: number;
-
-  /** From the kernel's start, where this page has seen it. */
-  ready?: number;
-  firstText?: number;
-}
-
-export interface IDescription {
+export interface IStatusText {
   text: string;
-  title: string;
+  tooltip: string;
 }
 
 /** What there is to say besides how the kernel stands. */
-export interface ICircumstances {
+export interface IStatusDetails {
   /** Whether a cell runs. */
   busy: boolean;
 
@@ -97,119 +58,129 @@ function wordsFor(reason: string): [string, string] | undefined {
 }
 
 /** Why there is no text, in a sentence. */
-export function sentence(reason: string): string {
+export function reasonText(reason: string): string {
   return wordsFor(reason)?.[1] ?? `There is nothing to show (${reason.replace(/_/g, ' ')}).`;
 }
 
 /** What the status bar says. */
-export function describe(standing: Standing, about: ICircumstances): IDescription {
-  const { text, title } = words(standing, about);
-  return { text: `SC2: ${text}`, title };
+export function statusText(state: ConnectionState, about: IStatusDetails): IStatusText {
+  const { text, tooltip } = words(state, about);
+  return { text: `SC2: ${text}`, tooltip };
 }
 
-function words(standing: Standing, about: ICircumstances): IDescription {
+function words(state: ConnectionState, about: IStatusDetails): IStatusText {
   if (about.mode === 'off') {
-    return { text: 'off', title: 'Completion is switched off here.' };
+    return { text: 'off', tooltip: 'Completion is switched off here.' };
   }
-  switch (standing.stage) {
+  switch (state.stage) {
     case 'no kernel':
       return {
         text: 'no kernel',
-        title:
+        tooltip:
           'Code is completed by a model in the kernel, and there is none. ' +
           'A file has that of its console, or the one that you choose here.'
       };
     case 'not Python':
-      return { text: 'not for this kernel', title: 'Only Python kernels can complete code.' };
+      return { text: 'not for this kernel', tooltip: 'Only Python kernels can complete code.' };
     case 'connecting':
-      return about.busy ? waiting() : { text: 'connecting', title: 'Connecting with the kernel.' };
+      return about.busy
+        ? waiting()
+        : { text: 'connecting', tooltip: 'Connecting with the kernel.' };
     case 'waiting':
       return waiting();
     case 'not loaded':
-      return { text: 'not loaded', title: `Run ${START} to start completion in this kernel.` };
+      return { text: 'not loaded', tooltip: `Run ${START} to start completion in this kernel.` };
     case 'not installed':
       return {
         text: 'not installed in this kernel',
-        title: `The kernel's environment has no jupyter-sc2. Run ${INSTALL} in a cell, then restart the kernel.`
+        tooltip: `The kernel's environment has no jupyter-sc2. Run ${INSTALL} in a cell, then restart the kernel.`
       };
     case 'not allowed':
-      return { text: 'not allowed', title: sentence('not_allowed') };
-    case 'other protocol':
+      return { text: 'not allowed', tooltip: reasonText('not_allowed') };
+    case 'version mismatch':
       return {
         text: 'other version in the kernel',
-        title:
-          `jupyter-sc2 ${standing.version} in the kernel and the one in JupyterLab do not understand each other. ` +
+        tooltip:
+          `jupyter-sc2 ${state.version} in the kernel and the one in JupyterLab do not understand each other. ` +
           'Install the same version for both.'
       };
-    case 'silent':
+    case 'not responding':
       return {
         text: 'no answer',
-        title: 'jupyter-sc2 is loaded in the kernel, but does not answer.'
+        tooltip: 'jupyter-sc2 is loaded in the kernel, but does not answer.'
       };
     case 'failed':
-      return { text: 'failed to load', title: standing.message };
+      return { text: 'failed to load', tooltip: state.message };
     case 'connected':
-      return connected(standing, about);
+      return connected(state, about);
   }
 }
 
 function connected(
-  standing: Standing & { stage: 'connected' },
-  { busy, mode, outcome, now }: ICircumstances
-): IDescription {
-  if (standing.channel === 'shell' && busy) {
+  connection: IConnected,
+  { busy, mode, outcome, now }: IStatusDetails
+): IStatusText {
+  if (connection.channel === 'shell' && busy) {
     return waiting();
   }
-  const { model, precision, state, message } = standing;
+  const { model, precision, modelState, message } = connection;
   const progress =
-    standing.progress === undefined ? '' : ` ${Math.round(100 * standing.progress)} %`;
+    connection.progress === undefined ? '' : ` ${Math.round(100 * connection.progress)} %`;
   const name = precision ? `${model} ${precision}` : model;
-  const title = (...lines: (string | undefined)[]) =>
+  const tooltip = (...lines: (string | undefined)[]) =>
     [`Model: ${name}`, ...lines, message].filter(Boolean).join('\n');
-  if (state === 'loading' || state === 'downloading') {
-    const { stage, since } = standing.loading ?? {};
-    const does = stage === 'importing' ? 'importing' : state;
+  if (modelState === 'loading' || modelState === 'downloading') {
+    const { stage, since } = connection.loading ?? {};
+    const does = stage === 'importing' ? 'importing' : modelState;
     const seconds = since === undefined ? 0 : Math.floor(((now ?? Date.now()) - since) / 1000);
     const soFar = seconds > 0 ? ` · ${seconds} s` : '';
     const what =
       does === 'importing'
         ? 'The libraries that run it are imported.'
-        : `It is ${state}${progress}.`;
+        : `It is ${modelState}${progress}.`;
     return {
       text: `${does}${progress}${soFar}`,
-      title: title(what, seconds > 0 ? `That has taken ${seconds} s so far.` : undefined)
+      tooltip: tooltip(what, seconds > 0 ? `That has taken ${seconds} s so far.` : undefined)
     };
   }
-  if (state === 'error') {
-    return { text: `${model} · error`, title: title() };
+  if (modelState === 'error') {
+    return { text: `${model} · error`, tooltip: tooltip() };
   }
-  if (state === 'unloaded') {
+  if (modelState === 'unloaded') {
     return {
       text: `${model} · not loaded`,
-      title: title('It is loaded when something is asked, or from the menu.')
+      tooltip: tooltip('It is loaded when something is asked, or from the menu.')
     };
   }
   const [short, long] = about(outcome);
   if (mode === 'manual') {
     const said = short === 'ready' ? 'on demand' : short;
-    return { text: `${name} · ${said}`, title: title('Alt+\\ asks for ghost text.', long) };
+    return { text: `${name} · ${said}`, tooltip: tooltip('Alt+\\ asks for ghost text.', long) };
   }
-  return { text: `${name} · ${short}`, title: title(long, ...beginning(standing.firstMinute)) };
+  return {
+    text: `${name} · ${short}`,
+    tooltip: tooltip(long, ...startup(connection.startupTimes))
+  };
 }
 
 /** How long it took until code was completed here, in sentences. */
-function beginning({ loaded, ready, firstText }: IFirstMinute = {}): (string | undefined)[] {
-  const load = loaded === undefined ? undefined : `in ${loaded.toFixed(1)} s`;
+function startup({ loadSeconds, readySeconds, firstSuggestionSeconds }: IStartupTimes = {}): (
+  string | undefined
+)[] {
+  const load = loadSeconds === undefined ? undefined : `in ${loadSeconds.toFixed(1)} s`;
   const after = (seconds: number) => `${seconds.toFixed(1)} s after the kernel's start`;
   return [
-    load && `It was loaded ${load}${ready === undefined ? '' : `, ready ${after(ready)}`}.`,
-    firstText === undefined ? undefined : `The first suggestion came ${after(firstText)}.`
+    load &&
+      `It was loaded ${load}${readySeconds === undefined ? '' : `, ready ${after(readySeconds)}`}.`,
+    firstSuggestionSeconds === undefined
+      ? undefined
+      : `The first suggestion came ${after(firstSuggestionSeconds)}.`
   ];
 }
 
 function about(outcome: IOutcome | undefined): [string, string?] {
   switch (outcome?.kind) {
-    case 'asking':
+    case 'generating':
       return ['thinking'];
     case 'nothing':
       return wordsFor(outcome.reason ?? '') ?? [(outcome.reason ?? '').replace(/_/g, ' ')];
@@ -222,9 +193,9 @@ function about(outcome: IOutcome | undefined): [string, string?] {
   }
 }
 
-function waiting(): IDescription {
+function waiting(): IStatusText {
   return {
     text: 'waiting for the running cell',
-    title: 'This kernel can answer only when no cell runs.'
+    tooltip: 'This kernel can answer only when no cell runs.'
   };
 }

@@ -1,13 +1,13 @@
 /**
- * The status item: whether code is completed in the document in front, by which model, and if not, why. A click
- * opens a menu with what can be done about it.
+ * The item in the status bar: which model completes code in the document in front, or why none does. A click opens a
+ * menu.
  */
 import { ReactWidget } from '@jupyterlab/ui-components';
 import type { ISignal } from '@lumino/signaling';
 import type { Menu } from '@lumino/widgets';
 import React from 'react';
 
-import type { IDescription } from './status-text';
+import type { IStatusText } from './status-text';
 
 export class StatusItem extends ReactWidget {
   constructor(private _options: StatusItem.IOptions) {
@@ -18,18 +18,18 @@ export class StatusItem extends ReactWidget {
   }
 
   protected render(): JSX.Element | null {
-    const description = this._options.describe();
-    if (!description) {
+    const status = this._options.statusText();
+    if (!status) {
       return null;
     }
-    const { text, title } = description;
+    const { text, tooltip } = status;
     return (
       <button
         className="jp-sc2-StatusItem-button"
-        title={title}
+        title={tooltip}
         aria-haspopup="menu"
         onClick={event => this._open(event.currentTarget)}
-        // The editor keeps the focus; else the bar says another mode, and the button slips from under the mouse.
+        // The editor keeps the focus: otherwise the bar shows another mode, and the button moves away from the mouse.
         onMouseDown={event => event.preventDefault()}
       >
         {text}
@@ -46,8 +46,8 @@ export class StatusItem extends ReactWidget {
 
 export namespace StatusItem {
   export interface IOptions {
-    /** What to say; null where there is nothing to say. */
-    describe: () => IDescription | null;
+    /** What to show; null where there is nothing to show. */
+    statusText: () => IStatusText | null;
 
     changed: ISignal<unknown, void>;
     menu: Menu;

@@ -1,17 +1,17 @@
 /**
- * The record of what was accepted: a note in the cell's metadata, in notebooks that ask for it.
+ * The record of accepted suggestions: notes in the metadata of the cells, in notebooks that ask for it.
  *
- * It holds the text, so that it is seen later how much of it is still there, wherever the cell is by then.
+ * A note holds the text, so that one can see later how much of it is still there, wherever the cell is by then.
  */
 import type { NotebookPanel } from '@jupyterlab/notebook';
 
-import { METADATA } from '../completion/policy';
-import { matchesOf } from '../ui/attribution-mark';
-import type { IOffer } from '../completion/inline-items';
+import { matchesOf } from '../completion/inline-items';
+import { METADATA_KEY } from '../completion/policy';
+import type { IInlineItem } from '../completion/types';
 import type { IAttribution } from '../kernel/protocol';
 
-/** What is written down of one completion; accepting it part by part makes one note. */
-export interface INote {
+/** What is recorded of one suggestion; accepting it part by part makes one note. */
+export interface IAcceptanceNote {
   id: string;
   time: string;
   model?: string;
@@ -19,86 +19,104 @@ export interface INote {
   engine?: string;
   version?: string;
 
-  /** Where in its cell the text began, in code points. */
+  /** Where the text began in its cell, in code points. */
   offset: number;
   text: string;
   matches?: IAttribution[];
 }
 
-/** Of the places where a text stands, those that are written down. */
-const MOST_MATCHES = 3;
+/** How many of the matches with indexed code are recorded. */
+const MAX_RECORDED_MATCHES = 3;
 
-/** A longer text is cut: nobody accepts that much and keeps it as it is. */
-const MOST_CHARACTERS = 4000;
+/** Where a longer text is cut, in UTF-16 units: nobody accepts that much and keeps it as it is. */
+const MAX_RECORDED_UNITS = 4000;
 
-type Row = Record<string, unknown>;
+/** How many suggestions are remembered, for parts of them that may still be accepted. */
+const MAX_NOTE_IDS = 100;
 
-/** Whether a notebook's metadata ask for notes. */
+type Metadata = Record<string, unknown>;
+
+/** Whether a notebook's metadata ask for the record. */
 export function isRecording(metadata: unknown): boolean {
   return (metadata as { record?: unknown } | null | undefined)?.record === true;
 }
 
-/** A notebook's or a cell's metadata of ours with one value more or, for undefined, less; undefined for nothing. */
-export function withValue(metadata: unknown, name: string, value: unknown): Row | undefined {
-  const row: Row = { ...((metadata ?? {}) as Row) };
-  delete row[name];
+/**
+ * Our metadata of a notebook or a cell with one value set or, for undefined, removed; undefined if nothing is left.
+ */
+export function withMetadataValue(
+  metadata: unknown,
+  name: string,
+  value: unknown
+): Metadata | undefined {
+  const values: Metadata = { ...((metadata ?? {}) as Metadata) };
+  delete values[name];
   if (value !== undefined) {
-    row[name] = value;
+    values[name] = value;
   }
-  return Object.keys(row).length > 0 ? row : undefined;
+  return Object.keys(values).length > 0 ? values : undefined;
 }
 
-/** The notes of a cell after a text was accepted: a new one, or more text in the last. */
-export function noted(notes: unknown, note: INote): INote[] {
-  const before = (Array.isArray(notes) ? notes : []) as INote[];
+/** The notes of a cell after a text was accepted: with a new note, or more text in the last one. */
+export function appendNote(notes: unknown, note: IAcceptanceNote): IAcceptanceNote[] {
+  const before = (Array.isArray(notes) ? notes : []) as IAcceptanceNote[];
   const last = before[before.length - 1];
-  const goesOn =
+  const continuesLast =
     last?.id === note.id && last.offset + [...(last.text ?? '')].length === note.offset;
-  if (!goesOn) {
-    return [...before, { ...note, text: note.text.slice(0, MOST_CHARACTERS) }];
+  if (!continuesLast) {
+    return [...before, { ...note, text: note.text.slice(0, MAX_RECORDED_UNITS) }];
   }
-  const text = (last.text + note.text).slice(0, MOST_CHARACTERS);
+  const text = (last.text + note.text).slice(0, MAX_RECORDED_UNITS);
   return [
     ...before.slice(0, -1),
     { ...last, text, ...(note.matches ? { matches: note.matches } : {}) }
   ];
 }
 
-export class Recorder {
-  /** Text of an offer was accepted, at the cursor of the panel's active cell. */
-  accepted(offer: IOffer, text: string, panel: NotebookPanel | null, version?: string): void {
+export class AcceptanceRecorder {
+  /** Text of an item was accepted, at the cursor of the panel's active cell. */
+  onAccepted(item: IInlineItem, text: string, panel: NotebookPanel | null, version?: string): void {
     const cell = panel?.content.activeCell;
     const editor = cell?.editor;
     if (
-      !isRecording(panel?.model?.getMetadata(METADATA)) ||
+      !isRecording(panel?.model?.getMetadata(METADATA_KEY)) ||
       !editor ||
-      cell.model.id !== offer.spot.cellId
+      cell.model.id !== item.target.cellId
     ) {
       return;
     }
     const { model } = cell;
     const end = editor.getOffsetAt(editor.getCursorPosition());
-    const { ghost } = offer;
-    if (!this._ids.has(ghost.id)) {
-      this._ids.set(ghost.id, Math.random().toString(16).slice(2, 10));
-    }
-    const matches = matchesOf(offer).slice(0, MOST_MATCHES);
+    const { suggestion } = item;
+    const matches = matchesOf(item).slice(0, MAX_RECORDED_MATCHES);
     const before = model.sharedModel.getSource().slice(0, Math.max(0, end - text.length));
-    const note: INote = {
-      id: this._ids.get(ghost.id)!,
+    const note: IAcceptanceNote = {
+      id: this._noteId(suggestion.id),
       time: new Date().toISOString().replace(/\.\d+Z$/, 'Z'),
-      ...ghost.by,
+      ...suggestion.producedBy,
       ...(version ? { version } : {}),
       offset: [...before].length,
       text,
       ...(matches.length > 0 ? { matches } : {})
     };
-    const own = model.getMetadata(METADATA) as Row | undefined;
-    const value = withValue(own, 'accepted', noted(own?.accepted, note));
-    // Not a step of undo: one of those takes back the text itself.
-    model.sharedModel.transact(() => model.setMetadata(METADATA, value), false);
+    const own = model.getMetadata(METADATA_KEY) as Metadata | undefined;
+    const value = withMetadataValue(own, 'accepted', appendNote(own?.accepted, note));
+    // Outside of the undo history: one step of undo has to take back the text itself.
+    model.sharedModel.transact(() => model.setMetadata(METADATA_KEY, value), false);
   }
 
-  /** Ids of notes by the completion they are about. */
-  private _ids = new Map<string, string>();
+  /** The same id for all parts of one suggestion. */
+  private _noteId(suggestionId: string): string {
+    const id = this._noteIds.get(suggestionId) ?? Math.random().toString(16).slice(2, 10);
+    this._noteIds.delete(suggestionId); // so that it becomes the newest
+    this._noteIds.set(suggestionId, id);
+    if (this._noteIds.size > MAX_NOTE_IDS) {
+      const [oldest] = this._noteIds.keys();
+      this._noteIds.delete(oldest);
+    }
+    return id;
+  }
+
+  /** Ids of notes by the id of their suggestion, the newest last. */
+  private _noteIds = new Map<string, string>();
 }

@@ -1,43 +1,41 @@
 /**
- * What became of accepted text: told to the kernel, which counts it, when it is accepted, and again when it is
- * seen whether it stayed.
+ * Reports accepted text to the kernel, which counts it, and later whether the cell still contains it.
  */
-import type { Part } from '../completion/inline-completer';
+import type { AcceptedPart, ICompletionTarget, IInlineItem } from '../completion/types';
 import type { IAccepted } from '../kernel/protocol';
-import type { IOffer } from '../completion/inline-items';
-import type { ISpot } from '../completion/provider';
 
-/** After this long a text that is still there was of use. */
-const LATER_MS = 30_000;
+/** A text that is still there after this time was useful. */
+const RETENTION_CHECK_MS = 30_000;
 
-interface IKept {
-  spot: ISpot;
+/** How many texts wait at most for their cell to be run. */
+const MAX_AWAITING_RUN = 200;
+
+interface IAcceptedText {
+  target: ICompletionTarget;
   report: Omit<IAccepted, 'type' | 'when' | 'kept'>;
 }
 
-export class Kept {
-  constructor(private _later = LATER_MS) {}
+export class RetentionTracker {
+  constructor(private _delayMs = RETENTION_CHECK_MS) {}
 
-  accepted(offer: IOffer, part: Part, text: string): void {
-    const { spot, ghost, index } = offer;
-    const report = { id: ghost.id, index, text, part };
-    spot.client.accepted(report);
-    const kept = { spot, report };
-    this._untilRun = [...this._untilRun.slice(-200), kept];
-    setTimeout(() => tell(kept, '30s'), this._later);
+  onAccepted({ target, suggestion, index }: IInlineItem, part: AcceptedPart, text: string): void {
+    const report = { id: suggestion.id, index, text, part };
+    target.client.accepted(report);
+    const accepted = { target, report };
+    this._awaitingRun = [...this._awaitingRun.slice(-MAX_AWAITING_RUN), accepted];
+    setTimeout(() => reportRetention(accepted, '30s'), this._delayMs);
   }
 
-  /** A cell is run. */
-  executed(cellId: string): void {
-    const mine = this._untilRun.filter(({ spot }) => spot.cellId === cellId);
-    this._untilRun = this._untilRun.filter(kept => !mine.includes(kept));
-    mine.forEach(kept => tell(kept, 'run'));
+  onCellExecuted(cellId: string): void {
+    const run = this._awaitingRun.filter(({ target }) => target.cellId === cellId);
+    this._awaitingRun = this._awaitingRun.filter(accepted => !run.includes(accepted));
+    run.forEach(accepted => reportRetention(accepted, 'run'));
   }
 
-  private _untilRun: IKept[] = [];
+  private _awaitingRun: IAcceptedText[] = [];
 }
 
-function tell({ spot, report }: IKept, when: '30s' | 'run'): void {
-  const kept = spot.source().includes(report.text.trim());
-  spot.client.accepted({ ...report, when, kept });
+function reportRetention({ target, report }: IAcceptedText, when: '30s' | 'run'): void {
+  const kept = target.source().includes(report.text.trim());
+  target.client.accepted({ ...report, when, kept });
 }

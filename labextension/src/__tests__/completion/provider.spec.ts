@@ -9,15 +9,17 @@ import type {
 
 import type { Mode } from '../../completion/policy';
 import type { CompletionQuery } from '../../kernel/client';
-import { fits } from '../../completion/inline-items';
+import { matchesCursor } from '../../completion/inline-items';
 import type { IUpdate } from '../../kernel/protocol';
-import { Provider, type ISpot } from '../../completion/provider';
+import { Provider } from '../../completion/provider';
+import type { ICompletionTarget } from '../../completion/types';
+import { reasonText } from '../../ui/status-text';
 import { settle } from '../fakes';
 
 type Answer =
   (Pick<IUpdate, 'text' | 'finish_reason' | 'reason'> & Partial<Pick<IUpdate, 'index'>>) | Error;
 
-/** A client that is told what to answer to the newest request. */
+/** A client whose answers to the newest request the test gives. */
 class FakeClient {
   queries: CompletionQuery[] = [];
   cancelled: string[] = [];
@@ -85,15 +87,15 @@ class FakeClient {
   private _push: (answer: Answer) => void = () => undefined;
 }
 
-function setUp(debounce = 0, mode: Mode = 'automatic') {
+function setUp(debounceMs = 0, mode: Mode = 'automatic') {
   const client = new FakeClient();
   const cell = { source: '', isHere: true };
-  const spot: ISpot = {
+  const target: ICompletionTarget = {
     client,
     key: 'panel/a',
     cellId: 'a',
     language: 'python',
-    languagesOff: ['bash'],
+    disabledLanguages: ['bash'],
     mode,
     cells: () => [],
     source: () => cell.source,
@@ -102,16 +104,17 @@ function setUp(debounce = 0, mode: Mode = 'automatic') {
   const told: string[] = [];
   const added: IInlineCompletionItem[] = [];
   const options: Provider.IOptions = {
-    locate: () => spot,
-    // Whether a kernel completes code is clear at once.
+    resolveTarget: () => target,
+    // It is known at once whether the kernel can complete code.
     settled: async () => undefined,
-    tell: message => void told.push(message),
+    reasonText,
+    notify: message => void told.push(message),
     add: item => void added.push(item),
     remove: item => void added.splice(added.indexOf(item), 1)
   };
   const provider = new Provider(options);
-  provider.debounce = debounce;
-  return { client, cell, provider, options, spot, told, added };
+  provider.debounceMs = debounceMs;
+  return { client, cell, provider, options, target, told, added };
 }
 
 /** A fetch with the cursor at the first `|`. */
@@ -157,7 +160,7 @@ test('a fetch answers with the first text and streams the rest', async () => {
   assert.deepEqual(texts, ['nt(', 'nt(x)']);
 });
 
-test('the offset goes to the kernel in code points, the text is cut in UTF-16 units', async () => {
+test('the offset is sent in code points, the text is cut in UTF-16 units', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, "x = '😀|'");
   await settle();
@@ -167,9 +170,9 @@ test('the offset goes to the kernel in code points, the text is cut in UTF-16 un
   assert.equal((await fetch(provider, "x = '😀|'"))[0].insertText, '!');
 });
 
-test('a cursor that JupyterLab 4.4.0 tells in UTF-16 units goes to the kernel in code points', async () => {
-  const { client, provider, spot } = setUp();
-  spot.isAt = offset => offset === 7;
+test('a cursor that JupyterLab 4.4.0 counts in UTF-16 units is sent in code points', async () => {
+  const { client, provider, target } = setUp();
+  target.isAt = offset => offset === 7;
   const request = { text: "x = '😀'", offset: 7 } as CompletionHandler.IRequest;
   void provider.fetch(request, {
     triggerKind: 1,
@@ -179,7 +182,7 @@ test('a cursor that JupyterLab 4.4.0 tells in UTF-16 units goes to the kernel in
   assert.equal(client.queries[0].offset, 6);
 });
 
-test('a newer fetch empties an older one at once, and cancels it in the kernel', async () => {
+test('a newer fetch ends an older one at once, and cancels it in the kernel', async () => {
   const { client, provider } = setUp();
   const older = fetch(provider, 'a|');
   await settle();
@@ -191,7 +194,7 @@ test('a newer fetch empties an older one at once, and cancels it in the kernel',
   assert.equal((await newer)[0].insertText, 'c');
 });
 
-test('keys in quick succession ask once, an invocation does not wait', async () => {
+test('keys in quick succession make one request, and an explicit request does not wait', async () => {
   const { client, provider } = setUp(20);
   void fetch(provider, 'a|');
   void fetch(provider, 'ab|');
@@ -206,7 +209,7 @@ test('keys in quick succession ask once, an invocation does not wait', async () 
   assert.equal(client.queries[1].trigger, 'invoke');
 });
 
-test('a request tells how long it has waited since its key', async () => {
+test('a request says how long it has waited since its key', async () => {
   const { client, provider } = setUp(30);
   void fetch(provider, 'a|');
   await settle(60);
@@ -215,14 +218,14 @@ test('a request tells how long it has waited since its key', async () => {
   assert.ok(late >= 29 && late < 1000 && atOnce < late, `${late} and ${atOnce} ms`);
 });
 
-test('a request tells the language of the kernel and the languages that are left alone', () => {
+test('a request names the language of the kernel and the disabled languages', () => {
   const { client, provider } = setUp();
   void fetch(provider, '%%bash\necho |', true);
   const [{ language, languages_off }] = client.queries;
   assert.deepEqual([language, languages_off], ['python', ['bash']]);
 });
 
-test('typing through a finished completion asks nobody, nor does Backspace', async () => {
+test('typing a finished suggestion needs no request, nor does Backspace', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'pri|');
   await settle();
@@ -236,7 +239,7 @@ test('typing through a finished completion asks nobody, nor does Backspace', asy
   assert.equal(client.queries.length, 1);
 });
 
-test('typing through a growing completion neither doubles nor loses text', async () => {
+test('typing a suggestion that is streaming neither doubles nor loses text', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'pri|');
   await settle();
@@ -252,7 +255,7 @@ test('typing through a growing completion neither doubles nor loses text', async
   assert.deepEqual(client.cancelled, []);
 });
 
-test('text that JupyterLab takes off an item without a fetch stays off', async () => {
+test('text that JupyterLab removes from an item without a fetch stays removed', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'if x:|');
   await settle();
@@ -267,7 +270,7 @@ test('text that JupyterLab takes off an item without a fetch stays off', async (
   assert.deepEqual(texts, ['return', 'return 1']);
 });
 
-test('a cancelled completion is not taken for a whole one', async () => {
+test('a cancelled suggestion is not taken for a complete one', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'pri|');
   await settle();
@@ -283,7 +286,7 @@ test('a cancelled completion is not taken for a whole one', async () => {
   );
 });
 
-test('an error is told once, and again to one who asks, and never takes the Tab key', async () => {
+test('an error is shown once, and again after an explicit request, and never takes the Tab key', async () => {
   const { client, provider, told } = setUp();
   const ask = async (marked: string, invoke = false) => {
     const items = fetch(provider, marked, invoke);
@@ -298,7 +301,7 @@ test('an error is told once, and again to one who asks, and never takes the Tab 
   assert.equal(provider.outcome.kind, 'error');
 });
 
-test('an error in mid-stream is told and leaves the text', async () => {
+test('an error while streaming is shown and leaves the text', async () => {
   const { client, provider, told } = setUp();
   const items = fetch(provider, 'a|');
   await settle();
@@ -310,7 +313,7 @@ test('an error in mid-stream is told and leaves the text', async () => {
   assert.deepEqual([texts, told], [[], ['Out of memory.']]);
 });
 
-test('why there is no text is told only to one who asks, and known to the status', async () => {
+test('why there is no text is shown after an explicit request only, and is in the outcome', async () => {
   const { client, provider, told } = setUp();
   const automatic = fetch(provider, 'a|');
   await settle();
@@ -325,7 +328,7 @@ test('why there is no text is told only to one who asks, and known to the status
 
 test('a request that takes too long is given up', async () => {
   const { client, provider, told } = setUp();
-  provider.timeout = 20;
+  provider.timeoutMs = 20;
   assert.deepEqual(await fetch(provider, 'a|', true), []);
   assert.equal(provider.outcome.kind, 'timed out');
   assert.deepEqual(told, ['The model took too long to answer.']);
@@ -333,7 +336,7 @@ test('a request that takes too long is given up', async () => {
   assert.deepEqual(client.cancelled, ['1']);
 });
 
-test('on demand only one who asks is answered, and off nobody', async () => {
+test('manual mode answers explicit requests only, and off none', async () => {
   const manual = setUp(0, 'manual');
   assert.deepEqual(await fetch(manual.provider, 'a|'), []);
   void fetch(manual.provider, 'a|', true);
@@ -344,18 +347,18 @@ test('on demand only one who asks is answered, and off nobody', async () => {
   assert.equal(off.client.queries.length, 0);
 });
 
-test('nothing is asked where there is no code cell, and why not is told to one who asks', async () => {
+test('nothing is requested where there is no code cell, and an explicit request shows why', async () => {
   const { client, options, told } = setUp();
-  const elsewhere = new Provider({ ...options, locate: () => null });
+  const elsewhere = new Provider({ ...options, resolveTarget: () => null });
   assert.deepEqual(await fetch(elsewhere, 'a|', true), []);
-  const waiting = new Provider({ ...options, locate: () => 'SC2: connecting' });
+  const waiting = new Provider({ ...options, resolveTarget: () => 'SC2: connecting' });
   assert.deepEqual([await fetch(waiting, 'a|'), told], [[], []]);
   assert.deepEqual(await fetch(waiting, 'a|', true), []);
   assert.deepEqual(told, ['SC2: connecting']);
   assert.equal(client.queries.length, 0);
 });
 
-test('one who asks gets several candidates as they come, each once', async () => {
+test('an explicit request gets several candidates as they come, each once', async () => {
   const { client, provider, added } = setUp();
   const items = fetch(provider, 'x|', true);
   await settle();
@@ -395,7 +398,7 @@ test('a candidate that is added fits what was typed meanwhile', async () => {
   );
 });
 
-test('asking for several is not answered with the one that is known', async () => {
+test('a request for several candidates is not answered with the one in the cache', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'x|');
   await settle();
@@ -408,7 +411,7 @@ test('asking for several is not answered with the one that is known', async () =
   );
 });
 
-test('nothing is shown where the cursor has gone meanwhile', async () => {
+test('nothing is shown if the cursor has moved meanwhile', async () => {
   const { cell, client, provider } = setUp();
   const items = fetch(provider, 'ab|');
   await settle();
@@ -418,9 +421,9 @@ test('nothing is shown where the cursor has gone meanwhile', async () => {
   assert.equal(provider.outcome.kind, 'idle');
 });
 
-test('an invocation of ours counts as automatic', async () => {
+test('a request that we trigger ourselves counts as automatic', async () => {
   const { client, provider } = setUp();
-  provider.automatically(() => void fetch(provider, 'x:\n|', true));
+  provider.invokeAutomatically(() => void fetch(provider, 'x:\n|', true));
   await settle();
   assert.deepEqual(
     client.queries.map(({ trigger, candidates }) => [trigger, candidates]),
@@ -428,29 +431,29 @@ test('an invocation of ours counts as automatic', async () => {
   );
 });
 
-test('what is left after a part was accepted at several cursors is known', async () => {
+test('the text that remains after a part was accepted at several cursors is in the cache', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'a\nb|');
   await settle();
   await client.say('.x.y', 'stop');
-  const offer = provider.offer((await items)[0])!;
-  assert.equal(fits(offer, offer.place), true);
-  provider.keep(offer, { cell: 'panel/a', prefix: 'a.x\nb.x', suffix: '' }, '.y');
+  const shown = provider.inlineItem((await items)[0])!;
+  assert.equal(matchesCursor(shown, shown.context), true);
+  provider.keepRemainder(shown, { cell: 'panel/a', prefix: 'a.x\nb.x', suffix: '' }, '.y');
   assert.equal((await fetch(provider, 'a.x\nb.x|'))[0].insertText, '.y');
   assert.equal(client.queries.length, 1);
 });
 
-test('what was typed before the kernel was there is asked when it is', async () => {
-  const { client, options, spot } = setUp();
+test('text that was typed before the kernel had started is completed once it has', async () => {
+  const { client, options, target } = setUp();
   let arrive = () => {};
   const arrived = new Promise<void>(resolve => (arrive = resolve));
   let there = false;
   const early = new Provider({
     ...options,
-    locate: () => (there ? spot : 'SC2: connecting'),
+    resolveTarget: () => (there ? target : 'SC2: connecting'),
     settled: () => arrived
   });
-  early.debounce = 0;
+  early.debounceMs = 0;
   const items = fetch(early, 'a|');
   await new Promise(resolve => setTimeout(resolve, 5));
   assert.equal(client.queries.length, 0);
@@ -472,19 +475,19 @@ test('each answer is a fresh object', async () => {
   assert.notEqual(first, second);
 });
 
-test('what is forgotten is asked again', async () => {
+test('after the cache is cleared a new request is made', async () => {
   const { client, provider } = setUp();
   const items = fetch(provider, 'a|');
   await settle();
   await client.say('b', 'stop');
   await items;
-  provider.forget();
+  provider.clearCache();
   void fetch(provider, 'a|');
   await settle();
   assert.equal(client.queries.length, 2);
 });
 
-test('of a cell of megabytes only a part is asked about, and what is typed of the answer is found again', async () => {
+test('of a cell of megabytes only a part is sent, and typing the suggestion finds it in the cache', async () => {
   const { client, provider } = setUp();
   const before = 'x'.repeat(2_000_000);
   const asked = fetch(provider, `${before}|${'y'.repeat(1_000_000)}`);

@@ -33,7 +33,7 @@ test('prints, results and errors have a text, and a picture alone has none', () 
   assert.deepEqual(outputTexts(model), ['hello\n', '   a\n0  1', "KeyError: 'a'"]);
 });
 
-test('what goes to stderr is not told', () => {
+test('what goes to stderr is left out', () => {
   assert.deepEqual(outputTexts(cell([stream('warning', 'stderr')]).model), []);
 });
 

@@ -5,7 +5,7 @@ import { KernelClient } from '../../kernel/client';
 import type { Channel, DownMessage, ICell, IUpdate } from '../../kernel/protocol';
 import { FakeKernel, settle, type ISent } from '../fakes';
 
-const ROADS: Channel[] = ['control', 'subshell', 'shell'];
+const CHANNELS: Channel[] = ['control', 'subshell', 'shell'];
 
 const QUERY = { cell_id: 'a', text: 'pri', offset: 3, trigger: 'automatic' as const };
 
@@ -19,20 +19,20 @@ function update(id: string, text: string, finish_reason: IUpdate['finish_reason'
   return { type: 'update', id, index: 0, text, finish_reason };
 }
 
-/** A kernel that says hello on one road only. */
-function kernelOn(road: Channel, supportsSubshells = true): FakeKernel {
+/** A kernel that says hello on one channel only. */
+function kernelOn(channel: Channel, supportsSubshells = true): FakeKernel {
   const kernel = new FakeKernel();
   kernel.supportsSubshells = supportsSubshells;
   kernel.answer = (sent: ISent) =>
-    sent.road === road && sent.type === 'comm_msg' && sent.data.type === 'hello'
-      ? [hello(road)]
+    sent.channel === channel && sent.type === 'comm_msg' && sent.data.type === 'hello'
+      ? [hello(channel)]
       : [];
   return kernel;
 }
 
 async function connected(kernel = kernelOn('control')): Promise<KernelClient> {
-  const client = new KernelClient(kernel.connection(), { patience: 10 });
-  assert.ok(await client.connect(ROADS));
+  const client = new KernelClient(kernel.connection(), { timeoutMs: 10 });
+  assert.ok(await client.connect(CHANNELS));
   kernel.sent = [];
   return client;
 }
@@ -45,25 +45,25 @@ async function texts(updates: AsyncGenerator<IUpdate>): Promise<string[]> {
   return all;
 }
 
-test('the control road is taken first, and without a subshell', async () => {
+test('the control channel is tried first, and without a subshell', async () => {
   const kernel = kernelOn('control');
-  const client = new KernelClient(kernel.connection(), { patience: 10 });
-  assert.equal(await client.connect(ROADS), true);
+  const client = new KernelClient(kernel.connection(), { timeoutMs: 10 });
+  assert.equal(await client.connect(CHANNELS), true);
   assert.equal(client.hello?.channel, 'control');
-  assert.deepEqual(new Set(kernel.sent.map(({ road }) => road)), new Set(['control']));
+  assert.deepEqual(new Set(kernel.sent.map(({ channel }) => channel)), new Set(['control']));
   assert.equal(kernel.comm?.commsOverSubshells, 'disabled');
 });
 
-test('a kernel deaf on control is asked on a subshell, then on the shell', async () => {
-  const subshell = new KernelClient(kernelOn('subshell').connection(), { patience: 10 });
-  assert.ok(await subshell.connect(ROADS));
+test('a kernel that does not answer on control is tried on a subshell, then on the shell', async () => {
+  const subshell = new KernelClient(kernelOn('subshell').connection(), { timeoutMs: 10 });
+  assert.ok(await subshell.connect(CHANNELS));
   assert.equal(subshell.hello?.channel, 'subshell');
-  const shell = new KernelClient(kernelOn('shell', false).connection(), { patience: 10 });
-  assert.ok(await shell.connect(ROADS));
+  const shell = new KernelClient(kernelOn('shell', false).connection(), { timeoutMs: 10 });
+  assert.ok(await shell.connect(CHANNELS));
   assert.equal(shell.hello?.channel, 'shell');
 });
 
-test('who comes while a model loads knows what is done of it, and for how long', async () => {
+test('a hello while a model loads says what is being done, and for how long', async () => {
   const kernel = new FakeKernel();
   const loading = { state: 'loading' as const, stage: 'importing' as const, seconds: 2 };
   const reply = { ...hello('control'), ...loading } as DownMessage;
@@ -73,7 +73,7 @@ test('who comes while a model loads knows what is done of it, and for how long',
   assert.equal(client.status?.seconds, 2);
 });
 
-test('who comes later is told what the status says, such as that code leaves the machine', async () => {
+test('a hello brings the message of the status, such as that code leaves the machine', async () => {
   const kernel = new FakeKernel();
   const message = 'Code leaves this machine: it is sent to example.org.';
   const reply = { ...hello('control'), message } as DownMessage;
@@ -87,15 +87,15 @@ test('a subshell that does not start is given up', async () => {
   const create = kernel.createComm.bind(kernel);
   kernel.createComm = () =>
     Object.assign(create(), { subshellStarted: new Promise<void>(() => undefined) });
-  const client = new KernelClient(kernel.connection(), { patience: 10 });
-  assert.ok(await client.connect(ROADS));
+  const client = new KernelClient(kernel.connection(), { timeoutMs: 10 });
+  assert.ok(await client.connect(CHANNELS));
   assert.equal(client.hello?.channel, 'shell');
 });
 
-test('a busy kernel is waited for, an idle one not for long', async () => {
+test('the hello of a busy kernel is waited for, that of an idle one not for long', async () => {
   const kernel = new FakeKernel();
   kernel.status = 'busy';
-  const client = new KernelClient(kernel.connection(), { patience: 10 });
+  const client = new KernelClient(kernel.connection(), { timeoutMs: 10 });
   let result: boolean | null = null;
   void client.connect(['control']).then(value => (result = value));
   await settle(60);
@@ -105,11 +105,11 @@ test('a busy kernel is waited for, an idle one not for long', async () => {
   assert.equal(result, false);
 });
 
-test('the hello brings what is set for every kernel, and the answer what is set in this one', async () => {
+test("the hello carries JupyterLab's settings for every kernel, and the answer those of this one", async () => {
   const kernel = kernelOn('control');
   const client = new KernelClient(kernel.connection(), {
-    patience: 10,
-    everywhere: () => ({ top_k: 5 })
+    timeoutMs: 10,
+    labSettings: () => ({ top_k: 5 })
   });
   const answer = kernel.answer;
   kernel.answer = sent =>
@@ -118,7 +118,7 @@ test('the hello brings what is set for every kernel, and the answer what is set 
   const said = kernel.sent.find(({ data }) => data.type === 'hello')!.data;
   assert.deepEqual('settings' in said && said.settings, { top_k: 5 });
   assert.deepEqual(client.settings, { top_k: 7 });
-  client.configureEverywhere();
+  client.sendLabSettings();
   assert.deepEqual(kernel.sent[kernel.sent.length - 1].data, {
     type: 'configure',
     settings: { top_k: 5 },
@@ -126,11 +126,11 @@ test('the hello brings what is set for every kernel, and the answer what is set 
   });
 });
 
-test('what is set in the kernel is followed, and that it was saved is passed on', async () => {
+test('changes of the kernel settings are followed, and that they were saved is passed on', async () => {
   const kernel = kernelOn('control');
   const saved: unknown[] = [];
   const client = new KernelClient(kernel.connection(), {
-    patience: 10,
+    timeoutMs: 10,
     onSaved: (...told) => saved.push(told)
   });
   await client.connect(['control']);
@@ -141,7 +141,7 @@ test('what is set in the kernel is followed, and that it was saved is passed on'
   assert.deepEqual(saved, [[true, { mode: 'manual' }]]);
 });
 
-test('a completion grows until it is finished', async () => {
+test('the updates of a completion come until it is finished', async () => {
   const kernel = kernelOn('control');
   const client = await connected(kernel);
   kernel.answer = ({ data }) =>
@@ -153,7 +153,7 @@ test('a completion grows until it is finished', async () => {
   assert.deepEqual(kernel.types, ['notebook', 'complete']);
 });
 
-test('the notebook goes ahead once, and again whole when the kernel has lost it', async () => {
+test('the notebook is sent once, and again as a whole when the kernel has lost it', async () => {
   const kernel = kernelOn('control');
   const client = await connected(kernel);
   kernel.answer = ({ data }) => (data.type === 'complete' ? [update(data.id, '', 'stop')] : []);
@@ -178,7 +178,7 @@ test('aborting cancels in the kernel and ends at once', async () => {
   assert.deepEqual(kernel.types, ['notebook', 'complete', 'cancel']);
 });
 
-test("the kernel's error is thrown to who asked, and to nobody else", async () => {
+test("the kernel's error is thrown to the request it belongs to, and to no other", async () => {
   const kernel = kernelOn('control');
   const client = await connected(kernel);
   kernel.answer = ({ data }) =>
@@ -195,11 +195,11 @@ test("the kernel's error is thrown to who asked, and to nobody else", async () =
   assert.deepEqual(await other, ['']);
 });
 
-test('a kernel that closes the comm ends what waits, and tells', async () => {
+test('a kernel that closes the comm ends all requests, and the client reports it', async () => {
   const kernel = kernelOn('control');
   let closed = 0;
-  const client = new KernelClient(kernel.connection(), { patience: 10, onClose: () => closed++ });
-  await client.connect(ROADS);
+  const client = new KernelClient(kernel.connection(), { timeoutMs: 10, onClose: () => closed++ });
+  await client.connect(CHANNELS);
   const all = texts(client.complete(QUERY, CELLS, new AbortController().signal));
   await settle();
   kernel.comm?.onClose();
@@ -208,7 +208,7 @@ test('a kernel that closes the comm ends what waits, and tells', async () => {
   assert.equal(client.hello, null);
 });
 
-test('a dead kernel throws at nobody', async () => {
+test('a dead kernel throws no error', async () => {
   const kernel = kernelOn('control');
   const client = await connected(kernel);
   kernel.sendControlMessage = () => {
@@ -218,11 +218,11 @@ test('a dead kernel throws at nobody', async () => {
   client.dispose();
 });
 
-test('status messages are told, unknown ones are not', async () => {
+test('status messages are reported, unknown ones are not', async () => {
   const kernel = kernelOn('control');
   let told = 0;
-  const client = new KernelClient(kernel.connection(), { patience: 10, onStatus: () => told++ });
-  await client.connect(ROADS);
+  const client = new KernelClient(kernel.connection(), { timeoutMs: 10, onStatus: () => told++ });
+  await client.connect(CHANNELS);
   kernel.say({ type: 'status', state: 'loading', model: 'm', engine: 'e', progress: 0.5 });
   kernel.say({ type: 'novel' } as unknown as DownMessage);
   assert.equal(told, 2);

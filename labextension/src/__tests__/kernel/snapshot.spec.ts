@@ -35,8 +35,8 @@ test('afterwards only changed cells are sent, and the order of all', () => {
 test('a cell whose outputs came later is sent again', () => {
   const snapshot = new Snapshot();
   snapshot.next([cell('a', 'x', 1)]);
-  const told = { ...cell('a', 'x', 1), outputs: ['2'] };
-  assert.deepEqual(snapshot.next([told])?.cells, [told]);
+  const later = { ...cell('a', 'x', 1), outputs: ['2'] };
+  assert.deepEqual(snapshot.next([later])?.cells, [later]);
 });
 
 test('a removed cell is a change', () => {
@@ -64,10 +64,10 @@ test('typing in the current cell is no change until another cell is current', ()
   });
 });
 
-test('where the cursor rests is told even where nothing changed', () => {
+test('the position of the cursor is sent even if nothing changed', () => {
   const snapshot = new Snapshot();
   snapshot.next([cell('a'), cell('b')]);
-  assert.deepEqual(snapshot.rests([cell('a'), cell('b')], 'b', 3), {
+  assert.deepEqual(snapshot.withCursor([cell('a'), cell('b')], 'b', 3), {
     type: 'notebook',
     rev: 2,
     base: 1,
@@ -78,9 +78,9 @@ test('where the cursor rests is told even where nothing changed', () => {
   });
 });
 
-test('what changed is told along with where the cursor rests', () => {
+test('changes are sent along with the position of the cursor', () => {
   const snapshot = new Snapshot();
-  assert.deepEqual(snapshot.rests([cell('a')], 'a', 0), {
+  assert.deepEqual(snapshot.withCursor([cell('a')], 'a', 0), {
     type: 'notebook',
     rev: 1,
     cells: [cell('a')],
