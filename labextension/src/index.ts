@@ -146,7 +146,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
         }
       }
     });
-    completers.mend(factory);
+    completers.follow(factory);
 
     const settings = new FrontEndSettings(registry, PLUGIN, values => {
       const reconnects = values.autoLoad !== documents.autoLoad || values.mode !== documents.mode;
