@@ -38,8 +38,7 @@ export default defineConfig([
 
       // Our commands take no arguments that could be described.
       'jupyter/command-described-by': 'off',
-      // English is the one language so far: there are no catalogues from which to translate.
-      'jupyter/no-untranslated-string': 'off',
+      'jupyter/no-untranslated-string': 'error',
       // All of it is needed at once, to give completions in the first cell, and it is small.
       'jupyter/prefer-lazy-imports': 'off'
     }

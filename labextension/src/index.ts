@@ -10,7 +10,7 @@ import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterl
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
-import { ITranslator } from '@jupyterlab/translation';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 
 import { InlineCompleters } from './completion/inline-completer';
@@ -57,8 +57,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
     registry: ISettingRegistry | null,
     statusBar: IStatusBar | null,
     palette: ICommandPalette | null,
-    translator: ITranslator | null
+    userTranslator: ITranslator | null
   ) => {
+    const translator = userTranslator ?? nullTranslator;
+    const trans = translator.load('jupyter_sc2');
     const changed = new Signal<object, void>({});
     const current = () => app.shell.currentWidget;
     const notify = (message: string, kind: 'info' | 'error') =>
@@ -68,18 +70,22 @@ const plugin: JupyterFrontEndPlugin<void> = {
       trackers: { notebooks, consoles, editors },
       onError: message => notify(message, 'error'),
       onStale: () => provider.clearCache(),
-      stateText: ({ state, busy }) => statusText(state, { busy }).text,
+      stateText: ({ state, busy }) => statusText(state, { busy }, trans).text,
       onSaved: (saved, values) =>
         void settings.adoptKernelDefaults(saved, values).then(changed => {
           if (changed) {
-            notify("JupyterLab's settings for every kernel now say the same.", 'info');
+            notify(
+              trans.__("JupyterLab's settings for all kernels were updated to match."),
+              'info'
+            );
           }
         })
     });
     const provider = new Provider({
       resolveTarget: (widget, text) => documents.resolveTarget(widget, text),
       settled: widget => documents.settled(widget),
-      reasonText,
+      trans,
+      reasonText: reason => reasonText(reason, trans),
       notify,
       add: (item, first) => completers.add(item, first),
       remove: (item, first) => completers.remove(item, first),
@@ -93,9 +99,9 @@ const plugin: JupyterFrontEndPlugin<void> = {
     // At once: JupyterLab never uses a provider that is registered after its layout was restored.
     completion.registerInlineProvider(provider);
 
-    const announcer = new Announcer();
+    const announcer = new Announcer(trans);
     const retention = new RetentionTracker();
-    const mark = new AttributionMark();
+    const mark = new AttributionMark(trans);
     const recorder = new AcceptanceRecorder();
     const newlineTrigger = new NewlineTrigger({
       provider,
@@ -142,7 +148,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
         recorder.onAccepted(item, text, panel, documents.connection(panel)?.client?.hello?.version);
         const [match] = matchesOf(item);
         if (match && item.suggestion.policy === 'warn') {
-          notify(`The accepted text is also in ${fullMatch(match)}.`, 'info');
+          notify(trans.__('The accepted text matches %1.', fullMatch(match, trans)), 'info');
         }
       }
     });
@@ -180,26 +186,31 @@ const plugin: JupyterFrontEndPlugin<void> = {
       const connection = documents.connection(widget);
       if (!connection) {
         return documents.canComplete(widget)
-          ? statusText({ stage: 'no kernel' }, { busy: false })
+          ? statusText({ stage: 'no kernel' }, { busy: false }, trans)
           : null;
       }
-      return statusText(connection.state, {
-        busy: connection.busy,
-        mode: documents.allowedMode(widget),
-        outcome: provider.outcome
-      });
+      return statusText(
+        connection.state,
+        {
+          busy: connection.busy,
+          mode: documents.allowedMode(widget),
+          outcome: provider.outcome
+        },
+        trans
+      );
     };
     const magicTarget = () => {
       const owner = documents.sessionOwner(current()) ?? notebooks.currentWidget;
       return { connection: documents.connection(owner), rendermime: rendermimeOf(owner) };
     };
-    const sidebar = new Sidebar(magicTarget);
+    const sidebar = new Sidebar(magicTarget, trans);
     app.shell.add(sidebar, 'right', { rank: 900 });
     addCommands({
       app,
       documents,
       completers,
       translator,
+      trans,
       statusText: currentStatus,
       setMode: async mode => {
         provider.cancel();
@@ -207,10 +218,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
       },
       isLocked: () => settings.isLocked,
       openPanel: () => app.shell.activateById(sidebar.id),
-      showPrompt: () => showPrompt(magicTarget())
+      showPrompt: () => showPrompt(magicTarget(), trans)
     });
     if (palette) {
-      addToPalette(palette);
+      addToPalette(palette, trans);
     }
 
     const status = new StatusItem({ statusText: currentStatus, changed, menu: makeMenu(app) });

@@ -77,7 +77,7 @@ def test_ghost_text_is_chosen_in_the_settings_editor_the_panel_the_menu_or_by_co
     assert setting(notebook, "mode") == "'manual'"
     config(notebook, "SC2.mode = 'automatic'")
     says(notebook, "ready")
-    menu(notebook, "Show Code Completion as Ghost Text")
+    menu(notebook, "Show Ghost Text While Typing")
     says(notebook, "on demand")
     assert chosen(panel) == "When asked (Alt+\\)"
     notebook.page.wait_for_timeout(300)
@@ -106,7 +106,7 @@ def test_what_the_panel_saves_for_good_stands_in_both_files_and_in_new_kernels(
     sidebar.get_by_role("button", name="Save for good").click()
     sidebar.locator("text=New kernels start with this").wait_for()
     file = slow_lab.settings / "jupyter-sc2/plugin.jupyterlab-settings"
-    notebook.page.locator(".Toastify__toast", has_text="say the same").wait_for()
+    notebook.page.locator(".Toastify__toast", has_text="updated to match").wait_for()
     notebook.page.wait_for_timeout(500)
     assert '"max_tokens": 21' in file.read_text()
     config_file = slow_lab.root.parent / "home/ipython/profile_default/ipython_config.json"
@@ -132,7 +132,7 @@ def test_all_that_the_model_reads_is_shown_from_the_menu(quick_cell):
     quick_cell.type("result = np")
     quick_cell.ghost_text()
     quick_cell.press("Escape")
-    menu(quick_cell, "Show What the Model Reads")
+    menu(quick_cell, "Show Prompt")
     dialog = quick_cell.page.locator(".jp-Dialog")
     dialog.locator("text=this cell").first.wait_for()
     assert "result =" in dialog.inner_text() and "tokens: " in dialog.inner_text()

@@ -21,19 +21,19 @@ def menu(notebook, label: str) -> None:
     notebook.page.locator(".jp-sc2-Menu .lm-Menu-itemLabel", has_text=label).click()
 
 
-def test_the_status_tells_of_thinking_and_of_nothing_to_add(quick_cell):
+def test_the_status_says_generating_and_no_suggestion(quick_cell):
     quick_cell.slow(pace=0.3)
     quick_cell.type("result = np")
-    says(quick_cell, "embedded fp32 · thinking")
+    says(quick_cell, "embedded fp32 · generating")
     quick_cell.slow(pace=0.002)
     quick_cell.type(" zz")
-    says(quick_cell, "nothing to add")
+    says(quick_cell, "no suggestion")
     quick_cell.type("; result = ")
     says(quick_cell, "ready")
 
 
 def test_pausing_leaves_asking_and_resuming_brings_it_back(quick_cell):
-    menu(quick_cell, "Show Code Completion as Ghost Text")
+    menu(quick_cell, "Show Ghost Text While Typing")
     says(quick_cell, "on demand")
     quick_cell.enter(0)
     quick_cell.type("result = ")
@@ -41,19 +41,19 @@ def test_pausing_leaves_asking_and_resuming_brings_it_back(quick_cell):
     assert quick_cell.shown_ghost() == ""
     quick_cell.press("Alt+\\")
     assert quick_cell.ghost_text()
-    menu(quick_cell, "Show Code Completion as Ghost Text")
+    menu(quick_cell, "Show Ghost Text While Typing")
     says(quick_cell, "ready")
 
 
 def test_the_model_is_unloaded_and_loaded_from_the_menu(quick_cell):
-    menu(quick_cell, "Unload the Model")
+    menu(quick_cell, "Unload Model")
     says(quick_cell, "not loaded")
-    menu(quick_cell, "Load the Model")
+    menu(quick_cell, "Load Model")
     says(quick_cell, "ready")
 
 
 def test_a_wrong_model_name_is_said_in_words_and_changes_nothing(quick_cell):
-    menu(quick_cell, "Choose a Model…")
+    menu(quick_cell, "Choose Model…")
     field = quick_cell.page.locator(".jp-Dialog input")
     field.fill("starcoder2-3x")
     quick_cell.page.keyboard.press("Enter")
@@ -112,7 +112,7 @@ def test_a_locked_off_switch_of_the_server_holds_whatever_the_user_sets(tmp_path
         notebook.page.wait_for_timeout(1500)
         assert notebook.shown_ghost() == ""
         notebook.page.locator(".jp-sc2-StatusItem-button").click()
-        entry = notebook.page.locator(".jp-sc2-Menu .lm-Menu-item", has_text="Show Code Completion")
+        entry = notebook.page.locator(".jp-sc2-Menu .lm-Menu-item", has_text="Show Ghost Text While Typing")
         assert "lm-mod-disabled" in (entry.get_attribute("class") or "")
     finally:
         server.stop()

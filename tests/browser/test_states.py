@@ -25,13 +25,13 @@ def title(notebook) -> str:
 def test_a_download_and_a_load_tell_how_far_they_are(quick_cell):
     quick_cell.slow(loading=("downloading", 0.43))
     quick_cell.execute("get_ipython().run_line_magic('sc2', 'load owner/name --no-wait')")
-    says(quick_cell, "downloading 43 %")
+    says(quick_cell, "downloading 43%")
     assert "The embedded model answers meanwhile." in title(quick_cell)
     quick_cell.enter(0)
     quick_cell.type("result = ")
     quick_cell.wait_ghost(LINE[9:])  # that of the model before
     quick_cell.slow(loading=("loading", 0.7))
-    says(quick_cell, "loading 70 %")
+    says(quick_cell, "loading 70%")
     quick_cell.slow(loading=None)
     says(quick_cell, "ready")
     quick_cell.execute("get_ipython().run_line_magic('config', \"SC2.model = 'embedded'\")")
@@ -52,22 +52,22 @@ def test_a_new_notebook_tells_when_it_was_ready_and_when_the_first_suggestion_ca
 ):
     notebook = open_notebook(slow_lab, slow_lab.notebook("first.ipynb", ""))
     notebook.wait_ready()  # nobody has typed
-    assert re.search(r"ready \d+\.\d s after the kernel's start", title(notebook))
+    assert re.search(r"ready \d+\.\d s after the kernel started", title(notebook))
     notebook.enter(0)
     notebook.type("result = ")
     notebook.ghost_text()
-    assert re.search(r"The first suggestion came \d+\.\d s after", title(notebook))
+    assert re.search(r"First suggestion \d+\.\d s after", title(notebook))
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_with_its_reason(quick_cell):
-    menu(quick_cell, "Unload the Model")
+    menu(quick_cell, "Unload Model")
     says(quick_cell, "not loaded")
     quick_cell.slow(load_failure="The disk is full.")
-    menu(quick_cell, "Load the Model")
+    menu(quick_cell, "Load Model")
     says(quick_cell, "embedded · error")
     assert "The disk is full." in title(quick_cell)
     quick_cell.slow(load_failure=None)
-    menu(quick_cell, "Load the Model")
+    menu(quick_cell, "Load Model")
     says(quick_cell, "ready")
 
 
@@ -102,7 +102,7 @@ def test_a_name_that_the_kernel_refutes_is_not_shown_and_the_status_says_why(qui
     quick_cell.execute("np = [1, 2, 3]")
     # The engine goes on with arange, and a list has nothing that begins so.
     quick_cell.type("result = np.ar")
-    says(quick_cell, "nothing fits")
+    says(quick_cell, "rejected")
     assert quick_cell.shown_ghost() == ""
     quick_cell.execute("del np; get_ipython().run_line_magic('config', 'SC2.grounding = False')")
 
@@ -130,7 +130,7 @@ def test_an_answer_that_takes_too_long_is_given_up_in_words(slow_lab, open_noteb
         notebook.enter(0)
         notebook.type("result = ")
         says(notebook, "timed out")
-        assert "A smaller model is quicker." in title(notebook)
+        assert "A smaller model is faster." in title(notebook)
         notebook.slow(pace=0.002)
     finally:
         slow_lab.set(COMPLETER)
@@ -139,7 +139,7 @@ def test_an_answer_that_takes_too_long_is_given_up_in_words(slow_lab, open_noteb
 def test_a_kernel_of_another_language_is_left_alone(slow_lab, open_notebook):
     other = slow_lab.kernel("other", language="julia")
     notebook = open_notebook(slow_lab, slow_lab.notebook("julia.ipynb", "", kernel=other))
-    says(notebook, "not for this kernel")
+    says(notebook, "Python kernels only")
 
 
 def test_cells_and_lines_of_other_languages_say_so_and_a_timed_cell_is_completed(
@@ -150,8 +150,8 @@ def test_cells_and_lines_of_other_languages_say_so_and_a_timed_cell_is_completed
     for index, typed in enumerate(["%%bash\necho ", "%%julia\nprintln(", "!ls "]):
         notebook.enter(index)
         notebook.type(typed)
-        says(notebook, "other language")
-        assert "its card does not name the language" in title(notebook)
+        says(notebook, "unsupported language")
+        assert "does not support the language" in title(notebook)
         assert notebook.shown_ghost() == ""
     notebook.enter(3)
     notebook.type("%%time\nimport numpy as ")
@@ -176,7 +176,7 @@ def test_another_protocol_in_the_kernel_is_said_with_what_helps(slow_lab, open_n
     notebook.execute("import jupyter_sc2.kernel.comm.protocol as _w; _w.PROTOCOL = 2; del _w")
     notebook.page.reload()
     notebook.cell(0).wait_for()
-    says(notebook, "other version in the kernel")
+    says(notebook, "version mismatch")
     assert "Install the same version for both." in title(notebook)
 
 

@@ -2,6 +2,7 @@
  * A kernel connection that records what it is sent and answers by a script.
  */
 import type { Kernel } from '@jupyterlab/services';
+import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { DownMessage, IAttribution, UpMessage } from '../kernel/protocol';
 
@@ -106,3 +107,14 @@ export const MATCH: IAttribution = {
   lines: [10, 20],
   lexemes: 80
 };
+
+/** JupyterLab's translation into no other language: it fills in the placeholders. */
+export const ENGLISH = {
+  __: (text: string, ...values: unknown[]) => filled(text, values),
+  _n: (singular: string, plural: string, count: number, ...values: unknown[]) =>
+    filled(count === 1 ? singular : plural, [count, ...values])
+} as unknown as TranslationBundle;
+
+function filled(text: string, values: unknown[]): string {
+  return text.replace(/%(\d+)/g, (_, number) => String(values[Number(number) - 1]));
+}

@@ -8,6 +8,7 @@ import type {
   IInlineCompletionList,
   IInlineCompletionProvider
 } from '@jupyterlab/completer';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Widget } from '@lumino/widgets';
 
 import type { Trigger } from '../kernel/protocol';
@@ -27,6 +28,7 @@ import type { ICompletionTarget, IInlineItem, IOutcome } from './types';
 
 export class Provider implements IInlineCompletionProvider {
   constructor(private _options: Provider.IOptions) {
+    this._trans = _options.trans;
     this._items = new InlineItems({
       add: _options.add,
       remove: _options.remove,
@@ -155,7 +157,8 @@ export class Provider implements IInlineCompletionProvider {
       this._running?.cancel();
       this._items.clear();
       if (invoked && target !== null) {
-        this._options.notify(typeof target === 'string' ? target : OFF, 'info');
+        const off = this._trans.__('Code completion is off here.');
+        this._options.notify(typeof target === 'string' ? target : off, 'info');
       }
       return [];
     }
@@ -191,7 +194,7 @@ export class Provider implements IInlineCompletionProvider {
       suggestion.cancel();
       this._setOutcome({ kind: 'timed out' });
       if (invoked) {
-        this._options.notify('The model took too long to answer.', 'info');
+        this._options.notify(this._trans.__('The model took too long to answer.'), 'info');
       }
       return [];
     }
@@ -300,6 +303,7 @@ export class Provider implements IInlineCompletionProvider {
   private _reportedError: string | null = null;
   private _running: StreamingSuggestion | null = null;
   private _supersede: () => void = () => undefined;
+  private _trans: TranslationBundle;
 }
 
 export namespace Provider {
@@ -309,6 +313,8 @@ export namespace Provider {
 
     /** Resolves when it is known whether the kernel of this widget can complete code. */
     settled(widget: Widget): Promise<void>;
+
+    trans: TranslationBundle;
 
     /** A sentence for the kernel's code of why there is no text. */
     reasonText(reason: string): string;
@@ -331,8 +337,6 @@ function cursorOffset(
 
 /** InlineCompletionTriggerKind.Invoke; the enum itself would pull in the whole of JupyterLab. */
 const INVOKE = 0;
-
-const OFF = 'Completion is switched off here.';
 
 function allows(mode: Mode, invoked: boolean): boolean {
   return mode === 'automatic' || (mode === 'manual' && invoked);

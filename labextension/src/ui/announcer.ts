@@ -2,10 +2,14 @@
  * Announces ghost text to screen readers, if the setting `announce` is on.
  */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 /** Ghost text changes with every key; it is announced once it has been the same for this long. */
 const IDLE_MS = 500;
 
 export class Announcer {
+  constructor(private _trans: TranslationBundle) {}
+
   enabled = false;
 
   /** Ghost text has appeared, changed or gone; `read` returns the present text. */
@@ -25,7 +29,7 @@ export class Announcer {
       if (text !== before) {
         this._wait(read, text); // It is still streaming.
       } else if (text || this._region) {
-        this._live().textContent = text && `Suggestion: ${text}`;
+        this._live().textContent = text && `${this._trans.__('Suggestion:')} ${text}`;
       }
     }, IDLE_MS);
   }

@@ -1,6 +1,8 @@
 /**
  * Marks ghost text that matches indexed code: a label beside it, with the details when the pointer is over it.
  */
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 import { matchesOf } from '../completion/inline-items';
 import type { IInlineItem } from '../completion/types';
 import type { IAttribution } from '../kernel/protocol';
@@ -14,6 +16,8 @@ const GHOST_TEXT =
   '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer):not(:empty)';
 
 export class AttributionMark {
+  constructor(private _trans: TranslationBundle) {}
+
   /** Our ghost text in this editor has appeared, changed or gone. */
   update(item: IInlineItem | undefined, host: HTMLElement): void {
     if (item === this._offer && host === this._host) {
@@ -46,7 +50,7 @@ export class AttributionMark {
     if (drawn !== this._drawn) {
       this._drawn = drawn;
       this._mark?.remove();
-      this._mark = drawn ? document.body.appendChild(makeMark(matches, policy)) : null;
+      this._mark = drawn ? document.body.appendChild(makeMark(matches, policy, this._trans)) : null;
     }
     if (this._mark) {
       this._place();
@@ -77,35 +81,50 @@ export class AttributionMark {
 }
 
 /** A match in short: `pandas, BSD-3-Clause`. */
-export function shortMatch({ source, licence }: IAttribution): string {
-  return `${source}, ${licence && licence !== 'NOASSERTION' ? licence : 'licence not stated'}`;
+export function shortMatch(match: IAttribution, trans: TranslationBundle): string {
+  return `${match.source}, ${licenceOf(match, trans)}`;
 }
 
 /** A match in full: `pandas 3.1.1, pandas/core/frame.py, lines 10 to 20: 80 lexemes; BSD-3-Clause`. */
-export function fullMatch(match: IAttribution): string {
+export function fullMatch(match: IAttribution, trans: TranslationBundle): string {
   const { source, version, path, lines, lexemes, verified } = match;
   const name = [source, version].filter(Boolean).join(' ');
-  const where = lines ? `${path}, lines ${lines[0]} to ${lines[1]}` : path;
-  const unverified = verified === false ? ', by the index alone' : '';
-  return `${name}, ${where}: ${lexemes} lexemes${unverified}; ${shortMatch(match).split(', ').pop()}`;
+  const place = lines ? trans.__('%1, lines %2 to %3', path, lines[0], lines[1]) : path;
+  const length =
+    verified === false
+      ? trans._n(
+          '%1 lexeme, according to the index only',
+          '%1 lexemes, according to the index only',
+          lexemes
+        )
+      : trans._n('%1 lexeme', '%1 lexemes', lexemes);
+  return `${name}, ${place}: ${length}; ${licenceOf(match, trans)}`;
 }
 
-function makeMark(matches: IAttribution[], policy: string): HTMLElement {
+function licenceOf({ licence }: IAttribution, trans: TranslationBundle): string {
+  return licence && licence !== 'NOASSERTION' ? licence : trans.__('licence not stated');
+}
+
+function makeMark(matches: IAttribution[], policy: string, trans: TranslationBundle): HTMLElement {
   const mark = document.createElement('div');
   mark.className = policy === 'warn' ? `${CLASS} jp-mod-warn` : CLASS;
   mark.setAttribute('role', 'note');
-  const more = matches.length > 1 ? ` and ${matches.length - 1} more` : '';
   const label = document.createElement('span');
   label.className = `${CLASS}-label`;
-  label.textContent = `≈ ${shortMatch(matches[0])}${more}`;
+  const [first, ...more] = matches;
+  const short = shortMatch(first, trans);
+  label.textContent =
+    more.length > 0
+      ? trans._n('≈ %2 and %1 more', '≈ %2 and %1 more', more.length, short)
+      : `≈ ${short}`;
   const details = document.createElement('div');
   details.className = `${CLASS}-details`;
   const heading = document.createElement('div');
-  heading.textContent = 'This text, with the code around it, is also in';
+  heading.textContent = trans.__('With the code around it, this text matches');
   const list = document.createElement('ul');
   for (const match of matches) {
     const item = document.createElement('li');
-    item.textContent = fullMatch(match);
+    item.textContent = fullMatch(match, trans);
     list.appendChild(item);
   }
   details.append(heading, list);

@@ -10,7 +10,7 @@ import {
   SessionContextDialogs,
   type ICommandPalette
 } from '@jupyterlab/apputils';
-import type { ITranslator } from '@jupyterlab/translation';
+import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
 import { MenuSvg } from '@jupyterlab/ui-components';
 import type { Menu, Widget } from '@lumino/widgets';
 
@@ -34,14 +34,15 @@ export const COMMANDS = {
   openPanel: 'jupyter_sc2:open-panel',
   showPrompt: 'jupyter_sc2:show-context',
   copyCommand: 'jupyter_sc2:copy-command',
-  say: 'jupyter_sc2:say'
+  status: 'jupyter_sc2:say'
 };
 
 export interface ICommandOptions {
   app: JupyterFrontEnd;
   documents: Documents;
   completers: InlineCompleters;
-  translator: ITranslator | null;
+  translator: ITranslator;
+  trans: TranslationBundle;
   statusText: () => IStatusText | null;
 
   /** Sets the mode in JupyterLab's settings. */
@@ -58,7 +59,7 @@ export interface ICommandOptions {
 }
 
 export function addCommands(options: ICommandOptions): void {
-  const { app, documents, completers } = options;
+  const { app, documents, completers, trans } = options;
   const { commands } = app;
   const widget = () => app.shell.currentWidget;
   const connection = () => documents.connection(widget());
@@ -66,15 +67,15 @@ export function addCommands(options: ICommandOptions): void {
 
   const accept = (id: string, label: string, part: AcceptedPart) =>
     commands.addCommand(id, { label, execute: () => completers.accept(part) });
-  accept(COMMANDS.acceptWord, 'Accept the Next Word of Ghost Text', 'word');
-  accept(COMMANDS.acceptLine, 'Accept the Next Line of Ghost Text', 'line');
+  accept(COMMANDS.acceptWord, trans.__('Accept Next Word of Ghost Text'), 'word');
+  accept(COMMANDS.acceptLine, trans.__('Accept Next Line of Ghost Text'), 'line');
   commands.addCommand(COMMANDS.dismiss, {
-    label: 'Dismiss Ghost Text',
+    label: trans.__('Dismiss Ghost Text'),
     execute: () => completers.dismiss()
   });
 
   commands.addCommand(COMMANDS.toggle, {
-    label: 'Show Code Completion as Ghost Text',
+    label: trans.__('Show Ghost Text While Typing'),
     isToggleable: true,
     isToggled: () => documents.requestedMode(widget()) === 'automatic',
     isEnabled: () => !options.isLocked(),
@@ -85,7 +86,7 @@ export function addCommands(options: ICommandOptions): void {
     }
   });
   commands.addCommand(COMMANDS.toggleNotebook, {
-    label: 'Complete Code in This Notebook',
+    label: trans.__('Complete Code in This Notebook'),
     isToggleable: true,
     isVisible: () => metadataOf(widget()) !== null,
     isEnabled: () => documents.requestedMode(widget()) !== 'off',
@@ -98,7 +99,7 @@ export function addCommands(options: ICommandOptions): void {
     }
   });
   commands.addCommand(COMMANDS.toggleRecord, {
-    label: 'Record What Is Accepted in This Notebook',
+    label: trans.__('Record Accepted Suggestions in This Notebook'),
     isToggleable: true,
     isVisible: () => metadataOf(widget()) !== null,
     isToggled: () => isRecording(metadataOf(widget())?.getMetadata(METADATA_KEY)),
@@ -112,24 +113,24 @@ export function addCommands(options: ICommandOptions): void {
   const state = () => connection()?.client?.status?.state;
   const isLoaded = () => state() !== undefined && state() !== 'unloaded' && state() !== 'error';
   commands.addCommand(COMMANDS.load, {
-    label: () => (isLoaded() ? 'Unload the Model' : 'Load the Model'),
+    label: () => (isLoaded() ? trans.__('Unload Model') : trans.__('Load Model')),
     isEnabled: () => state() !== undefined,
     execute: () => connection()?.client?.load(!isLoaded())
   });
   commands.addCommand(COMMANDS.chooseModel, {
-    label: 'Choose a Model…',
+    label: trans.__('Choose Model…'),
     isEnabled: () => state() !== undefined,
     execute: async () => {
       const client = connection()?.client;
       const current = client?.status?.model ?? '';
       const result = await InputDialog.getItem({
-        title: 'Choose a model',
-        label: 'A name, a hub id (owner/name), or a folder (./folder)',
+        title: trans.__('Choose Model'),
+        label: trans.__('A name, a Hub id (owner/name), or a folder (./folder)'),
         // Empty at first: a browser lists only the items that begin with what is in the field.
         items: ['', ...(client?.hello?.models ?? [])],
         placeholder: current,
         editable: true,
-        okLabel: 'Load'
+        okLabel: trans.__('Load')
       });
       if (result.button.accept && result.value) {
         client?.configure({ model: result.value.trim() });
@@ -137,7 +138,7 @@ export function addCommands(options: ICommandOptions): void {
     }
   });
   commands.addCommand(COMMANDS.chooseKernel, {
-    label: 'Choose a Kernel for Completion…',
+    label: trans.__('Choose Kernel for Completion…'),
     isVisible: () => documents.isFile(widget()),
     execute: async () => {
       const file = widget();
@@ -156,7 +157,7 @@ export function addCommands(options: ICommandOptions): void {
         kernelPreference: { language: 'python', shouldStart: false }
       });
       await context.initialize();
-      const dialogs = new SessionContextDialogs({ translator: options.translator ?? undefined });
+      const dialogs = new SessionContextDialogs({ translator: options.translator });
       await dialogs.selectKernel(context);
       if (context.session) {
         documents.assignKernel(file, context);
@@ -166,24 +167,24 @@ export function addCommands(options: ICommandOptions): void {
     }
   });
   commands.addCommand(COMMANDS.openPanel, {
-    label: 'Open the Panel',
+    label: trans.__('Open Panel'),
     execute: () => options.openPanel()
   });
   commands.addCommand(COMMANDS.showPrompt, {
-    label: 'Show What the Model Reads',
+    label: trans.__('Show Prompt'),
     isEnabled: () => state() !== undefined,
     execute: () => options.showPrompt()
   });
   commands.addCommand(COMMANDS.copyCommand, {
-    label: () => `Copy ${stage() === 'not loaded' ? START : INSTALL}`,
+    label: () => trans.__('Copy %1', stage() === 'not loaded' ? START : INSTALL),
     isVisible: () => stage() === 'not loaded' || stage() === 'not installed',
     execute: () => {
       const command = stage() === 'not loaded' ? START : INSTALL;
       Clipboard.copyToSystem(command);
-      Notification.info(`Copied. Run ${command} in a cell.`, { autoClose: 4000 });
+      Notification.info(trans.__('Copied; run %1 in a cell.', command), { autoClose: 4000 });
     }
   });
-  commands.addCommand(COMMANDS.say, {
+  commands.addCommand(COMMANDS.status, {
     label: () => options.statusText()?.tooltip.split('\n').join(' · ') ?? '',
     isEnabled: () => false,
     execute: () => undefined
@@ -194,7 +195,7 @@ export function addCommands(options: ICommandOptions): void {
 export function makeMenu(app: JupyterFrontEnd): Menu {
   const menu = new MenuSvg({ commands: app.commands });
   menu.addClass('jp-sc2-Menu');
-  menu.addItem({ command: COMMANDS.say });
+  menu.addItem({ command: COMMANDS.status });
   menu.addItem({ type: 'separator' });
   for (const command of [
     COMMANDS.copyCommand,
@@ -213,10 +214,10 @@ export function makeMenu(app: JupyterFrontEnd): Menu {
   return menu;
 }
 
-export function addToPalette(palette: ICommandPalette): void {
-  const { say, copyCommand, ...rest } = COMMANDS;
+export function addToPalette(palette: ICommandPalette, trans: TranslationBundle): void {
+  const { status, copyCommand, ...rest } = COMMANDS;
   Object.values(rest).forEach(command =>
-    palette.addItem({ command, category: 'Code Completion (SC2)' })
+    palette.addItem({ command, category: trans.__('Code Completion (SC2)') })
   );
 }
 

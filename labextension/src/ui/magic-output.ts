@@ -4,6 +4,7 @@
 import { Dialog } from '@jupyterlab/apputils';
 import { OutputAreaModel, SimplifiedOutputArea } from '@jupyterlab/outputarea';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { PanelLayout, Widget } from '@lumino/widgets';
 
 import type { Connection } from '../kernel/connection';
@@ -37,24 +38,27 @@ export function runMagic(
   return { output, done };
 }
 
+/** What to show until a magic displays something. */
+export function pendingText({ busy }: Connection, trans: TranslationBundle): string {
+  return busy ? trans.__('Waiting for the running cell.') : trans.__('Loading…');
+}
+
 /** Opens a dialog with the prompt of the last request. */
-export function showPrompt(target: IMagicTarget): void {
+export function showPrompt(target: IMagicTarget, trans: TranslationBundle): void {
   const body = new Widget();
   body.addClass('jp-sc2-Context');
   const layout = (body.layout = new PanelLayout());
   if (target.connection?.client && target.rendermime) {
     const { output, done } = runMagic(target, 'context');
     const note = new Widget();
-    note.node.textContent = target.connection.busy
-      ? 'Waiting for the running cell.'
-      : 'The kernel is asked.';
+    note.node.textContent = pendingText(target.connection, trans);
     layout.addWidget(note);
     layout.addWidget(output);
     void done.then(() => note.dispose());
   }
   void new Dialog({
-    title: 'What the model reads for what you typed last',
+    title: trans.__('Prompt of the Last Request'),
     body,
-    buttons: [Dialog.okButton({ label: 'Close' })]
+    buttons: [Dialog.okButton({ label: trans.__('Close') })]
   }).launch();
 }

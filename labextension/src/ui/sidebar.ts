@@ -1,12 +1,13 @@
 /**
  * The sidebar with the panel that `%sc2 panel` shows: the same ipywidgets, rendered by the notebook.
  */
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { LabIcon } from '@jupyterlab/ui-components';
 import type { Message } from '@lumino/messaging';
 import { PanelLayout, Widget } from '@lumino/widgets';
 
 import type { KernelClient } from '../kernel/client';
-import { runMagic, type IMagicTarget } from './magic-output';
+import { pendingText, runMagic, type IMagicTarget } from './magic-output';
 
 const ICON = new LabIcon({
   name: 'jupyter_sc2:panel',
@@ -17,11 +18,14 @@ const ICON = new LabIcon({
 });
 
 export class Sidebar extends Widget {
-  constructor(private _magicTarget: () => IMagicTarget) {
+  constructor(
+    private _magicTarget: () => IMagicTarget,
+    private _trans: TranslationBundle
+  ) {
     super();
     this.id = 'jupyter_sc2-panel';
     this.title.icon = ICON;
-    this.title.caption = 'Code Completion (SC2)';
+    this.title.caption = this._trans.__('Code Completion (SC2)');
     this.addClass('jp-sc2-Sidebar');
     this.layout = new PanelLayout();
   }
@@ -37,7 +41,9 @@ export class Sidebar extends Widget {
     if (!client || !target.rendermime) {
       this._shown = null;
       this._fill(
-        textWidget('Open a notebook with a Python kernel in which jupyter-sc2 is loaded.')
+        textWidget(
+          this._trans.__('Open a notebook with a Python kernel in which jupyter-sc2 is loaded.')
+        )
       );
       return;
     }
@@ -47,7 +53,7 @@ export class Sidebar extends Widget {
     this._shown = client; // a new one after each restart of the kernel
     this._rendermime = target.rendermime;
     const { output, done } = runMagic(target, 'panel');
-    const note = textWidget(connection.busy ? 'Waiting for the running cell.' : 'Opening.');
+    const note = textWidget(pendingText(connection, this._trans));
     this._fill(note, output);
     void done.then(() => note.dispose());
   }

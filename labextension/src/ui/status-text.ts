@@ -1,201 +1,286 @@
 /**
  * What the status bar says about completion in a document, and why there is no text.
  */
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 import type { Mode } from '../completion/policy';
-import type { ConnectionState, IConnected, IStartupTimes } from '../kernel/connection-state';
 import type { IOutcome } from '../completion/types';
+import type { ConnectionState, IConnected, IStartupTimes } from '../kernel/connection-state';
 
 export interface IStatusText {
   text: string;
+
+  /** One or more lines. */
   tooltip: string;
 }
 
-/** What there is to say besides how the kernel stands. */
+/** What the status depends on besides the connection. */
 export interface IStatusDetails {
-  /** Whether a cell runs. */
+  /** Whether a cell is running. */
   busy: boolean;
 
   mode?: Mode;
 
   outcome?: IOutcome;
 
-  /** Now, in ms. */
+  /** The present time, in ms as of Date.now(). */
   now?: number;
 }
 
-/** What brings jupyter-sc2 into a kernel's environment, and what starts it there. */
+/** The commands that install jupyter-sc2 in a kernel's environment, and start it in the kernel. */
 export const INSTALL = '%pip install jupyter-sc2';
 export const START = '%load_ext jupyter_sc2';
 
-/** Why there is no text, by the kernel's word for it: short, and in a sentence. */
-const REASONS: Record<string, [string, string] | undefined> = {
-  disabled: [
-    'off here',
-    'Completion is switched off in this kernel (SC2.mode), or for cells or languages like this one.'
+/** In a few words, and in a sentence. */
+type ShortAndLong = [short: string, long?: string];
+
+/** Why there is no text, by the kernel's code for it. */
+const REASONS: Record<string, (trans: TranslationBundle) => [string, string]> = {
+  disabled: trans => [
+    trans.__('off here'),
+    trans.__(
+      'Code completion is off: in this kernel (SC2.mode), or in cells or languages like this one.'
+    )
   ],
-  low_confidence: ['low confidence', 'The model is not sure enough of any continuation.'],
-  not_allowed: ['not allowed', "The kernel's configuration does not allow completion."],
-  not_ready: ['not ready', 'The model is not ready yet.'],
-  nothing_to_add: ['nothing to add', 'The model has nothing to add here.'],
-  other_language: [
-    'other language',
-    'The model is not asked here: its card does not name the language at the cursor.'
+  low_confidence: trans => [
+    trans.__('low confidence'),
+    trans.__('The model is not confident enough to suggest anything here.')
   ],
-  queue_full: [
-    'queue full',
-    'Too many requests wait for the model already. Ask again when some are answered.'
+  not_allowed: trans => [
+    trans.__('not allowed'),
+    trans.__("The kernel's configuration does not allow code completion.")
   ],
-  refuted: ['nothing fits', 'What the model proposed does not fit the variables in the kernel.'],
-  matches_indexed_code: [
-    'matches indexed code',
-    'What the model proposed is also in indexed code, and the setting attribution blocks that.'
+  not_ready: trans => [trans.__('not ready'), trans.__('The model is not ready yet.')],
+  nothing_to_add: trans => [
+    trans.__('no suggestion'),
+    trans.__('The model has no suggestion here.')
+  ],
+  other_language: trans => [
+    trans.__('unsupported language'),
+    trans.__('The model does not support the language at the cursor.')
+  ],
+  queue_full: trans => [
+    trans.__('queue full'),
+    trans.__('Too many requests are waiting for the model. Try again in a moment.')
+  ],
+  refuted: trans => [
+    trans.__('rejected'),
+    trans.__("The suggestion contradicted the kernel's variables or Python's syntax.")
+  ],
+  matches_indexed_code: trans => [
+    trans.__('matches indexed code'),
+    trans.__('The suggestion matches indexed code, which the setting attribution blocks.')
   ]
 };
 
-/** The words for a reason; undefined for one of a later kernel, be it called like a member of every object. */
-function wordsFor(reason: string): [string, string] | undefined {
-  return Object.prototype.hasOwnProperty.call(REASONS, reason) ? REASONS[reason] : undefined;
+/** The texts for a reason; undefined for one of a later kernel, even if it is called `constructor`. */
+function textsFor(reason: string, trans: TranslationBundle): [string, string] | undefined {
+  return Object.prototype.hasOwnProperty.call(REASONS, reason) ? REASONS[reason](trans) : undefined;
 }
 
 /** Why there is no text, in a sentence. */
-export function reasonText(reason: string): string {
-  return wordsFor(reason)?.[1] ?? `There is nothing to show (${reason.replace(/_/g, ' ')}).`;
+export function reasonText(reason: string, trans: TranslationBundle): string {
+  return (
+    textsFor(reason, trans)?.[1] ?? trans.__('There is no suggestion (%1).', withBlanks(reason))
+  );
 }
 
-/** What the status bar says. */
-export function statusText(state: ConnectionState, about: IStatusDetails): IStatusText {
-  const { text, tooltip } = words(state, about);
-  return { text: `SC2: ${text}`, tooltip };
+/** What the status bar says, and its tooltip. */
+export function statusText(
+  state: ConnectionState,
+  details: IStatusDetails,
+  trans: TranslationBundle
+): IStatusText {
+  const [short, ...lines] =
+    details.mode === 'off'
+      ? [trans.__('off'), trans.__('Code completion is off here.')]
+      : state.stage === 'connected'
+        ? connected(state, details, trans)
+        : notConnected(state, details, trans);
+  return { text: `SC2: ${short}`, tooltip: lines.filter(Boolean).join('\n') };
 }
 
-function words(state: ConnectionState, about: IStatusDetails): IStatusText {
-  if (about.mode === 'off') {
-    return { text: 'off', tooltip: 'Completion is switched off here.' };
-  }
+/** The text of the status bar, and the lines of the tooltip. */
+type Lines = [short: string, ...lines: (string | undefined)[]];
+
+function notConnected(
+  state: Exclude<ConnectionState, IConnected>,
+  { busy }: IStatusDetails,
+  trans: TranslationBundle
+): Lines {
   switch (state.stage) {
     case 'no kernel':
-      return {
-        text: 'no kernel',
-        tooltip:
-          'Code is completed by a model in the kernel, and there is none. ' +
-          'A file has that of its console, or the one that you choose here.'
-      };
+      return [
+        trans.__('no kernel'),
+        trans.__('Code is completed by a model in the kernel, and no kernel is running here.'),
+        trans.__('A file uses the kernel of its console, or the one that you choose in this menu.')
+      ];
     case 'not Python':
-      return { text: 'not for this kernel', tooltip: 'Only Python kernels can complete code.' };
+      return [
+        trans.__('Python kernels only'),
+        trans.__('Code completion works in Python kernels only.')
+      ];
     case 'connecting':
-      return about.busy
-        ? waiting()
-        : { text: 'connecting', tooltip: 'Connecting with the kernel.' };
+      return busy
+        ? waiting(trans)
+        : [trans.__('connecting'), trans.__('Connecting to the kernel.')];
     case 'waiting':
-      return waiting();
+      return waiting(trans);
     case 'not loaded':
-      return { text: 'not loaded', tooltip: `Run ${START} to start completion in this kernel.` };
+      return [
+        trans.__('not loaded'),
+        trans.__('Run %1 to start code completion in this kernel.', START)
+      ];
     case 'not installed':
-      return {
-        text: 'not installed in this kernel',
-        tooltip: `The kernel's environment has no jupyter-sc2. Run ${INSTALL} in a cell, then restart the kernel.`
-      };
+      return [
+        trans.__('not installed in this kernel'),
+        trans.__(
+          "jupyter-sc2 is not installed in the kernel's environment. Run %1 in a cell, then restart the kernel.",
+          INSTALL
+        )
+      ];
     case 'not allowed':
-      return { text: 'not allowed', tooltip: reasonText('not_allowed') };
+      return [trans.__('not allowed'), reasonText('not_allowed', trans)];
     case 'version mismatch':
-      return {
-        text: 'other version in the kernel',
-        tooltip:
-          `jupyter-sc2 ${state.version} in the kernel and the one in JupyterLab do not understand each other. ` +
-          'Install the same version for both.'
-      };
+      return [
+        trans.__('version mismatch'),
+        trans.__(
+          'jupyter-sc2 %1 in the kernel is not compatible with jupyter-sc2 in JupyterLab. Install the same version for both.',
+          state.version
+        )
+      ];
     case 'not responding':
-      return {
-        text: 'no answer',
-        tooltip: 'jupyter-sc2 is loaded in the kernel, but does not answer.'
-      };
+      return [
+        trans.__('not responding'),
+        trans.__('jupyter-sc2 is loaded in the kernel but does not respond.')
+      ];
     case 'failed':
-      return { text: 'failed to load', tooltip: state.message };
-    case 'connected':
-      return connected(state, about);
+      return [trans.__('failed to load'), state.message];
   }
 }
 
 function connected(
-  connection: IConnected,
-  { busy, mode, outcome, now }: IStatusDetails
-): IStatusText {
-  if (connection.channel === 'shell' && busy) {
-    return waiting();
+  state: IConnected,
+  { busy, mode, outcome, now }: IStatusDetails,
+  trans: TranslationBundle
+): Lines {
+  if (state.channel === 'shell' && busy) {
+    return waiting(trans);
   }
-  const { model, precision, modelState, message } = connection;
-  const progress =
-    connection.progress === undefined ? '' : ` ${Math.round(100 * connection.progress)} %`;
+  const { model, precision, modelState, message } = state;
   const name = precision ? `${model} ${precision}` : model;
-  const tooltip = (...lines: (string | undefined)[]) =>
-    [`Model: ${name}`, ...lines, message].filter(Boolean).join('\n');
-  if (modelState === 'loading' || modelState === 'downloading') {
-    const { stage, since } = connection.loading ?? {};
-    const does = stage === 'importing' ? 'importing' : modelState;
-    const seconds = since === undefined ? 0 : Math.floor(((now ?? Date.now()) - since) / 1000);
-    const soFar = seconds > 0 ? ` · ${seconds} s` : '';
-    const what =
-      does === 'importing'
-        ? 'The libraries that run it are imported.'
-        : `It is ${modelState}${progress}.`;
-    return {
-      text: `${does}${progress}${soFar}`,
-      tooltip: tooltip(what, seconds > 0 ? `That has taken ${seconds} s so far.` : undefined)
-    };
+  const modelLine = trans.__('Model: %1', name);
+  switch (modelState) {
+    case 'loading':
+    case 'downloading': {
+      const [short, ...lines] = loading(state, now ?? Date.now(), trans);
+      return [short, modelLine, ...lines, message];
+    }
+    case 'error':
+      return [trans.__('%1 · error', model), modelLine, message];
+    case 'unloaded':
+      return [
+        trans.__('%1 · not loaded', model),
+        modelLine,
+        trans.__('Loads on the first request, or from this menu.'),
+        message
+      ];
   }
-  if (modelState === 'error') {
-    return { text: `${model} · error`, tooltip: tooltip() };
-  }
-  if (modelState === 'unloaded') {
-    return {
-      text: `${model} · not loaded`,
-      tooltip: tooltip('It is loaded when something is asked, or from the menu.')
-    };
-  }
-  const [short, long] = about(outcome);
+  const [short, long] = outcomeText(outcome, trans);
   if (mode === 'manual') {
-    const said = short === 'ready' ? 'on demand' : short;
-    return { text: `${name} · ${said}`, tooltip: tooltip('Alt+\\ asks for ghost text.', long) };
+    return [
+      `${name} · ${short ?? trans.__('on demand')}`,
+      modelLine,
+      trans.__('Press Alt+\\ for a suggestion.'),
+      long,
+      message
+    ];
   }
-  return {
-    text: `${name} · ${short}`,
-    tooltip: tooltip(long, ...startup(connection.startupTimes))
-  };
+  const lines = [long, ...startupLines(state.startupTimes, trans)];
+  return [`${name} · ${short ?? trans.__('ready')}`, modelLine, ...lines, message];
 }
 
-/** How long it took until code was completed here, in sentences. */
-function startup({ loadSeconds, readySeconds, firstSuggestionSeconds }: IStartupTimes = {}): (
-  string | undefined
-)[] {
-  const load = loadSeconds === undefined ? undefined : `in ${loadSeconds.toFixed(1)} s`;
-  const after = (seconds: number) => `${seconds.toFixed(1)} s after the kernel's start`;
+/** What is being done while a model loads, how far it is, and for how long. */
+function loading(
+  { modelState, progress, loading }: IConnected,
+  now: number,
+  trans: TranslationBundle
+): Lines {
+  const [short, long] =
+    loading?.stage === 'importing'
+      ? [trans.__('importing'), trans.__('Importing the libraries that run the model.')]
+      : modelState === 'downloading'
+        ? [trans.__('downloading'), trans.__('Downloading the model.')]
+        : [trans.__('loading'), trans.__('Loading the model.')];
+  const percent = progress === undefined ? '' : ` ${Math.round(100 * progress)}%`;
+  const seconds = loading === undefined ? 0 : Math.floor((now - loading.since) / 1000);
+  if (seconds <= 0) {
+    return [short + percent, long];
+  }
   return [
-    load &&
-      `It was loaded ${load}${readySeconds === undefined ? '' : `, ready ${after(readySeconds)}`}.`,
-    firstSuggestionSeconds === undefined
-      ? undefined
-      : `The first suggestion came ${after(firstSuggestionSeconds)}.`
+    trans.__('%1 · %2 s', short + percent, seconds),
+    long,
+    trans._n('%1 second so far.', '%1 seconds so far.', seconds)
   ];
 }
 
-function about(outcome: IOutcome | undefined): [string, string?] {
+/** How long it took until code was completed here. */
+function startupLines(
+  { loadSeconds, readySeconds, firstSuggestionSeconds }: IStartupTimes = {},
+  trans: TranslationBundle
+): string[] {
+  const lines: string[] = [];
+  if (loadSeconds !== undefined && readySeconds !== undefined) {
+    lines.push(
+      trans.__(
+        'Loaded in %1 s, ready %2 s after the kernel started.',
+        loadSeconds.toFixed(1),
+        readySeconds.toFixed(1)
+      )
+    );
+  } else if (loadSeconds !== undefined) {
+    lines.push(trans.__('Loaded in %1 s.', loadSeconds.toFixed(1)));
+  }
+  if (firstSuggestionSeconds !== undefined) {
+    lines.push(
+      trans.__('First suggestion %1 s after the kernel started.', firstSuggestionSeconds.toFixed(1))
+    );
+  }
+  return lines;
+}
+
+/** What became of the newest request; nothing if there is nothing to say. */
+function outcomeText(
+  outcome: IOutcome | undefined,
+  trans: TranslationBundle
+): ShortAndLong | [undefined?, undefined?] {
   switch (outcome?.kind) {
     case 'generating':
-      return ['thinking'];
-    case 'nothing':
-      return wordsFor(outcome.reason ?? '') ?? [(outcome.reason ?? '').replace(/_/g, ' ')];
+      return [trans.__('generating')];
+    case 'nothing': {
+      const reason = outcome.reason ?? '';
+      return textsFor(reason, trans) ?? [withBlanks(reason)];
+    }
     case 'timed out':
-      return ['timed out', 'The last answer took too long. A smaller model is quicker.'];
+      return [
+        trans.__('timed out'),
+        trans.__('The last request took too long. A smaller model is faster.')
+      ];
     case 'error':
-      return ['error', outcome.reason];
+      return [trans.__('error'), outcome.reason];
     default:
-      return ['ready'];
+      return [];
   }
 }
 
-function waiting(): IStatusText {
-  return {
-    text: 'waiting for the running cell',
-    tooltip: 'This kernel can answer only when no cell runs.'
-  };
+function waiting(trans: TranslationBundle): Lines {
+  return [
+    trans.__('waiting for the running cell'),
+    trans.__('This kernel can answer only while no cell is running.')
+  ];
+}
+
+/** A code of the kernel's, readable where there is no text for it. */
+function withBlanks(code: string): string {
+  return code.replace(/_/g, ' ');
 }

@@ -14,7 +14,7 @@ import type { IUpdate } from '../../kernel/protocol';
 import { Provider } from '../../completion/provider';
 import type { ICompletionTarget } from '../../completion/types';
 import { reasonText } from '../../ui/status-text';
-import { settle } from '../fakes';
+import { ENGLISH, settle } from '../fakes';
 
 type Answer =
   (Pick<IUpdate, 'text' | 'finish_reason' | 'reason'> & Partial<Pick<IUpdate, 'index'>>) | Error;
@@ -107,7 +107,8 @@ function setUp(debounceMs = 0, mode: Mode = 'automatic') {
     resolveTarget: () => target,
     // It is known at once whether the kernel can complete code.
     settled: async () => undefined,
-    reasonText,
+    trans: ENGLISH,
+    reasonText: reason => reasonText(reason, ENGLISH),
     notify: message => void told.push(message),
     add: item => void added.push(item),
     remove: item => void added.splice(added.indexOf(item), 1)
@@ -343,7 +344,7 @@ test('manual mode answers explicit requests only, and off none', async () => {
   assert.equal(manual.client.queries.length, 1);
   const off = setUp(0, 'off');
   assert.deepEqual(await fetch(off.provider, 'a|', true), []);
-  assert.deepEqual(off.told, ['Completion is switched off here.']);
+  assert.deepEqual(off.told, ['Code completion is off here.']);
   assert.equal(off.client.queries.length, 0);
 });
 

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 
 import type { ConnectionState, IConnected } from '../../kernel/connection-state';
 import { statusText, INSTALL, reasonText, type IStatusDetails } from '../../ui/status-text';
+import { ENGLISH } from '../fakes';
 
 const READY: IConnected = {
   stage: 'connected',
@@ -12,22 +13,22 @@ const READY: IConnected = {
 };
 
 function text(state: ConnectionState, about: Partial<IStatusDetails> = {}): string {
-  return statusText(state, { busy: false, ...about }).text;
+  return statusText(state, { busy: false, ...about }, ENGLISH).text;
 }
 
-test('the status tells the model and its state', () => {
+test('the status names the model and its state', () => {
   assert.equal(text(READY), 'SC2: embedded · ready');
   assert.equal(text({ ...READY, precision: 'fp32' }), 'SC2: embedded fp32 · ready');
   assert.equal(text({ ...READY, modelState: 'unloaded' }), 'SC2: embedded · not loaded');
   assert.equal(text({ ...READY, modelState: 'error' }), 'SC2: embedded · error');
 });
 
-test('loading tells how far it is', () => {
-  assert.equal(text({ ...READY, modelState: 'loading', progress: 0.434 }), 'SC2: loading 43 %');
+test('the status of a load says how far it is', () => {
+  assert.equal(text({ ...READY, modelState: 'loading', progress: 0.434 }), 'SC2: loading 43%');
   assert.equal(text({ ...READY, modelState: 'downloading' }), 'SC2: downloading');
 });
 
-test('a load tells what is done and the seconds it has taken', () => {
+test('the status of a load says what is being done and for how many seconds', () => {
   const since = 10_000;
   const loading: ConnectionState = {
     ...READY,
@@ -40,34 +41,34 @@ test('a load tells what is done and the seconds it has taken', () => {
     loading: { stage: 'loading', since },
     progress: 0.5
   };
-  assert.equal(text(reading, { now: 14_000 }), 'SC2: loading 50 % · 4 s');
+  assert.equal(text(reading, { now: 14_000 }), 'SC2: loading 50% · 4 s');
 });
 
-test('a load of less than a second tells no seconds', () => {
+test('the status of a load of less than a second names no seconds', () => {
   const loading: ConnectionState = { ...READY, modelState: 'loading', loading: { since: 10_000 } };
   assert.equal(text(loading, { now: 10_900 }), 'SC2: loading');
 });
 
-test('when a kernel was ready and the first suggestion came is told', () => {
+test('the tooltip says when a kernel was ready and when the first suggestion came', () => {
   const startupTimes = { loadSeconds: 0.17, readySeconds: 1.24, firstSuggestionSeconds: 3.05 };
-  const { tooltip } = statusText({ ...READY, startupTimes }, { busy: false });
-  assert.match(tooltip, /^It was loaded in 0\.2 s, ready 1\.2 s after the kernel's start\.$/m);
-  assert.match(tooltip, /^The first suggestion came 3\.0 s after the kernel's start\.$/m);
+  const { tooltip } = statusText({ ...READY, startupTimes }, { busy: false }, ENGLISH);
+  assert.match(tooltip, /^Loaded in 0\.2 s, ready 1\.2 s after the kernel started\.$/m);
+  assert.match(tooltip, /^First suggestion 3\.0 s after the kernel started\.$/m);
 });
 
-test('of a kernel that was ready before the page came nothing of the kind is told', () => {
+test('the tooltip says nothing of that for a kernel that was ready before the page came', () => {
   assert.equal(
-    statusText({ ...READY, startupTimes: {} }, { busy: false }).tooltip,
+    statusText({ ...READY, startupTimes: {} }, { busy: false }, ENGLISH).tooltip,
     'Model: embedded'
   );
 });
 
-test('what became of the last request is told', () => {
+test('the status says what became of the last request', () => {
   const outcomes = [
-    ['generating', undefined, 'thinking'],
+    ['generating', undefined, 'generating'],
     ['shown', undefined, 'ready'],
     ['nothing', 'low_confidence', 'low confidence'],
-    ['nothing', 'nothing_to_add', 'nothing to add'],
+    ['nothing', 'nothing_to_add', 'no suggestion'],
     ['nothing', 'some_day', 'some day'],
     ['timed out', undefined, 'timed out'],
     ['error', 'Out of memory.', 'error']
@@ -77,16 +78,16 @@ test('what became of the last request is told', () => {
   }
 });
 
-test('what keeps completion away is told, with what helps', () => {
+test('the status says why nothing is completed, and the tooltip what helps', () => {
   assert.equal(text(READY, { mode: 'off' }), 'SC2: off');
   assert.equal(text(READY, { mode: 'manual' }), 'SC2: embedded · on demand');
-  assert.equal(text({ stage: 'not Python' }), 'SC2: not for this kernel');
-  const missing = statusText({ stage: 'not installed' }, { busy: false });
+  assert.equal(text({ stage: 'not Python' }), 'SC2: Python kernels only');
+  const missing = statusText({ stage: 'not installed' }, { busy: false }, ENGLISH);
   assert.equal(missing.text, 'SC2: not installed in this kernel');
   assert.ok(missing.tooltip.includes(INSTALL));
-  const failed = statusText({ stage: 'failed', message: 'No torch.' }, { busy: false });
+  const failed = statusText({ stage: 'failed', message: 'No torch.' }, { busy: false }, ENGLISH);
   assert.match(failed.tooltip, /No torch\./);
-  const other = statusText({ stage: 'version mismatch', version: '9.0' }, { busy: false });
+  const other = statusText({ stage: 'version mismatch', version: '9.0' }, { busy: false }, ENGLISH);
   assert.match(other.tooltip, /9\.0/);
 });
 
@@ -97,16 +98,53 @@ test('a running cell is waited for on the shell only', () => {
   assert.equal(text(shell), 'SC2: embedded · ready');
 });
 
-test('where the card does not name the language, the status and the sentence say so', () => {
+test('a language that the model does not support is named as the reason', () => {
   const outcome = { kind: 'nothing', reason: 'other_language' } as const;
-  assert.equal(text(READY, { outcome }), 'SC2: embedded · other language');
-  assert.match(reasonText('other_language'), /does not name the language/);
+  assert.equal(text(READY, { outcome }), 'SC2: embedded · unsupported language');
+  assert.match(reasonText('other_language', ENGLISH), /does not support the language/);
 });
 
-test('a reason that is called like a member of every object is one that nobody knows', () => {
+test('a reason with the name of a member of every object is not taken for a known one', () => {
   for (const reason of ['constructor', 'toString', '__proto__', 'hasOwnProperty']) {
     const said = reason.replace(/_/g, ' ');
     assert.equal(text(READY, { outcome: { kind: 'nothing', reason } }), `SC2: embedded · ${said}`);
-    assert.equal(reasonText(reason), `There is nothing to show (${said}).`);
+    assert.equal(reasonText(reason, ENGLISH), `There is no suggestion (${said}).`);
+  }
+});
+
+test('the seconds of a load have a plural', () => {
+  const tooltip = (seconds: number) =>
+    statusText(
+      { ...READY, modelState: 'loading', loading: { since: 0 } },
+      { busy: false, now: 1000 * seconds },
+      ENGLISH
+    ).tooltip;
+  assert.match(tooltip(1), /^1 second so far\.$/m);
+  assert.match(tooltip(2), /^2 seconds so far\.$/m);
+});
+
+test('every text comes from the translator', () => {
+  const marked = {
+    __: (...args: Parameters<typeof ENGLISH.__>) => `«${ENGLISH.__(...args)}»`,
+    _n: (...args: Parameters<typeof ENGLISH._n>) => `«${ENGLISH._n(...args)}»`
+  } as typeof ENGLISH;
+  const states: ConnectionState[] = [
+    { stage: 'no kernel' },
+    { stage: 'not Python' },
+    { stage: 'connecting' },
+    { stage: 'waiting' },
+    { stage: 'not loaded' },
+    { stage: 'not installed' },
+    { stage: 'not allowed' },
+    { stage: 'not responding' },
+    { stage: 'version mismatch', version: '9' },
+    { ...READY, modelState: 'error' },
+    { ...READY, modelState: 'unloaded' },
+    { ...READY, modelState: 'loading', loading: { stage: 'importing', since: 0 } }
+  ];
+  for (const state of states) {
+    const { text, tooltip } = statusText(state, { busy: false, now: 5000 }, marked);
+    assert.match(text, /^SC2: «.*»$/);
+    tooltip.split('\n').forEach(line => assert.match(line, /^«.*»$/));
   }
 });
