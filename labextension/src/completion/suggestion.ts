@@ -78,9 +78,9 @@ export function codePointCount(text: string): number {
 /**
  * The text that remains of a candidate at another cursor context; null if the candidate does not apply there.
  *
- * It applies where a part of it has been typed, and where the editor has meanwhile closed a bracket or a quote:
- * `print|` with the candidate `(x)` is `print(|)` with `x` one key later. The cases in tests/golden/remainder.json
- * hold for the kernel, too.
+ * It applies where a part of it has been typed, also where the editor has meanwhile closed brackets or a quote: `print|`
+ * with the candidate `(x)` is `print(|)` with `x` one key later. The cases in tests/data/golden/remainder.json hold for the
+ * kernel's cache, too.
  */
 export function remainingText(
   suggestion: ISuggestion,
@@ -91,26 +91,23 @@ export function remainingText(
   // In a long cell comparing lengths rules out most suggestions.
   const typedUnits = context.prefix.length - suggestion.prefix.length;
   const closedUnits = context.suffix.length - suggestion.suffix.length;
-  if (typedUnits < 0 || typedUnits > text.length || closedUnits < 0 || closedUnits > 1) {
+  if (typedUnits < 0 || closedUnits < 0 || typedUnits + closedUnits > text.length) {
     return null;
   }
   if (suggestion.cell !== context.cell || !context.prefix.startsWith(suggestion.prefix)) {
     return null;
   }
   const typed = context.prefix.slice(suggestion.prefix.length);
-  if (!text.startsWith(typed)) {
+  const closers = context.suffix.slice(0, closedUnits);
+  if (
+    !text.startsWith(typed) ||
+    ![...closers].every(each => CLOSING_CHARACTERS.includes(each)) ||
+    !context.suffix.endsWith(suggestion.suffix)
+  ) {
     return null;
   }
   const remaining = text.slice(typed.length);
-  if (closedUnits === 0) {
-    return context.suffix === suggestion.suffix ? remaining : null;
-  }
-  const closer = CLOSING_CHARACTERS.find(
-    each => context.suffix.startsWith(each) && remaining.endsWith(each)
-  );
-  return closer !== undefined && context.suffix.endsWith(suggestion.suffix)
-    ? remaining.slice(0, -1)
-    : null;
+  return remaining.endsWith(closers) ? remaining.slice(0, remaining.length - closedUnits) : null;
 }
 
 /** The texts that remain of all candidates at another cursor context, each text once, none empty. */
