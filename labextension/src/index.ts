@@ -10,29 +10,51 @@ import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterl
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
-import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
+import type { Widget } from '@lumino/widgets';
 
 import { InlineCompleters } from './completion/inline-completer';
 import { matchesOf } from './completion/inline-items';
+import { NewlineTrigger } from './completion/newline-trigger';
+import { Provider } from './completion/provider';
+import type { AcceptedPart, IInlineItem } from './completion/types';
+import { Documents } from './documents/documents';
+import type { Editor, IDelta } from './jupyterlab/patches';
+import type { Settings } from './kernel/protocol';
+import { FrontEndSettings, type IFrontEndSettings } from './settings';
 import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
-import { NewlineTrigger } from './completion/newline-trigger';
-import { RetentionTracker } from './usage/retention';
-import { showPrompt } from './ui/magic-output';
-import { Documents } from './documents/documents';
-import { Provider } from './completion/provider';
-import { AcceptanceRecorder } from './usage/record';
-import { FrontEndSettings } from './settings';
+import { showPrompt, type IMagicTarget } from './ui/magic-output';
 import { Sidebar } from './ui/sidebar';
-import { reasonText, statusText } from './ui/status-text';
 import { StatusItem } from './ui/status';
+import { reasonText, statusText, type IStatusText } from './ui/status-text';
+import { AcceptanceRecorder } from './usage/record';
+import { RetentionTracker } from './usage/retention';
+
+const PLUGIN = 'jupyter-sc2:plugin';
 
 /** How long a cursor stays in one place until its kernel is told. */
 const IDLE_MS = 300;
 
-const PLUGIN = 'jupyter-sc2:plugin';
+/** How long notifications are shown. */
+const INFO_MS = 4000;
+const ERROR_MS = 8000;
+
+/** What JupyterLab provides; null where it has no such part. */
+interface IServices {
+  app: JupyterFrontEnd;
+  completion: ICompletionProviderManager;
+  factory: IInlineCompleterFactory;
+  notebooks: INotebookTracker;
+  consoles: IConsoleTracker | null;
+  editors: IEditorTracker | null;
+  registry: ISettingRegistry | null;
+  statusBar: IStatusBar | null;
+  palette: ICommandPalette | null;
+  translator: ITranslator;
+}
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: PLUGIN,
@@ -57,217 +79,289 @@ const plugin: JupyterFrontEndPlugin<void> = {
     registry: ISettingRegistry | null,
     statusBar: IStatusBar | null,
     palette: ICommandPalette | null,
-    userTranslator: ITranslator | null
+    translator: ITranslator | null
   ) => {
-    const translator = userTranslator ?? nullTranslator;
-    const trans = translator.load('jupyter_sc2');
-    const changed = new Signal<object, void>({});
-    const current = () => app.shell.currentWidget;
-    const notify = (message: string, kind: 'info' | 'error') =>
-      void Notification.emit(message, kind, { autoClose: kind === 'error' ? 8000 : 4000 });
-
-    const documents = new Documents({
-      trackers: { notebooks, consoles, editors },
-      onError: message => notify(message, 'error'),
-      onStale: () => provider.clearCache(),
-      stateText: ({ state, busy }) => statusText(state, { busy }, trans).text,
-      onSaved: (saved, values) =>
-        void settings.adoptKernelDefaults(saved, values).then(changed => {
-          if (changed) {
-            notify(
-              trans.__("JupyterLab's settings for all kernels were updated to match."),
-              'info'
-            );
-          }
-        })
+    const page = new Extension({
+      app,
+      completion,
+      factory,
+      notebooks,
+      consoles,
+      editors,
+      registry,
+      statusBar,
+      palette,
+      translator: translator ?? nullTranslator
     });
-    const provider = new Provider({
-      resolveTarget: (widget, text) => documents.resolveTarget(widget, text),
-      settled: widget => documents.settled(widget),
+    page.start();
+  }
+};
+
+class Extension {
+  constructor(private _services: IServices) {
+    const { notebooks, consoles, editors, registry, translator } = _services;
+    const trans = (this._trans = translator.load('jupyter_sc2'));
+    this._announcer = new Announcer(trans);
+    this._mark = new AttributionMark(trans);
+    this._documents = new Documents({
+      trackers: { notebooks, consoles, editors },
+      onError: message => this._notify(message, 'error'),
+      onStale: () => this._provider.clearCache(),
+      onSaved: (saved, values) => void this._adoptKernelDefaults(saved, values),
+      stateText: ({ state, busy }) => statusText(state, { busy }, trans).text
+    });
+    this._provider = new Provider({
+      resolveTarget: (widget, text) => this._documents.resolveTarget(widget, text),
+      settled: widget => this._documents.settled(widget),
       trans,
       reasonText: reason => reasonText(reason, trans),
-      notify,
-      add: (item, first) => completers.add(item, first),
-      remove: (item, first) => completers.remove(item, first),
+      notify: (message, kind) => this._notify(message, kind),
+      add: (item, first) => this._completers.add(item, first),
+      remove: (item, first) => this._completers.remove(item, first),
       onOutcome: ({ kind }) => {
         if (kind === 'shown') {
-          documents.connection(current())?.suggestionShown();
+          this._documents.connection(this._current)?.suggestionShown();
         }
-        changed.emit();
+        this._changed.emit();
       }
     });
+    this._completers = new InlineCompleters({
+      provider: this._provider,
+      onTextChanged: (editor, delta) => this._onTextChanged(editor, delta),
+      onCursorMoved: editor => this._onCursorMoved(editor),
+      onShown: read => this._announcer.onChanged(read),
+      onItemChanged: (item, host) => this._mark.update(item, host),
+      onAccepted: (item, part, text) => this._onAccepted(item, part, text)
+    });
+    this._newlineTrigger = new NewlineTrigger({
+      provider: this._provider,
+      policy: () => this._documents.requestedAfterEnter(this._current),
+      targetKey: (editor, source) => this._targetKey(editor, source),
+      invoke: () => _services.completion.inline?.invoke(this._current!.id)
+    });
+    this._sidebar = new Sidebar(() => this._magicTarget(), trans);
+    this._settings = new FrontEndSettings(registry, PLUGIN, values => this._apply(values));
+  }
+
+  start(): void {
+    const { app, completion, factory } = this._services;
     // At once: JupyterLab never uses a provider that is registered after its layout was restored.
-    completion.registerInlineProvider(provider);
-
-    const announcer = new Announcer(trans);
-    const retention = new RetentionTracker();
-    const mark = new AttributionMark(trans);
-    const recorder = new AcceptanceRecorder();
-    const newlineTrigger = new NewlineTrigger({
-      provider,
-      policy: () => documents.requestedAfterEnter(current()),
-      targetKey: (editor, source) => {
-        const widget = current();
-        const target = widget?.node.contains(editor.host)
-          ? documents.resolveTarget(widget, source)
-          : null;
-        return target && typeof target !== 'string' && target.mode === 'automatic'
-          ? target.key
-          : null;
-      },
-      invoke: () => completion.inline?.invoke(current()!.id)
-    });
-    // Delayed: a user who runs cells one after another, or moves through one, is in each place for a moment only.
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    let typing = false;
-    const notifyCursorIdleSoon = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => documents.notifyCursorIdle(notebooks.currentWidget), IDLE_MS);
-    };
-    const completers = new InlineCompleters({
-      provider,
-      onTextChanged: (editor, delta) => {
-        // Typing moves the cursor, before or after this call; its request makes the kernel read the prompt anyway.
-        clearTimeout(timer);
-        typing = true;
-        setTimeout(() => (typing = false), 0);
-        if (editor) {
-          newlineTrigger.onTextChanged(editor, delta);
-        }
-      },
-      onCursorMoved: editor => {
-        if (!typing && editor && editor === notebooks.activeCell?.editor) {
-          notifyCursorIdleSoon();
-        }
-      },
-      onShown: read => announcer.onChanged(read),
-      onItemChanged: (item, host) => mark.update(item, host),
-      onAccepted: (item, part, text) => {
-        retention.onAccepted(item, part, text);
-        const panel = notebooks.currentWidget;
-        recorder.onAccepted(item, text, panel, documents.connection(panel)?.client?.hello?.version);
-        const [match] = matchesOf(item);
-        if (match && item.suggestion.policy === 'warn') {
-          notify(trans.__('The accepted text matches %1.', fullMatch(match, trans)), 'info');
-        }
-      }
-    });
-    completers.follow(factory);
-
-    const settings = new FrontEndSettings(registry, PLUGIN, values => {
-      const reconnects = values.autoLoad !== documents.autoLoad || values.mode !== documents.mode;
-      documents.mode = values.mode;
-      documents.afterEnter = values.afterEnter;
-      documents.isLocked = values.isLocked;
-      documents.autoLoad = values.autoLoad;
-      if (
-        JSON.stringify(values.disabledLanguages) !== JSON.stringify(documents.disabledLanguages)
-      ) {
-        documents.disabledLanguages = values.disabledLanguages;
-        provider.clearCache();
-      }
-      provider.debounceMs = values.debounceMs;
-      provider.candidates = values.candidates;
-      announcer.enabled = values.announce;
-      if (JSON.stringify(values.labSettings) !== JSON.stringify(documents.labSettings)) {
-        documents.labSettings = values.labSettings;
-        documents.sendLabSettings();
-      }
-      if (reconnects) {
-        documents.reconnect();
-      }
-      changed.emit();
-    });
+    completion.registerInlineProvider(this._provider);
+    this._completers.follow(factory);
     // Only then: nothing may be loaded into a kernel if the settings forbid it.
-    void settings.load().then(() => documents.start());
+    void this._settings.load().then(() => this._documents.start());
+    app.shell.add(this._sidebar, 'right', { rank: 900 });
+    this._addCommands();
+    this._addStatus();
+    this._followUser();
+  }
 
-    const currentStatus = () => {
-      const widget = current();
-      const connection = documents.connection(widget);
-      if (!connection) {
-        return documents.canComplete(widget)
-          ? statusText({ stage: 'no kernel' }, { busy: false }, trans)
-          : null;
-      }
-      return statusText(
-        connection.state,
-        {
-          busy: connection.busy,
-          mode: documents.allowedMode(widget),
-          outcome: provider.outcome
-        },
-        trans
+  /** The widget in front. */
+  private get _current(): Widget | null {
+    return this._services.app.shell.currentWidget;
+  }
+
+  private _notify(message: string, kind: 'info' | 'error'): void {
+    Notification.emit(message, kind, { autoClose: kind === 'error' ? ERROR_MS : INFO_MS });
+  }
+
+  private async _adoptKernelDefaults(saved: boolean, values: Settings): Promise<void> {
+    if (await this._settings.adoptKernelDefaults(saved, values)) {
+      const trans = this._trans;
+      this._notify(
+        trans.__("JupyterLab's settings for all kernels were updated to match."),
+        'info'
       );
-    };
-    const magicTarget = () => {
-      const owner = documents.sessionOwner(current()) ?? notebooks.currentWidget;
-      return { connection: documents.connection(owner), rendermime: rendermimeOf(owner) };
-    };
-    const sidebar = new Sidebar(magicTarget, trans);
-    app.shell.add(sidebar, 'right', { rank: 900 });
-    addCommands({
-      app,
-      documents,
-      completers,
-      translator,
-      trans,
-      statusText: currentStatus,
-      setMode: async mode => {
-        provider.cancel();
-        await settings.set('mode', mode);
-      },
-      isLocked: () => settings.isLocked,
-      openPanel: () => app.shell.activateById(sidebar.id),
-      showPrompt: () => showPrompt(magicTarget(), trans)
-    });
-    if (palette) {
-      addToPalette(palette, trans);
     }
+  }
 
-    const status = new StatusItem({ statusText: currentStatus, changed, menu: makeMenu(app) });
-    const isActive = () => documents.canComplete(current());
-    if (statusBar) {
-      statusBar.registerStatusItem(PLUGIN, {
-        item: status,
-        align: 'right',
-        rank: 10,
-        isActive,
-        activeStateChanged: changed as never
-      });
-    } else {
-      // Notebook 7 has no status bar; it shows the kernel's state at the top, too.
-      status.id = 'jupyter_sc2-status';
-      app.shell.add(status, 'menu', { rank: 10020 });
+  private _apply(values: IFrontEndSettings): void {
+    const { _documents: documents, _provider: provider } = this;
+    const reconnects = values.autoLoad !== documents.autoLoad || values.mode !== documents.mode;
+    documents.mode = values.mode;
+    documents.afterEnter = values.afterEnter;
+    documents.isLocked = values.isLocked;
+    documents.autoLoad = values.autoLoad;
+    if (JSON.stringify(values.disabledLanguages) !== JSON.stringify(documents.disabledLanguages)) {
+      documents.disabledLanguages = values.disabledLanguages;
+      provider.clearCache();
     }
+    provider.debounceMs = values.debounceMs;
+    provider.candidates = values.candidates;
+    this._announcer.enabled = values.announce;
+    if (JSON.stringify(values.labSettings) !== JSON.stringify(documents.labSettings)) {
+      documents.labSettings = values.labSettings;
+      documents.sendLabSettings();
+    }
+    if (reconnects) {
+      documents.reconnect();
+    }
+    this._changed.emit();
+  }
 
-    documents.changed.connect(() => {
-      changed.emit();
-      sidebar.refresh();
+  // What the user does in an editor
+
+  private _onTextChanged(editor: Editor | null, delta: readonly IDelta[]): void {
+    // Typing moves the cursor, before or after this call; its request makes the kernel read the prompt anyway.
+    clearTimeout(this._idleTimer);
+    this._isTyping = true;
+    setTimeout(() => (this._isTyping = false), 0);
+    if (editor) {
+      this._newlineTrigger.onTextChanged(editor, delta);
+    }
+  }
+
+  private _onCursorMoved(editor: Editor | null): void {
+    if (!this._isTyping && editor && editor === this._services.notebooks.activeCell?.editor) {
+      this._notifyCursorIdleSoon();
+    }
+  }
+
+  /** Delayed: a user who runs cells one after another, or moves through one, is in each place for a moment only. */
+  private _notifyCursorIdleSoon(): void {
+    clearTimeout(this._idleTimer);
+    this._idleTimer = setTimeout(
+      () => this._documents.notifyCursorIdle(this._services.notebooks.currentWidget),
+      IDLE_MS
+    );
+  }
+
+  private _onAccepted(item: IInlineItem, part: AcceptedPart, text: string): void {
+    this._retention.onAccepted(item, part, text);
+    const panel = this._services.notebooks.currentWidget;
+    const version = this._documents.connection(panel)?.client?.hello?.version;
+    this._recorder.onAccepted(item, text, panel, version);
+    const [match] = matchesOf(item);
+    if (match && item.suggestion.policy === 'warn') {
+      const trans = this._trans;
+      this._notify(trans.__('The accepted text matches %1.', fullMatch(match, trans)), 'info');
+    }
+  }
+
+  private _targetKey(editor: Editor, source: string): string | null {
+    const widget = this._current;
+    const target = widget?.node.contains(editor.host)
+      ? this._documents.resolveTarget(widget, source)
+      : null;
+    return target && typeof target !== 'string' && target.mode === 'automatic' ? target.key : null;
+  }
+
+  private _followUser(): void {
+    const { app, notebooks } = this._services;
+    this._documents.changed.connect(() => {
+      this._changed.emit();
+      this._sidebar.refresh();
     });
     app.shell.currentChanged?.connect(() => {
-      provider.cancel();
-      changed.emit();
-      sidebar.refresh();
+      this._provider.cancel();
+      this._changed.emit();
+      this._sidebar.refresh();
     });
     notebooks.activeCellChanged.connect((_, cell) => {
-      provider.cancel();
-      notifyCursorIdleSoon();
+      this._provider.cancel();
+      this._notifyCursorIdleSoon();
       const notebook = notebooks.currentWidget?.content;
       if (notebook && cell?.model.type === 'code' && cell.editor) {
         const above = notebook.widgets.slice(0, notebook.activeCellIndex);
         const isBelowCode = above.some(
           ({ model }) => model.type === 'code' && model.sharedModel.getSource().trim() !== ''
         );
-        newlineTrigger.onCellEntered(cell.editor, isBelowCode);
+        this._newlineTrigger.onCellEntered(cell.editor, isBelowCode);
       }
     });
     NotebookActions.executed.connect((_, { notebook, cell }) => {
-      retention.onCellExecuted(cell.model.id);
-      notifyCursorIdleSoon();
-      documents.onCellExecuted(notebook, cell.model.sharedModel.getSource());
+      this._retention.onCellExecuted(cell.model.id);
+      this._notifyCursorIdleSoon();
+      this._documents.onCellExecuted(notebook, cell.model.sharedModel.getSource());
     });
   }
-};
+
+  // What the user sees
+
+  private _addCommands(): void {
+    const { app, palette, translator } = this._services;
+    const trans = this._trans;
+    addCommands({
+      app,
+      documents: this._documents,
+      completers: this._completers,
+      translator,
+      trans,
+      statusText: () => this._statusText(),
+      setMode: async mode => {
+        this._provider.cancel();
+        await this._settings.set('mode', mode);
+      },
+      isLocked: () => this._settings.isLocked,
+      openPanel: () => app.shell.activateById(this._sidebar.id),
+      showPrompt: () => showPrompt(this._magicTarget(), trans)
+    });
+    if (palette) {
+      addToPalette(palette, trans);
+    }
+  }
+
+  private _addStatus(): void {
+    const { app, statusBar } = this._services;
+    const status = new StatusItem({
+      statusText: () => this._statusText(),
+      changed: this._changed,
+      menu: makeMenu(app)
+    });
+    if (statusBar) {
+      statusBar.registerStatusItem(PLUGIN, {
+        item: status,
+        align: 'right',
+        rank: 10,
+        isActive: () => this._documents.canComplete(this._current),
+        activeStateChanged: this._changed as never
+      });
+    } else {
+      // Notebook 7 has no status bar; it shows the kernel's state at the top, too.
+      status.id = 'jupyter_sc2-status';
+      app.shell.add(status, 'menu', { rank: 10020 });
+    }
+  }
+
+  /** What the status bar says about the widget in front; null if no code can be completed there. */
+  private _statusText(): IStatusText | null {
+    const widget = this._current;
+    const connection = this._documents.connection(widget);
+    if (!connection) {
+      return this._documents.canComplete(widget)
+        ? statusText({ stage: 'no kernel' }, { busy: false }, this._trans)
+        : null;
+    }
+    const details = {
+      busy: connection.busy,
+      mode: this._documents.allowedMode(widget),
+      outcome: this._provider.outcome
+    };
+    return statusText(connection.state, details, this._trans);
+  }
+
+  /** Where the panel and the prompt come from: the kernel of the widget in front, or of the current notebook. */
+  private _magicTarget(): IMagicTarget {
+    const owner =
+      this._documents.sessionOwner(this._current) ?? this._services.notebooks.currentWidget;
+    return { connection: this._documents.connection(owner), rendermime: rendermimeOf(owner) };
+  }
+
+  private _announcer: Announcer;
+  private _changed = new Signal<object, void>({});
+  private _completers: InlineCompleters;
+  private _documents: Documents;
+  private _idleTimer: ReturnType<typeof setTimeout> | undefined;
+  private _isTyping = false;
+  private _mark: AttributionMark;
+  private _newlineTrigger: NewlineTrigger;
+  private _provider: Provider;
+  private _recorder = new AcceptanceRecorder();
+  private _retention = new RetentionTracker();
+  private _settings: FrontEndSettings;
+  private _sidebar: Sidebar;
+  private _trans: TranslationBundle;
+}
 
 /** What renders the outputs of a notebook or a console, its kernel's widgets among them. */
 function rendermimeOf(owner: NotebookPanel | ConsolePanel | null): IRenderMimeRegistry | null {
