@@ -162,6 +162,17 @@ export class Provider implements IInlineCompletionProvider {
       }
       return [];
     }
+    return this._answer(target, request, invoked, startedAt, superseded);
+  }
+
+  /** Answers from the cache or with a new request, which an explicit request sends at once. */
+  private async _answer(
+    target: ICompletionTarget,
+    request: CompletionHandler.IRequest,
+    invoked: boolean,
+    startedAt: number,
+    superseded: () => boolean
+  ): Promise<IInlineCompletionItem[]> {
     const cursor = cursorOffset(request, target);
     const context: ICursorContext = {
       cell: target.key,

@@ -5,7 +5,7 @@
  * what JupyterLab would have to offer to make the part unnecessary; then it can be deleted. All types are JupyterLab's
  * public ones, so the compiler notices a member that is renamed.
  *
- * Two things outside of this file rest on such members, too: kernel/client.ts chooses a comm's channel
+ * Outside of this file only kernel/kernel-comm.ts rests on such members: it chooses a comm's channel
  * (`commsOverSubshells`, `subshellStarted`) and sends comm messages on the control channel.
  */
 import type {

@@ -1,11 +1,11 @@
 /**
  * One kernel's comm: how it is opened, what is sent, and replies as an async generator.
  */
-import type { Kernel, KernelMessage } from '@jupyterlab/services';
+import type { Kernel } from '@jupyterlab/services';
 
+import { KernelComm } from './kernel-comm';
 import {
   PROTOCOL,
-  TARGET,
   parseMessage,
   type Channel,
   type DownMessage,
@@ -20,17 +20,10 @@ import {
   type UpMessage
 } from './protocol';
 import { Snapshot } from './snapshot';
-import { sleep, within } from './timing';
+import { sleep } from './timing';
 
 /** A request as its sender knows it; the client adds the id, the revision and the notebook's changes. */
 export type CompletionQuery = Omit<IComplete, 'type' | 'id' | 'rev'>;
-
-type CommType = 'comm_open' | 'comm_msg' | 'comm_close';
-
-/** JupyterLab's comm, with two members of its class that its interface leaves out. */
-interface IComm extends Kernel.IComm {
-  subshellStarted: Promise<void>;
-}
 
 export class KernelClient {
   constructor(kernel: Kernel.IKernelConnection, options: KernelClient.IOptions = {}) {
@@ -164,56 +157,43 @@ export class KernelClient {
       return;
     }
     if (this._kernel.status === 'idle' || this._kernel.status === 'busy') {
-      this._post('comm_close', {}); // Otherwise it would be sent after the restart, to the new kernel.
+      this._comm?.close(); // Otherwise it would be sent after the restart, to the new kernel.
     }
     this._detach();
     this._disposed = true;
-    this._replies.forEach(replies => replies.end());
+    this._endReplies();
   }
 
   private async _open(channel: Channel): Promise<boolean> {
-    const comm = this._kernel.createComm(TARGET) as IComm;
+    const comm = new KernelComm(this._kernel, channel, {
+      onMessage: data => this._receive(data),
+      onClose: closed => this._onCommClosed(closed),
+      onUnsendable: () => this._endReplies()
+    });
     this._comm = comm;
-    this._channel = channel;
-    let closed = false;
-    comm.onMsg = message => this._receive(message.content.data);
-    comm.onClose = () => {
-      closed = true;
-      this._closed(comm);
-    };
-    if (channel === 'subshell') {
-      // Until its subshell has started, a comm sends on the main shell, behind the running cell.
-      comm.commsOverSubshells = 'perComm' as Kernel.IComm['commsOverSubshells'];
-      const started = await within(
-        comm.subshellStarted.then(() => true),
-        this._timeoutMs
-      );
-      if (!started || this._disposed) {
-        return false;
-      }
-    } else {
-      // On the same tick as createComm, which would otherwise start a subshell that nobody uses.
-      comm.commsOverSubshells = 'disabled' as Kernel.IComm['commsOverSubshells'];
+    if (!(await comm.ready(this._timeoutMs)) || this._disposed) {
+      return false;
     }
-    this._post('comm_open', {});
-    this._send({
+    comm.open();
+    comm.send({
       type: 'hello',
       protocol: PROTOCOL,
       client: 'jupyterlab',
       settings: this._labSettings(),
       ...(this._notebook === undefined ? {} : { notebook: this._notebook })
     });
-    return this._helloAnswered(() => closed);
+    return this._helloAnswered(comm);
   }
 
   /** Waits for the hello, without a limit while the kernel is busy: C code may hold even the control thread. */
-  private async _helloAnswered(closed: () => boolean): Promise<boolean> {
+  private async _helloAnswered(comm: KernelComm): Promise<boolean> {
     const stepMs = Math.min(50, this._timeoutMs);
     for (let waitedMs = 0; waitedMs <= this._timeoutMs;) {
       if (this._hello) {
         return true;
       }
-      if (closed() || this._disposed || this._kernel.isDisposed || this._kernel.status === 'dead') {
+      const isGone = this._kernel.isDisposed || this._kernel.status === 'dead';
+      if (comm.isClosed || this._disposed || isGone) {
         return false;
       }
       await sleep(stepMs);
@@ -267,11 +247,11 @@ export class KernelClient {
     }
   }
 
-  private _closed(comm: Kernel.IComm): void {
+  private _onCommClosed(comm: KernelComm): void {
     if (comm === this._comm) {
       const wasOpen = this._hello !== null;
       this._detach();
-      this._replies.forEach(replies => replies.end());
+      this._endReplies();
       if (wasOpen) {
         this._onClose();
       }
@@ -279,75 +259,26 @@ export class KernelClient {
   }
 
   private _detach(): void {
-    const comm = this._comm;
+    this._comm?.dispose();
     this._comm = null;
     this._snapshot = new Snapshot();
     this._hello = null;
     this._status = null;
-    if (comm && !comm.isDisposed) {
-      comm.dispose();
-    }
   }
 
   private _send(message: UpMessage): void {
-    this._post('comm_msg', message);
+    this._comm?.send(message);
   }
 
-  /** Never throws: when a kernel is gone its status says so, and this client is disposed. */
-  private _post(type: CommType, data: UpMessage | Record<string, never>): void {
-    const comm = this._comm;
-    if (!comm || comm.isDisposed || this._kernel.isDisposed) {
-      return;
-    }
-    const json = data as unknown as KernelMessage.ICommMsgMsg['content']['data'];
-    try {
-      if (this._channel === 'control') {
-        this._kernel.sendControlMessage(this._controlMessage(comm, type, json), false);
-      } else if (type === 'comm_open') {
-        comm.open(json);
-      } else if (type === 'comm_msg') {
-        comm.send(json);
-      } else {
-        comm.close();
-      }
-    } catch {
-      this._replies.forEach(replies => replies.end());
-    }
+  private _endReplies(): void {
+    this._replies.forEach(replies => replies.end());
   }
 
-  /** A comm message for the control channel; JupyterLab's types allow comms on the shell only. */
-  private _controlMessage(
-    comm: Kernel.IComm,
-    type: CommType,
-    data: unknown
-  ): KernelMessage.IControlMessage {
-    return {
-      channel: 'control',
-      header: {
-        msg_id: `${this._kernel.clientId}-sc2-${++this._messages}-${Date.now()}`,
-        msg_type: type,
-        session: this._kernel.clientId,
-        username: this._kernel.username,
-        date: new Date().toISOString(),
-        version: '5.3'
-      },
-      parent_header: {},
-      metadata: {},
-      buffers: [],
-      content: {
-        comm_id: comm.commId,
-        data,
-        ...(type === 'comm_open' ? { target_name: TARGET } : {})
-      }
-    } as unknown as KernelMessage.IControlMessage;
-  }
-
-  private _comm: IComm | null = null;
+  private _comm: KernelComm | null = null;
   private _disposed = false;
   private _labSettings: () => Settings;
   private _hello: IHelloReply | null = null;
   private _kernel: Kernel.IKernelConnection;
-  private _messages = 0;
   private _notebook: string | undefined;
   private _onClose: () => void;
   private _onError: (message: string) => void;
@@ -357,7 +288,6 @@ export class KernelClient {
   private _timeoutMs: number;
   private _replies = new Map<string, Replies>();
   private _requests = 0;
-  private _channel: Channel = 'control';
   private _settings: Settings = {};
   private _snapshot = new Snapshot();
   private _status: IStatus | null = null;

@@ -59,12 +59,15 @@ export interface ICommandOptions {
 }
 
 export function addCommands(options: ICommandOptions): void {
-  const { app, documents, completers, trans } = options;
-  const { commands } = app;
-  const widget = () => app.shell.currentWidget;
-  const connection = () => documents.connection(widget());
-  const stage = () => connection()?.state.stage;
+  addSuggestionCommands(options);
+  addModeCommands(options);
+  addModelCommands(options);
+  addKernelCommand(options);
+  addPanelCommands(options);
+}
 
+function addSuggestionCommands({ app, completers, trans }: ICommandOptions): void {
+  const { commands } = app;
   const accept = (id: string, label: string, part: AcceptedPart) =>
     commands.addCommand(id, { label, execute: () => completers.accept(part) });
   accept(COMMANDS.acceptWord, trans.__('Accept Next Word of Ghost Text'), 'word');
@@ -73,7 +76,14 @@ export function addCommands(options: ICommandOptions): void {
     label: trans.__('Dismiss Ghost Text'),
     execute: () => completers.dismiss()
   });
+}
 
+/** What is completed, and what is recorded of it, in all notebooks or in the one in front. */
+function addModeCommands(options: ICommandOptions): void {
+  const { app, documents, completers, trans } = options;
+  const { commands } = app;
+  const widget = () => app.shell.currentWidget;
+  const connection = () => documents.connection(widget());
   commands.addCommand(COMMANDS.toggle, {
     label: trans.__('Show Ghost Text While Typing'),
     isToggleable: true,
@@ -109,7 +119,11 @@ export function addCommands(options: ICommandOptions): void {
       setMetadataValue(model, 'record', isOn ? undefined : true);
     }
   });
+}
 
+function addModelCommands({ app, documents, trans }: ICommandOptions): void {
+  const { commands } = app;
+  const connection = () => documents.connection(app.shell.currentWidget);
   const state = () => connection()?.client?.status?.state;
   const isLoaded = () => state() !== undefined && state() !== 'unloaded' && state() !== 'error';
   commands.addCommand(COMMANDS.load, {
@@ -137,6 +151,12 @@ export function addCommands(options: ICommandOptions): void {
       }
     }
   });
+}
+
+/** Lets the user choose a kernel for a file that has no console. */
+function addKernelCommand({ app, documents, trans, translator }: ICommandOptions): void {
+  const { commands } = app;
+  const widget = () => app.shell.currentWidget;
   commands.addCommand(COMMANDS.chooseKernel, {
     label: trans.__('Choose Kernel for Completion…'),
     isVisible: () => documents.isFile(widget()),
@@ -157,7 +177,7 @@ export function addCommands(options: ICommandOptions): void {
         kernelPreference: { language: 'python', shouldStart: false }
       });
       await context.initialize();
-      const dialogs = new SessionContextDialogs({ translator: options.translator });
+      const dialogs = new SessionContextDialogs({ translator });
       await dialogs.selectKernel(context);
       if (context.session) {
         documents.assignKernel(file, context);
@@ -166,13 +186,20 @@ export function addCommands(options: ICommandOptions): void {
       }
     }
   });
+}
+
+function addPanelCommands(options: ICommandOptions): void {
+  const { app, documents, trans } = options;
+  const { commands } = app;
+  const connection = () => documents.connection(app.shell.currentWidget);
+  const stage = () => connection()?.state.stage;
   commands.addCommand(COMMANDS.openPanel, {
     label: trans.__('Open Panel'),
     execute: () => options.openPanel()
   });
   commands.addCommand(COMMANDS.showPrompt, {
     label: trans.__('Show Prompt'),
-    isEnabled: () => state() !== undefined,
+    isEnabled: () => connection()?.client?.status?.state !== undefined,
     execute: () => options.showPrompt()
   });
   commands.addCommand(COMMANDS.copyCommand, {
