@@ -51,15 +51,15 @@ async function loaded(user: Values, admin: Values = {}) {
 }
 
 test('a kernel is sent what somebody has set, not the defaults', async () => {
-  const told = async (user: Values, admin?: Values) =>
+  const sent = async (user: Values, admin?: Values) =>
     (await loaded(user, admin)).now().labSettings;
-  assert.deepEqual(await told({}), {});
-  assert.deepEqual(await told({ mode: 'manual', kernel: { top_k: 3 } }), {
+  assert.deepEqual(await sent({}), {});
+  assert.deepEqual(await sent({ mode: 'manual', kernel: { top_k: 3 } }), {
     mode: 'manual',
     top_k: 3
   });
-  assert.deepEqual(await told({ mode: 'automatic' }), { mode: 'automatic' });
-  assert.deepEqual(await told({}, { afterEnter: 'off' }), { after_enter: 'off' });
+  assert.deepEqual(await sent({ mode: 'automatic' }), { mode: 'automatic' });
+  assert.deepEqual(await sent({}, { afterEnter: 'off' }), { after_enter: 'off' });
 });
 
 test("a locked mode is the administrator's, whatever the user has set", async () => {

@@ -101,7 +101,7 @@ function setUp(debounceMs = 0, mode: Mode = 'automatic') {
     source: () => cell.source,
     isAt: () => cell.isHere
   };
-  const told: string[] = [];
+  const notified: string[] = [];
   const added: IInlineCompletionItem[] = [];
   const options: Provider.IOptions = {
     resolveTarget: () => target,
@@ -109,13 +109,13 @@ function setUp(debounceMs = 0, mode: Mode = 'automatic') {
     settled: async () => undefined,
     trans: ENGLISH,
     reasonText: reason => reasonText(reason, ENGLISH),
-    notify: message => void told.push(message),
+    notify: message => void notified.push(message),
     add: item => void added.push(item),
     remove: item => void added.splice(added.indexOf(item), 1)
   };
   const provider = new Provider(options);
   provider.debounceMs = debounceMs;
-  return { client, cell, provider, options, target, told, added };
+  return { client, cell, provider, options, target, notified, added };
 }
 
 /** A fetch with the cursor at the first `|`. */
@@ -288,13 +288,13 @@ test('a cancelled suggestion is not taken for a complete one', async () => {
 });
 
 test('an error is shown once, and again after an explicit request, and never takes the Tab key', async () => {
-  const { client, provider, told } = setUp();
+  const { client, provider, notified } = setUp();
   const ask = async (marked: string, invoke = false) => {
     const items = fetch(provider, marked, invoke);
     await settle();
     await client.fail('No such model.');
     assert.deepEqual(await items, []);
-    return told.splice(0);
+    return notified.splice(0);
   };
   assert.deepEqual(await ask('a|'), ['No such model.']);
   assert.deepEqual(await ask('ab|'), []);
@@ -303,7 +303,7 @@ test('an error is shown once, and again after an explicit request, and never tak
 });
 
 test('an error while streaming is shown and leaves the text', async () => {
-  const { client, provider, told } = setUp();
+  const { client, provider, notified } = setUp();
   const items = fetch(provider, 'a|');
   await settle();
   await client.say('b');
@@ -311,28 +311,28 @@ test('an error while streaming is shown and leaves the text', async () => {
   await settle();
   await client.fail('Out of memory.');
   await done;
-  assert.deepEqual([texts, told], [[], ['Out of memory.']]);
+  assert.deepEqual([texts, notified], [[], ['Out of memory.']]);
 });
 
 test('why there is no text is shown after an explicit request only, and is in the outcome', async () => {
-  const { client, provider, told } = setUp();
+  const { client, provider, notified } = setUp();
   const automatic = fetch(provider, 'a|');
   await settle();
   await client.say('', 'stop', 'low_confidence');
-  assert.deepEqual([await automatic, told], [[], []]);
+  assert.deepEqual([await automatic, notified], [[], []]);
   assert.deepEqual(provider.outcome, { kind: 'nothing', reason: 'low_confidence' });
   const invoked = fetch(provider, 'a|', true);
   await settle();
   await client.say('', 'stop', 'not_ready');
-  assert.deepEqual([await invoked, told], [[], ['The model is not ready yet.']]);
+  assert.deepEqual([await invoked, notified], [[], ['The model is not ready yet.']]);
 });
 
 test('a request that takes too long is given up', async () => {
-  const { client, provider, told } = setUp();
+  const { client, provider, notified } = setUp();
   provider.timeoutMs = 20;
   assert.deepEqual(await fetch(provider, 'a|', true), []);
   assert.equal(provider.outcome.kind, 'timed out');
-  assert.deepEqual(told, ['The model took too long to answer.']);
+  assert.deepEqual(notified, ['The model took too long to answer.']);
   await settle();
   assert.deepEqual(client.cancelled, ['1']);
 });
@@ -344,18 +344,18 @@ test('manual mode answers explicit requests only, and off none', async () => {
   assert.equal(manual.client.queries.length, 1);
   const off = setUp(0, 'off');
   assert.deepEqual(await fetch(off.provider, 'a|', true), []);
-  assert.deepEqual(off.told, ['Code completion is off here.']);
+  assert.deepEqual(off.notified, ['Code completion is off here.']);
   assert.equal(off.client.queries.length, 0);
 });
 
 test('nothing is requested where there is no code cell, and an explicit request shows why', async () => {
-  const { client, options, told } = setUp();
+  const { client, options, notified } = setUp();
   const elsewhere = new Provider({ ...options, resolveTarget: () => null });
   assert.deepEqual(await fetch(elsewhere, 'a|', true), []);
   const waiting = new Provider({ ...options, resolveTarget: () => 'SC2: connecting' });
-  assert.deepEqual([await fetch(waiting, 'a|'), told], [[], []]);
+  assert.deepEqual([await fetch(waiting, 'a|'), notified], [[], []]);
   assert.deepEqual(await fetch(waiting, 'a|', true), []);
-  assert.deepEqual(told, ['SC2: connecting']);
+  assert.deepEqual(notified, ['SC2: connecting']);
   assert.equal(client.queries.length, 0);
 });
 

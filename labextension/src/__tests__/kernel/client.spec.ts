@@ -131,7 +131,7 @@ test('changes of the kernel settings are followed, and that they were saved is p
   const saved: unknown[] = [];
   const client = new KernelClient(kernel.connection(), {
     timeoutMs: 10,
-    onSaved: (...told) => saved.push(told)
+    onSaved: (...values) => saved.push(values)
   });
   await client.connect(['control']);
   kernel.say({ type: 'settings', settings: { mode: 'off' } });
@@ -220,11 +220,14 @@ test('a dead kernel throws no error', async () => {
 
 test('status messages are reported, unknown ones are not', async () => {
   const kernel = kernelOn('control');
-  let told = 0;
-  const client = new KernelClient(kernel.connection(), { timeoutMs: 10, onStatus: () => told++ });
+  let reported = 0;
+  const client = new KernelClient(kernel.connection(), {
+    timeoutMs: 10,
+    onStatus: () => reported++
+  });
   await client.connect(CHANNELS);
   kernel.say({ type: 'status', state: 'loading', model: 'm', engine: 'e', progress: 0.5 });
   kernel.say({ type: 'novel' } as unknown as DownMessage);
-  assert.equal(told, 2);
+  assert.equal(reported, 2);
   assert.equal(client.status?.progress, 0.5);
 });
