@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import type { NotebookPanel } from '@jupyterlab/notebook';
+
+import type { IInlineItem } from '../../completion/types';
 import {
-  isRecording,
+  AcceptanceRecorder,
   appendNote,
+  isRecording,
   withMetadataValue,
   type IAcceptanceNote
 } from '../../usage/record';
@@ -48,4 +52,44 @@ test('the other metadata stay, and none of ours is left empty', () => {
 test('nothing is recorded unless the notebook asks for it', () => {
   assert.deepEqual([undefined, null, {}, { record: 1 }].map(isRecording), Array(4).fill(false));
   assert.equal(isRecording({ record: true, mode: 'off' }), true);
+});
+
+/** A notebook with the record on and one cell, and the notes in that cell. */
+function recordingPanel() {
+  let metadata: { accepted?: IAcceptanceNote[] } = {};
+  const model = {
+    id: 'cell',
+    sharedModel: { getSource: () => '', transact: (change: () => void) => change() },
+    getMetadata: () => metadata,
+    setMetadata: (_: string, value: typeof metadata) => (metadata = value)
+  };
+  const editor = { getOffsetAt: () => 0, getCursorPosition: () => null };
+  const panel = {
+    content: { activeCell: { editor, model } },
+    model: { getMetadata: () => ({ record: true }) }
+  };
+  return { panel: panel as unknown as NotebookPanel, notes: () => metadata.accepted ?? [] };
+}
+
+function itemOf(id: string): IInlineItem {
+  const suggestion = { id, attributions: [], producedBy: {} };
+  return { target: { cellId: 'cell' }, suggestion, index: 0 } as unknown as IInlineItem;
+}
+
+test('parts of one suggestion have one id, also with another suggestion in between', () => {
+  const { panel, notes } = recordingPanel();
+  const recorder = new AcceptanceRecorder();
+  ['a', 'b', 'a'].forEach(id => recorder.onAccepted(itemOf(id), 'x', panel));
+  const [first, between, last] = notes().map(({ id }) => id);
+  assert.equal(last, first);
+  assert.notEqual(between, first);
+});
+
+test('the ids of a hundred suggestions are remembered, not of all', () => {
+  const { panel, notes } = recordingPanel();
+  const recorder = new AcceptanceRecorder();
+  const ids = Array.from({ length: 101 }, (_, index) => `${index}`);
+  [...ids, '0'].forEach(id => recorder.onAccepted(itemOf(id), 'x', panel));
+  const all = notes().map(({ id }) => id);
+  assert.notEqual(all[all.length - 1], all[0]);
 });
