@@ -112,7 +112,9 @@ def test_a_locked_off_switch_of_the_server_holds_whatever_the_user_sets(tmp_path
         notebook.page.wait_for_timeout(1500)
         assert notebook.shown_ghost() == ""
         notebook.page.locator(".jp-sc2-StatusItem-button").click()
-        entry = notebook.page.locator(".jp-sc2-Menu .lm-Menu-item", has_text="Show Ghost Text While Typing")
+        entry = notebook.page.locator(
+            ".jp-sc2-Menu .lm-Menu-item", has_text="Show Ghost Text While Typing"
+        )
         assert "lm-mod-disabled" in (entry.get_attribute("class") or "")
     finally:
         server.stop()
