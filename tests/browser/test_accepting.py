@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.conftest import begin_block
-from tests.browser.slow_engine import BLOCK, LINE, NUM_ALTERNATIVES
+from tests.browser.slow_engine import BLOCK, LINE, OTHERS
 
 WORD, ACCEPT_LINE = "Alt+.", "Alt+Shift+."
 
@@ -80,7 +80,7 @@ def test_one_who_asks_goes_through_several_candidates(notebook):
         notebook.press("Alt+]")
         notebook.page.wait_for_timeout(100)
         shown.add(notebook.shown_ghost())
-    assert shown == {text[9:] for text in (LINE, *NUM_ALTERNATIVES)}
+    assert shown == {text[9:] for text in (LINE, *OTHERS)}
     chosen = notebook.shown_ghost()
     notebook.press(WORD)
     notebook.page.wait_for_timeout(150)

@@ -12,7 +12,7 @@ import re
 import pytest
 
 from tests.browser.conftest import SHOWN_GHOST, Server
-from tests.browser.slow_engine import AFTER_ENTER, BLOCK, LINE, NUM_ALTERNATIVES
+from tests.browser.slow_engine import AFTER_ENTER, BLOCK, LINE, OTHERS
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ class Typist:
             "window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel"
             ".clearUndoHistory()"
         )
-        self.script = self.chance.choice([LINE, BLOCK, *NUM_ALTERNATIVES])
+        self.script = self.chance.choice([LINE, BLOCK, *OTHERS])
         start = self.script[: self.chance.randrange(3, 9)]
         self.notebook.type(start, delay=0)
         self.seen = [start[:length] for length in range(len(start) + 1)]
@@ -206,9 +206,7 @@ class Grown:
             and accepted.startswith(self.taken)
             and (
                 accepted == self.taken
-                or any(
-                    accepted in script for script in (LINE, BLOCK, *NUM_ALTERNATIVES, AFTER_ENTER)
-                )
+                or any(accepted in script for script in (LINE, BLOCK, *OTHERS, AFTER_ENTER))
             )
         )
 
