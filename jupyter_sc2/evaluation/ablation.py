@@ -13,8 +13,8 @@ from unittest.mock import patch
 from jupyter_sc2.engines.decoding import beam_search
 from jupyter_sc2.engines.decoding.prefix_cache import PrefixCache
 from jupyter_sc2.engines.decoding.prompt_lookup import PromptLookup
+from jupyter_sc2.pipeline.candidate import Candidate
 from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
-from jupyter_sc2.pipeline.generation import Generation
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.suggestion_cache import SuggestionCache
 from jupyter_sc2.prompt import builder as prompt_builder
@@ -50,7 +50,7 @@ TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
     "prefix cache": [(PrefixCache, "pop_longer_match", lambda self, ids, held: None)],
     "prefetch": [(Session, "prefetch", lambda self, request: None)],
     "suggestion cache": [(SuggestionCache, "find", lambda self, request: None)],
-    "retargeting": [(Generation, "is_compatible_with", lambda self, request: False)],
+    "retargeting": [(Candidate, "is_compatible_with", lambda self, request: False)],
     "adaptive debounce": [(AdaptiveDebounce, "delay", lambda self, front_end: 0.0)],
     "beam search": [(beam_search, "PRUNE_MARGIN", 0.0)],
     "draft tokens": [(PromptLookup, "__call__", lambda self, drawn: ())],

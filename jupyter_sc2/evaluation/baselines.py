@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import GenerationError, SC2Error
-from jupyter_sc2.pipeline.generation import Generation
+from jupyter_sc2.pipeline.candidate import Candidate
 from jupyter_sc2.prompt.builder import Prompt, PromptBuilder
 from jupyter_sc2.runtime import background
 from jupyter_sc2.types import Completion, CompletionRequest, Stats, Token
@@ -53,7 +53,7 @@ class Generate:
         from transformers import StoppingCriteria
         from transformers.generation.streamers import BaseStreamer
 
-        engine, drawing, start = self._engine, Generation(request, prompt), time.monotonic()
+        engine, drawing, start = self._engine, Candidate(request, prompt), time.monotonic()
         stop_ids = self._builder.stop_ids
 
         class Streamer(BaseStreamer):
@@ -181,7 +181,7 @@ class Infill:
             "timings_per_token": True,
             "n_indent": len(line) - len(line.lstrip()),
         }
-        drawing, read, generated = Generation(request, Prompt((), "psm")), Stats(), 0
+        drawing, read, generated = Candidate(request, Prompt((), "psm")), Stats(), 0
         for event in self._events(body):
             if "timings" in event:
                 timings = event["timings"]

@@ -262,7 +262,7 @@ def _begins_with(text: str, word: str) -> bool:
 
 
 def _options(session: Session) -> CompletionOptions:
-    return session._options
+    return session.options
 
 
 def figures(results: Sequence[Row]) -> dict[str, Any]:

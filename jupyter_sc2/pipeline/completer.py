@@ -1,122 +1,37 @@
-"""Answers requests with one engine: from what was said before, else by reading a prompt and decoding.
+"""Completes requests with one engine: from the suggestions made before, else by prefilling a prompt and decoding.
 
-Only the engine's thread is in here. The engine keeps the KV cache; here is kept what it said.
+Only the engine's thread calls a Completer, `arrange` excepted. The engine keeps the KV cache; this keeps the
+suggestions.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.engines.decoding.prompt_lookup import MAX_NGRAM, PromptLookup
-from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline import grounding, postprocess
+from jupyter_sc2.pipeline.candidate import Candidate, sampling_for_candidate
 from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
-from jupyter_sc2.pipeline.generation import Generation, sampling_for_candidate
+from jupyter_sc2.pipeline.generation import Generation
+from jupyter_sc2.pipeline.job import CANCELLED, Job
 from jupyter_sc2.pipeline.suggestion_cache import SuggestionCache
 from jupyter_sc2.prompt.builder import Prompt, PromptBuilder, PromptPlan
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.progress import Cancelled
 from jupyter_sc2.source.languages import language_at
-from jupyter_sc2.types import Attribution, Completion, CompletionRequest, SamplingParams, Stats
+from jupyter_sc2.types import Attribution, Completion, CompletionRequest, SamplingParams
 
-logger = logging.getLogger(__name__)
-
-# Completions in which the next ones are looked up.
+# Completions in which prompt lookup searches for draft tokens.
 LOOKUP_HISTORY = 8
 
 
-@dataclass(eq=False)
-class Job:
-    """A request and who waits for its answer, which ends once, with a final update or a failure."""
-
-    request: CompletionRequest  # with its sampling params set
-    update: Callable[[Completion], None]
-    failed: Callable[[SC2Error], None]
-    arrived: float = field(default_factory=monotonic)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    waits: bool = False  # for a model, as none was there when it came
-    loaded: float | None = None  # when that was there
-    generation: Generation | None = None  # while it is decoded and another may go on with it
-    goes_on: bool = False  # with the turn of an older one of its front end, which it has replaced
-    again: bool = False  # what answered it first has ended by itself
-    # Taken by the first end, and kept.
-    _ended: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def typed(self) -> float:
-        """When the key went down, by the same clock as `arrived`. Nobody's word for more than a second is taken."""
-        return self.arrived - min(max(self.request.waited_s, 0.0), 1.0)
-
-    @property
-    def automatic(self) -> bool:
-        return self.request.trigger == "automatic"
-
-    @property
-    def sampling(self) -> SamplingParams:
-        assert self.request.sampling is not None
-        return self.request.sampling
-
-    def is_replaced_by(self, later: Job) -> bool:
-        """Whether this is ghost text for the place that a later request of the same front end is for."""
-        mine, other = self.request, later.request
-        return self.automatic and (mine.front_end, mine.cell_id) == (other.front_end, other.cell_id)
-
-    def ask_again(self) -> bool:
-        """Makes it new for another engine; False if it was before."""
-        if self.again:
-            return False
-        self.again = self.waits = True
-        self.generation = None
-        return True
-
-    def say(self, completion: Completion, engine: Engine | None = None) -> None:
-        if engine is not None:
-            completion = replace(
-                completion,
-                model=engine.card.name,
-                engine=engine.name,
-                revision=engine.card.revision or "",
-            )
-        self._tell(self.update, completion)
-
-    def finish(self, completion: Completion, engine: Engine | None = None) -> None:
-        if not self._ended.acquire(blocking=False):
-            return
-        total_ms = (monotonic() - self.arrived) * 1000
-        load_ms = None if self.loaded is None else max(0.0, self.loaded - self.arrived) * 1000
-        stats = replace(completion.stats, total_ms=total_ms, load_ms=load_ms)
-        self.say(replace(completion, stats=stats), engine)
-
-    def fail(self, error: SC2Error) -> None:
-        if self._ended.acquire(blocking=False):
-            self._tell(self.failed, error)
-
-    @staticmethod
-    def _tell(listener: Callable[[Any], None], news: object) -> None:
-        """A listener that fails is no failure of the model, and ends no thread."""
-        try:
-            listener(news)
-        except Exception:
-            logger.exception("A listener to a request failed")
-
-
-# From a job that is being decoded to a later one that goes on with what is being said, if there is one.
-Successor = Callable[[Job], "Job | None"]
-# Waits for the next key of a job that is about to be decoded, for so many seconds or until waiting is of no use.
-Pause = Callable[[Job, float], object]
-
-CANCELLED = Completion(text="", finish_reason="cancelled", reason="cancelled")
-
-
 class Attributor(Protocol):
-    """Who knows where a text may come from; not `active` where nothing is indexed."""
+    """Finds out where a text may come from; not `active` if nothing is indexed."""
 
     @property
     def active(self) -> bool: ...
@@ -127,7 +42,7 @@ class Attributor(Protocol):
 
 
 class Completer:
-    """What answers, for as long as its engine is loaded."""
+    """One engine's completions, for as long as it is loaded."""
 
     def __init__(
         self,
@@ -137,80 +52,91 @@ class Completer:
         attributor: Attributor | None = None,
     ) -> None:
         self.engine = engine
-        self._debounce = debounce
-        self._namespace = namespace
-        self._attributor = attributor
-        self._epoch = 0  # of the namespace, when what is in the cache was said
-        self._options: CompletionOptions | None = None  # the same
         self.builder = PromptBuilder(engine.card, engine.encode, engine.special_ids)
         self.cache = SuggestionCache()
-        self._earlier: deque[Sequence[int]] = deque(maxlen=LOOKUP_HISTORY)
         self.tokens_read = 0
+        self.debounce = debounce
+        self._namespace = namespace
+        self._attributor = attributor
+        # The namespace's state and the settings that the cached suggestions were made with.
+        self._epoch = 0
+        self._options: CompletionOptions | None = None
+        self._earlier: deque[Sequence[int]] = deque(maxlen=LOOKUP_HISTORY)
 
-    def complete_from_cache(self, job: Job, options: CompletionOptions) -> bool:
-        """Finishes a job that needs no model; False if it needs it."""
+    def complete_from_cache(self, job: Job, options: CompletionOptions) -> Completion | None:
+        """The completion of a job that does not need the model; None if it does."""
         request = job.request
         if self._namespace is not None and self._namespace.epoch != self._epoch:
-            # What was said before a cell ran may be wrong after it.
+            # A suggestion of before a cell ran may be wrong after it.
             self._epoch = self._namespace.epoch
             self.cache.clear()
-        if options != self._options:  # nor does what was said count under other settings
+        if options != self._options:
             self._options = options
             self.cache.clear()
         if job.cancelled.is_set():
-            job.finish(CANCELLED, self.engine)
-            return True
+            return CANCELLED
         if (reason := self._refusal(request, options)) is not None:
-            job.finish(Completion(text="", finish_reason="stop", reason=reason), self.engine)
-            return True
+            return Completion(text="", finish_reason="stop", reason=reason)
         text = self.cache.find(request) if job.automatic else None
-        if text is None or self._refuted(request, text, options):
-            return False
+        if text is None or self._is_refuted(request, text, options):
+            return None
         reason = None if text else "nothing_to_add"
         completion = Completion(text=text, finish_reason="stop", source="cache", reason=reason)
-        job.finish(self._with_attribution(request, completion, options), self.engine)
-        return True
+        return self._with_attribution(request, completion, options)
 
-    def answer(
-        self,
-        job: Job,
-        options: CompletionOptions,
-        successor: Successor,
-        adapt: Callable[[], None] = lambda: None,
-        pause: Pause = lambda job, seconds: job.cancelled.wait(seconds),
-    ) -> Job | None:
-        """Has the model answer, and those that meanwhile go on from what it says.
+    def prefill(self, generation: Generation) -> None:
+        """Builds the generation's prompt and reads it into the KV cache."""
+        generation.prompt = self._prompt(generation.job.request, generation.options)
+        read = self._prefill(generation.prompt, generation.cancelled)
+        generation.reused_tokens = len(generation.prompt.ids) - read
 
-        `adapt` is called before the prompt is read and before each token, to fit the engine to the moment. Returns a
-        job that went on with what was said until it was something else than the user typed, and is not answered.
+    def run(self, generation: Generation) -> Iterator[Completion | None]:
+        """Decodes the candidates one after another; the later ones find the prompt in the KV cache.
+
+        Yields None before each token is taken: then the caller may cancel the job, or hand the generation over to a
+        later one and `retarget` it. Yields a completion when there is more text to show, and last the final one, with
+        its `finish_reason`. Ends without that if the text has `diverged` from what was typed meanwhile.
         """
-        prompt = self._prompt(job.request, options)
-        adapt()
-        return self._decode(job, prompt, options, successor, adapt, pause)
+        began, first = monotonic(), generation.job
+        finished = generation.finished
+        for attempt in range(2 * first.request.candidates - 1):
+            if len(finished) == first.request.candidates or generation.cancelled():
+                break
+            sampling = sampling_for_candidate(first.sampling, attempt)
+            candidate = self._new_candidate(generation)
+            yield from self._decode(generation, candidate, sampling)
+            if candidate.diverged:
+                generation.diverged = True
+                return
+            completion = candidate.finish(cancelled=generation.cancelled())
+            if completion.finish_reason != "cancelled":
+                self.debounce.record_latency(monotonic() - began)
+                if attempt == 0 and completion.reason != "low_confidence":
+                    shown = candidate.typed + completion.text
+                    self.cache.add(first.request, shown, candidate.raw_text, candidate.scope)
+            known = [one.text for one in finished]
+            if not finished or (completion.text and completion.text not in known):
+                finished.append(replace(completion, index=len(finished)))
+                if len(finished) < first.request.candidates:
+                    whole = replace(finished[-1], finish_reason=None)
+                    yield self._with_attribution(first.request, whole, generation.options)
+        last = finished[-1] if finished else CANCELLED
+        last = self._with_attribution(generation.job.request, last, generation.options)
+        yield replace(last, stats=generation.stats)
+
+    def retarget(self, generation: Generation) -> Completion | None:
+        """Moves the candidate to the later job that has taken the generation over; returns what that shows at once."""
+        candidate, request = generation.candidate, generation.job.request
+        assert candidate is not None
+        shows = candidate.retarget(request, self._check(request, generation.options))
+        return self._partial(generation, candidate.text) if shows else None
 
     def prefetch(
-        self, request: CompletionRequest, options: CompletionOptions, unwanted: Cancelled
+        self, request: CompletionRequest, options: CompletionOptions, cancelled: Cancelled
     ) -> None:
-        """Reads what a request like this will need, for nobody yet."""
-        if self._is_other_language(request):
-            return
-        self._prefill(self._prompt(request, options), unwanted)
-
-    def _refusal(self, request: CompletionRequest, options: CompletionOptions) -> str | None:
-        """Why the model is not asked, or None."""
-        reason = postprocess.skip_reason(request, prose=options.prose)
-        if reason is None and self._is_other_language(request):
-            reason = "other_language"
-        return reason
-
-    def _is_other_language(self, request: CompletionRequest) -> bool:
-        """Whether the card does not name the language at the cursor; prose is asked for by a setting of its own."""
-        return request.cell_type == "code" and not self.engine.card.knows(language_at(request))
-
-    def _prefill(self, prompt: Prompt, unwanted: Cancelled) -> int:
-        read = self.engine.prefill(prompt.ids, unwanted)
-        self.tokens_read += read
-        return read
+        """Prefills the prompt of a request that may come next."""
+        if not self._is_other_language(request):
+            self._prefill(self._prompt(request, options), cancelled)
 
     def arrange(self, request: CompletionRequest, options: CompletionOptions) -> PromptPlan:
         """What the model would read for a request whose sampling params are set."""
@@ -219,6 +145,86 @@ class Completer:
             request, budget=budget, state=state, excluded_sources=options.excluded_sources
         )
 
+    # Decoding
+
+    def _new_candidate(self, generation: Generation) -> Candidate:
+        assert generation.prompt is not None
+        request, options = generation.job.request, generation.options
+        return Candidate(
+            request,
+            generation.prompt,
+            self._check(request, options),
+            min_confidence=self._min_confidence(request, options),
+        )
+
+    def _decode(
+        self, generation: Generation, candidate: Candidate, sampling: SamplingParams
+    ) -> Iterator[Completion | None]:
+        generation.candidate = candidate
+        for prompt in candidate.prompts(self.engine.encode, self.engine.decode_bytes):
+            if generation.cancelled():
+                break
+            yield from self._decode_from(prompt, generation, candidate, sampling)
+            if candidate.diverged:
+                break
+        generation.candidate = None
+        assert generation.prompt is not None
+        self._earlier.append([*generation.prompt.ids[-MAX_NGRAM:], *candidate.ids])
+
+    def _decode_from(
+        self,
+        prompt: Prompt,
+        generation: Generation,
+        candidate: Candidate,
+        sampling: SamplingParams,
+    ) -> Iterator[Completion | None]:
+        """Until more tokens would not change what is shown, or the text has diverged from what was typed."""
+        stop_ids = self.builder.stop_ids
+        for token in self.engine.generate(
+            prompt.ids,
+            sampling,
+            stop_ids,
+            generation.cancelled,
+            prompt.healed,
+            PromptLookup(prompt.ids, self._earlier),
+        ):
+            # Before the token is taken: it may end what the first job asked for, but not what a later one does.
+            yield None
+            generation.count_token()
+            if token.id in stop_ids:
+                candidate.stopped = True
+                return
+            if candidate.add(self.engine.decode_bytes([token.id]), token):
+                yield self._partial(generation, candidate.text)
+            if candidate.complete or candidate.diverged:
+                return
+
+    def _partial(self, generation: Generation, text: str) -> Completion | None:
+        """A text that is not whole yet; None where the whole may have to be blocked."""
+        attributor = self._attributor
+        blocks = generation.options.attribution == "block"
+        if blocks and attributor is not None and attributor.active:
+            return None
+        return Completion(text=text, index=len(generation.finished))
+
+    # What a request needs
+
+    def _refusal(self, request: CompletionRequest, options: CompletionOptions) -> str | None:
+        """The reason why the model is not asked, or None."""
+        reason = postprocess.skip_reason(request, prose=options.prose)
+        if reason is None and self._is_other_language(request):
+            reason = "other_language"
+        return reason
+
+    def _is_other_language(self, request: CompletionRequest) -> bool:
+        """Whether the model's card does not name the language at the cursor; prose has a setting of its own."""
+        return request.cell_type == "code" and not self.engine.card.knows(language_at(request))
+
+    def _prefill(self, prompt: Prompt, cancelled: Cancelled) -> int:
+        read = self.engine.prefill(prompt.ids, cancelled)
+        self.tokens_read += read
+        return read
+
     def _prompt(self, request: CompletionRequest, options: CompletionOptions) -> Prompt:
         budget, state = self._budget(request, options), self._state(request)
         return self.builder.build(
@@ -226,7 +232,7 @@ class Completer:
         )
 
     def _budget(self, request: CompletionRequest, options: CompletionOptions) -> int:
-        """Prompt and completion stay within the window, where a sliding and a full attention are the same."""
+        """In tokens. Prompt and completion stay within the window, where sliding and full attention are the same."""
         card, sampling = self.engine.card, request.sampling or SamplingParams()
         room = min(card.window, card.context) - sampling.max_tokens
         return max(16, min(options.context_tokens, room))
@@ -241,27 +247,23 @@ class Completer:
             return None
         return grounding.checker(request, self._namespace)
 
-    def _asked_confidence(self, request: CompletionRequest, options: CompletionOptions) -> float:
-        """Who asks by a key of their own sees what there is."""
+    def _min_confidence(self, request: CompletionRequest, options: CompletionOptions) -> float:
+        """0 for an invoked request: who asks for a suggestion sees what there is."""
         if request.trigger == "invoke":
             return 0.0
         card = self.engine.card
         return card.confidence if options.confidence is None else options.confidence
 
-    def _refuted(self, request: CompletionRequest, text: str, options: CompletionOptions) -> bool:
+    def _is_refuted(
+        self, request: CompletionRequest, text: str, options: CompletionOptions
+    ) -> bool:
         check = self._check(request, options)
         return check is not None and check(text, True) is not None
-
-    def _emit_partial(self, job: Job, completion: Completion, options: CompletionOptions) -> None:
-        """Says a text that is not whole yet; not where it may turn out to be one that is to be blocked."""
-        known = self._attributor
-        if options.attribution != "block" or known is None or not known.active:
-            job.say(completion, self.engine)
 
     def _with_attribution(
         self, request: CompletionRequest, completion: Completion, options: CompletionOptions
     ) -> Completion:
-        """The completion with where it may come from, and without its text if that is to be blocked."""
+        """The completion with its possible origins, and without its text if the policy is to block it."""
         policy = options.attribution
         cancelled = completion.finish_reason == "cancelled"
         if self._attributor is None or policy == "off" or cancelled or not completion.text:
@@ -277,129 +279,3 @@ class Completer:
         if policy == "block":
             completion = replace(completion, text="", reason="matches_indexed_code")
         return replace(completion, attribution=found, policy=policy)
-
-    def _decode(
-        self,
-        job: Job,
-        prompt: Prompt,
-        options: CompletionOptions,
-        successor: Successor,
-        adapt: Callable[[], None],
-        pause: Pause,
-    ) -> Job | None:
-        """Draws the candidates one after another; the later ones find the prompt in the KV cache."""
-        first, running = job.request, _Running(job, len(prompt.ids))
-        running.reused = len(prompt.ids) - self._prefill(prompt, running.cancelled)
-        if job.automatic:
-            due = job.typed + self._debounce.delay(job.request.front_end)
-            pause(job, max(0.0, due - monotonic()))
-        adapt()
-        began = monotonic()
-        texts: list[str] = []
-        best: Completion | None = None
-        for attempt in range(2 * first.candidates - 1):
-            if len(texts) == first.candidates or running.cancelled():
-                break
-            generation = Generation(
-                first,
-                prompt,
-                lambda request: self._check(request, options),
-                confidence=self._asked_confidence(first, options),
-            )
-            if job.automatic and first.candidates == 1:
-                job.generation = generation
-            for asked in generation.prompts(self.engine.encode, self.engine.decode_bytes):
-                if running.cancelled():
-                    break
-                sampling = sampling_for_candidate(job.sampling, attempt)
-                self._draw(
-                    running, generation, asked, sampling, len(texts), successor, options, adapt
-                )
-                if generation.diverged:
-                    break
-            running.job.generation = None
-            self._earlier.append([*prompt.ids[-MAX_NGRAM:], *generation.ids])
-            if generation.diverged:
-                return running.job
-            completion = generation.finish(cancelled=running.cancelled())
-            if completion.finish_reason != "cancelled":
-                self._debounce.record_latency(monotonic() - began)
-            if best is None or (completion.text and completion.text not in texts):
-                best = replace(completion, index=len(texts))
-                texts.append(completion.text)
-                judged = completion.reason != "low_confidence"
-                if attempt == 0 and judged and completion.finish_reason != "cancelled":
-                    shown = generation.typed + completion.text
-                    self.cache.add(first, shown, generation.said, generation.scope)
-                if len(texts) < first.candidates:
-                    said = self._with_attribution(first, replace(best, finish_reason=None), options)
-                    running.job.say(said, self.engine)
-        stats = Stats(
-            prompt_tokens=running.prompt_tokens,
-            reused_tokens=running.reused,
-            generated_tokens=running.generated,
-            first_token_ms=running.first_token_ms,
-        )
-        completion = self._with_attribution(running.job.request, best or CANCELLED, options)
-        running.job.finish(replace(completion, stats=stats), self.engine)
-        return None
-
-    def _draw(
-        self,
-        running: _Running,
-        generation: Generation,
-        asked: Prompt,
-        sampling: SamplingParams,
-        index: int,
-        successor: Successor,
-        options: CompletionOptions,
-        adapt: Callable[[], None],
-    ) -> None:
-        """Decodes from one prompt, until nothing more would change what is shown or it is not what was typed."""
-        draft = PromptLookup(asked.ids, self._earlier)
-        stop_ids = self.builder.stop_ids
-        for token in self.engine.generate(
-            asked.ids, sampling, stop_ids, running.cancelled, asked.healed, draft
-        ):
-            # Before the token is taken: it may end what the first request asked for, but not what this one does.
-            if running.job.generation is not None and (later := successor(running.job)) is not None:
-                running.job.finish(replace(CANCELLED, text=generation.text), self.engine)
-                later.generation = generation
-                running.hand_over(later)
-                if generation.retarget(later.request):
-                    self._emit_partial(later, Completion(text=generation.text), options)
-            running.count()
-            if token.id in stop_ids:
-                generation.stopped = True
-                return
-            if generation.add(self.engine.decode_bytes([token.id]), token):
-                self._emit_partial(
-                    running.job, Completion(text=generation.text, index=index), options
-                )
-            if generation.complete or generation.diverged:
-                return
-            adapt()
-
-
-@dataclass(eq=False)
-class _Running:
-    """The job that is being decoded, which may be followed by another, and what that one has cost."""
-
-    job: Job
-    prompt_tokens: int
-    reused: int = 0
-    generated: int = 0
-    first_token_ms: float | None = None
-
-    def cancelled(self) -> bool:
-        return self.job.cancelled.is_set()
-
-    def count(self) -> None:
-        self.generated += 1
-        if self.first_token_ms is None:
-            self.first_token_ms = (monotonic() - self.job.arrived) * 1000
-
-    def hand_over(self, later: Job) -> None:
-        """To a job that finds all of the prompt read."""
-        self.job, self.reused = later, self.prompt_tokens
-        self.generated, self.first_token_ms = 0, None

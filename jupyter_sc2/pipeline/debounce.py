@@ -29,7 +29,7 @@ class AdaptiveDebounce:
         self._typists: OrderedDict[str, _Typist] = OrderedDict()
         self._costs: deque[float] = deque(maxlen=20)
 
-    def key(self, now: float, front_end: str = "") -> None:
+    def record_keystroke(self, now: float, front_end: str = "") -> None:
         typist = self._typists.setdefault(front_end, _Typist())
         self._typists.move_to_end(front_end)
         if len(self._typists) > MAX_TYPISTS:

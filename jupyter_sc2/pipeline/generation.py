@@ -1,306 +1,79 @@
-"""One completion while it is being decoded: tokens to bytes, bytes to text, text to what may be shown."""
+"""A job while the model works on it."""
 
 from __future__ import annotations
 
-import codecs
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 
-from jupyter_sc2.pipeline import postprocess
-from jupyter_sc2.pipeline.fitting import QUOTES, is_settled
-from jupyter_sc2.pipeline.grounding import Check, Violation, valid_prefix
-from jupyter_sc2.pipeline.suggestion_cache import typed_since
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline.candidate import Candidate
+from jupyter_sc2.pipeline.job import Job
 from jupyter_sc2.prompt.builder import Prompt
 from jupyter_sc2.runtime.clock import monotonic
-from jupyter_sc2.types import (
-    MAX_SEED,
-    Choices,
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    SamplingParams,
-    Token,
-)
-
-# Further candidates have to be drawn with some chance, or all would be the same.
-CANDIDATE_TEMPERATURE = 0.7
-# A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
-UPDATE_INTERVAL_S = 0.03
-# The tokens by which it is judged whether to show anything: waiting for the whole line would be slow, and what is shown
-# is not taken back.
-CONFIDENCE_TOKENS = 3
-# How many words of one completion may be replaced, or other ways taken; each time it is decoded on from there.
-MAX_RETRIES = 3
+from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.types import Completion, CompletionRequest, Stats
 
 
+@dataclass(eq=False)
 class Generation:
-    """Takes tokens, and tells after each what may be shown and whether more would change nothing.
+    """The job that is being worked on, its prompt, the candidate that is being decoded, and what all that has cost.
 
-    Who types what is being said need not begin anew: the drawing goes on for the later request. With `checking`,
-    text is held against what is known where a request is made (see grounding.py). Where the model's `confidence`, the
-    mean probability (geometric) of the first tokens from 0 to 1, is less than is asked for, nothing is shown.
+    A later job that the user has typed meanwhile can take it over (`Scheduler.hand_over`), instead of beginning anew.
     """
 
-    def __init__(
-        self,
-        request: CompletionRequest,
-        prompt: Prompt,
-        checking: Callable[[CompletionRequest], Check | None] = lambda request: None,
-        *,
-        confidence: float = 0.0,
-    ) -> None:
-        self.ids: list[int] = []
-        self.text = ""
-        self.complete = False
-        self.stopped = False
-        self._first = self._request = request
-        self._prompt = prompt
-        self._checking = checking
-        self._check = checking(request)
-        self._violation: Violation | None = None
-        self._asked_confidence = confidence
-        self.scope = postprocess.scope(request)
-        self.typed = ""  # since the first request
-        self._healed = len(prompt.healed)  # bytes that the user has typed already
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._raw = ""
-        # Since the prompt that was last decoded from, or another way to the same place.
-        self._steps: list[tuple[Token, bytes]] = []
-        self._from_prompt = prompt
-        self._unwanted: list[bytes] = []
-        self._judged: list[float] = []  # of these what the user has typed of a word is no surprise
-        self._shown = ""
-        self._shown_at = -math.inf
+    job: Job
+    options: CompletionOptions
+    prompt: Prompt | None = None
+    candidate: Candidate | None = None  # while one is being decoded
+    finished: list[Completion] = field(default_factory=list)  # with different texts
+    diverged: bool = False  # the model writes something else than was typed meanwhile: begin anew
+    reused_tokens: int = 0
+    generated_tokens: int = 0
+    first_token_ms: float | None = None
+
+    def cancelled(self) -> bool:
+        return self.job.cancelled.is_set()
 
     @property
-    def said(self) -> str:
-        """All of the text so far, as it would stand behind the first request's cursor."""
-        return postprocess.strip_typed_whitespace(self._raw, self._first)
+    def can_be_handed_over(self) -> bool:
+        """Whether a later job may take it over at all: only ghost text, while its one candidate is decoded."""
+        single = self.job.request.candidates == 1
+        return self.candidate is not None and self.job.automatic and single
 
-    def prompts(
-        self, encode: Callable[[str], list[int]], decode: Callable[[Sequence[int]], bytes]
-    ) -> Iterator[Prompt]:
-        """The prompts to decode from: the request's own, and then ones that go on from part of what was said.
+    def can_continue_as(self, request: CompletionRequest) -> bool:
+        """Whether what is typed for `request` is what the model has written, or may still write."""
+        if not self.can_be_handed_over or self.candidate is None:
+            return False
+        if language_at(self.job.request) != language_at(request):
+            return False
+        return self.candidate.is_compatible_with(request)
 
-        While a word is refuted, from before it: the model then chooses among the words that can stand there. Where
-        all of the text is unwanted, as it is a line that stands there already, from where the model was least sure.
-        """
-        yield self._prompt
-        for _ in range(MAX_RETRIES):
-            text, violation = self.text, self._violation
-            if violation is None:
-                text, _ = self._shape(final=True)
-                violation = self._check(text, True) if self._check is not None else None
-                if violation is None and not text and (prompt := self._backtrack(decode)):
-                    yield prompt
-                    continue
-            if violation is None or not violation.choices:
-                return
-            if (
-                self.below_threshold and not violation.only
-            ):  # what only one name begins with is no guess
-                return
-            yield self._repair(text, violation, encode)
+    def pass_to(self, later: Job) -> None:
+        """Makes this the generation of a later job, which finds all of the prompt read."""
+        assert self.prompt is not None
+        self.job, self.reused_tokens = later, len(self.prompt.ids)
+        self.generated_tokens, self.first_token_ms = 0, None
 
-    def _backtrack(self, decode: Callable[[Sequence[int]], bytes]) -> Prompt | None:
-        """Takes another token where that costs the least likelihood; None where none was said to be next likely."""
-        healed = self._from_prompt.healed
-        if self.typed or isinstance(healed, Choices) or not self.said.strip():
-            return None
-        self._unwanted.append(b"".join(data for _, data in self._steps))
-        options = []
-        written = b""
-        for index, (token, data) in enumerate(self._steps):
-            for id, logprob in token.alternatives:
-                way = written + (other := decode([id]))
-                text = way[len(healed) :].decode(errors="replace")
-                if not text.strip() or postprocess.is_comment(text, self._request):
-                    continue
-                if not any(unwanted.startswith(way) for unwanted in self._unwanted):
-                    less = token.logprob - logprob
-                    among = (
-                        None
-                        if token.constrained_logprob is None
-                        else token.constrained_logprob - less
-                    )
-                    options.append((less, index, Token(id, logprob, among), other))
-            written += data
-        if not options:
-            return None
-        _, index, token, data = min(options, key=lambda option: option[0])
-        steps = [*self._steps[:index], (token, data)]
-        self._rewind(healed)
-        for step in steps:
-            self._take(*step)
-        rest = healed[sum(len(data) for _, data in steps) :]
-        return replace(self._prompt, ids=(*self._from_prompt.ids, *self.ids), healed=rest)
+    def restart(self, options: CompletionOptions) -> None:
+        """For the same job, with nothing decoded."""
+        self.options, self.prompt, self.candidate = options, None, None
+        self.finished, self.diverged = [], False
+        self.generated_tokens, self.first_token_ms = 0, None
 
-    def _repair(
-        self, text: str, violation: Violation, encode: Callable[[str], list[int]]
-    ) -> Prompt:
-        """Takes the text back to before the refuted word, or to where the user has typed a beginning of it."""
-        healed = self._prompt.healed.decode()
-        before = healed + self.said[: self._visible_start]
-        written = before + text
-        start = len(before) + violation.start
-        cut = max(0, start)
-        names = [name[cut - start :] for name in violation.choices]
-        if written[:cut].endswith(" "):  # most tokens begin with their blank
-            cut -= 1
-            names = [f" {name}" for name in names]
-        self._rewind(written[cut : len(healed)].encode())
-        self._raw = written[len(healed) : cut]
-        self.ids = encode(written[:cut])
-        self._from_prompt = replace(
-            self._prompt,
-            ids=(*self._prompt.ids, *self.ids),
-            healed=Choices(name.encode() for name in names),
+    @property
+    def text(self) -> str:
+        """What may be shown of the candidate that is being decoded."""
+        return self.candidate.text if self.candidate is not None else ""
+
+    def count_token(self) -> None:
+        self.generated_tokens += 1
+        if self.first_token_ms is None:
+            self.first_token_ms = (monotonic() - self.job.arrived) * 1000
+
+    @property
+    def stats(self) -> Stats:
+        return Stats(
+            prompt_tokens=len(self.prompt.ids) if self.prompt is not None else 0,
+            reused_tokens=self.reused_tokens,
+            generated_tokens=self.generated_tokens,
+            first_token_ms=self.first_token_ms,
         )
-        return self._from_prompt
-
-    def _rewind(self, healed: bytes) -> None:
-        """Forgets what was said. `healed` are the bytes of what comes now that the user has typed already."""
-        self.ids, self._steps, self._raw = [], [], ""
-        self._healed = len(healed)
-        self._decoder.reset()
-        self._judged.clear()
-        self._violation, self.complete, self.stopped = None, False, False
-
-    def add(self, data: bytes, token: Token) -> bool:
-        """Takes one token; returns whether there is something new to show."""
-        self._take(token, data)
-        return self._update_visible()
-
-    def _take(self, token: Token, data: bytes) -> None:
-        self.ids.append(token.id)
-        self._steps.append((token, data))
-        if token.constrained_logprob is not None or not self._healed:
-            self._judged.append(
-                token.logprob if token.constrained_logprob is None else token.constrained_logprob
-            )
-        skipped = min(self._healed, len(data))
-        self._healed -= skipped
-        self._raw += self._decoder.decode(data[skipped:])
-
-    def is_compatible_with(self, request: CompletionRequest) -> bool:
-        """Whether what is typed for `request` is what is being said, or may still be said."""
-        typed = typed_since(self._first, request)
-        if typed is None or self.complete:
-            return False
-        said = self.said
-        return said.startswith(typed) if len(typed) < len(said) else typed.startswith(said)
-
-    def retarget(self, request: CompletionRequest) -> bool:
-        """Goes on for a request that `agrees`; returns whether there is something to show at once."""
-        self.typed = request.prefix[len(self._first.prefix) :]
-        self._request = request
-        if postprocess.scope(request) == "block":  # by a ":" that was typed meanwhile
-            self.scope = "block"
-        self._check = self._checking(request)
-        self._shown, self._shown_at = "", -math.inf
-        return self._update_visible()
-
-    @property
-    def confidence(self) -> float | None:
-        first = self._judged[:CONFIDENCE_TOKENS]
-        return math.exp(sum(first) / len(first)) if first else None
-
-    @property
-    def below_threshold(self) -> bool:
-        """Whether the model is less sure than is asked for, as far as that is known."""
-        judged = len(self._judged) >= CONFIDENCE_TOKENS or self.complete or self.stopped
-        confidence = self.confidence
-        return judged and confidence is not None and confidence < self._asked_confidence
-
-    @property
-    def diverged(self) -> bool:
-        """Whether something else was said than was typed meanwhile."""
-        said = self.said[: len(self.typed)]
-        return not self.typed.startswith(said)
-
-    @property
-    def _visible_start(self) -> int:
-        """Where in what is said the text begins that may be shown."""
-        rest = self.said[len(self.typed) :]
-        return len(self.said) - len(postprocess.strip_typed_whitespace(rest, self._request))
-
-    def _shape(self, *, final: bool) -> tuple[str, bool]:
-        rest = self.said[len(self.typed) :]
-        return postprocess.trim(rest, self._request, self.scope, final=final)
-
-    def _update_visible(self) -> bool:
-        self.text, self.complete = self._shape(final=False)
-        if self._asked_confidence:
-            self.complete |= self.below_threshold
-            if len(self._judged) < CONFIDENCE_TOKENS:
-                return False
-        now = monotonic()
-        if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL_S:
-            return False
-        if not is_settled(self._request):  # only of what is whole is it known whether it fits
-            return False
-        if postprocess.may_duplicate_neighbour(self.text, self._request):
-            return False
-        if self._check is not None and (found := self._check(self.text, False)) is not None:
-            if found.certain:
-                self._violation, self.complete = found, True
-            return False
-        self._shown, self._shown_at = self.text, now
-        return not self.diverged
-
-    def finish(self, *, cancelled: bool) -> Completion:
-        self._raw += self._decoder.decode(b"", final=True)
-        text, complete = self._shape(final=True)
-        violation = self._check(text, True) if self._check is not None and not cancelled else None
-        if violation is not None:
-            text = valid_prefix(text, violation, self._request.prefix)
-            text = postprocess.fitted(text, self._request)
-            self._raw = self.said[: self._visible_start] + text  # the rest is not to be found again
-        elif not (complete or self.stopped or cancelled):
-            text = postprocess.finished(text, self._request)
-        below_threshold = self.below_threshold and not cancelled and not (self.stopped and not text)
-        if below_threshold:
-            text = ""
-        if not text and not cancelled and (rest := self._rest_of_only_name):
-            text, below_threshold = rest, False
-            self._raw = self.said[: self._visible_start] + text
-        reason = None if text else "nothing_to_add" if violation is None else "refuted"
-        finish_reason: FinishReason = "length"
-        if below_threshold:
-            finish_reason, reason = "stop", "low_confidence"
-        elif complete or self.stopped:
-            finish_reason = "stop"
-        elif cancelled:
-            finish_reason = reason = "cancelled"
-        return Completion(
-            text=text,
-            finish_reason=finish_reason,
-            mean_logprob=self._mean_logprob,
-            confidence=self.confidence,
-            reason=reason,
-        )
-
-    @property
-    def _rest_of_only_name(self) -> str:
-        """What is certain to come: the rest of the only name that begins with what was typed, else nothing."""
-        begun = self._check("", True) if self._check is not None else None
-        rest = begun.rest if begun is not None else ""
-        if rest.endswith(tuple(QUOTES)) and self._request.suffix[:1] == rest[-1]:
-            rest = rest[:-1]
-        return postprocess.fitted(rest, self._request)
-
-    @property
-    def _mean_logprob(self) -> float | None:
-        logprobs = [token.logprob for token, _ in self._steps]
-        return sum(logprobs) / len(logprobs) if logprobs else None
-
-
-def sampling_for_candidate(sampling: SamplingParams, attempt: int) -> SamplingParams:
-    """The first candidate as the settings say; the others drawn, each with a seed of its own."""
-    if attempt == 0:
-        return sampling
-    seed = None if sampling.seed is None else (sampling.seed + attempt) % (MAX_SEED + 1)
-    return replace(
-        sampling, temperature=max(sampling.temperature, CANDIDATE_TEMPERATURE), seed=seed
-    )

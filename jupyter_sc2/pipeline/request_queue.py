@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from jupyter_sc2.pipeline.completer import Job
+from jupyter_sc2.pipeline.job import Job
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.types import Completion
 
 # Requests of one front end, of either kind, and of all together: each holds its notebook.
-MOST_WAITING = 16
-MOST_IN_ALL = 128
+MAX_WAITING = 16
+MAX_WAITING_IN_ALL = 128
 # Seconds that a request may wait behind others of its front end: a slow model would need minutes for so many.
-PATIENCE = 20.0
+MAX_WAIT_S = 20.0
 
 QUEUE_FULL = Completion(text="", finish_reason="stop", reason="queue_full")
 
@@ -55,8 +55,8 @@ class RequestQueue:
             jobs.append(job)
         else:
             jobs[jobs.index(older)] = job
-            job.goes_on = job.goes_on or older.goes_on
-        if job.goes_on:
+            job.continues_turn = job.continues_turn or older.continues_turn
+        if job.continues_turn:
             self._line.move_to_end(job.request.front_end, last=False)
         return older
 
@@ -73,7 +73,7 @@ class RequestQueue:
 
         Nobody was kept waiting before the model was `ready`, on the clock of `Job.arrived`.
         """
-        limit = monotonic() - PATIENCE
+        limit = monotonic() - MAX_WAIT_S
         late = [
             job
             for own in self._line.values()
@@ -110,9 +110,9 @@ class RequestQueue:
         return [one for one in own if one.automatic == job.automatic]
 
     def _is_crowded(self, own: list[Job]) -> bool:
-        return len(own) >= MOST_WAITING or len(self) >= MOST_IN_ALL
+        return len(own) >= MAX_WAITING or len(self) >= MAX_WAITING_IN_ALL
 
 
 def _first(jobs: list[Job]) -> Job:
     """The one of a front end that is next there."""
-    return min(jobs, key=lambda job: (job.automatic, not job.goes_on))
+    return min(jobs, key=lambda job: (job.automatic, not job.continues_turn))

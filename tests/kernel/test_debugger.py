@@ -99,7 +99,7 @@ def test_a_model_is_loaded_at_a_breakpoint(kernel, comm):
 
 def test_a_lock_that_a_stopped_thread_holds_does_not_hold_the_control_channel(kernel, comm):
     """Fails where the control channel's own thread acts on messages: the debugger is not heard any more."""
-    code = f"session = {SESSION}\nwith session._changed:\n    x = 1\n    y = 2"
+    code = f"session = {SESSION}\nwith session._workers.changed:\n    x = 1\n    y = 2"
     cell, thread = kernel.start_with_breakpoint(code, 3)
     asked = comm.ask("name = ")
     other = comm_of_stopped(kernel)
@@ -122,11 +122,11 @@ def test_who_waits_for_a_model_holds_no_lock_when_another_thread_stops(kernel, c
     kernel.run(
         "import threading, time\n"
         f"session = {SESSION}\n"
-        "loaded, load_engine = threading.Event(), session._load_engine\n"
+        "loaded, load_engine = threading.Event(), session._workers.load_engine\n"
         "def load_slowly(*arguments, **options):\n"
         "    loaded.wait()\n"
         "    return load_engine(*arguments, **options)\n"
-        "session._load_engine = load_slowly"
+        "session._workers.load_engine = load_slowly"
     )
     code = (
         "def work():\n"
@@ -136,7 +136,7 @@ def test_who_waits_for_a_model_holds_no_lock_when_another_thread_stops(kernel, c
         "    loaded.set()\n"
         "thread = threading.Thread(target=work); thread.start()\n"
         "session.load(); status = session.wait_ready()\n"
-        "session._load_engine = load_engine; status.state"
+        "session._workers.load_engine = load_engine; status.state"
     )
     cell, thread = kernel.start_with_breakpoint(code, 4)
     time.sleep(0.3)  # longer than `wait_ready` sleeps

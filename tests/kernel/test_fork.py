@@ -58,7 +58,7 @@ def test_a_child_can_close_a_session_whose_lock_a_thread_held_at_the_fork(sessio
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with session._changed, session._status_lock:
+        with session._workers.changed, session._workers.board.lock:
             held.set()
             let_go.wait(20)
 

@@ -12,7 +12,7 @@ import pytest
 from jupyter_sc2.errors import EngineLost, ModelLoadError
 from jupyter_sc2.models.cards import ModelCard
 from jupyter_sc2.options import LoadOptions
-from jupyter_sc2.pipeline import session as sessions
+from jupyter_sc2.pipeline import recovery
 from jupyter_sc2.pipeline.session import Session
 from tests.support.fake_engine import FakeEngine
 from tests.support.paths import ROOT
@@ -233,7 +233,7 @@ def test_a_model_that_fails_again_and_again_is_loaded_anew(loads):
         return engines[-1]
 
     session = Session(load_engine=load)
-    for _ in range(sessions.MOST_FAILURES):
+    for _ in range(recovery.MAX_FAILURES):
         session.load() if not engines else None
         session.wait_ready(5)
         engines[0].error = RuntimeError("device-side assert")
@@ -256,7 +256,7 @@ def test_a_model_that_goes_on_failing_after_that_stays_and_answers_once_it_can(l
     session.load()
     session.wait_ready(5)
     for _ in range(2):
-        for _ in range(sessions.MOST_FAILURES):
+        for _ in range(recovery.MAX_FAILURES):
             engines[-1].error = RuntimeError("device-side assert")
             assert submit(session, invoke()).done.wait(5)
         wait_until(lambda: len(engines) == 2 and session.status.state == "ready")
@@ -313,7 +313,7 @@ def test_after_a_thread_could_not_be_started_the_next_request_loads(loads, no_th
     assert refused.done.wait(5)
     assert refused.error is not None or refused.final.reason == "not_ready"
     threading.stack_size(0)
-    session._retry_at = 0.0  # some time later
+    session._workers.retry_at = 0.0  # some time later
     assert submit(session, ask("y = ")).final.text.startswith("from")
     wait_until(is_ready(session, model))
     session.close()
@@ -323,7 +323,7 @@ def test_what_is_loaded_stays_when_there_is_no_thread_to_load_another(loads, no_
     session = Session(load_engine=loads)
     session.load()
     session.wait_ready(5)
-    session._serving.memory_bytes = 2 << 30  # it would have to make room
+    session._workers.serving.memory_bytes = 2 << 30  # it would have to make room
     no_threads()
     session.load(LoadOptions(model="large"))
     assert session.status.state == "ready" and session.status.model == "embedded"
@@ -347,7 +347,7 @@ def test_without_a_thread_nobody_waits_for_ever_after_what_was_loaded_has_ended(
     assert asked.final.reason == "not_ready"
     assert running.status.state == "error" and "starts no thread" in running.status.message
     threading.stack_size(0)
-    running._retry_at = 0.0
+    running._workers.retry_at = 0.0
     submit(running, request("y = "))
     wait_until(is_ready(running, "large"))
 
@@ -365,7 +365,7 @@ def test_without_a_thread_nobody_waits_for_ever_after_what_was_loaded_has_ended(
 def test_after_a_load_for_which_there_was_no_memory_the_next_request_tries_again(
     loads, error, monkeypatch
 ):
-    monkeypatch.setattr(sessions, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(recovery, "RETRY_AFTER_S", 0.05)
     failing = [error]
 
     def load(model, **_):
@@ -383,7 +383,7 @@ def test_after_a_load_for_which_there_was_no_memory_the_next_request_tries_again
 
 
 def test_a_load_that_cannot_get_better_is_not_tried_at_each_key(monkeypatch):
-    monkeypatch.setattr(sessions, "RETRY_AFTER", 0.0)
+    monkeypatch.setattr(recovery, "RETRY_AFTER_S", 0.0)
     loaded = []
 
     def load(model, **_):
@@ -398,7 +398,7 @@ def test_a_load_that_cannot_get_better_is_not_tried_at_each_key(monkeypatch):
 
 
 def test_a_worker_that_fails_around_its_model_does_not_stay_loading(monkeypatch):
-    monkeypatch.setattr(sessions, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(recovery, "RETRY_AFTER_S", 0.05)
 
     class NoRoom(FakeEngine):
         def memory_bytes(self):
@@ -418,16 +418,17 @@ def test_a_worker_that_fails_around_its_model_does_not_stay_loading(monkeypatch)
 def test_a_limit_of_memory_ends_no_kernel_and_the_model_comes_when_it_is_lifted():
     code = """
 import resource, time
-from jupyter_sc2.pipeline import session
+from jupyter_sc2.pipeline import recovery
+from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import CompletionRequest
-session.RETRY_AFTER = 0.1
+recovery.RETRY_AFTER_S = 0.1
 
 def ask():
     text = "import numpy as "
     asked = CompletionRequest(text=text, offset=len(text), trigger="automatic")
     return list(own.complete(asked))[-1]
 
-own = session.Session()
+own = Session()
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, resource.RLIM_INFINITY))
 for _ in range(2):

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from jupyter_sc2.kernel.comm import protocol
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.options import CompletionOptions
-from jupyter_sc2.pipeline.completer import Completer, Job
+from jupyter_sc2.pipeline.completer import Completer
+from jupyter_sc2.pipeline.generation import Generation
 from jupyter_sc2.pipeline.grounding import Namespace
+from jupyter_sc2.pipeline.job import Job
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import Completion
 
@@ -88,14 +90,14 @@ class Typist:
         message = {"type": "complete", "id": "1", "text": text, "offset": offset, "cell_id": "here"}
         asked = protocol.parse({**message, "trigger": trigger})
         request = self._session._with_sampling(asked.request(self.notebook, "1"))
-        said: list[Completion] = []
-        job = Job(request, said.append, said.append)
-        if not self._completer.complete_from_cache(job, CompletionOptions(confidence=0.0)):
-            self._completer.answer(job, CompletionOptions(confidence=0.0), lambda job: None)
-        if isinstance(said[-1], Exception):
-            raise said[-1]
-        assert said[-1].finish_reason is not None
-        return said[-1]
+        job, options = Job(request, print, print), CompletionOptions(confidence=0.0)
+        completion = self._completer.complete_from_cache(job, options)
+        if completion is None:
+            generation = Generation(job, options)
+            self._completer.prefill(generation)
+            *_, completion = self._completer.run(generation)
+        assert completion is not None and completion.finish_reason is not None
+        return completion
 
 
 def type_everywhere(typist: Typist, size: int) -> Iterator[str]:

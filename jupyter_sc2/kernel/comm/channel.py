@@ -24,8 +24,9 @@ from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel.comm import protocol
 from jupyter_sc2.models.cards import cards
 from jupyter_sc2.notebook import Notebook
-from jupyter_sc2.pipeline.completer import CANCELLED
-from jupyter_sc2.pipeline.session import Session, Status
+from jupyter_sc2.pipeline.job import CANCELLED
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.import_isolation import own_imports

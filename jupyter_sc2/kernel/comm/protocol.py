@@ -24,7 +24,7 @@ from jupyter_sc2.errors import (
     SettingsError,
 )
 from jupyter_sc2.notebook import Cell, CellType, Notebook, output_texts, replace_surrogates
-from jupyter_sc2.pipeline.session import Status as SessionStatus
+from jupyter_sc2.pipeline.status import Status as SessionStatus
 from jupyter_sc2.types import Completion, CompletionRequest, FinishReason, Source, Trigger
 
 PROTOCOL = 1

@@ -22,7 +22,8 @@ from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.kernel.views import text as text_view
 from jupyter_sc2.models.cards import EMBEDDED, find_card
 from jupyter_sc2.models.plan import PrecisionOption
-from jupyter_sc2.pipeline.session import Session, Status
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.clock import sleep
 from jupyter_sc2.runtime.hardware import in_words

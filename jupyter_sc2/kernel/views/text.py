@@ -12,7 +12,7 @@ from jupyter_sc2.introspection.secrets import in_text
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.models.cards import EMBEDDED, ModelCard
 from jupyter_sc2.models.plan import file_bytes
-from jupyter_sc2.pipeline.session import Status
+from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.runtime.hardware import in_words
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest

@@ -10,7 +10,8 @@ import pytest
 
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.comm.channel import COMM_MESSAGES, TARGET, Channel
-from jupyter_sc2.pipeline.session import Session, Status
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.usage import Usage
 from tests.support.fake_engine import FakeEngine
 from tests.unit.pipeline.test_session import wait_until
@@ -910,7 +911,7 @@ def test_what_a_front_end_that_left_had_asked_waits_no_longer(channel, fake_engi
     for number in range(5):
         other.say(complete("a = ", id=f"{number}"))
     other.leave()
-    assert len(session._queue) == 0
+    assert len(session._scheduler.queue) == 0
     fake_engine.hold_after(None)
     assert one.final("1")["text"] == "stuck"
 
@@ -987,7 +988,7 @@ def test_a_notebook_whose_name_is_no_text_is_answered_once_and_counted(session, 
     channel = Channel(session, settings, usage=usage)
     comm = FakeComm(channel)
     comm.say({"type": "hello", "notebook": "x\udce9.ipynb"})
-    session._load_engine = lambda model, **options: FakeEngine("1")
+    session._workers.load_engine = lambda model, **options: FakeEngine("1")
     comm.say({"type": "complete", "id": "a", "text": "x = ", "offset": 4, "trigger": "invoke"})
     comm.final("a")
     wait_until(lambda: session.idle)

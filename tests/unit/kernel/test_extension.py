@@ -124,19 +124,19 @@ def test_unloading_brings_a_hidden_magic_back(shell, loads):
 
 def test_the_session_knows_while_a_cell_runs(shell, running):
     shell.user_ns["session"] = running.session
-    shell.run_cell("during = session._kernel_is_busy")
-    assert (shell.user_ns["during"], running.session._kernel_is_busy) == (True, False)
+    shell.run_cell("during = session._scheduler.kernel_is_busy")
+    assert (shell.user_ns["during"], running.session._scheduler.kernel_is_busy) == (True, False)
 
 
 def test_a_cell_that_fails_has_ended_too(shell, running):
     shell.run_cell("1 / 0")
-    assert not running.session._kernel_is_busy
+    assert not running.session._scheduler.kernel_is_busy
 
 
 def test_config_sets_a_setting(shell, running):
     shell.run_cell("%config SC2.temperature = 0.2")
     assert running.settings.temperature == 0.2
-    assert running.session._options.sampling.temperature == 0.2
+    assert running.session.options.sampling.temperature == 0.2
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ def test_a_sampling_setting_loads_nothing(running, loads):
     running.configure({"temperature": 0.3, "max_tokens": 9})
     time.sleep(0.05)
     assert loads.asked == []
-    assert running.session._options.sampling.max_tokens == 9
+    assert running.session.options.sampling.max_tokens == 9
 
 
 def test_configure_sets_all_or_none(running):
     with pytest.raises(SettingsError, match="top_k cannot be -1"):
         running.configure({"temperature": 0.3, "top_k": -1})
     assert (running.settings.temperature, running.settings.top_k) == (0.0, 0)
-    assert running.session._options.sampling.temperature == 0.0
+    assert running.session.options.sampling.temperature == 0.0
 
 
 @pytest.mark.parametrize(

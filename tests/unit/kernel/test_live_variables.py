@@ -350,7 +350,7 @@ def test_what_does_not_parse_is_dropped(asking, fake_engine):
 
 
 def test_a_word_that_is_refuted_is_not_shown_on_the_way(frame, asking, fake_engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.pipeline.generation.UPDATE_INTERVAL_S", 0)
+    monkeypatch.setattr("jupyter_sc2.pipeline.candidate.UPDATE_INTERVAL_S", 0)
     fake_engine.answers = ["'agee'].mean()", "].mean()"]
     texts = [c.text for c in asking.session.complete(request("x = df["))]
     assert not any("agee" in text for text in texts)
@@ -358,7 +358,7 @@ def test_a_word_that_is_refuted_is_not_shown_on_the_way(frame, asking, fake_engi
 
 
 def test_a_wrong_word_ends_the_decoding_at_once(frame, asking, fake_engine, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.pipeline.generation.UPDATE_INTERVAL_S", 0)
+    monkeypatch.setattr("jupyter_sc2.pipeline.candidate.UPDATE_INTERVAL_S", 0)
     fake_engine.answers = ["'zz" + "z" * 40 + "']", "]"]
     assert asking("x = df[").stats.generated_tokens < 20
 

@@ -12,7 +12,7 @@ from jupyter_sc2.extension import settings_of
 from jupyter_sc2.kernel.panel.fields import OTHER
 from jupyter_sc2.kernel.panel.panel import Panel
 from jupyter_sc2.notebook import Cell, Notebook
-from jupyter_sc2.pipeline.session import Status
+from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import Usage

@@ -16,7 +16,7 @@ from msgspec import inspect
 
 from jupyter_sc2 import notebook
 from jupyter_sc2.kernel.comm import channel, protocol
-from jupyter_sc2.pipeline import generation, request_queue
+from jupyter_sc2.pipeline import candidate, request_queue
 from tests.support.paths import ROOT
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -311,14 +311,14 @@ def test_the_page_says_each_reason_in_words():
 def test_the_documented_limits_are_those_of_the_code():
     assert [int(row["value"]) for row in table(PARTS["Values"].split("### Limits")[1])] == [
         channel.MAX_FRONT_ENDS,
-        request_queue.MOST_WAITING,
-        request_queue.MOST_IN_ALL,
-        round(request_queue.PATIENCE),
+        request_queue.MAX_WAITING,
+        request_queue.MAX_WAITING_IN_ALL,
+        round(request_queue.MAX_WAIT_S),
         protocol.QUOTE_LENGTH,
         protocol.MESSAGE_LENGTH,
         notebook.OUTPUT_LENGTH,
         round(channel.PROGRESS_INTERVAL * 1000),
-        round(generation.UPDATE_INTERVAL_S * 1000),
+        round(candidate.UPDATE_INTERVAL_S * 1000),
     ]
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.pipeline.generation import sampling_for_candidate
+from jupyter_sc2.pipeline.candidate import sampling_for_candidate
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import SamplingParams
 from tests.support.paths import ROOT

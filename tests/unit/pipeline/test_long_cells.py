@@ -16,7 +16,7 @@ from jupyter_sc2.kernel import namespace as kernel_namespace
 from jupyter_sc2.kernel.namespace import LiveNamespace
 from jupyter_sc2.kernel.terminal import Terminal
 from jupyter_sc2.notebook import Cell
-from jupyter_sc2.pipeline import generation
+from jupyter_sc2.pipeline import candidate
 from jupyter_sc2.prompt.builder import last_part, split_at_boundary
 from jupyter_sc2.prompt.excerpt import BEFORE, BEHIND, excerpt
 from jupyter_sc2.settings import SC2
@@ -66,7 +66,7 @@ def shell():
 @pytest.fixture(autouse=True)
 def all_is_shown(monkeypatch):
     """Else it depends on the clock which tokens there is something to do for."""
-    monkeypatch.setattr(generation, "UPDATE_INTERVAL_S", 0)
+    monkeypatch.setattr(candidate, "UPDATE_INTERVAL_S", 0)
 
 
 def typist(shell: InteractiveShell, cells=()) -> Typist:

@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_sc2.errors import GenerationError
 from jupyter_sc2.pipeline import request_queue
-from jupyter_sc2.pipeline.request_queue import MOST_IN_ALL, MOST_WAITING
+from jupyter_sc2.pipeline.request_queue import MAX_WAITING, MAX_WAITING_IN_ALL
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import CompletionRequest
 from tests.support.fake_engine import FakeEngine
@@ -37,8 +37,8 @@ class Stepped(FakeEngine):
         if cancelled():
             self.step()  # is for another
             return
-        self.answers = ["ok"]
-        yield from super().generate(ids, sampling, stop_ids, cancelled, healed)
+        self.answers = ["ok"]  # whole, though it be cancelled from now on: the step is taken
+        yield from super().generate(ids, sampling, stop_ids, lambda: False, healed)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_nobody_waits_for_a_next_key_while_another_front_end_waits(session, fake
         20
     ):  # a model that takes long, so that decoding is put off until the next key is overdue
         session._debounce.record_latency(10.0)
-        session._debounce.key(0.0, "a")
+        session._debounce.record_keystroke(0.0, "a")
     session._debounce.delay = lambda front_end: 60.0 if front_end == "a" else 0.0
     fake_engine.answers = ["one", "other"]
     one = submit(session, asked_by("a"))
@@ -206,7 +206,7 @@ def test_beyond_sixteen_invoked_requests_wait_no_more_and_that_is_said(shared, s
     running = submit(shared, asked_by("a", trigger="invoke"))
     assert stepped.started.wait(5)
     waiting = [
-        submit(shared, asked_by("a", f"x{n} = ", trigger="invoke")) for n in range(MOST_WAITING)
+        submit(shared, asked_by("a", f"x{n} = ", trigger="invoke")) for n in range(MAX_WAITING)
     ]
     refused = submit(shared, asked_by("a", "more = ", trigger="invoke"))
     assert refused.done.is_set()
@@ -219,7 +219,7 @@ def test_beyond_sixteen_invoked_requests_wait_no_more_and_that_is_said(shared, s
 def test_who_has_waited_too_long_behind_others_of_their_front_end_is_turned_away(
     shared, stepped, monkeypatch
 ):
-    monkeypatch.setattr(request_queue, "PATIENCE", 0.0)
+    monkeypatch.setattr(request_queue, "MAX_WAIT_S", 0.0)
     running = submit(shared, asked_by("b", trigger="invoke"))
     assert stepped.started.wait(5)
     first, *others = [submit(shared, asked_by("a", f"x{n} = ", trigger="invoke")) for n in range(3)]
@@ -235,7 +235,7 @@ def test_nobody_is_turned_away_for_having_waited_for_a_model(stepped):
     there = threading.Event()
     session = Session(load_engine=lambda model, **_: there.wait(5) and stepped)
     asked = [submit(session, asked_by("a", f"x{n} = ", trigger="invoke")) for n in range(3)]
-    for job in session._queue:
+    for job in session._scheduler.queue:
         job.arrived -= 100
     there.set()
     for one in asked:
@@ -245,7 +245,7 @@ def test_nobody_is_turned_away_for_having_waited_for_a_model(stepped):
 
 
 def test_a_full_queue_of_one_front_end_is_none_of_another(shared, stepped):
-    for n in range(MOST_WAITING + 1):
+    for n in range(MAX_WAITING + 1):
         submit(shared, asked_by("a", f"x{n} = ", trigger="invoke"))
     other = submit(shared, asked_by("b", trigger="invoke"))
     for _ in range(3):
@@ -258,17 +258,17 @@ def test_ghost_text_waits_for_sixteen_places_of_a_front_end_and_the_oldest_gives
 ):
     submit(shared, asked_by("b"))
     assert stepped.started.wait(5)
-    ghosts = [submit(shared, asked_by("a", cell_id=str(n))) for n in range(MOST_WAITING + 1)]
-    assert [one.done.is_set() for one in ghosts] == [True] + [False] * MOST_WAITING
+    ghosts = [submit(shared, asked_by("a", cell_id=str(n))) for n in range(MAX_WAITING + 1)]
+    assert [one.done.is_set() for one in ghosts] == [True] + [False] * MAX_WAITING
     assert ghosts[0].final.reason == "cancelled"
 
 
 def test_no_more_wait_than_there_is_room_for(shared, stepped):
     submit(shared, asked_by("first"))
     assert stepped.started.wait(5)
-    for n in range(2 * MOST_IN_ALL):
+    for n in range(2 * MAX_WAITING_IN_ALL):
         last = submit(shared, asked_by(f"front end {n}", f"x{n} = "))
-    assert len(shared._queue) == MOST_IN_ALL
+    assert len(shared._scheduler.queue) == MAX_WAITING_IN_ALL
     assert last.final.reason == "queue_full"
     own = submit(shared, asked_by("front end 1", "newer = "))  # replaces what waits already
     assert not own.done.is_set()

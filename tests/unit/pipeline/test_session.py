@@ -9,7 +9,8 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models.cards import ModelCard
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.options import CompletionOptions, LoadOptions
-from jupyter_sc2.pipeline.session import Session, Status
+from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 from tests.support.fake_engine import FakeEngine
@@ -855,10 +856,14 @@ def test_a_load_that_fails_just_as_the_stopgap_takes_over_is_told(fake_engine):
     class Telling:
         """The lock around telling, for which the stopgap has to wait until the other load has failed."""
 
-        lock = session._status_lock
+        lock = session._workers.board.lock
 
         def __enter__(self):
-            if session._fallback is None and session._serving is not None and not begun.is_set():
+            if (
+                session._workers.fallback is None
+                and session._workers.serving is not None
+                and not begun.is_set()
+            ):
                 begun.set()
                 wait_until(lambda: "cannot be reached" in (session.status.message or ""))
             self.lock.acquire()
@@ -866,7 +871,7 @@ def test_a_load_that_fails_just_as_the_stopgap_takes_over_is_told(fake_engine):
         def __exit__(self, *_):
             self.lock.release()
 
-    session._status_lock = Telling()
+    session._workers.board.lock = Telling()
     try:
         request = CompletionRequest(text="import ", offset=7, trigger="automatic")
         list(session.complete(request))

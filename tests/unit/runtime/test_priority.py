@@ -61,7 +61,7 @@ def test_where_a_core_is_free_it_does_not_pause():
 def pausing(monkeypatch, fake_engine: FakeEngine):
     """A session that pauses for a minute wherever it may."""
     monkeypatch.setattr(
-        "jupyter_sc2.pipeline.session.Pauses", lambda crowded, wait: lambda: wait(60.0)
+        "jupyter_sc2.pipeline.serving.Pauses", lambda crowded, wait: lambda: wait(60.0)
     )
     session = Session(load_engine=lambda model, **kwargs: fake_engine, low_priority=True)
     session.load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_sc2.pipeline.generation import Generation
+from jupyter_sc2.pipeline.candidate import Candidate
 from jupyter_sc2.prompt.builder import Prompt
 from jupyter_sc2.types import CompletionRequest, Token
 
@@ -37,47 +37,47 @@ def said(asked: CompletionRequest, *ways: list, healed: bytes = b"", confidence:
     The first of a later way is what the drawing has gone back to.
     """
     words = Words()
-    generation = Generation(asked, Prompt((), "spm", healed), confidence=confidence)
+    candidate = Candidate(asked, Prompt((), "spm", healed), min_confidence=confidence)
     prompts = []
-    for prompt, way in zip(generation.prompts(words.encode, words.decode), ways, strict=False):
+    for prompt, way in zip(candidate.prompts(words.encode, words.decode), ways, strict=False):
         prompts.append((words.decode(prompt.ids).decode(), prompt.healed))
         for step in way:
             word, nats, *other = (step, -0.1) if isinstance(step, str) else step
             others = ((words.id(other[0]), other[1]),) if other else ()
-            generation.add(word.encode(), Token(words.id(word), nats, alternatives=others))
-            if generation.complete:
+            candidate.add(word.encode(), Token(words.id(word), nats, alternatives=others))
+            if candidate.complete:
                 break
-    return generation, prompts
+    return candidate, prompts
 
 
 def test_instead_of_the_line_below_the_next_likeliest_is_said():
     asked = request("", "\nimport seaborn as sns")
-    generation, prompts = said(
+    candidate, prompts = said(
         asked,
         ["import", (" seaborn", -0.5, " numpy", -0.9), (" as", -0.1, ",", -4.0), " sns", "\n"],
         [" as", " np", "\n"],
     )
     assert prompts == [("", b""), ("import numpy", b"")]
-    assert generation.finish(cancelled=False).text == "import numpy as np"
+    assert candidate.finish(cancelled=False).text == "import numpy as np"
 
 
 def test_instead_of_a_comment_code_is_said():
-    generation, prompts = said(
+    candidate, prompts = said(
         request("x = 1\n"), [("#", -0.3, "y", -2.0), " a", " b"], [" = 2", "\n"]
     )
     assert prompts[1] == ("y", b"")
-    assert generation.finish(cancelled=False).text == "y = 2"
+    assert candidate.finish(cancelled=False).text == "y = 2"
 
 
 def test_what_the_user_has_begun_stays():
-    generation, prompts = said(
+    candidate, prompts = said(
         request("model.s", "\nmodel.show()"),
         [("s", 0.0, "t", NEVER), ("how", -0.2, "core", -0.7), "()", "\n"],
         ["(X, y)", "\n"],
         healed=b"s",
     )
     assert prompts[1] == ("score", b"")
-    assert generation.finish(cancelled=False).text == "core(X, y)"
+    assert candidate.finish(cancelled=False).text == "core(X, y)"
 
 
 def test_what_is_left_of_a_begun_word_is_still_spelled():
@@ -119,35 +119,35 @@ def test_other_ways_come_to_an_end():
 
 
 def test_another_way_counts_by_its_own_likelihood():
-    generation, _ = said(
+    candidate, _ = said(
         request("x = 1\n"), [("#", -0.1, "y", -3.0)], [" = ", "2", "\n"], confidence=0.5
     )
-    assert generation.finish(cancelled=False).reason == "low_confidence"
+    assert candidate.finish(cancelled=False).reason == "low_confidence"
 
 
 def test_what_may_come_to_be_the_line_below_is_not_shown_yet():
-    generation = Generation(request("plt", "\nplt.show()"), Prompt((), "spm"))
-    assert not generation.add(b".s", Token(0, -0.1))
-    assert generation.add(b"avefig", Token(1, -0.1))
+    candidate = Candidate(request("plt", "\nplt.show()"), Prompt((), "spm"))
+    assert not candidate.add(b".s", Token(0, -0.1))
+    assert candidate.add(b"avefig", Token(1, -0.1))
 
 
 def test_in_the_middle_of_a_line_nothing_is_shown_before_it_is_whole():
     words = Words()
-    generation = Generation(request("print(", ", y)"), Prompt((), "spm", b""))
+    candidate = Candidate(request("print(", ", y)"), Prompt((), "spm", b""))
     assert not any(
-        generation.add(w.encode(), Token(words.id(w), -0.1)) for w in ("df", ".head", "(")
+        candidate.add(w.encode(), Token(words.id(w), -0.1)) for w in ("df", ".head", "(")
     )
-    generation.add(b")", Token(words.id(")"), -0.1))
-    assert generation.finish(cancelled=False).text == "df.head()"
+    candidate.add(b")", Token(words.id(")"), -0.1))
+    assert candidate.finish(cancelled=False).text == "df.head()"
 
 
 def test_before_the_bracket_that_an_editor_closed_a_text_is_shown_while_it_grows():
-    generation = Generation(request("print(", ")"), Prompt((), "spm", b""))
-    assert generation.add(b"df", Token(0, -0.1))
+    candidate = Candidate(request("print(", ")"), Prompt((), "spm", b""))
+    assert candidate.add(b"df", Token(0, -0.1))
 
 
 def test_a_text_that_ends_at_the_limit_of_its_tokens_closes_what_it_opened():
-    generation = Generation(request("x = "), Prompt((), "spm", b""))
-    generation.add(b"f('a", Token(0, -0.1))
-    completion = generation.finish(cancelled=False)
+    candidate = Candidate(request("x = "), Prompt((), "spm", b""))
+    candidate.add(b"f('a", Token(0, -0.1))
+    completion = candidate.finish(cancelled=False)
     assert (completion.text, completion.finish_reason) == ("f('a')", "length")

@@ -1,0 +1,312 @@
+"""The text of one completion while it is decoded: tokens to bytes, bytes to text, text to what may be shown."""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from jupyter_sc2.pipeline import postprocess
+from jupyter_sc2.pipeline.fitting import QUOTES, is_settled
+from jupyter_sc2.pipeline.grounding import Check, Violation, valid_prefix
+from jupyter_sc2.pipeline.suggestion_cache import typed_since
+from jupyter_sc2.prompt.builder import Prompt
+from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.types import (
+    MAX_SEED,
+    Choices,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    SamplingParams,
+    Token,
+)
+
+# Further candidates have to be sampled, or all would be the same.
+CANDIDATE_TEMPERATURE = 0.7
+# A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
+UPDATE_INTERVAL_S = 0.03
+# The tokens that decide whether anything is shown: waiting for the whole line would be slow, and text that is shown is
+# not withdrawn.
+CONFIDENCE_TOKENS = 3
+# How often the text may be taken back to a wrong word, or to another token, and decoded on from there.
+MAX_RETRIES = 3
+
+
+class Candidate:
+    """Takes tokens; tells after each what may be shown, and whether more tokens would change nothing.
+
+    When the user types the text that is being decoded, `retarget` moves the candidate to the later request. Text that
+    `check` finds to contradict the live namespace or the grammar is repaired or cut (see grounding.py). If the model's
+    `confidence`, the geometric mean probability of the first CONFIDENCE_TOKENS tokens, is below `min_confidence` (0 to
+    1), nothing is shown.
+    """
+
+    def __init__(
+        self,
+        request: CompletionRequest,
+        prompt: Prompt,
+        check: Check | None = None,
+        *,
+        min_confidence: float = 0.0,
+    ) -> None:
+        self.ids: list[int] = []
+        self.text = ""
+        self.complete = False
+        self.stopped = False
+        self._first = self._request = request
+        self._prompt = prompt
+        self._check = check
+        self._violation: Violation | None = None
+        self._min_confidence = min_confidence
+        self.scope = postprocess.scope(request)
+        self.typed = ""  # since the first request
+        self._healed = len(prompt.healed)  # bytes that the user has typed already
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._raw = ""
+        # Since the prompt that was last decoded from, or another way to the same place.
+        self._steps: list[tuple[Token, bytes]] = []
+        self._from_prompt = prompt
+        self._unwanted: list[bytes] = []
+        self._confidence_logprobs: list[
+            float
+        ] = []  # of these what the user has typed of a word is no surprise
+        self._shown = ""
+        self._shown_at = -math.inf
+
+    @property
+    def raw_text(self) -> str:
+        """All of the text so far, as it follows the first request's cursor."""
+        return postprocess.strip_typed_whitespace(self._raw, self._first)
+
+    def prompts(
+        self, encode: Callable[[str], list[int]], decode: Callable[[Sequence[int]], bytes]
+    ) -> Iterator[Prompt]:
+        """The prompts to decode from: the request's own, then ones that continue from a part of the text.
+
+        After a word that contradicts what is known, from before that word: the model then chooses among the words that
+        are possible there. Where the whole text is unwanted, as it repeats a line, from the token of which the model
+        was least certain.
+        """
+        yield self._prompt
+        for _ in range(MAX_RETRIES):
+            text, violation = self.text, self._violation
+            if violation is None:
+                text, _ = self._trimmed(final=True)
+                violation = self._check(text, True) if self._check is not None else None
+                if violation is None and not text and (prompt := self._backtrack(decode)):
+                    yield prompt
+                    continue
+            if violation is None or not violation.choices:
+                return
+            # The only name that begins so is not a guess.
+            if self.below_threshold and not violation.only:
+                return
+            yield self._repair(text, violation, encode)
+
+    def _backtrack(self, decode: Callable[[Sequence[int]], bytes]) -> Prompt | None:
+        """Takes another token where that costs the least probability; None where no alternative is known."""
+        healed = self._from_prompt.healed
+        if self.typed or isinstance(healed, Choices) or not self.raw_text.strip():
+            return None
+        self._unwanted.append(b"".join(data for _, data in self._steps))
+        options = []
+        written = b""
+        for index, (token, data) in enumerate(self._steps):
+            for id, logprob in token.alternatives:
+                way = written + (other := decode([id]))
+                text = way[len(healed) :].decode(errors="replace")
+                if not text.strip() or postprocess.is_comment(text, self._request):
+                    continue
+                if not any(unwanted.startswith(way) for unwanted in self._unwanted):
+                    less = token.logprob - logprob
+                    among = (
+                        None
+                        if token.constrained_logprob is None
+                        else token.constrained_logprob - less
+                    )
+                    options.append((less, index, Token(id, logprob, among), other))
+            written += data
+        if not options:
+            return None
+        _, index, token, data = min(options, key=lambda option: option[0])
+        steps = [*self._steps[:index], (token, data)]
+        self._rewind(healed)
+        for step in steps:
+            self._take(*step)
+        rest = healed[sum(len(data) for _, data in steps) :]
+        return replace(self._prompt, ids=(*self._from_prompt.ids, *self.ids), healed=rest)
+
+    def _repair(
+        self, text: str, violation: Violation, encode: Callable[[str], list[int]]
+    ) -> Prompt:
+        """Takes the text back to before the wrong word, or to the end of what the user has typed of it."""
+        healed = self._prompt.healed.decode()
+        before = healed + self.raw_text[: self._visible_start]
+        written = before + text
+        start = len(before) + violation.start
+        cut = max(0, start)
+        names = [name[cut - start :] for name in violation.choices]
+        if written[:cut].endswith(" "):  # most tokens begin with their blank
+            cut -= 1
+            names = [f" {name}" for name in names]
+        self._rewind(written[cut : len(healed)].encode())
+        self._raw = written[len(healed) : cut]
+        self.ids = encode(written[:cut])
+        self._from_prompt = replace(
+            self._prompt,
+            ids=(*self._prompt.ids, *self.ids),
+            healed=Choices(name.encode() for name in names),
+        )
+        return self._from_prompt
+
+    def _rewind(self, healed: bytes) -> None:
+        """Forgets the text. `healed` are the bytes that the user has typed already and the model writes again."""
+        self.ids, self._steps, self._raw = [], [], ""
+        self._healed = len(healed)
+        self._decoder.reset()
+        self._confidence_logprobs.clear()
+        self._violation, self.complete, self.stopped = None, False, False
+
+    def add(self, data: bytes, token: Token) -> bool:
+        """Takes one token; returns whether there is something new to show."""
+        self._take(token, data)
+        return self._update_visible()
+
+    def _take(self, token: Token, data: bytes) -> None:
+        self.ids.append(token.id)
+        self._steps.append((token, data))
+        if token.constrained_logprob is not None or not self._healed:
+            self._confidence_logprobs.append(
+                token.logprob if token.constrained_logprob is None else token.constrained_logprob
+            )
+        skipped = min(self._healed, len(data))
+        self._healed -= skipped
+        self._raw += self._decoder.decode(data[skipped:])
+
+    def is_compatible_with(self, request: CompletionRequest) -> bool:
+        """Whether what is typed for `request` is what the model has written, or may still write."""
+        typed = typed_since(self._first, request)
+        if typed is None or self.complete:
+            return False
+        text = self.raw_text
+        return text.startswith(typed) if len(typed) < len(text) else typed.startswith(text)
+
+    def retarget(self, request: CompletionRequest, check: Check | None) -> bool:
+        """Continues for a compatible request; returns whether there is something to show at once."""
+        self.typed = request.prefix[len(self._first.prefix) :]
+        self._request = request
+        if postprocess.scope(request) == "block":  # by a ":" that was typed meanwhile
+            self.scope = "block"
+        self._check = check
+        self._shown, self._shown_at = "", -math.inf
+        return self._update_visible()
+
+    @property
+    def confidence(self) -> float | None:
+        first = self._confidence_logprobs[:CONFIDENCE_TOKENS]
+        return math.exp(sum(first) / len(first)) if first else None
+
+    @property
+    def below_threshold(self) -> bool:
+        """Whether the model is less confident than required, as far as that is known."""
+        enough = (
+            len(self._confidence_logprobs) >= CONFIDENCE_TOKENS or self.complete or self.stopped
+        )
+        confidence = self.confidence
+        return enough and confidence is not None and confidence < self._min_confidence
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the model has written something else than was typed meanwhile."""
+        written = self.raw_text[: len(self.typed)]
+        return not self.typed.startswith(written)
+
+    @property
+    def _visible_start(self) -> int:
+        """The index in `raw_text` of the text that may be shown."""
+        rest = self.raw_text[len(self.typed) :]
+        return len(self.raw_text) - len(postprocess.strip_typed_whitespace(rest, self._request))
+
+    def _trimmed(self, *, final: bool) -> tuple[str, bool]:
+        rest = self.raw_text[len(self.typed) :]
+        return postprocess.trim(rest, self._request, self.scope, final=final)
+
+    def _update_visible(self) -> bool:
+        self.text, self.complete = self._trimmed(final=False)
+        if self._min_confidence:
+            self.complete |= self.below_threshold
+            if len(self._confidence_logprobs) < CONFIDENCE_TOKENS:
+                return False
+        now = monotonic()
+        if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL_S:
+            return False
+        if not is_settled(self._request):  # whether the text fits shows only when it is whole
+            return False
+        if postprocess.may_duplicate_neighbour(self.text, self._request):
+            return False
+        if self._check is not None and (found := self._check(self.text, False)) is not None:
+            if found.certain:
+                self._violation, self.complete = found, True
+            return False
+        self._shown, self._shown_at = self.text, now
+        return not self.diverged
+
+    def finish(self, *, cancelled: bool) -> Completion:
+        self._raw += self._decoder.decode(b"", final=True)
+        text, complete = self._trimmed(final=True)
+        violation = self._check(text, True) if self._check is not None and not cancelled else None
+        if violation is not None:
+            text = valid_prefix(text, violation, self._request.prefix)
+            text = postprocess.fitted(text, self._request)
+            self._raw = (
+                self.raw_text[: self._visible_start] + text
+            )  # the cache is not to find the rest
+        elif not (complete or self.stopped or cancelled):
+            text = postprocess.finished(text, self._request)
+        below_threshold = self.below_threshold and not cancelled and not (self.stopped and not text)
+        if below_threshold:
+            text = ""
+        if not text and not cancelled and (rest := self._rest_of_only_name):
+            text, below_threshold = rest, False
+            self._raw = self.raw_text[: self._visible_start] + text
+        reason = None if text else "nothing_to_add" if violation is None else "refuted"
+        finish_reason: FinishReason = "length"
+        if below_threshold:
+            finish_reason, reason = "stop", "low_confidence"
+        elif complete or self.stopped:
+            finish_reason = "stop"
+        elif cancelled:
+            finish_reason = reason = "cancelled"
+        return Completion(
+            text=text,
+            finish_reason=finish_reason,
+            mean_logprob=self._mean_logprob,
+            confidence=self.confidence,
+            reason=reason,
+        )
+
+    @property
+    def _rest_of_only_name(self) -> str:
+        """The rest of the only name that begins with what was typed; "" if there are several or none."""
+        begun = self._check("", True) if self._check is not None else None
+        rest = begun.rest if begun is not None else ""
+        if rest.endswith(tuple(QUOTES)) and self._request.suffix[:1] == rest[-1]:
+            rest = rest[:-1]
+        return postprocess.fitted(rest, self._request)
+
+    @property
+    def _mean_logprob(self) -> float | None:
+        logprobs = [token.logprob for token, _ in self._steps]
+        return sum(logprobs) / len(logprobs) if logprobs else None
+
+
+def sampling_for_candidate(sampling: SamplingParams, attempt: int) -> SamplingParams:
+    """The settings for the first candidate; a temperature and a seed of its own for each further one."""
+    if attempt == 0:
+        return sampling
+    seed = None if sampling.seed is None else (sampling.seed + attempt) % (MAX_SEED + 1)
+    return replace(
+        sampling, temperature=max(sampling.temperature, CANDIDATE_TEMPERATURE), seed=seed
+    )
