@@ -17,6 +17,7 @@ from prompt_toolkit.document import Document
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import history
 from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.pipeline.suggestion_cache import remaining
 from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.types import Completion, CompletionRequest
 
@@ -81,14 +82,12 @@ class Terminal:
         )
 
     def _left(self, document: Document) -> str | None:
-        """What is left of the newest suggestion after a part of it was typed or accepted."""
+        """What remains of the newest suggestion after a part of it was typed or accepted."""
         before, behind, text = self._known
-        typed = document.text_before_cursor
-        if behind == document.text_after_cursor and typed.startswith(before):
-            rest = (before + text).removeprefix(typed)
-            if len(typed) + len(rest) == len(before) + len(text) and rest:
-                return rest
-        return None
+        now = document.text_before_cursor
+        if behind != document.text_after_cursor or not now.startswith(before):
+            return None
+        return remaining(text, now[len(before) :])
 
     async def _ask(self, buffer: Buffer, document: Document) -> str:
         """The first line of what the model says, "" where it says nothing or a key came first."""

@@ -1,4 +1,4 @@
-"""Answers without the model: what was proposed before is found again while the user types it."""
+"""Suggestions that were made before, found again without the model while the user types them."""
 
 from __future__ import annotations
 
@@ -9,61 +9,66 @@ from jupyter_sc2.pipeline import postprocess
 from jupyter_sc2.source.brackets import strip_auto_closers
 from jupyter_sc2.types import CompletionRequest
 
-# Typed since a completion was made, in characters.
-REACH = 128
+# How much may be typed of a suggestion, in characters.
+MAX_TYPED = 128
 
 
 @dataclass(frozen=True)
 class _Suggestion:
-    shown: str
-    said: str
+    text: str  # as it was shown
+    raw_text: str
     scope: postprocess.Scope
     suffix: str
 
 
 class SuggestionCache:
-    """What the model said, found again while the user types it and after Backspace."""
+    """The newest suggestions, found again while the user types them and after Backspace."""
 
     SIZE = 256
 
     def __init__(self) -> None:
-        self._said: OrderedDict[tuple[int, str, str], _Suggestion] = OrderedDict()
+        self._suggestions: OrderedDict[tuple[int, str, str], _Suggestion] = OrderedDict()
 
     def add(
         self,
         request: CompletionRequest,
-        shown: str,
-        said: str = "",
+        text: str,
+        raw_text: str = "",
         scope: postprocess.Scope | None = None,
     ) -> None:
-        """Keeps what was shown for `request`, and all that the model `said` for it.
+        """Keeps the text that was shown for `request`, and the `raw_text` that the model wrote.
 
-        `scope` is how far it was to go, by default as for this request.
+        `scope` is how far the text was to go, by default as for this request.
         """
-        if not shown and not said.strip():
+        if not text and not raw_text.strip():
             return
-        entry = _Suggestion(shown, said, scope or postprocess.scope(request), request.suffix)
-        self._said[_surroundings(request), _suffix(request), request.prefix] = entry
-        while len(self._said) > self.SIZE:
-            self._said.popitem(last=False)
+        entry = _Suggestion(text, raw_text, scope or postprocess.scope(request), request.suffix)
+        self._suggestions[_surroundings(request), _suffix(request), request.prefix] = entry
+        while len(self._suggestions) > self.SIZE:
+            self._suggestions.popitem(last=False)
 
     def find(self, request: CompletionRequest) -> str | None:
-        """What is left of a text that says what was typed since: "" if nothing, None if there is no such text."""
+        """What remains of a suggestion after the user has typed a part of it: "" if nothing, None if there is none."""
         surroundings, suffix, prefix = _surroundings(request), _suffix(request), request.prefix
-        known = {len(before) for _, _, before in self._said}
-        for length in range(min(REACH, len(prefix)) + 1):
+        known = {len(before) for _, _, before in self._suggestions}
+        for length in range(min(MAX_TYPED, len(prefix)) + 1):
             start = len(prefix) - length
             if start not in known:
                 continue
-            entry = self._said.get((surroundings, suffix, prefix[:start]))
+            entry = self._suggestions.get((surroundings, suffix, prefix[:start]))
             if entry is not None:
-                rest = _rest(entry, prefix[start:], request)
+                rest = _remaining(entry, prefix[start:], request)
                 if rest is not None:
                     return rest
         return None
 
     def clear(self) -> None:
-        self._said.clear()
+        self._suggestions.clear()
+
+
+def remaining(text: str, typed: str) -> str | None:
+    """What remains of a suggestion after this was typed; None if it is something else, or all of it."""
+    return text[len(typed) :] if text.startswith(typed) and len(text) > len(typed) else None
 
 
 def typed_since(older: CompletionRequest, newer: CompletionRequest) -> str | None:
@@ -76,19 +81,18 @@ def typed_since(older: CompletionRequest, newer: CompletionRequest) -> str | Non
     return newer.prefix[len(older.prefix) :] if same else None
 
 
-def _rest(entry: _Suggestion, typed: str, request: CompletionRequest) -> str | None:
-    shown = entry.shown if entry.suffix == request.suffix else ""
-    if shown.startswith(typed) and len(shown) > len(typed):
-        return shown[len(typed) :]
-    if not entry.said.startswith(typed):
+def _remaining(entry: _Suggestion, typed: str, request: CompletionRequest) -> str | None:
+    if entry.suffix == request.suffix and (rest := remaining(entry.text, typed)) is not None:
+        return rest
+    if not entry.raw_text.startswith(typed):
         return None
-    # An editor has closed a bracket meanwhile, or all that was shown is typed: then the line was to end here.
-    rest = entry.said[len(typed) :]
+    # An editor has closed a bracket meanwhile, or all of the text is typed: then the line was to end here.
+    rest = entry.raw_text[len(typed) :]
     if not rest.strip() and ("\n" not in rest or "\n" in typed):
         return None
     text = postprocess.trim(rest, request, entry.scope, final=True)[0]
     if typed and not text and entry.scope == "line" and postprocess.opens(request):
-        return None  # a ":" was the end of a line that was asked for; now it is the beginning of a block
+        return None  # a ":" was the end of a requested line; now it is the beginning of a block
     return text
 
 
