@@ -1,4 +1,4 @@
-"""When to decode: at once where that costs little, else once the next key is overdue."""
+"""Adaptive debounce: decode at once if that costs little, else when the next key is overdue."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from statistics import median
 
-# A longer gap is a pause, in seconds.
-FULL_PAUSE_S = 0.6
-# Nobody who pauses waits longer than this, in seconds.
+# Between two keys; shorter gaps are typing.
+MIN_PAUSE_S = 0.6
+# The longest that anybody waits.
 MAX_DELAY_S = 0.25
-# Gaps that have to be known.
+# Gaps between keys that have to be known before anything is delayed.
 MIN_SAMPLES = 8
-# Front ends that are remembered, those that were typed in last.
+# Front ends that are remembered, the most recent ones.
 MAX_TYPISTS = 32
 
 
@@ -23,7 +23,7 @@ class _Typist:
 
 
 class AdaptiveDebounce:
-    """How quickly keys follow one another in each front end, and how long it takes to decode a completion."""
+    """The typing speed in each front end, and the time that a completion takes to decode."""
 
     def __init__(self) -> None:
         self._typists: OrderedDict[str, _Typist] = OrderedDict()
@@ -34,7 +34,7 @@ class AdaptiveDebounce:
         self._typists.move_to_end(front_end)
         if len(self._typists) > MAX_TYPISTS:
             self._typists.popitem(last=False)
-        if typist.last is not None and now - typist.last < FULL_PAUSE_S:
+        if typist.last is not None and now - typist.last < MIN_PAUSE_S:
             typist.gaps.append(now - typist.last)
         typist.last = now
 
@@ -42,10 +42,10 @@ class AdaptiveDebounce:
         self._costs.append(seconds)
 
     def delay(self, front_end: str = "") -> float:
-        """Seconds from a key until decoding is worth beginning.
+        """Seconds from a key until decoding is worthwhile.
 
-        What is decoded before the next key is mostly for nothing. A model that is done in half of a usual gap has
-        shown something by then; a slower one would only have kept the machine busy.
+        Tokens that are decoded before the next key are mostly wasted. A model that needs less than half of the median
+        gap has shown something by then; a slower one would only have kept the machine busy.
         """
         typist = self._typists.get(front_end)
         if typist is None or len(typist.gaps) < MIN_SAMPLES or not self._costs:

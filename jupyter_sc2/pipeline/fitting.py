@@ -1,8 +1,8 @@
-"""Does a suggestion fit between what stands before the cursor and what stands behind it?
+"""Whether a suggestion fits between the code before the cursor and the code after it.
 
-Brackets and quotes that are open at the cursor and closed behind it are not closed twice; what the suggestion says
-again of the rest of the line is cut; inside a word only a part of a word comes; and a cell that Python could read
-before, with a name at the cursor if need be, it can read after.
+Brackets and quotes that are open at the cursor and closed after it are not closed twice; text that repeats the rest of
+the line is cut; inside a word only a part of a word is suggested; and a cell that could be parsed before, with a
+placeholder at the cursor if need be, can be parsed with the suggestion.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from jupyter_sc2.types import CompletionRequest
 OPENERS = "([{"
 CLOSERS = ")]}"
 QUOTES = "'\""
-# Characters that are parsed: of a longer cell the cursor's line is, and of a longer line only the brackets count.
-LONGEST_PARSED = 8_000
-# Characters of a text that is compared word by word, and of the rest of a line that is.
-LONGEST_COMPARED = 1_000
-# Characters of a notebook in which a word is looked for.
-LONGEST_SEARCHED = 100_000
+# Of a cell that is parsed. Of a longer one only the cursor's line is parsed, and of a longer line only brackets count.
+MAX_PARSED_CHARS = 8_000
+# Of a text, and of the rest of a line, that are compared word by word.
+MAX_COMPARED_CHARS = 1_000
+# Of a notebook that is searched for a word.
+MAX_SEARCHED_CHARS = 100_000
 # What may be missing at the cursor of a cell that Python cannot read as it is.
 PLACEHOLDERS = ("", "_", "_,", ",_")
-# A word, a bracket, a quote, or a row of one sign. What stands in strings counts like code.
+# A word, a bracket, a quote, or a run of one sign. Text in strings counts like code.
 LEXEME = re.compile(r"\w+|[()\[\]{}'\"]|([^\w\s])\1*")
 TRAILING_COMMA = re.compile(r",(?=\s*(?:[)\]}]|$))")
-# What asks for more at a text's end.
+# The end of a text that needs more.
 DANGLING = re.compile(r"(?:\s|[,=+\-*/%|&^~<>@.:\\]|\b(?:and|or|not|in|is|if|else|for|lambda)$)+$")
 # What may be missing below a line that ends with a colon, its body, and one that closes a `try`; and below a decorator.
 BODIES = ("\n{0}    pass", "\n{0}    pass\n{0}finally: pass")
@@ -76,7 +76,7 @@ def alike(text: str) -> str:
 
     A long one, which holds data, compares as it is.
     """
-    if len(text) > LONGEST_COMPARED:
+    if len(text) > MAX_COMPARED_CHARS:
         return text.strip()
     return " ".join(lexeme.key for lexeme in lexemes(text))
 
@@ -241,10 +241,10 @@ class _Judge:
         self._request = request
         self._line = request.prefix.rpartition("\n")[2].lstrip()
         self._rest = rest_of_line(request)
-        short = len(request.text) <= LONGEST_PARSED
+        short = len(request.text) <= MAX_PARSED_CHARS
         self._by_cell = short and _could_be_read(request.prefix, request.suffix)
         # Where something else in the cell is not finished it is the cursor's line that counts.
-        short = len(self._line) + len(self._rest) <= LONGEST_PARSED
+        short = len(self._line) + len(self._rest) <= MAX_PARSED_CHARS
         self._by_line = (
             not self._by_cell
             and short
@@ -300,7 +300,7 @@ def _part_of_word(text: str, request: CompletionRequest) -> str:
     if not part:
         return ""
     word = re.compile(rf"\b{re.escape(before + part + after)}\b")
-    left = LONGEST_SEARCHED
+    left = MAX_SEARCHED_CHARS
     for source in _sources(request):
         if word.search(source, 0, left):
             return part
@@ -320,7 +320,7 @@ def _sources(request: CompletionRequest) -> Iterator[str]:
 
 def _without_repetition(text: str, rest: str) -> str:
     """Cuts the text's end where the rest of the line begins with it."""
-    said, there = lexemes(text), lexemes(rest[:LONGEST_COMPARED])
+    said, there = lexemes(text), lexemes(rest[:MAX_COMPARED_CHARS])
     for length in range(min(len(said), len(there)), 0, -1):
         tail, head = said[-length:], there[:length]
         if [one.key for one in tail] != [one.key for one in head]:
@@ -345,7 +345,7 @@ def _restates(text: str, rest: str) -> bool:
     said = [lexeme.key for lexeme in lexemes(text)]
     if len(said) < 2:
         return False
-    there = [lexeme.key for lexeme in lexemes(rest[-LONGEST_COMPARED:])]
+    there = [lexeme.key for lexeme in lexemes(rest[-MAX_COMPARED_CHARS:])]
     while there and len(there) >= len(said):
         if there[-len(said) :] == said:
             return True

@@ -1,12 +1,12 @@
-"""Holds a completion against what the kernel knows, and against Python's grammar.
+"""Checks a completion against the live namespace and Python's grammar.
 
-What the live namespace refutes would raise if it were run: a column that the frame does not have, an attribute that
-the module does not have, a keyword that the function does not take or that the call has already, a name that nobody
-has defined. Where another name can stand in its place, the model is asked to choose one and goes on from there; else
-the completion ends before it, or is dropped.
+A violation is a word that would raise if the code ran: a column that the frame does not have, an attribute that the
+module does not have, a keyword that the function does not take or the call has already, an undefined name. If other
+names are possible in its place, the model chooses one of them and continues from there; else the completion ends before
+it, or is dropped.
 
-Only what cannot be otherwise is refuted. What the user has typed stands; what the cell or another cell that was not
-run may define, rebind or add to is not known; nor is what an object computes when it is asked.
+Only certain violations count. Text that the user has typed is never one. Names that this cell, or another that was
+not run, may define, rebind or extend are unknown, and so are attributes that an object computes on access.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
 from jupyter_sc2.source.languages import language_at, runs_here
 from jupyter_sc2.types import CompletionRequest
 
-# Characters; cells that are longer are not looked at, nor are lines, which hold data.
+# Longer cells are not checked, nor are cells with longer lines, which hold data.
 MAX_CELL_CHARS = 8_000
 MAX_LINE_CHARS = 1_000
-MAX_NAME_CHARS = 40  # of a name that is looked for among thousands
+MAX_NAME_CHARS = 40  # of a name that is compared with thousands
 MAX_CHOICES = 400
-ENOUGH = 12  # of thousands, how many are to begin like a word
+MAX_SIMILAR_NAMES = 12  # of thousands, that begin like a word
 STRING = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
 NO_CODE = re.compile(r"#[^\n]*|'[^'\n]*'|\"[^\"\n]*\"")
 TARGET = re.compile(r"[\w.,*\s\[\]'\"]*")
@@ -58,9 +58,9 @@ BUILTINS = frozenset(dir(builtins)) | {
     *("_i", "_ii", "_iii", "_ih", "_oh", "_dh", "self", "cls"),
     *("__class__", "__module__", "__qualname__", "__annotations__"),  # in a class
 }
-# What an argument may begin with that is no keyword of the function's and no variable of the user's.
+# With what an argument may begin, besides keywords of the function and variables of the user.
 OPERANDS = BUILTINS | {"None", "True", "False", "not", "lambda", "await"}
-# Code that may define names that do not stand in it.
+# Code that may define names without mentioning them.
 DEFINES_UNSEEN = re.compile(
     r"import\s*\*|^[ \t]*%(?:run|load|store|pylab)|\b(?:exec|globals|locals|vars|setattr)\(", re.M
 )
@@ -71,38 +71,38 @@ CHANGES = re.compile(
 
 
 class Namespace(Protocol):
-    """What a kernel knows. Asked on a session's thread, while cells may run."""
+    """What a kernel knows of its variables. Called on a session's thread, while cells may run."""
 
     @property
     def epoch(self) -> int:
-        """Another number whenever the variables may be others: after each run of a cell."""
+        """A number that changes when the variables may have changed: after each run of a cell."""
 
     def state(self, request: CompletionRequest) -> str:
-        """What the prompt says of the variables (see prompt/namespace.py); the same text while the user types."""
+        """The lines about variables in the prompt (introspection/rendering.py); the same text while the user types."""
 
     def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
-        """What is certain of these paths."""
+        """What is certain about these paths."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A word of a completion that cannot stand there, and what could.
+    """A word of a completion that is impossible there, and the words that are possible.
 
-    `start` counts in the completion's text and is negative where the user has typed the word's beginning. Without
-    `choices` there is nothing better; those of a string bring its closing quote along. The `only` one is a choice where
-    no other name there is begins with what was typed.
+    `start` is its index in the completion's text, negative if the user has typed the word's beginning. `choices` may be
+    empty; those for a string include its closing quote. With `only` there is one choice, the only name that begins with
+    what was typed.
     """
 
     kind: Kind | Literal["syntax"]
     word: str
     start: int
     choices: tuple[str, ...] = ()
-    certain: bool = True  # else what is still to come may justify it
+    certain: bool = True  # else the text that is still to come may justify it
     only: bool = False
 
     @property
     def rest(self) -> str:
-        """Of the only choice what the user has not typed."""
+        """The part of the only choice that the user has not typed."""
         return self.choices[0][-self.start :] if self.only else ""
 
 
@@ -308,7 +308,7 @@ class Words:
         found: set[str] = set()
         for length in range(min(len(word), MAX_NAME_CHARS), 0, -1):
             found.update(islice(self.beginning_with(word[:length]), MAX_CHOICES))
-            if len(found) >= ENOUGH:
+            if len(found) >= MAX_SIMILAR_NAMES:
                 break
         return found
 

@@ -1,8 +1,8 @@
 """When to stop, what to trim, what to drop: pure functions of the text so far and the cell around it.
 
-A completion is as short as it is useful: the rest of a line while typing in it, a block where one was opened
-or asked for. Each token that is not decoded is time saved, so a rule that can end a completion says so at
-once (`complete`) instead of trimming afterwards.
+A completion is as short as it is useful: the rest of a line while the user types in it, a block where one was opened
+or requested. Each token that is not decoded saves time, so a rule that can end a completion says so at once
+(`complete`) instead of trimming it afterwards.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from jupyter_sc2.types import CompletionRequest
 
 Scope = Literal["line", "block"]
 
-# Lines that go on with the block above them although they stand at its opener's indentation.
+# Lines that continue the block above them although they have its opener's indentation.
 CONTINUATIONS = ("else", "elif", "except", "finally", "case")
-# One line this often is a loop of the model's, not code; shorter lines ("else:", "])") do come again.
-REPEATS = 3
-LONG_ENOUGH = 6
-# The same for a row of words and signs, wherever lines end; numbers and signs do come again in tables.
+# A line so often is a loop of the model and not code; shorter lines ("else:", "])") do come again.
+MAX_LINE_REPEATS = 3
+MIN_REPEATED_LINE_CHARS = 6
+# The same for a period of so many words and signs, wherever lines end; numbers and signs do come again in tables.
 MAX_LEXEMES = 12
-ROUNDS = 4
-ROUNDS_OF_SIGNS = 10
+MIN_PERIODS = 4
+MIN_PERIODS_OF_SIGNS = 10
 # What a script, a page or a chat puts where a cell ends.
 CELL_MARK = re.compile(
     r"^(?:# ?%%|# ?In ?\[|In ?\[[\d ]*\]:|Out\[\d+\]:|>>> |```|<jupyter_)", re.MULTILINE
 )
-# An operator, a comma that opens no tuple, or a word at a line's end that asks for more.
-HALF = re.compile(
+# An operator, a comma that does not make a tuple, or a word at the end of a line that needs an operand.
+UNFINISHED = re.compile(
     r"(?:[([{=+\-*/%|&^~<>@.\\]|\b(?:and|or|not|in|is|as|import|from|lambda|if|else))\s*$"
 )
-# Blanks that count as an indentation: of more a line is made that is no code.
-DEEPEST = 400
-# Characters of the next cell: more than a completion has.
-LOOKED_AT = 4_000
+# More blanks than these are not an indentation.
+MAX_INDENT_CHARS = 400
+# Of the next cell; a completion is shorter.
+MAX_NEXT_CELL_CHARS = 4_000
 EMPTY_LINES = re.compile(r"(?:[ \t]*\n)+([ \t]*)(?=\S)")
 REPEAT = re.compile(r"(.{4,40}?)\1{3}")
 
 
 def skip_reason(request: CompletionRequest, *, prose: bool = False) -> str | None:
-    """Why it is of no use to ask the model, or None. An invoked request is always tried.
+    """The reason why the model need not be asked, or None. An invoked request is always tried.
 
     `prose` says that Markdown and raw cells are to be completed as well.
     """
@@ -65,7 +65,7 @@ def skip_reason(request: CompletionRequest, *, prose: bool = False) -> str | Non
         return "disabled"
     if not request.text.strip() and not request.notebook.above(request.cell_id):
         return "nothing_to_add"
-    if inside_word(request):  # the user edits, not writes
+    if inside_word(request):  # the user is editing, not writing
         return "nothing_to_add"
     return None
 
@@ -82,14 +82,14 @@ def scope(request: CompletionRequest) -> Scope:
 
 
 def opens(request: CompletionRequest) -> bool:
-    """Whether what stands before the cursor asks for more: it opens a block or a bracket, or is a comment."""
+    """Whether the text before the cursor needs more: it opens a block or a bracket, or is a comment."""
     return scope(request) == "block" or _last_line(request.prefix).rstrip()[-1:] in tuple(OPENERS)
 
 
 def trim(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> tuple[str, bool]:
-    """What may be shown of `raw`, the decoded text so far, and whether more of it would change nothing.
+    """What may be shown of `raw`, the decoded text so far, and whether more of it would not change that.
 
-    `final` says that no more comes.
+    `final` says that there is no more.
     """
     if not final:  # what comes next tells what these are part of
         raw = raw.rstrip("\r" + JOINERS)
@@ -232,10 +232,10 @@ def _repeats_itself(text: str, request: CompletionRequest, scope: Scope, final: 
             imports.add(alike(line))
         if (circle := REPEAT.search(content)) and re.search(r"\w", circle[1]):
             return max(0, start - 1)
-        if len(line) >= LONG_ENOUGH:
+        if len(line) >= MIN_REPEATED_LINE_CHARS:
             seen = starts.setdefault(line, [])
             seen.append(start)
-            if len(seen) == REPEATS:
+            if len(seen) == MAX_LINE_REPEATS:
                 return seen[1] - 1
     if (at := _repeat(text)) is not None:
         return max(0, text.rfind("\n", 0, at))
@@ -246,16 +246,16 @@ def _repeat(text: str) -> int | None:
     """Where a row of up to twelve words and signs begins that comes again and again; None if none does."""
     said = lexemes(text)
     keys = [lexeme.key for lexeme in said]
-    for period in range(1, min(MAX_LEXEMES, len(keys) // ROUNDS) + 1):
+    for period in range(1, min(MAX_LEXEMES, len(keys) // MIN_PERIODS) + 1):
         same = 0
         for index in range(period, len(keys)):
             same = same + 1 if keys[index] == keys[index - period] else 0
             rounds = same // period + 1
-            if rounds < ROUNDS:
+            if rounds < MIN_PERIODS:
                 continue
             first = index - same - period + 1
             words = any(key[0].isalpha() for key in keys[first : first + period])
-            if words or rounds >= ROUNDS_OF_SIGNS:
+            if words or rounds >= MIN_PERIODS_OF_SIGNS:
                 return said[first].start
     return None
 
@@ -284,7 +284,9 @@ def _without_half_statement(text: str, request: CompletionRequest) -> str:
         opens_block = line.endswith(":") and not opens_bracket
         if opens_block and below.strip() and _indent(below) > _indent(line):
             break  # what follows the cursor is its body
-        if not (opens_block or opens_bracket or HALF.search(line) or line.lstrip()[:1] == "@"):
+        if not (
+            opens_block or opens_bracket or UNFINISHED.search(line) or line.lstrip()[:1] == "@"
+        ):
             break
         text = text[:start]
     return text
@@ -314,7 +316,7 @@ def _writes_next_cell(text: str, request: CompletionRequest) -> bool:
     """
     written = text.strip()
     begun = _last_line(request.prefix).strip()
-    if begun or request.suffix.strip() or len(written) < LONG_ENOUGH:
+    if begun or request.suffix.strip() or len(written) < MIN_REPEATED_LINE_CHARS:
         return False
     lines = _next_cell(request).split("\n", written.count("\n") + 1)
     return alike("\n".join(lines[: written.count("\n") + 1])) == alike(written)
@@ -356,7 +358,7 @@ def _line_below(request: CompletionRequest) -> str:
 
 def _next_cell(request: CompletionRequest) -> str:
     below = request.notebook.code_below(request.cell_id)
-    return "" if below is None else below.source[:LOOKED_AT].strip()
+    return "" if below is None else below.source[:MAX_NEXT_CELL_CHARS].strip()
 
 
 def _is_python(request: CompletionRequest) -> bool:
@@ -383,7 +385,7 @@ def _line_above(prefix: str) -> str:
 
 def _indent(line: str) -> int:
     blanks = line[: len(line) - len(line.lstrip(" \t"))]
-    return len(blanks[:DEEPEST].expandtabs(4))
+    return len(blanks[:MAX_INDENT_CHARS].expandtabs(4))
 
 
 def _opened(line: str) -> int:

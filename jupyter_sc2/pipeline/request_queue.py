@@ -1,10 +1,10 @@
 """Requests that wait for the model: whose turn it is, what a newer one replaces, and how many may wait.
 
-Front ends take turns: the one that has waited for longest is next, with one request, and then lines up again behind
-the others. Among the requests of one front end invoked ones go first. A newer request replaces ghost text that waits
-for the same front end and place, and takes over its place in the line.
+Front ends take turns: the one that has waited longest is next, with one request, and then queues again behind the
+others. Among the requests of one front end, invoked ones go first. A newer request replaces ghost text that waits for
+the same front end and place, and takes its place in the queue.
 
-A session calls this with its lock held. Whoever takes a job out owes it its end.
+A session calls this with its lock held. Whoever takes a job out has to end it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from jupyter_sc2.pipeline.job import Job
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.types import Completion
 
-# Requests of one front end, of either kind, and of all together: each holds its notebook.
+# Of one front end, of either kind, and of all front ends together: each request holds its notebook.
 MAX_WAITING = 16
 MAX_WAITING_IN_ALL = 128
-# Seconds that a request may wait behind others of its front end: a slow model would need minutes for so many.
+# Behind others of its own front end: a slow model would need minutes for a full queue.
 MAX_WAIT_S = 20.0
 
 QUEUE_FULL = Completion(text="", finish_reason="stop", reason="queue_full")
