@@ -11,7 +11,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -43,19 +43,8 @@ NO_COMMS = (
     "jupyter-sc2: there is no ghost text in this kernel, as it lets no extension talk to the page: take the kernel "
     "of the package ipykernel. %complete, %%complete and %sc2 work here, too."
 )
-COMPLETED_BY = (
-    *("attribution", "attribution_lexemes"),
-    *("max_tokens", "temperature", "top_k", "top_p", "seed"),
-    *("context_tokens", "context_cells", "context_markdown", "context_outputs"),
-    *("grounding", "confidence", "prose"),
-)
-LOADED_BY = (
-    "model",
-    "engine",
-    "precision",
-    "server",
-    "threads",
-)
+# The settings that decide what is loaded; `offline` alone loads nothing.
+LOADED_BY = tuple(field.name for field in fields(LoadOptions) if field.name != "offline")
 
 
 def load(
@@ -86,10 +75,11 @@ class Extension:
         own_imports.install()
         self.settings = settings_of(shell)
         self._asked = self._first = self.settings.load_options()
+        self._completion_options = self.settings.completion_options()
         self._live = LiveNamespace(shell, self.settings)
         self.session = Session(
             load_engine=load_engine,
-            options=self.settings.completion_options(),
+            options=self._completion_options,
             load_options=self._asked,
             low_priority=True,
             namespace=self._live,
@@ -180,9 +170,11 @@ class Extension:
             self.channel.broadcast_settings(saved)
 
     def _setting_changed(self, change: Bunch) -> None:
-        if change.name in COMPLETED_BY:
-            self.session.configure(self.settings.completion_options())
-        elif change.name in LOADED_BY:
+        completion_options = self.settings.completion_options()
+        if completion_options != self._completion_options:
+            self._completion_options = completion_options
+            self.session.configure(completion_options)
+        if change.name in LOADED_BY:
             options = self.settings.load_options()
             if options != self._asked:  # two settings changed in one go call here twice
                 self._asked = options

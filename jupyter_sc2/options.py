@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jupyter_sc2.prompt.sources import DEFAULT_EXCLUDED
 from jupyter_sc2.types import SamplingParams
 
 
@@ -30,5 +31,5 @@ class CompletionOptions:
     grounding: bool = True
     confidence: float | None = None
     prose: bool = False
-    # Sources above that are not read: "cells", "markdown", "outputs".
-    excluded_sources: frozenset[str] = frozenset({"outputs"})
+    # Of the sources that cells above are written from (CELL_SOURCES), those that are left out.
+    excluded_sources: frozenset[str] = DEFAULT_EXCLUDED

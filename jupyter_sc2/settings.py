@@ -17,6 +17,13 @@ from traitlets.utils.bunch import Bunch
 from jupyter_sc2.errors import ModelLoadError, SettingsError
 from jupyter_sc2.models.cards import find_card
 from jupyter_sc2.options import CompletionOptions, LoadOptions
+from jupyter_sc2.prompt.sources import (
+    CELL_SOURCES,
+    SETTINGS,
+    SOURCES,
+    ContextSource,
+    setting_of,
+)
 from jupyter_sc2.types import MAX_SEED, SamplingParams
 
 MODES = ("automatic", "manual", "off")
@@ -29,6 +36,13 @@ PRECISIONS = (
 )
 # What is done where a suggestion matches indexed code. Without an index nothing is.
 ATTRIBUTION = ("off", "show", "warn", "block")
+
+
+def _context_traits() -> dict[str, Any]:
+    return {
+        name: Bool(setting.default, help=setting.help).tag(config=True)
+        for name, setting in SETTINGS.items()
+    }
 
 
 class SC2(Configurable):
@@ -90,20 +104,8 @@ class SC2(Configurable):
         max=16384,
         help="The most tokens of the notebook a model reads; more is slower.",
     ).tag(config=True)
-    context_cells = Bool(True, help="Let the model read the code cells above.").tag(config=True)
-    context_markdown = Bool(True, help="Let it read the text cells above.").tag(config=True)
-    context_outputs = Bool(
-        False, help="Let it read the first lines of what the code cells above put out."
-    ).tag(config=True)
-    context_variables = Bool(
-        True, help="Tell the model what the notebook's variables are: types, shapes, columns."
-    ).tag(config=True)
-    context_values = Bool(
-        False, help="Tell it small samples of their values, too; never of what may be secret."
-    ).tag(config=True)
-    context_error = Bool(True, help="Tell it what the last cell failed with, if it did.").tag(
-        config=True
-    )
+    # context_cells, context_variables, …: one for each source of context that can be left out.
+    locals().update(_context_traits())
     grounding = Bool(
         True, help="Correct or drop what the variables or Python's grammar show to be wrong."
     ).tag(config=True)
@@ -218,15 +220,14 @@ class SC2(Configurable):
             confidence=self.confidence,
             prose=self.prose,
             excluded_sources=frozenset(
-                source
-                for source, read in (
-                    ("cells", self.context_cells),
-                    ("markdown", self.context_markdown),
-                    ("outputs", self.context_outputs),
-                )
-                if not read
+                name for name in CELL_SOURCES if not self.includes(SOURCES[name])
             ),
         )
+
+    def includes(self, source: ContextSource) -> bool:
+        """Whether the text of this source is in the prompt."""
+        name = setting_of(source)
+        return not name or bool(getattr(self, name))
 
 
 def _reason(trait: Any, error: Exception) -> str:

@@ -33,6 +33,8 @@ from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline.fitting import is_word
 from jupyter_sc2.pipeline.grounding import checker
 from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.prompt.sources import CELL_SOURCES
+from jupyter_sc2.prompt.sources import SOURCES as PROMPT_SOURCES
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.incomplete import is_magic_line
 from jupyter_sc2.source.parsing import parse
@@ -41,7 +43,13 @@ from jupyter_sc2.types import CompletionRequest
 CLASSES = ("column", "attribute", "argument", "name", "rest")
 KNOWN = CLASSES[:3]
 # What is compared: the notebook's cells alone, and with one source more each.
-SOURCES = ("cells", "outputs", "variables", "grounding", "outputs+grounding", "variables+grounding")
+MEASURED = tuple(name for name, source in PROMPT_SOURCES.items() if source.measured)
+SOURCES = (
+    "cells",
+    *MEASURED,
+    "grounding",
+    *(f"{name}+grounding" for name in MEASURED),
+)
 MOST_IN_NOTEBOOK = 8
 SHORTEST_LINE, MAX_LINE_CHARS = 8, 120
 INSIDE = 0.5  # of the words, how many are begun
@@ -198,7 +206,7 @@ def _ask_all(
     session: Session, sources: Sources, notebook: Notebook, cell: Cell, hole: Hole
 ) -> Iterator[Row]:
     """A row for each of SOURCES. Where nothing is refuted grounding changes nothing, so it is not asked for again."""
-    for told in ("cells", "outputs", "variables"):
+    for told in ("cells", *MEASURED):
         row = _ask(session, sources, notebook, cell, hole, told)
         yield row
         grounded = "grounding" if told == "cells" else f"{told}+grounding"
@@ -218,7 +226,9 @@ def _ask(
         cell_id=cell.id,
     )
     sources.switch(way)
-    excluded_sources = frozenset(() if "outputs" in way else ("outputs",))
+    excluded_sources = frozenset(
+        name for name in MEASURED if name in CELL_SOURCES and name not in way.split("+")
+    )
     grounding = "grounding" in way
     session.configure(
         replace(_options(session), grounding=grounding, excluded_sources=excluded_sources)

@@ -29,6 +29,7 @@ from jupyter_sc2.introspection.rendering import Variable, describe
 from jupyter_sc2.introspection.uses import WORD, imports_in
 from jupyter_sc2.introspection.variables import choose, describe_variable, look, message_of
 from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.prompt.sources import SOURCES
 from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.languages import runs_here
@@ -41,6 +42,7 @@ MOST_USED = 256  # names on either side of the cursor that count as used
 REACH = 8_000  # characters on either side of the cursor, and of a cell above, in which names are looked for
 
 
+LIVE = tuple(name for name, source in SOURCES.items() if source.render is None and source.setting)
 FRONT_ENDS = 32  # in which somebody is in a cell of their own
 
 
@@ -75,6 +77,8 @@ class LiveNamespace:
         self._imported = cache_latest(_imported)
         # The one event that comes after whatever was run: silent code, what is kept in no history, a widget's callback.
         shell.events.register("post_execute", self._ran_something)
+        # By source, in the order of their lines.
+        self._look_at = {"error": self._error, "variables": self._variables}
 
     def close(self) -> None:
         """Hears of no more runs."""
@@ -92,15 +96,14 @@ class LiveNamespace:
         """The comment lines for the prompt of this request."""
         if not runs_here(request):
             return ""
-        settings = self._settings
-        wanted = (settings.context_variables, settings.context_values, settings.context_error)
-        place = (request.cell_id, self.epoch, *wanted)
+        included = self._included()
+        place = (request.cell_id, self.epoch, included)
         used = _names_used(request)
         with self._lock:  # two engines may answer in turn, and `%sc2 context` asks as well
             visit = self._visits.pop(request.front_end, None)
             if visit is None or visit.place != place:
                 visit = _Visit(place, self._first_look(request, used))
-            elif settings.context_variables:
+            elif "variables" in included:
                 self._add(visit, request, used)
             self._visits[request.front_end] = visit
             if len(self._visits) > FRONT_ENDS:
@@ -155,40 +158,50 @@ class LiveNamespace:
         when = self._sources.get(cell.source.strip())
         return when is not None and when < self._shell.execution_count
 
+    def _included(self) -> frozenset[str]:
+        """The sources of what the kernel knows that the settings include."""
+        return frozenset(name for name in LIVE if self._settings.includes(SOURCES[name]))
+
     def _first_look(self, request: CompletionRequest, used: list[str]) -> dict[str, Variable]:
-        settings = self._settings
-        found: dict[str, Variable] = {}
-        if settings.context_error:
-            error = last_error(self._shell, values=settings.context_values)
-            if error is not None:
-                found[error.name] = error
-        if settings.context_variables:
-            above = request.notebook.above(request.cell_id)
-            likely = [
-                name
-                for cell in reversed(above[-NEAR:])
-                for name in WORD.findall(cell.source[:REACH])
-            ]
-            chosen = choose(
-                self._shell.user_ns,
-                [*used, *likely],
-                hidden=self._hidden,
-                most=MOST,
-                values=settings.context_values,
-                skip=self._imported(above),
-            )
-            found.update((variable.name, variable) for variable in chosen)
-        return found
+        included = self._included()
+        values = "values" in included
+        found: list[Variable] = []
+        for name, look_at in self._look_at.items():
+            if name in included:
+                found += look_at(request, used, values)
+        return {variable.name: variable for variable in found}
+
+    def _error(
+        self, request: CompletionRequest, used: list[str], values: bool
+    ) -> Iterable[Variable]:
+        error = last_error(self._shell, values=values)
+        return () if error is None else (error,)
+
+    def _variables(
+        self, request: CompletionRequest, used: list[str], values: bool
+    ) -> Iterable[Variable]:
+        above = request.notebook.above(request.cell_id)
+        likely = [
+            name for cell in reversed(above[-NEAR:]) for name in WORD.findall(cell.source[:REACH])
+        ]
+        return choose(
+            self._shell.user_ns,
+            [*used, *likely],
+            hidden=self._hidden,
+            most=MOST,
+            values=values,
+            skip=self._imported(above),
+        )
 
     def _add(self, visit: _Visit, request: CompletionRequest, used: list[str]) -> None:
         """Adds what the cell uses by now, if there is more to tell of it than that it is a number."""
         known = {variable.name.partition("(")[0] for variable in visit.told.values()}
         names, hidden = plain(self._shell.user_ns), self._hidden
         skip = self._imported(request.notebook.above(request.cell_id))
+        values = "values" in self._included()
         for name in used:
             if name in known or name in skip or name in visit.no_room:
                 continue
-            values = self._settings.context_values
             variable = look(names, name, hidden=hidden, values=values)
             if variable is None or not variable.detail:
                 continue

@@ -31,9 +31,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Literal, TypeVar
 
-from jupyter_sc2.introspection.secrets import in_text
 from jupyter_sc2.models.cards import EMBEDDED, FIM_ROLES, ModelCard
 from jupyter_sc2.notebook import Cell
+from jupyter_sc2.prompt.cell_text import first_lines
+from jupyter_sc2.prompt.sources import CELL_SOURCES, SOURCES
 from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.source.brackets import strip_auto_closers
 from jupyter_sc2.source.languages import LANGUAGES, of_cell_magic
@@ -54,8 +55,7 @@ Segment = str | Special  # a string is encoded on its own, as plain text
 
 
 class SourceText(str):
-    """A text of a prompt that knows where it comes from: "imports", "cells", "markdown", "outputs", "state",
-    "cell"."""
+    """A text of a prompt that knows where it comes from: the name of one of the SOURCES."""
 
     source: str
 
@@ -99,12 +99,6 @@ LONGEST_TAIL = 24
 # In characters, which are cheap to count. Code has some 3 characters to a token.
 CHARS_PER_TOKEN = 3
 MOST_CHARS_PER_TOKEN = 8
-MAX_CELL = 4_000
-MAX_MARKDOWN = 600
-MAX_OUTPUT = 400
-# What a plot leaves behind says nothing.
-BARE = re.compile(r"\[?<[^\n]*>\]?")
-SLOTS = {"markdown": "jupyter_text", "outputs": "jupyter_output"}
 MAX_SUFFIX = 800
 
 
@@ -151,51 +145,14 @@ def _as_notebook(
 ) -> list[Segment]:
     cells: list[Segment] = [Special("jupyter_start")]
     for text in notebook_context:
-        cells += [Special(SLOTS.get(getattr(text, "source", ""), "jupyter_code")), text]
+        source = SOURCES[getattr(text, "source", "cells")]
+        cells += [Special(source.role), text]
     if state:
         cells += [Special("jupyter_output"), state]
     cells += [Special("jupyter_code"), prefix]
     if mode == "left-to-right":
         return cells
     return [Special("fim_prefix"), *cells, Special("fim_suffix"), suffix, Special("fim_middle")]
-
-
-def cell_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:
-    """How a cell stands in the trunk: code as it is, Markdown as comments, nothing for the rest.
-
-    Without `comment` Markdown is as it is, for a layout that has a place for it.
-    """
-    source = cell.source.strip("\n").rstrip()
-    if not source or cell.cell_type == "raw":
-        return ""
-    if cell.cell_type == "code":
-        return f"{_first_lines(source, MAX_CELL)}\n\n"
-    _, sign = LANGUAGES.get(language, ("txt", "#"))
-    text = _first_lines(source, MAX_MARKDOWN)
-    return (_commented(text, sign) if comment else text) + "\n\n"
-
-
-def output_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:
-    """The first lines of what a code cell put out, as `cell_text` gives Markdown; nothing for plots and the like.
-
-    A line with a secret in it is left out.
-    """
-    texts = (text.strip("\n").rstrip() for text in cell.outputs)
-    text = "\n".join(text for text in texts if text and not BARE.fullmatch(text))
-    if not text or cell.cell_type != "code":
-        return ""
-    text = _first_lines(_without_secrets(text), MAX_OUTPUT).rstrip()
-    _, sign = LANGUAGES.get(language, ("txt", "#"))
-    return (_commented(f"Output:\n{text}", sign) if comment else text) + "\n\n"
-
-
-@lru_cache(maxsize=512)
-def _without_secrets(text: str) -> str:
-    return "\n".join("…" if in_text(line) else line for line in text.split("\n"))
-
-
-def _commented(text: str, sign: str) -> str:
-    return "\n".join(f"{sign} {line}".rstrip() for line in text.splitlines())
 
 
 def mode_for(suffix: str, card: ModelCard) -> Mode:
@@ -272,7 +229,7 @@ class PromptBuilder:
         if mode == "left-to-right" or (mode == "spm" and self._card.token_healing):
             prefix, healed = split_at_boundary(prefix)
         chars = budget * CHARS_PER_TOKEN
-        suffix = _first_lines(following, min(MAX_SUFFIX, chars // 4))
+        suffix = first_lines(following, min(MAX_SUFFIX, chars // 4))
         written, room = prefix, chars // 2
         prefix = last_part(written, room)
         if language != request.language or len(state) > chars // 4:
@@ -421,11 +378,9 @@ def _notebook_context(
 ) -> _NotebookContext:
     texts: list[SourceText] = []
     for cell in above:
-        source = "cells" if cell.cell_type == "code" else "markdown"
-        if source not in excluded_sources:
-            texts.append(SourceText(cell_text(cell, language, comment=comment), source))
-        if "outputs" not in excluded_sources:
-            texts.append(SourceText(output_text(cell, language, comment=comment), "outputs"))
+        for name, render in CELL_SOURCES.items():
+            if name not in excluded_sources:
+                texts.append(SourceText(render(cell, language, comment=comment), name))
     texts = [text for text in texts if text]
     # Encoding all of a long notebook would take time.
     near = drop_oldest(texts, budget * MOST_CHARS_PER_TOKEN)
@@ -434,11 +389,3 @@ def _notebook_context(
 
 def _imports(text: str) -> list[str]:
     return [line for line in text.splitlines() if IMPORT.match(line)]
-
-
-def _first_lines(text: str, limit: int) -> str:
-    """The text up to the last line end within `limit` characters."""
-    if len(text) <= limit:
-        return text
-    cut = text.rfind("\n", 0, limit)
-    return text[: cut + 1 if cut >= 0 else limit]

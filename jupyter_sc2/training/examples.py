@@ -18,7 +18,8 @@ from random import Random
 from jupyter_sc2.introspection.rendering import describe
 from jupyter_sc2.models.cards import EMBEDDED
 from jupyter_sc2.notebook import Cell
-from jupyter_sc2.prompt.builder import Mode, Segment, Special, arrange, cell_text, mode_for
+from jupyter_sc2.prompt.builder import Mode, Segment, Special, arrange, mode_for
+from jupyter_sc2.prompt.cell_text import cell_text
 from jupyter_sc2.source.languages import LANGUAGES
 from jupyter_sc2.training.cells import below_magic
 from jupyter_sc2.training.document import Document

@@ -18,6 +18,7 @@ from traitlets.utils.bunch import Bunch
 
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.models.cards import cards
+from jupyter_sc2.prompt.sources import SETTINGS
 from jupyter_sc2.settings import SC2
 
 # For an administrator to say.
@@ -30,12 +31,7 @@ NAMES = {
     "top_k": "Top k",
     "top_p": "Top p",
     "context_tokens": "Context tokens",
-    "context_cells": "Code cells above",
-    "context_markdown": "Text cells above",
-    "context_outputs": "Their outputs",
-    "context_variables": "Live variables",
-    "context_values": "Samples of values",
-    "context_error": "The last error",
+    **{name: setting.label for name, setting in SETTINGS.items()},
     "grounding": "Check against variables",
     "prose": "Complete prose, too",
     "offline": "Never use the network",

@@ -24,6 +24,7 @@ from jupyter_sc2.models.cards import EMBEDDED, find_card
 from jupyter_sc2.models.plan import PrecisionOption
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.status import Status
+from jupyter_sc2.prompt.sources import SETTINGS, tokens_by_setting
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.clock import sleep
 from jupyter_sc2.runtime.hardware import in_words
@@ -39,10 +40,7 @@ REST = 1.0
 NEWEST = 24
 
 PLAIN = ("mode", "after_enter", "max_tokens", "temperature")
-SOURCES = (
-    *("context_cells", "context_markdown", "context_outputs"),
-    *("context_variables", "context_error"),
-)
+SOURCES = tuple(name for name, setting in SETTINGS.items() if not setting.advanced)
 MODEL = ("model", "engine", "precision")
 
 
@@ -234,7 +232,7 @@ class Panel:
             self.read.value = "Counted when something was typed."
             return
         pieces, plan = explained
-        counts = prompt_view.by_setting(pieces)
+        counts = tokens_by_setting((one.text, one.source, one.tokens) for one in pieces)
         for name in SOURCES:
             label = self.fields[name].description.partition(" · ")[0]
             tokens = counts.get(name, 0)

@@ -12,35 +12,9 @@ from jupyter_sc2.kernel import history
 from jupyter_sc2.kernel.views.text import BLOCK
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.prompt.builder import PromptPlan, PromptSpan
+from jupyter_sc2.prompt.sources import SOURCES, setting_of
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest
-
-# By source: what it is, its colour on the light ground of the HTML, and on a terminal (SGR).
-SOURCES = {
-    "layout": ("the model's own marks", "#8a8a8a", "2"),
-    "imports": ("imports of cells that did not fit", "#7b5ea7", "35"),
-    "cells": ("code cells above", "#1a5fb4", "34"),
-    "markdown": ("text cells above", "#26734d", "32"),
-    "outputs": ("outputs of the cells above", "#8f5902", "36"),
-    "state": ("live variables", "#b3541e", "33"),
-    "cell": ("this cell", "#212121", "0"),
-}
-SOURCES_BY_SETTING = {
-    "context_cells": "code cells above",
-    "context_markdown": "text cells above",
-    "context_outputs": "outputs of the cells above",
-    "context_variables": "live variables",
-    "context_error": "the last error",
-    "grounding": "grounding",
-}
-# The settings that switch the sources of pieces off; "state" holds what two of them tell.
-SETTING = {
-    "imports": "context_cells",
-    "cells": "context_cells",
-    "markdown": "context_markdown",
-    "outputs": "context_outputs",
-}
-ERROR = "# last error: "
 
 
 def newest(session: Session) -> CompletionRequest | None:
@@ -76,21 +50,6 @@ def markup(pieces: Sequence[PromptSpan], plan: PromptPlan, notes: Iterable[str])
     return f'<pre style="{BLOCK}">{spans}</pre>{_legend(pieces, notes)}'
 
 
-def by_setting(pieces: Iterable[PromptSpan]) -> dict[str, int]:
-    """Tokens by the setting that switches them off; those of the last error by its share of characters."""
-    counts: dict[str, int] = {}
-    for piece in pieces:
-        parts = {SETTING.get(piece.source, ""): piece.tokens}
-        if piece.source == "state":
-            lines = piece.text.splitlines(keepends=True)
-            error = sum(len(line) for line in lines if line.startswith(ERROR))
-            told = round(piece.tokens * error / len(piece.text))
-            parts = {"context_error": told, "context_variables": piece.tokens - told}
-        for setting, tokens in parts.items():
-            counts[setting] = counts.get(setting, 0) + tokens
-    return counts
-
-
 def stale(shell: InteractiveShell, request: CompletionRequest) -> list[str]:
     """The cells above that stand in the notebook otherwise than they were run, by their first lines."""
     history = shell.history_manager
@@ -113,9 +72,17 @@ def notes(
 ) -> list[str]:
     """What there is to say of it, a line each: tokens, what was left out, what is out of date or switched off."""
     counts = _counts(pieces)
-    off = [name for name in SOURCES_BY_SETTING if not getattr(settings, name)]
+    off = [
+        f"{source.label} ({setting_of(source)})"
+        for source in SOURCES.values()
+        if source.setting is not None
+        and not source.setting.advanced
+        and not settings.includes(source)
+    ]
+    if not settings.grounding:
+        off.append("grounding (grounding)")
     edited = stale(shell, request)
-    parts = ", ".join(f"{SOURCES[source][0]} {count}" for source, count in counts.items())
+    parts = ", ".join(f"{SOURCES[source].label} {count}" for source, count in counts.items())
     said = [f"{sum(counts.values())} tokens: {parts}"]
     if plan.excluded_sources:
         firsts = ", ".join(_first_line(text) for text in plan.excluded_sources[:6])
@@ -126,9 +93,7 @@ def notes(
     if edited:
         said.append(f"edited since they were run: {', '.join(edited[:6])}")
     if off:
-        said.append(
-            "switched off: " + ", ".join(f"{SOURCES_BY_SETTING[name]} ({name})" for name in off)
-        )
+        said.append("switched off: " + ", ".join(off))
     if plan.healed:
         said.append(
             "what stands in ⟨ ⟩ is not read: the model spells it out again, to begin at a whole token"
@@ -157,14 +122,14 @@ def _texts(pieces: Iterable[PromptSpan], plan: PromptPlan) -> list[tuple[str, st
 
 def _span(piece: tuple[str, str]) -> str:
     text, source = piece
-    return f'<span style="color: {SOURCES[source][1]}">{html.escape(text)}</span>'
+    return f'<span style="color: {SOURCES[source].colour}">{html.escape(text)}</span>'
 
 
 def _legend(pieces: Iterable[PromptSpan], notes: Iterable[str]) -> str:
-    names = " · ".join(_span((SOURCES[source][0], source)) for source in _counts(pieces))
+    names = " · ".join(_span((SOURCES[source].label, source)) for source in _counts(pieces))
     lines = "<br>".join(html.escape(note) for note in notes)
     return f'<div style="{BLOCK}">{names}<br>{lines}</div>'
 
 
 def _painted(text: str, source: str) -> str:
-    return f"\x1b[{SOURCES[source][2]}m{text}\x1b[0m"
+    return f"\x1b[{SOURCES[source].terminal_colour}m{text}\x1b[0m"

@@ -12,7 +12,7 @@ from jupyter_sc2.introspection.rendering import describe
 from jupyter_sc2.introspection.variables import look
 from jupyter_sc2.kernel.namespace import last_error
 from jupyter_sc2.notebook import Cell
-from jupyter_sc2.prompt.builder import output_text
+from jupyter_sc2.prompt.cell_text import output_text
 
 # With `context_values`: the name and the value of a variable that the model reads.
 TOLD = [

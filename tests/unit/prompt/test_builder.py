@@ -7,11 +7,10 @@ from jupyter_sc2.models.cards import EMBEDDED, ModelCard, cards
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.prompt.builder import (
     PromptBuilder,
-    cell_text,
     drop_oldest,
-    output_text,
     split_at_boundary,
 )
+from jupyter_sc2.prompt.cell_text import cell_text, output_text
 from jupyter_sc2.types import CompletionRequest
 from tests.support.fake_engine import SPECIAL_IDS, FakeEngine
 
