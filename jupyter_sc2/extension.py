@@ -99,7 +99,7 @@ class Extension:
         if getattr(kernel, "comm_manager", None) is not None:
             self.channel = Channel(self.session, self, kernel, self.usage)
             self.channel.install()
-            self.magics.on_saved = self._saved
+            self.magics.parts.on_saved = self._saved
         elif getattr(shell, "pt_app", None) is not None:
             # Only here: a kernel has no use for prompt_toolkit.
             from jupyter_sc2.kernel.terminal import Terminal

@@ -105,6 +105,6 @@ FRONT_ENDS = {"kernel.comm.channel", "kernel.magics", "kernel.panel.panel", "ker
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("kernel.")])
 def test_the_kernel_front_ends_do_not_know_each_other(name):
-    # A magic opens the panel, when it is asked to.
+    # `%sc2 panel` opens the panel.
     known = IMPORTS[name] & FRONT_ENDS - {name}
-    assert not known or (name, known) == ("kernel.magics", {"kernel.panel.panel"})
+    assert not known or (name, known) == ("kernel.subcommands", {"kernel.panel.panel"})

@@ -10,7 +10,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.kernel.magics import SUBCOMMANDS, SC2Magics, split_at_cursor
+from jupyter_sc2.kernel import subcommands
+from jupyter_sc2.kernel.magics import SC2Magics
+from jupyter_sc2.kernel.subcommands import SUBCOMMANDS, split_at_cursor
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline.session import Session
@@ -373,6 +375,29 @@ def test_nothing_is_completed_or_loaded_where_the_configuration_forbids_it(shell
     for command in ("%sc2 load", "%complete x ="):
         assert "forbids completion" in run(command).err
     assert session.status.state == "unloaded"
+
+
+def test_a_decorated_function_is_a_subcommand(run, monkeypatch):
+    monkeypatch.setattr(subcommands, "_registry", registry := dict(subcommands.SUBCOMMANDS))
+    monkeypatch.setattr(subcommands, "SUBCOMMANDS", registry)
+
+    @subcommands.subcommand("prints its values", max_values=2)
+    def echo(kernel, arguments):
+        print(*arguments.values)
+
+    assert run("%sc2 echo a b").out == "a b\n"
+    assert run("%sc2 echo a b c").err.startswith("UsageError: %sc2 echo takes 2 values")
+    assert "--no-wait belong to %sc2 load" in run("%sc2 echo --no-wait").err
+    assert "%sc2 echo        prints its values\n" in run("%sc2 help").out
+
+
+def test_code_may_hold_what_would_be_an_option(run):
+    run("import math")
+    assert "x = -p 3bit '" in run("%sc2 context x = -p 3bit 'open").out
+
+
+def test_a_line_of_blanks_is_the_status(run):
+    assert run("%sc2   ").out.startswith("unloaded: ")
 
 
 def test_help_names_every_command(run):
