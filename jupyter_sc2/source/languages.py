@@ -185,6 +185,15 @@ def of_file(name: str) -> str:
     return FILE_NAMES.get(base) or ENDINGS.get(ending if dot else "", "text")
 
 
+def of_cell_magics() -> dict[str, str]:
+    """The language below each cell magic that is in one of LANGUAGES, by the magic's name without `%%`.
+
+    Those in OWN are in the notebook's own language, those in FILES in that of the file they write.
+    """
+    names = {name: name for name in LANGUAGES} | OTHER_NAMES
+    return {name: language for name, language in names.items() if name not in OWN}
+
+
 def not_asked(request: CompletionRequest, model: str) -> str:
     """In a sentence why this model is not asked: its card does not name the language at the cursor."""
     language = language_at(request)

@@ -25,6 +25,7 @@ from jupyter_sc2.errors import (
 )
 from jupyter_sc2.notebook import Cell, CellType, Notebook, output_texts, replace_surrogates
 from jupyter_sc2.pipeline.status import Status as SessionStatus
+from jupyter_sc2.source import languages
 from jupyter_sc2.types import Completion, CompletionRequest, FinishReason, Source, Trigger
 
 PROTOCOL = 1
@@ -211,6 +212,15 @@ class Reply(msgspec.Struct, tag_field="type", gc=False):
     """What every message from the kernel is."""
 
 
+class Languages(msgspec.Struct):
+    """Which cells are in another language than the notebook: the table of source/languages.py."""
+
+    magics: dict[str, str]  # the language below each cell magic, by the magic's name without %%
+    own: list[str]  # cell magics whose cells are in the notebook's own language
+    files: list[str]  # cell magics that write a file, whose ending says the language
+    endings: dict[str, str]  # the language of a file, by its ending without the dot
+
+
 class HelloReply(Reply, tag="hello"):
     protocol: int
     version: str  # of this package
@@ -222,6 +232,7 @@ class HelloReply(Reply, tag="hello"):
     models: list[str]  # those known by name
     allowed: bool  # whether the configuration lets anything be completed
     settings: dict[str, Any]
+    languages: Languages
     stage: Stage | UnsetType = UNSET
     seconds: float | UnsetType = UNSET
     message: str | UnsetType = UNSET
@@ -314,9 +325,18 @@ def hello(
         models=list(models),
         allowed=allowed,
         settings=dict(settings or {}),
+        languages=_LANGUAGES,
     )
     _tell_more(message, status)
     return _builtins(message)
+
+
+_LANGUAGES = Languages(
+    magics=languages.of_cell_magics(),
+    own=sorted(languages.OWN),
+    files=sorted(languages.FILES),
+    endings=dict(languages.ENDINGS),
+)
 
 
 def settings(values: Mapping[str, Any], saved: bool | None = None) -> dict[str, Any]:

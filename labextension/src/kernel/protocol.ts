@@ -137,6 +137,17 @@ export type UpMessage = IHello | INotebook | IComplete | ICancel | IAccepted | I
 
 // Down: from the kernel to the front end.
 
+/**
+ * Languages by the names of cell magics without %%, and by the endings of files; the cell magics in the notebook's own
+ * language, and those that write a file.
+ */
+export interface ILanguages {
+  magics: Record<string, string>;
+  own: string[];
+  files: string[];
+  endings: Record<string, string>;
+}
+
 export interface IHelloReply {
   type: 'hello';
   protocol: number;
@@ -155,6 +166,9 @@ export interface IHelloReply {
 
   /** All settings of the kernel. */
   settings?: Settings;
+
+  /** Which cells are in another language than the notebook. */
+  languages?: ILanguages;
 
   stage?: Stage;
   seconds?: number;

@@ -12,6 +12,8 @@ from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.comm.channel import COMM_MESSAGES, TARGET, Channel
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.status import Status
+from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import Usage
 from tests.support.fake_engine import FakeEngine
 from tests.unit.pipeline.test_session import wait_until
@@ -130,11 +132,12 @@ def cells(*sources):
     ]
 
 
-def test_a_hello_tells_the_protocol_the_version_the_road_and_the_model(comm):
+def test_hello_reports_protocol_version_channel_and_model(comm):
     comm.say({"type": "hello", "protocol": 1, "client": "test"})
     hello = comm.wait_for(type="hello")
     assert hello.pop("version")
     assert {"embedded", "starcoder2-3b"} <= set(hello.pop("models"))
+    assert hello.pop("languages")
     assert hello == {
         "type": "hello",
         "protocol": 1,
@@ -146,6 +149,40 @@ def test_a_hello_tells_the_protocol_the_version_the_road_and_the_model(comm):
         "allowed": True,
         "settings": {},
     }
+
+
+def test_hello_sends_the_language_below_each_cell_magic(comm):
+    comm.say({"type": "hello"})
+    languages = comm.wait_for(type="hello")["languages"]
+    asked = {
+        "julia": "julia",
+        "cython": "cython",
+        "css": "css",
+        "bigquery": "sql",
+        "bash": "bash",
+        "!": "bash",
+    }
+    assert {name: languages["magics"].get(name) for name in asked} == asked
+    assert "constructor" not in languages["magics"]
+    assert languages["files"] == ["file", "writefile"]
+    assert languages["endings"]["sh"] == "bash"
+    assert "time" in languages["own"]
+
+
+def test_the_table_in_hello_agrees_with_the_language_of_a_request(comm):
+    comm.say({"type": "hello"})
+    table = comm.wait_for(type="hello")["languages"]
+
+    def below(magic: str) -> str:
+        text = f"%%{magic}\nx"
+        return language_at(CompletionRequest(text=text, offset=len(text)))
+
+    assert all(below(name) == language for name, language in table["magics"].items())
+    assert all(below(name) == "python" for name in table["own"])
+    for name in table["files"]:
+        assert all(
+            below(f"{name} a.{ending}") == language for ending, language in table["endings"].items()
+        )
 
 
 def test_a_hello_brings_the_front_ends_own_settings_and_gets_what_is_set(comm, settings):

@@ -34,7 +34,7 @@ ALWAYS_SENT = {
 }
 # What the kernel always sends and the page can do without.
 DISPENSABLE = {
-    (DOWN, "hello"): {"engine", "precision", "models", "allowed", "settings"},
+    (DOWN, "hello"): {"engine", "precision", "models", "allowed", "settings", "languages"},
     (DOWN, "status"): {"precision"},
     (DOWN, "update"): {"source"},
     (DOWN, "attribution"): {"verified"},
