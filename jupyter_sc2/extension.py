@@ -40,8 +40,8 @@ LoadEngine = Callable[..., Engine]
 # Seconds without a running cell after which a model is loaded that nobody has asked for yet.
 IDLE_SECONDS = 2.0
 NO_COMMS = (
-    "jupyter-sc2: there is no ghost text in this kernel, as it lets no extension talk to the page: take the kernel "
-    "of the package ipykernel. %complete, %%complete and %sc2 work here, too."
+    "jupyter-sc2: ghost text is not available in this kernel, as extensions cannot talk to the page from it: use the "
+    "kernel of the package ipykernel. %complete, %%complete and %sc2 work here."
 )
 # The settings that decide what is loaded; `offline` alone loads nothing.
 LOADED_BY = tuple(field.name for field in fields(LoadOptions) if field.name != "offline")

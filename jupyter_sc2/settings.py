@@ -51,100 +51,100 @@ class SC2(Configurable):
     mode = Enum(
         MODES,
         default_value="automatic",
-        help="Ghost text: automatic while typing, manual only when asked for (`Alt+\\`), or off.",
+        help="When ghost text appears: automatic (while typing), manual (only on `Alt+\\`) or off.",
     ).tag(config=True)
     after_enter = Enum(
         AFTER_ENTER,
         default_value="smart",
-        help="After Enter, too: off, smart (after `:`, an open bracket or a comment) or always.",
+        help="Ghost text after Enter: off, smart (after `:`, an open bracket or a comment) or always.",
     ).tag(config=True)
     model = Unicode(
         "embedded",
-        help="A model's name (`jupyter sc2 models`), a hub id (owner/name), or a folder (./folder).",
+        help="Model name (`jupyter sc2 models`), Hub id (owner/name), or path (./folder, ./model.gguf).",
     ).tag(config=True)
     engine = Enum(
         ENGINES,
         default_value="auto",
-        help="What runs the model: onnxruntime (embedded), transformers (torch), llamacpp (GGUF) or openai (a server).",
+        help="Inference engine: onnxruntime (embedded), transformers (PyTorch), llamacpp (GGUF) or openai (a server).",
     ).tag(config=True)
     precision = Enum(
         PRECISIONS,
         default_value="auto",
-        help="Precision of the weights: auto takes what suits this machine; 8bit and 4bit quantize.",
+        help="Precision of the weights: auto picks what suits this machine; 8bit and 4bit quantize.",
     ).tag(config=True)
     server = Unicode(
         "",
-        help="A completions server to ask: http://host:8000, or auto for one of `jupyter sc2 serve`.",
+        help="Completions server to use: a URL such as http://host:8000, or auto for a running `jupyter sc2 serve`.",
     ).tag(config=True)
-    max_tokens = Int(64, min=1, max=1024, help="The most tokens in one completion.").tag(
+    max_tokens = Int(64, min=1, max=1024, help="Maximum number of tokens in a completion.").tag(
         config=True
     )
     temperature = Float(
-        0.0, min=0.0, max=2.0, help="0 takes what is likeliest; higher values vary more."
+        0.0, min=0.0, max=2.0, help="Sampling temperature; 0 disables sampling."
     ).tag(config=True)
     top_k = Int(
-        0, min=0, max=1000, help="Draw from the k likeliest tokens only; 0 for no limit."
+        0, min=0, max=1000, help="Sample from the k most likely tokens; 0 for no limit."
     ).tag(config=True)
     top_p = Float(
         0.95,
         min=0.01,
         max=1.0,
-        help="Draw from the likeliest tokens that together reach this probability.",
+        help="Nucleus sampling: keep the smallest set of tokens whose probabilities sum to p.",
     ).tag(config=True)
     seed = Int(
         None,
         allow_none=True,
         min=0,
         max=MAX_SEED,
-        help="Makes drawn completions repeatable.",
+        help="Random seed, for reproducible sampling.",
     ).tag(config=True)
     context_tokens = Int(
         2048,
         min=128,
         max=16384,
-        help="The most tokens of the notebook a model reads; more is slower.",
+        help="Maximum prompt length in tokens; longer prompts are slower.",
     ).tag(config=True)
     # context_cells, context_variables, …: one for each source of context that can be left out.
     locals().update(_context_traits())
     grounding = Bool(
-        True, help="Correct or drop what the variables or Python's grammar show to be wrong."
+        True, help="Repair or reject suggestions that contradict live variables or Python syntax."
     ).tag(config=True)
     confidence = Float(
         None,
         allow_none=True,
         min=0.0,
         max=1.0,
-        help="How sure the model has to be to show ghost text unasked, from 0 to 1; None takes what suits the model.",
+        help="Minimum confidence (0 to 1) for automatic ghost text; None uses the model's default.",
     ).tag(config=True)
-    prose = Bool(False, help="Complete Markdown and raw cells, too, while typing in them.").tag(
+    prose = Bool(False, help="Also complete Markdown and raw cells while you type.").tag(
         config=True
     )
     threads = Int(
         0,
         min=0,
         max=256,
-        help="CPU threads for the model; 0: as many as help now, one while a cell runs or the cores are busy.",
+        help="CPU threads for the model; 0: as many as help, but one while a cell runs or the cores are busy.",
     ).tag(config=True)
-    offline = Bool(False, help="Never use the network: only models that are on this disk.").tag(
-        config=True
-    )
+    offline = Bool(
+        False, help="Never use the network: load only models that are on this disk."
+    ).tag(config=True)
     attribution = Enum(
         ATTRIBUTION,
         default_value="show",
-        help="Where suggested text stands in indexed code: off, show it, warn of it too, or block the text.",
+        help="What to do when a suggestion matches indexed code: off, show, warn or block.",
     ).tag(config=True)
     attribution_lexemes = Int(
         65,
         min=50,
         max=1000,
-        help="Names, signs and literals in a row that make a match, together with the code around.",
+        help="Minimum length of a match in lexemes (names, operators, literals), counting the code around it.",
     ).tag(config=True)
     statistics = Bool(
-        True, help="Count what is shown and accepted, in a file on this machine (`%sc2 stats`)."
+        True, help="Count shown and accepted suggestions, in a file on this machine (`%sc2 stats`)."
     ).tag(config=True)
     allowed = Bool(
         True,
-        help="False, for a config file of a course or a server: nothing is completed, and nobody here can change it.",
+        help="Administrator switch: False disables completion, and users cannot override it.",
     ).tag(config=True)
 
     @validate("model")

@@ -170,7 +170,7 @@ class Usage:
                 self._file.unlink(missing_ok=True)
             except OSError as error:
                 raise SC2Error(
-                    f"The numbers could not be forgotten: {self._file} cannot be removed ({error.strerror})."
+                    f"The usage data could not be cleared: {self._file} cannot be removed ({error.strerror})."
                 ) from error
             self._failed = self._aside = ""
 
@@ -194,7 +194,7 @@ class Usage:
                 logger.debug("The numbers are not to be had", exc_info=True)
                 # Of this very class for what is no database, or one whose pages are damaged.
                 if type(error) is not sqlite3.DatabaseError or not self._put_aside(number, error):
-                    self._failed = f"Your numbers are in {self._file}, which cannot be used now: {in_one_line(error)}."
+                    self._failed = f"The usage data is in {self._file}, which cannot be used now: {in_one_line(error)}."
                     return False
         return False
 
@@ -219,8 +219,8 @@ class Usage:
         except OSError:
             return False
         self._aside = (
-            f"The file with your numbers was damaged ({in_one_line(error)}). "
-            f"It is kept as {aside}, and counting began anew."
+            f"The file with the usage data was damaged ({in_one_line(error)}). "
+            f"It was renamed to {aside}, and counting started again."
         )
         return True
 

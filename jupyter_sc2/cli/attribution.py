@@ -17,12 +17,12 @@ LEXEMES = SC2.settings()["attribution_lexemes"]  # of a match, as in the setting
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "attribution", help="index code, and report what of it stands in notebooks"
+        "attribution", help="index code, and report where notebooks match it"
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     index = actions.add_parser(
-        "index", help="index installed packages, folders, files and archives; again: what changed"
+        "index", help="index installed packages, folders, files and archives; run again to update"
     )
     index.add_argument(
         "paths",
@@ -31,22 +31,25 @@ def add_parser(commands: Any) -> None:
         metavar="PATH",
         help="a folder, a source file, a .zip, .whl, .tar.gz or .jsonl (default: the installed packages)",
     )
-    index.add_argument("--packages", action="store_true", help="the installed packages, too")
-    index.add_argument("--name", help="what to call it, for one PATH (default: its file name)")
-    index.add_argument("--license", metavar="SPDX", help="its licence, if no file of it says so")
+    index.add_argument("--packages", action="store_true", help="also index the installed packages")
+    index.add_argument("--name", help="name of the source, for one PATH (default: its file name)")
+    index.add_argument(
+        "--license", metavar="SPDX", help="licence of the source, if none of its files names one"
+    )
     index.add_argument("--json", action="store_true", help="print one JSON object")
     index.set_defaults(run=_index)
 
-    listing = actions.add_parser("list", help="what is indexed")
+    listing = actions.add_parser("list", help="list what is indexed")
     listing.add_argument("--json", action="store_true", help="print a JSON list")
     listing.set_defaults(run=_list)
 
-    remove = actions.add_parser("remove", help="take something out of the index")
-    remove.add_argument("names", nargs="+", metavar="NAME", help="as the list has it, or its path")
+    remove = actions.add_parser("remove", help="remove sources from the index")
+    remove.add_argument("names", nargs="+", metavar="NAME", help="a name from the list, or a path")
     remove.set_defaults(run=_remove)
 
     report = actions.add_parser(
-        "report", help="which cells hold text of a model, what they match, under which licence"
+        "report",
+        help="report which cells contain accepted suggestions, what they match, and its licence",
     )
     report.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     report.add_argument(
@@ -54,17 +57,17 @@ def add_parser(commands: Any) -> None:
         type=int,
         default=LEXEMES.default_value,
         metavar="N",
-        help="that make a match (default: %(default)s)",
+        help="minimum length of a match in lexemes (default: %(default)s)",
     )
     kinds = report.add_mutually_exclusive_group()
     kinds.add_argument("--html", action="store_true", help="print an HTML page")
     kinds.add_argument("--json", action="store_true", help="print one JSON object")
     kinds.add_argument("--spdx", action="store_true", help="print an SPDX 2.3 document")
-    report.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    report.add_argument("--output", type=Path, metavar="FILE", help="write to this file")
     report.set_defaults(run=_report)
 
     strip = actions.add_parser(
-        "strip", help="take the record of what was accepted out of notebooks"
+        "strip", help="remove the record of accepted suggestions from notebooks"
     )
     strip.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     strip.set_defaults(run=_strip)
@@ -77,7 +80,7 @@ def _index(args: argparse.Namespace) -> int:
     from jupyter_sc2.attribution.index import default_folder, writing
 
     if (args.name or args.license) and len(args.paths) != 1:
-        raise RequestError("--name and --license are about one PATH.")
+        raise RequestError("--name and --license need exactly one PATH.")
     chosen = [sources.named(path, args.name, args.license) for path in args.paths]
     packages = sources.installed() if args.packages or not chosen else []
     chosen += packages
@@ -151,7 +154,7 @@ def _remove(args: argparse.Namespace) -> int:
             found = [k for k, one in known.items() if name in (one.name, one.root, k)]
             if not found:
                 raise RequestError(
-                    f"{name} is not indexed: `jupyter sc2 attribution list` tells what is."
+                    f"{name} is not indexed: `jupyter sc2 attribution list` lists what is."
                 )
             keys += found
         writer.remove(keys)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("bench", help="measure how quick the assistant is")
+    parser = commands.add_parser("bench", help="measure latency")
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
-    replay = tasks.add_parser("replay", help="type notebooks key by key")
+    replay = tasks.add_parser("replay", help="replay the typing of notebooks key by key")
     replay.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
-    replay.add_argument("--keys", type=int, metavar="N", help="write the end only, of about N keys")
+    replay.add_argument("--keys", type=int, metavar="N", help="type only the end, about N keys")
     replay.add_argument("--seed", type=int, default=0)
     replay.add_argument(
         "--speed", type=float, default=1.0, metavar="X", help="type X times as fast as people do"
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         help="compare with model.generate (engine transformers) or llama.cpp's /infill (llamacpp)",
     )
     replay.add_argument(
-        "--ablation", action="store_true", help="type again without each technique in turn"
+        "--ablation", action="store_true", help="repeat with each technique switched off in turn"
     )
     add_model_options(replay)
     replay.add_argument("--json", action="store_true", help="print one JSON object")

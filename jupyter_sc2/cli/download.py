@@ -16,14 +16,14 @@ from jupyter_sc2.settings import PRECISIONS
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "download",
-        help="download a model's weights, or check those on this disk and mend what is damaged",
+        help="download a model's weights, or verify and repair those on this disk",
     )
-    parser.add_argument("model", help="a name (`jupyter sc2 models`) or a hub id (owner/name)")
+    parser.add_argument("model", help="a name (`jupyter sc2 models`) or a Hub id (owner/name)")
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="Q8_0, Q4_K_M …: the GGUF file of that precision; else the original weights",
+        help="Q8_0, Q4_K_M …: the GGUF file of that precision; otherwise the original weights",
     )
     parser.set_defaults(run=_download)
 

@@ -29,13 +29,15 @@ def add_parser(commands: Any) -> None:
         "holes", help="fill holes in notebooks: exact match and edit similarity"
     )
     holes.add_argument("file", type=Path, help="JSON lines with cells, prefix, suffix and expected")
-    holes.add_argument("--gate", action="store_true", help="tell what a confidence gate would show")
+    holes.add_argument(
+        "--gate", action="store_true", help="report what each confidence threshold would show"
+    )
     _add_options(holes)
     holes.set_defaults(run=_holes)
 
     midline = tasks.add_parser(
         "mid-line",
-        help="ask in the middle of lines of notebooks: what fits there, what breaks a cell",
+        help="complete in the middle of notebooks' lines: what fits there, what breaks a cell",
     )
     midline.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
     midline.add_argument("--count", type=int, default=300, metavar="N", help="places in all")
@@ -47,13 +49,13 @@ def add_parser(commands: Any) -> None:
 
     live = tasks.add_parser(
         "live",
-        help="run notebooks of your own, and tell what knowing their variables is worth",
+        help="run your own notebooks, and measure what knowing their variables is worth",
     )
     live.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
     live.add_argument("--count", type=int, default=200, metavar="N", help="holes in all")
     live.add_argument("--seed", type=int, default=0)
     live.add_argument("--max-tokens", type=int, default=32, metavar="N")
-    live.add_argument("--results", type=Path, metavar="FILE", help="keep each row's result")
+    live.add_argument("--results", type=Path, metavar="FILE", help="file for each row's result")
     add_model_options(live)
     live.add_argument("--json", action="store_true", help="print one JSON object")
     live.set_defaults(run=_live)
@@ -82,7 +84,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=48, metavar="N")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")
     parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="keep each row's result; a second run goes on"
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="file for each row's result; a second run continues it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

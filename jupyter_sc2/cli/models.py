@@ -15,9 +15,7 @@ SIZES = ("bf16", "4bit", "Q4_K_M")
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "models", help="list the models that are known, and which are on this disk"
-    )
+    parser = commands.add_parser("models", help="list the known models, and which are on this disk")
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     parser.set_defaults(run=_models)
 

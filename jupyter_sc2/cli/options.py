@@ -13,16 +13,21 @@ from jupyter_sc2.settings import ENGINES, PRECISIONS
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """What chooses a model and how it is run; `load_options` reads them."""
     parser.add_argument(
-        "--model", default=EMBEDDED.name, help="a name, a hub id or a folder (default: %(default)s)"
+        "--model", default=EMBEDDED.name, help="a name, a Hub id or a path (default: %(default)s)"
     )
     parser.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="what runs it (default: %(default)s)"
+        "--engine", choices=ENGINES, default="auto", help="inference engine (default: %(default)s)"
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="of the weights (default: auto)"
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="precision of the weights (default: auto)",
     )
-    parser.add_argument("--server", default="", metavar="URL", help="a completions server to ask")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads")
+    parser.add_argument("--server", default="", metavar="URL", help="completions server to use")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads; 0: as many as help"
+    )
     parser.add_argument("--offline", action="store_true", help="never use the network")
 
 

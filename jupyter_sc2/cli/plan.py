@@ -1,4 +1,4 @@
-"""`jupyter sc2 plan`: what of a model fits this machine, and what loading it would choose."""
+"""`jupyter sc2 plan`: the memory that each precision of a model needs, and the automatic choice."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jupyter_sc2.settings import ENGINES, SC2
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "plan", help="show the sizes of each precision of a model and what fits this machine"
+        "plan", help="show memory needs per precision and the automatic choice"
     )
     parser.add_argument(
         "--model",
         default="starcoder2-3b",
-        help="a name, a hub id or a folder (default: %(default)s)",
+        help="a name, a Hub id or a path (default: %(default)s)",
     )
     parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument(
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
         type=int,
         default=SC2.context_tokens.default_value,
         metavar="N",
-        help="the tokens of the prompt that the KV cache is for (default: %(default)s)",
+        help="prompt length that the KV cache has room for (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list of rows")
     parser.set_defaults(run=_plan)

@@ -22,9 +22,9 @@ TORCH = {"nf4": "4bit", "int8": "8bit"}
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "quantize", help="make a GGUF file or 8-bit or 4-bit weights of the original ones"
+        "quantize", help="make a GGUF file, or 8-bit or 4-bit weights, from the original weights"
     )
-    parser.add_argument("model", help="a name (`jupyter sc2 models`), a hub id or a folder")
+    parser.add_argument("model", help="a name (`jupyter sc2 models`), a Hub id or a folder")
     parser.add_argument(
         "--to",
         choices=(*GGUF, *TORCH),

@@ -38,29 +38,31 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--model",
         default=EMBEDDED.name,
-        help="a name, a hub id, a folder or a .gguf file (default: %(default)s)",
+        help="a name, a Hub id, a folder or a .gguf file (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
         choices=[name for name in PRECISIONS if name == "auto" or name[0] in "QF"],
         default="auto",
-        help="of the weights (default: auto)",
+        help="precision of the weights (default: auto)",
     )
-    parser.add_argument("--port", type=int, default=0, help="default: one that is free")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument(
         "--slots",
         type=int,
         default=4,
         metavar="N",
-        help="how many kernels keep a prompt each (default: %(default)s)",
+        help="prompts kept in memory, one per kernel (default: %(default)s)",
     )
     parser.add_argument(
         "--context",
         type=int,
         metavar="TOKENS",
-        help="of a prompt and its completion (default: the model's, up to 4096)",
+        help="maximum length of a prompt with its completion (default: the model's, up to 4096)",
     )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads; 0: as many as help"
+    )
     parser.add_argument("--offline", action="store_true", help="never use the network")
     parser.set_defaults(run=_serve)
 

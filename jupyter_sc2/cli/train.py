@@ -17,26 +17,28 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("train", help="tune the small embedded model")
+    parser = commands.add_parser("train", help="fine-tune the embedded model")
     parser.add_argument(
         "corpus",
         type=Path,
         help="a folder of notebooks and scripts; an empty one is filled with open code from PyPI",
     )
     parser.add_argument(
-        "output", type=Path, help="a folder for the model; a run that was cut off goes on there"
+        "output", type=Path, help="a folder for the model; an interrupted run is resumed there"
     )
     parser.add_argument(
         "--start",
         default="embedded",
         metavar="MODEL",
-        help="embedded, which ships with the package; smollm2, which it was made from; or a folder",
+        help="the model to start from: embedded (ships with the package), smollm2 (which it was made from) or a folder",
     )
     parser.add_argument(
         "--minutes", type=float, help="how long to train (default: 60, unless --tokens are given)"
     )
     parser.add_argument(
-        "--tokens", type=float, help="how many tokens to train on, such as 2e8; less if time is up"
+        "--tokens",
+        type=float,
+        help="how many tokens to train on, such as 2e8; fewer if --minutes are over",
     )
     parser.add_argument(
         "--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one, else cpu)"
@@ -45,19 +47,19 @@ def add_parser(commands: Any) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="processes that make rows ahead (default: none on a CPU, else one a core but one)",
+        help="processes that prepare training rows (default: none on a CPU, else all cores but one)",
     )
     parser.add_argument(
         "--exclude",
         type=Path,
         metavar="FILE",
-        help="rows of an evaluation (JSON lines) whose solutions are kept out of a corpus that is gathered",
+        help="rows of an evaluation (JSON lines) whose solutions are excluded from a gathered corpus",
     )
     parser.add_argument(
         "--notebooks",
         type=Path,
         metavar="FILE",
-        help="more notebooks for a corpus that is gathered: X.jsonl or X.jsonl.xz, a document a line, beside "
+        help="more notebooks for a gathered corpus: X.jsonl or X.jsonl.xz, one document per line, next to "
         "X-sources.json, which names their repositories and licences",
     )
     parser.add_argument(
@@ -83,7 +85,7 @@ def _train(args: argparse.Namespace) -> int:
         check_onnx()  # and not after hours
     start = EMBEDDED_FOLDER if args.start == "embedded" else Path(args.start)
     if args.start != "smollm2" and not (start / "config.json").is_file():
-        raise RequestError(f"{args.start} is no model to start from: it has no config.json.")
+        raise RequestError(f"{args.start} is not a model to start from: it has no config.json.")
     documents = _read(args.corpus, args.exclude, args.notebooks)
     if args.start == "smollm2":
         start = _cut_down_smollm(documents, args.output / "start")

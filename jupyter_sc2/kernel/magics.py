@@ -88,17 +88,17 @@ class SC2Magics(Magics):
     @no_var_expand
     @line_cell_magic
     @magic_arguments()
-    @argument("-n", "--max-tokens", type=int, help="The most tokens in the completion.")
+    @argument("-n", "--max-tokens", type=int, help="Maximum number of tokens in the completion.")
     @argument(
         "-t",
         "--temperature",
         type=float,
-        help="0 takes what is likeliest; higher values vary more.",
+        help="Sampling temperature; 0 disables sampling.",
     )
     @argument(
-        "-c", "--candidates", type=int, default=1, help="How many different completions to show."
+        "-c", "--candidates", type=int, default=1, help="Number of different completions to show."
     )
-    @argument("-m", "--model", help="Load this model first: a name, a hub id or a folder.")
+    @argument("-m", "--model", help="Load this model first: a name, a Hub id or a path.")
     def complete(self, line: str, cell: str | None = None) -> None:
         """Completes code and puts it into the next cell.
 
@@ -178,7 +178,7 @@ class SC2Magics(Magics):
     @argument(
         "command", nargs="?", default="status", help="One of: " + ", ".join(SUBCOMMANDS) + "."
     )
-    @argument("values", nargs="*", help="What the command is about.")
+    @argument("values", nargs="*", help="What the command applies to; see %%sc2 help.")
     def sc2(self, line: str) -> None:
         """Status, models and settings of jupyter-sc2. `%sc2 help` lists the commands."""
         with one_line_errors():

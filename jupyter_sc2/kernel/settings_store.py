@@ -42,13 +42,13 @@ def forget(shell: InteractiveShell) -> Path:
 def _file(shell: InteractiveShell) -> Path:
     profile: Any = shell.profile_dir
     if profile is None:
-        raise SettingsError("This shell has no profile, and so no config file to keep settings in.")
+        raise SettingsError("This shell has no profile, and so no config file to save settings in.")
     folder = Path(profile.location)
     wanted = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython").expanduser()
     if not _is_writable(wanted) and folder.is_relative_to(tempfile.gettempdir()):
         # IPython itself warns of this, in the server's log.
         raise SettingsError(
-            f"Nothing was kept: {wanted} cannot be written to, and {folder}, which IPython uses instead, does not "
+            f"Nothing was saved: {wanted} cannot be written to, and {folder}, which IPython uses instead, does not "
             "last. Set the variable IPYTHONDIR to a folder that can be written to."
         )
     return folder / FILE
@@ -64,7 +64,7 @@ def _write(file: Path, values: dict[str, Any]) -> None:
     try:
         config = json.loads(file.read_text("utf-8")) if file.exists() else {}
         if not isinstance(config, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         config.pop("SC2", None)
         if values:
             config["SC2"] = values

@@ -119,20 +119,18 @@ def check(command: Subcommand, values: Sequence[str], has_load_options: bool) ->
     most = command.max_values
     if len(values) > most:
         plural = "s" * (most > 1)
-        raise UsageError(
-            f"%sc2 {command.name} takes {most or 'no'} value{plural}: %sc2 help tells more."
-        )
+        raise UsageError(f"%sc2 {command.name} takes {most or 'no'} value{plural}: see %sc2 help.")
     if has_load_options and not command.loads:
         raise UsageError("--precision and --no-wait belong to %sc2 load.")
 
 
-@subcommand("what is loaded, and what it takes")
+@subcommand("the loaded model, its engine, precision and memory")
 def status(kernel: KernelParts, arguments: Arguments) -> None:
     print(text_view.status(kernel.session.status, kernel.settings))
 
 
 @subcommand(
-    "load [MODEL] [--precision P] [--no-wait]: a name, a hub id (owner/name) or a folder (./folder)",
+    "load [MODEL] [--precision P] [--no-wait]: load a model by name, Hub id (owner/name) or path (./folder)",
     max_values=1,
     loads=True,
 )
@@ -140,13 +138,13 @@ def load(kernel: KernelParts, arguments: Arguments) -> None:
     load_model(kernel, arguments.value, arguments.precision, arguments.wait)
 
 
-@subcommand("give the model's memory back")
+@subcommand("unload the model and free its memory")
 def unload(kernel: KernelParts, arguments: Arguments) -> None:
     kernel.session.unload()
-    print("Unloaded. `%sc2 load` loads again.")
+    print("Unloaded. `%sc2 load` loads it again.")
 
 
-@subcommand("the models known by name; with one: the same as load", max_values=1, loads=True)
+@subcommand("list the known models; with a name: the same as load", max_values=1, loads=True)
 def model(kernel: KernelParts, arguments: Arguments) -> None:
     if arguments.values:
         load(kernel, arguments)
@@ -154,13 +152,13 @@ def model(kernel: KernelParts, arguments: Arguments) -> None:
         models(kernel, arguments)
 
 
-@subcommand("the models known by name, with their sizes")
+@subcommand("list the known models, with their sizes")
 def models(kernel: KernelParts, arguments: Arguments) -> None:
     print(text_view.models(cards().values(), kernel.settings.model))
 
 
 @subcommand(
-    "plan [MODEL]: what of a model fits this machine, and what loading it would choose",
+    "plan [MODEL]: memory needs per precision, and the automatic choice",
     max_values=1,
 )
 def plan(kernel: KernelParts, arguments: Arguments) -> None:
@@ -175,7 +173,7 @@ def plan(kernel: KernelParts, arguments: Arguments) -> None:
 
 
 @subcommand(
-    "license [MODEL]: the loaded model's licence, and what it asks of you",
+    "license [MODEL]: the licence of the loaded or named model, and its conditions",
     max_values=1,
 )
 def license(kernel: KernelParts, arguments: Arguments) -> None:
@@ -185,12 +183,12 @@ def license(kernel: KernelParts, arguments: Arguments) -> None:
     print(text_view.licence(find_card(name)))
 
 
-@subcommand("what this notebook's cells match in indexed code, and what was accepted in them")
+@subcommand("indexed code that this notebook's cells match, and the suggestions accepted in them")
 def attribution(kernel: KernelParts, arguments: Arguments) -> None:
     attribution_view.show(kernel.shell, kernel.settings.attribution_lexemes)
 
 
-@subcommand("all settings; with a name: one; with a name and a value: set it", max_values=2)
+@subcommand("settings [NAME [VALUE]]: show all settings or one, or set one", max_values=2)
 def settings(kernel: KernelParts, arguments: Arguments) -> None:
     values = list(arguments.values)
     if len(values) == 1 and "=" in values[0]:
@@ -207,7 +205,7 @@ def settings(kernel: KernelParts, arguments: Arguments) -> None:
 
 
 @subcommand(
-    "context [CODE]: what the model would read for the cell that was typed in last, or for this code",
+    "context [CODE]: show the prompt of the last request, or the prompt for this code",
     takes_code=True,
 )
 def context(kernel: KernelParts, arguments: Arguments) -> None:
@@ -218,9 +216,7 @@ def context(kernel: KernelParts, arguments: Arguments) -> None:
     else:
         newest = prompt_view.newest(kernel.session)
         if newest is None:
-            raise UsageError(
-                "Nothing was typed yet that could be completed: give some code, as in %sc2 context df."
-            )
+            raise UsageError("There was no request yet: give some code, as in %sc2 context df.")
         request = newest
     kernel.session.ensure_loaded()
     kernel.session.wait_ready()
@@ -230,13 +226,13 @@ def context(kernel: KernelParts, arguments: Arguments) -> None:
     prompt_view.show(kernel.shell, kernel.settings, *explained, request)
 
 
-@subcommand("keep the settings that differ from the defaults for new kernels, too")
+@subcommand("save the settings that differ from the defaults, for new kernels")
 def save(kernel: KernelParts, arguments: Arguments) -> None:
-    print(f"Kept in {settings_store.save(kernel.shell, kernel.settings)}.")
+    print(f"Saved in {settings_store.save(kernel.shell, kernel.settings)}.")
     kernel.on_saved(True)
 
 
-@subcommand("the settings as a panel of widgets")
+@subcommand("show the settings as a panel of widgets")
 def panel(kernel: KernelParts, arguments: Arguments) -> None:
     if not hasattr(kernel.shell, "kernel"):
         raise UsageError("The panel needs a notebook; in a terminal use `%sc2 settings`.")
@@ -254,18 +250,19 @@ def panel(kernel: KernelParts, arguments: Arguments) -> None:
 
 
 @subcommand(
-    "your own numbers: shown, accepted, kept, latency; stats reset forgets them", max_values=1
+    "stats [reset]: suggestions shown, accepted and kept, and latency; reset clears them",
+    max_values=1,
 )
 def stats(kernel: KernelParts, arguments: Arguments) -> None:
     usage = kernel.usage
     if arguments.value == "reset":
         usage.reset()
-        print("Forgotten.")
+        print("Usage data cleared.")
         return
     if arguments.values:
-        raise UsageError("%sc2 stats shows your numbers; %sc2 stats reset forgets them.")
+        raise UsageError("%sc2 stats shows your usage; %sc2 stats reset clears it.")
     if not kernel.settings.statistics:
-        print("Nothing is counted now: SC2.statistics is False.")
+        print("Counting is off: SC2.statistics is False.")
     events = usage.events()
     if usage.problem:
         print(usage.problem)
@@ -302,9 +299,7 @@ def load_model(
     if wait:
         _wait(kernel, started)
     else:
-        print(
-            f"{settings.model} is being loaded in the background; `%sc2 status` tells how far it is."
-        )
+        print(f"{settings.model} is loading in the background; `%sc2 status` shows its progress.")
 
 
 def _wait(kernel: KernelParts, started: float) -> None:
@@ -318,7 +313,7 @@ def _wait(kernel: KernelParts, started: float) -> None:
         raise UsageError(session.status.message or str(error)) from error
     except KeyboardInterrupt:
         raise UsageError(
-            "Interrupted; it is still being loaded in the background. `%sc2 unload` ends it."
+            "Interrupted; the model is still loading in the background. `%sc2 unload` cancels that."
         ) from None
     print(text_view.loaded(status, monotonic() - started))
 
@@ -327,9 +322,7 @@ def split_at_cursor(text: str) -> tuple[str, int]:
     """The text without its cursor mark, and the mark's offset: the end if there is none. Raises UsageError."""
     marks = [mark for mark in CURSORS if mark in text]
     if sum(text.count(mark) for mark in marks) > 1:
-        raise UsageError(
-            f"There is more than one cursor: {' and '.join(CURSORS)} may stand in the code once."
-        )
+        raise UsageError(f"There is more than one cursor: use one {' or '.join(CURSORS)}.")
     prefix, _, suffix = text.partition(marks[0]) if marks else (text, "", "")
     if not (prefix + suffix).strip():
         raise UsageError(

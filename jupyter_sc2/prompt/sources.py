@@ -54,9 +54,7 @@ class ContextSource:
 
 
 _SOURCES = (
-    ContextSource(
-        name="layout", label="the model's own marks", colour="#8a8a8a", terminal_colour="2"
-    ),
+    ContextSource(name="layout", label="special tokens", colour="#8a8a8a", terminal_colour="2"),
     ContextSource(
         name="imports",
         label="imports of cells that did not fit",
@@ -72,35 +70,35 @@ _SOURCES = (
         setting=Setting(
             name="context_cells",
             default=True,
-            help="Let the model read the code cells above.",
+            help="Include the code cells above in the prompt.",
             label="Code cells above",
         ),
         render=code_text,
     ),
     ContextSource(
         name="markdown",
-        label="text cells above",
+        label="Markdown cells above",
         colour="#26734d",
         terminal_colour="32",
         setting=Setting(
             name="context_markdown",
             default=True,
-            help="Let it read the text cells above.",
-            label="Text cells above",
+            help="Include the Markdown cells above.",
+            label="Markdown cells above",
         ),
         role="jupyter_text",
         render=markdown_text,
     ),
     ContextSource(
         name="outputs",
-        label="outputs of the cells above",
+        label="outputs above",
         colour="#8f5902",
         terminal_colour="36",
         setting=Setting(
             name="context_outputs",
             default=False,
-            help="Let it read the first lines of what the code cells above put out.",
-            label="Their outputs",
+            help="Include the first lines of the outputs above.",
+            label="Outputs above",
         ),
         role="jupyter_output",
         render=output_text,
@@ -114,7 +112,7 @@ _SOURCES = (
         setting=Setting(
             name="context_variables",
             default=True,
-            help="Tell the model what the notebook's variables are: types, shapes, columns.",
+            help="Include a description of the live variables: types, shapes, columns.",
             label="Live variables",
         ),
         part_of="state",
@@ -122,12 +120,12 @@ _SOURCES = (
     ),
     ContextSource(
         name="values",
-        label="samples of values",
+        label="sample values",
         setting=Setting(
             name="context_values",
             default=False,
-            help="Tell it small samples of their values, too; never of what may be secret.",
-            label="Samples of values",
+            help="Include small samples of their values, but nothing that may be secret.",
+            label="Sample values",
             advanced=True,
         ),
         part_of="variables",
@@ -138,8 +136,8 @@ _SOURCES = (
         setting=Setting(
             name="context_error",
             default=True,
-            help="Tell it what the last cell failed with, if it did.",
-            label="The last error",
+            help="Include the last cell's error, if any.",
+            label="Last error",
         ),
         part_of="state",
         line_start="# last error: ",

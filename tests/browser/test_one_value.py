@@ -103,8 +103,8 @@ def test_what_the_panel_saves_for_good_stands_in_both_files_and_in_new_kernels(
     config(notebook, "SC2.max_tokens = 21")
     config(notebook, "SC2.top_k = 5")
     sidebar = notebook.page.locator(".jp-sc2-Sidebar")
-    sidebar.get_by_role("button", name="Save for good").click()
-    sidebar.locator("text=New kernels start with this").wait_for()
+    sidebar.get_by_role("button", name="Save as defaults").click()
+    sidebar.locator("text=Saved as defaults for new kernels").wait_for()
     file = slow_lab.settings / "jupyter-sc2/plugin.jupyterlab-settings"
     notebook.page.locator(".Toastify__toast", has_text="updated to match").wait_for()
     notebook.page.wait_for_timeout(500)
@@ -121,7 +121,7 @@ def test_what_the_panel_saves_for_good_stands_in_both_files_and_in_new_kernels(
         assert (setting(notebook, "max_tokens"), setting(notebook, "top_k")) == ("21", "5")
     finally:
         sidebar.get_by_text("Advanced").click()
-        sidebar.get_by_role("button", name="Forget saved").click()
+        sidebar.get_by_role("button", name="Reset defaults").click()
         sidebar.locator("text=start with the defaults again").wait_for()
         notebook.page.wait_for_timeout(500)
     assert not config_file.exists()

@@ -24,7 +24,7 @@ from jupyter_sc2.settings import SC2
 # For an administrator to say.
 NOT_SHOWN = ("allowed",)
 NAMES = {
-    "model": "Its name",
+    "model": "Model name",
     "mode": "Ghost text",
     "after_enter": "After Enter",
     "max_tokens": "Max tokens",
@@ -33,12 +33,12 @@ NAMES = {
     "context_tokens": "Context tokens",
     **{name: setting.label for name, setting in SETTINGS.items()},
     "grounding": "Check against variables",
-    "prose": "Complete prose, too",
-    "offline": "Never use the network",
-    "statistics": "Count shown and accepted",
+    "prose": "Complete Markdown and raw cells",
+    "offline": "Stay offline",
+    "statistics": "Count suggestions",
 }
 CHOICES = {
-    "mode": {"automatic": "While typing", "manual": "When asked (Alt+\\)", "off": "Off"},
+    "mode": {"automatic": "While typing", "manual": "On request (Alt+\\)", "off": "Off"},
     "after_enter": {"smart": "Where it helps", "always": "Always", "off": "Never"},
 }
 SLIDERS = {"max_tokens": 8, "temperature": 0.05}  # and their steps
@@ -47,9 +47,9 @@ HINTS = {
     "model": "owner/name, ./folder",
     "server": "none",
     "seed": "random",
-    "confidence": "the model's own",
+    "confidence": "model's default",
 }
-OTHER = "another…"
+OTHER = "Other…"
 LABEL = {"description_width": "6.5em"}
 WIDE = {"width": "auto"}
 

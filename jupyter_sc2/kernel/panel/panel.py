@@ -72,16 +72,20 @@ class Panel:
         self.kept = Fields(settings, self._refuse)
         self.fields = self.kept.widgets
         self.load = _button("Load", "Load the model now")
-        self.unload = _button("Unload", "Give the model's memory back")
+        self.unload = _button("Unload", "Unload the model and free its memory")
         self.read = widgets.Label()
-        self.show_read = _button("Show it", "Show all that the model reads for what was typed last")
+        self.show_read = _button("Show prompt", "Show the prompt of the last request")
         self.text = widgets.HTML(layout={"display": "none"})
         self.latency = widgets.HTML()
         self.stats = widgets.HTML()
-        self.forget_stats = _button("Forget the numbers", "Forget what was counted")
-        self.save = _button("Save for good", "New kernels start with these settings, too")
-        self.forget = _button("Forget saved", "New kernels start with the defaults again")
-        self.reset = _button("Defaults", "Set everything back to the defaults, in this kernel")
+        self.forget_stats = _button("Clear usage data", "Delete the counts and times")
+        self.save = _button("Save as defaults", "New kernels start with these settings")
+        self.forget = _button(
+            "Reset defaults", "New kernels start with the built-in defaults again"
+        )
+        self.reset = _button(
+            "Reset settings", "Reset all settings of this kernel to the built-in defaults"
+        )
         for label in (self.state, self.refusal, self.message, self.note, self.read):
             label.add_class("jp-sc2-Panel-words")
         self.widget = self._composed()
@@ -131,11 +135,11 @@ class Panel:
                 fields["precision"],
                 _row(self.load, self.unload),
                 *(fields[name] for name in PLAIN),
-                _heading("The model reads"),
+                _heading("Prompt context"),
                 *(fields[name] for name in SOURCES),
                 _row(self.read, self.show_read),
                 self.text,
-                _heading("Your numbers"),
+                _heading("Usage"),
                 self.latency,
                 self.stats,
                 _row(self.save, self.reset),
@@ -161,11 +165,11 @@ class Panel:
     def _keep(self, for_good: bool) -> None:
         if for_good:
             self._note(
-                f"New kernels start with this: {settings_store.save(self.shell, self.settings)}"
+                f"Saved as defaults for new kernels: {settings_store.save(self.shell, self.settings)}"
             )
         else:
             settings_store.forget(self.shell)
-            self._note("New kernels start with the defaults again.")
+            self._note("New kernels start with the built-in defaults again.")
         self._on_saved(for_good)
 
     def _forget_stats(self) -> None:
@@ -176,7 +180,7 @@ class Panel:
     def _toggle_read(self) -> None:
         shown = self.text.layout.display == ""
         self.text.layout.display = "none" if shown else ""
-        self.show_read.description = "Show it" if shown else "Hide it"
+        self.show_read.description = "Show prompt" if shown else "Hide prompt"
         self._show_read()
 
     def _setting_changed(self, change: Bunch) -> None:
@@ -213,8 +217,8 @@ class Panel:
 
     def _show_latency(self) -> None:
         recent = list(self.usage.recent)[-NEWEST:]
-        line = f"<tt>{stats_view.spark(recent)}</tt> newest {recent[-1]:.0f} ms" if recent else ""
-        self.latency.value = _small(f"Time to the first text<br>{line}") if line else ""
+        line = f"<tt>{stats_view.spark(recent)}</tt> latest {recent[-1]:.0f} ms" if recent else ""
+        self.latency.value = _small(f"Time to first text<br>{line}") if line else ""
 
     def _show_numbers(self) -> None:
         events = self.usage.events()
@@ -229,7 +233,7 @@ class Panel:
         request = prompt_view.newest(self.session)
         explained = None if request is None else self.session.explain_prompt(request)
         if request is None or explained is None:
-            self.read.value = "Counted when something was typed."
+            self.read.value = "Counted at the first request."
             return
         pieces, plan = explained
         counts = tokens_by_setting((one.text, one.source, one.tokens) for one in pieces)
@@ -238,7 +242,7 @@ class Panel:
             tokens = counts.get(name, 0)
             self.fields[name].description = f"{label} · {tokens} tokens" if tokens else label
         total = sum(piece.tokens for piece in pieces)
-        self.read.value = f"{total} tokens in all, of at most {self.settings.context_tokens}"
+        self.read.value = f"{total} tokens, of at most {self.settings.context_tokens}"
         if self.text.layout.display != "none":
             self.text.value = prompt_view.markup(
                 pieces,

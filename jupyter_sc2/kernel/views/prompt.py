@@ -89,15 +89,13 @@ def notes(
         more = (
             f" and {len(plan.excluded_sources) - 6} more" if len(plan.excluded_sources) > 6 else ""
         )
-        said.append(f"left out, as context_tokens is reached: {firsts}{more}")
+        said.append(f"left out (context_tokens is reached): {firsts}{more}")
     if edited:
-        said.append(f"edited since they were run: {', '.join(edited[:6])}")
+        said.append(f"edited since they ran: {', '.join(edited[:6])}")
     if off:
         said.append("switched off: " + ", ".join(off))
     if plan.healed:
-        said.append(
-            "what stands in ⟨ ⟩ is not read: the model spells it out again, to begin at a whole token"
-        )
+        said.append("⟨…⟩ is removed from the prompt and generated again (token healing)")
     return said
 
 

@@ -20,13 +20,13 @@ def lines(events: Sequence[Event]) -> list[str]:
     """The numbers of all notebooks, then of each."""
     whole = summary(events)
     if not whole.shown:
-        return ["Nothing was counted yet: numbers come with the first ghost text in a notebook."]
+        return ["No usage data yet: counting starts with the first ghost text in a notebook."]
     said = [
-        f"shown {whole.shown}, used {whole.used} ({_share(whole.used, whole.shown)}): "
-        f"{whole.whole} whole, {whole.words} by word, {whole.lines} by line",
+        f"shown {whole.shown}, accepted {whole.used} ({_share(whole.used, whole.shown)}): "
+        f"{whole.whole} in full, {whole.words} by word, {whole.lines} by line",
         f"characters saved {whole.characters}",
         f"still there after 30 s {_of(whole.later)}, at the next run {_of(whole.run)}",
-        f"time to the first text: half within {_ms(whole.p50_ms)}, 95 % within {_ms(whole.p95_ms)}",
+        f"time to first text: median {_ms(whole.p50_ms)}, 95th percentile {_ms(whole.p95_ms)}",
     ]
     notebooks = by_notebook(events)
     if len(notebooks) > 1:
@@ -70,7 +70,7 @@ def plot(days: Sequence[tuple[int, int]]) -> str:
                 f'<rect x="{index * step + 2}" y="{height - tall:.1f}" width="{step - 4}" '
                 f'height="{tall:.1f}" fill="{colour}"/>'
             )
-    label = html.escape(f"Shown (grey) and used (blue) on each of the last {len(days)} days")
+    label = html.escape(f"Shown (grey) and accepted (blue) on each of the last {len(days)} days")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + 2}" role="img" '
         f'aria-label="{label}"><title>{label}</title>{"".join(bars)}'
@@ -81,8 +81,8 @@ def plot(days: Sequence[tuple[int, int]]) -> str:
 def _row(one: Summary) -> str:
     name = one.notebook or "(no name)"
     return (
-        f"{name}: shown {one.shown}, used {one.used} ({_share(one.used, one.shown)}), "
-        f"{one.characters} characters, half within {_ms(one.p50_ms)}"
+        f"{name}: shown {one.shown}, accepted {one.used} ({_share(one.used, one.shown)}), "
+        f"{one.characters} characters, median {_ms(one.p50_ms)}"
     )
 
 

@@ -21,7 +21,7 @@ from jupyter_sc2.types import CompletionRequest
 BLOCK = "background: #f8f8f8; color: #212121; padding: 4px 8px; margin: 2px 0; overflow-x: auto"
 
 # What is said of a mode that shows no ghost text by itself.
-OFF = {"manual": "Ghost text comes only when asked for", "off": "Ghost text is off"}
+OFF = {"manual": "Ghost text appears only on request", "off": "Ghost text is off"}
 
 
 def visible(request: CompletionRequest, text: str) -> str:
@@ -67,11 +67,11 @@ def status(status: Status, settings: SC2) -> str:
     if status.message:
         lines.append(status.message)
     if status.state == "unloaded":
-        lines.append("It is loaded when something is asked; `%sc2 load` loads it now.")
+        lines.append("Loads on the first request; `%sc2 load` loads it now.")
     asks = settings.server and settings.engine in ("auto", "openai")
     if asks and status.state in ("unloaded", "loading"):
         lines.append(
-            f"Once it is loaded, code leaves this kernel: it is sent to {_where(settings.server)}."
+            f"Once the model is loaded, code leaves this kernel: it is sent to {_where(settings.server)}."
         )
     if settings.mode != "automatic":
         lines.append(
@@ -80,7 +80,7 @@ def status(status: Status, settings: SC2) -> str:
     if status.model == EMBEDDED.name:
         lines.append(
             "This is the small model that ships with the package. `%sc2 load starcoder2-3b` or "
-            "`%sc2 load ./folder` loads a larger one, `%sc2 model` lists those known."
+            "`%sc2 load ./folder` loads a larger one, `%sc2 models` lists the known ones."
         )
     return "\n".join(lines)
 

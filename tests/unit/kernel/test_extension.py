@@ -443,4 +443,4 @@ def test_a_kernel_that_has_no_comms_is_told_of(shell, loads, capfd, kernel):
     extension.load(shell, load_engine=loads)
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert "no ghost text in this kernel" in err
+    assert "ghost text is not available in this kernel" in err

@@ -308,7 +308,7 @@ def test_status_before_anything_is_loaded(run):
 def test_status_says_where_code_goes_before_it_does(shell, run, server, where):
     shell.settings.server = server
     said = run("%sc2 status").out
-    assert f"Once it is loaded, code leaves this kernel: it is sent to {where}.\n" in said
+    assert f"Once the model is loaded, code leaves this kernel: it is sent to {where}.\n" in said
 
 
 def test_status_and_load_say_that_code_leaves_the_machine(run, fake_engine):
@@ -337,7 +337,7 @@ def test_unload_frees_the_engine(run, fake_engine):
 def test_settings_are_shown_with_their_help(run):
     said = run("%sc2 settings").out
     assert [line.split(" = ")[0] for line in said.splitlines()] == list(SC2.settings())
-    assert run("%sc2 settings top_k").out.startswith("top_k = 0: Draw from the k likeliest")
+    assert run("%sc2 settings top_k").out.startswith("top_k = 0: Sample from the k most likely")
 
 
 @pytest.mark.parametrize("line", ["temperature=0.5", "temperature 0.5"])
@@ -358,10 +358,10 @@ def test_stats_tell_the_numbers_and_reset_forgets_them(shell, run):
     usage.shown("a.ipynb", "1", 12, 40.0)
     usage.flush()
     said = run("%sc2 stats").out.splitlines()
-    assert said[0].startswith("shown 1, used 0 (0%)")
+    assert said[0].startswith("shown 1, accepted 0 (0%)")
     assert said[-1].startswith("shown on each of the last 14 days: ▁")
-    assert run("%sc2 stats reset").out == "Forgotten.\n"
-    assert run("%sc2 stats").out.startswith("Nothing was counted yet")
+    assert run("%sc2 stats reset").out == "Usage data cleared.\n"
+    assert run("%sc2 stats").out.startswith("No usage data yet")
     assert "%sc2 stats reset" in run("%sc2 stats everything").err
 
 
@@ -448,7 +448,7 @@ def test_without_code_it_is_the_context_of_what_was_typed_last(run, session):
 
 
 def test_without_anything_typed_there_is_no_context(run):
-    assert run("%sc2 context").err.startswith("UsageError: Nothing was typed yet")
+    assert run("%sc2 context").err.startswith("UsageError: There was no request yet")
 
 
 def test_the_context_tells_what_was_left_out_and_switched_off(shell, run, session):
@@ -457,7 +457,7 @@ def test_the_context_tells_what_was_left_out_and_switched_off(shell, run, sessio
     for n in range(20):
         run(f"a_variable_{n} = 'a text that takes room in the prompt'")
     said = run("%sc2 context x = ").out
-    assert "left out, as context_tokens is reached: `a_variable_0" in said
+    assert "left out (context_tokens is reached): `a_variable_0" in said
     assert "switched off:" in said and "(grounding)" in said
 
 
@@ -466,7 +466,7 @@ def test_a_cell_that_was_edited_since_it_ran_is_named(run, session):
     cell = Cell(id="1", source="first = 2", execution_count=1)
     notebook = Notebook((cell, Cell(id="2", source="")))
     [*session.complete(CompletionRequest(text="x = ", offset=4, notebook=notebook, cell_id="2"))]
-    assert "edited since they were run: `first = 2`" in run("%sc2 context").out
+    assert "edited since they ran: `first = 2`" in run("%sc2 context").out
 
 
 def test_a_notebook_gets_the_context_in_colours(shell, run, monkeypatch):

@@ -244,8 +244,8 @@ def test_each_source_tells_its_tokens(panel, session, shell, settings):
     panel._show_read()
     # A token of the scripted engine is a byte; cells end in an empty line, text is a comment.
     assert panel.fields["context_cells"].description == "Code cells above · 18 tokens"
-    assert panel.fields["context_markdown"].description == "Text cells above · 13 tokens"
-    assert " tokens in all, of at most 2048" in panel.read.value
+    assert panel.fields["context_markdown"].description == "Markdown cells above · 13 tokens"
+    assert " tokens, of at most 2048" in panel.read.value
 
 
 def test_all_that_is_read_is_shown_at_a_click_and_hidden_at_the_next(panel, session):

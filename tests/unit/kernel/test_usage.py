@@ -94,16 +94,16 @@ def test_nothing_of_the_code_is_kept(usage, file):
 
 
 def test_the_lines_say_what_was_counted(usage):
-    assert stats_view.lines(usage.events())[0].startswith("Nothing was counted yet")
+    assert stats_view.lines(usage.events())[0].startswith("No usage data yet")
     a_day(usage)
     said = stats_view.lines(usage.events())
     assert said[:4] == [
-        "shown 21, used 3 (14%): 1 whole, 2 by word, 1 by line",
+        "shown 21, accepted 3 (14%): 1 in full, 2 by word, 1 by line",
         "characters saved 22",
         "still there after 30 s 1 of 2, at the next run 1 of 1",
-        "time to the first text: half within 10 ms, 95 % within 19 ms",
+        "time to first text: median 10 ms, 95th percentile 19 ms",
     ]
-    assert said[5].startswith("a.ipynb: shown 20, used 2 (10%)")
+    assert said[5].startswith("a.ipynb: shown 20, accepted 2 (10%)")
 
 
 def test_the_plot_has_two_bars_for_each_day(usage):
