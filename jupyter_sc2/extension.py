@@ -32,7 +32,7 @@ from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
-from jupyter_sc2.settings import SC2
+from jupyter_sc2.settings import SC2, in_order
 from jupyter_sc2.usage import Usage
 
 LoadEngine = Callable[..., Engine]
@@ -256,9 +256,16 @@ def settings_of(shell: InteractiveShell) -> SC2:
     settings = SC2(parent=shell, config=Config())
     # Value by value, as `SC2(parent=shell)` would raise at the first bad one. It need not be the user's config
     # file: IPython also keeps what `%config` was refused in shell.config, and %reload_ext meets it there.
-    for name, value in shell.config.get("SC2", {}).items():
+    section = shell.config.get("SC2", {})
+    if not isinstance(section, Mapping):
+        print(
+            f"jupyter-sc2: SC2 is {section!r} in a config file, which is not a table of settings.",
+            file=sys.stderr,
+        )
+        return settings
+    for name in in_order(section):
         try:
-            settings.set(name, value)
+            settings.set(name, section[name])
         except SettingsError as error:
             print(f"jupyter-sc2: {error}", file=sys.stderr)
     return settings

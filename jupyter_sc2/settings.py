@@ -8,6 +8,7 @@ handed down as the frozen values made here.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
@@ -228,6 +229,11 @@ class SC2(Configurable):
         """Whether the text of this source is in the prompt."""
         name = setting_of(source)
         return not name or bool(getattr(self, name))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names in the order to set them: `server` first, as it decides which models are accepted."""
+    return sorted(names, key=lambda name: name != "server")
 
 
 def _reason(trait: Any, error: Exception) -> str:

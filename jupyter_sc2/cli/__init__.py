@@ -23,14 +23,15 @@ from jupyter_sc2.cli import (
     serve,
     train,
 )
+from jupyter_sc2.cli.config import with_config
 from jupyter_sc2.errors import SC2Error
 
 COMMANDS = (complete, models, plan, download, quantize, train, evaluate, bench, serve, attribution)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
     try:
+        args = with_config(_parser(), sys.argv[1:] if argv is None else list(argv))
         return int(args.run(args) or 0)
     except SC2Error as error:
         print(f"jupyter sc2: {error}", file=sys.stderr)

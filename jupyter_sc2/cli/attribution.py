@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2.cli.config import add_config_options
 from jupyter_sc2.cli.options import print_json
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.runtime.hardware import in_words
@@ -64,6 +65,7 @@ def add_parser(commands: Any) -> None:
     kinds.add_argument("--json", action="store_true", help="print one JSON object")
     kinds.add_argument("--spdx", action="store_true", help="print an SPDX 2.3 document")
     report.add_argument("--output", type=Path, metavar="FILE", help="write to this file")
+    add_config_options(report, lexemes="attribution_lexemes")
     report.set_defaults(run=_report)
 
     strip = actions.add_parser(

@@ -6,15 +6,16 @@ import argparse
 import io
 import sys
 import tokenize
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from jupyter_sc2.cli.options import add_model_options, load_options, print_json
-from jupyter_sc2.errors import RequestError
+from jupyter_sc2.errors import RequestError, SettingsError
 from jupyter_sc2.notebook import Notebook
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, up_to
+from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.languages import not_asked, of_file
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 
@@ -32,7 +33,7 @@ def add_parser(commands: Any) -> None:
         type=int,
         help="the cursor, in characters from the cell's start (default: its end)",
     )
-    add_model_options(parser)
+    add_model_options(parser, "max_tokens", "temperature", "seed")
     parser.add_argument("--max-tokens", type=int, default=64, metavar="N")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T")
     parser.add_argument("--candidates", type=int, default=1, metavar="N")
@@ -47,7 +48,7 @@ def _complete(args: argparse.Namespace) -> int:
 
     request = _read_request(args)
     session = Session(
-        options=CompletionOptions(sampling=request.sampling or SamplingParams()),
+        options=_completion_options(args, request.sampling or SamplingParams()),
         load_options=load_options(args),
         attributor=Checker(),
     )
@@ -85,6 +86,19 @@ def _complete(args: argparse.Namespace) -> int:
     if final.reason == "other_language":
         print(not_asked(request, final.model), file=sys.stderr)
     return 0
+
+
+def _completion_options(args: argparse.Namespace, sampling: SamplingParams) -> CompletionOptions:
+    """The options of a kernel with the same config. Raises SettingsError where that forbids completion."""
+    # Without a config the command samples from all tokens, and a kernel from the most likely ones.
+    settings = SC2(**{"top_p": sampling.top_p, **args.configured})
+    if not settings.allowed:
+        raise SettingsError(
+            "The configuration forbids completion (SC2.allowed): ask who administers this machine."
+        )
+    configured = settings.completion_options()
+    sampling = replace(sampling, top_k=settings.top_k, top_p=settings.top_p)
+    return replace(configured, sampling=sampling)
 
 
 def _read_request(args: argparse.Namespace) -> CompletionRequest:

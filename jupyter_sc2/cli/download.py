@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from jupyter_sc2.cli.config import add_config_options
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED, find_card
 from jupyter_sc2.runtime.hardware import in_words
@@ -25,6 +26,7 @@ def add_parser(commands: Any) -> None:
         default="auto",
         help="Q8_0, Q4_K_M …: the GGUF file of that precision; otherwise the original weights",
     )
+    add_config_options(parser, precision="precision")
     parser.set_defaults(run=_download)
 
 

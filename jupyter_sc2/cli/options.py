@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 
+from jupyter_sc2.cli.config import add_config_options
 from jupyter_sc2.models.cards import EMBEDDED
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.settings import ENGINES, PRECISIONS
 
+MODEL_OPTIONS = ("model", "engine", "precision", "server", "threads", "offline")
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What chooses a model and how it is run; `load_options` reads them."""
+
+def add_model_options(parser: argparse.ArgumentParser, *more: str) -> None:
+    """What chooses a model and how it is run, with defaults from the config; `load_options` reads them.
+
+    `more` are other options of the command that are named like a setting and have its value for their default.
+    """
     parser.add_argument(
         "--model", default=EMBEDDED.name, help="a name, a Hub id or a path (default: %(default)s)"
     )
@@ -28,7 +34,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads; 0: as many as help"
     )
-    parser.add_argument("--offline", action="store_true", help="never use the network")
+    add_offline_option(parser)
+    add_config_options(parser, **{name: name for name in (*MODEL_OPTIONS, *more)})
+
+
+def add_offline_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--offline",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="never use the network",
+    )
 
 
 def load_options(args: argparse.Namespace) -> LoadOptions:

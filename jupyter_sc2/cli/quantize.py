@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.cli.options import print_json
+from jupyter_sc2.cli.config import add_config_options
+from jupyter_sc2.cli.options import add_offline_option, print_json
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import ModelCard
 from jupyter_sc2.models.plan import GGUF
@@ -37,7 +38,8 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="where to write the GGUF file (default: where loading looks for it)",
     )
-    parser.add_argument("--offline", action="store_true", help="never use the network")
+    add_offline_option(parser)
+    add_config_options(parser, offline="offline")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_quantize)
 

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jupyter_sc2.cli.config import add_config_options
+from jupyter_sc2.cli.options import add_offline_option
 from jupyter_sc2.errors import EngineLost, ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED, ModelCard
 from jupyter_sc2.runtime.clock import sleep
@@ -63,7 +65,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads; 0: as many as help"
     )
-    parser.add_argument("--offline", action="store_true", help="never use the network")
+    add_offline_option(parser)
+    add_config_options(
+        parser, model="model", precision="precision", threads="threads", offline="offline"
+    )
     parser.set_defaults(run=_serve)
 
 

@@ -15,10 +15,7 @@ from traitlets import TraitError
 from traitlets.utils.bunch import Bunch
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.settings import SC2
-
-# Read by the check of `model`, so set first.
-FIRST = "server"
+from jupyter_sc2.settings import SC2, in_order
 
 
 class Shared:
@@ -64,7 +61,7 @@ class Shared:
             self.configure(wanted)  # at once, as each that changes what is loaded would load
         except SettingsError:
             refused = []
-            for name in sorted(wanted, key=lambda name: name != FIRST):
+            for name in in_order(wanted):
                 try:
                     self.configure({name: wanted[name]})
                 except SettingsError as error:

@@ -193,6 +193,20 @@ def test_a_sampling_setting_loads_nothing(running, loads):
     assert running.session.options.sampling.max_tokens == 9
 
 
+def test_a_servers_model_is_accepted_from_the_config_file_in_any_order(capfd):
+    values = {"model": "my-own-coder", "server": "http://127.0.0.1:8000"}
+    settings = extension.settings_of(InteractiveShell(config=Config(SC2=values)))
+    assert {name: getattr(settings, name) for name in values} == values
+    assert capfd.readouterr().err == ""
+
+
+def test_a_config_that_is_not_a_table_is_reported_in_one_line(capfd):
+    shell = InteractiveShell(config=Config({"SC2": 3}))
+    assert extension.settings_of(shell).model == "embedded"
+    err = capfd.readouterr().err
+    assert err.startswith("jupyter-sc2: SC2 is 3 in a config file") and err.count("\n") == 1
+
+
 def test_configure_sets_all_or_none(running):
     with pytest.raises(SettingsError, match="top_k cannot be -1"):
         running.configure({"temperature": 0.3, "top_k": -1})
