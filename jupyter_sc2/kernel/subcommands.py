@@ -290,16 +290,17 @@ def load_model(
         if not bytes_on_disk(card):  # it will be downloaded for the first time
             print(text_view.licence(card))
     before = settings.load_options()
+    model = model or settings.model
     started = monotonic()
     with settings.hold_trait_notifications():
-        settings.model = model or settings.model
+        settings.model = model
         settings.precision = precision or settings.precision
     if settings.load_options() == before:  # else the change itself has started it
         session.load(before)
     if wait:
         _wait(kernel, started)
     else:
-        print(f"{settings.model} is loading in the background; `%sc2 status` shows its progress.")
+        print(f"{model} is loading in the background; `%sc2 status` shows its progress.")
 
 
 def _wait(kernel: KernelParts, started: float) -> None:

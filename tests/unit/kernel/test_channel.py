@@ -185,13 +185,13 @@ def test_the_table_in_hello_agrees_with_the_language_of_a_request(comm):
         )
 
 
-def test_a_hello_brings_the_front_ends_own_settings_and_gets_what_is_set(comm, settings):
+def test_hello_brings_the_front_ends_settings_and_reports_the_kernels(comm, settings):
     comm.say({"type": "hello", "settings": {"temperature": 0.5}})
     assert settings.told == {"temperature": 0.5}
     assert comm.wait_for(type="hello")["settings"] == {"temperature": 0.5}
 
 
-def test_a_setting_that_is_refused_does_not_keep_the_hello_away(comm):
+def test_a_refused_setting_is_reported_after_the_hello(comm):
     comm.say({"type": "hello", "settings": {"nonsense": 1}})
     assert [m["type"] for m in comm.heard if m["type"] != "status"] == ["hello", "error"]
 
@@ -206,21 +206,21 @@ def test_each_front_end_is_told_what_is_set_and_that_it_was_saved(channel, comm,
     ]
 
 
-def test_a_hello_on_the_thread_of_the_control_channel_came_by_control(comm):
+def test_hello_on_the_control_thread_reports_the_control_channel(comm):
     thread = threading.Thread(target=comm.say, args=({"type": "hello"},), name="Control")
     thread.start()
     thread.join()
     assert comm.wait_for(type="hello")["channel"] == "control"
 
 
-def test_a_hello_on_the_thread_of_a_subshell_came_by_subshell(comm):
+def test_hello_on_a_subshells_thread_reports_the_subshell(comm):
     thread = threading.Thread(target=comm.say, args=({"type": "hello"},), name="subshell-0")
     thread.start()
     thread.join()
     assert comm.wait_for(type="hello")["channel"] == "subshell"
 
 
-def test_a_hello_loads_the_model(comm):
+def test_hello_loads_the_model(comm):
     comm.say({"type": "hello"})
     status = comm.wait_for(type="status", state="ready")
     assert 0 <= status.pop("seconds") < 5
@@ -326,7 +326,7 @@ def test_a_request_to_a_model_that_is_there_has_waited_for_none(comm, fake_engin
     assert "load_ms" not in last["stats"]
 
 
-def test_a_hello_loads_nothing_while_ghost_text_is_off(comm, settings, session):
+def test_hello_loads_nothing_while_ghost_text_is_off(comm, settings, session):
     settings.on = False
     comm.say({"type": "hello"})
     comm.wait_for(type="hello")
@@ -992,21 +992,40 @@ def test_a_request_that_cannot_be_handed_over_is_one_error(channel, comm, monkey
     assert not channel._peers["comm"].waits
 
 
-def test_a_hello_may_come_with_the_opening_of_the_comm(channel):
+def test_hello_may_come_with_the_opening_of_the_comm(channel):
     comm = FakeComm(channel, opening={"type": "hello", "protocol": 1, "client": "test"})
     assert comm.wait_for(type="hello")["channel"] == "shell"
 
 
 @pytest.mark.parametrize("cell", ["%%bash\necho ", "x = 1\n!ls "])
 @pytest.mark.parametrize("trigger", ["automatic", "invoke"])
-def test_languages_that_the_user_wants_left_alone_are(comm, fake_engine, cell, trigger):
+def test_disabled_languages_are_not_completed(comm, fake_engine, cell, trigger):
     fake_engine.card = replace(fake_engine.card, languages=("*",))
     comm.say(complete(cell, trigger=trigger, languages_off=["R", "Shell"]))
     assert comm.final("1")["reason"] == "disabled"
     assert fake_engine.prompts == []
 
 
-def test_python_beside_a_language_that_is_left_alone_is_completed(comm, fake_engine):
+@pytest.mark.parametrize(
+    ("cell", "language"),
+    [
+        ("%%julia\nx = ", "julia"),
+        ("%%cython\nx = ", "Cython"),
+        ("%%css\na ", "css"),
+        ("%%bigquery\nselect ", "sql"),
+        ("%%writefile x.sh\necho ", "bash"),
+        ("%%file -a style.css\na ", "css"),
+        ("%%script perl\nmy ", "perl"),
+    ],
+)
+def test_a_cell_magics_language_can_be_disabled(comm, fake_engine, cell, language):
+    fake_engine.card = replace(fake_engine.card, languages=("*",))
+    comm.say(complete(cell, languages_off=["R", language]))
+    assert comm.final("1")["reason"] == "disabled"
+    assert fake_engine.prompts == []
+
+
+def test_python_beside_a_disabled_language_is_completed(comm, fake_engine):
     fake_engine.answers = ["1"]
     comm.say(complete("%%time\nx = ", languages_off=["bash"]))
     assert comm.final("1")["text"] == "1"
