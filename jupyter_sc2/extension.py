@@ -26,7 +26,7 @@ from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.kernel.comm.channel import Channel
 from jupyter_sc2.kernel.magics import SC2Magics
 from jupyter_sc2.kernel.namespace import LiveNamespace
-from jupyter_sc2.kernel.settings_sync import Shared
+from jupyter_sc2.kernel.settings_sync import SettingsSync
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime import background
@@ -74,19 +74,19 @@ class Extension:
         self.shell = shell
         own_imports.install()
         self.settings = settings_of(shell)
-        self._asked = self._first = self.settings.load_options()
+        self._requested = self._initial = self.settings.load_options()
         self._completion_options = self.settings.completion_options()
-        self._live = LiveNamespace(shell, self.settings)
+        self._namespace = LiveNamespace(shell, self.settings)
         self.session = Session(
             load_engine=load_engine,
             options=self._completion_options,
-            load_options=self._asked,
+            load_options=self._requested,
             low_priority=True,
-            namespace=self._live,
+            namespace=self._namespace,
             attributor=Checker(),
-            taken_back=self._taken_back,
+            taken_back=self._revert_settings,
         )
-        self.shared = Shared(self.settings)
+        self.settings_sync = SettingsSync(self.settings)
         self.settings.observe(self._setting_changed, list(SC2.settings()))
         self._configurables = cast(list[Any], shell.configurables)
         self._configurables.append(self.settings)
@@ -108,23 +108,23 @@ class Extension:
             self.terminal.install()
         elif hasattr(shell, "kernel"):  # xeus-python's is None
             print(NO_COMMS, file=sys.stderr)
-        self._idle = WhenIdle(shell, idle_seconds, self._idled)
-        shell.events.register("pre_run_cell", self._cell_begins)
+        self._idle = WhenIdle(shell, idle_seconds, self._on_idle)
+        shell.events.register("pre_run_cell", self._cell_started)
         shell.events.register("post_run_cell", self._cell_ended)
         self._process = os.getpid()
         atexit.register(self._end)
 
     def close(self) -> None:
         self._idle.stop()
-        self.shell.events.unregister("pre_run_cell", self._cell_begins)
+        self.shell.events.unregister("pre_run_cell", self._cell_started)
         self.shell.events.unregister("post_run_cell", self._cell_ended)
-        self._live.close()
+        self._namespace.close()
         if self.channel is not None:
             self.channel.close()
         if self.terminal is not None:
             self.terminal.remove()
         self.magics.remove()
-        self.shared.close()
+        self.settings_sync.close()
         self.settings.unobserve(self._setting_changed, list(SC2.settings()))
         self._configurables[:] = [one for one in self._configurables if one is not self.settings]
         self._end()
@@ -152,20 +152,20 @@ class Extension:
         return bool(self.settings.allowed)
 
     def values(self) -> dict[str, Any]:
-        return self.shared.values()
+        return self.settings_sync.values()
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Sets all of these or none. Raises SettingsError."""
-        self.shared.configure(values)
+        self.settings_sync.configure(values)
 
     def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
         """Sets what is new in a front end's values for every kernel. Raises SettingsError."""
-        self.shared.apply_lab_settings(values)
+        self.settings_sync.apply_lab_settings(values)
 
     def _saved(self, saved: bool) -> None:
         """What is set was kept for new kernels, or what was kept is forgotten: so do front ends."""
         if not saved:
-            self.shared.forget()
+            self.settings_sync.forget()
         if self.channel is not None:
             self.channel.broadcast_settings(saved)
 
@@ -176,8 +176,8 @@ class Extension:
             self.session.configure(completion_options)
         if change.name in LOADED_BY:
             options = self.settings.load_options()
-            if options != self._asked:  # two settings changed in one go call here twice
-                self._asked = options
+            if options != self._requested:  # two settings changed in one go call here twice
+                self._requested = options
                 self.session.load(options)
         elif change.name == "offline":
             self.session.set_offline(bool(change.new))
@@ -188,20 +188,20 @@ class Extension:
         if self.channel is not None:
             self.channel.broadcast_settings()
 
-    def _taken_back(self, failed: LoadOptions, instead: LoadOptions) -> bool:
+    def _revert_settings(self, failed: LoadOptions, instead: LoadOptions) -> bool:
         """The settings say what answers, and no longer what could not be loaded.
 
         What the config files say stays, and is tried again by whoever asks for it.
         """
-        if failed != self._asked or failed == self._first:
+        if failed != self._requested or failed == self._initial:
             return False
-        self._asked = replace(instead, offline=failed.offline)  # this change is to load nothing
+        self._requested = replace(instead, offline=failed.offline)  # this change is to load nothing
         with self.settings.hold_trait_notifications():
             for name in LOADED_BY:
                 setattr(self.settings, name, getattr(instead, name))
         return True
 
-    def _cell_begins(self, info: object = None) -> None:
+    def _cell_started(self, info: object = None) -> None:
         self.session.set_kernel_busy(True)
         own_imports.cell_begins()
 
@@ -209,7 +209,7 @@ class Extension:
         self.session.set_kernel_busy(False)
         own_imports.cell_ended()
 
-    def _idled(self) -> None:
+    def _on_idle(self) -> None:
         with silence, own_imports:
             if self.enabled():
                 self.session.ensure_loaded()

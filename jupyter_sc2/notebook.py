@@ -19,7 +19,7 @@ from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, read_limited
 from jupyter_sc2.runtime.warning_filters import unwarned
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-OUTPUT_LENGTH = 2000  # characters kept of one output
+MAX_OUTPUT_CHARS = 2000  # characters kept of one output
 CellType = Literal["code", "markdown", "raw"]
 
 
@@ -186,7 +186,7 @@ def _output_text(output: object) -> str:
             output = output.get("text") if output.get("name") != "stderr" else ""
     if isinstance(output, Sequence) and not isinstance(output, str):  # nbformat's lines
         output = "".join(line for line in output if isinstance(line, str))
-    return replace_surrogates(output[:OUTPUT_LENGTH]) if isinstance(output, str) else ""
+    return replace_surrogates(output[:MAX_OUTPUT_CHARS]) if isinstance(output, str) else ""
 
 
 def _first_line(error: Exception) -> str:

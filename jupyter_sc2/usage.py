@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("all", "word", "line")
 # Events in memory before they are written, and seconds that they may wait there.
-BATCH = 50
-MOST_SECONDS = 30.0
-KEPT_DAYS = 180
+BATCH_EVENTS = 50
+MAX_WAIT_S = 30.0
+RETENTION_DAYS = 180
 # Events that wait in memory while the file cannot be written, and seconds to wait for who else writes.
-MOST_WAITING = 5000
-PATIENCE = 0.5
+MAX_PENDING_EVENTS = 5000
+LOCK_TIMEOUT_S = 0.5
 
 SCHEMA = """
 create table if not exists events (
@@ -44,7 +44,7 @@ create table if not exists events (
 )
 """
 # What there is in a file, of whatever type it is.
-READ = """
+SELECT = """
 select cast(at as real), cast(notebook as text), cast(kind as text), cast(request as text), cast(part as text),
     cast(size as integer), cast(ms as real)
 from events order by at
@@ -69,13 +69,13 @@ class Summary:
 
     notebook: str = ""
     shown: int = 0
-    used: int = 0  # of those shown, of which at least a part was accepted
-    whole: int = 0
-    words: int = 0
-    lines: int = 0
+    accepted: int = 0  # of those shown, of which at least a part was accepted
+    in_full: int = 0
+    by_word: int = 0
+    by_line: int = 0
     characters: int = 0
-    later: tuple[int, int] = (0, 0)  # still there after 30 s, of so many looked at
-    run: tuple[int, int] = (0, 0)
+    after_30s: tuple[int, int] = (0, 0)  # still there after 30 s, of so many looked at
+    at_next_run: tuple[int, int] = (0, 0)
     p50_ms: float | None = None
     p95_ms: float | None = None
 
@@ -90,18 +90,18 @@ class Usage:
         self._enabled = enabled
         self._file = file or Path(jupyter_data_dir()) / "jupyter_sc2" / "usage.sqlite"
         self._lock = threading.Lock()  # of what is in memory
-        self._filing = threading.Lock()
-        self._waiting: list[Event] = []
-        self._due = False  # whether a thread is about to write
-        self._tried = -MOST_SECONDS
+        self._file_lock = threading.Lock()
+        self._pending: list[Event] = []
+        self._write_scheduled = False  # whether a thread is about to write
+        self._last_write = -MAX_WAIT_S
         # The newest times to the first text, in ms, of this kernel.
         self.recent: deque[float] = deque(maxlen=40)
-        self._failed = self._aside = ""  # in words for the user
+        self._failure = self._damage = ""  # in words for the user
 
     @property
     def problem(self) -> str:
         """Why the numbers are not all there, in words for the user; "" if they are."""
-        return self._failed or self._aside
+        return self._failure or self._damage
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None:
         """`ms` until the first text; None where it would say nothing, as the model was still being loaded."""
@@ -119,94 +119,102 @@ class Usage:
     def _add(self, event: Event) -> None:
         if not self._enabled():
             return
-        event = replace(event, notebook=_writable(event.notebook), request=_writable(event.request))
+        event = replace(event, notebook=_storable(event.notebook), request=_storable(event.request))
         with self._lock:
-            self._waiting.append(event)
-            del self._waiting[:-MOST_WAITING]
-            full = len(self._waiting) >= BATCH or event.at - self._waiting[0].at > MOST_SECONDS
-            failed = len(self._waiting) > BATCH and clock.monotonic() - self._tried < MOST_SECONDS
-            if not full or failed or self._due:
+            self._pending.append(event)
+            del self._pending[:-MAX_PENDING_EVENTS]
+            full = len(self._pending) >= BATCH_EVENTS or event.at - self._pending[0].at > MAX_WAIT_S
+            failed = (
+                len(self._pending) > BATCH_EVENTS
+                and clock.monotonic() - self._last_write < MAX_WAIT_S
+            )
+            if not full or failed or self._write_scheduled:
                 return
-            self._due = True
+            self._write_scheduled = True
         # Not here: a disk may be slow, and a model waits for who counts.
         try:
             background.Thread(self._write_now, name="jupyter-sc2-usage").start()
         except RuntimeError:  # the process ends, or may have no more threads
-            self._due = False
+            self._write_scheduled = False
 
     def _write_now(self) -> None:
         try:
             self.flush()
         finally:
-            self._due = False
+            self._write_scheduled = False
 
     def flush(self) -> None:
         """Writes what waits in memory; what cannot be written waits on."""
-        with self._filing:
+        with self._file_lock:
             with self._lock:
-                events = list(self._waiting)
-                self._tried = clock.monotonic()
+                events = list(self._pending)
+                self._last_write = clock.monotonic()
             if events and self._try(lambda database: _write(database, events), create=True):
                 written = {id(event) for event in events}
                 with self._lock:
-                    self._waiting = [event for event in self._waiting if id(event) not in written]
+                    self._pending = [event for event in self._pending if id(event) not in written]
 
     def events(self) -> list[Event]:
         """All that is known, oldest first."""
         self.flush()
         read: list[Event] = []
-        with self._filing:
+        with self._file_lock:
             if self._file.exists():
                 self._try(lambda database: read.extend([*_read(database)]))
         with self._lock:
-            return read + self._waiting
+            return read + self._pending
 
     def reset(self) -> None:
         """Forgets everything. Raises SC2Error if the file stays."""
         self.recent.clear()
-        with self._filing, self._lock:
-            self._waiting.clear()
+        with self._file_lock, self._lock:
+            self._pending.clear()
             try:
                 self._file.unlink(missing_ok=True)
             except OSError as error:
                 raise SC2Error(
                     f"The usage data could not be cleared: {self._file} cannot be removed ({error.strerror})."
                 ) from error
-            self._failed = self._aside = ""
+            self._failure = self._damage = ""
 
     def _try(self, act: Callable[[sqlite3.Connection], None], *, create: bool = False) -> bool:
         """Does something with the file; False if that failed. A damaged one is put aside, and a new one begun."""
         for _ in range(2):
-            number = self._number()
+            number = self._inode()
             try:
                 if create:
                     self._file.parent.mkdir(parents=True, exist_ok=True)
-                with closing(sqlite3.connect(self._file, timeout=PATIENCE)) as database, database:
-                    database.text_factory = _text
+                with (
+                    closing(sqlite3.connect(self._file, timeout=LOCK_TIMEOUT_S)) as database,
+                    database,
+                ):
+                    database.text_factory = _decoded
                     database.execute(SCHEMA)
                     columns = [row[1] for row in database.execute("pragma table_info(events)")]
                     if columns != COLUMNS:
                         raise sqlite3.DatabaseError("it has other columns")
                     act(database)
-                self._failed = ""
+                self._failure = ""
                 return True
             except (sqlite3.Error, OSError) as error:
                 logger.debug("The numbers are not to be had", exc_info=True)
                 # Of this very class for what is no database, or one whose pages are damaged.
-                if type(error) is not sqlite3.DatabaseError or not self._put_aside(number, error):
-                    self._failed = f"The usage data is in {self._file}, which cannot be used now: {in_one_line(error)}."
+                if type(error) is not sqlite3.DatabaseError or not self._set_aside(number, error):
+                    self._failure = (
+                        f"The usage data in {self._file} cannot be used now: {in_one_line(error)}."
+                    )
                     return False
         return False
 
-    def _number(self) -> int | None:
+    def _inode(self) -> int | None:
         """The system's for the file; another one for a new file of the same name."""
         try:
             return self._file.stat().st_ino
         except OSError:
             return None
 
-    def _put_aside(self, number: int | None, error: Exception) -> bool:
-        if self._number() != number:  # another kernel has just done so
+    def _set_aside(self, number: int | None, error: Exception) -> bool:
+        if self._inode() != number:  # another kernel has just done so
             return True
         count = 1
         while (aside := self._file.with_name(f"{self._file.name}.damaged-{count}")).exists():
@@ -218,19 +226,19 @@ class Usage:
                     os.replace(f"{self._file}{ending}", f"{aside}{ending}")
         except OSError:
             return False
-        self._aside = (
+        self._damage = (
             f"The file with the usage data was damaged ({in_one_line(error)}). "
             f"It was renamed to {aside}, and counting started again."
         )
         return True
 
 
-def _writable(text: str) -> str:
+def _storable(text: str) -> str:
     """Without what no file can hold: a name that is no UTF-8 has surrogates in Python."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _text(stored: bytes) -> str:
+def _decoded(stored: bytes) -> str:
     return stored.decode("utf-8", "replace")
 
 
@@ -241,12 +249,12 @@ def _write(database: sqlite3.Connection, events: Sequence[Event]) -> None:
     )
     # By the database's own clock.
     database.execute(
-        "delete from events where at < strftime('%s', 'now') - ?", (KEPT_DAYS * 86400,)
+        "delete from events where at < strftime('%s', 'now') - ?", (RETENTION_DAYS * 86400,)
     )
 
 
 def _read(database: sqlite3.Connection) -> Iterator[Event]:
-    return (Event(*row) for row in database.execute(READ))
+    return (Event(*row) for row in database.execute(SELECT))
 
 
 def summary(events: Sequence[Event], notebook: str = "") -> Summary:
@@ -264,13 +272,13 @@ def summary(events: Sequence[Event], notebook: str = "") -> Summary:
     return Summary(
         notebook=notebook,
         shown=len(of("shown")),
-        used=len({event.request for event in accepted}),
-        whole=len(of("accepted", "all")),
-        words=len(of("accepted", "word")),
-        lines=len(of("accepted", "line")),
+        accepted=len({event.request for event in accepted}),
+        in_full=len(of("accepted", "all")),
+        by_word=len(of("accepted", "word")),
+        by_line=len(of("accepted", "line")),
         characters=sum(event.size for event in accepted),
-        later=share("later"),
-        run=share("run"),
+        after_30s=share("later"),
+        at_next_run=share("run"),
         p50_ms=percentile(times, 0.5),
         p95_ms=percentile(times, 0.95),
     )

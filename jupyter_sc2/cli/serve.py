@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 SPARE_CACHE_MIB = 1024
 # Seconds: a server that has ended by itself is started again after these delays; one that ends once more often within
 # so long is given up.
-DELAYS, WINDOW = (0.0, 1.0, 5.0, 20.0), 300.0
+RESTART_DELAYS_S, RESTART_WINDOW_S = (0.0, 1.0, 5.0, 20.0), 300.0
 
 
 def add_parser(commands: Any) -> None:
@@ -85,7 +85,7 @@ def _serve(args: argparse.Namespace) -> int:
     from jupyter_sc2.engines.llamacpp.server import LlamaServer
 
     card, file, notice = gguf_locate.find(
-        args.model, args.precision, offline=args.offline, progress=_tell(args.model)
+        args.model, args.precision, offline=args.offline, progress=_progress_printer(args.model)
     )
     if notice:
         print(notice, file=sys.stderr)
@@ -116,7 +116,7 @@ def _serve_until_stopped(
     options = replace(started.options, port=int(address.rpartition(":")[2]))
     path = Path(args.model).expanduser()
     named = str(path.resolve()) if card is not EMBEDDED and path.exists() else args.model
-    restarts = Restarts(DELAYS, WINDOW)
+    restarts = Restarts(RESTART_DELAYS_S, RESTART_WINDOW_S)
     try:
         with announced(url=address, token=options.key, model=named):
             print(
@@ -134,8 +134,8 @@ def _serve_until_stopped(
                     delay = restarts.delay()
                     if delay is None:
                         raise ModelLoadError(
-                            f"{happened}, {len(DELAYS) + 1} times within {WINDOW / 60:.0f} minutes: "
-                            "it is not started again."
+                            f"{happened}, {len(RESTART_DELAYS_S) + 1} times within {RESTART_WINDOW_S / 60:.0f} "
+                            "minutes: it is not started again."
                         )
                     print(f"{happened}: it is started again.", file=sys.stderr, flush=True)
                     sleep(delay)
@@ -193,7 +193,7 @@ def _check_port(port: int) -> None:
         raise ModelLoadError(f"Port {port} cannot be used: {error}.") from error
 
 
-def _tell(model: str) -> Any:
+def _progress_printer(model: str) -> Any:
     shown = -1
 
     def progress(state: str, share: float | None) -> None:

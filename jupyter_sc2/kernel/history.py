@@ -7,12 +7,18 @@ from IPython.core.interactiveshell import InteractiveShell
 from jupyter_sc2.notebook import Notebook
 
 # Our own commands are no code of the user's.
-OWN = ("%%complete", "%complete", "%sc2", "%load_ext jupyter_sc2", "%reload_ext jupyter_sc2")
+OWN_COMMANDS = (
+    "%%complete",
+    "%complete",
+    "%sc2",
+    "%load_ext jupyter_sc2",
+    "%reload_ext jupyter_sc2",
+)
 
 
 def is_own(text: str) -> bool:
     """Whether it is one of our commands, or the beginning of one while it is typed."""
-    return any(text.startswith(own) or own.startswith(text) for own in OWN)
+    return any(text.startswith(own) or own.startswith(text) for own in OWN_COMMANDS)
 
 
 def notebook(shell: InteractiveShell, running: str = "") -> Notebook:
@@ -22,7 +28,7 @@ def notebook(shell: InteractiveShell, running: str = "") -> Notebook:
     if run and run[-1] == running.rstrip("\n"):
         del run[-1]
     return Notebook.from_sources(
-        source for source in run if source.strip() and not source.startswith(OWN)
+        source for source in run if source.strip() and not source.startswith(OWN_COMMANDS)
     )
 
 

@@ -108,7 +108,7 @@ class SC2Magics(Magics):
         with one_line_errors():
             self.parts.check_allowed()
             options = parsed(self.complete, line if cell is not None else "")
-            text, offset = split_at_cursor(line if cell is None else self._typed(cell))
+            text, offset = split_at_cursor(line if cell is None else self._raw_cell(cell))
             request = CompletionRequest(
                 text=text,
                 offset=offset,
@@ -119,7 +119,7 @@ class SC2Magics(Magics):
             )
             if options.model is not None and options.model != self.parts.settings.model:
                 load_model(self.parts, options.model)
-            completions, reason = self._ask(request)
+            completions, reason = self._complete(request)
             texts = list(completions)
             if reason == "other_language":
                 print(not_asked(request, self.parts.session.status.model))
@@ -132,16 +132,16 @@ class SC2Magics(Magics):
                 print(f"May come from {one}")
             self.shell.set_next_input(request.prefix + texts[0] + request.suffix, replace=False)
 
-    def _ask(self, request: CompletionRequest) -> tuple[dict[str, Completion], str | None]:
+    def _complete(self, request: CompletionRequest) -> tuple[dict[str, Completion], str | None]:
         """The different texts proposed, best first; or none and the reason."""
-        said: dict[int, Completion] = {}
+        latest: dict[int, Completion] = {}
         reason = None
         with closing(self.parts.session.complete(request)) as completions:  # type: ignore[type-var]
             for completion in completions:
-                said[completion.index] = completion
+                latest[completion.index] = completion
                 reason = completion.reason
         found: dict[str, Completion] = {}
-        for _, one in sorted(said.items()):
+        for _, one in sorted(latest.items()):
             if one.text.strip():
                 found.setdefault(one.text, one)
         return found, reason
@@ -157,7 +157,7 @@ class SC2Magics(Magics):
     def _note_cell(self, info: ExecutionInfo) -> None:
         self.parts.running = info.raw_cell or ""
 
-    def _typed(self, cell: str) -> str:
+    def _raw_cell(self, cell: str) -> str:
         """The cell as it was typed: IPython strips the indentation in which the cursor at the end stands."""
         typed = self.parts.running.lstrip("\n").partition("\n")[2]
         return typed if typed.split() == cell.split() else cell.removesuffix("\n")

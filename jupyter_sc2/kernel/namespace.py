@@ -35,23 +35,23 @@ from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.languages import runs_here
 from jupyter_sc2.types import CompletionRequest
 
-MOST = 8  # variables that a cell starts with
-LIMIT = 1_200  # characters of what is told about them
-NEAR = 3  # cells above whose names count as likely to be used
-MOST_USED = 256  # names on either side of the cursor that count as used
-REACH = 8_000  # characters on either side of the cursor, and of a cell above, in which names are looked for
+MAX_VARIABLES = 8  # variables that a cell starts with
+MAX_STATE_CHARS = 1_200  # characters of what is told about them
+NEAR_CELLS = 3  # cells above whose names count as likely to be used
+MAX_NAMES = 256  # names on either side of the cursor that count as used
+SEARCH_CHARS = 8_000  # characters on either side of the cursor, and of a cell above, in which names are looked for
 
 
 LIVE = tuple(name for name, source in SOURCES.items() if source.render is None and source.setting)
-FRONT_ENDS = 32  # in which somebody is in a cell of their own
+MAX_FRONT_ENDS = 32  # in which somebody is in a cell of their own
 
 
 @dataclass
 class _Visit:
     """Somebody is in a cell, and no code has run since: what is told there."""
 
-    place: tuple[object, ...]
-    told: dict[str, Variable]
+    key: tuple[object, ...]
+    variables: dict[str, Variable]
     no_room: frozenset[str] = (
         frozenset()
     )  # names that were looked at and of which there was no room to tell
@@ -66,25 +66,25 @@ class LiveNamespace:
         self._visits: OrderedDict[str, _Visit] = OrderedDict()  # by front end, the newest last
         self._lock = threading.Lock()
         self._sources: dict[str, int] = {}  # what was run: when last
-        self._seen = 0
+        self._inputs_seen = 0
         self._runs = 0
-        self._kept: tuple[
+        self._names_key: tuple[
             int, ...
         ] = ()  # the run and the number of names that those found last are of
-        self._found: frozenset[str] = frozenset()
+        self._known_names: frozenset[str] = frozenset()
         # While somebody types, the other cells are not looked at again.
-        self._pending = cache_latest(partial(_pending, self.ran))
+        self._pending = cache_latest(partial(_pending, self.has_run))
         self._imported = cache_latest(_imported)
         # The one event that comes after whatever was run: silent code, what is kept in no history, a widget's callback.
-        shell.events.register("post_execute", self._ran_something)
+        shell.events.register("post_execute", self._on_execute)
         # By source, in the order of their lines.
         self._look_at = {"error": self._error, "variables": self._variables}
 
     def close(self) -> None:
         """Hears of no more runs."""
-        self._shell.events.unregister("post_execute", self._ran_something)
+        self._shell.events.unregister("post_execute", self._on_execute)
 
-    def _ran_something(self) -> None:
+    def _on_execute(self) -> None:
         self._runs += 1
 
     @property
@@ -97,18 +97,18 @@ class LiveNamespace:
         if not runs_here(request):
             return ""
         included = self._included()
-        place = (request.cell_id, self.epoch, included)
-        used = _names_used(request)
+        key = (request.cell_id, self.epoch, included)
+        used = _used_names(request)
         with self._lock:  # two engines may answer in turn, and `%sc2 context` asks as well
             visit = self._visits.pop(request.front_end, None)
-            if visit is None or visit.place != place:
-                visit = _Visit(place, self._first_look(request, used))
+            if visit is None or visit.key != key:
+                visit = _Visit(key, self._first_look(request, used))
             elif "variables" in included:
                 self._add(visit, request, used)
             self._visits[request.front_end] = visit
-            if len(self._visits) > FRONT_ENDS:
+            if len(self._visits) > MAX_FRONT_ENDS:
                 self._visits.popitem(last=False)
-            return describe(visit.told.values(), limit=LIMIT)
+            return describe(visit.variables.values(), limit=MAX_STATE_CHARS)
 
     def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
         """What is certain of these paths, and of the names there are."""
@@ -117,22 +117,22 @@ class LiveNamespace:
             names.append(plain(self._shell.user_global_ns))
         return Facts(
             names=self._names(*names),
-            known=gather(ChainMap(*names, self._to_be_imported(request)), paths),
+            known=gather(ChainMap(*names, self._imports_of(request)), paths),
             pending=self._pending(request.notebook, request.cell_id, len(self._inputs), self.epoch),
         )
 
     def _names(self, *namespaces: Mapping[str, Any]) -> frozenset[str]:
         """All names that there are; none where nothing was run yet: who writes first and runs later may mean any."""
         kept = (self.epoch, *map(len, namespaces))
-        if kept != self._kept:
+        if kept != self._names_key:
             hidden = self._hidden
             names = list(namespaces[0])
             made = any(not name.startswith("_") and name not in hidden for name in names)
             found = frozenset().union(*namespaces, module_state(builtins)) if made else frozenset()
-            self._kept, self._found = kept, found
-        return self._found
+            self._names_key, self._known_names = kept, found
+        return self._known_names
 
-    def _to_be_imported(self, request: CompletionRequest) -> dict[str, Any]:
+    def _imports_of(self, request: CompletionRequest) -> dict[str, Any]:
         """What the cell's imports will bind when it is run, of modules that are loaded already."""
         found: dict[str, Any] = {}
         for line in request.text.splitlines():
@@ -147,14 +147,14 @@ class LiveNamespace:
         history = self._shell.history_manager
         return history.input_hist_raw if history is not None else []
 
-    def ran(self, cell: Cell) -> bool:
+    def has_run(self, cell: Cell) -> bool:
         """Whether the cell as it stands was run in this kernel, and is done."""
         inputs = self._inputs
-        if len(inputs) < self._seen:  # %reset
-            self._sources, self._seen = {}, 0
-        for index in range(self._seen, len(inputs)):
+        if len(inputs) < self._inputs_seen:  # %reset
+            self._sources, self._inputs_seen = {}, 0
+        for index in range(self._inputs_seen, len(inputs)):
             self._sources[inputs[index].strip()] = index
-        self._seen = len(inputs)
+        self._inputs_seen = len(inputs)
         when = self._sources.get(cell.source.strip())
         return when is not None and when < self._shell.execution_count
 
@@ -182,20 +182,22 @@ class LiveNamespace:
     ) -> Iterable[Variable]:
         above = request.notebook.above(request.cell_id)
         likely = [
-            name for cell in reversed(above[-NEAR:]) for name in WORD.findall(cell.source[:REACH])
+            name
+            for cell in reversed(above[-NEAR_CELLS:])
+            for name in WORD.findall(cell.source[:SEARCH_CHARS])
         ]
         return choose(
             self._shell.user_ns,
             [*used, *likely],
             hidden=self._hidden,
-            most=MOST,
+            most=MAX_VARIABLES,
             values=values,
             skip=self._imported(above),
         )
 
     def _add(self, visit: _Visit, request: CompletionRequest, used: list[str]) -> None:
         """Adds what the cell uses by now, if there is more to tell of it than that it is a number."""
-        known = {variable.name.partition("(")[0] for variable in visit.told.values()}
+        known = {variable.name.partition("(")[0] for variable in visit.variables.values()}
         names, hidden = plain(self._shell.user_ns), self._hidden
         skip = self._imported(request.notebook.above(request.cell_id))
         values = "values" in self._included()
@@ -205,11 +207,14 @@ class LiveNamespace:
             variable = look(names, name, hidden=hidden, values=values)
             if variable is None or not variable.detail:
                 continue
-            if len(describe([*visit.told.values(), variable], limit=2 * LIMIT)) > LIMIT:
-                visit.told = self._first_look(request, used)
+            if (
+                len(describe([*visit.variables.values(), variable], limit=2 * MAX_STATE_CHARS))
+                > MAX_STATE_CHARS
+            ):
+                visit.variables = self._first_look(request, used)
                 visit.no_room = frozenset(used)  # else each key would look at all of them again
                 return
-            visit.told[variable.name] = variable
+            visit.variables[variable.name] = variable
 
     @property
     def _hidden(self) -> Mapping[str, Any]:
@@ -228,25 +233,25 @@ def _imported(above: tuple[Cell, ...]) -> frozenset[str]:
 
 
 def _pending(
-    ran: Callable[[Cell], bool], notebook: Notebook, cell_id: str | None, *when: int
+    has_run: Callable[[Cell], bool], notebook: Notebook, cell_id: str | None, *when: int
 ) -> tuple[str, ...]:
     """The other cells that were not run as they stand; `when` is other numbers after each run."""
     return tuple(
         cell.source
         for cell in notebook.cells
-        if cell.cell_type == "code" and cell.id != cell_id and not ran(cell)
+        if cell.cell_type == "code" and cell.id != cell_id and not has_run(cell)
     )
 
 
-def _names_used(request: CompletionRequest) -> list[str]:
+def _used_names(request: CompletionRequest) -> list[str]:
     """The names in the cell, those nearest above the cursor first; not the word that is being typed."""
-    prefix, suffix = request.prefix[-REACH:], request.suffix[:REACH]
+    prefix, suffix = request.prefix[-SEARCH_CHARS:], request.suffix[:SEARCH_CHARS]
     before = WORD.findall(prefix)
     if before and prefix.endswith(before[-1]):
         del before[-1]
     typed = re.match(r"\w*", suffix)
     after = WORD.findall(suffix, typed.end() if typed is not None else 0)
-    return list(dict.fromkeys([*before[: -MOST_USED - 1 : -1], *after[:MOST_USED]]))
+    return list(dict.fromkeys([*before[: -MAX_NAMES - 1 : -1], *after[:MAX_NAMES]]))
 
 
 def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | None:
@@ -260,7 +265,7 @@ def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | N
     if not is_a(error, BaseException):
         return None
     described = describe_variable("last error", error, values=values)
-    if described is None or _tells_secret(message_of(error)):
+    if described is None or _has_secret(message_of(error)):
         return None
     line = ""
     trace: Any = getattr(sys, "last_traceback", None)
@@ -271,9 +276,9 @@ def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | N
         if type(name) is str and name == "__main__" and type(cached) is tuple and len(cached) == 4:
             line = next(iter(cached[2][trace.tb_lineno - 1 : trace.tb_lineno]), "").strip()
         trace = trace.tb_next
-    at = f"at {line}" if line and not _tells_secret(line) else ""
+    at = f"at {line}" if line and not _has_secret(line) else ""
     return replace(described, detail=", ".join(filter(None, (described.detail, at))))
 
 
-def _tells_secret(text: str) -> bool:
+def _has_secret(text: str) -> bool:
     return secrets.in_text(text) or secrets.mentioned(text)

@@ -17,7 +17,7 @@ from jupyter_sc2.settings import SC2
 # Next to the user's own ipython_config.py, which may hold code and is never written to.
 FILE = "ipython_config.json"
 # What is for an administrator to say.
-NOT_OURS = ("allowed",)
+ADMIN_ONLY = ("allowed",)
 
 
 def save(shell: InteractiveShell, settings: SC2) -> Path:
@@ -26,13 +26,13 @@ def save(shell: InteractiveShell, settings: SC2) -> Path:
     values = {
         name: getattr(settings, name)
         for name, trait in SC2.settings().items()
-        if name not in NOT_OURS and getattr(settings, name) != trait.default_value
+        if name not in ADMIN_ONLY and getattr(settings, name) != trait.default_value
     }
     _write(file, values)
     return file
 
 
-def forget(shell: InteractiveShell) -> Path:
+def reset(shell: InteractiveShell) -> Path:
     """New kernels start with the defaults again, or with what other config files say. Raises SettingsError."""
     file = _file(shell)
     _write(file, {})

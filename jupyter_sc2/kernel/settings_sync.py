@@ -18,14 +18,14 @@ from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.settings import SC2, in_order
 
 
-class Shared:
+class SettingsSync:
     """The settings of one kernel, as they are shared with its front ends."""
 
     def __init__(self, settings: SC2) -> None:
         self._settings = settings
-        self._start = self.values()
-        self._told: dict[str, Any] | None = None  # by the front end for every kernel
-        self._set_here: set[str] = set()  # before it told anything
+        self._initial = self.values()
+        self._lab_values: dict[str, Any] | None = None  # by the front end for every kernel
+        self._set_in_kernel: set[str] = set()  # before it told anything
         settings.observe(self._note, list(SC2.settings()))
 
     def close(self) -> None:
@@ -48,14 +48,16 @@ class Shared:
 
     def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
         """Sets what is new in a front end's values for every kernel; each that can be. Raises SettingsError."""
-        told, self._told = self._told, dict(values)
-        if told is None:
-            wanted = {name: value for name, value in values.items() if name not in self._set_here}
+        previous, self._lab_values = self._lab_values, dict(values)
+        if previous is None:
+            wanted = {
+                name: value for name, value in values.items() if name not in self._set_in_kernel
+            }
         else:
             missing = object()
-            names = dict.fromkeys([*values, *told])
-            changed = [n for n in names if values.get(n, missing) != told.get(n, missing)]
-            now = {**self._start, **values}
+            names = dict.fromkeys([*values, *previous])
+            changed = [n for n in names if values.get(n, missing) != previous.get(n, missing)]
+            now = {**self._initial, **values}
             wanted = {name: now[name] for name in changed if name in now}
         try:
             self.configure(wanted)  # at once, as each that changes what is loaded would load
@@ -71,8 +73,8 @@ class Shared:
 
     def forget(self) -> None:
         """The front end's values for every kernel are about to go, and here all stays as it is."""
-        self._told = {}
+        self._lab_values = {}
 
     def _note(self, change: Bunch) -> None:
-        if self._told is None:
-            self._set_here.add(change.name)
+        if self._lab_values is None:
+            self._set_in_kernel.add(change.name)

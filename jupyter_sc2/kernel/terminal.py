@@ -22,8 +22,8 @@ from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.types import Completion, CompletionRequest
 
 # Seconds without a key before the model is asked, and between two looks at whether a key came meanwhile.
-DEBOUNCE = 0.1
-LOOK = 0.03
+DEBOUNCE_S = 0.1
+POLL_INTERVAL_S = 0.03
 
 
 class Settings(Protocol):
@@ -37,24 +37,28 @@ class Terminal:
         self._shell = shell
         self._session = session
         self._settings = settings
-        self._mended: Any = None
+        self._patched: Any = None
         self._ids = itertools.count(1)
         # Of the history, by how long it is: it may be that of a long day, and is asked for at each key.
-        self._ran = cache_latest(lambda *length: history.notebook(shell))
-        self._known = ("", "", "")  # before the cursor, behind it, and what the model said then
+        self._notebook = cache_latest(lambda *length: history.notebook(shell))
+        self._last_suggestion = (
+            "",
+            "",
+            "",
+        )  # before the cursor, behind it, and what the model said then
 
     def install(self) -> None:
         if self._shell.auto_suggest is None:  # the user wants none from the history
             self._shell.auto_suggest = self._shell.pt_app.auto_suggest = DummyAutoSuggest()
         # On the object, so that it stays of the kind that IPython's key bindings ask for.
-        self._mended = self._shell.auto_suggest
-        self._mended.get_suggestion_async = self._suggest
+        self._patched = self._shell.auto_suggest
+        self._patched.get_suggestion_async = self._suggest
         self._shell.observe(self._provider_changed, "autosuggestions_provider")
 
     def remove(self) -> None:
         self._shell.unobserve(self._provider_changed, "autosuggestions_provider")
-        vars(self._mended).pop("get_suggestion_async", None)
-        if isinstance(self._mended, DummyAutoSuggest):
+        vars(self._patched).pop("get_suggestion_async", None)
+        if isinstance(self._patched, DummyAutoSuggest):
             self._shell.auto_suggest = self._shell.pt_app.auto_suggest = None
 
     def _provider_changed(self, change: object) -> None:
@@ -62,34 +66,34 @@ class Terminal:
         self.install()
 
     async def _suggest(self, buffer: Buffer, document: Document) -> Suggestion | None:
-        if suggestion := self._mended.get_suggestion(buffer, document):
+        if suggestion := self._patched.get_suggestion(buffer, document):
             return suggestion  # type: ignore[no-any-return]
-        if not self._is_worth_asking(document):
+        if not self._should_request(document):
             return None
-        if (text := self._left(document)) is None:
-            await asyncio.sleep(DEBOUNCE)
+        if (text := self._remaining(document)) is None:
+            await asyncio.sleep(DEBOUNCE_S)
             if buffer.document != document:
                 return None
-            text = await self._ask(buffer, document)
-            self._known = (document.text_before_cursor, document.text_after_cursor, text)
+            text = await self._request(buffer, document)
+            self._last_suggestion = (document.text_before_cursor, document.text_after_cursor, text)
         return Suggestion(text) if text else None
 
-    def _is_worth_asking(self, document: Document) -> bool:
+    def _should_request(self, document: Document) -> bool:
         return (
             self._settings.enabled()
             and document.is_cursor_at_the_end_of_line
             and bool(document.text.strip())
         )
 
-    def _left(self, document: Document) -> str | None:
-        """What remains of the newest suggestion after a part of it was typed or accepted."""
-        before, behind, text = self._known
+    def _remaining(self, document: Document) -> str | None:
+        """What is left of the newest suggestion after a part of it was typed or accepted."""
+        before, behind, text = self._last_suggestion
         now = document.text_before_cursor
         if behind != document.text_after_cursor or not now.startswith(before):
             return None
         return remaining(text, now[len(before) :])
 
-    async def _ask(self, buffer: Buffer, document: Document) -> str:
+    async def _request(self, buffer: Buffer, document: Document) -> str:
         """The first line of what the model says, "" where it says nothing or a key came first."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
@@ -114,13 +118,13 @@ class Terminal:
         request = CompletionRequest(
             text=document.text,
             offset=document.cursor_position,
-            notebook=self._ran(*history.length(self._shell)),
+            notebook=self._notebook(*history.length(self._shell)),
             id=id,
         )
         self._session.submit(request, update, fail)
         try:
             while not answer.done() and buffer.document == document:
-                await asyncio.wait({answer}, timeout=LOOK)
+                await asyncio.wait({answer}, timeout=POLL_INTERVAL_S)
         finally:
             self._session.cancel(id)
         text = answer.result() if answer.done() else ""

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 TARGET = "jupyter_sc2"
 COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
 # Seconds between two status messages that differ only in the progress: a status bar needs no more.
-PROGRESS_INTERVAL = 0.2
+PROGRESS_INTERVAL_S = 0.2
 # A page that is reloaded leaves its comm open for ever, and with it a snapshot of its notebook. Besides these there
 # are those with an open request, of which the queue allows so many (see request_queue.py).
 MAX_FRONT_ENDS = 16
@@ -79,7 +79,7 @@ class Settings(Protocol):
         """Sets what the front end has for every kernel, where nothing newer says otherwise. Raises SettingsError."""
 
 
-class Counter(Protocol):
+class UsageCounter(Protocol):
     """Who counts what was shown and accepted."""
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None: ...
@@ -95,17 +95,17 @@ class Channel:
         session: Session,
         settings: Settings,
         kernel: Any = None,
-        usage: Counter | None = None,
+        usage: UsageCounter | None = None,
     ) -> None:
         self.session = session
         self.settings = settings
         self.usage = usage
         self._kernel = kernel
-        self._peers: dict[str, FrontEnd] = {}
+        self._front_ends: dict[str, FrontEnd] = {}
         self.ids = itertools.count(1)  # of requests
-        self._installed: dict[str, Callable[..., None]] = {}
-        self._sent: Status | None = None
-        self._sent_at = 0.0
+        self._installed_handlers: dict[str, Callable[..., None]] = {}
+        self._last_status: Status | None = None
+        self._last_status_at = 0.0
         self._unsubscribe = session.subscribe(self._push_status)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._reader: background.Thread | None = None  # of the inbox
@@ -118,7 +118,7 @@ class Channel:
         A handler that is there already stays: spyder-kernels and Databricks have their own, which also end in
         the kernel's comm manager.
         """
-        self._kernel.comm_manager.register_target(TARGET, self.opened)
+        self._kernel.comm_manager.register_target(TARGET, self.on_open)
         handlers = getattr(self._kernel, "control_handlers", None)
         if not isinstance(
             handlers, MutableMapping
@@ -126,36 +126,38 @@ class Channel:
             return
         for name in COMM_MESSAGES:
             if name not in handlers:
-                handlers[name] = self._installed[name] = getattr(self._kernel.comm_manager, name)
+                handlers[name] = self._installed_handlers[name] = getattr(
+                    self._kernel.comm_manager, name
+                )
 
     def close(self) -> None:
         """Says goodbye to the front ends and leaves nothing behind in the kernel."""
         self._unsubscribe()
         self._inbox.put(None)
-        for peer in list(self._peers.values()):
-            peer.close()
-        self._peers.clear()
+        for front_end in list(self._front_ends.values()):
+            front_end.close()
+        self._front_ends.clear()
         if self._kernel is None:
             return
         targets = self._kernel.comm_manager.targets
-        if targets.get(TARGET) == self.opened:
+        if targets.get(TARGET) == self.on_open:
             del targets[TARGET]
-        for name, handler in self._installed.items():
+        for name, handler in self._installed_handlers.items():
             if self._kernel.control_handlers.get(name) == handler:
                 del self._kernel.control_handlers[name]
-        self._installed.clear()
+        self._installed_handlers.clear()
 
     # What the kernel calls
 
-    def opened(self, comm: Comm, message: dict[str, Any]) -> None:
-        peer = FrontEnd(self, comm, self.context_of(message))
-        self.hand_over(_channel_of(), lambda: self.remember(peer))
+    def on_open(self, comm: Comm, message: dict[str, Any]) -> None:
+        front_end = FrontEnd(self, comm, self.context_of(message))
+        self.hand_over(_channel_of(), lambda: self.add(front_end))
         if message.get("content", {}).get("data"):  # a hello may come with the opening
-            peer.comm.handle_msg(message)
+            front_end.comm.handle_msg(message)
 
-    def hand_over(self, road: protocol.Channel, act: Callable[[], None]) -> None:
+    def hand_over(self, via: protocol.Channel, act: Callable[[], None]) -> None:
         """Has it done: at once, or by the inbox's thread where the calling one must not wait."""
-        if road != "control":
+        if via != "control":
             with unwarned:
                 act()
             return
@@ -172,23 +174,23 @@ class Channel:
                 except Exception:  # the next message is to be read all the same
                     logger.debug("A message could not be handled", exc_info=True)
 
-    def remember(self, peer: FrontEnd) -> None:
+    def add(self, front_end: FrontEnd) -> None:
         """Makes this the newest of the front ends, and forgets those that have been silent for longest.
 
         Not those that wait for an answer.
         """
-        older = self._peers.pop(peer.comm.comm_id, None)
-        if older is not None and older is not peer:
-            older.leave()
-        silent = [one for one in list(self._peers.values()) if not one.waits]
-        self._peers[peer.comm.comm_id] = peer
-        for one in silent[: max(0, len(self._peers) - MAX_FRONT_ENDS)]:
-            self.forget(one)
+        previous = self._front_ends.pop(front_end.comm.comm_id, None)
+        if previous is not None and previous is not front_end:
+            previous.on_close()
+        idle = [one for one in list(self._front_ends.values()) if not one.has_open_requests]
+        self._front_ends[front_end.comm.comm_id] = front_end
+        for one in idle[: max(0, len(self._front_ends) - MAX_FRONT_ENDS)]:
+            self.remove(one)
             one.forget_notebook()
 
-    def forget(self, peer: FrontEnd) -> None:
-        if self._peers.get(peer.comm.comm_id) is peer:
-            del self._peers[peer.comm.comm_id]
+    def remove(self, front_end: FrontEnd) -> None:
+        if self._front_ends.get(front_end.comm.comm_id) is front_end:
+            del self._front_ends[front_end.comm.comm_id]
 
     def context_of(self, message: dict[str, Any]) -> Context:
         """The context in which what answers `message` has to be sent, on whatever thread.
@@ -211,21 +213,22 @@ class Channel:
     def broadcast_settings(self, saved: bool | None = None) -> None:
         """Tells what is set, and whether it was just `saved` for new kernels."""
         message = protocol.settings(self.settings.values(), saved)
-        for peer in list(self._peers.values()):
-            peer.send(message)
+        for front_end in list(self._front_ends.values()):
+            front_end.send(message)
 
     def _push_status(self, status: Status) -> None:
         now = monotonic()
         if (
             status.progress is not None
-            and self._sent == replace(status, progress=self._sent.progress if self._sent else None)
-            and now - self._sent_at < PROGRESS_INTERVAL
+            and self._last_status
+            == replace(status, progress=self._last_status.progress if self._last_status else None)
+            and now - self._last_status_at < PROGRESS_INTERVAL_S
         ):
             return
-        self._sent, self._sent_at = status, now
+        self._last_status, self._last_status_at = status, now
         message = protocol.status(status)
-        for peer in list(self._peers.values()):
-            peer.send(message)
+        for front_end in list(self._front_ends.values()):
+            front_end.send(message)
 
 
 class FrontEnd:
@@ -237,11 +240,11 @@ class FrontEnd:
         self._context = context
         self._notebook: Notebook | None = None
         self._path = ""
-        self._waiting: dict[str, str] = {}  # the session's id of a request: the front end's
+        self._open_requests: dict[str, str] = {}  # the session's id of a request: the front end's
         # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
         # shows the half-drawn figure of the cell that runs (ipykernel#432, #1564).
         comm.handle_msg = self._handle
-        comm.on_close(lambda message: channel.hand_over(_channel_of(), self.leave))
+        comm.on_close(lambda message: channel.hand_over(_channel_of(), self.on_close))
 
     def send(self, message: dict[str, Any], context: Context | None = None) -> None:
         """Sends from any thread. A context can be entered once at a time, a copy of it at any time."""
@@ -253,25 +256,25 @@ class FrontEnd:
             logger.debug("A message could not be sent", exc_info=True)
 
     @property
-    def waits(self) -> bool:
+    def has_open_requests(self) -> bool:
         """Whether a request of it is open."""
-        return bool(self._waiting)
+        return bool(self._open_requests)
 
     def close(self) -> None:
         """Ends what is open, and says goodbye."""
-        for id, theirs in list(self._waiting.items()):
+        for id, client_id in list(self._open_requests.items()):
             if self._is_open(id, last=True):
-                self.send(protocol.update(theirs, CANCELLED))
+                self.send(protocol.update(client_id, CANCELLED))
             self._channel.session.cancel(id)
         try:
             self.comm.close()
         except Exception:
             logger.debug("A comm could not be closed", exc_info=True)
 
-    def leave(self) -> None:
+    def on_close(self) -> None:
         """Its comm is closed: nobody is left to be told what becomes of its requests."""
-        waiting, self._waiting = list(self._waiting), {}
-        self._channel.forget(self)
+        waiting, self._open_requests = list(self._open_requests), {}
+        self._channel.remove(self)
         self._notebook = None
         for id in waiting:
             self._channel.session.cancel(id)
@@ -285,57 +288,57 @@ class FrontEnd:
 
     def _handle(self, message: dict[str, Any]) -> None:
         # Both belong to the thread that calls.
-        road, context = _channel_of(), self._channel.context_of(message)
-        self._channel.hand_over(road, lambda: self._understand(message, road, context))
+        via, context = _channel_of(), self._channel.context_of(message)
+        self._channel.hand_over(via, lambda: self._handle_isolated(message, via, context))
 
-    def _understand(
-        self, message: dict[str, Any], road: protocol.Channel, context: Context
+    def _handle_isolated(
+        self, message: dict[str, Any], via: protocol.Channel, context: Context
     ) -> None:
         with own_imports.without_user_modules():
-            self._answer(message, road, context)
+            self._answer(message, via, context)
 
-    def _answer(self, message: dict[str, Any], road: protocol.Channel, context: Context) -> None:
+    def _answer(self, message: dict[str, Any], via: protocol.Channel, context: Context) -> None:
         data: object = None
         try:
             self._context = context
-            self._channel.remember(self)
+            self._channel.add(self)
             data = message["content"]["data"]
-            self._act(protocol.parse(data), road)
+            self._act_on(protocol.parse(data), via)
         except SC2Error as error:
-            self.send(protocol.error(protocol.code_of(error), str(error), self._failed(data)))
+            self.send(protocol.error(protocol.code_of(error), str(error), self._id_of_failed(data)))
         except Exception as error:
             logger.debug("A message could not be handled", exc_info=True)
             text = f"The message could not be handled ({type(error).__name__})."
-            self.send(protocol.error("bad_message", text, self._failed(data)))
+            self.send(protocol.error("bad_message", text, self._id_of_failed(data)))
 
-    def _failed(self, data: object) -> str | None:
+    def _id_of_failed(self, data: object) -> str | None:
         """The id of a message that was not understood, for the front end to know which request failed.
 
         None where a request of that id is still to be answered: an error would end it.
         """
         id = data.get("id") if isinstance(data, Mapping) else None
-        return id if isinstance(id, str) and id not in self._waiting.values() else None
+        return id if isinstance(id, str) and id not in self._open_requests.values() else None
 
-    def _act(self, action: protocol.Message, road: protocol.Channel) -> None:
+    def _act_on(self, action: protocol.Message, via: protocol.Channel) -> None:
         match action:
             case protocol.Hello():
                 self._path = action.notebook
-                self._on_hello(road, action.settings)
+                self._on_hello(via, action.settings)
             case protocol.NotebookState():
                 self._notebook = action.notebook(self._notebook)
                 self._prefetch(self._notebook, action.active, action.offset)
             case protocol.Complete():
                 self._complete(action)
             case protocol.Cancel():
-                for mine, theirs in list(self._waiting.items()):
-                    if theirs == action.id:
-                        self._channel.session.cancel(mine)
+                for id, client_id in list(self._open_requests.items()):
+                    if client_id == action.id:
+                        self._channel.session.cancel(id)
             case protocol.Configure():
                 self._configure(action)
             case protocol.Accepted():
                 self._count_accepted(action)
 
-    def _on_hello(self, road: protocol.Channel, settings: Mapping[str, Any] | None) -> None:
+    def _on_hello(self, via: protocol.Channel, settings: Mapping[str, Any] | None) -> None:
         # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
         from jupyter_sc2 import __version__
 
@@ -350,7 +353,7 @@ class FrontEnd:
         self.send(
             protocol.hello(
                 channel.session.status,
-                channel=road,
+                channel=via,
                 version=__version__,
                 models=list(cards()),
                 allowed=allowed,
@@ -417,11 +420,11 @@ class FrontEnd:
             if self._is_open(id, last=True):
                 self.send(protocol.error(protocol.code_of(error), str(error), action.id), context)
 
-        self._waiting[id] = action.id
+        self._open_requests[id] = action.id
         try:
             self._channel.session.submit(request, update, fail)
         except Exception:  # is reported like any other
-            self._waiting.pop(id, None)
+            self._open_requests.pop(id, None)
             self._channel.session.cancel(id)
             raise
         except BaseException:  # on the shell the user may interrupt us
@@ -444,7 +447,7 @@ class FrontEnd:
 
     def _is_open(self, id: str, *, last: bool) -> bool:
         """Whether a request is still to be told something; what is `last` ends it."""
-        waiting = self._waiting
+        waiting = self._open_requests
         return (waiting.pop(id, None) if last else waiting.get(id)) is not None
 
 

@@ -30,9 +30,9 @@ from jupyter_sc2.types import Completion, CompletionRequest, FinishReason, Sourc
 
 PROTOCOL = 1
 # Characters kept of a foreign text that an error message quotes.
-QUOTE_LENGTH = 300
+MAX_QUOTE_CHARS = 300
 # Of a status's message, which may hold what a licence asks for.
-MESSAGE_LENGTH = 900
+MAX_MESSAGE_CHARS = 900
 
 # The road that a message took into the kernel.
 Channel = Literal["control", "subshell", "shell"]
@@ -327,7 +327,7 @@ def hello(
         settings=dict(settings or {}),
         languages=_LANGUAGES,
     )
-    _tell_more(message, status)
+    _add_load_details(message, status)
     return _builtins(message)
 
 
@@ -350,19 +350,19 @@ def status(status: SessionStatus) -> dict[str, Any]:
         engine=status.engine,
         precision=status.precision,
     )
-    _tell_more(message, status)
+    _add_load_details(message, status)
     if status.progress is not None:
         message.progress = status.progress
     return _builtins(message)
 
 
-def _tell_more(message: HelloReply | Status, status: SessionStatus) -> None:
+def _add_load_details(message: HelloReply | Status, status: SessionStatus) -> None:
     if status.stage:
         message.stage = cast(Stage, status.stage)
     if status.seconds is not None:
         message.seconds = status.seconds
     if status.message is not None:
-        message.message = _shortened(status.message, MESSAGE_LENGTH)
+        message.message = _shortened(status.message, MAX_MESSAGE_CHARS)
 
 
 def update(id: str, completion: Completion) -> dict[str, Any]:
@@ -447,7 +447,7 @@ def _quoted(value: object) -> str:
     return repr(value[:40]) if isinstance(value, str) else _json_type(value)
 
 
-def _shortened(text: str, length: int = QUOTE_LENGTH) -> str:
+def _shortened(text: str, length: int = MAX_QUOTE_CHARS) -> str:
     """One line that every JSON encoder takes: foreign text may hold half of a surrogate pair."""
     line = " ".join(replace_surrogates(text).split())
     return line if len(line) <= length else line[: length - 1] + "…"

@@ -16,7 +16,7 @@ from traitlets.utils.bunch import Bunch
 
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import settings_store
-from jupyter_sc2.kernel.panel.fields import WIDE, Fields
+from jupyter_sc2.kernel.panel.fields import FULL_WIDTH, Fields
 from jupyter_sc2.kernel.views import prompt as prompt_view
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.kernel.views import text as text_view
@@ -34,14 +34,14 @@ from jupyter_sc2.settings import PRECISIONS, SC2
 from jupyter_sc2.usage import Usage
 
 # Seconds after something was completed until the numbers are looked at: they need not keep up with typing.
-REST = 1.0
+REFRESH_DELAY_S = 1.0
 
 # Times in the line of blocks; as many as a sidebar is wide.
-NEWEST = 24
+MAX_LATENCIES = 24
 
-PLAIN = ("mode", "after_enter", "max_tokens", "temperature")
-SOURCES = tuple(name for name, setting in SETTINGS.items() if not setting.advanced)
-MODEL = ("model", "engine", "precision")
+BASIC_SETTINGS = ("mode", "after_enter", "max_tokens", "temperature")
+CONTEXT_SETTINGS = tuple(name for name, setting in SETTINGS.items() if not setting.advanced)
+MODEL_SETTINGS = ("model", "engine", "precision")
 
 
 class Panel:
@@ -61,65 +61,65 @@ class Panel:
         self.usage = usage
         self._on_saved = on_saved
         self._planned: tuple[str, str] | None = None
-        self._resting = self._failed = False
+        self._refresh_pending = self._failed = False
         self.state = widgets.Label()
-        self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout=WIDE)
+        self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout=FULL_WIDTH)
         # What is wrong, what the session says besides, and what came of a click.
         self.refusal, self.message, self.note = (
             widgets.Label(layout={"display": "none"}) for _ in range(3)
         )
         self.refusal.add_class("jp-sc2-Panel-refusal")
-        self.kept = Fields(settings, self._refuse)
-        self.fields = self.kept.widgets
+        self.form = Fields(settings, self._show_error)
+        self.fields = self.form.widgets
         self.load = _button("Load", "Load the model now")
         self.unload = _button("Unload", "Unload the model and free its memory")
-        self.read = widgets.Label()
-        self.show_read = _button("Show prompt", "Show the prompt of the last request")
-        self.text = widgets.HTML(layout={"display": "none"})
+        self.prompt_size = widgets.Label()
+        self.show_prompt = _button("Show prompt", "Show the prompt of the last request")
+        self.prompt = widgets.HTML(layout={"display": "none"})
         self.latency = widgets.HTML()
         self.stats = widgets.HTML()
-        self.forget_stats = _button("Clear usage data", "Delete the counts and times")
+        self.clear_usage = _button("Clear usage data", "Delete the counts and times")
         self.save = _button("Save as defaults", "New kernels start with these settings")
-        self.forget = _button(
+        self.reset_saved = _button(
             "Reset defaults", "New kernels start with the built-in defaults again"
         )
         self.reset = _button(
             "Reset settings", "Reset all settings of this kernel to the built-in defaults"
         )
-        for label in (self.state, self.refusal, self.message, self.note, self.read):
+        for label in (self.state, self.refusal, self.message, self.note, self.prompt_size):
             label.add_class("jp-sc2-Panel-words")
-        self.widget = self._composed()
+        self.widget = self._layout()
         self._on(self.load, lambda: session.load(settings.load_options()))
         self._on(self.unload, session.unload)
-        self._on(self.show_read, self._toggle_read)
-        self._on(self.reset, self.kept.reset)
-        self._on(self.save, lambda: self._keep(True))
-        self._on(self.forget, lambda: self._keep(False))
-        self._on(self.forget_stats, self._forget_stats)
+        self._on(self.show_prompt, self._toggle_prompt)
+        self._on(self.reset, self.form.reset)
+        self._on(self.save, lambda: self._save_settings(True))
+        self._on(self.reset_saved, lambda: self._save_settings(False))
+        self._on(self.clear_usage, self._clear_usage)
         settings.observe(self._setting_changed, list(SC2.settings()))
         self._show(session.status)
         self._show_numbers()
-        self._show_read()
+        self._show_prompt_size()
         self._unsubscribe = session.subscribe(
-            lambda status: self.kept.in_context(lambda: self._show(status))
+            lambda status: self.form.in_context(lambda: self._show(status))
         )
 
     def close(self) -> None:
         self._unsubscribe()
-        self.kept.close()
+        self.form.close()
         self.settings.unobserve(self._setting_changed, list(SC2.settings()))
         self.widget.close()
 
-    def _composed(self) -> widgets.VBox:
+    def _layout(self) -> widgets.VBox:
         """What is wanted every day above, the rest folded away."""
-        fields, named = self.fields, {*PLAIN, *SOURCES, "model", "precision"}
+        fields, named = self.fields, {*BASIC_SETTINGS, *CONTEXT_SETTINGS, "model", "precision"}
         rest = [fields[name] for name in fields if name not in named]
         boxes = [field for field in rest if isinstance(field, widgets.Checkbox)]
         advanced = widgets.VBox(
             [
                 *(field for field in rest if field not in boxes),
                 *boxes,
-                _row(self.forget, self.forget_stats),
+                _row(self.reset_saved, self.clear_usage),
             ]
         )
         folded = widgets.Accordion([advanced], titles=("Advanced",), selected_index=None)
@@ -130,15 +130,15 @@ class Panel:
                 self.refusal,
                 self.message,
                 self.note,
-                self.kept.models,
+                self.form.models,
                 fields["model"],
                 fields["precision"],
                 _row(self.load, self.unload),
-                *(fields[name] for name in PLAIN),
+                *(fields[name] for name in BASIC_SETTINGS),
                 _heading("Prompt context"),
-                *(fields[name] for name in SOURCES),
-                _row(self.read, self.show_read),
-                self.text,
+                *(fields[name] for name in CONTEXT_SETTINGS),
+                _row(self.prompt_size, self.show_prompt),
+                self.prompt,
                 _heading("Usage"),
                 self.latency,
                 self.stats,
@@ -154,70 +154,74 @@ class Panel:
 
     def _on(self, button: widgets.Button, act: Callable[[], object]) -> None:
         def click(_: object) -> None:
-            self.kept.context = contextvars.copy_context()
+            self.form.context = contextvars.copy_context()
             try:
                 act()
             except SC2Error as error:
-                self._refuse(str(error))
+                self._show_error(str(error))
 
         button.on_click(click)
 
-    def _keep(self, for_good: bool) -> None:
+    def _save_settings(self, for_good: bool) -> None:
         if for_good:
-            self._note(
+            self._show_note(
                 f"Saved as defaults for new kernels: {settings_store.save(self.shell, self.settings)}"
             )
         else:
-            settings_store.forget(self.shell)
-            self._note("New kernels start with the built-in defaults again.")
+            settings_store.reset(self.shell)
+            self._show_note("New kernels start with the built-in defaults again.")
         self._on_saved(for_good)
 
-    def _forget_stats(self) -> None:
+    def _clear_usage(self) -> None:
         self.usage.reset()
         self._show_latency()
         self._show_numbers()
 
-    def _toggle_read(self) -> None:
-        shown = self.text.layout.display == ""
-        self.text.layout.display = "none" if shown else ""
-        self.show_read.description = "Show prompt" if shown else "Hide prompt"
-        self._show_read()
+    def _toggle_prompt(self) -> None:
+        shown = self.prompt.layout.display == ""
+        self.prompt.layout.display = "none" if shown else ""
+        self.show_prompt.description = "Show prompt" if shown else "Hide prompt"
+        self._show_prompt_size()
 
     def _setting_changed(self, change: Bunch) -> None:
-        if change.name in MODEL:
-            self._plan_soon()
+        if change.name in MODEL_SETTINGS:
+            self._update_plan_soon()
         if change.name == "model" and not self.settings.server:
             card = find_card(change.new)
-            self.kept.in_context(lambda: self._note(text_view.licence(card) if card.hub_id else ""))
+            self.form.in_context(
+                lambda: self._show_note(text_view.licence(card) if card.hub_id else "")
+            )
         if change.name.startswith("context_"):
-            self._look_soon()
+            self._refresh_soon()
 
     # What is shown; called on other threads, too: it sets widgets and prints nothing
 
-    def _refuse(self, words: str) -> None:
-        _say(self.refusal, words)
+    def _show_error(self, words: str) -> None:
+        _set_text(self.refusal, words)
 
-    def _note(self, words: str) -> None:
-        _say(self.note, words)
+    def _show_note(self, words: str) -> None:
+        _set_text(self.note, words)
 
     def _show(self, status: Status) -> None:
         self.state.value = text_view.status(status, self.settings).partition("\n")[0]
         failed, told = status.state == "error", status.message or ""
-        _say(self.message, "" if failed else told)
+        _set_text(self.message, "" if failed else told)
         if failed or self._failed:
-            _say(self.refusal, told if failed else "")
+            _set_text(self.refusal, told if failed else "")
         self._failed = failed
         self.progress.layout.display = "none" if status.progress is None else ""
         self.progress.value = status.progress or 0.0
         self.unload.disabled = status.state in ("unloaded", "error")
         self._show_latency()
         if status.state == "ready":
-            self._plan_soon()
-            self._look_soon()
+            self._update_plan_soon()
+            self._refresh_soon()
 
     def _show_latency(self) -> None:
-        recent = list(self.usage.recent)[-NEWEST:]
-        line = f"<tt>{stats_view.spark(recent)}</tt> latest {recent[-1]:.0f} ms" if recent else ""
+        recent = list(self.usage.recent)[-MAX_LATENCIES:]
+        line = (
+            f"<tt>{stats_view.sparkline(recent)}</tt> latest {recent[-1]:.0f} ms" if recent else ""
+        )
         self.latency.value = _small(f"Time to first text<br>{line}") if line else ""
 
     def _show_numbers(self) -> None:
@@ -228,54 +232,54 @@ class Panel:
         plot = f"<br>{stats_view.plot(stats_view.per_day(events))}" if events else ""
         self.stats.value = _small(rows + plot)
 
-    def _show_read(self) -> None:
+    def _show_prompt_size(self) -> None:
         """The tokens of each source, for what was typed last."""
         request = prompt_view.newest(self.session)
         explained = None if request is None else self.session.explain_prompt(request)
         if request is None or explained is None:
-            self.read.value = "Counted at the first request."
+            self.prompt_size.value = "Counted at the first request."
             return
         pieces, plan = explained
         counts = tokens_by_setting((one.text, one.source, one.tokens) for one in pieces)
-        for name in SOURCES:
+        for name in CONTEXT_SETTINGS:
             label = self.fields[name].description.partition(" · ")[0]
             tokens = counts.get(name, 0)
             self.fields[name].description = f"{label} · {tokens} tokens" if tokens else label
         total = sum(piece.tokens for piece in pieces)
-        self.read.value = f"{total} tokens, of at most {self.settings.context_tokens}"
-        if self.text.layout.display != "none":
-            self.text.value = prompt_view.markup(
+        self.prompt_size.value = f"{total} tokens, of at most {self.settings.context_tokens}"
+        if self.prompt.layout.display != "none":
+            self.prompt.value = prompt_view.markup(
                 pieces,
                 plan,
                 prompt_view.notes(self.shell, self.settings, pieces, plan, request),
             )
 
-    def _look_soon(self) -> None:
+    def _refresh_soon(self) -> None:
         """On a thread of its own, since the one that calls may have the next text to make."""
-        if not self._resting:
-            self._resting = True
-            run = self.kept.context.copy().run
-            background.Thread(run, self._look).start()
+        if not self._refresh_pending:
+            self._refresh_pending = True
+            run = self.form.context.copy().run
+            background.Thread(run, self._refresh).start()
 
-    def _look(self) -> None:
-        sleep(REST)
-        self._resting = False
+    def _refresh(self) -> None:
+        sleep(REFRESH_DELAY_S)
+        self._refresh_pending = False
         with silence, own_imports:
-            self._show_read()
+            self._show_prompt_size()
             self._show_numbers()
 
     # What each precision would take
 
-    def _plan_soon(self) -> None:
+    def _update_plan_soon(self) -> None:
         """Looks at the machine on a thread of its own, and not where torch, which looks, would have to be imported."""
         wanted = (self.settings.model, self.settings.engine)
         can_look = wanted[0] == EMBEDDED.name or "torch" in sys.modules
         if wanted != self._planned and can_look and not self.settings.server:
             self._planned = wanted
-            run = self.kept.context.copy().run
-            background.Thread(run, self._plan).start()
+            run = self.form.context.copy().run
+            background.Thread(run, self._update_plan).start()
 
-    def _plan(self) -> None:
+    def _update_plan(self) -> None:
         with silence, own_imports:
             self._show_plan()
 
@@ -291,10 +295,10 @@ class Panel:
         else:
             labels = {row.precision: _memory(row) for row in rows if row.precision in PRECISIONS}
             labels["auto"] = next(f"auto: {_memory(row)}" for row in rows if row.chosen)
-        self.kept.relabel("precision", labels)
+        self.form.relabel("precision", labels)
 
 
-def _say(label: widgets.Label, words: str) -> None:
+def _set_text(label: widgets.Label, words: str) -> None:
     label.value = words
     label.layout.display = "" if words else "none"
 

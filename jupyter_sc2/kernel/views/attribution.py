@@ -8,7 +8,7 @@ from pathlib import Path
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.kernel import history
-from jupyter_sc2.kernel.views.text import BLOCK
+from jupyter_sc2.kernel.views.text import BLOCK_STYLE
 
 
 def show(shell: InteractiveShell, threshold: int) -> None:
@@ -38,7 +38,7 @@ def show(shell: InteractiveShell, threshold: int) -> None:
         return
     from IPython.display import publish_display_data
 
-    markup = f'<div style="{BLOCK}">{render.fragment(found)}</div>'
+    markup = f'<div style="{BLOCK_STYLE}">{render.fragment(found)}</div>'
     publish_display_data({"text/plain": text, "text/html": markup})  # type: ignore[no-untyped-call]
 
 

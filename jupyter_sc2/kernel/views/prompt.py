@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.kernel import history
-from jupyter_sc2.kernel.views.text import BLOCK
+from jupyter_sc2.kernel.views.text import BLOCK_STYLE
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.prompt.builder import PromptPlan, PromptSpan
 from jupyter_sc2.prompt.sources import SOURCES, setting_of
@@ -47,7 +47,7 @@ def show(
 def markup(pieces: Sequence[PromptSpan], plan: PromptPlan, notes: Iterable[str]) -> str:
     """It as HTML, coloured by source, with a legend and the notes below."""
     spans = "".join(map(_span, _texts(pieces, plan)))
-    return f'<pre style="{BLOCK}">{spans}</pre>{_legend(pieces, notes)}'
+    return f'<pre style="{BLOCK_STYLE}">{spans}</pre>{_legend(pieces, notes)}'
 
 
 def stale(shell: InteractiveShell, request: CompletionRequest) -> list[str]:
@@ -126,7 +126,7 @@ def _span(piece: tuple[str, str]) -> str:
 def _legend(pieces: Iterable[PromptSpan], notes: Iterable[str]) -> str:
     names = " · ".join(_span((SOURCES[source].label, source)) for source in _counts(pieces))
     lines = "<br>".join(html.escape(note) for note in notes)
-    return f'<div style="{BLOCK}">{names}<br>{lines}</div>'
+    return f'<div style="{BLOCK_STYLE}">{names}<br>{lines}</div>'
 
 
 def _painted(text: str, source: str) -> str:

@@ -11,9 +11,9 @@ from jupyter_sc2.usage import Event, Summary, by_notebook, summary
 # Blocks of an eighth to a whole of a character's height.
 BLOCKS = "▁▂▃▄▅▆▇█"
 DAYS = 14
-DAY = 86400.0
+DAY_S = 86400.0
 # Most notebooks that get a line of their own.
-MOST = 10
+MAX_NOTEBOOKS = 10
 
 
 def lines(events: Sequence[Event]) -> list[str]:
@@ -21,17 +21,17 @@ def lines(events: Sequence[Event]) -> list[str]:
     whole = summary(events)
     if not whole.shown:
         return ["No usage data yet: counting starts with the first ghost text in a notebook."]
-    said = [
-        f"shown {whole.shown}, accepted {whole.used} ({_share(whole.used, whole.shown)}): "
-        f"{whole.whole} in full, {whole.words} by word, {whole.lines} by line",
+    found = [
+        f"shown {whole.shown}, accepted {whole.accepted} ({_share(whole.accepted, whole.shown)}): "
+        f"{whole.in_full} in full, {whole.by_word} by word, {whole.by_line} by line",
         f"characters saved {whole.characters}",
-        f"still there after 30 s {_of(whole.later)}, at the next run {_of(whole.run)}",
-        f"time to first text: median {_ms(whole.p50_ms)}, 95th percentile {_ms(whole.p95_ms)}",
+        f"still there after 30 s {_fraction(whole.after_30s)}, at the next run {_fraction(whole.at_next_run)}",
+        f"time to first text: median {_milliseconds(whole.p50_ms)}, 95th percentile {_milliseconds(whole.p95_ms)}",
     ]
     notebooks = by_notebook(events)
     if len(notebooks) > 1:
-        said += [""] + [_row(one) for one in notebooks[:MOST]]
-    return said
+        found += [""] + [_row(one) for one in notebooks[:MAX_NOTEBOOKS]]
+    return found
 
 
 def escaped(line: str) -> str:
@@ -39,7 +39,7 @@ def escaped(line: str) -> str:
     return html.escape(line)
 
 
-def spark(values: Sequence[float]) -> str:
+def sparkline(values: Sequence[float]) -> str:
     """The values as a line of blocks."""
     if not values:
         return ""
@@ -52,9 +52,9 @@ def per_day(events: Sequence[Event], now: float | None = None) -> list[tuple[int
     now = clock.now() if now is None else now
     days: list[tuple[int, int]] = []
     for back in range(DAYS - 1, -1, -1):
-        start, end = now - (back + 1) * DAY, now - back * DAY
+        start, end = now - (back + 1) * DAY_S, now - back * DAY_S
         one = summary([event for event in events if start < event.at <= end])
-        days.append((one.shown, one.used))
+        days.append((one.shown, one.accepted))
     return days
 
 
@@ -81,8 +81,8 @@ def plot(days: Sequence[tuple[int, int]]) -> str:
 def _row(one: Summary) -> str:
     name = one.notebook or "(no name)"
     return (
-        f"{name}: shown {one.shown}, accepted {one.used} ({_share(one.used, one.shown)}), "
-        f"{one.characters} characters, median {_ms(one.p50_ms)}"
+        f"{name}: shown {one.shown}, accepted {one.accepted} ({_share(one.accepted, one.shown)}), "
+        f"{one.characters} characters, median {_milliseconds(one.p50_ms)}"
     )
 
 
@@ -90,10 +90,10 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.0%}" if whole else "-"
 
 
-def _of(counts: tuple[int, int]) -> str:
+def _fraction(counts: tuple[int, int]) -> str:
     kept, looked = counts
     return f"{kept} of {looked}"
 
 
-def _ms(ms: float | None) -> str:
+def _milliseconds(ms: float | None) -> str:
     return "-" if ms is None else f"{ms:.0f} ms"

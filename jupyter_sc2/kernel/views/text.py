@@ -18,10 +18,12 @@ from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest
 
 # Fixed colours on a fixed ground read well in the light and the dark theme.
-BLOCK = "background: #f8f8f8; color: #212121; padding: 4px 8px; margin: 2px 0; overflow-x: auto"
+BLOCK_STYLE = (
+    "background: #f8f8f8; color: #212121; padding: 4px 8px; margin: 2px 0; overflow-x: auto"
+)
 
 # What is said of a mode that shows no ghost text by itself.
-OFF = {"manual": "Ghost text appears only on request", "off": "Ghost text is off"}
+MODE_NOTES = {"manual": "Ghost text appears only on request", "off": "Ghost text is off"}
 
 
 def visible(request: CompletionRequest, text: str) -> str:
@@ -47,7 +49,7 @@ def candidates(shell: InteractiveShell, codes: Sequence[str]) -> None:
 def plot(shell: InteractiveShell, days: Sequence[tuple[int, int]]) -> None:
     """The last days' numbers: as a picture where there is a notebook, as a line of blocks on a terminal."""
     counts = [shown for shown, _ in days]
-    line = f"shown on each of the last {len(days)} days: {stats_view.spark(counts)}"
+    line = f"shown on each of the last {len(days)} days: {stats_view.sparkline(counts)}"
     if hasattr(shell, "kernel"):
         from IPython.display import publish_display_data
 
@@ -75,7 +77,7 @@ def status(status: Status, settings: SC2) -> str:
         )
     if settings.mode != "automatic":
         lines.append(
-            f"{OFF[settings.mode]}; `%sc2 settings mode=automatic` brings ghost text back."
+            f"{MODE_NOTES[settings.mode]}; `%sc2 settings mode=automatic` brings ghost text back."
         )
     if status.model == EMBEDDED.name:
         lines.append(
@@ -150,7 +152,7 @@ def _markup(number: str, code: str) -> str:
     lexer = PythonLexer(stripnl=False, ensurenl=False)
     body = highlight(code, lexer, HtmlFormatter(noclasses=True, nowrap=True))
     label = f"<small>{html.escape(number)}</small>" if number else ""
-    return f'{label}<pre style="{BLOCK}">{body}</pre>'
+    return f'{label}<pre style="{BLOCK_STYLE}">{body}</pre>'
 
 
 def _coloured(code: str) -> str:

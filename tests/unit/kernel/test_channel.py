@@ -27,7 +27,7 @@ class FakeComm:
         self.heard = []
         self.closed = False
         self._news = threading.Condition()
-        channel.opened(self, {"header": {}, "content": {"data": opening or {}}})
+        channel.on_open(self, {"header": {}, "content": {"data": opening or {}}})
 
     def send(self, data):
         with self._news:
@@ -35,7 +35,7 @@ class FakeComm:
             self._news.notify_all()
 
     def on_close(self, callback):
-        self.leave = lambda: callback({})
+        self.on_close = lambda: callback({})
 
     def close(self):
         self.closed = True
@@ -532,7 +532,7 @@ def test_a_front_end_that_left_is_not_answered(comm, fake_engine, session):
     comm.say(complete())
     fake_engine.started.wait(10)
     comm.heard.clear()
-    comm.leave()
+    comm.on_close()
     fake_engine.gate.set()
     wait_until(lambda: session.idle)
     assert comm.heard == []
@@ -893,7 +893,7 @@ def test_once_all_are_answered_sixteen_front_ends_are_remembered(channel):
     for comm in comms:
         comm.final("1")
     comm.say({"type": "hello"})
-    assert list(channel._peers) == [f"page-{n}" for n in range(24, 40)]
+    assert list(channel._front_ends) == [f"page-{n}" for n in range(24, 40)]
 
 
 def test_a_front_end_whose_notebook_was_forgotten_is_asked_to_send_it_whole(channel, fake_engine):
@@ -947,7 +947,7 @@ def test_what_a_front_end_that_left_had_asked_waits_no_longer(channel, fake_engi
     wait_until(lambda: fake_engine.held)
     for number in range(5):
         other.say(complete("a = ", id=f"{number}"))
-    other.leave()
+    other.on_close()
     assert len(session._scheduler.queue) == 0
     fake_engine.hold_after(None)
     assert one.final("1")["text"] == "stuck"
@@ -989,7 +989,7 @@ def test_a_request_that_cannot_be_handed_over_is_one_error(channel, comm, monkey
     monkeypatch.setattr(channel.session, "submit", failing)
     comm.say(complete(id="mine"))
     assert [m["type"] for m in comm.heard if m.get("id") == "mine"] == ["error"]
-    assert not channel._peers["comm"].waits
+    assert not channel._front_ends["comm"].has_open_requests
 
 
 def test_hello_may_come_with_the_opening_of_the_comm(channel):

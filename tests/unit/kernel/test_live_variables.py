@@ -10,7 +10,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from jupyter_sc2.kernel.namespace import LIMIT, LiveNamespace
+from jupyter_sc2.kernel.namespace import MAX_STATE_CHARS, LiveNamespace
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline.session import Session
@@ -110,7 +110,7 @@ def test_what_is_told_stays_short(shell, live):
     text = ""
     for n in range(50):
         text += f"variable_{n}[0]\n"
-        assert len(live.state(request(text))) <= LIMIT
+        assert len(live.state(request(text))) <= MAX_STATE_CHARS
 
 
 def test_what_the_cells_above_use_is_likelier_than_what_was_made_last(shell, live):

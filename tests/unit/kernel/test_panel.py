@@ -9,7 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.profiledir import ProfileDir
 
 from jupyter_sc2.extension import settings_of
-from jupyter_sc2.kernel.panel.fields import OTHER
+from jupyter_sc2.kernel.panel.fields import OTHER_MODEL
 from jupyter_sc2.kernel.panel.panel import Panel
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.pipeline.status import Status
@@ -104,11 +104,11 @@ def test_a_refused_value_is_said_and_taken_back(panel, settings):
 def test_a_model_is_chosen_from_the_list_or_typed(panel, settings):
     typed = panel.fields["model"]
     assert typed.layout.display == "none"
-    panel.kept.models.value = OTHER
+    panel.form.models.value = OTHER_MODEL
     assert (typed.layout.display, settings.model) == ("", "embedded")
     typed.value = "owner/name"
-    assert (settings.model, panel.kept.models.value) == ("owner/name", "owner/name")
-    panel.kept.models.value = "starcoder2-3b"
+    assert (settings.model, panel.form.models.value) == ("owner/name", "owner/name")
+    panel.form.models.value = "starcoder2-3b"
     assert (settings.model, typed.layout.display) == ("starcoder2-3b", "none")
     assert "Licence of starcoder2-3b" in panel.note.value
 
@@ -191,7 +191,7 @@ def test_it_prints_nothing(panel, session, capfd):
 def test_each_precision_tells_the_memory_it_would_take(panel, settings, session):
     pytest.importorskip("torch")
     settings.model = "starcoder2-3b"
-    panel._plan()
+    panel._update_plan()
     labels = {value: label for label, value in panel.fields["precision"].options}
     assert "GB" in labels["4bit"]
     assert labels["auto"].startswith("auto: ") and "GB" in labels["auto"]
@@ -227,7 +227,7 @@ def test_saving_and_forgetting_are_told(shell, settings, session, usage, tmp_pat
     told = []
     panel = Panel(shell, settings, session, usage, told.append)
     panel.save.click()
-    panel.forget.click()
+    panel.reset_saved.click()
     assert told == [True, False]
 
 
@@ -241,25 +241,25 @@ def test_each_source_tells_its_tokens(panel, session, shell, settings):
     session.wait_ready(5)
     notebook = Notebook(tuple(cells))
     list(session.complete(CompletionRequest(text="x = heights.", offset=12, notebook=notebook)))
-    panel._show_read()
+    panel._show_prompt_size()
     # A token of the scripted engine is a byte; cells end in an empty line, text is a comment.
     assert panel.fields["context_cells"].description == "Code cells above · 18 tokens"
     assert panel.fields["context_markdown"].description == "Markdown cells above · 13 tokens"
-    assert " tokens, of at most 2048" in panel.read.value
+    assert " tokens, of at most 2048" in panel.prompt_size.value
 
 
 def test_all_that_is_read_is_shown_at_a_click_and_hidden_at_the_next(panel, session):
     session.load()
     session.wait_ready(5)
     list(session.complete(CompletionRequest(text="x = <b>", offset=7)))
-    panel.show_read.click()
-    assert panel.text.layout.display == "" and "x = &lt;b" in panel.text.value
-    panel.show_read.click()
-    assert panel.text.layout.display == "none"
+    panel.show_prompt.click()
+    assert panel.prompt.layout.display == "" and "x = &lt;b" in panel.prompt.value
+    panel.show_prompt.click()
+    assert panel.prompt.layout.display == "none"
 
 
 def test_the_numbers_are_looked_at_when_typing_rests(panel, session, usage, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.kernel.panel.panel.REST", 0.05)
+    monkeypatch.setattr("jupyter_sc2.kernel.panel.panel.REFRESH_DELAY_S", 0.05)
     usage.shown("a.ipynb", "1", 5, 10.0)
     panel._show(Status(state="ready", model="m"))
     wait(lambda: "shown 1" in panel.stats.value)

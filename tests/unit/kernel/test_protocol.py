@@ -314,10 +314,10 @@ def test_the_documented_limits_are_those_of_the_code():
         request_queue.MAX_WAITING,
         request_queue.MAX_WAITING_IN_ALL,
         round(request_queue.MAX_WAIT_S),
-        protocol.QUOTE_LENGTH,
-        protocol.MESSAGE_LENGTH,
-        notebook.OUTPUT_LENGTH,
-        round(channel.PROGRESS_INTERVAL * 1000),
+        protocol.MAX_QUOTE_CHARS,
+        protocol.MAX_MESSAGE_CHARS,
+        notebook.MAX_OUTPUT_CHARS,
+        round(channel.PROGRESS_INTERVAL_S * 1000),
         round(candidate.UPDATE_INTERVAL_S * 1000),
     ]
 

@@ -23,14 +23,14 @@ def test_what_differs_from_the_defaults_is_kept(shell):
 
 
 def test_what_others_wrote_there_stays(shell):
-    file = settings_store.forget(shell)
+    file = settings_store.reset(shell)
     file.write_text('{"InteractiveShell": {"colors": "nocolor"}, "SC2": {"top_k": 3}}')
     settings_store.save(shell, SC2(seed=1))
     assert json.loads(file.read_text()) == {
         "InteractiveShell": {"colors": "nocolor"},
         "SC2": {"seed": 1},
     }
-    settings_store.forget(shell)
+    settings_store.reset(shell)
     assert json.loads(file.read_text()) == {"InteractiveShell": {"colors": "nocolor"}}
 
 
@@ -39,7 +39,7 @@ def test_with_all_defaults_there_is_no_file(shell):
 
 
 def test_a_file_that_cannot_be_read_is_not_written_over(shell):
-    file = settings_store.forget(shell)
+    file = settings_store.reset(shell)
     file.write_text("{")
     with pytest.raises(SettingsError, match="could not be written"):
         settings_store.save(shell, SC2(seed=1))

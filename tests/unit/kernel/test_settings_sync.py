@@ -3,7 +3,7 @@
 import pytest
 
 from jupyter_sc2.errors import SettingsError
-from jupyter_sc2.kernel.settings_sync import Shared
+from jupyter_sc2.kernel.settings_sync import SettingsSync
 from jupyter_sc2.settings import SC2
 
 
@@ -14,7 +14,7 @@ def settings():
 
 @pytest.fixture
 def shared(settings):
-    return Shared(settings)
+    return SettingsSync(settings)
 
 
 def test_a_front_ends_values_are_set_and_what_it_does_not_name_stays(shared, settings):

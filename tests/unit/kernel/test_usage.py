@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel.views import stats as stats_view
-from jupyter_sc2.usage import KEPT_DAYS, PATIENCE, Event, Usage, by_notebook, summary
+from jupyter_sc2.usage import LOCK_TIMEOUT_S, RETENTION_DAYS, Event, Usage, by_notebook, summary
 
 
 @pytest.fixture
@@ -38,16 +38,16 @@ def a_day(usage):
 def test_the_numbers_of_all_notebooks_are_summed(usage):
     a_day(usage)
     whole = summary(usage.events())
-    assert (whole.shown, whole.used) == (21, 3)
-    assert (whole.whole, whole.words, whole.lines, whole.characters) == (1, 2, 1, 22)
-    assert (whole.later, whole.run) == ((1, 2), (1, 1))
+    assert (whole.shown, whole.accepted) == (21, 3)
+    assert (whole.in_full, whole.by_word, whole.by_line, whole.characters) == (1, 2, 1, 22)
+    assert (whole.after_30s, whole.at_next_run) == ((1, 2), (1, 1))
     assert (whole.p50_ms, whole.p95_ms) == (10.0, 19.0)
 
 
 def test_each_notebook_has_its_own(usage):
     a_day(usage)
     first, second = by_notebook(usage.events())
-    assert (first.notebook, first.shown, first.used) == ("a.ipynb", 20, 2)
+    assert (first.notebook, first.shown, first.accepted) == ("a.ipynb", 20, 2)
     assert (second.notebook, second.shown, second.p50_ms) == ("b.ipynb", 1, 500.0)
 
 
@@ -73,7 +73,7 @@ def test_a_reset_forgets_all(usage, file):
 
 
 def test_old_numbers_are_forgotten(usage):
-    usage._add(Event(time.time() - (KEPT_DAYS + 1) * 86400, "a.ipynb", "shown", "1"))
+    usage._add(Event(time.time() - (RETENTION_DAYS + 1) * 86400, "a.ipynb", "shown", "1"))
     usage.flush()
     assert usage.events() == []
 
@@ -112,7 +112,7 @@ def test_the_plot_has_two_bars_for_each_day(usage):
     assert days[-1] == (21, 3)
     assert set(days[:-1]) == {(0, 0)}
     assert stats_view.plot(days).count("<rect") == 2 * len(days)
-    assert stats_view.spark([0.0, 1.0]) == "▁█"
+    assert stats_view.sparkline([0.0, 1.0]) == "▁█"
 
 
 # What must not hurt
@@ -196,7 +196,7 @@ def test_who_counts_waits_for_no_file(usage, file):
         began = time.monotonic()
         for number in range(200):
             usage.shown("a.ipynb", f"later{number}", 10, 1.0)
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - began < LOCK_TIMEOUT_S
     assert summary(usage.events()).shown == 221
 
 
