@@ -1,13 +1,13 @@
-"""What can go wrong, in the user's terms.
+"""The exceptions, in the user's terms.
 
     SC2Error
     ├── SettingsError      a setting has a value that cannot be used
-    ├── RequestError       a request cannot be understood: a malformed message, an offset outside the text
+    ├── RequestError       a request is not valid: a malformed message, an offset outside the text
     ├── ModelLoadError     a model cannot be found, downloaded or read
     └── GenerationError    a loaded model failed while it was completing
-        └── EngineLost     what runs the model has ended by itself
+        └── EngineLost     the process or server that runs the model has ended unexpectedly
 
-The message of each is one sentence or two, fit to be shown as it stands: what happened, and what to do.
+Each message is one or two sentences that can be shown to the user as they are: what happened, and what to do.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from jupyter_sc2.runtime.characters import escaped
 
 
 class SC2Error(Exception):
-    """The base of every error this package raises on purpose.
+    """The base of all errors that this package raises on purpose.
 
-    Its text is one line, in which names and words from outside have nothing that nobody can see.
+    The text is one line; invisible characters in names and texts from outside are escaped.
     """
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class SettingsError(SC2Error):
 
 
 class RequestError(SC2Error):
-    """A request cannot be understood."""
+    """A request is not valid."""
 
 
 class ModelLoadError(SC2Error):
@@ -42,9 +42,9 @@ class GenerationError(SC2Error):
 
 
 class EngineLost(GenerationError):
-    """What runs the model has ended by itself, or does not answer any more: it has to be started again.
+    """The process or server that runs the model has ended or stopped answering, and must be started again.
 
-    `happened` is that, without what to do about it.
+    `happened` says what happened, without the advice.
     """
 
     def __init__(self, happened: str) -> None:
@@ -53,6 +53,6 @@ class EngineLost(GenerationError):
 
 
 def in_one_line(error: Exception) -> str:
-    """What an error of another package's says, in 200 characters at most; its class if that is nothing."""
+    """The text of another package's error, at most 200 characters; its class if there is no text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:200] or type(error).__name__

@@ -1,8 +1,8 @@
-"""Joins the parts in one kernel or terminal: settings, session, comm channel, magics. It knows all of them.
+"""The composition root: connects settings, session, comm channel and magics in one kernel or terminal.
 
-`%load_ext jupyter_sc2` imports no torch, prints nothing and takes no time: the model is loaded in the
-background as soon as a front end says hello or something is asked, else once nothing has run for a while. A
-notebook that is executed from top to bottom is thus over before a model is loaded for nobody.
+`%load_ext jupyter_sc2` does not import torch, prints nothing and takes no time. The model is loaded in the background
+at the first `hello` of a front end or the first request, otherwise once no cell has run for a while. A notebook that is
+executed from top to bottom therefore ends before a model is loaded that nobody needs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from jupyter_sc2.usage import Usage
 
 LoadEngine = Callable[..., Engine]
 
-# Seconds without a running cell after which a model is loaded that nobody has asked for yet.
+# Seconds without a running cell after which the model is loaded without a request.
 IDLE_SECONDS = 2.0
 NO_COMMS = (
     "jupyter-sc2: ghost text is not available in this kernel, as extensions cannot talk to the page from it: use the "
@@ -53,13 +53,13 @@ def load(
     load_engine: LoadEngine = engines.load_engine,
     idle_seconds: float = IDLE_SECONDS,
 ) -> None:
-    """Starts jupyter-sc2 in this shell; does nothing where it runs already."""
+    """Starts jupyter-sc2 in this shell, unless it is already running."""
     if shell not in _running:
         _running[shell] = Extension(shell, load_engine, idle_seconds)
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Undoes all that `load` did."""
+    """Undoes everything that `load` did."""
     extension = _running.pop(shell, None)
     if extension is not None:
         extension.close()
@@ -101,7 +101,7 @@ class Extension:
             self.channel.install()
             self.magics.parts.on_saved = self._saved
         elif getattr(shell, "pt_app", None) is not None:
-            # Only here: a kernel has no use for prompt_toolkit.
+            # Only here: a kernel does not need prompt_toolkit.
             from jupyter_sc2.kernel.terminal import Terminal
 
             self.terminal = Terminal(shell, self.session, self)
@@ -133,11 +133,11 @@ class Extension:
 
     def _end(self) -> None:
         if os.getpid() != self._process:
-            return  # a forked child ends: what was counted is the kernel's to write
+            return  # a forked child ends: the kernel itself writes the usage data
         self.session.close()
         self.usage.flush()
 
-    # What the front ends may do with the settings
+    # The settings, for front ends
 
     def enabled(self) -> bool:
         return self.refusal("automatic") is None
@@ -159,11 +159,11 @@ class Extension:
         self.settings_sync.configure(values)
 
     def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
-        """Sets what is new in a front end's values for every kernel. Raises SettingsError."""
+        """Applies the changes in a front end's settings for all kernels. Raises SettingsError."""
         self.settings_sync.apply_lab_settings(values)
 
     def _saved(self, saved: bool) -> None:
-        """What is set was kept for new kernels, or what was kept is forgotten: so do front ends."""
+        """Tells front ends that the settings were saved for new kernels, or that the saved ones were removed."""
         if not saved:
             self.settings_sync.forget()
         if self.channel is not None:
@@ -176,7 +176,7 @@ class Extension:
             self.session.configure(completion_options)
         if change.name in LOADED_BY:
             options = self.settings.load_options()
-            if options != self._requested:  # two settings changed in one go call here twice
+            if options != self._requested:  # two settings changed together call this twice
                 self._requested = options
                 self.session.load(options)
         elif change.name == "offline":
@@ -189,13 +189,15 @@ class Extension:
             self.channel.broadcast_settings()
 
     def _revert_settings(self, failed: LoadOptions, instead: LoadOptions) -> bool:
-        """The settings say what answers, and no longer what could not be loaded.
+        """Sets the model settings back to the model that answers, after another one failed to load.
 
-        What the config files say stays, and is tried again by whoever asks for it.
+        Returns whether it did: settings from the config files stay, and are tried again at the next request.
         """
         if failed != self._requested or failed == self._initial:
             return False
-        self._requested = replace(instead, offline=failed.offline)  # this change is to load nothing
+        self._requested = replace(
+            instead, offline=failed.offline
+        )  # so that this change loads nothing
         with self.settings.hold_trait_notifications():
             for name in LOADED_BY:
                 setattr(self.settings, name, getattr(instead, name))
@@ -216,7 +218,7 @@ class Extension:
 
 
 class WhenIdle:
-    """Calls `act` once, on a thread of its own, when no cell has run for some seconds."""
+    """Calls `act` once, on a separate thread, when no cell has run for some seconds."""
 
     def __init__(self, shell: InteractiveShell, seconds: float, act: Callable[[], None]) -> None:
         self._shell = shell
@@ -224,7 +226,7 @@ class WhenIdle:
         self._seconds = seconds
         self._timer: background.Timer | None = None
         self._stopped = False
-        # Not pre_execute and post_execute: those also fire for comm messages and silent requests.
+        # Not pre_execute and post_execute, which also fire for comm messages and silent requests.
         shell.events.register("pre_run_cell", self._disarm)
         shell.events.register("post_run_cell", self._arm)
         self._arm()
@@ -252,10 +254,10 @@ class WhenIdle:
 
 
 def settings_of(shell: InteractiveShell) -> SC2:
-    """The settings as the shell's config has them; what cannot be used there is reported, a line each."""
+    """The settings from the shell's config; each value that is not valid is reported in one line."""
     settings = SC2(parent=shell, config=Config())
-    # Value by value, as `SC2(parent=shell)` would raise at the first bad one. It need not be the user's config
-    # file: IPython also keeps what `%config` was refused in shell.config, and %reload_ext meets it there.
+    # One by one, as `SC2(parent=shell)` would raise at the first bad value. Such a value need not come from a config
+    # file: IPython also leaves rejected values of `%config` in shell.config, and %reload_ext finds them there.
     section = shell.config.get("SC2", {})
     if not isinstance(section, Mapping):
         print(

@@ -1,7 +1,7 @@
-"""Snapshots of a notebook: frozen values that a prompt is laid out from.
+"""Snapshots of a notebook: frozen values that prompts are built from.
 
-A snapshot comes from a front end (whole, or as a change to an older one), from an .ipynb file, or from what
-was run in an IPython terminal.
+A snapshot comes from a front end (whole, or as a change to an older one), from an .ipynb file, or from the history of
+an IPython terminal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, read_limited
 from jupyter_sc2.runtime.warning_filters import unwarned
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-MAX_OUTPUT_CHARS = 2000  # characters kept of one output
+MAX_OUTPUT_CHARS = 2000  # of one output
 CellType = Literal["code", "markdown", "raw"]
 
 
@@ -46,16 +46,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Notebook:
-    """The cells in their order on the page, and the front end's revision number of this state.
+    """The cells in document order, and the front end's revision number of this state.
 
-    `language` is the kernel's, where a file tells it; a front end tells it with each request.
+    `language` is the kernel's language if the snapshot comes from a file; front ends send it with each request.
     """
 
     cells: tuple[Cell, ...] = ()
     rev: int = 0
     language: str = "python"
 
-    # Asked about for each key, while the notebook stays the same: its cells are looked at once.
+    # Cached, as they are needed at each keystroke while the notebook stays the same.
 
     @cached_property
     def _positions(self) -> Mapping[str, int]:
@@ -74,11 +74,11 @@ class Notebook:
         return {}
 
     def position(self, cell_id: str | None) -> int | None:
-        """Where the cell with this id is; None if there is none such."""
+        """The index of the cell with this id; None if there is no such cell."""
         return None if cell_id is None else self._positions.get(cell_id)
 
     def above(self, cell_id: str | None) -> tuple[Cell, ...]:
-        """The cells above the one with this id, the same tuple each time; all of them if there is none such."""
+        """The cells above the one with this id, the same tuple each time; all cells if there is no such cell."""
         above = self._above.get(cell_id)
         if above is None:
             above = self.cells[: self.position(cell_id)]

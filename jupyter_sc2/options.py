@@ -1,4 +1,4 @@
-"""What the settings come to, as frozen values: all that the parts below the extension see of them."""
+"""The settings as frozen values, for all packages below the extension."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jupyter_sc2.types import SamplingParams
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """What decides which weights are loaded, and how."""
+    """Which weights are loaded, and how."""
 
     model: str = "embedded"
     engine: str = "auto"
@@ -22,7 +22,7 @@ class LoadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionOptions:
-    """What decides how a request is completed."""
+    """How a request is completed."""
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     context_tokens: int = 2048

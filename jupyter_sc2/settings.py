@@ -1,8 +1,7 @@
-"""Every setting once: its range, its default and its help text.
+"""The settings as traits, each with its range, default and help text.
 
-The panel, `%config SC2`, `%sc2 settings`, JupyterLab's settings and IPython's config file all set these traits, and
-they are checked here and nowhere else. Below `extension.py` nobody sees a traitlets object: what the parts need is
-handed down as the frozen values made here.
+The panel, `%config SC2`, `%sc2 settings`, JupyterLab's settings and IPython's config files set these traits, and only
+the traits check the values. Lower packages get frozen values (options.py) and no traitlets objects.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from jupyter_sc2.types import MAX_SEED, SamplingParams
 MODES = ("automatic", "manual", "off")
 AFTER_ENTER = ("off", "smart", "always")
 ENGINES = ("auto", "onnxruntime", "transformers", "llamacpp", "openai")
-# Torch's own, bitsandbytes' and, in capitals as llama.cpp writes them, those of GGUF files.
+# Those of torch, of bitsandbytes and, in capitals as llama.cpp writes them, of GGUF files.
 PRECISIONS = (
     *("auto", "fp32", "bf16", "fp16", "8bit", "4bit", "4bit-double"),
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
 )
-# What is done where a suggestion matches indexed code. Without an index nothing is.
+# What to do when a suggestion matches indexed code; without an index, nothing.
 ATTRIBUTION = ("off", "show", "warn", "block")
 
 
@@ -150,9 +149,9 @@ class SC2(Configurable):
 
     @validate("model")
     def _check_model(self, proposal: Bunch) -> str:
-        """A misspelt name is refused where it is set, not later on the session's thread.
+        """Rejects a misspelt name when it is set, and not later on the session's thread.
 
-        Not so where a server is asked: what its models are called is its own business.
+        With a server any name is accepted, as only the server knows its models.
         """
         if self.server:
             return str(proposal.value)
@@ -178,7 +177,7 @@ class SC2(Configurable):
         return float(proposal.value)
 
     def set(self, name: str, value: object) -> None:
-        """Sets one setting; text is read as the setting's type. Raises SettingsError in one line."""
+        """Changes one setting; text is converted to the setting's type. Raises SettingsError in one line."""
         trait = self.settings().get(name)
         if trait is None:
             raise SettingsError(
@@ -191,7 +190,7 @@ class SC2(Configurable):
 
     @classmethod
     def settings(cls) -> dict[str, Any]:
-        """The traits that are settings, by name, in the order in which they are written above."""
+        """The traits that are settings, by name, in the order of their definitions."""
         own = cls.class_own_traits(config=True)
         return {name: own[name] for name in vars(cls) if name in own}
 

@@ -1,7 +1,7 @@
-"""The user's own numbers: what was shown, what was accepted, what stayed, and how long it took.
+"""Usage data: which suggestions were shown, accepted and kept, and how long they took.
 
-They stand in one SQLite file in Jupyter's data folder and never leave the machine. Nothing of the code is kept:
-only lengths, times and the name of the notebook. A file that is damaged is put aside, and a new one begun.
+It is stored in one SQLite file in Jupyter's data folder and never leaves the machine. It contains no code, only
+lengths, times and the paths of notebooks. A damaged file is renamed, and a new one is started.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from jupyter_sc2.runtime import background, clock
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("all", "word", "line")
-# Events in memory before they are written, and seconds that they may wait there.
+# Events collected in memory before they are written, and the longest time until then.
 BATCH_EVENTS = 50
 MAX_WAIT_S = 30.0
 RETENTION_DAYS = 180
-# Events that wait in memory while the file cannot be written, and seconds to wait for who else writes.
+# Events kept in memory while the file cannot be written, and the wait for a lock on the file.
 MAX_PENDING_EVENTS = 5000
 LOCK_TIMEOUT_S = 0.5
 
@@ -43,7 +42,7 @@ create table if not exists events (
     ms real                  -- of shown ones: until the first text
 )
 """
-# What there is in a file, of whatever type it is.
+# Casts, as SQLite columns may hold values of any type.
 SELECT = """
 select cast(at as real), cast(notebook as text), cast(kind as text), cast(request as text), cast(part as text),
     cast(size as integer), cast(ms as real)
@@ -69,42 +68,42 @@ class Summary:
 
     notebook: str = ""
     shown: int = 0
-    accepted: int = 0  # of those shown, of which at least a part was accepted
+    accepted: int = 0  # suggestions of which at least a part was accepted
     in_full: int = 0
     by_word: int = 0
     by_line: int = 0
     characters: int = 0
-    after_30s: tuple[int, int] = (0, 0)  # still there after 30 s, of so many looked at
+    after_30s: tuple[int, int] = (0, 0)  # still there after 30 s, of how many checked
     at_next_run: tuple[int, int] = (0, 0)
     p50_ms: float | None = None
     p95_ms: float | None = None
 
 
 class Usage:
-    """Counts, and remembers in a file. Safe to call from any thread.
+    """Counts events and stores them in a file. Safe to call from any thread.
 
-    To count raises nothing and waits for nothing; a file that cannot be read or written is a `problem`.
+    Counting never raises and never blocks; a file that cannot be read or written is reported as `problem`.
     """
 
     def __init__(self, enabled: Callable[[], bool], file: Path | None = None) -> None:
         self._enabled = enabled
         self._file = file or Path(jupyter_data_dir()) / "jupyter_sc2" / "usage.sqlite"
-        self._lock = threading.Lock()  # of what is in memory
+        self._lock = threading.Lock()  # for the events in memory
         self._file_lock = threading.Lock()
         self._pending: list[Event] = []
-        self._write_scheduled = False  # whether a thread is about to write
+        self._write_scheduled = False  # a thread is about to write
         self._last_write = -MAX_WAIT_S
-        # The newest times to the first text, in ms, of this kernel.
+        # The latest times to first text of this kernel, in ms.
         self.recent: deque[float] = deque(maxlen=40)
         self._failure = self._damage = ""  # in words for the user
 
     @property
     def problem(self) -> str:
-        """Why the numbers are not all there, in words for the user; "" if they are."""
+        """Why the data is incomplete, as a sentence for the user; "" if it is complete."""
         return self._failure or self._damage
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None:
-        """`ms` until the first text; None where it would say nothing, as the model was still being loaded."""
+        """`ms` is the time to first text, None if it includes loading the model."""
         if ms is not None:
             self.recent.append(ms)
         self._add(Event(clock.now(), notebook, "shown", request, size=characters, ms=ms))
@@ -113,7 +112,7 @@ class Usage:
         self._add(Event(clock.now(), notebook, "accepted", request, part, characters))
 
     def record_retention(self, notebook: str, request: str, when: str, kept: bool) -> None:
-        """Whether accepted text was still there, `when` being "later" or "run"."""
+        """Records whether accepted text was still there: `when` is "later" (after 30 s) or "run" (the next run)."""
         self._add(Event(clock.now(), notebook, when, request, size=int(kept)))
 
     def _add(self, event: Event) -> None:
@@ -131,7 +130,7 @@ class Usage:
             if not full or failed or self._write_scheduled:
                 return
             self._write_scheduled = True
-        # Not here: a disk may be slow, and a model waits for who counts.
+        # Not on this thread: a disk may be slow, and the model's thread waits for it.
         try:
             background.Thread(self._write_now, name="jupyter-sc2-usage").start()
         except RuntimeError:  # the process ends, or may have no more threads
@@ -144,7 +143,7 @@ class Usage:
             self._write_scheduled = False
 
     def flush(self) -> None:
-        """Writes what waits in memory; what cannot be written waits on."""
+        """Writes the events in memory; those that cannot be written stay there."""
         with self._file_lock:
             with self._lock:
                 events = list(self._pending)
@@ -155,7 +154,7 @@ class Usage:
                     self._pending = [event for event in self._pending if id(event) not in written]
 
     def events(self) -> list[Event]:
-        """All that is known, oldest first."""
+        """All events, oldest first."""
         self.flush()
         read: list[Event] = []
         with self._file_lock:
@@ -165,7 +164,7 @@ class Usage:
             return read + self._pending
 
     def reset(self) -> None:
-        """Forgets everything. Raises SC2Error if the file stays."""
+        """Deletes all events. Raises SC2Error if the file cannot be removed."""
         self.recent.clear()
         with self._file_lock, self._lock:
             self._pending.clear()
@@ -178,7 +177,7 @@ class Usage:
             self._failure = self._damage = ""
 
     def _try(self, act: Callable[[sqlite3.Connection], None], *, create: bool = False) -> bool:
-        """Does something with the file; False if that failed. A damaged one is put aside, and a new one begun."""
+        """Calls `act` with the open file; False if that failed. A damaged file is renamed, and a new one started."""
         for _ in range(2):
             number = self._inode()
             try:
@@ -197,8 +196,8 @@ class Usage:
                 self._failure = ""
                 return True
             except (sqlite3.Error, OSError) as error:
-                logger.debug("The numbers are not to be had", exc_info=True)
-                # Of this very class for what is no database, or one whose pages are damaged.
+                logger.debug("The usage data cannot be read or written", exc_info=True)
+                # Exactly this class, and no subclass, for a damaged file or one that is not a database.
                 if type(error) is not sqlite3.DatabaseError or not self._set_aside(number, error):
                     self._failure = (
                         f"The usage data in {self._file} cannot be used now: {in_one_line(error)}."
@@ -207,7 +206,7 @@ class Usage:
         return False
 
     def _inode(self) -> int | None:
-        """The system's for the file; another one for a new file of the same name."""
+        """The file's inode number, which a new file of the same name does not share; None without a file."""
         try:
             return self._file.stat().st_ino
         except OSError:
@@ -221,7 +220,7 @@ class Usage:
             count += 1
         try:
             os.replace(self._file, aside)
-            for ending in ("-journal", "-wal", "-shm"):  # they would spoil the new one
+            for ending in ("-journal", "-wal", "-shm"):  # they would damage the new one
                 with suppress(FileNotFoundError):
                     os.replace(f"{self._file}{ending}", f"{aside}{ending}")
         except OSError:
@@ -234,7 +233,7 @@ class Usage:
 
 
 def _storable(text: str) -> str:
-    """Without what no file can hold: a name that is no UTF-8 has surrogates in Python."""
+    """Escapes surrogates, which Python uses for file names that are not UTF-8 and SQLite cannot store."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -247,7 +246,7 @@ def _write(database: sqlite3.Connection, events: Sequence[Event]) -> None:
         "insert into events values (?, ?, ?, ?, ?, ?, ?)",
         [(e.at, e.notebook, e.kind, e.request, e.part, e.size, e.ms) for e in events],
     )
-    # By the database's own clock.
+    # By the database's clock.
     database.execute(
         "delete from events where at < strftime('%s', 'now') - ?", (RETENTION_DAYS * 86400,)
     )
@@ -258,7 +257,7 @@ def _read(database: sqlite3.Connection) -> Iterator[Event]:
 
 
 def summary(events: Sequence[Event], notebook: str = "") -> Summary:
-    """What these events come to; `notebook` only names it."""
+    """Counts of these events; `notebook` is only the summary's name."""
 
     def of(kind: str, part: str = "") -> list[Event]:
         return [event for event in events if event.kind == kind and part in ("", event.part)]
@@ -285,7 +284,7 @@ def summary(events: Sequence[Event], notebook: str = "") -> Summary:
 
 
 def by_notebook(events: Sequence[Event]) -> list[Summary]:
-    """One for each notebook, the most used first."""
+    """One summary per notebook, the one with most suggestions first."""
     names = dict.fromkeys(event.notebook for event in events)
     summaries = [summary([e for e in events if e.notebook == name], name) for name in names]
     return sorted(summaries, key=lambda one: (-one.shown, one.notebook))

@@ -1,7 +1,7 @@
-"""`jupyter sc2 …`: every command, and how each ends.
+"""The command line `jupyter sc2`: its commands and their exit status.
 
-Exit status 0 on success, 1 with one clear line on stderr for what the user can mend, never a traceback. With
-`--json` stdout carries one object and nothing else.
+The exit status is 0 on success, and 1 with one line on stderr for an error that the user can correct, never a
+traceback. With `--json` stdout carries one object and nothing else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SC2Error as error:
         print(f"jupyter sc2: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
+    except BrokenPipeError:  # the reader of the pipe is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

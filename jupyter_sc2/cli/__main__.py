@@ -1,4 +1,4 @@
-"""`python -m jupyter_sc2.cli`, where the command `jupyter sc2` is not on the path."""
+"""`python -m jupyter_sc2.cli`, for when the command `jupyter sc2` is not on the path."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`jupyter sc2 attribution`: an index of code, and what notebooks have in common with it. Nothing is sent anywhere."""
+"""`jupyter sc2 attribution`: indexes code, and reports where notebooks match it. Nothing leaves the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jupyter_sc2.errors import RequestError
 from jupyter_sc2.runtime.hardware import in_words
 from jupyter_sc2.settings import SC2
 
-LEXEMES = SC2.settings()["attribution_lexemes"]  # of a match, as in the setting
+LEXEMES = SC2.settings()["attribution_lexemes"]  # the minimum length of a match
 
 
 def add_parser(commands: Any) -> None:
@@ -86,7 +86,7 @@ def _index(args: argparse.Namespace) -> int:
     chosen = [sources.named(path, args.name, args.license) for path in args.paths]
     packages = sources.installed() if args.packages or not chosen else []
     chosen += packages
-    # On a terminal, the source that is being read.
+    # On a terminal: the source that is being indexed.
     progress = tqdm(bar_format="{desc}", leave=False, disable=None)
     with writing(default_folder(), progress.set_description_str) as writer:
         known = {source.key for source in packages}

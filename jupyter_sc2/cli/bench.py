@@ -1,4 +1,4 @@
-"""`jupyter sc2 bench`: what typing a notebook costs on this machine."""
+"""`jupyter sc2 bench`: measures latency and tokens while a notebook is typed on this machine."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _ablation(notebooks: dict[str, list[str]], args: argparse.Namespace) -> dict
 
     results = {}
     for technique in TECHNIQUES:
-        session = _open(args)  # which remembers nothing
+        session = _open(args)  # a new one, with empty caches
         try:
             with without(technique):
                 typed = _type_all(session, notebooks, args, f"without {technique}:")
@@ -173,7 +173,7 @@ def _print(figures: dict[str, Any]) -> None:
 
 
 def _say(name: str, figures: dict[str, Any]) -> None:
-    """What is known already: a large model takes many minutes a notebook."""
+    """Prints the figures so far: a large model takes many minutes per notebook."""
     first, read = figures["first_text_ms"]["p50"], figures["prompt_tokens_per_key"]["total"]
     print(
         f"{name}: first text {'never' if first is None else f'{first:,.0f} ms'} (p50), "

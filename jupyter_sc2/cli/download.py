@@ -1,4 +1,4 @@
-"""`jupyter sc2 download`: fetches a model's weights, or checks those that are there."""
+"""`jupyter sc2 download`: downloads a model's weights, or verifies those on this disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jupyter sc2 eval`: how often the model is right, on holes in notebooks and on HumanEval-Infilling."""
+"""`jupyter sc2 eval`: measures how often the model is right, on holes in notebooks and on HumanEval-Infilling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jupyter sc2 models`: what can be used, and what of it is on this disk."""
+"""`jupyter sc2 models`: the known models, and which are on this disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jupyter_sc2.models.cards import ModelCard, cards
 from jupyter_sc2.models.plan import file_bytes
 from jupyter_sc2.runtime.hardware import in_words
 
-# The sizes that are listed: as published, and at the two usual quantizations.
+# Precisions whose sizes are listed: as published, and the two usual quantizations.
 SIZES = ("bf16", "4bit", "Q4_K_M")
 
 

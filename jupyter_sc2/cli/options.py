@@ -1,4 +1,4 @@
-"""The commands of `jupyter sc2`, a module for each family; `add_parser` of each tells the command line about it."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MODEL_OPTIONS = ("model", "engine", "precision", "server", "threads", "offline")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *more: str) -> None:
-    """What chooses a model and how it is run, with defaults from the config; `load_options` reads them.
+    """Adds the options that choose a model and its engine; their defaults come from the config.
 
-    `more` are other options of the command that are named like a setting and have its value for their default.
+    `more` are other options of the command that are named like a setting and have its value as their default.
     """
     parser.add_argument(
         "--model", default=EMBEDDED.name, help="a name, a Hub id or a path (default: %(default)s)"
@@ -59,5 +59,5 @@ def load_options(args: argparse.Namespace) -> LoadOptions:
 
 
 def print_json(value: object) -> None:
-    """The one thing that `--json` prints on stdout."""
+    """Prints the only output of `--json` on stdout."""
     print(json.dumps(value, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`jupyter sc2 quantize`: makes a smaller model of the original weights, where loading finds it."""
+"""`jupyter sc2 quantize`: quantizes the original weights and puts the result where loading finds it."""
 
 from __future__ import annotations
 

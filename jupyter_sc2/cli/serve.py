@@ -1,6 +1,6 @@
 """`jupyter sc2 serve`: one copy of a model for all kernels of a user or a classroom, through llama.cpp's server.
 
-It listens on the loopback alone and wants a token. The user's own kernels find both by themselves.
+It listens only on the loopback interface and requires a token. The user's kernels find both automatically.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
 
 HOST = "127.0.0.1"
-# Prompts whose slot another kernel took are kept in this much memory, and come back without being read again.
+# Memory for the KV caches of prompts whose slot another kernel took: they are restored without a prefill.
 SPARE_CACHE_MIB = 1024
-# Seconds: a server that has ended by itself is started again after these delays; one that ends once more often within
-# so long is given up.
+# A server that ended unexpectedly is restarted after these delays; after one more end within the window it is not.
 RESTART_DELAYS_S, RESTART_WINDOW_S = (0.0, 1.0, 5.0, 20.0), 300.0
 
 
@@ -104,14 +103,14 @@ def _serve(args: argparse.Namespace) -> int:
 def _serve_until_stopped(
     args: argparse.Namespace, card: ModelCard, header: GGUFHeader, started: LlamaServer
 ) -> None:
-    """Says where the server is, and starts it again where it ends by itself, as long as that helps."""
+    """Prints the server's address, and restarts the server when it ends, as long as that helps."""
     from jupyter_sc2.engines.llamacpp.server import LlamaServer
     from jupyter_sc2.engines.openai.client import KEY_VARIABLE
     from jupyter_sc2.engines.openai.server_files import announced
     from jupyter_sc2.runtime.child_process import Restarts
 
     server: LlamaServer | None = started
-    # At the same address: kernels know it.
+    # At the same address, which kernels know.
     address = started.address
     options = replace(started.options, port=int(address.rpartition(":")[2]))
     path = Path(args.model).expanduser()
@@ -153,7 +152,7 @@ def _serve_until_stopped(
 def _options(
     args: argparse.Namespace, card: ModelCard, file: Path, header: GGUFHeader
 ) -> ServerOptions:
-    """What is served, and how. Raises ModelLoadError where there is no memory for it."""
+    """The options of the server. Raises ModelLoadError if there is not enough memory."""
     from jupyter_sc2.engines.llamacpp.engine import CONTEXT, default_threads, prefill_chunk
     from jupyter_sc2.engines.llamacpp.server import ServerOptions
     from jupyter_sc2.engines.openai.client import KEY_VARIABLE
@@ -171,13 +170,13 @@ def _options(
     return ServerOptions(
         model=file,
         context=context,
-        # A request that is cancelled, and every other that decodes, waits for one pass over so many tokens.
+        # Cancelled requests, and all others that decode, wait for one pass over this many tokens.
         chunk=prefill_chunk(header.parameters),
         threads=args.threads or default_threads(header.parameters),
         slots=args.slots,
         host=HOST,
         port=args.port,
-        # One key for all where the machine's administrator names it; else one that only this user can read.
+        # The administrator's key if there is one; else a new one that only this user can read.
         key=os.environ.get(KEY_VARIABLE, "").strip() or secrets.token_urlsafe(32),
         alias=card.name,
         spare_cache_mib=SPARE_CACHE_MIB,

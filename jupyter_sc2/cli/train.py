@@ -1,4 +1,4 @@
-"""`jupyter sc2 train`: tunes the small model, on notebooks of one's own or from the public start."""
+"""`jupyter sc2 train`: fine-tunes the embedded model on the user's notebooks or on open code."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.pack:
         from jupyter_sc2.engines.onnx.graph import check_onnx
 
-        check_onnx()  # and not after hours
+        check_onnx()  # now, and not after hours
     start = EMBEDDED_FOLDER if args.start == "embedded" else Path(args.start)
     if args.start != "smollm2" and not (start / "config.json").is_file():
         raise RequestError(f"{args.start} is not a model to start from: it has no config.json.")
@@ -109,7 +109,7 @@ def _train(args: argparse.Namespace) -> int:
         pack(args.output, made, draw_rows(documents, made.parent))
         try:
             write_graph(made)
-        except ModelLoadError as error:  # what was trained is not lost
+        except ModelLoadError as error:  # the trained model is kept
             print(f"{made} runs on torch only: {error}", file=sys.stderr)
     print(f"The model is in {made}; load it with: %sc2 load {made.absolute()}")
     return 0

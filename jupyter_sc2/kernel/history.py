@@ -1,4 +1,4 @@
-"""What was run in this session, as a notebook: the context where no front end tells of cells."""
+"""The executed code of this session as a notebook: the context where no front end sends cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.notebook import Notebook
 
-# Our own commands are no code of the user's.
+# Commands of this package are not the user's code.
 OWN_COMMANDS = (
     "%%complete",
     "%complete",
@@ -17,12 +17,12 @@ OWN_COMMANDS = (
 
 
 def is_own(text: str) -> bool:
-    """Whether it is one of our commands, or the beginning of one while it is typed."""
+    """Whether the text begins a command of this package, complete or while it is typed."""
     return any(text.startswith(own) or own.startswith(text) for own in OWN_COMMANDS)
 
 
 def notebook(shell: InteractiveShell, running: str = "") -> Notebook:
-    """What was run so far, but for the cell that runs now and for our own commands."""
+    """The code executed so far, without the `running` cell and the commands of this package."""
     history = shell.history_manager
     run = list(history.input_hist_raw[1:]) if history is not None else []
     if run and run[-1] == running.rstrip("\n"):
@@ -33,6 +33,6 @@ def notebook(shell: InteractiveShell, running: str = "") -> Notebook:
 
 
 def length(shell: InteractiveShell) -> tuple[int, int]:
-    """Numbers that are others when the history is."""
+    """Numbers that change when the history does."""
     history = shell.history_manager
     return shell.execution_count, len(history.input_hist_raw) if history is not None else 0

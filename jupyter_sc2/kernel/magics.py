@@ -1,7 +1,7 @@
-"""%%complete, %complete and %sc2: completions and settings for those who type commands.
+"""The magics %%complete, %complete and %sc2.
 
-They work in any front end and in the IPython terminal. What was run in this session is the context. Whatever
-is wrong with a command is said in one line: IPython prints a UsageError without a traceback.
+They work in any front end and in the IPython terminal. The code executed in this session is the context. A mistake in a
+command is reported in one line: IPython prints a UsageError without a traceback.
 """
 
 # IPython's decorators and display functions have no types.
@@ -56,7 +56,7 @@ class SC2Magics(Magics):
         super().__init__(shell)
         usage = usage or Usage(lambda: bool(settings.statistics))
         self.parts = KernelParts(shell, settings, session, usage)
-        # The magics of others that ours hide, by kind and name.
+        # Other magics of the same names, by kind and name.
         self._hidden: dict[tuple[str, str], Any] = {}
 
     def install(self) -> None:
@@ -69,7 +69,7 @@ class SC2Magics(Magics):
         self.shell.events.register("pre_run_cell", self._note_cell)
 
     def remove(self) -> None:
-        """Takes the magics away again and brings back those of the same name that were there before."""
+        """Removes the magics, and restores those of the same names that existed before."""
         self.shell.events.unregister("pre_run_cell", self._note_cell)
         there = self.shell.magics_manager
         for kind, names in self.magics.items():
@@ -102,8 +102,8 @@ class SC2Magics(Magics):
     def complete(self, line: str, cell: str | None = None) -> None:
         """Completes code and puts it into the next cell.
 
-        ``%%complete`` completes the cell, ``%complete`` what follows on the line (and takes no options). The
-        cursor is at the end, or where ``‸`` or ``<cursor>`` stands.
+        ``%%complete`` completes the cell, ``%complete`` the rest of the line (and has no options). The cursor is
+        at the end, or at a mark ``‸`` or ``<cursor>``.
         """
         with one_line_errors():
             self.parts.check_allowed()
@@ -133,7 +133,7 @@ class SC2Magics(Magics):
             self.shell.set_next_input(request.prefix + texts[0] + request.suffix, replace=False)
 
     def _complete(self, request: CompletionRequest) -> tuple[dict[str, Completion], str | None]:
-        """The different texts proposed, best first; or none and the reason."""
+        """The different suggestions, best first; or none, and the reason."""
         latest: dict[int, Completion] = {}
         reason = None
         with closing(self.parts.session.complete(request)) as completions:  # type: ignore[type-var]
@@ -147,7 +147,7 @@ class SC2Magics(Magics):
         return found, reason
 
     def _sampling(self, max_tokens: int | None, temperature: float | None) -> SamplingParams:
-        """The settings' own, but for these. Checked as the settings are."""
+        """The sampling settings with these values instead, checked as settings are. Raises SettingsError."""
         trial = SC2(**{name: getattr(self.parts.settings, name) for name in SC2.settings()})
         for name, value in (("max_tokens", max_tokens), ("temperature", temperature)):
             if value is not None:
@@ -158,11 +158,11 @@ class SC2Magics(Magics):
         self.parts.running = info.raw_cell or ""
 
     def _raw_cell(self, cell: str) -> str:
-        """The cell as it was typed: IPython strips the indentation in which the cursor at the end stands."""
+        """The cell as it was typed: IPython strips trailing indentation, which matters for a cursor at the end."""
         typed = self.parts.running.lstrip("\n").partition("\n")[2]
         return typed if typed.split() == cell.split() else cell.removesuffix("\n")
 
-    # Everything else
+    # Subcommands
 
     @no_var_expand
     @line_magic
@@ -203,9 +203,9 @@ def parsed(magic: Any, line: str) -> Any:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what may go wrong into what IPython prints in one line, and a ctrl-C as well.
+    """Turns errors and Ctrl-C into a UsageError, which IPython prints in one line.
 
-    What is imported meanwhile is ours, and no warning is for the user.
+    Imports meanwhile are isolated from the user's modules, and warnings are not shown.
     """
     try:
         with unwarned, own_imports:

@@ -1,9 +1,9 @@
-"""What the shell's variables tell a session, at the moment it answers a request.
+"""The live variables and the last error of one shell, as comment lines for prompts and as facts for grounding.
 
-The lines about variables stand between the notebook's cells and the cell that is typed in, so what changes in them
-is read again together with all of that cell. So they are looked at once for each cell and run, and then stay: what
-a running cell does to its variables shows when it is done. A variable that the user brings in while typing is added
-behind the others; what was read of those stays in the KV cache.
+In a prompt these lines come between the notebook's cells and the current cell, so a change in them means that the
+whole current cell is prefilled again. They are therefore made once per cell and execution, and then stay: changes by a
+running cell show when it is done. A variable that the user starts to use while typing is appended, so that the KV cache
+of the lines before it stays valid.
 """
 
 from __future__ import annotations
@@ -35,53 +35,58 @@ from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.languages import runs_here
 from jupyter_sc2.types import CompletionRequest
 
-MAX_VARIABLES = 8  # variables that a cell starts with
-MAX_STATE_CHARS = 1_200  # characters of what is told about them
-NEAR_CELLS = 3  # cells above whose names count as likely to be used
-MAX_NAMES = 256  # names on either side of the cursor that count as used
-SEARCH_CHARS = 8_000  # characters on either side of the cursor, and of a cell above, in which names are looked for
-
-
+# Variables described when the user enters a cell.
+MAX_VARIABLES = 8
+# Characters of all lines.
+MAX_STATE_CHARS = 1_200
+# Cells above whose names count as likely to be used.
+NEAR_CELLS = 3
+# Names on either side of the cursor that count as used.
+MAX_NAMES = 256
+# Characters on either side of the cursor, and of a cell above, that are searched for names.
+SEARCH_CHARS = 8_000
+# Front ends whose lines are remembered.
+MAX_FRONT_ENDS = 32
+# The sources that only the kernel knows.
 LIVE = tuple(name for name, source in SOURCES.items() if source.render is None and source.setting)
-MAX_FRONT_ENDS = 32  # in which somebody is in a cell of their own
 
 
 @dataclass
 class _Visit:
-    """Somebody is in a cell, and no code has run since: what is told there."""
+    """A user's stay in one cell while no code runs, with the variables described there."""
 
     key: tuple[object, ...]
     variables: dict[str, Variable]
-    no_room: frozenset[str] = (
-        frozenset()
-    )  # names that were looked at and of which there was no room to tell
+    # Names that were used and for whose description there was no room.
+    no_room: frozenset[str] = frozenset()
 
 
 class LiveNamespace:
-    """The variables of one shell. A session's thread asks; cells may run meanwhile."""
+    """The variables of one shell, read from the session's thread while cells may run."""
 
     def __init__(self, shell: InteractiveShell, settings: SC2) -> None:
         self._shell = shell
         self._settings = settings
-        self._visits: OrderedDict[str, _Visit] = OrderedDict()  # by front end, the newest last
+        # By front end, the most recent last.
+        self._visits: OrderedDict[str, _Visit] = OrderedDict()
         self._lock = threading.Lock()
-        self._sources: dict[str, int] = {}  # what was run: when last
+        # The index of the last execution of each source.
+        self._sources: dict[str, int] = {}
         self._inputs_seen = 0
         self._runs = 0
-        self._names_key: tuple[
-            int, ...
-        ] = ()  # the run and the number of names that those found last are of
+        # The epoch and the numbers of names for which `_known_names` was made.
+        self._names_key: tuple[int, ...] = ()
         self._known_names: frozenset[str] = frozenset()
-        # While somebody types, the other cells are not looked at again.
+        # While the user types, the other cells are not looked at again.
         self._pending = cache_latest(partial(_pending, self.has_run))
         self._imported = cache_latest(_imported)
-        # The one event that comes after whatever was run: silent code, what is kept in no history, a widget's callback.
+        # The only event that fires after every execution: also of silent code and of a widget's callback.
         shell.events.register("post_execute", self._on_execute)
         # By source, in the order of their lines.
         self._look_at = {"error": self._error, "variables": self._variables}
 
     def close(self) -> None:
-        """Hears of no more runs."""
+        """Stops listening to executions."""
         self._shell.events.unregister("post_execute", self._on_execute)
 
     def _on_execute(self) -> None:
@@ -89,7 +94,7 @@ class LiveNamespace:
 
     @property
     def epoch(self) -> int:
-        """Another number after each run of any code."""
+        """A number that changes with each execution of any code."""
         return self._runs
 
     def state(self, request: CompletionRequest) -> str:
@@ -99,7 +104,7 @@ class LiveNamespace:
         included = self._included()
         key = (request.cell_id, self.epoch, included)
         used = _used_names(request)
-        with self._lock:  # two engines may answer in turn, and `%sc2 context` asks as well
+        with self._lock:  # two engines may answer in turn, and `%sc2 context` calls this as well
             visit = self._visits.pop(request.front_end, None)
             if visit is None or visit.key != key:
                 visit = _Visit(key, self._first_look(request, used))
@@ -111,7 +116,7 @@ class LiveNamespace:
             return describe(visit.variables.values(), limit=MAX_STATE_CHARS)
 
     def facts(self, paths: Iterable[Path], request: CompletionRequest) -> Facts:
-        """What is certain of these paths, and of the names there are."""
+        """The known facts about these paths, and the names that exist."""
         names: list[Any] = [plain(self._shell.user_ns)]
         if self._shell.user_global_ns is not self._shell.user_ns:  # a shell that runs in a function
             names.append(plain(self._shell.user_global_ns))
@@ -122,7 +127,7 @@ class LiveNamespace:
         )
 
     def _names(self, *namespaces: Mapping[str, Any]) -> frozenset[str]:
-        """All names that there are; none where nothing was run yet: who writes first and runs later may mean any."""
+        """All existing names; none before the first execution, when a notebook may be written before it is run."""
         kept = (self.epoch, *map(len, namespaces))
         if kept != self._names_key:
             hidden = self._hidden
@@ -133,7 +138,7 @@ class LiveNamespace:
         return self._known_names
 
     def _imports_of(self, request: CompletionRequest) -> dict[str, Any]:
-        """What the cell's imports will bind when it is run, of modules that are loaded already."""
+        """The names that the cell's imports will bind, for modules that are already loaded."""
         found: dict[str, Any] = {}
         for line in request.text.splitlines():
             for name, (module, part) in imports_in(line).items():
@@ -148,7 +153,7 @@ class LiveNamespace:
         return history.input_hist_raw if history is not None else []
 
     def has_run(self, cell: Cell) -> bool:
-        """Whether the cell as it stands was run in this kernel, and is done."""
+        """Whether the cell's current source was executed in this kernel, and has finished."""
         inputs = self._inputs
         if len(inputs) < self._inputs_seen:  # %reset
             self._sources, self._inputs_seen = {}, 0
@@ -196,7 +201,7 @@ class LiveNamespace:
         )
 
     def _add(self, visit: _Visit, request: CompletionRequest, used: list[str]) -> None:
-        """Adds what the cell uses by now, if there is more to tell of it than that it is a number."""
+        """Adds the variables that the cell has come to use, if their description says more than a type."""
         known = {variable.name.partition("(")[0] for variable in visit.variables.values()}
         names, hidden = plain(self._shell.user_ns), self._hidden
         skip = self._imported(request.notebook.above(request.cell_id))
@@ -212,7 +217,9 @@ class LiveNamespace:
                 > MAX_STATE_CHARS
             ):
                 visit.variables = self._first_look(request, used)
-                visit.no_room = frozenset(used)  # else each key would look at all of them again
+                visit.no_room = frozenset(
+                    used
+                )  # else each keystroke would look at all of them again
                 return
             visit.variables[variable.name] = variable
 
@@ -222,7 +229,7 @@ class LiveNamespace:
 
 
 def _imported(above: tuple[Cell, ...]) -> frozenset[str]:
-    """Modules whose import the model reads in the notebook anyway."""
+    """The words of import lines above, which the prompt contains anyway."""
     lines = (
         line
         for cell in above
@@ -235,7 +242,7 @@ def _imported(above: tuple[Cell, ...]) -> frozenset[str]:
 def _pending(
     has_run: Callable[[Cell], bool], notebook: Notebook, cell_id: str | None, *when: int
 ) -> tuple[str, ...]:
-    """The other cells that were not run as they stand; `when` is other numbers after each run."""
+    """The other code cells whose current source was not executed; `when` changes with each execution."""
     return tuple(
         cell.source
         for cell in notebook.cells
@@ -244,7 +251,7 @@ def _pending(
 
 
 def _used_names(request: CompletionRequest) -> list[str]:
-    """The names in the cell, those nearest above the cursor first; not the word that is being typed."""
+    """The names in the cell without the one that is being typed: those before the cursor first, nearest first."""
     prefix, suffix = request.prefix[-SEARCH_CHARS:], request.suffix[:SEARCH_CHARS]
     before = WORD.findall(prefix)
     if before and prefix.endswith(before[-1]):
@@ -255,9 +262,9 @@ def _used_names(request: CompletionRequest) -> list[str]:
 
 
 def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | None:
-    """What the last cell failed with, and in which line of it; None if it did not fail, or may tell a secret.
+    """The last cell's error and its line; None if the cell did not fail, or if the text may hold a secret.
 
-    The message, which may have anything in it, is told only with `values`.
+    The error's message, which may contain data, is included only with `values`.
     """
     if getattr(shell, "last_execution_succeeded", True):
         return None
@@ -270,7 +277,7 @@ def last_error(shell: InteractiveShell, *, values: bool = False) -> Variable | N
     line = ""
     trace: Any = getattr(sys, "last_traceback", None)
     while is_a(trace, TracebackType):
-        # Only what is in the cache: this reads no file.
+        # From the cache only: no file is read.
         cached = linecache.cache.get(trace.tb_frame.f_code.co_filename)
         name = plain(trace.tb_frame.f_globals).get("__name__")
         if type(name) is str and name == "__main__" and type(cached) is tuple and len(cached) == 4:

@@ -1,4 +1,4 @@
-"""Settings for good: in the JSON config file of the IPython profile, which new kernels and terminals read."""
+"""Saves settings in the JSON config file of the IPython profile, which new kernels and terminals read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.settings import SC2
 
-# Next to the user's own ipython_config.py, which may hold code and is never written to.
+# Next to the user's ipython_config.py, which may hold code and is never modified.
 FILE = "ipython_config.json"
-# What is for an administrator to say.
+# For administrators, in their own config file.
 ADMIN_ONLY = ("allowed",)
 
 
 def save(shell: InteractiveShell, settings: SC2) -> Path:
-    """Keeps what differs from the defaults, and forgets what was kept before. Raises SettingsError."""
+    """Saves the settings that differ from the defaults, in place of those saved before. Raises SettingsError."""
     file = _file(shell)
     values = {
         name: getattr(settings, name)
@@ -33,7 +33,7 @@ def save(shell: InteractiveShell, settings: SC2) -> Path:
 
 
 def reset(shell: InteractiveShell) -> Path:
-    """New kernels start with the defaults again, or with what other config files say. Raises SettingsError."""
+    """Removes the saved settings; other config files still count. Raises SettingsError."""
     file = _file(shell)
     _write(file, {})
     return file
@@ -46,7 +46,7 @@ def _file(shell: InteractiveShell) -> Path:
     folder = Path(profile.location)
     wanted = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython").expanduser()
     if not _is_writable(wanted) and folder.is_relative_to(tempfile.gettempdir()):
-        # IPython itself warns of this, in the server's log.
+        # IPython warns about this itself, but in the server's log.
         raise SettingsError(
             f"Nothing was saved: {wanted} cannot be written to, and {folder}, which IPython uses instead, does not "
             "last. Set the variable IPYTHONDIR to a folder that can be written to."
@@ -55,7 +55,7 @@ def _file(shell: InteractiveShell) -> Path:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether IPython can keep its things there; it makes the folder, but not those above."""
+    """Whether IPython can write there; it creates the folder itself, but not its parents."""
     there = folder if folder.exists() else folder.parent
     return there.is_dir() and os.access(there, os.W_OK)
 

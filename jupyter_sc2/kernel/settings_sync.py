@@ -1,9 +1,9 @@
-"""One value for each setting, whoever sets it: code in the kernel, the panel, or a front end for all its kernels.
+"""One value for each setting, no matter who sets it: code in the kernel, the panel, or a front end for all kernels.
 
-A kernel starts with what the config files say. A front end tells it, at each hello and at each change, all that its
-own settings say for every kernel. Of that only what is new counts: a value that was set in this kernel stays,
-also when the page is loaded again, until it is changed in the front end's settings once more. What is taken out
-there comes back as it was at the start.
+A kernel starts with the values of the config files. A front end sends its settings for all kernels with each hello
+and after each change. Only those that have changed are applied: a value that was set in this kernel stays, even when
+the page is reloaded, until the front end's setting changes again. A setting that is removed there gets back the
+value it had at the start.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from jupyter_sc2.settings import SC2, in_order
 
 
 class SettingsSync:
-    """The settings of one kernel, as they are shared with its front ends."""
+    """The settings of one kernel, kept in step with those of its front ends."""
 
     def __init__(self, settings: SC2) -> None:
         self._settings = settings
         self._initial = self.values()
-        self._lab_values: dict[str, Any] | None = None  # by the front end for every kernel
-        self._set_in_kernel: set[str] = set()  # before it told anything
+        # The front end's settings for all kernels, as sent last.
+        self._lab_values: dict[str, Any] | None = None
+        # Settings changed in this kernel before the front end sent any.
+        self._set_in_kernel: set[str] = set()
         settings.observe(self._note, list(SC2.settings()))
 
     def close(self) -> None:
@@ -47,7 +49,7 @@ class SettingsSync:
             raise SettingsError(str(error)) from error
 
     def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
-        """Sets what is new in a front end's values for every kernel; each that can be. Raises SettingsError."""
+        """Applies the values that have changed, each that is valid. Raises SettingsError for the others."""
         previous, self._lab_values = self._lab_values, dict(values)
         if previous is None:
             wanted = {
@@ -60,7 +62,9 @@ class SettingsSync:
             now = {**self._initial, **values}
             wanted = {name: now[name] for name in changed if name in now}
         try:
-            self.configure(wanted)  # at once, as each that changes what is loaded would load
+            self.configure(
+                wanted
+            )  # together, as each change of the model's settings alone would load
         except SettingsError:
             refused = []
             for name in in_order(wanted):
@@ -72,7 +76,7 @@ class SettingsSync:
                 raise SettingsError(f"JupyterLab's settings: {' '.join(refused)}") from None
 
     def forget(self) -> None:
-        """The front end's values for every kernel are about to go, and here all stays as it is."""
+        """Keeps the current values when the front end's settings for all kernels are removed."""
         self._lab_values = {}
 
     def _note(self, change: Bunch) -> None:

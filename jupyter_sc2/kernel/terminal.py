@@ -1,7 +1,7 @@
 """Ghost text in the IPython terminal, where prompt_toolkit shows one suggestion behind the cursor.
 
-The keys are IPython's own: right arrow takes all, Alt+F a word, Ctrl+right a token. What the history suggests
-comes first, as before; the model is asked where it suggests nothing.
+The keys are IPython's: right arrow accepts all, Alt+F a word, Ctrl+right a token. Suggestions from the history come
+first, as before; the model is used where there are none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jupyter_sc2.pipeline.suggestion_cache import remaining
 from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.types import Completion, CompletionRequest
 
-# Seconds without a key before the model is asked, and between two looks at whether a key came meanwhile.
+# Seconds without a keystroke before a request, and between two checks for a new keystroke.
 DEBOUNCE_S = 0.1
 POLL_INTERVAL_S = 0.03
 
@@ -39,18 +39,15 @@ class Terminal:
         self._settings = settings
         self._patched: Any = None
         self._ids = itertools.count(1)
-        # Of the history, by how long it is: it may be that of a long day, and is asked for at each key.
+        # Made anew only when the history grows: it may be long, and is needed at each keystroke.
         self._notebook = cache_latest(lambda *length: history.notebook(shell))
-        self._last_suggestion = (
-            "",
-            "",
-            "",
-        )  # before the cursor, behind it, and what the model said then
+        # The text before and after the cursor, and the suggestion for it.
+        self._last_suggestion = ("", "", "")
 
     def install(self) -> None:
-        if self._shell.auto_suggest is None:  # the user wants none from the history
+        if self._shell.auto_suggest is None:  # suggestions from the history are off
             self._shell.auto_suggest = self._shell.pt_app.auto_suggest = DummyAutoSuggest()
-        # On the object, so that it stays of the kind that IPython's key bindings ask for.
+        # On the object, so that it keeps the type that IPython's key bindings check for.
         self._patched = self._shell.auto_suggest
         self._patched.get_suggestion_async = self._suggest
         self._shell.observe(self._provider_changed, "autosuggestions_provider")
@@ -86,7 +83,7 @@ class Terminal:
         )
 
     def _remaining(self, document: Document) -> str | None:
-        """What is left of the newest suggestion after a part of it was typed or accepted."""
+        """The rest of the last suggestion after a part of it was typed or accepted; None if it does not fit."""
         before, behind, text = self._last_suggestion
         now = document.text_before_cursor
         if behind != document.text_after_cursor or not now.startswith(before):
@@ -94,7 +91,7 @@ class Terminal:
         return remaining(text, now[len(before) :])
 
     async def _request(self, buffer: Buffer, document: Document) -> str:
-        """The first line of what the model says, "" where it says nothing or a key came first."""
+        """The first line of a new suggestion; "" if there is none, or a keystroke came first."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
 

@@ -1,11 +1,11 @@
-"""The comm target `jupyter_sc2`: messages become requests to the session, completions become messages.
+"""The comm target `jupyter_sc2`: turns messages into requests to the session, and completions into messages.
 
-Front ends prefer the control channel, which answers while a cell runs, on ipykernel 6 and 7; a subshell and
-the shell work too. Whatever the road, a handler here only parses and hands over: answers come from the
-session's thread. Nothing is ever raised into the kernel's loop: what is not understood gets one `error`.
+Front ends prefer the control channel, which is served while a cell runs, on ipykernel 6 and 7; a subshell and the
+shell channel work too. On each channel the handlers only parse and pass on: replies come from the session's thread.
+Nothing is raised into the kernel's event loop: a message that cannot be handled gets one `error`.
 
-What comes on the control channel is parsed on a thread of ours, one message after the other. Interrupts, shutdown and
-the debugger's requests come on that channel as well, so its own thread must not wait for a lock or an import.
+Messages from the control channel are parsed on a thread of this package, one after the other. Interrupts, shutdown
+and the debugger's requests use the same channel, so the channel's own thread must not wait for a lock or an import.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ logger = logging.getLogger(__name__)
 
 TARGET = "jupyter_sc2"
 COMM_MESSAGES = ("comm_open", "comm_msg", "comm_close")
-# Seconds between two status messages that differ only in the progress: a status bar needs no more.
+# Seconds between two status messages that differ only in their progress: enough for a status bar.
 PROGRESS_INTERVAL_S = 0.2
-# A page that is reloaded leaves its comm open for ever, and with it a snapshot of its notebook. Besides these there
-# are those with an open request, of which the queue allows so many (see request_queue.py).
+# A page that is reloaded leaves its comm open for ever, and with it a snapshot of its notebook. Front ends with open
+# requests do not count; the request queue limits those (request_queue.py).
 MAX_FRONT_ENDS = 16
 
 
 class Comm(Protocol):
-    """What is used of a comm."""
+    """The part of a comm that is used here."""
 
     comm_id: str
     handle_msg: Callable[[dict[str, Any]], None]
@@ -58,16 +58,16 @@ class Comm(Protocol):
 
 
 class Settings(Protocol):
-    """What a front end may change and has to respect."""
+    """The settings that a front end may change and must respect."""
 
     def enabled(self) -> bool:
-        """Whether ghost text comes by itself."""
+        """Whether ghost text appears automatically."""
 
     def refusal(self, trigger: str) -> str | None:
-        """Why what was asked for in this way is not completed: "not_allowed" or "disabled"."""
+        """Why a request with this trigger is refused: "not_allowed" or "disabled"; None if it is not."""
 
     def allowed(self) -> bool:
-        """Whether anything may be completed here at all."""
+        """Whether the configuration allows completion at all."""
 
     def values(self) -> Mapping[str, Any]:
         """All settings by name."""
@@ -76,11 +76,11 @@ class Settings(Protocol):
         """Sets all of these or none. Raises SettingsError."""
 
     def apply_lab_settings(self, values: Mapping[str, Any]) -> None:
-        """Sets what the front end has for every kernel, where nothing newer says otherwise. Raises SettingsError."""
+        """Applies the front end's settings for all kernels, but not to what was set here. Raises SettingsError."""
 
 
 class UsageCounter(Protocol):
-    """Who counts what was shown and accepted."""
+    """Counts the suggestions that were shown and accepted."""
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None: ...
     def accepted(self, notebook: str, request: str, part: str, characters: int) -> None: ...
@@ -88,7 +88,7 @@ class UsageCounter(Protocol):
 
 
 class Channel:
-    """Serves every front end that opens a comm with this kernel."""
+    """Serves all front ends that open a comm with this kernel."""
 
     def __init__(
         self,
@@ -110,19 +110,18 @@ class Channel:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._reader: background.Thread | None = None  # of the inbox
 
-    # Joining the kernel, and leaving it
+    # Registration with the kernel
 
     def install(self) -> None:
-        """Registers the target, and lets the control channel carry comm messages where it does not yet.
+        """Registers the comm target, and handlers for comm messages on the control channel.
 
-        A handler that is there already stays: spyder-kernels and Databricks have their own, which also end in
-        the kernel's comm manager.
+        Existing handlers stay: those of spyder-kernels and Databricks also pass messages to the kernel's comm
+        manager.
         """
         self._kernel.comm_manager.register_target(TARGET, self.on_open)
         handlers = getattr(self._kernel, "control_handlers", None)
-        if not isinstance(
-            handlers, MutableMapping
-        ):  # a kernel of another make: subshell or shell it is
+        if not isinstance(handlers, MutableMapping):
+            # Not ipykernel's: a subshell or the shell channel will do.
             return
         for name in COMM_MESSAGES:
             if name not in handlers:
@@ -131,7 +130,7 @@ class Channel:
                 )
 
     def close(self) -> None:
-        """Says goodbye to the front ends and leaves nothing behind in the kernel."""
+        """Closes the comms and removes everything that `install` added to the kernel."""
         self._unsubscribe()
         self._inbox.put(None)
         for front_end in list(self._front_ends.values()):
@@ -147,7 +146,7 @@ class Channel:
                 del self._kernel.control_handlers[name]
         self._installed_handlers.clear()
 
-    # What the kernel calls
+    # Called by the kernel
 
     def on_open(self, comm: Comm, message: dict[str, Any]) -> None:
         front_end = FrontEnd(self, comm, self.context_of(message))
@@ -156,7 +155,7 @@ class Channel:
             front_end.comm.handle_msg(message)
 
     def hand_over(self, via: protocol.Channel, act: Callable[[], None]) -> None:
-        """Has it done: at once, or by the inbox's thread where the calling one must not wait."""
+        """Calls `act`: at once, or for the control channel on the inbox's thread, as its own must not wait."""
         if via != "control":
             with unwarned:
                 act()
@@ -175,9 +174,9 @@ class Channel:
                     logger.debug("A message could not be handled", exc_info=True)
 
     def add(self, front_end: FrontEnd) -> None:
-        """Makes this the newest of the front ends, and forgets those that have been silent for longest.
+        """Makes this the most recent front end, and removes the least recent ones above the limit.
 
-        Not those that wait for an answer.
+        Front ends with open requests stay.
         """
         previous = self._front_ends.pop(front_end.comm.comm_id, None)
         if previous is not None and previous is not front_end:
@@ -193,7 +192,7 @@ class Channel:
             del self._front_ends[front_end.comm.comm_id]
 
     def context_of(self, message: dict[str, Any]) -> Context:
-        """The context in which what answers `message` has to be sent, on whatever thread.
+        """The context in which replies to `message` have to be sent, from any thread.
 
         ipykernel 7.4 sends a comm's next message to the (sub)shell of the parent of what the comm sent last,
         and a thread without a context has the newest shell message for a parent: after an answer sent while a
@@ -208,10 +207,10 @@ class Channel:
             context.run(parent.set, {"header": message.get("header", {})})
         return context
 
-    # What the front ends are told
+    # Messages to all front ends
 
     def broadcast_settings(self, saved: bool | None = None) -> None:
-        """Tells what is set, and whether it was just `saved` for new kernels."""
+        """Sends the current settings, and whether they were just `saved` for new kernels or the saved ones removed."""
         message = protocol.settings(self.settings.values(), saved)
         for front_end in list(self._front_ends.values()):
             front_end.send(message)
@@ -232,7 +231,7 @@ class Channel:
 
 
 class FrontEnd:
-    """One front end: its comm, its notebook, and what it asked for and was not yet answered."""
+    """One front end: its comm, the last snapshot of its notebook, and its open requests."""
 
     def __init__(self, channel: Channel, comm: Comm, context: Context) -> None:
         self.comm = comm
@@ -240,7 +239,8 @@ class FrontEnd:
         self._context = context
         self._notebook: Notebook | None = None
         self._path = ""
-        self._open_requests: dict[str, str] = {}  # the session's id of a request: the front end's
+        # The front end's ids of requests, by the session's.
+        self._open_requests: dict[str, str] = {}
         # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
         # shows the half-drawn figure of the cell that runs (ipykernel#432, #1564).
         comm.handle_msg = self._handle
@@ -250,18 +250,17 @@ class FrontEnd:
         """Sends from any thread. A context can be entered once at a time, a copy of it at any time."""
         try:
             (context or self._context).copy().run(self.comm.send, message)
-        except (
-            Exception
-        ):  # the kernel shuts down, or the connection is gone: nobody is left to tell
+        except Exception:
+            # The kernel shuts down, or the connection is lost: nobody is left to notify.
             logger.debug("A message could not be sent", exc_info=True)
 
     @property
     def has_open_requests(self) -> bool:
-        """Whether a request of it is open."""
+        """Whether a request waits for its last message."""
         return bool(self._open_requests)
 
     def close(self) -> None:
-        """Ends what is open, and says goodbye."""
+        """Ends the open requests as cancelled, and closes the comm."""
         for id, client_id in list(self._open_requests.items()):
             if self._is_open(id, last=True):
                 self.send(protocol.update(client_id, CANCELLED))
@@ -272,7 +271,7 @@ class FrontEnd:
             logger.debug("A comm could not be closed", exc_info=True)
 
     def on_close(self) -> None:
-        """Its comm is closed: nobody is left to be told what becomes of its requests."""
+        """Cancels the open requests without a reply, as the front end has closed the comm."""
         waiting, self._open_requests = list(self._open_requests), {}
         self._channel.remove(self)
         self._notebook = None
@@ -280,14 +279,14 @@ class FrontEnd:
             self._channel.session.cancel(id)
 
     def forget_notebook(self) -> None:
-        """Gives up the snapshot, and says so: another message may come, and it is to be sent whole then."""
+        """Drops the snapshot, and asks for the whole notebook with the next message."""
         if self._notebook is not None:
             self._notebook = None
             text = "Other front ends have come, and this notebook was forgotten. Send it whole."
             self.send(protocol.error("unknown_base", text))
 
     def _handle(self, message: dict[str, Any]) -> None:
-        # Both belong to the thread that calls.
+        # Both depend on the calling thread.
         via, context = _channel_of(), self._channel.context_of(message)
         self._channel.hand_over(via, lambda: self._handle_isolated(message, via, context))
 
@@ -312,9 +311,9 @@ class FrontEnd:
             self.send(protocol.error("bad_message", text, self._id_of_failed(data)))
 
     def _id_of_failed(self, data: object) -> str | None:
-        """The id of a message that was not understood, for the front end to know which request failed.
+        """The id of a message that could not be handled, so that the front end knows which request failed.
 
-        None where a request of that id is still to be answered: an error would end it.
+        None where an open request has the same id: an error would end that one.
         """
         id = data.get("id") if isinstance(data, Mapping) else None
         return id if isinstance(id, str) and id not in self._open_requests.values() else None
@@ -339,7 +338,7 @@ class FrontEnd:
                 self._count_accepted(action)
 
     def _on_hello(self, via: protocol.Channel, settings: Mapping[str, Any] | None) -> None:
-        # Not at the top: it is looked up in the installed metadata, which takes 20 ms.
+        # Not at the top: looking it up in the installed metadata takes 20 ms.
         from jupyter_sc2 import __version__
 
         channel = self._channel
@@ -347,7 +346,7 @@ class FrontEnd:
         if settings is not None:
             try:
                 channel.settings.apply_lab_settings(settings)
-            except SC2Error as error:  # said behind the hello, without which there is no talk
+            except SC2Error as error:  # reported after the hello, which must come first
                 refused = error
         allowed = channel.settings.allowed()
         self.send(
@@ -391,12 +390,12 @@ class FrontEnd:
         if usage is not None and completion.text and completion.finish_reason != "cancelled":
             stats = completion.stats
             ms = stats.total_ms if stats.first_token_ms is None else stats.first_token_ms
-            # How long a load takes is told in the status.
+            # The status reports how long a load takes.
             latency = ms if stats.load_ms is None else None
             usage.shown(self._path, id, len(completion.text), latency)
 
     def _complete(self, action: protocol.Complete) -> None:
-        # The front end chooses its ids, so two of them may choose the same.
+        # Front ends choose their ids, so two of them may choose the same one.
         id = f"{self.comm.comm_id}/{next(self._channel.ids)}"
         request = action.request(self._notebook or Notebook(), id, self.comm.comm_id)
         reason = self._channel.settings.refusal(action.trigger)
@@ -423,17 +422,17 @@ class FrontEnd:
         self._open_requests[id] = action.id
         try:
             self._channel.session.submit(request, update, fail)
-        except Exception:  # is reported like any other
+        except Exception:  # reported like any other error of a message
             self._open_requests.pop(id, None)
             self._channel.session.cancel(id)
             raise
-        except BaseException:  # on the shell the user may interrupt us
+        except BaseException:  # an interrupt, on the shell channel
             update(CANCELLED)
             self._channel.session.cancel(id)
             raise
 
     def _prefetch(self, notebook: Notebook, active: str | None, offset: int | None) -> None:
-        """Who rests somewhere in a cell may type there soon."""
+        """Prefills the prompt at the idle cursor, where the user may type next."""
         for cell in notebook.cells:
             if cell.id == active and cell.cell_type == "code" and self._channel.settings.enabled():
                 request = CompletionRequest(
@@ -446,13 +445,13 @@ class FrontEnd:
                 self._channel.session.prefetch(request)
 
     def _is_open(self, id: str, *, last: bool) -> bool:
-        """Whether a request is still to be told something; what is `last` ends it."""
+        """Whether a request still waits for its last message; `last` ends it."""
         waiting = self._open_requests
         return (waiting.pop(id, None) if last else waiting.get(id)) is not None
 
 
 def _channel_of() -> protocol.Channel:
-    """How the message came in. The thread tells, as ipykernel 7.4 may overrule the header's subshell_id."""
+    """The channel of the message. The thread decides, as ipykernel 7.4 may override the header's subshell_id."""
     name = threading.current_thread().name
     if name == "Control":
         return "control"

@@ -1,7 +1,7 @@
 """The wire protocol, version 1: every message in both directions, as a type.
 
-docs/protocol.md describes it for those who write a front end; tests/unit/kernel/test_protocol.py holds that document,
-these types and the page's own (labextension/src/kernel/protocol.ts) together.
+docs/protocol.md describes it for authors of front ends. tests/unit/kernel/test_protocol.py compares that document,
+these types and the page's types (labextension/src/kernel/protocol.ts).
 
 JSON both ways; `type` tells messages apart, unknown fields are ignored, offsets are code points. A message
 that is not one of these raises `BadMessage`, whose `code` the front end can act on.
@@ -29,17 +29,17 @@ from jupyter_sc2.source import languages
 from jupyter_sc2.types import Completion, CompletionRequest, FinishReason, Source, Trigger
 
 PROTOCOL = 1
-# Characters kept of a foreign text that an error message quotes.
+# Longest quotation, in characters, of text from outside in an error message.
 MAX_QUOTE_CHARS = 300
-# Of a status's message, which may hold what a licence asks for.
+# Longest message of a status, in characters: it may hold the conditions of a licence.
 MAX_MESSAGE_CHARS = 900
 
-# The road that a message took into the kernel.
+# The channel that carried a message into the kernel.
 Channel = Literal["control", "subshell", "shell"]
 State = Literal["unloaded", "downloading", "loading", "ready", "generating", "error"]
-# What is done of a load.
+# The current step of loading a model.
 Stage = Literal["importing", "waiting", "downloading", "quantizing", "loading"]
-# Why a last update has no text, or no more of it.
+# Why the last update has no text, or no more text.
 Reason = Literal[
     "cancelled",
     "disabled",
@@ -52,7 +52,7 @@ Reason = Literal[
     "queue_full",
     "refuted",
 ]
-# What is to be done about a text that stands in indexed code, too.
+# What to do about a suggestion that matches indexed code.
 Policy = Literal["show", "warn", "block"]
 Code = Literal[
     "bad_message",
@@ -66,18 +66,18 @@ Code = Literal[
 ]
 
 
-# Up: from the front end to the kernel.
+# Up: from the front end to the kernel
 
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):
-    """What every message from the front end is."""
+    """The base of all messages from the front end."""
 
 
 class Hello(Message, tag="hello", frozen=True):
     protocol: int = PROTOCOL
     client: str = ""
-    notebook: str = ""  # its path
-    settings: dict[str, Any] | None = None  # the front end's own, for every kernel
+    notebook: str = ""  # the notebook's path
+    settings: dict[str, Any] | None = None  # the front end's settings for all kernels
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -98,14 +98,14 @@ class CellState(msgspec.Struct, frozen=True):
 
 
 class NotebookState(Message, tag="notebook", frozen=True):
-    """The whole notebook or, with `base`, what changed since that revision and the order of the cells."""
+    """The whole notebook or, with `base`, the cells that changed since that revision and the order of all."""
 
     rev: int
     cells: list[CellState]
     base: int | None = None
     order: list[str] | None = None
-    active: str | None = None  # the cell in which the cursor has come to rest, if it has
-    offset: int | None = None  # where in it; at its end if not told
+    active: str | None = None  # the cell in which the cursor is idle
+    offset: int | None = None  # the cursor's offset in it; its end by default
 
     def notebook(self, known: Notebook | None) -> Notebook:
         """The notebook after this message. Raises BadMessage if it builds on a revision that is not `known`."""
@@ -132,8 +132,8 @@ class Complete(Message, tag="complete", frozen=True):
     candidates: int = 1
     language: str | None = None
     rev: int | None = None
-    waited: float = 0.0  # milliseconds since the key
-    languages_off: list[str] = []  # those that the user wants left alone
+    waited: float = 0.0  # milliseconds since the keystroke
+    languages_off: list[str] = []  # disabled languages, by any of their names
 
     def request(self, notebook: Notebook, id: str, front_end: str = "") -> CompletionRequest:
         return CompletionRequest(
@@ -155,7 +155,7 @@ class Cancel(Message, tag="cancel", frozen=True):
 
 
 class Accepted(Message, tag="accepted", frozen=True):
-    """Text was accepted; with `when`, whether what was accepted earlier is still there."""
+    """Text was accepted; with `when`, whether text accepted earlier is still in its cell."""
 
     id: str
     index: int = 0
@@ -166,9 +166,9 @@ class Accepted(Message, tag="accepted", frozen=True):
 
 
 class Configure(Message, tag="configure", frozen=True):
-    """Settings to change; with `load`, the model is loaded or gives its memory back.
+    """Changes settings; with `load` true or false, also loads or unloads the model.
 
-    With `scope` "all" they are the front end's own for every kernel, all of them (see kernel/shared.py).
+    With `scope` "all" they are all of the front end's settings for all kernels (see settings_sync.py).
     """
 
     settings: dict[str, Any]
@@ -181,7 +181,7 @@ TYPES = tuple(type.__struct_config__.tag for type in get_args(UpMessage))
 
 
 class ProtocolError(SC2Error):
-    """A message that is not understood, or cannot be acted on."""
+    """A message that cannot be understood or acted on."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -205,11 +205,11 @@ def parse(data: object) -> Message:
     return message
 
 
-# Down: from the kernel to the front end. What is UNSET is left out.
+# Down: from the kernel to the front end. Fields that are UNSET are left out.
 
 
 class Reply(msgspec.Struct, tag_field="type", gc=False):
-    """What every message from the kernel is."""
+    """The base of all messages from the kernel."""
 
 
 class Languages(msgspec.Struct):
@@ -239,7 +239,7 @@ class HelloReply(Reply, tag="hello"):
 
 
 class Settings(Reply, tag="settings"):
-    """What is set in this kernel; `saved` tells that it was just kept for new kernels, or that this was forgotten."""
+    """The settings of this kernel; `saved` is true after they were saved for new kernels, false after a reset."""
 
     settings: dict[str, Any]
     saved: bool | UnsetType = UNSET
@@ -250,14 +250,14 @@ class Status(Reply, tag="status"):
     model: str
     engine: str
     precision: str
-    stage: Stage | UnsetType = UNSET  # of a load
-    seconds: float | UnsetType = UNSET  # that a load has taken so far, or took
-    progress: float | UnsetType = UNSET  # the share that is done, 0 to 1
+    stage: Stage | UnsetType = UNSET  # of loading a model
+    seconds: float | UnsetType = UNSET  # that loading has taken so far, or took
+    progress: float | UnsetType = UNSET  # from 0 to 1
     message: str | UnsetType = UNSET
 
 
 class Attribution(msgspec.Struct):
-    """Where a text may come from (see completion.Attribution)."""
+    """Indexed code that a suggestion matches (see types.Attribution)."""
 
     source: str
     version: str
@@ -278,7 +278,7 @@ class Stats(msgspec.Struct):
 
 
 class Update(Reply, tag="update"):
-    """The whole insertion so far, never a delta. The one with a `finish_reason` is the last, and tells more."""
+    """The whole suggestion so far, never a delta. The last update has a `finish_reason`, and more fields."""
 
     id: str
     index: int
@@ -288,7 +288,7 @@ class Update(Reply, tag="update"):
     mean_logprob: float | UnsetType = UNSET
     attribution: list[Attribution] | UnsetType = UNSET
     policy: Policy | UnsetType = UNSET  # with an attribution
-    # The last one only.
+    # Only in the last update.
     reason: Reason | UnsetType | None = UNSET
     model: str | UnsetType = UNSET
     engine: str | UnsetType = UNSET
@@ -299,7 +299,7 @@ class Update(Reply, tag="update"):
 class Error(Reply, tag="error"):
     code: Code
     message: str
-    id: str | UnsetType = UNSET  # of what it is about
+    id: str | UnsetType = UNSET  # of the request
 
 
 DownMessage = HelloReply | Settings | Status | Update | Error
@@ -397,7 +397,7 @@ def error(code: Code, message: str, id: str | None = None) -> dict[str, Any]:
 
 
 def code_of(error: SC2Error) -> Code:
-    """What an `error` message calls this error."""
+    """The code of this error in an `error` message."""
     if isinstance(error, ProtocolError):
         return error.code
     for kind, code in _CODES.items():
@@ -415,7 +415,7 @@ _CODES: dict[type[SC2Error], Code] = {
 
 
 def _builtins(message: Reply) -> dict[str, Any]:
-    """The dict that a comm sends."""
+    """The message as a dict that a comm can send."""
     builtins: dict[str, Any]
     try:
         builtins = to_builtins(message)
@@ -448,6 +448,6 @@ def _quoted(value: object) -> str:
 
 
 def _shortened(text: str, length: int = MAX_QUOTE_CHARS) -> str:
-    """One line that every JSON encoder takes: foreign text may hold half of a surrogate pair."""
+    """One line that every JSON encoder accepts: text from outside may have lone surrogates."""
     line = " ".join(replace_surrogates(text).split())
     return line if len(line) <= length else line[: length - 1] + "…"

@@ -1,7 +1,7 @@
-"""A widget for each setting, linked both ways: moving a slider sets the trait, and the reverse.
+"""One widget per setting, linked both ways: moving a slider sets the trait, and the reverse.
 
-Ranges, choices and help texts are those of the traits; here is only what a setting is called, and how its choices
-are worded. A setting that nothing is said of here gets a field all the same.
+Ranges, choices and help texts come from the traits; only labels and the wording of choices are defined here. A setting
+without an entry gets a widget, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jupyter_sc2.models.cards import cards
 from jupyter_sc2.prompt.sources import SETTINGS
 from jupyter_sc2.settings import SC2
 
-# For an administrator to say.
+# For administrators only.
 HIDDEN = ("allowed",)
 LABELS = {
     "model": "Model name",
@@ -41,8 +41,8 @@ CHOICES = {
     "mode": {"automatic": "While typing", "manual": "On request (Alt+\\)", "off": "Off"},
     "after_enter": {"smart": "Where it helps", "always": "Always", "off": "Never"},
 }
-SLIDER_STEPS = {"max_tokens": 8, "temperature": 0.05}  # and their steps
-# Shown where nothing is set.
+SLIDER_STEPS = {"max_tokens": 8, "temperature": 0.05}
+# Placeholders of empty text fields.
 HINTS = {
     "model": "owner/name, ./folder",
     "server": "none",
@@ -55,10 +55,10 @@ FULL_WIDTH = {"width": "auto"}
 
 
 class Fields:
-    """The widgets by the names of their settings, in the order of these."""
+    """The widgets by the names of their settings, in the settings' order."""
 
     def __init__(self, settings: SC2, on_error: Callable[[str], None]) -> None:
-        """`refused` is called with the words for a value that cannot be set, and with "" for one that was."""
+        """`on_error` is called with a message for a value that is not valid, and with "" after a valid one."""
         self._settings = settings
         self._on_error = on_error
         self._updating = False
@@ -82,9 +82,9 @@ class Fields:
             self._settings.unobserve(self._setting_changed, name)
 
     def in_context(self, push: Callable[[], None]) -> None:
-        """Calls what sets widgets; on another thread in the context of what the front end did last.
+        """Calls `push`, which sets widgets; on other threads in the context of the front end's last action.
 
-        ipykernel 7.4 sends the next message of a widget to where the parent of the last push came from.
+        ipykernel 7.4 sends a widget's next message to the origin of the last push's parent message.
         """
         if threading.current_thread() is threading.main_thread():
             push()
@@ -92,13 +92,13 @@ class Fields:
             self.context.copy().run(push)
 
     def reset(self) -> None:
-        """Sets everything back to the defaults, in this kernel."""
+        """Resets all settings of this kernel to their defaults."""
         with self._settings.hold_trait_notifications():
             for name in self.widgets:
                 self._settings.set(name, SC2.settings()[name].default_value)
 
     def relabel(self, name: str, labels: dict[str, str]) -> None:
-        """Words the choices of a setting otherwise; what is not in `labels` is called what it is."""
+        """Changes the labels of a setting's choices; a choice without one is shown as it is."""
         widget, values = self.widgets[name], SC2.settings()[name].values
         with self._while_updating(), widget.hold_sync():
             widget.options = [(labels.get(value, value), value) for value in values]
@@ -136,7 +136,7 @@ class Fields:
     # From the widgets to the settings and back
 
     def _widget_changed(self, change: Bunch) -> None:
-        """A widget has a new value: it becomes the setting, or the widget goes back to what is set."""
+        """Sets the setting to a widget's new value, or the widget back to the setting if it is not valid."""
         if self._updating:
             return
         self.context = contextvars.copy_context()
@@ -163,11 +163,11 @@ class Fields:
         self.in_context(show)
 
     def _shown_value(self, name: str) -> Any:
-        """What the widget of a setting shows."""
+        """The value that the widget of a setting shows."""
         value = getattr(self._settings, name)
         return _text(value) if isinstance(self.widgets[name], widgets.Text) else value
 
-    # The model: one of those known by name, or any other, which is typed
+    # The model: a known one, or any other by name
 
     def _update_models(self) -> None:
         known, current = cards(), self._settings.model
@@ -196,7 +196,7 @@ class Fields:
 
     @contextmanager
     def _while_updating(self) -> Iterator[None]:
-        """A list that gets new options falls back to its first, which nobody has chosen."""
+        """Ignores the change when a list gets new options and falls back to the first of them."""
         updating, self._updating = self._updating, True
         try:
             yield

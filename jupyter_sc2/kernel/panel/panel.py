@@ -1,4 +1,4 @@
-"""The panel: the settings, what the model reads, and the user's own numbers, as ipywidgets.
+"""The panel of ipywidgets: settings, prompt context and usage.
 
 Only this module and `fields` import ipywidgets.
 """
@@ -33,10 +33,10 @@ from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.settings import PRECISIONS, SC2
 from jupyter_sc2.usage import Usage
 
-# Seconds after something was completed until the numbers are looked at: they need not keep up with typing.
+# Delay after a completion before prompt size and usage are updated: they need not keep up with typing.
 REFRESH_DELAY_S = 1.0
 
-# Times in the line of blocks; as many as a sidebar is wide.
+# Latencies in the sparkline: as many as fit into a sidebar.
 MAX_LATENCIES = 24
 
 BASIC_SETTINGS = ("mode", "after_enter", "max_tokens", "temperature")
@@ -45,7 +45,7 @@ MODEL_SETTINGS = ("model", "engine", "precision")
 
 
 class Panel:
-    """One panel; `widget` is what is displayed. It lives as long as the kernel, or until `close`."""
+    """One panel, whose `widget` is displayed. It lives as long as the kernel, or until `close`."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Panel:
         self._refresh_pending = self._failed = False
         self.state = widgets.Label()
         self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout=FULL_WIDTH)
-        # What is wrong, what the session says besides, and what came of a click.
+        # An error, the session's message, and the result of a click.
         self.refusal, self.message, self.note = (
             widgets.Label(layout={"display": "none"}) for _ in range(3)
         )
@@ -111,7 +111,7 @@ class Panel:
         self.widget.close()
 
     def _layout(self) -> widgets.VBox:
-        """What is wanted every day above, the rest folded away."""
+        """Frequently used widgets at the top, the others folded away."""
         fields, named = self.fields, {*BASIC_SETTINGS, *CONTEXT_SETTINGS, "model", "precision"}
         rest = [fields[name] for name in fields if name not in named]
         boxes = [field for field in rest if isinstance(field, widgets.Checkbox)]
@@ -150,7 +150,7 @@ class Panel:
         panel.add_class("jp-sc2-Panel")
         return panel
 
-    # What is done
+    # Actions
 
     def _on(self, button: widgets.Button, act: Callable[[], object]) -> None:
         def click(_: object) -> None:
@@ -194,7 +194,7 @@ class Panel:
         if change.name.startswith("context_"):
             self._refresh_soon()
 
-    # What is shown; called on other threads, too: it sets widgets and prints nothing
+    # Display. Also called on other threads: sets widgets and prints nothing.
 
     def _show_error(self, words: str) -> None:
         _set_text(self.refusal, words)
@@ -233,7 +233,7 @@ class Panel:
         self.stats.value = _small(rows + plot)
 
     def _show_prompt_size(self) -> None:
-        """The tokens of each source, for what was typed last."""
+        """Shows the tokens of each source in the prompt of the last request."""
         request = prompt_view.newest(self.session)
         explained = None if request is None else self.session.explain_prompt(request)
         if request is None or explained is None:
@@ -255,7 +255,7 @@ class Panel:
             )
 
     def _refresh_soon(self) -> None:
-        """On a thread of its own, since the one that calls may have the next text to make."""
+        """Updates on a separate thread, as the calling one may have to generate the next text."""
         if not self._refresh_pending:
             self._refresh_pending = True
             run = self.form.context.copy().run
@@ -268,10 +268,10 @@ class Panel:
             self._show_prompt_size()
             self._show_numbers()
 
-    # What each precision would take
+    # Memory needs per precision
 
     def _update_plan_soon(self) -> None:
-        """Looks at the machine on a thread of its own, and not where torch, which looks, would have to be imported."""
+        """Plans on a separate thread, unless torch would have to be imported to look at the machine."""
         wanted = (self.settings.model, self.settings.engine)
         can_look = wanted[0] == EMBEDDED.name or "torch" in sys.modules
         if wanted != self._planned and can_look and not self.settings.server:
@@ -291,7 +291,7 @@ class Panel:
         try:
             _, _, rows = plan_for(options, tokens=tokens)
         except SC2Error:
-            labels = {}  # a model whose shape is known when it is loaded
+            labels = {}  # the shape is known only when the model is loaded
         else:
             labels = {row.precision: _memory(row) for row in rows if row.precision in PRECISIONS}
             labels["auto"] = next(f"auto: {_memory(row)}" for row in rows if row.chosen)

@@ -1,1 +1,1 @@
-"""What magics and the panel show, as text, HTML or widgets."""
+"""The output of magics and the panel, as text, HTML or widgets."""

@@ -12,7 +12,7 @@ from jupyter_sc2.kernel.views.text import BLOCK_STYLE
 
 
 def show(shell: InteractiveShell, threshold: int) -> None:
-    """On the notebook's file as last saved; where there is none, on what was run. Raises SC2Error."""
+    """Reports on the notebook's file as last saved; without one, on the executed code. Raises SC2Error."""
     from jupyter_sc2.attribution import render, report
     from jupyter_sc2.attribution.index import Index
     from jupyter_sc2.attribution.match import Matcher
@@ -21,11 +21,11 @@ def show(shell: InteractiveShell, threshold: int) -> None:
     file = notebook_file()
     if file is not None:
         found = report.of_file(file, matcher, threshold)
-        heading = f"{file.name}, as it was saved last"
+        heading = f"{file.name}, as last saved"
     else:
         run = history.notebook(shell).cells
         cells = [report.CellText(source=cell.source, id=cell.id) for cell in run]
-        found = report.of_cells("What was run in this session", cells, matcher, threshold)
+        found = report.of_cells("The code executed in this session", cells, matcher, threshold)
         heading = found.notebook
     text = render.text([found], notices=False).replace(found.notebook, heading, 1)
     if found.notices:
@@ -43,7 +43,7 @@ def show(shell: InteractiveShell, threshold: int) -> None:
 
 
 def notebook_file() -> Path | None:
-    """The file of this kernel's notebook, if the server has told its path and it is at hand."""
+    """The file of this kernel's notebook, if the server gave its path and it is readable here."""
     path = os.environ.get("JPY_SESSION_NAME", "")
     file = Path(path)
     return file if path.endswith(".ipynb") and file.is_file() else None

@@ -1,4 +1,4 @@
-"""How far a load is, under the cell that waits for it: a widget in a notebook, a line of text in a terminal."""
+"""The progress bar under a cell that waits for a model: a widget in a notebook, a line of text in a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bar(Protocol):
 
 
 class NotebookBar:
-    """A progress bar of ipywidgets that comes when a load takes long, and leaves nothing in the notebook's file."""
+    """An ipywidgets progress bar that appears if loading takes long, and leaves nothing in the notebook's file."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
@@ -46,13 +46,13 @@ class NotebookBar:
         self._publish(self._box._repr_mimebundle_())
 
     def _publish(self, data: dict[str, Any], *, update: bool = False) -> None:
-        # Not `display`, which takes the process's first shell for the only one.
+        # Not `display`, which always uses the process's first shell.
         publisher: Any = self._shell.display_pub
         publisher.publish(data, transient={"display_id": self._id}, update=update)
 
     def close(self) -> None:
         if self._box is not None:
-            # A widget that is only closed would be an error message in the saved notebook.
+            # A widget that is only closed would leave an error message in the saved notebook.
             self._publish({"text/plain": ""}, update=True)
             for widget in (self._label, self._bar, self._box):
                 widget.close()
@@ -60,7 +60,7 @@ class NotebookBar:
 
 @contextmanager
 def bar(shell: InteractiveShell) -> Iterator[Bar]:
-    """The bar for this front end, gone in the end."""
+    """The bar for this front end, removed at the end."""
     shown: Bar = NotebookBar(shell) if hasattr(shell, "kernel") else TerminalBar(sys.stderr)
     try:
         yield shown

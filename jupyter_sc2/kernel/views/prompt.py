@@ -1,4 +1,4 @@
-"""`%sc2 context`: what the model reads, coloured by where it comes from, with its tokens and what was left out."""
+"""`%sc2 context`: the prompt, coloured by source, with token counts and the cells that were left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jupyter_sc2.types import CompletionRequest
 
 
 def newest(session: Session) -> CompletionRequest | None:
-    """What was asked last, our own commands aside."""
+    """The last request, without those for commands of this package."""
     return next((one for one in reversed(session.recent) if not history.is_own(one.text)), None)
 
 
@@ -29,7 +29,7 @@ def show(
     plan: PromptPlan,
     request: CompletionRequest,
 ) -> None:
-    """Shows it: as HTML where there is a notebook, in colours on a terminal, else as plain text."""
+    """Shows the prompt: as HTML in a notebook, in colours on a terminal, else as plain text."""
     said = notes(shell, settings, pieces, plan, request)
     texts = _texts(pieces, plan)
     if hasattr(shell, "kernel"):
@@ -45,13 +45,13 @@ def show(
 
 
 def markup(pieces: Sequence[PromptSpan], plan: PromptPlan, notes: Iterable[str]) -> str:
-    """It as HTML, coloured by source, with a legend and the notes below."""
+    """The prompt as HTML, coloured by source, with a legend and the notes below."""
     spans = "".join(map(_span, _texts(pieces, plan)))
     return f'<pre style="{BLOCK_STYLE}">{spans}</pre>{_legend(pieces, notes)}'
 
 
 def stale(shell: InteractiveShell, request: CompletionRequest) -> list[str]:
-    """The cells above that stand in the notebook otherwise than they were run, by their first lines."""
+    """The cells above that were edited after they ran, by their first lines."""
     history = shell.history_manager
     run = list(history.input_hist_raw) if history is not None else []
     found = []
@@ -70,7 +70,7 @@ def notes(
     plan: PromptPlan,
     request: CompletionRequest,
 ) -> list[str]:
-    """What there is to say of it, a line each: tokens, what was left out, what is out of date or switched off."""
+    """Notes on the prompt, one per line: tokens, cells left out, cells edited since they ran, sources switched off."""
     counts = _counts(pieces)
     off = [
         f"{source.label} ({setting_of(source)})"
@@ -113,7 +113,7 @@ def _first_line(source: str) -> str:
 
 def _texts(pieces: Iterable[PromptSpan], plan: PromptPlan) -> list[tuple[str, str]]:
     texts = [(piece.text, piece.source) for piece in pieces]
-    if plan.healed:  # the model writes these characters again
+    if plan.healed:  # the model generates these characters again
         texts.append((f"⟨{plan.healed}⟩", "layout"))
     return texts
 

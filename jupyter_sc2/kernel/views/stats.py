@@ -1,4 +1,4 @@
-"""How `%sc2 stats` and the panel show the user's own numbers: lines of text, and a small plot."""
+"""The usage data for `%sc2 stats` and the panel: lines of text, and a small plot."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from jupyter_sc2.runtime import clock
 from jupyter_sc2.usage import Event, Summary, by_notebook, summary
 
-# Blocks of an eighth to a whole of a character's height.
+# From an eighth to the whole height of a character.
 BLOCKS = "▁▂▃▄▅▆▇█"
 DAYS = 14
 DAY_S = 86400.0
-# Most notebooks that get a line of their own.
+# Notebooks that get a line each.
 MAX_NOTEBOOKS = 10
 
 
 def lines(events: Sequence[Event]) -> list[str]:
-    """The numbers of all notebooks, then of each."""
+    """The figures of all notebooks together, then of each."""
     whole = summary(events)
     if not whole.shown:
         return ["No usage data yet: counting starts with the first ghost text in a notebook."]
@@ -35,7 +35,7 @@ def lines(events: Sequence[Event]) -> list[str]:
 
 
 def escaped(line: str) -> str:
-    """A line of these for HTML: a notebook may be called anything."""
+    """One of these lines for HTML: the name of a notebook may contain markup."""
     return html.escape(line)
 
 
@@ -48,7 +48,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def per_day(events: Sequence[Event], now: float | None = None) -> list[tuple[int, int]]:
-    """For each of the last days, the oldest first: how many were shown, and how many used."""
+    """Suggestions shown and accepted on each of the last days, the oldest first."""
     now = clock.now() if now is None else now
     days: list[tuple[int, int]] = []
     for back in range(DAYS - 1, -1, -1):

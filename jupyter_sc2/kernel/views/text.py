@@ -1,4 +1,4 @@
-"""How the magics show things: highlighted code, and the status, models and settings as lines of text."""
+"""The output of the magics: highlighted code, and status, models and settings as lines of text."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from jupyter_sc2.runtime.hardware import in_words
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest
 
-# Fixed colours on a fixed ground read well in the light and the dark theme.
+# Fixed colours on a fixed background are readable in the light and the dark theme.
 BLOCK_STYLE = (
     "background: #f8f8f8; color: #212121; padding: 4px 8px; margin: 2px 0; overflow-x: auto"
 )
 
-# What is said of a mode that shows no ghost text by itself.
+# The note on a mode without automatic ghost text.
 MODE_NOTES = {"manual": "Ghost text appears only on request", "off": "Ghost text is off"}
 
 
 def visible(request: CompletionRequest, text: str) -> str:
-    """The proposed text, with what stands before and behind it on its lines."""
+    """The suggestion with the text before and after it on its lines."""
     return request.prefix.rpartition("\n")[2] + text + request.suffix.partition("\n")[0]
 
 
 def candidates(shell: InteractiveShell, codes: Sequence[str]) -> None:
-    """Shows the code that is proposed: as HTML where there is a notebook, in colours on a terminal."""
+    """Shows the suggestions: as HTML in a notebook, in colours on a terminal."""
     numbers = [f"[{number}]" for number in range(1, len(codes) + 1)] if len(codes) > 1 else [""]
     numbered = list(zip(numbers, codes, strict=True))
     if hasattr(shell, "kernel"):
@@ -47,7 +47,7 @@ def candidates(shell: InteractiveShell, codes: Sequence[str]) -> None:
 
 
 def plot(shell: InteractiveShell, days: Sequence[tuple[int, int]]) -> None:
-    """The last days' numbers: as a picture where there is a notebook, as a line of blocks on a terminal."""
+    """Shows the counts of the last days: as a plot in a notebook, as a sparkline on a terminal."""
     counts = [shown for shown, _ in days]
     line = f"shown on each of the last {len(days)} days: {stats_view.sparkline(counts)}"
     if hasattr(shell, "kernel"):
@@ -59,7 +59,7 @@ def plot(shell: InteractiveShell, days: Sequence[tuple[int, int]]) -> None:
 
 
 def status(status: Status, settings: SC2) -> str:
-    """What `%sc2 status` prints."""
+    """The text of `%sc2 status`."""
     if status.state in ("unloaded", "error"):
         lines = [f"{status.state}: {status.model or settings.model}"]
     else:
@@ -88,13 +88,13 @@ def status(status: Status, settings: SC2) -> str:
 
 
 def loaded(status: Status, seconds: float) -> str:
-    """What `%sc2 load` prints."""
+    """The text of `%sc2 load`."""
     line = f"{_described(status)}, loaded in {seconds:.1f} s."
     return f"{line}\n{status.message}" if status.message else line
 
 
 def models(cards: Iterable[ModelCard], current: str) -> str:
-    """The known models, the current one marked; one that is not known by name comes last."""
+    """The known models with the current one marked; a current one that is not known comes last."""
     rows = [(card.name, _about(card)) for card in cards]
     if current not in [name for name, _ in rows]:
         rows.append((current, ""))
@@ -148,7 +148,7 @@ def _markup(number: str, code: str) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    # The lexer would eat the blank lines and the indentation that belong to the proposal.
+    # By default the lexer strips blank lines that belong to the suggestion.
     lexer = PythonLexer(stripnl=False, ensurenl=False)
     body = highlight(code, lexer, HtmlFormatter(noclasses=True, nowrap=True))
     label = f"<small>{html.escape(number)}</small>" if number else ""

@@ -180,7 +180,7 @@ def test_the_command_line_indexes_lists_and_removes(data, capsys):
     [
         (("report", "missing.ipynb"), "Cannot read missing.ipynb"),
         (("index", "missing"), "does not exist"),
-        (("index", "--name", "x"), "about one PATH"),
+        (("index", "--name", "x"), "need exactly one PATH"),
         (("report", "x.ipynb", "--lexemes", "3"), "must be 50 or more"),
     ],
 )
@@ -196,10 +196,10 @@ def test_the_magic_reports_on_the_notebook_or_on_what_was_run(indexed, monkeypat
     shell = InteractiveShell()
     shell.history_manager.input_hist_raw.append(BLOCK)
     magic.show(shell, 65)
-    assert "What was run in this session" in (text := capsys.readouterr().out)
+    assert "The code executed in this session" in (text := capsys.readouterr().out)
     assert "Python, difflib.py:" in text
     path = notebook(indexed / "n.ipynb", (OWN, [note(OWN[:40])]))
     monkeypatch.setenv("JPY_SESSION_NAME", str(path))
     magic.show(shell, 65)
-    assert "n.ipynb, as it was saved last" in (text := capsys.readouterr().out)
+    assert "n.ipynb, as last saved" in (text := capsys.readouterr().out)
     assert "40 characters were accepted, 100% of them are still there" in text
