@@ -106,7 +106,7 @@ class Notebook:
     ) -> Notebook:
         """This notebook with some cells replaced or added and, where `order` is given, in that order.
 
-        Cells that `order` does not name are gone. Raises RequestError if it names one nobody has seen.
+        Cells that `order` does not name are removed. Raises RequestError if it names an unknown cell.
         """
         by_id = {cell.id: cell for cell in self.cells} | {cell.id: cell for cell in cells}
         try:
@@ -118,7 +118,7 @@ class Notebook:
 
     @classmethod
     def from_sources(cls, sources: Iterable[str]) -> Notebook:
-        """Code cells in the order in which they were run, as in an IPython terminal."""
+        """Code cells in the order of their execution, as in an IPython terminal."""
         return cls(tuple(Cell(id=f"in-{n}", source=source) for n, source in enumerate(sources, 1)))
 
     @classmethod
@@ -149,7 +149,7 @@ class Notebook:
 
 
 def _cell(index: int, cell: Mapping[str, Any]) -> Cell:
-    """A cell of nbformat's. What front ends can do without may be missing or be anything."""
+    """A cell from nbformat's. Fields that are not required may be missing or of any type."""
     id, count, outputs = cell.get("id"), cell.get("execution_count"), cell.get("outputs")
     return Cell(
         id=id if isinstance(id, str) else f"cell-{index}",
@@ -161,17 +161,17 @@ def _cell(index: int, cell: Mapping[str, Any]) -> Cell:
 
 
 def _language(metadata: Mapping[str, Any]) -> str:
-    """The kernel's language by a notebook's metadata."""
+    """The kernel's language according to the notebook's metadata; "python" by default."""
     for key, name in (("kernelspec", "language"), ("language_info", "name")):
-        told = metadata.get(key)
-        language = told.get(name) if isinstance(told, Mapping) else None
+        entry = metadata.get(key)
+        language = entry.get(name) if isinstance(entry, Mapping) else None
         if isinstance(language, str) and language:
             return language
     return "python"
 
 
 def output_texts(outputs: Iterable[object]) -> tuple[str, ...]:
-    """The texts of outputs, each a string or a dict as nbformat has it; none of those that have no text."""
+    """The texts of outputs, each a string or a dict in nbformat's format; outputs without text are skipped."""
     return tuple(text for output in outputs if (text := _output_text(output)))
 
 

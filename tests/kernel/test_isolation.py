@@ -164,7 +164,7 @@ def test_the_users_own_import_gets_their_file_by_each_name_that_we_have_imported
     assert value(beside_all, "found") == [str(notebooks / f"{name}.py") for name in names]
 
 
-def test_completion_goes_on_after_the_user_has_imported_files_by_all_our_names(beside_all, names):
+def test_completion_continues_after_the_user_has_imported_files_by_all_our_names(beside_all, names):
     beside_all.run(f"import {', '.join(names)}")
     assert completed(beside_all, "import pandas as ") == "pd"
 

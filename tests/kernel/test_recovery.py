@@ -245,7 +245,7 @@ def test_a_model_that_fails_again_and_again_is_loaded_anew(loads):
     session.close()
 
 
-def test_a_model_that_goes_on_failing_after_that_stays_and_answers_once_it_can(loads):
+def test_a_model_that_keeps_failing_after_that_stays_and_answers_once_it_can(loads):
     engines = []
 
     def load(model, **_):

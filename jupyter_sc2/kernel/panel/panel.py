@@ -204,10 +204,10 @@ class Panel:
 
     def _show(self, status: Status) -> None:
         self.state.value = text_view.status(status, self.settings).partition("\n")[0]
-        failed, told = status.state == "error", status.message or ""
-        _set_text(self.message, "" if failed else told)
+        failed, message = status.state == "error", status.message or ""
+        _set_text(self.message, "" if failed else message)
         if failed or self._failed:
-            _set_text(self.refusal, told if failed else "")
+            _set_text(self.refusal, message if failed else "")
         self._failed = failed
         self.progress.layout.display = "none" if status.progress is None else ""
         self.progress.value = status.progress or 0.0

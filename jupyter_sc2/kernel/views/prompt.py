@@ -30,18 +30,18 @@ def show(
     request: CompletionRequest,
 ) -> None:
     """Shows the prompt: as HTML in a notebook, in colours on a terminal, else as plain text."""
-    said = notes(shell, settings, pieces, plan, request)
+    lines = notes(shell, settings, pieces, plan, request)
     texts = _texts(pieces, plan)
     if hasattr(shell, "kernel"):
         from IPython.display import publish_display_data
 
-        plain = "".join(text for text, _ in texts) + "\n\n" + "\n".join(said)
-        data = {"text/plain": plain, "text/html": markup(pieces, plan, said)}
+        plain = "".join(text for text, _ in texts) + "\n\n" + "\n".join(lines)
+        data = {"text/plain": plain, "text/html": markup(pieces, plan, lines)}
         publish_display_data(data)  # type: ignore[no-untyped-call]
         return
     coloured = sys.stdout.isatty()
     print("".join(_painted(text, source) if coloured else text for text, source in texts))
-    print(*said, sep="\n")
+    print(*lines, sep="\n")
 
 
 def markup(pieces: Sequence[PromptSpan], plan: PromptPlan, notes: Iterable[str]) -> str:
@@ -83,20 +83,20 @@ def notes(
         off.append("grounding (grounding)")
     edited = stale(shell, request)
     parts = ", ".join(f"{SOURCES[source].label} {count}" for source, count in counts.items())
-    said = [f"{sum(counts.values())} tokens: {parts}"]
+    lines = [f"{sum(counts.values())} tokens: {parts}"]
     if plan.excluded_sources:
         firsts = ", ".join(_first_line(text) for text in plan.excluded_sources[:6])
         more = (
             f" and {len(plan.excluded_sources) - 6} more" if len(plan.excluded_sources) > 6 else ""
         )
-        said.append(f"left out (context_tokens is reached): {firsts}{more}")
+        lines.append(f"left out (context_tokens is reached): {firsts}{more}")
     if edited:
-        said.append(f"edited since they ran: {', '.join(edited[:6])}")
+        lines.append(f"edited since they ran: {', '.join(edited[:6])}")
     if off:
-        said.append("switched off: " + ", ".join(off))
+        lines.append("switched off: " + ", ".join(off))
     if plan.healed:
-        said.append("⟨…⟩ is removed from the prompt and generated again (token healing)")
-    return said
+        lines.append("⟨…⟩ is removed from the prompt and generated again (token healing)")
+    return lines
 
 
 def _counts(pieces: Iterable[PromptSpan]) -> dict[str, int]:

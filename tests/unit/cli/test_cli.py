@@ -69,7 +69,7 @@ def test_a_source_file_counts_as_one_cell(tmp_path, capfd):
     ("name", "text", "language"),
     [("n.ipynb", "%%bash\necho ", "bash"), ("x.jl", "x = ", "julia"), ("n.ipynb", "!ls ", "bash")],
 )
-def test_a_language_that_the_model_is_not_for_is_told_in_one_line(
+def test_a_language_that_the_model_is_not_for_is_named_in_one_line(
     tmp_path, capfd, name, text, language
 ):
     path = tmp_path / name
@@ -168,7 +168,7 @@ CELL = {"cell_type": "code", "source": "x = 1", "metadata": {}, "outputs": []}
 @pytest.mark.parametrize("name", ["source", "cell_type"])
 @pytest.mark.parametrize("value", [None, 5, ["x = ", 5], {}, "missing"], ids=str)
 @pytest.mark.parametrize("command", [["complete"], ["eval", "cut"]], ids=" ".join)
-def test_a_cell_that_is_none_is_told_in_one_line(name, value, command, tmp_path, capfd):
+def test_a_cell_that_does_not_exist_is_reported_in_one_line(name, value, command, tmp_path, capfd):
     cell = {key: it for key, it in CELL.items() if key != name}
     if value != "missing":
         cell[name] = value

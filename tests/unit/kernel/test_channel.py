@@ -196,7 +196,7 @@ def test_a_refused_setting_is_reported_after_the_hello(comm):
     assert [m["type"] for m in comm.heard if m["type"] != "status"] == ["hello", "error"]
 
 
-def test_each_front_end_is_told_what_is_set_and_that_it_was_saved(channel, comm, settings):
+def test_each_front_end_gets_the_settings_and_whether_they_were_saved(channel, comm, settings):
     settings.set = {"top_k": 3}
     channel.broadcast_settings()
     channel.broadcast_settings(True)
@@ -277,7 +277,7 @@ def loading(held, settings):
     session.close()
 
 
-def test_what_is_done_of_a_load_is_told_with_the_seconds_it_has_taken(loading, held):
+def test_a_load_reports_its_stage_and_seconds(loading, held):
     importing = loading.wait_for(type="status", stage="importing")
     held.imported.set()
     reading = loading.wait_for(type="status", stage="loading")
@@ -285,14 +285,14 @@ def test_what_is_done_of_a_load_is_told_with_the_seconds_it_has_taken(loading, h
     assert 0 <= importing["seconds"] < reading["seconds"] < 5
 
 
-def test_a_front_end_that_comes_while_a_model_loads_is_told_so(loading):
+def test_a_front_end_that_connects_during_a_load_gets_its_stage(loading):
     loading.wait_for(type="status", stage="importing")
     loading.say({"type": "hello"})
     later = loading.wait_for(type="hello", stage="importing")
     assert 0 <= later["seconds"] < 5
 
 
-def test_a_front_end_that_comes_later_is_told_that_code_leaves_the_machine(
+def test_a_front_end_that_connects_later_learns_that_code_leaves_the_machine(
     comm, session, fake_engine
 ):
     fake_engine.notice = "Code leaves this machine: it is sent to example.org."
@@ -302,7 +302,7 @@ def test_a_front_end_that_comes_later_is_told_that_code_leaves_the_machine(
     assert comm.wait_for(type="hello")["message"] == fake_engine.notice
 
 
-def test_who_has_waited_for_the_model_is_told_for_how_long(loading, held):
+def test_a_request_that_waited_for_the_model_reports_for_how_long(loading, held):
     loading.say(complete())
     held.imported.set()
     held.read.set()
@@ -452,9 +452,7 @@ def test_what_a_cell_needs_is_read_when_it_is_entered(comm, fake_engine, session
     assert comm.final("1")["stats"]["reused_tokens"] > len("x = 1")
 
 
-def test_what_stands_around_a_cursor_that_rests_in_the_middle_of_a_cell_is_read(
-    comm, fake_engine, session
-):
+def test_the_prompt_at_an_idle_cursor_inside_a_cell_is_prefilled(comm, fake_engine, session):
     session.load()
     session.wait_ready(5)
     source = "total = 0\n\nprint(total)"

@@ -279,7 +279,7 @@ class Idle:
         self.happened += 1
 
 
-def test_idleness_is_told_once():
+def test_idleness_is_reported_once():
     idle = Idle(0.05)
     wait_until(lambda: idle.happened == 1)
     idle.shell.run_cell("1", store_history=False)
@@ -294,7 +294,7 @@ def test_a_running_cell_is_no_idleness():
     wait_until(lambda: idle.happened == 1)
 
 
-def test_a_stopped_watch_tells_nothing():
+def test_a_stopped_watch_reports_nothing():
     idle = Idle(0.05)
     idle.watch.stop()
     idle.watch.stop()
@@ -451,7 +451,7 @@ def test_what_the_config_files_say_stays_though_it_cannot_be_loaded(shell, fake_
 
 
 @pytest.mark.parametrize("kernel", [None, SimpleNamespace()], ids=["none", "without comms"])
-def test_a_kernel_that_has_no_comms_is_told_of(shell, loads, capfd, kernel):
+def test_a_kernel_without_comms_prints_one_line(shell, loads, capfd, kernel):
     """xeus-python's shell has the attribute, and None in it."""
     shell.kernel = kernel
     extension.load(shell, load_engine=loads)

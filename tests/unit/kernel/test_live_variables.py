@@ -60,20 +60,22 @@ def request(text: str, offset: int | None = None, **fields) -> CompletionRequest
 # What is told
 
 
-def test_what_the_cell_uses_stands_in_the_prompt_right_before_it(shell, asking, fake_engine):
+def test_variables_that_the_cell_uses_come_right_before_it_in_the_prompt(
+    shell, asking, fake_engine
+):
     run(shell, "options = {'sep': 1, 'header': 2}")
     fake_engine.answers = ["1"]
     asking("x = options[")
     assert fake_engine.asked().endswith("# options: dict 'sep', 'header'\nx = options")
 
 
-def test_a_variable_is_told_of_when_it_was_made(shell, live):
+def test_a_variable_is_described_once_it_exists(shell, live):
     assert live.state(request("x = rows")) == ""
     run(shell, "rows = [1, 2]")
     assert live.state(request("x = ")) == "# rows: list of 2 int\n"
 
 
-def test_each_front_end_is_told_what_it_was_told_in_its_cell(shell, live):
+def test_each_front_end_keeps_the_description_of_its_cell(shell, live):
     run(shell, "rows, names = [1], ['a']")
     assert live.state(request("x = rows", front_end="a")).startswith("# rows")
     shell.user_ns["rows"] = [1.5]  # by a cell that still runs
@@ -105,7 +107,7 @@ def test_the_word_that_is_being_typed_adds_nothing(shell, live):
     assert live.state(request("x = v3")) == live.state(request("x = "))
 
 
-def test_what_is_told_stays_short(shell, live):
+def test_the_description_of_variables_stays_short(shell, live):
     run(shell, "".join(f"variable_{n} = dict.fromkeys('abcdefghij')\n" for n in range(100)))
     text = ""
     for n in range(50):
@@ -120,14 +122,14 @@ def test_what_the_cells_above_use_is_likelier_than_what_was_made_last(shell, liv
     assert "# v2:" in told and "# v4:" in told
 
 
-def test_modules_are_told_of_where_the_notebook_does_not_import_them(shell, live):
+def test_modules_are_described_where_the_notebook_does_not_import_them(shell, live):
     run(shell, "import math as m")
     assert live.state(request("x = m.pi")) == "# m: module math\n"
     notebook = Notebook((Cell(id="1", source="import math as m"), Cell(id="here", source="")))
     assert live.state(request("x = m.pi", notebook=notebook, cell_id="here ")) == ""
 
 
-def test_values_are_told_of_only_where_that_is_set(shell, live, settings):
+def test_values_are_described_only_with_the_setting(shell, live, settings):
     run(shell, "name = 'Ada'")
     assert live.state(request("x = name + ")) == "# name: str\n"
     settings.context_values = True
@@ -141,30 +143,30 @@ def test_variables_can_be_switched_off(shell, live, settings):
 
 
 @pytest.mark.parametrize("cell", ["%%bash\necho ", "%%html\n<p>"])
-def test_a_cell_in_another_language_is_told_nothing(shell, live, cell):
+def test_a_cell_in_another_language_gets_no_variables(shell, live, cell):
     run(shell, "rows = [1]")
     assert live.state(request(cell)) == ""
 
 
-def test_the_last_error_is_told_until_a_cell_succeeds(shell, live, capsys):
+def test_the_last_error_is_described_until_a_cell_succeeds(shell, live, capsys):
     run(shell, "options = {}\nx = options['sep']")
     assert "# last error: KeyError at x = options['sep']\n" in live.state(request("x = "))
     run(shell, "pass")
     assert "error" not in live.state(request("x = "))
 
 
-def test_the_message_of_the_last_error_is_told_where_values_are(shell, live, settings, capsys):
+def test_the_message_of_the_last_error_is_described_only_with_values(shell, live, settings, capsys):
     settings.context_values = True
     run(shell, "options = {}\nx = options['sep']")
     assert "# last error: KeyError sep, at x = options['sep']\n" in live.state(request("x = "))
 
 
-def test_the_line_of_an_error_is_not_told_where_it_may_tell_a_secret(shell, live, capsys):
+def test_the_line_of_an_error_is_left_out_where_it_may_hold_a_secret(shell, live, capsys):
     run(shell, "x = {}\nx['age'] + 'pg://b:s3cr@h'")
     assert live.state(request("")).startswith("# last error: KeyError\n")
 
 
-def test_an_error_that_may_tell_a_secret_is_not_told(shell, live, capsys):
+def test_an_error_that_may_hold_a_secret_is_left_out(shell, live, capsys):
     run(shell, "raise ValueError('bad token abc')")
     assert live.state(request("x = ")) == ""
 
@@ -184,7 +186,7 @@ def test_an_error_is_not_asked_for_its_text(shell, live, capsys):
 # What typing costs
 
 
-def test_a_key_reads_no_more_than_what_was_typed_although_variables_are_told(
+def test_a_keystroke_prefills_only_what_was_typed_although_variables_are_described(
     shell, asking, fake_engine
 ):
     run(shell, "options = {'sep': 1}\nrows = [1]")
@@ -209,7 +211,7 @@ RUNS = [{"store_history": False}, {"silent": True}, {"store_history": True, "sil
 
 
 @pytest.mark.parametrize("how", RUNS, ids=str)
-def test_what_is_told_is_of_after_a_run_that_is_in_no_history(shell, live, how):
+def test_the_description_is_renewed_after_an_execution_without_history(shell, live, how):
     run(shell, "rows = [1]")
     assert live.state(request("rows.")) == "# rows: list of 1 int\n"
     shell.run_cell("rows = {'a': 1}", **how)
@@ -224,14 +226,14 @@ def test_what_was_proposed_before_such_a_run_is_asked_for_again(shell, asking, f
     assert asking("x = ").text == "2"
 
 
-def test_what_a_failed_run_in_no_history_has_made_is_told(shell, live, capsys):
+def test_variables_of_a_failed_execution_without_history_are_described(shell, live, capsys):
     run(shell, "rows = [1]")
     live.state(request("rows."))
     shell.run_cell("rows = {'a': 1}\n1 / 0", store_history=False)
     assert "# rows: dict 'a'" in live.state(request("rows."))
 
 
-def test_what_the_callback_of_a_widget_has_made_is_told(shell, live):
+def test_variables_that_a_widgets_callback_made_are_described(shell, live):
     run(shell, "rows = [1]")
     live.state(request("rows."))
     shell.events.trigger("pre_execute")  # as comms do around each message

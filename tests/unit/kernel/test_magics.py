@@ -52,7 +52,7 @@ def test_a_cell_is_completed_and_put_into_the_next_one(shell, run, fake_engine):
     assert shell.rl_next_input == "def total(xs):\n    return sum(xs)"
 
 
-def test_where_a_completion_may_come_from_is_said_below_it(shell, run, fake_engine, session):
+def test_the_possible_source_of_a_completion_is_shown_below_it(shell, run, fake_engine, session):
     class Known:
         active = True
 
@@ -75,7 +75,7 @@ def test_the_cursor_may_stand_in_the_middle(shell, run, fake_engine, mark):
     assert shell.rl_next_input == "def total(xs):\n    return sum(xs)\n\nprint(total([1]))"
 
 
-def test_a_line_is_completed_as_it_stands(shell, run, fake_engine):
+def test_a_line_is_completed_without_expanding_variables(shell, run, fake_engine):
     fake_engine.answers = ["sum(x)"]
     run("y = 7")
     run("%complete total = {y} $y -c")
@@ -109,13 +109,13 @@ def test_candidates_are_numbered_and_the_first_is_taken(shell, run, fake_engine)
     assert shell.rl_next_input == "x = 1"
 
 
-def test_a_language_that_the_model_is_not_for_is_said(shell, run, fake_engine):
+def test_a_language_that_the_model_is_not_for_is_named(shell, run, fake_engine):
     said = run("%%complete\n%%bash\necho ").out
     assert said.endswith("is not asked for bash: its card does not name that language.\n")
     assert fake_engine.prompts == []
 
 
-def test_nothing_to_propose_is_said(shell, run):
+def test_the_lack_of_a_suggestion_is_reported(shell, run):
     assert run("%%complete\nx = 1").out.startswith("No suggestion here")
     assert shell.rl_next_input is None
 
@@ -317,7 +317,7 @@ def test_status_and_load_say_that_code_leaves_the_machine(run, fake_engine):
     assert f"{fake_engine.notice}\n" in run("%sc2 status").out
 
 
-def test_status_tells_engine_precision_memory_and_the_way_to_a_larger_model(run):
+def test_status_shows_engine_precision_memory_and_how_to_load_a_larger_model(run):
     run("%sc2 load")
     lines = run("%sc2").out.splitlines()
     assert lines[0] == "ready: embedded (fake, fp32, 0.0 MB)"
@@ -352,7 +352,7 @@ def test_the_current_model_is_marked_among_those_known(shell, run):
     assert said[0].startswith("  embedded: ") and said[-1] == "* ./mine"
 
 
-def test_stats_tell_the_numbers_and_reset_forgets_them(shell, run):
+def test_stats_show_the_usage_and_reset_clears_it(shell, run):
     usage = Usage(lambda: True)
     usage.reset()
     usage.shown("a.ipynb", "1", 12, 40.0)
@@ -451,7 +451,7 @@ def test_without_anything_typed_there_is_no_context(run):
     assert run("%sc2 context").err.startswith("UsageError: There was no request yet")
 
 
-def test_the_context_tells_what_was_left_out_and_switched_off(shell, run, session):
+def test_the_context_names_cells_left_out_and_sources_switched_off(shell, run, session):
     session.configure(CompletionOptions(context_tokens=200))
     shell.settings.grounding = False
     for n in range(20):

@@ -91,7 +91,7 @@ def test_ranges_and_help_come_from_the_traits(panel):
     assert (slider.min, slider.max, slider.tooltip) == (trait.min, trait.max, trait.help)
 
 
-def test_a_refused_value_is_said_and_taken_back(panel, settings):
+def test_a_rejected_value_is_reported_and_reverted(panel, settings):
     panel.fields["model"].value = "nobody"
     assert panel.refusal.value.startswith(
         "model cannot be 'nobody': There is no model named 'nobody'."
@@ -188,7 +188,7 @@ def test_it_prints_nothing(panel, session, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_each_precision_tells_the_memory_it_would_take(panel, settings, session):
+def test_each_precision_shows_the_memory_it_needs(panel, settings, session):
     pytest.importorskip("torch")
     settings.model = "starcoder2-3b"
     panel._update_plan()
@@ -222,7 +222,7 @@ def test_a_shell_without_a_profile_says_that_it_keeps_nothing(panel):
     assert "no profile" in panel.refusal.value
 
 
-def test_saving_and_forgetting_are_told(shell, settings, session, usage, tmp_path):
+def test_saving_and_resetting_are_reported(shell, settings, session, usage, tmp_path):
     shell.profile_dir = ProfileDir(location=str(tmp_path / "profile"))
     told = []
     panel = Panel(shell, settings, session, usage, told.append)
@@ -231,7 +231,7 @@ def test_saving_and_forgetting_are_told(shell, settings, session, usage, tmp_pat
     assert told == [True, False]
 
 
-def test_each_source_tells_its_tokens(panel, session, shell, settings):
+def test_each_source_shows_its_tokens(panel, session, shell, settings):
     shell.user_ns["heights"] = [1.5, 2.5]
     cells = [
         Cell(id="a", source="# Heights", cell_type="markdown"),

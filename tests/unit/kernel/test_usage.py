@@ -78,7 +78,7 @@ def test_old_numbers_are_forgotten(usage):
     assert usage.events() == []
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path, capfd):
+def test_a_file_that_cannot_be_written_is_reported(tmp_path, capfd):
     (tmp_path / "file").write_text("in the way")
     usage = Usage(lambda: True, tmp_path / "file" / "usage.sqlite")
     a_day(usage)
@@ -147,7 +147,7 @@ def damage(file, how):
 
 @pytest.mark.parametrize("how", ["not a database", "torn", "pages", "header", "other columns"])
 @pytest.mark.parametrize("first", ["read", "written"])
-def test_a_damaged_file_is_told_and_put_aside_and_counting_goes_on(usage, file, how, first):
+def test_a_damaged_file_is_reported_and_renamed_and_counting_continues(usage, file, how, first):
     a_day(usage)
     usage.flush()
     damage(file, how)
