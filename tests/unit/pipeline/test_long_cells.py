@@ -189,10 +189,10 @@ def test_variables_that_find_no_room_are_looked_at_once(shell, monkeypatch):
 
 def test_the_history_of_a_terminal_is_read_when_something_has_run(shell):
     terminal = Terminal(shell, Typist(FakeEngine())._session, SC2())
-    before = terminal._ran(*history.length(shell))
-    assert terminal._ran(*history.length(shell)) is before
+    before = terminal._notebook(*history.length(shell))
+    assert terminal._notebook(*history.length(shell)) is before
     shell.run_cell("x = 1", store_history=True)
-    assert len(terminal._ran(*history.length(shell)).cells) == len(before.cells) + 1
+    assert len(terminal._notebook(*history.length(shell)).cells) == len(before.cells) + 1
 
 
 # The part of a cell that is near
