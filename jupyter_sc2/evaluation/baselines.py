@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import GenerationError, SC2Error
-from jupyter_sc2.pipeline.candidate import Candidate
+from jupyter_sc2.pipeline.generation import Candidate
 from jupyter_sc2.prompt.builder import Prompt, PromptBuilder
 from jupyter_sc2.runtime import background
 from jupyter_sc2.types import Completion, CompletionRequest, Stats, Token
@@ -53,7 +53,7 @@ class Generate:
         from transformers import StoppingCriteria
         from transformers.generation.streamers import BaseStreamer
 
-        engine, drawing, start = self._engine, Candidate(request, prompt), time.monotonic()
+        engine, candidate, start = self._engine, Candidate(request, prompt), time.monotonic()
         stop_ids = self._builder.stop_ids
 
         class Streamer(BaseStreamer):
@@ -64,16 +64,16 @@ class Generate:
                     self.prompt = False
                     return
                 for id in value.tolist():
-                    drawing.stopped = drawing.stopped or id in stop_ids
-                    if drawing.add(engine.decode_bytes([id]), Token(id, 0.0)):
-                        update(Completion(text=drawing.text))
+                    candidate.stopped = candidate.stopped or id in stop_ids
+                    if candidate.add(engine.decode_bytes([id]), Token(id, 0.0)):
+                        update(Completion(text=candidate.text))
 
             def end(self) -> None:
                 """Nothing is buffered."""
 
         class Complete(StoppingCriteria):
             def __call__(self, ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-                ended = drawing.complete or drawing.stopped
+                ended = candidate.complete or candidate.stopped
                 return torch.full((ids.shape[0],), ended, device=ids.device)
 
         ids = torch.tensor([prompt.ids], device=engine._device)
@@ -93,7 +93,7 @@ class Generate:
             generated_tokens=out.shape[1] - len(prompt.ids),
             total_ms=(time.monotonic() - start) * 1000,
         )
-        return replace(drawing.finish(cancelled=False), stats=stats)
+        return replace(candidate.finish(cancelled=False), stats=stats)
 
 
 class Infill:
@@ -181,7 +181,7 @@ class Infill:
             "timings_per_token": True,
             "n_indent": len(line) - len(line.lstrip()),
         }
-        drawing, read, generated = Candidate(request, Prompt((), "psm")), Stats(), 0
+        candidate, read, generated = Candidate(request, Prompt((), "psm")), Stats(), 0
         for event in self._events(body):
             if "timings" in event:
                 timings = event["timings"]
@@ -190,16 +190,16 @@ class Infill:
                     reused_tokens=timings.get("cache_n", 0),
                 )
             if event.get("stop"):
-                drawing.stopped = True
+                candidate.stopped = True
                 break
             generated += len(event.get("tokens", ()))
-            if drawing.add(event["content"].encode(), Token(0, 0.0)):
-                update(Completion(text=drawing.text))
-            if drawing.complete:
+            if candidate.add(event["content"].encode(), Token(0, 0.0)):
+                update(Completion(text=candidate.text))
+            if candidate.complete:
                 break
         self.tokens_read += read.prompt_tokens - read.reused_tokens
         return replace(
-            drawing.finish(cancelled=False), stats=replace(read, generated_tokens=generated)
+            candidate.finish(cancelled=False), stats=replace(read, generated_tokens=generated)
         )
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

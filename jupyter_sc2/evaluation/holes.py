@@ -42,7 +42,7 @@ def cut_holes(
         for index, cell in enumerate(cells)
         if cell.cell_type == "code"
         for number, line in lines_of_python(cell.source)
-        if _worth_guessing(line) and (index or number)
+        if _is_worth_filling(line) and (index or number)
     ]
     rng.shuffle(places)
     rows: list[Row] = []
@@ -177,7 +177,7 @@ def _figures(results: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _worth_guessing(line: str) -> bool:
+def _is_worth_filling(line: str) -> bool:
     code = line.strip()
     return 8 <= len(code) <= 100 and not code.startswith(("#", '"', "'", "%", "!"))
 

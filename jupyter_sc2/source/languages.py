@@ -138,7 +138,7 @@ TARGET = re.compile(r"[\w.,*\s]+(?:\[[^\]\n]*\])*")
 QUESTION = re.compile(r"\?|[\w.*%\[\]]+\?{1,2}\s*\Z")
 
 
-class Spot(NamedTuple):
+class LanguageAtCursor(NamedTuple):
     """What the cursor stands in.
 
     `cell` is the language of its cell, which begins at the index `start`, below the magic of another language. What
@@ -157,19 +157,19 @@ def language_at(request: CompletionRequest) -> str:
     Below a magic that is not known, one who asks by a key of their own has the notebook's language where the code above
     the cursor is Python.
     """
-    return _spot(request).language
+    return _find_language(request).language
 
 
 def runs_here(request: CompletionRequest) -> bool:
     """Whether the kernel is to run the cell as Python, so that its variables count."""
-    spot = _spot(request)
-    return spot.runs_here and spot.cell == "python"
+    at_cursor = _find_language(request)
+    return at_cursor.runs_here and at_cursor.cell == "python"
 
 
 def of_cell_magic(request: CompletionRequest) -> tuple[str, str, str]:
     """The language of the cell, the prefix and the suffix: below `%%bash` it is bash, without that line."""
-    spot = _spot(request)
-    return spot.cell, request.text[spot.start : request.offset], request.suffix
+    at_cursor = _find_language(request)
+    return at_cursor.cell, request.text[at_cursor.start : request.offset], request.suffix
 
 
 def canonical(name: str) -> str:
@@ -193,12 +193,12 @@ def not_asked(request: CompletionRequest, model: str) -> str:
     return f"{model} is not asked for {language}: its card does not name that language."
 
 
-def _spot(request: CompletionRequest) -> Spot:
+def _find_language(request: CompletionRequest) -> LanguageAtCursor:
     return _find(request.text, request.offset, request.language, request.trigger == "invoke")
 
 
 @lru_cache(maxsize=16)  # each rule asks, for each token
-def _find(text: str, offset: int, language: str, invoked: bool) -> Spot:
+def _find(text: str, offset: int, language: str, invoked: bool) -> LanguageAtCursor:
     own = canonical(language)
     is_python = own in ("python", "")  # "": of a cell without a notebook
     start = 0
@@ -209,19 +209,19 @@ def _find(text: str, offset: int, language: str, invoked: bool) -> Spot:
             break  # `%%` is an operator of R's
         if offset <= magic.end("name"):
             asks = name.endswith("?") and offset == magic.end("name")
-            return Spot(UNKNOWN if asks else IPYTHON, own, 0, True)
+            return LanguageAtCursor(UNKNOWN if asks else IPYTHON, own, 0, True)
         if offset <= magic.end("line"):
             code = of_magic is None and name in CODE_LINES
-            return Spot(own if code else UNKNOWN, own, 0, code)
+            return LanguageAtCursor(own if code else UNKNOWN, own, 0, code)
         if of_magic == UNKNOWN:
             known = invoked and _is_python_above(text[magic.end() : offset])
-            return Spot(own if known else UNKNOWN, own, 0, known)
+            return LanguageAtCursor(own if known else UNKNOWN, own, 0, known)
         if of_magic is not None:
-            return Spot(of_magic, of_magic, magic.end(), False)
+            return LanguageAtCursor(of_magic, of_magic, magic.end(), False)
         start = magic.end()
     command = _command(text[start:offset]) if is_python else None
     at_cursor = own if command is None else _of_command(command, own)
-    return Spot(at_cursor, own, 0, True)
+    return LanguageAtCursor(at_cursor, own, 0, True)
 
 
 def _of_cell_magic(name: str, line: str) -> str | None:

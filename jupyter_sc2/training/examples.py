@@ -22,7 +22,7 @@ from jupyter_sc2.prompt.builder import Mode, Segment, Special, arrange, cell_tex
 from jupyter_sc2.source.languages import LANGUAGES
 from jupyter_sc2.training.cells import below_magic
 from jupyter_sc2.training.document import Document
-from jupyter_sc2.training.state import guess_state
+from jupyter_sc2.training.state import infer_state
 
 # (weight, where): a cut is where a match ends.
 PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
@@ -201,7 +201,7 @@ def build_example(document: Document, rng: Random) -> Example:
         state = ""
         if language == "python" and rng.random() < STATE_SHARE:
             sources = [document.cells[n].source for n in code]
-            known = guess_state(sources[: code.index(place.index)], sources, place.cell, rng)
+            known = infer_state(sources[: code.index(place.index)], sources, place.cell, rng)
             state = describe(known)
         branch = _branch(place, state, rng)
         if branch:

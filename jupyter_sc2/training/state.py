@@ -40,7 +40,7 @@ def _parse(source: str) -> ast.Module | None:
             return None
 
 
-def guess_state(
+def infer_state(
     above: Sequence[str], whole: Iterable[str], cell: str, rng: Random, *, most: int = 6
 ) -> list[Variable]:
     """What the names that the cells `above` define would look like; first those that `cell` uses."""

@@ -3,7 +3,7 @@
 from random import Random
 
 from jupyter_sc2.introspection.rendering import MAX_LINE, Variable, describe, table_detail
-from jupyter_sc2.training.state import guess_state
+from jupyter_sc2.training.state import infer_state
 
 
 def test_each_variable_is_one_line_of_comment():
@@ -41,7 +41,7 @@ CELL = 'df["age"].hist()'
 
 
 def guessed(above=ABOVE, cell=CELL) -> str:
-    return describe(guess_state(above, [*above, cell], cell, Random(0)))
+    return describe(infer_state(above, [*above, cell], cell, Random(0)))
 
 
 def test_a_table_gets_the_columns_that_code_takes_from_it_anywhere():

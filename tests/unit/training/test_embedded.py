@@ -26,7 +26,7 @@ from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.examples import CLOSERS, build_example, choose_cut
 from jupyter_sc2.training.rows import PARTS, UNTOLD, Sampler, prompts, rows, tree, visible
 from jupyter_sc2.training.smollm import choose_tokens
-from jupyter_sc2.training.state import guess_state
+from jupyter_sc2.training.state import infer_state
 from jupyter_sc2.training.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
 from jupyter_sc2.training.train import Recipe, schedule, train, unpacked_model
 from jupyter_sc2.types import CompletionRequest
@@ -94,7 +94,7 @@ def test_a_guessed_table_often_has_columns_that_nobody_uses():
     details = {
         variable.detail
         for seed in range(40)
-        for variable in guess_state(above, [cell], cell, Random(seed))
+        for variable in infer_state(above, [cell], cell, Random(seed))
     }
     assert all("fish" in detail and "bird" in detail for detail in details)
     assert 10 < sum(detail.count(",") > 2 for detail in details) < 40
