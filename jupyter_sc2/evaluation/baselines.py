@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import GenerationError, SC2Error
-from jupyter_sc2.pipeline.generation import Candidate
+from jupyter_sc2.pipeline.candidate import Candidate
 from jupyter_sc2.prompt.builder import Prompt, PromptBuilder
 from jupyter_sc2.runtime import background
 from jupyter_sc2.types import Completion, CompletionRequest, Stats, Token

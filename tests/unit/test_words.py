@@ -24,7 +24,6 @@ OLD_WORDS = {
     "ghosts": "suggestions",
     "guess": "draft",
     "guessed": "draft",
-    "guesses": "draft",
     "guessing": "prompt lookup",
     "healing_table": "token prefix index",
     "hopeless": "skip reason",
