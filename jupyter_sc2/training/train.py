@@ -117,8 +117,6 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from jupyter_sc2.training.run import Run
-
     if minutes is None and tokens is None:
         raise ValueError("train() needs minutes or tokens")
     device, kind, memory_gb = _device(device)
@@ -126,53 +124,27 @@ def train(
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
-    output.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER:
-        (output / name).write_bytes((start / name).read_bytes())
-
-    run = Run(recipe, start, output, device=device, seed=seed)
     budget = (None if minutes is None else minutes * 60, tokens)
-    if run.load(budget):
-        report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
-        if run.seed != seed:
-            report(f"with its seed, {run.seed}")
-    plan = Plan(
-        documents=documents,
-        tokenizer=output.absolute(),
-        seed=run.seed,
-        rows_per_step=max(1, recipe.tokens_per_step // recipe.row),
-        length=recipe.row,
-        held_out=recipe.held_out,
-    )
+    run = _resumed(recipe, start, output, device, seed, budget, report)
     if workers is None:
         workers = max(1, (os.cpu_count() or 2) - 1) if kind != "cpu" else 0
-    with Feed(plan, start=run.step, workers=workers) as feed, _sigterm() as terminated:
+    with _feed(documents, output, run, workers) as feed, _sigterm() as terminated:
         held_out, fixed = _measured_rows(documents, output, recipe.held_out)
         figures: dict[str, Any] = {"device": _name(device)}
         figures["fixed_row"] = run.losses_on(fixed, digits=4)["held_out"]
         report(f"{figures['device']}: loss of the fixed row {figures['fixed_row']}")
-        if compiled is None:
-            compiled = _worth_compiling(kind, budget, run.seconds, run.tokens)
-        if compiled:
+        if _worth_compiling(kind, budget, run) if compiled is None else compiled:
             report("compiling: the first step takes a minute or two")
             run.compile()
         if kind != "cpu" and not run.step:
             report(f"before: {json.dumps(run.measure(held_out))}")
+        peak = peak or known_peak(figures["device"])
         loop = _Loop(
-            run,
-            feed,
-            held_out,
-            budget=budget,
-            peak=peak or known_peak(figures["device"]),
-            stop=lambda: stop() or terminated(),
-            clock=clock,
-            report=report,
+            run, feed, held_out, budget, peak, lambda: stop() or terminated(), clock, report
         )
         figures |= loop.train()
     figures["memory_gb"] = memory_used(kind)
-    if "speed" in figures:
-        report(f"in all: {speed_text(figures['speed'])}; at most {figures['memory_gb']} GB")
-    _write(run, output, figures)
+    _write(run, output, figures, report)
     return figures
 
 
@@ -193,6 +165,43 @@ def _device(device: str | None) -> tuple[str, str, float]:
     return device, kind, torch.cuda.get_device_properties(device).total_memory / 1e9
 
 
+def _resumed(
+    recipe: Recipe,
+    start: Path,
+    output: Path,
+    device: str,
+    seed: int,
+    budget: Budget,
+    report: Callable[[str], None],
+) -> Run:
+    """The run in the folder `output`, from its checkpoint if there is one, else from the weights in `start`."""
+    from jupyter_sc2.training.run import Run
+
+    output.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER:
+        (output / name).write_bytes((start / name).read_bytes())
+    run = Run(recipe, start, output, device=device, seed=seed)
+    if run.load(budget):
+        report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
+        if run.seed != seed:
+            report(f"with its seed, {run.seed}")
+    return run
+
+
+def _feed(documents: Sequence[Document] | Path, tokenizer: Path, run: Run, workers: int) -> Feed:
+    """The rows of a run from its current step on."""
+    recipe = run.recipe
+    plan = Plan(
+        documents=documents,
+        tokenizer=tokenizer.absolute(),
+        seed=run.seed,
+        rows_per_step=max(1, recipe.tokens_per_step // recipe.row),
+        length=recipe.row,
+        held_out=recipe.held_out,
+    )
+    return Feed(plan, start=run.step, workers=workers)
+
+
 class _Loop:
     """The steps of a run, with its clock, its reports and its checkpoints."""
 
@@ -201,7 +210,6 @@ class _Loop:
         run: Run,
         feed: Feed,
         held_out: list[Any],
-        *,
         budget: Budget,
         peak: float | None,
         stop: Callable[[], bool],
@@ -272,8 +280,10 @@ class _Loop:
         return _progress(self._run.seconds, self._run.tokens, self._budget)
 
 
-def _write(run: Run, output: Path, figures: dict[str, Any]) -> None:
+def _write(run: Run, output: Path, figures: dict[str, Any], report: Callable[[str], None]) -> None:
     """Writes the model, its averaged weights and the figures."""
+    if "speed" in figures:
+        report(f"in all: {speed_text(figures['speed'])}; at most {figures['memory_gb']} GB")
     run.write(output)
     (output / TRAINED).write_text(json.dumps(figures, indent=1) + "\n")
     if (output / "averaged").exists():
@@ -304,13 +314,11 @@ def _progress(seconds: float, tokens: int, budget: tuple[float | None, int | Non
     return max(shares)
 
 
-def _worth_compiling(
-    kind: str, budget: tuple[float | None, int | None], seconds: float, tokens: int
-) -> bool:
+def _worth_compiling(kind: str, budget: Budget, run: Run) -> bool:
     if kind != "cpu":
         return kind == "cuda"
-    time_left = budget[0] is None or budget[0] - seconds > WORTH_COMPILING_SECONDS
-    tokens_left = budget[1] is None or budget[1] - tokens > WORTH_COMPILING_TOKENS
+    time_left = budget[0] is None or budget[0] - run.seconds > WORTH_COMPILING_SECONDS
+    tokens_left = budget[1] is None or budget[1] - run.tokens > WORTH_COMPILING_TOKENS
     return time_left and tokens_left and any(map(shutil.which, COMPILERS))
 
 
