@@ -1,7 +1,7 @@
-"""What the embedded model learns from: permissively licensed Python, read as if it were notebooks.
+"""Builds the corpus of the embedded model: permissively licensed Python, read as if it were notebooks.
 
-A source archive holds more than a library: example scripts, notebooks, documentation pages and docstrings
-with sessions in them, and those are what people type in a notebook. Each becomes a `Document` of cells.
+A source archive holds more than a library: example scripts, notebooks, documentation pages and docstrings with
+sessions, and those are what people type in a notebook. Each becomes a `Document` of cells.
 """
 
 from __future__ import annotations
