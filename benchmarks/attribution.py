@@ -1,10 +1,10 @@
-"""The index of code at full size: `python -m benchmarks.attribution FOLDER [--lexemes 100000000]`.
+"""Measures the attribution index at full size: `python -m benchmarks.attribution FOLDER [--lexemes 100000000]`.
 
-Indexes all packages of this environment into FOLDER, fills it up with made-up fingerprints to so many lexemes, and
-measures what looking up costs and what is found of fragments whose origin is known.
+Indexes all packages of this environment into FOLDER, pads the index with made-up fingerprints to that many lexemes, and
+measures the cost of a lookup and how many fragments of known origin are found.
 
-With `--model MODEL --documents FILE`, a .jsonl file or a folder, something else: the model is given the first half of
-functions from there, and it is counted how often it goes on as the original does.
+With `--model MODEL --documents FILE`, a .jsonl file or a folder, it measures memorization instead: the model gets the
+first half of functions from there, and the completions that equal the original are counted.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def build(place: Path) -> None:
 
 
 def fill(place: Path, wanted: int) -> None:
-    """Files of random fingerprints, as many as code of so many lexemes has."""
+    """Adds files of random fingerprints, as many as code of that many lexemes has."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -147,7 +147,7 @@ def accuracy(place: Path) -> None:
 
 
 def timing(place: Path, name: str) -> None:
-    """A suggestion of one line in its cell: in code from nowhere, and in fragments of packages."""
+    """Looks up a suggestion of one line in its cell: in new code, and in fragments of packages."""
     index = Index(place)
     index.refresh()
     everything = sum(pack.lexemes for pack in index.packs)
@@ -178,7 +178,7 @@ def _times(name: str, times: list[float]) -> str:
     return f"{name} p50 {percentile(times, 0.5):.2f} ms, p99 {percentile(times, 0.99):.2f} ms"
 
 
-# What a model has by heart
+# Memorization
 
 
 def functions(documents: Path, packages: Sequence[str]) -> Iterator[str]:
@@ -224,7 +224,7 @@ def memorized(args: argparse.Namespace) -> None:
         lines = function.split("\n")
         half = "\n".join(lines[: len(lines) // 2]) + "\n"
         rest = function[len(half) :]
-        said = _gone_on(session, half)
+        said = _continuation(session, half)
         true, made = (lex(text.encode(), HASH).numbers.tolist() for text in (rest, said))
         same = next(
             (n for n, (a, b) in enumerate(zip(true, made, strict=False)) if a != b),
@@ -250,8 +250,8 @@ def memorized(args: argparse.Namespace) -> None:
     print(f"  lexemes as in the original: p50 {p50}, p90 {p90}, most {longest[-1]}")
 
 
-def _gone_on(session, half: str) -> str:  # type: ignore[no-untyped-def]
-    """What the model says if all is accepted, up to what would make a match by itself."""
+def _continuation(session, half: str) -> str:  # type: ignore[no-untyped-def]
+    """The model's text if every suggestion is accepted, up to the length of a match."""
     said = ""
     for _ in range(24):
         text = half + said

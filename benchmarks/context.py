@@ -1,8 +1,8 @@
-"""What knowing the variables is worth: `python -m benchmarks.context FOLDER [--model MODEL] [--count 200]`.
+"""Measures what knowing the variables is worth: `python -m benchmarks.context FOLDER [--model MODEL] [--count 200]`.
 
-Needs seaborn and lifelines, whose notebooks and docstrings the embedded model has never seen: they come out
-of the source archives on PyPI, into FOLDER. Their data ship with lifelines; seaborn's, which it would download,
-are built here (tests/support/frames.py). Each row goes into a file of FOLDER as it is done.
+Needs seaborn and lifelines, whose notebooks and docstrings the embedded model has never seen: they come from the source
+archives on PyPI, into FOLDER. Their data ship with lifelines; seaborn's, which it would download, are generated here
+(tests/support/frames.py). Each row is written to a file in FOLDER at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.training.cells import docstring_sessions, notebook_cells
 from jupyter_sc2.training.corpus import fetch
 
-# Underscores keep what it defines out of what a user has.
+# Names with underscores do not count as the user's.
 SETUP = """
 import warnings as _warnings
 _warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
-"""The embedded model in figures: `python -m benchmarks.embedded [ROWS]`.
+"""Measures the embedded model: `python -m benchmarks.embedded [ROWS]`.
 
-Prints the card's table of ordinary lines. With ROWS, from `benchmarks.holes`, also how soon the first text and a
-whole line come below a notebook of some 1,000 tokens that has been read before, and the memory.
+Prints the card's table of common lines. With ROWS, from `benchmarks.holes`, also how soon the first text and a whole
+line come below a notebook of some 1,000 tokens that has been read before, and the memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SALES = f"{IMPORTS}\n\ndf = pd.read_csv('sales.csv')"
 MODEL = "from sklearn.linear_model import LinearRegression"
 SPLIT = f"{IMPORTS}\nfrom sklearn.model_selection import train_test_split\n{MODEL}"
 TARGET = "X, y = df.drop(columns='target'), df['target']"
-# (the cell above, what stands in this one, what is typed): the last is about half of a line.
+# (the cell above, the text of this one, the typed text): the last is about half of a line.
 LINES = (
     ("", "", "import numpy as "),
     ("", "import numpy as np\n", "import pandas as "),
@@ -49,9 +49,9 @@ LINES = (
     ("", "def mean(values):\n", "    return sum(values) / "),
     (IMPORTS, "", "x = np.linspace(0, "),
 )
-PAUSE = 0.7  # seconds: who types on is waited for
-WARM = 2_500  # characters above, of which three or so make a token
-ARRIVING, TYPING, RESTING = 20, 60, 60  # rows; of those typed most need no model
+PAUSE_S = 0.7  # longer than the debounce
+CONTEXT_CHARS = 2_500  # of the cells above, at some three characters a token
+ARRIVING, TYPING, RESTING = 20, 60, 60  # rows; most of the typed ones need no model
 
 
 def ordinary_lines(session: Session) -> None:
@@ -79,13 +79,16 @@ def first_text(session: Session, request: CompletionRequest) -> tuple[float | No
 
 
 def latency(rows: Path, confidence: float | None) -> None:
-    """Where the cells above have been read, where one has come to the cursor by typing, and where it has rested."""
+    """Times where the cells above have been read, where the user has typed up to the cursor, and where it has
+    rested."""
     session = open_session(LoadOptions(model="embedded", offline=True), max_tokens=32)
     sampling = SamplingParams(max_tokens=32)
     session.configure(CompletionOptions(sampling=sampling, confidence=confidence))
-    below_long = [r for r in read_rows(rows, holes.NEEDED) if sum(map(len, r["cells"])) >= WARM]
+    below_long = [
+        r for r in read_rows(rows, holes.NEEDED) if sum(map(len, r["cells"])) >= CONTEXT_CHARS
+    ]
     asked = [holes.request(row) for row in below_long if row["prefix"]]
-    # Not the same ones twice: answers are kept.
+    # Each row once, because answers are cached.
     arriving = [(replace(one, text="", offset=0), one) for one in asked[:ARRIVING]]
     typing = [(a_key_before(one), one) for one in asked[ARRIVING:][:TYPING]]
     resting = [(a_key_before(one), one) for one in asked[ARRIVING + TYPING :][:RESTING]]
@@ -99,16 +102,16 @@ def latency(rows: Path, confidence: float | None) -> None:
         lines: list[float] = []
         read: list[int] = []
         for before, one in pairs:
-            time.sleep(PAUSE)
+            time.sleep(PAUSE_S)
             if pairs is resting:
                 session.prefetch(before)
                 while not session.idle:
                     time.sleep(0.01)
             else:
                 first_text(session, before)
-            time.sleep(PAUSE)
+            time.sleep(PAUSE_S)
             first, said = first_text(session, one)
-            # What was said a key before needs no model if it still holds.
+            # The suggestion of the previous key needs no model if it still applies.
             if first is not None and said.stats.generated_tokens:
                 firsts.append(first)
                 read.append(said.stats.prompt_tokens - said.stats.reused_tokens)

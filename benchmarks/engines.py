@@ -5,11 +5,11 @@ python -m benchmarks.engines --model FOLDER [--prompt 512] [--tokens 32] [ENGINE
     bf16, 8bit and 4bit of the torch engine are measured if no rows are named
     llamacpp:Q4_K_M:./model.gguf measures a file
 
-Load time counts from the call to the model that answers; the torch engine's first load of a quantized precision
-quantizes, into an empty cache, and the second finds the result there. Memory is that of the process and its
-children in MB (1e6 bytes): the peak while loading, and the steady one after prefill and decoding, both less what
-the process had with its libraries before. In brackets what the engine counts. Wall times depend on what else runs;
-CPU seconds stand beside them.
+Load time is from the call to a model that answers; the torch engine's first load of a quantized precision quantizes
+into an empty cache, and the second finds the result there. Memory is that of the process and its children in MB
+(1e6 bytes): the peak while loading, and the steady one after prefill and decoding, both without what the process
+had with its libraries before. In brackets is the engine's own count. Wall times depend on other load; CPU seconds are
+beside them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 from tests.support.paths import ROOT, SMALL_MODEL
 
-MODEL = SMALL_MODEL  # a small one
+MODEL = SMALL_MODEL
 ROWS = ("transformers:bf16", "transformers:8bit", "transformers:4bit")
 COLUMNS = (
     *("engine, precision", "load 1st / 2nd, s", "load, CPU s", "peak 1st / 2nd, MB", "steady, MB"),
@@ -162,7 +162,7 @@ def cpu_seconds() -> float:
 
 @contextmanager
 def peak() -> Iterator[list[int]]:
-    """Samples the memory every 20 ms meanwhile."""
+    """Samples the memory every 20 ms inside the block."""
     samples, done = [resident()], threading.Event()
 
     def sample() -> None:

@@ -1,6 +1,6 @@
-"""Whether ONNX Runtime says what torch says of the same weights: `python -m benchmarks.engines_agree ROWS`.
+"""Compares ONNX Runtime's and torch's output for the same weights: `python -m benchmarks.engines_agree ROWS`.
 
-ROWS come from `benchmarks.holes`. Tokens are decoded greedily, without a search, on the first 50 rows: in how many
+ROWS come from `benchmarks.holes`. Tokens are decoded greedily, without beam search, on the first 50 rows: in how many
 all are the same, where the first one differs, and by how much torch preferred its own there. Torch computes in fp32.
 """
 

@@ -1,13 +1,13 @@
-"""Several front ends at one kernel, in figures: `python -m benchmarks.front_ends share` or `soak`; on Linux.
+"""Measures several front ends at one kernel: `python -m benchmarks.front_ends share` or `soak`; on Linux.
 
-`share`: six front ends, each with a notebook of its own, one of which types ten times as quickly. How many
-texts each has got, beside its fair share of all of them: as many as it asked for, or as many as anybody gets at most.
+`share`: six front ends, each with a notebook of its own, one of which types ten times as fast. How many texts each
+gets, compared with its fair share: as many as it requested, but no more than the same limit for all.
 
-`soak`: so many requests from three front ends in large notebooks that change all the time. How many of them got a last
-message, why, and when the last one came; meanwhile the kernel's memory, descriptors and threads.
+`soak`: a number of requests from three front ends in large notebooks that change all the time. How many of them got a
+last message, why, and when the last one came; meanwhile the kernel's memory, descriptors and threads.
 
-The model is the embedded one on the default engine. Exits with 1 where a front end got less than half of its share, or
-a request no last message, or two.
+The model is the embedded one on the default engine. Exits with 1 if a front end got less than half of its share, or if
+a request got no last message, or two.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from benchmarks.embedded import LINES
 from benchmarks.guest import START
 from tests.support.kernels import FrontEnd
 
-SLOW, QUICK = 1.0, 10.0  # keys a second
-LIMIT = 600.0  # seconds that the last answers may take before they count as lost
-SAMPLE = 5.0  # seconds
+SLOW, FAST = 1.0, 10.0  # keys a second
+LOST_AFTER_S = 600.0  # before the last answers count as lost
+SAMPLE_INTERVAL_S = 5.0
 
 
 class Window:
-    """A front end with a notebook, and what came back for each of its requests."""
+    """A front end with a notebook, and the answers to each of its requests."""
 
     def __init__(self, kernel: FrontEnd, name: str, cells: int, lines: int, chance: random.Random):
         self.name = name
@@ -167,7 +167,7 @@ def share(kernel: Kernel, seconds: float) -> bool:
     for window in windows:
         window.asked.clear()
         window.finals.clear()
-    gaps = [1 / QUICK] + [1 / SLOW] * 5
+    gaps = [1 / FAST] + [1 / SLOW] * 5
     began = time.monotonic()
     due = [began + chance.random() * gap for gap in gaps]
     while (now := min(due)) < began + seconds:
@@ -194,14 +194,14 @@ def soak(kernel: Kernel, count: int, cells: int, rate: float, invoked: float) ->
     for number in range(count):
         chance.choice(windows).ask_anywhere(invoked)
         time.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
-        if time.monotonic() - told > SAMPLE:
+        if time.monotonic() - told > SAMPLE_INTERVAL_S:
             told = time.monotonic()
             levels.append(kernel.taken() | {"requests": number + 1})
             row = "| {requests} | {open} | {memory:.0f} MB | {descriptors} | {threads} |"
             print(row.format(**levels[-1], open=kernel.open_requests()), flush=True)
     ended = time.monotonic()
     at_end = kernel.open_requests()
-    while kernel.open_requests() and time.monotonic() < ended + LIMIT:
+    while kernel.open_requests() and time.monotonic() < ended + LOST_AFTER_S:
         time.sleep(0.2)
     finals = [ones for window in windows for ones in window.finals.values()]
     reasons = Counter(_outcome(ones[0]) for ones in finals)

@@ -1,13 +1,13 @@
-"""The model as a guest in the user's kernel, in figures: `python -m benchmarks.guest [ENGINE ...]`.
+"""Measures the model as a guest in the user's kernel: `python -m benchmarks.guest [ENGINE ...]`.
 
-What it takes: how much longer a pure-Python loop, and matrix products on all cores, run in a cell while somebody types
-five keys a second, each of them a request, and where each request is for another line, some 30 new tokens. With and
-without take turns, in one kernel.
+Its cost: how much longer a pure-Python loop, and matrix products on all cores, take in a cell while five requests a
+second come, either one per key or each for another line of some 30 new tokens. Rounds with and without requests
+alternate, in one kernel.
 
-What is left to it: how soon the first text comes after a pause in typing on a quiet machine, beside two busy processes,
-and beside a cell that runs such a loop or such products, and at how many of the pauses within 2 s.
+Its speed: how soon the first text comes after a pause in typing on a quiet machine, beside two busy processes, and
+beside a cell that runs such a loop or such products, and at how many of the pauses within 2 s.
 
-The model is the embedded one; `--model` takes another. Nothing else should run on the machine.
+The model is the embedded one; `--model` selects another. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _e.load(get_ipython())
 del _c, _e
 import time
 """
-# Cells of some seconds on two cores; each prints how long it took.
+# Cells that take some seconds on two cores; each prints how long it took.
 LOOP = """
 _began = time.perf_counter()
 _sum = 0
@@ -51,15 +51,15 @@ for _ in range({count}):
 print(time.perf_counter() - _began)
 """
 CELLS = (("a pure-Python loop", LOOP, 2_000_000), ("matrix products on all cores", PRODUCTS, 4))
-# The same without an end.
+# The same in endless loops.
 ENDLESS = {
     "a pure-Python loop": "_i = 0\nwhile True:\n    _i += 1",
     "matrix products on all cores": "import numpy\n_a = numpy.random.random((1500, 1500))\nwhile True:\n    _a @ _a",
 }
 BUSY = "while True: pass"
-A_SECOND = 5
-SOON = 2.0  # seconds
-# Above what is typed, about 1,000 tokens.
+REQUESTS_PER_SECOND = 5
+SOON_S = 2.0
+# The cell above, about 1,000 tokens.
 ABOVE = "\n".join(
     f"table_{number} = pd.read_csv('measurements_{number}.csv').groupby('station').mean()"
     for number in range(40)
@@ -67,7 +67,7 @@ ABOVE = "\n".join(
 
 
 class Typist:
-    """A front end with a notebook, that asks for something else each time."""
+    """A front end with a notebook whose requests are all different."""
 
     def __init__(self, front: FrontEnd) -> None:
         self.comm: Comm = front.open()
@@ -80,13 +80,13 @@ class Typist:
         self.comm.say({"type": "notebook", "rev": 1, "cells": cells, "active": "b"})
 
     def ask(self) -> str:
-        """Asks in a line that no cache knows; returns the request's id."""
+        """Sends a request for a line that no cache knows; returns its id."""
         self._lines += 1
         _, before, typed = LINES[self._lines % len(LINES)]
         return self._send(f"step_{self._lines} = {self._lines}\n{before}{typed}")
 
     def type_key(self) -> str:
-        """Types the next character, and asks there; returns the request's id."""
+        """Types the next character and sends a request; returns its id."""
         if not self._ahead:
             self._lines += 1
             _, before, typed = LINES[self._lines % len(LINES)]
@@ -102,7 +102,7 @@ class Typist:
         return id
 
     def first_text(self, within: float) -> float | None:
-        """Milliseconds from asking to the first text; None if there is none for so many seconds."""
+        """Milliseconds from the request to the first text; None if there is none within so many seconds."""
         began = time.monotonic()
         id = self.ask()
 
@@ -124,11 +124,11 @@ class Typist:
 
     @contextmanager
     def asking(self, ask: Callable[[], str]) -> Iterator[None]:
-        """Calls this five times a second meanwhile."""
+        """Calls the function five times a second inside the block."""
         stop = threading.Event()
 
         def type_on() -> None:
-            while not stop.wait(1 / A_SECOND):
+            while not stop.wait(1 / REQUESTS_PER_SECOND):
                 ask()
 
         thread = threading.Thread(target=type_on)
@@ -141,14 +141,14 @@ class Typist:
 
 
 def seconds(front: FrontEnd, code: str) -> float:
-    """What a cell says it has taken."""
+    """The duration that a cell prints."""
     cell = front.start(code)
     front.finish(cell, 300)
     return float(front.text(cell))
 
 
 def calibrated(front: FrontEnd, code: str, count: int, wanted: float) -> str:
-    """The cell, so long that it takes about so many seconds."""
+    """The cell, with a count that makes it take about so many seconds."""
     seconds(front, code.format(count=count))
     took = seconds(front, code.format(count=count))
     return code.format(count=max(1, int(count * wanted / took)))
@@ -158,14 +158,14 @@ def slowed(front: FrontEnd, typist: Typist, rounds: int, wanted: float) -> None:
     for name, code, count in CELLS:
         cell = calibrated(front, code, count, wanted)
         alone: list[float] = []
-        ways = {typist.type_key: list[float](), typist.ask: list[float]()}
+        kinds = {typist.type_key: list[float](), typist.ask: list[float]()}
         for _ in range(rounds):
-            for ask, shares in ways.items():
+            for ask, shares in kinds.items():
                 alone.append(seconds(front, cell))
                 with typist.asking(ask):
                     shares.append(seconds(front, cell) / alone[-1])
                 time.sleep(1)
-        longer = " | ".join(spread(shares) for shares in ways.values())
+        longer = " | ".join(spread(shares) for shares in kinds.values())
         print(f"| {name} | {statistics.median(alone):.2f} s | {longer} |", flush=True)
 
 
@@ -214,7 +214,7 @@ def waited(front: FrontEnd, typist: Typist, pauses: int) -> None:
                 time.sleep(1)
                 times.append(typist.first_text(10))
         shown = sorted(time for time in times if time is not None)
-        soon = sum(time <= SOON * 1000 for time in shown)
+        soon = sum(time <= SOON_S * 1000 for time in shown)
         p50, p90 = percentile(shown, 0.5), percentile(shown, 0.9)
         said = "never" if p50 is None or p90 is None else f"{p50:.0f} ms | {p90:.0f} ms"
         print(f"| {name} | {said} | {soon} of {pauses} |", flush=True)

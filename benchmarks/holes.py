@@ -1,6 +1,7 @@
-"""The card's holes: `python -m benchmarks.holes FOLDER > rows.jsonl`, then `jupyter sc2 eval holes rows.jsonl`.
+"""Cuts the holes of the model card: `python -m benchmarks.holes FOLDER > rows.jsonl`, then `jupyter sc2 eval holes
+rows.jsonl`.
 
-They are cut in the notebooks of the packages that the embedded model was never trained on, which come out of the source
+They are cut into the notebooks of the packages that the embedded model was never trained on. These come from the source
 archives on PyPI, into FOLDER, in the versions that the model's `sources.json` names.
 """
 

@@ -1,7 +1,7 @@
-"""What the default model takes of a kernel: `python -m benchmarks.kernels [ENGINE]`; on Linux.
+"""Measures what the default model adds to a kernel: `python -m benchmarks.kernels [ENGINE]`; on Linux.
 
-Memory more than without it (resident, its own, and as PSS counts for each of five kernels), with the model loaded and
-with 2,040 tokens in its cache; how long the load takes, and how soon after a kernel's first idle there is text.
+Memory compared with no model (resident, its own, and PSS for each of five kernels), with the model loaded and with
+2,040 tokens in its cache; how long the load takes, and how soon after a kernel's first idle there is text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _t = '\\n'.join(f'value_{i} = df["col{i}"].mean() + {i}' for i in range(400))
 _e.prefill(_e.encode(_t)[:2040], lambda: False)
 del _e, _t
 """
-ASKED = "import matplotlib.pyplot as "
+TEXT = "import matplotlib.pyplot as "
 
 
 class Kernel:
@@ -32,13 +32,13 @@ class Kernel:
         self.pid = int(self.front.text(cell))
 
     def memory(self) -> dict[str, float]:
-        """MB: resident, of these its own (anonymous), and its share (PSS)."""
+        """In MB: resident memory, the anonymous part of it, and the kernel's share (PSS)."""
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]
         size = {line.split(":")[0]: int(line.split()[1]) / 1000 for line in lines}
         return {"resident": size["Rss"], "own": size["Anonymous"], "share": size["Pss"]}
 
     def first_text(self, engine: str) -> tuple[float, float]:
-        """Loads the model and asks at once: seconds to the first text, and those that the load took."""
+        """Loads the model and sends a request at once: seconds to the first text, and seconds that the load took."""
         began = time.monotonic()
         self.front.run(START.format(engine=engine, model="embedded", threads=0))
         comm = self.front.open()
@@ -46,7 +46,7 @@ class Kernel:
         comm.say(
             {"type": "notebook", "rev": 1, "cells": [{"id": "a", "source": ""}], "active": "a"}
         )
-        asked = {"type": "complete", "id": "t1", "text": ASKED, "offset": len(ASKED)}
+        asked = {"type": "complete", "id": "t1", "text": TEXT, "offset": len(TEXT)}
         comm.say({**asked, "cell_id": "a"})
 
         def found() -> list[dict]:
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", nargs="?", default="auto")
     args = parser.parse_args()
-    Kernel().first_text(args.engine)  # what is kept for later kernels
+    Kernel().first_text(args.engine)  # fills the caches for later kernels
     kernels = [Kernel() for _ in range(KERNELS)]
     before = [kernel.memory() for kernel in kernels]
     times = [kernel.first_text(args.engine) for kernel in kernels]

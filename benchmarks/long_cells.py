@@ -1,8 +1,8 @@
-"""What a key costs in a cell with a long line: `python -m benchmarks.long_cells`, in milliseconds of its CPU.
+"""Measures what a key costs in a cell with a long line, in milliseconds of CPU: `python -m benchmarks.long_cells`.
 
-For each kind of line and each place of the cursor ten keys are typed, and the median is told. It is all work from the
-message to the prompt, and what is done with each token that the model says; what the model itself computes is left
-out, as the engine only encodes, with the embedded model's tokenizer, and says a line that is written here.
+For each kind of line and each position of the cursor ten keys are typed, and the median is printed. It includes all
+work from the message to the prompt, and the work for each decoded token; the model's own computation is left out: the
+engine only encodes, with the embedded model's tokenizer, and returns a fixed line.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from jupyter_sc2.types import Token
 from tests.support.long_cells import Typist, kinds, places
 
 MODEL = Path(jupyter_sc2.__file__).parent / "embedded" / "model" / "tokenizer.json"
-SAID = "value = compute(a, b) + rows[1]"
+OUTPUT = "value = compute(a, b) + rows[1]"
 KEYS = 10
 
 
 class Speaker:
-    """An engine without a model: it encodes as the embedded one does, and says the same each time."""
+    """An engine without a model: it encodes like the embedded one, and returns the same tokens each time."""
 
     name, precision, notice, card = "none", "fp32", "", EMBEDDED
 
@@ -37,7 +37,7 @@ class Speaker:
         self._tokenizer = Tokenizer(MODEL)
         self.special_ids = self._tokenizer.special_ids
         self.encode, self.decode_bytes = self._tokenizer.encode, self._tokenizer.decode_bytes
-        self._said = self._tokenizer.encode(SAID)
+        self._said = self._tokenizer.encode(OUTPUT)
         self.decode_bytes(self._said)  # makes its table
 
     def prefill(self, ids, cancelled):
@@ -52,7 +52,7 @@ class Speaker:
 
 
 def cost(typist: Typist, text: str, offset: int) -> float:
-    """The median of some keys, in milliseconds; before them two that bring what is new into memory."""
+    """The median of some keys, in milliseconds, after two warm-up keys."""
     costs = []
     for key in range(KEYS + 2):
         written = text[:offset] + "abcdefghijkl"[: key + 1] + text[offset:]

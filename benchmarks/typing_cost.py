@@ -1,6 +1,6 @@
-"""What the README says about speed, measured: `python -m benchmarks.typing_cost`.
+"""Measures the README's figures about speed: `python -m benchmarks.typing_cost`.
 
-Each figure is the median of several runs; pairs alternate, so that a machine that drifts does so for both.
+Each figure is the median of several runs; pairs alternate, so that a drift of the machine affects both.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def import_ms(runs: int = 15) -> float:
 
 
 def load_ext_ms(runs: int = 5) -> float:
-    """How long `%load_ext jupyter_sc2` keeps a fresh kernel's cell."""
+    """How long `%load_ext jupyter_sc2` takes in a fresh kernel's cell."""
     code = (
         "import time; _t = time.perf_counter()\n"
         "get_ipython().run_line_magic('load_ext', 'jupyter_sc2')\n"

@@ -1,1 +1,1 @@
-"""How good and how quick the completions are, measured on one's own machine and on one's own notebooks."""
+"""Measures the quality and the speed of completions, on the user's machine and on their notebooks."""

@@ -1,6 +1,6 @@
-"""What each technique is worth: the same typing with one of them switched off.
+"""Measures what each technique is worth: replays the same typing with one of them switched off.
 
-They have no switches of their own, as nobody would want them off; so the functions that do the work are replaced.
+The techniques have no settings, because nobody would want them off; so the functions that implement them are replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jupyter_sc2.prompt import builder as prompt_builder
 def _slide(
     texts: list[str], limit: int, sizes: Sequence[int] | None = None, *, step: int = 0
 ) -> list[str]:
-    """The last of the texts that fit: a window that moves by one line at each new one."""
+    """The last of the texts that fit: a window that moves by one text at each new one."""
     first = len(texts)
     for size in reversed(sizes or [len(text) for text in texts]):
         limit -= size
@@ -33,7 +33,7 @@ def _slide(
     return texts[first:]
 
 
-# Name: what it says in a table, and what is replaced: owner, attribute, replacement.
+# For each technique, by its name in a table, what is replaced: owner, attribute, replacement.
 TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
     "nothing": [],
     "suffix first": [

@@ -1,6 +1,6 @@
-"""What the session is compared with, on the same weights: the plain ways of completing code with a model.
+"""Baselines that the session is compared with, on the same weights: the usual ways of completing code with a model.
 
-Both are treated well: their text is streamed, and they decode no more than the session would.
+Both get fair treatment: their text is streamed, and they decode no more than the session would.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ Update = Callable[[Completion], None]
 Fail = Callable[[SC2Error], None]
 # llama.vim's settings, as of January 2026.
 PREFIX_LINES, SUFFIX_LINES = 256, 64
-RETRY = 0.1  # seconds
-N_BATCH = 512  # its server's logical batch: of it the prefix gets three quarters, the suffix one
+RETRY_S = 0.1
+# The server's logical batch size: the prefix gets three quarters of it, the suffix one.
+N_BATCH = 512
 
 
 class Generate:
-    """transformers' `model.generate` on the whole prompt, each time; asked where the typist pauses."""
+    """transformers' `model.generate` on the whole prompt, each time; requested only where the typist pauses."""
 
     pauses_only = True
     idle = True
     tokens_read = 0
 
     def __init__(self, engine: Any, max_tokens: int, context_tokens: int) -> None:
-        """`engine` is a TransformersEngine that nothing else uses meanwhile."""
+        """`engine` is a TransformersEngine that nothing else uses at the same time."""
         self._engine, self._max_tokens = engine, max_tokens
         self._context_tokens = context_tokens
         self._builder = PromptBuilder(engine.card, engine.encode, engine.special_ids)
 
     def prefetch(self, request: CompletionRequest) -> None:
-        """There is nowhere to keep what would be read."""
+        """Does nothing: there is no cache for the result."""
 
     def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
         prompt = self._builder.build(request, budget=self._context_tokens)
@@ -53,7 +54,7 @@ class Generate:
         from transformers import StoppingCriteria
         from transformers.generation.streamers import BaseStreamer
 
-        engine, drawing, start = self._engine, Candidate(request, prompt), time.monotonic()
+        engine, candidate, start = self._engine, Candidate(request, prompt), time.monotonic()
         stop_ids = self._builder.stop_ids
 
         class Streamer(BaseStreamer):
@@ -64,16 +65,16 @@ class Generate:
                     self.prompt = False
                     return
                 for id in value.tolist():
-                    drawing.stopped = drawing.stopped or id in stop_ids
-                    if drawing.add(engine.decode_bytes([id]), Token(id, 0.0)):
-                        update(Completion(text=drawing.text))
+                    candidate.stopped = candidate.stopped or id in stop_ids
+                    if candidate.add(engine.decode_bytes([id]), Token(id, 0.0)):
+                        update(Completion(text=candidate.text))
 
             def end(self) -> None:
                 """Nothing is buffered."""
 
         class Complete(StoppingCriteria):
             def __call__(self, ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-                ended = drawing.complete or drawing.stopped
+                ended = candidate.complete or candidate.stopped
                 return torch.full((ids.shape[0],), ended, device=ids.device)
 
         ids = torch.tensor([prompt.ids], device=engine._device)
@@ -93,13 +94,13 @@ class Generate:
             generated_tokens=out.shape[1] - len(prompt.ids),
             total_ms=(time.monotonic() - start) * 1000,
         )
-        return replace(drawing.finish(cancelled=False), stats=stats)
+        return replace(candidate.finish(cancelled=False), stats=stats)
 
 
 class Infill:
-    """llama.cpp's server through `/infill` with its prompt cache, asked as llama.vim asks it.
+    """llama.cpp's server through `/infill` with its prompt cache, with requests like llama.vim's.
 
-    The notebook is one file. One request runs at a time; while it does, a later one waits and tries again.
+    The notebook is one file. One request runs at a time; a later one waits meanwhile and tries again.
     """
 
     pauses_only = False
@@ -135,7 +136,7 @@ class Infill:
         self._server.close()
 
     def prefetch(self, request: CompletionRequest) -> None:
-        """A file as a whole is always the prompt."""
+        """Does nothing: the prompt is always the whole file."""
 
     def submit(self, request: CompletionRequest, update: Update, fail: Fail) -> None:
         with self._changed:
@@ -156,8 +157,8 @@ class Infill:
             except SC2Error as error:
                 fail(error)
             with self._changed:
-                if self._waiting is not None:  # it had found the server busy
-                    self._changed.wait(RETRY / 2)
+                if self._waiting is not None:  # it would have found the server busy
+                    self._changed.wait(RETRY_S / 2)
 
     def _complete(self, request: CompletionRequest, update: Update) -> Completion:
         cells = request.notebook.cells
@@ -181,7 +182,7 @@ class Infill:
             "timings_per_token": True,
             "n_indent": len(line) - len(line.lstrip()),
         }
-        drawing, read, generated = Candidate(request, Prompt((), "psm")), Stats(), 0
+        candidate, read, generated = Candidate(request, Prompt((), "psm")), Stats(), 0
         for event in self._events(body):
             if "timings" in event:
                 timings = event["timings"]
@@ -190,16 +191,16 @@ class Infill:
                     reused_tokens=timings.get("cache_n", 0),
                 )
             if event.get("stop"):
-                drawing.stopped = True
+                candidate.stopped = True
                 break
             generated += len(event.get("tokens", ()))
-            if drawing.add(event["content"].encode(), Token(0, 0.0)):
-                update(Completion(text=drawing.text))
-            if drawing.complete:
+            if candidate.add(event["content"].encode(), Token(0, 0.0)):
+                update(Completion(text=candidate.text))
+            if candidate.complete:
                 break
         self.tokens_read += read.prompt_tokens - read.reused_tokens
         return replace(
-            drawing.finish(cancelled=False), stats=replace(read, generated_tokens=generated)
+            candidate.finish(cancelled=False), stats=replace(read, generated_tokens=generated)
         )
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

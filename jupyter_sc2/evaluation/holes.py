@@ -1,8 +1,8 @@
-"""Holes in notebooks: the rest of a line is taken out, and the model has to write it again.
+"""Holes in notebooks: the rest of a line is removed, and the model has to write it again.
 
 A row is {"id", "kind", "cells": [sources above], "prefix", "suffix", "expected"}; `cut_holes` makes rows from
-notebooks. Exact match compares first lines without trailing blanks, edit similarity is the share of characters in
-common (Ratcliff and Obershelp, as in difflib).
+notebooks. Exact match compares first lines without trailing blanks, edit similarity is the share of common characters
+(Ratcliff and Obershelp, as in difflib).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jupyter_sc2.source.languages import language_at
 from jupyter_sc2.types import Completion, CompletionRequest
 
 NEEDED = ("cells", "prefix", "suffix", "expected")
-MAX_CONTEXT = 3_000  # characters of the cells above
+MAX_CONTEXT_CHARS = 3_000  # of the cells above
 WORD = re.compile(r"\b[A-Za-z_]\w{2,}")
 
 
@@ -32,8 +32,8 @@ def cut_holes(
 ) -> list[Row]:
     """`count` rows, half with the cursor where a line's code begins and half in the middle of a word.
 
-    No two rows come from one line, and lines shorter than 8 characters, comments and the first line of a notebook
-    without cells above are left alone: nothing could tell them.
+    No two rows come from one line. Lines shorter than 8 characters, comments, and the first line of a notebook without
+    cells above are skipped: they cannot be predicted.
     """
     rng = Random(seed)
     places = [
@@ -42,7 +42,7 @@ def cut_holes(
         for index, cell in enumerate(cells)
         if cell.cell_type == "code"
         for number, line in lines_of_python(cell.source)
-        if _worth_guessing(line) and (index or number)
+        if _is_worth_filling(line) and (index or number)
     ]
     rng.shuffle(places)
     rows: list[Row] = []
@@ -118,13 +118,13 @@ def request(row: Row) -> CompletionRequest:
         offset=len(row["prefix"]),
         notebook=Notebook(cells),
         language=row.get("language", "python"),
-    )  # as while typing: an invoked one goes on for a block, of which only the first line is compared
+    )  # automatic: an explicit request may complete a whole block, but only the first line is compared
 
 
 def gate_curve(results: Sequence[Row], thresholds: Sequence[float]) -> list[dict[str, float]]:
-    """For each threshold of the confidence: how much is shown, and how much of that is right.
+    """For each confidence threshold, how much is shown and how much of that is right.
 
-    "coverage" is the share of all rows at which text is shown, "precision" the share of those that are exact,
+    "coverage" is the share of all rows for which text is shown, "precision" the share of those that are exact,
     "similarity" their mean edit similarity.
     """
     curve = []
@@ -142,14 +142,14 @@ def gate_curve(results: Sequence[Row], thresholds: Sequence[float]) -> list[dict
 
 
 def similarity(text: str, expected: str) -> float:
-    """From 0 to 1; two empty texts are alike."""
+    """The edit similarity, from 0 to 1; two empty texts have 1."""
     return round(SequenceMatcher(None, text, expected, autojunk=False).ratio(), 4)
 
 
 def parses(source: str) -> bool:
-    """Whether IPython could run this as a cell, magics and all.
+    """Whether IPython could run this as a cell, including magics.
 
-    By IPython's and Python's own parsers alone, so that what judges suggestions is not judged by itself.
+    Uses only IPython's and Python's own parsers, so that the code under test does not judge itself.
     """
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -177,13 +177,13 @@ def _figures(results: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _worth_guessing(line: str) -> bool:
+def _is_worth_filling(line: str) -> bool:
     code = line.strip()
     return 8 <= len(code) <= 100 and not code.startswith(("#", '"', "'", "%", "!"))
 
 
 def lines_of_python(source: str) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers, without those in another language and those for IPython or the system."""
+    """The lines with their numbers, without those in another language and those for IPython or the shell."""
     end = -1
     for number, line in enumerate(source.splitlines()):
         end += len(line) + 1
@@ -193,7 +193,7 @@ def lines_of_python(source: str) -> Iterator[tuple[int, str]]:
 
 def last_cells(cells: Sequence[Cell]) -> list[str]:
     kept: list[str] = []
-    room = MAX_CONTEXT
+    room = MAX_CONTEXT_CHARS
     for cell in reversed(cells):
         if cell.cell_type != "code":
             continue

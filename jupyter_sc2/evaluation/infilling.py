@@ -1,8 +1,8 @@
 """HumanEval-Infilling (Bavarian et al., arXiv 2207.14255; MIT): functions with a hole, judged by their tests.
 
-A row is {"task_id", "prompt", "suffix", "canonical_solution", "test", "entry_point"}, as in the published files.
-What the model wrote is run in a process of its own, which ends after a while and in which sockets, other
-processes and writing to files are refused. That keeps accidents away, not an attacker.
+A row is {"task_id", "prompt", "suffix", "canonical_solution", "test", "entry_point"}, as in the published files. The
+model's code runs in a separate process with a time limit, in which sockets, other processes and writing to files are
+refused. This prevents accidents, not attacks.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import Completion, CompletionRequest
 
 NEEDED = ("task_id", "prompt", "suffix", "canonical_solution", "test", "entry_point")
-TIMEOUT = 10.0  # seconds
+TIMEOUT_S = 10.0
 
-# Audit hooks cannot be taken out again (PEP 578).
+# Audit hooks cannot be removed again (PEP 578).
 GUARD = """
 import sys
 import typing, math, collections, itertools, functools, heapq, bisect, string, random, copy, re, hashlib
@@ -67,7 +67,7 @@ def evaluate(
 
 
 def request(row: Row) -> CompletionRequest:
-    """As while typing where the hole is a line: of a block all else would be lost."""
+    """The request for a row: automatic if the hole is one line, explicit for a block, which would be cut otherwise."""
     line = "\n" not in row["canonical_solution"].rstrip("\n")
     return CompletionRequest(
         text=row["prompt"] + row["suffix"],
@@ -76,9 +76,9 @@ def request(row: Row) -> CompletionRequest:
     )
 
 
-def passes(row: Row, middle: str, *, timeout: float = TIMEOUT) -> bool:
+def passes(row: Row, middle: str, *, timeout: float = TIMEOUT_S) -> bool:
     """Whether the function with this middle passes the row's tests within `timeout` seconds."""
-    # The suffix begins on a line of its own, which a completion of one line does not end.
+    # The suffix begins on its own line; a completion of one line does not end with a line break.
     if row["canonical_solution"].endswith("\n") and not middle.endswith("\n"):
         middle += "\n"
     program = f"{GUARD}\n{row['prompt']}{middle}{row['suffix']}\n{row['test']}\ncheck({row['entry_point']})\n"
@@ -95,5 +95,5 @@ def passes(row: Row, middle: str, *, timeout: float = TIMEOUT) -> bool:
 
 
 def _as_long_as(expected: str, text: str) -> str:
-    """As many lines as the hole has."""
+    """The first lines of the text, as many as the hole has."""
     return "\n".join(text.split("\n")[: max(1, expected.rstrip("\n").count("\n") + 1)])

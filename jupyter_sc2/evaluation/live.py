@@ -1,9 +1,9 @@
-"""What knowing the variables is worth: holes in notebooks that are run, cell by cell, while they are asked about.
+"""Measures what knowing the variables is worth: holes in notebooks that run cell by cell.
 
-Before a cell is run, words of it are taken out with the rest of their lines: columns, attributes, keyword arguments
-and names, as the cell's tree tells them apart, and whole lines ("rest"). Of half of the words the first letters stay,
-since ghost text is asked for at each of them. Each hole is asked for once with every
-combination of sources, at the state that a kernel has when somebody types there.
+Before a cell runs, words of it are removed with the rest of their lines: columns, attributes, keyword arguments and
+names, as classified by the cell's syntax tree, and whole lines ("rest"). Half of the words keep their first letters,
+because ghost text is requested at each of them. There is one request for each hole and combination of sources, in the
+state that a kernel has when a user types there.
 """
 
 # IPython's shell has no types.
@@ -50,16 +50,16 @@ SOURCES = (
     "grounding",
     *(f"{name}+grounding" for name in MEASURED),
 )
-MOST_IN_NOTEBOOK = 8
-SHORTEST_LINE, MAX_LINE_CHARS = 8, 120
-INSIDE = 0.5  # of the words, how many are begun
-MOST_TYPED = 3  # letters
+MAX_HOLES_PER_NOTEBOOK = 8
+MIN_LINE_CHARS, MAX_LINE_CHARS = 8, 120
+BEGUN_SHARE = 0.5  # of the words, those that keep their first letters
+MAX_TYPED_LETTERS = 3
 REST_OF_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A place in a cell: what of a word is taken out with the rest of its line, and of what class it is."""
+    """A hole in a cell: the word that is removed with the rest of its line, and the word's class."""
 
     kind: str
     word: str
@@ -69,7 +69,7 @@ class Hole:
 
 
 class Sources:
-    """The namespace of whatever notebook runs at the moment; each source can be switched."""
+    """The namespace of the notebook that is running; each source can be switched on and off."""
 
     def __init__(self) -> None:
         self.live: LiveNamespace | None = None
@@ -82,7 +82,7 @@ class Sources:
 
     @property
     def epoch(self) -> int:
-        """Another one for each question, so that none is answered from what was said to another."""
+        """A new number for each request, so that no request is answered from the cache of another."""
         return self._asked
 
     def state(self, request: CompletionRequest) -> str:
@@ -93,11 +93,11 @@ class Sources:
 
 
 def holes_in(
-    source: str, rng: Random, wanted: Collection[str] = CLASSES, *, inside: float = INSIDE
+    source: str, rng: Random, wanted: Collection[str] = CLASSES, *, inside: float = BEGUN_SHARE
 ) -> list[Hole]:
     """At most one hole a line, of a class that is `wanted`.
 
-    A share `inside` begins after one to three letters of its word; of half of all the lines below are left out as well.
+    A share `inside` starts after one to three letters of its word; half of all holes lack the lines below as well.
     """
     tree = parse(source)
     if tree is None or any(is_magic_line(line) for line in source.split("\n")):
@@ -111,7 +111,7 @@ def holes_in(
     start = 0
     for number, line in enumerate(source.split("\n")):
         code = line.strip()
-        if len(code) >= SHORTEST_LINE and len(line) <= MAX_LINE_CHARS and not code.startswith("#"):
+        if len(code) >= MIN_LINE_CHARS and len(line) <= MAX_LINE_CHARS and not code.startswith("#"):
             here = places[number] | {"rest": (code, start + line.index(code))}
             if kinds := [kind for kind in CLASSES if kind in here and kind in wanted]:
                 named = [kind for kind in kinds if kind != "rest"]
@@ -120,7 +120,7 @@ def holes_in(
                 end = start + len(line)
                 below = source[end:] if rng.random() < 0.5 else ""
                 if kind != "rest" and rng.random() < inside:
-                    typed = rng.randint(1, min(MOST_TYPED, len(word) - 1))
+                    typed = rng.randint(1, min(MAX_TYPED_LETTERS, len(word) - 1))
                     word, place = word[typed:], place + typed
                 found.append(Hole(kind, word, source[:place], source[place:end], below))
         start += len(line) + 1
@@ -140,26 +140,26 @@ def evaluate(
 ) -> dict[str, Any]:
     """Fills up to `count` holes, as many of each class as there are; returns the figures by class and sources.
 
-    `session` has to be made with `sources` as its namespace. `setup` is run first in each notebook's shell.
+    `session` has to be created with `sources` as its namespace. `setup` runs first in each notebook's shell.
     """
     rng = Random(seed)
     shares: Counter[str] = Counter()
     results: list[Row] = []
     order = list(notebooks)
     rng.shuffle(order)
-    with _kept_in(kept) as keep:
+    with _appended_to(kept) as keep:
         for name, cells in order:
             if sum(shares.values()) >= count:
                 break
             here = 0
             for notebook, cell, shell in run(cells, setup):
-                if here == MOST_IN_NOTEBOOK:
+                if here == MAX_HOLES_PER_NOTEBOOK:
                     break
                 settings = SC2(context_error=False)
                 sources.live = LiveNamespace(shell, settings)
                 wanted = [kind for kind in CLASSES if shares[kind] < count // len(CLASSES)]
                 for hole in holes_in(cell.source, rng, wanted):
-                    if shares[hole.kind] >= count // len(CLASSES) or here == MOST_IN_NOTEBOOK:
+                    if shares[hole.kind] >= count // len(CLASSES) or here == MAX_HOLES_PER_NOTEBOOK:
                         continue
                     shares[hole.kind] += 1
                     here += 1
@@ -173,7 +173,7 @@ def evaluate(
 def run(
     cells: Sequence[Cell], setup: str = ""
 ) -> Iterator[tuple[Notebook, Cell, InteractiveShell]]:
-    """Each code cell before it is run, with the notebook so far and the shell in which those above were run.
+    """Yields each code cell before it runs, with the notebook so far and the shell in which the cells above have run.
 
     Ends where a cell fails.
     """
@@ -192,7 +192,7 @@ def run(
 
 
 def _run(shell: InteractiveShell, source: str) -> tuple[str, ...] | None:
-    """The texts that the cell puts out; None if it fails."""
+    """The cell's output texts; None if it fails."""
     from IPython.utils.capture import capture_output
 
     with capture_output() as captured:
@@ -241,7 +241,7 @@ def _ask(
     return {
         "kind": hole.kind,
         "begun": is_word(hole.prefix[-1:]) and hole.kind != "rest",
-        "new": hole.kind in KNOWN and not _stands_in(hole, notebook),
+        "new": hole.kind in KNOWN and not _occurs_in(hole, notebook),
         "sources": way,
         "prefix": hole.prefix[-200:],
         "expected": expected,
@@ -258,8 +258,8 @@ def _ask(
     }
 
 
-def _stands_in(hole: Hole, notebook: Notebook) -> bool:
-    """Whether the hole's word stands anywhere in the notebook without it."""
+def _occurs_in(hole: Hole, notebook: Notebook) -> bool:
+    """Whether the hole's word occurs anywhere else in the notebook."""
     begun = re.search(r"\w*\Z", hole.prefix)[0]  # type: ignore[index]
     word = re.compile(rf"\b{re.escape(begun + hole.word)}\b")
     above = [cell.source for cell in notebook.cells[:-1]]
@@ -267,7 +267,7 @@ def _stands_in(hole: Hole, notebook: Notebook) -> bool:
 
 
 def _begins_with(text: str, word: str) -> bool:
-    """Whether a string's content begins with the column and ends behind it."""
+    """Whether a string starts with the column's name and ends after it."""
     return text.startswith(word) and text[len(word) : len(word) + 1] in ("", "'", '"')
 
 
@@ -278,7 +278,7 @@ def _options(session: Session) -> CompletionOptions:
 def figures(results: Sequence[Row]) -> dict[str, Any]:
     """By class and source: the share of words and of lines that are right, with 95 % intervals.
 
-    "known" are the three classes that the kernel knows the words of, "new" those of them that the notebook has not.
+    "known" are the three classes whose words the kernel knows, "new" those of them that are not in the notebook yet.
     """
     belongs: dict[str, Callable[[Row], bool]] = {
         "known": lambda row: row["kind"] in KNOWN,
@@ -307,8 +307,8 @@ def figures(results: Sequence[Row]) -> dict[str, Any]:
     return {"n": len(results) // len(SOURCES), "by_class": table}
 
 
-class _kept_in:
-    """Appends rows to a file of JSON lines as they come, if there is one."""
+class _appended_to:
+    """Appends rows to a file of JSON lines as they come, if there is a file."""
 
     def __init__(self, file: File | None) -> None:
         self._file = file.open("a", encoding="utf-8") if file is not None else None

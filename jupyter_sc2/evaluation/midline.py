@@ -1,8 +1,9 @@
-"""Places in the middle of a line: does a suggestion fit what stands behind the cursor?
+"""Positions in the middle of a line: does a suggestion fit the code behind the cursor?
 
-A place has code behind the cursor on the same line, more than what an editor closes by itself. There are three kinds:
-"whole", where nothing is missing; "gap", where an argument, an element or an operand is missing; and "word", inside a
-name. A suggestion breaks a cell that Python could read, with a name at the cursor if need be, and cannot read any more.
+Such a position has code behind the cursor on the same line, beyond what an editor closes automatically. There are three
+kinds: "whole", where nothing is missing; "gap", where an argument, an element or an operand is missing; and "word",
+inside a name. A suggestion breaks a cell if Python could parse the cell before, if necessary with a name at the cursor,
+and cannot any more.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import Completion, CompletionRequest, Trigger
 
 KINDS = ("whole", "gap", "word")
-# What may stand at the cursor of a cell that is not whole.
+# Texts that may complete an incomplete cell at the cursor.
 PLACEHOLDERS = ("", "_", "_,", ",_")
 OPENERS, CLOSING_BRACKETS = ("(", "[", "{"), (")", "]", "}")
 SIGNS = (*"=+-*/<>,:", "==", "in")
 BEFORE_OPERAND = (*OPENERS, *SIGNS)
 AFTER_OPERAND = (*SIGNS, "for", "if", "and", "or")
-# Behind the cursor these alone are no code: an editor may have put them there.
+# Behind the cursor these alone do not count as code: an editor may have inserted them.
 CLOSERS = " \t)]}'\":,"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A cursor at `column` of a cell's line `number`, with what stands from there to `end` taken out."""
+    """A cursor at `column` of a cell's line `number`; the code from there to `end` is removed."""
 
     number: int
     column: int
@@ -46,7 +47,7 @@ class Place:
 def cut_places(
     notebooks: Iterable[tuple[str, Sequence[Cell]]], *, count: int, seed: int = 0
 ) -> list[Row]:
-    """`count` rows (see holes.py), of each kind a third, all of different lines and of cells that parse."""
+    """`count` rows (see holes.py), a third of each kind, all from different lines and from cells that parse."""
     rng = Random(seed)
     cells = [
         (name, above, index)
@@ -57,7 +58,7 @@ def cut_places(
     rng.shuffle(cells)
     rows: list[Row] = []
     seen: set[str] = set()
-    # One place a cell, again and again: a long cell is not asked more often than a short one.
+    # One position per cell and round, so that a long cell has no more of them than a short one.
     while len(rows) < count and cells:
         left = []
         for name, above, index in cells:
@@ -90,10 +91,11 @@ def cut_places(
 
 
 def evaluate(session: Session, rows: Sequence[Row]) -> dict[str, Any]:
-    """Asks at each place twice, as while typing and by a key of the user's own, and counts what is shown and breaks.
+    """Makes an automatic and an explicit request at each position; counts the suggestions shown, and those that break a
+    cell.
 
-    The figures are those of the automatic and of the invoked requests, each in all and by kind; "broken" lists the
-    cells that a suggestion broke, with the suggestion in angle brackets.
+    The figures are by kind of request, each in total and by kind of position; "broken" lists the cells that a
+    suggestion broke, with the suggestion in angle brackets.
     """
     results: dict[Trigger, list[Row]] = {"automatic": [], "invoke": []}
     for row in rows:
@@ -145,7 +147,7 @@ def _places(source: str, kind: str) -> Iterator[Place]:
 
 
 def _spans(tokens: Sequence[TokenInfo], kind: str) -> Iterator[tuple[int, int]]:
-    """The columns between which something is taken out; twice the same where nothing is."""
+    """The columns between which code is removed; the same column twice if none is."""
     for index, token in enumerate(tokens):
         start, end = token.start[1], token.end[1]
         if kind == "whole":
@@ -159,7 +161,7 @@ def _spans(tokens: Sequence[TokenInfo], kind: str) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_operand(tokens: Sequence[TokenInfo], first: int) -> int | None:
-    """The column at which what begins with a token ends as an argument or an operand does; None if it is none."""
+    """The column where an argument or operand that starts with a token ends; None if the token does not start one."""
     if tokens[first].type not in (NAME, NUMBER, STRING):
         return None
     if first and tokens[first - 1].string not in BEFORE_OPERAND:
@@ -173,7 +175,7 @@ def _end_of_operand(tokens: Sequence[TokenInfo], first: int) -> int | None:
 
 
 def _tokens_by_line(source: str) -> dict[int, list[TokenInfo]]:
-    """The tokens that begin and end on one line, by its number from 0; none where Python cannot read the source."""
+    """The tokens that begin and end on one line, by its number from 0; none if Python cannot tokenize the source."""
     found: dict[int, list[TokenInfo]] = {}
     try:
         for token in generate_tokens(io.StringIO(source).readline):

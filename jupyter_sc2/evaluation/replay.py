@@ -1,8 +1,8 @@
-"""What typing a notebook costs: time to the first text, tokens read and decoded, keys saved.
+"""Measures the cost of typing a notebook: time to first text, tokens read and decoded, keys saved.
 
-Keys are sent at the typist's times, by the clock; only what the typist spends thinking is cut short once the
-assistant has nothing left to do. Each key asks for ghost text, as the front end does, and the newest one wins.
-Entering a cell is a key, too. A notebook that has just been opened is looked at until it is read, a minute at most.
+Keys are sent in real time; only thinking pauses are cut short once the assistant has nothing left to do. Each key sends
+a request for ghost text, as the front end does, and the newest one wins. Entering a cell is a key, too. A notebook that
+has just been opened is left alone until it is read, a minute at most.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from statistics import median
 from typing import Any, Protocol
 
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.evaluation.typist import LOOK, Event
+from jupyter_sc2.evaluation.typist import READING_PAUSE_S, Event
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime import background
 from jupyter_sc2.types import Completion, CompletionRequest
 from jupyter_sc2.usage import percentile
 
-LONGEST_WAIT = 120.0  # seconds at a pause
-OPENING = 60.0  # seconds that a notebook is looked at, at most, before anything is typed
+MAX_WAIT_S = 120.0  # at a pause
+MAX_OPENING_S = 60.0  # after a notebook is opened, before the first key
 
 
 @dataclass(eq=False)
-class Asked:
-    """One key's request and what came of it. Times are seconds by the clock."""
+class TypedRequest:
+    """One key's request and its answers. Times are in seconds on the monotonic clock."""
 
     event: Event
     at: float
@@ -50,7 +50,7 @@ class Asked:
 
 
 class Client(Protocol):
-    """What is asked: a session, or something to compare it with."""
+    """The assistant under test: a session, or a baseline."""
 
     def submit(
         self,
@@ -75,38 +75,41 @@ def replay(
     speed: float = 1.0,
     pauses_only: bool = False,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Asked]:
-    """Types the events into a notebook and asks at each key, or only where the typist pauses.
+) -> list[TypedRequest]:
+    """Types the events into a notebook and sends a request at each key, or only where the typist pauses.
 
-    `speed` divides the gaps between keys: a typist twice as fast.
+    `speed` divides the gaps between keys: 2 is a typist twice as fast.
     """
     cells: dict[int, str] = {}
-    asked: list[Asked] = []
+    asked: list[TypedRequest] = []
     for event in events:
-        if event.gap == LOOK:  # time in which nothing is asked: what is to come may be read
+        if event.gap == READING_PAUSE_S:  # no request is open: the next prompt may be prefetched
             cells[event.cell] = event.text
             client.prefetch(_request(event, cells, 0))
-            until = time.monotonic() + (0.0 if asked else OPENING)
+            until = time.monotonic() + (0.0 if asked else MAX_OPENING_S)
             while not client.idle and time.monotonic() < until:
                 time.sleep(0.05)
         sleep(event.gap / speed)
         cells[event.cell] = event.text
         if event.kind in ("open", "run") or (pauses_only and not event.pauses):
             continue
-        one = Asked(event, time.monotonic())
+        one = TypedRequest(event, time.monotonic())
         asked.append(one)
         client.submit(_request(event, cells, len(asked)), one.update, one.fail)
         if event.pauses:
-            one.done.wait(LONGEST_WAIT)
+            one.done.wait(MAX_WAIT_S)
     if asked:
-        asked[-1].done.wait(LONGEST_WAIT)
+        asked[-1].done.wait(MAX_WAIT_S)
     return asked
 
 
 def figures(
-    asked: Sequence[Asked], count: Callable[[str], int] = len, *, read_in_all: int | None = None
+    asked: Sequence[TypedRequest],
+    count: Callable[[str], int] = len,
+    *,
+    read_in_all: int | None = None,
 ) -> dict[str, Any]:
-    """What it cost. `count` tells the tokens of a text; `read_in_all` has what was read ahead as well."""
+    """The cost of a replay. `count` gives the tokens of a text; `read_in_all` includes prefetched tokens as well."""
     paused = [one for one in asked if one.event.pauses]
     waited_s = sorted((one.first - one.at) * 1000 for one in paused if one.first is not None)
     read = sorted(_read(one) for one in asked)
@@ -136,7 +139,7 @@ def figures(
     }
 
 
-def _read(one: Asked) -> int:
+def _read(one: TypedRequest) -> int:
     return sum(
         answer.stats.prompt_tokens - answer.stats.reused_tokens for answer in one.answers[-1:]
     )
@@ -147,8 +150,8 @@ def slowdown(
 ) -> dict[str, float]:
     """How many times as long a user's loop takes while the session completes `request` again and again.
 
-    The median over `rounds`, in each of which the loop runs alone and not alone, so that what else happens on the
-    machine happens to both.
+    The median over `rounds`; in each the loop runs alone and then beside the session, so that other load on the machine
+    affects both.
     """
     import numpy as np
 
@@ -191,10 +194,10 @@ def _keep_busy(
     while not stop.is_set():
         number += 1
         text = f"{request.text}\nvalue_{series}_{number} = "
-        sampling_for_candidate = CompletionRequest(
+        next_request = CompletionRequest(
             text=text, offset=len(text), notebook=request.notebook, trigger="invoke"
         )
-        for _ in session.complete(sampling_for_candidate):
+        for _ in session.complete(next_request):
             if stop.is_set():
                 break
 
@@ -210,17 +213,17 @@ def _request(event: Event, cells: dict[int, str], number: int) -> CompletionRequ
     )
 
 
-def _last(one: Asked) -> Completion:
+def _last(one: TypedRequest) -> Completion:
     return one.answers[-1] if one.answers else Completion(text="")
 
 
-def _keys_saved(paused: Sequence[Asked], keys: int) -> float:
-    """The share of keys that need not have been typed had every suggestion that was right been accepted.
+def _keys_saved(paused: Sequence[TypedRequest], keys: int) -> float:
+    """The share of keys saved if every suggestion that was right had been accepted.
 
-    Accepting is a key too, and what an accepted suggestion has written is not saved a second time.
+    Accepting costs a key, too, and text from an accepted suggestion is not counted twice.
     """
     saved = 0
-    rest: dict[int, int] = {}  # by visit: how much is left to type behind what was accepted
+    rest: dict[int, int] = {}  # by visit: the characters left to type after an accepted suggestion
     for one in paused:
         event, text = one.event, _last(one).text
         left = len(event.ahead)
@@ -231,6 +234,6 @@ def _keys_saved(paused: Sequence[Asked], keys: int) -> float:
 
 
 def _percentile(values: Sequence[float], share: int) -> float | None:
-    """By nearest rank; `values` are sorted."""
+    """The percentile by nearest rank; `values` are sorted."""
     found = percentile(values, share / 100)
     return None if found is None else round(found, 1)

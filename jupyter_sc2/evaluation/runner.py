@@ -1,4 +1,4 @@
-"""Asks a session for one completion per row, with progress, and keeps the answers so that a run can be resumed."""
+"""Sends a session one request per row, with progress, and stores the answers so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def open_session(
     namespace: Namespace | None = None,
     confidence: float | None = 0.0,
 ) -> Session:
-    """A session that decodes greedily. `order` and `notebook_layout` override the model's own layout.
+    """A session that decodes greedily or by beam search. `order` and `notebook_layout` override the model's own layout.
 
-    All that the model says is shown, however unsure it is, unless another `confidence` is asked for; None asks for
-    the model's own.
+    Every suggestion is shown, at any confidence, unless `confidence` is given; None uses the model's own threshold.
     """
 
     def load_engine(*args: Any, **kwargs: Any) -> Engine:
@@ -65,7 +64,7 @@ def open_session(
 
 
 def read_rows(path: Path, needed: Iterable[str]) -> list[Row]:
-    """The rows of a JSON lines file, which may be gzipped. Raises RequestError in one line."""
+    """The rows of a JSON lines file, which may be gzipped. Raises RequestError with one line."""
     import gzip
     import zlib
 
@@ -96,10 +95,10 @@ def answer(
     kept: Path | None = None,
     progress: str | None = None,
 ) -> list[Row]:
-    """What `judge` makes of each request's completion, in the order of the requests.
+    """The results of `judge` for each request's completion, in the order of the requests.
 
-    With `kept`, each result is appended to that file of JSON lines at once, and those that are in it already are not
-    asked for again. `progress` names the bar on stderr; None shows none.
+    With `kept`, each result is appended to that file of JSON lines at once, and requests whose results are in it
+    already are skipped. `progress` is the label of the bar on stderr; None shows none.
     """
     done = {row["id"]: row for row in _kept_rows(kept)} if kept else {}
     todo = [name for name in requests if name not in done]
@@ -126,7 +125,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def middle(values: Sequence[float | None]) -> float | None:
-    """The median of those that are known."""
+    """The median of the known values."""
     known = [value for value in values if value is not None]
     return round(median(known), 1) if known else None
 
@@ -137,7 +136,7 @@ def _kept_rows(path: Path) -> Iterator[Row]:
     for line in path.read_text("utf-8").splitlines():
         try:
             yield json.loads(line)
-        except ValueError:  # the line in which an earlier run was cut off
+        except ValueError:  # a line that an interrupted run left incomplete
             continue
 
 

@@ -1,10 +1,10 @@
-"""Types a notebook key by key, as somebody would: with a rhythm, pauses, slips, cell switches and runs.
+"""Types a notebook key by key, as a person would: with pauses, slips, cell switches and runs.
 
-Gaps between keys are lognormal around 0.17 s (Dhakal et al., "Observations on Typing from 136 Million Keystrokes",
-CHI 2018, report a mean of 0.24 s over all typists and 0.12 s for fast ones). Pauses fall where thought does: at the
-start of a line, after an opening bracket, a dot or an equals sign. One line in ten is left for later and typed on
-a second visit, in the middle of a cell that stands already. Brackets and quotes close themselves, as in JupyterLab.
-After a run the output is looked at; at the end some cells are entered once more, above and below.
+Gaps between keys are lognormal around 0.17 s (Dhakal et al., "Observations on Typing from 136 Million Keystrokes", CHI
+2018, report a mean of 0.24 s over all typists and 0.12 s for fast ones). Pauses come where people think: at the start
+of a line, after an opening bracket, a dot or an equals sign. One line in ten is skipped at first and typed on a second
+visit, in the middle of an existing cell. Brackets and quotes are closed automatically, as in JupyterLab. After a run
+the typist reads the output; at the end some cells are entered once more, above and below.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-GAP = 0.17  # seconds, median
-SPREAD = 0.45  # of the logarithm
+MEDIAN_GAP_S = 0.17
+LOG_SPREAD = 0.45  # standard deviation of the gap's logarithm
 SLIP_SHARE = 0.02
-LATER_SHARE = 0.1
-LOOK = 2.0  # seconds at an output
-WALK = 8  # cells that are entered once more
-KEYS_PER_WALK = 20  # where only the end of a notebook is typed
+SKIPPED_SHARE = 0.1
+READING_PAUSE_S = 2.0  # at an output
+MAX_REVISITS = 8  # cells that are entered once more
+KEYS_PER_REVISIT = 20  # if only the end of a notebook is typed
 CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What the typist did, `gap` seconds after the event before, and the cell as it then is."""
+    """One action of the typist, `gap` seconds after the previous event, and the cell after it."""
 
     kind: Literal["open", "enter", "key", "run", "return"]
     cell: int
-    visit: int = 0  # counts the stretches that are typed without moving elsewhere
+    visit: int = 0  # counts the stretches that are typed at one position
     text: str
     offset: int
     gap: float
-    pauses: bool = False  # thinks before going on: ghost text would be read now
-    ahead: str = ""  # what will be typed at the cursor without leaving it
+    pauses: bool = False  # thinks before the next key: ghost text would be read now
+    ahead: str = ""  # the text that will be typed at the cursor before moving elsewhere
 
 
 def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) -> Iterator[Event]:
-    """The events of writing these cells one after another. Each ends as its source.
+    """The events of writing these cells one after another. At the end each cell equals its source.
 
-    With `keys`, only the end is written, of about so many keys, and fewer cells are entered once more; what stands
-    above is there when the notebook is opened.
+    With `keys`, only the end is typed, about that many keys, and fewer cells are entered once more; the text above is
+    there when the notebook is opened.
     """
     begun, there = _beginning(sources, keys)
     for index, source in enumerate(sources[:begun]):
@@ -55,7 +55,7 @@ def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) 
         later = {
             n
             for n in range(head.count("\n") + 1, len(lines) - 1)
-            if rng.random() < LATER_SHARE and lines[n].strip()
+            if rng.random() < SKIPPED_SHARE and lines[n].strip()
         }
         first = "\n".join(line for n, line in enumerate(lines) if n not in later)
         visit += 1
@@ -68,18 +68,26 @@ def type_cells(sources: Sequence[str], rng: Random, *, keys: int | None = None) 
         yield Event(kind="run", cell=index, text=source, offset=len(source), gap=_gap(rng))
     order = list(range(len(sources)))
     rng.shuffle(order)
-    for index in order[: WALK if keys is None else max(2, min(WALK, keys // KEYS_PER_WALK))]:
+    for index in order[
+        : MAX_REVISITS if keys is None else max(2, min(MAX_REVISITS, keys // KEYS_PER_REVISIT))
+    ]:
         visit += 1
         text = sources[index]
         offset = text.find("\n", rng.randrange(len(text) + 1))
         offset = len(text) if offset < 0 else offset
         yield Event(
-            kind="return", cell=index, visit=visit, text=text, offset=offset, gap=LOOK, pauses=True
+            kind="return",
+            cell=index,
+            visit=visit,
+            text=text,
+            offset=offset,
+            gap=READING_PAUSE_S,
+            pauses=True,
         )
 
 
 def _beginning(sources: Sequence[str], keys: int | None) -> tuple[int, str]:
-    """The first cell of which something is typed so that it is about `keys` keys, and its lines that are there."""
+    """The first cell that is typed for about `keys` keys to be typed in all, and its lines that are there already."""
     if keys is None:
         return 0, ""
     begun, left = len(sources), keys
@@ -100,13 +108,13 @@ def _visit(
     *,
     look: bool = False,
 ) -> Iterator[Event]:
-    """Types a text at one place; what closes by itself stands behind the cursor until it is typed over.
+    """Types a text at one position; automatically closed brackets stay behind the cursor until they are typed over.
 
-    `look`: at what stands there, on entering.
+    With `look`, the typist reads the screen first, on entering.
     """
 
     def event(kind: Literal["enter", "key"], written: str, closing: str, *, pauses: bool) -> Event:
-        # After a slip the rest does not go on from what stands there.
+        # After a slip the rest does not continue the written text.
         ahead = typed[len(written) :] if typed.startswith(written) else ""
         return Event(
             kind=kind,
@@ -114,7 +122,7 @@ def _visit(
             visit=visit,
             text=before + written + closing + after,
             offset=len(before) + len(written),
-            gap=LOOK if kind == "enter" and look else _gap(rng),
+            gap=READING_PAUSE_S if kind == "enter" and look else _gap(rng),
             pauses=pauses,
             ahead=ahead,
         )
@@ -138,7 +146,7 @@ def _visit(
 
 
 def _closes(opener: str, rest: str) -> bool:
-    """Whether the text goes on to close it on this line, so that the closer will be typed over."""
+    """Whether the rest of the line closes the bracket, so that the closer will be typed over."""
     return CLOSERS[opener] in rest.split("\n", 1)[0]
 
 
@@ -152,4 +160,4 @@ def _pause_share(written: str) -> float:
 
 
 def _gap(rng: Random) -> float:
-    return min(1.0, rng.lognormvariate(math.log(GAP), SPREAD))
+    return min(1.0, rng.lognormvariate(math.log(MEDIAN_GAP_S), LOG_SPREAD))

@@ -1,1 +1,1 @@
-"""What live objects are, found out without running any code of the user's."""
+"""Describes live objects and states what is certain about them, without running any of the user's code."""

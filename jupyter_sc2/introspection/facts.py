@@ -1,7 +1,7 @@
 """What is certain about live objects: which attributes, columns, keys and keyword arguments they have, and no others.
 
-A completion is held against this, so doubt counts as not knowing: where a class looks attributes up by itself, a
-function takes any keyword, or an attribute is computed, the answer is None. As in variables.py nothing of the user's
+Suggestions are checked against this, so anything doubtful counts as unknown: if a class looks attributes up itself, a
+function takes any keyword, or an attribute is computed, the answer is None. As in variables.py none of the user's code
 runs: classes are read through `type`, modules through their dictionaries.
 """
 
@@ -52,19 +52,19 @@ from jupyter_sc2.introspection.tables import (
     manager_of,
 )
 
-# A name and what is taken from it, one after another: ("df", "groupby"), ("df", "[age]") for df["age"]. The keyword
-# `import`, which is no name, stands for all that can be imported: ("import", "os", "path").
+# A name and the attributes or keys taken from it, one after another: ("df", "groupby"), ("df", "[age]") for df["age"].
+# The keyword `import`, which cannot be a name, starts the path of a module: ("import", "os", "path").
 Path = tuple[str, ...]
 
-MOST = 5_000  # columns, keys or attributes of one object
-# Modules and classes that look attributes up by themselves, and are known to find no others than these.
+MAX_NAMES = 5_000  # columns, keys or attributes of one object
+# Modules and classes that look attributes up themselves, and are known to find no others.
 COMPLETE_MODULES = frozenset(
     {"numpy", "scipy", "pandas", "polars", "sklearn", "matplotlib", "seaborn", "statsmodels"}
 )
 FINDS_COLUMNS = "pandas.core.generic.NDFrame"
 FINDS_MODULES = "torch.nn.modules.module.Module"
 PLAIN_LIBRARIES = sys.stdlib_module_names | {"numpy", "torch", "pandas", "polars", "pyarrow"}
-# Classes in C of these that have further attributes, or those of another object.
+# Classes written in C that have further attributes, or those of another object.
 FORWARDING = (
     *(types.MethodType, types.GenericAlias, types.UnionType, super, threading.local),
     *(weakref.ProxyType, weakref.CallableProxyType),
@@ -74,30 +74,38 @@ FORWARDING_BY_NAME = frozenset({"builtins.instancemethod", "decimal.Context", "n
 
 @dataclass(frozen=True)
 class Known:
-    """What is certain of one value; None where it cannot be told."""
+    """What is certain about one value; None where it is not known."""
 
     attributes: frozenset[str] | None = None
-    columns: tuple[str, ...] | None = None  # of a table; the keys of a dict
-    parameters: tuple[str, ...] | None = None  # the keywords that it can be called with
-    passed_on: frozenset[str] = frozenset()  # further ones that it may pass on to others
-    library: str = ""  # of a function or class: the package that it comes from
-    levels: tuple[str, ...] = ()  # of a table's index: some functions take their names as well
-    modules: frozenset[str] | None = None  # of what can be imported: the modules in it
-    parts: bool = False  # "time.year" is part of a column "time"
-    grows: bool = False  # code that uses it may add attributes or keys
+    # Of a table; the keys of a dict.
+    columns: tuple[str, ...] | None = None
+    # Keyword arguments that it can be called with.
+    parameters: tuple[str, ...] | None = None
+    # Further keyword arguments that it may pass on to other functions.
+    passed_on: frozenset[str] = frozenset()
+    # Of a function or class: the package that it comes from.
+    library: str = ""
+    # Of a table's index: the names of its levels, which some functions accept as well.
+    levels: tuple[str, ...] = ()
+    # Of a package: the modules in it.
+    modules: frozenset[str] | None = None
+    # Whether "time.year" is a part of a column "time".
+    parts: bool = False
+    # Whether code that uses it may add attributes or keys.
+    grows: bool = False
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a kernel knows about the names and paths that some code uses."""
+    """What a kernel knows about the names and paths that a piece of code uses."""
 
-    names: frozenset[str] = frozenset()  # all that the namespace has; none if that is not known
+    names: frozenset[str] = frozenset()  # all names of the namespace; empty if they are not known
     known: Mapping[Path, Known] = field(default_factory=dict)
-    pending: tuple[str, ...] = ()  # the other cells that were not run as they stand
+    pending: tuple[str, ...] = ()  # the other cells that have not run in their current form
 
 
 def gather(namespace: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, Known]:
-    """What is certain of these paths; those that lead nowhere certain are left out."""
+    """What is certain about these paths, without those about which nothing is."""
     found: dict[Path, Known] = {}
     for path in paths:
         try:
@@ -107,7 +115,7 @@ def gather(namespace: Mapping[str, Any], paths: Iterable[Path]) -> dict[Path, Kn
             value = _follow(namespace, path)
             if value is not _UNKNOWN:
                 found[path] = _known(value)
-        except Exception:  # a library's own object in a state it does not expect
+        except Exception:  # an object in a state that its library does not expect
             continue
     return found
 
@@ -125,7 +133,7 @@ _UNKNOWN = object()
 
 @dataclass(frozen=True)
 class _Instance:
-    """Some instance of a class, such as the column of a frame, that need not be made to be known."""
+    """An instance of a class, such as the column of a frame, that need not exist to be known."""
 
     cls: type
     attributes: frozenset[str]
@@ -151,7 +159,7 @@ def _step(value: Any, step: str) -> Any:
         return _member(value.cls, step)
     if cls is types.ModuleType:
         return module_state(value).get(step, _UNKNOWN)
-    if _reads_by_itself(cls):
+    if _customizes_lookup(cls):
         return _UNKNOWN
     if is_a(value, type):
         return _member(value, step)
@@ -165,13 +173,13 @@ def _step(value: Any, step: str) -> Any:
 
 
 def _overrides(made: Any) -> bool:
-    """Whether what stands in a class counts more than what an instance keeps under the same name, as a property."""
+    """Whether an attribute of a class, such as a property, takes precedence over the instance's own."""
     cls = type(made)
     return inherited(cls, "__set__") is not None or inherited(cls, "__delete__") is not None
 
 
 def _member(cls: type, step: str) -> Any:
-    """A method, or a class in a class; what else is found there may be computed."""
+    """A method, or a class in a class; anything else found there may be computed."""
     found = inherited(cls, step)
     if is_exactly(found, staticmethod, classmethod):
         found = found.__func__
@@ -197,7 +205,7 @@ def _known(value: Any) -> Known:
 
 
 def _own_state(cls: type) -> bool:
-    """Whether instances of a class that is not a table's or a module's keep attributes in a dictionary."""
+    """Whether instances of a class keep attributes in a dictionary; False for tables and arrays."""
     if is_kind(cls, FRAMES | SERIES | POLARS | ARROW | DASK | DATASETS | DATA_ARRAYS):
         return False
     return any(attribute_of(base, "__dict__") is not None for base in mro_of(cls))
@@ -234,7 +242,7 @@ def _namespaces(cls: type) -> list[Mapping[Any, Any]]:
 
 
 def _names(*namespaces: Mapping[Any, Any]) -> frozenset[str] | None:
-    """The names in all of these; None if there are others than strings, which may answer to any."""
+    """The names in all of these; None if there are keys other than strings, which may equal any name."""
     found: set[str] = set()
     for namespace in namespaces:
         keys = keys_of(namespace)
@@ -245,7 +253,7 @@ def _names(*namespaces: Mapping[Any, Any]) -> frozenset[str] | None:
 
 
 def _finds_attributes(cls: type) -> str:
-    """The class that looks attributes up by itself, or "" where none does."""
+    """The base class that looks attributes up itself, or "" if none does."""
     for base in mro_of(cls):
         if is_one_of(base, (object, type, types.ModuleType)):
             continue
@@ -254,18 +262,18 @@ def _finds_attributes(cls: type) -> str:
     return ""
 
 
-def _reads_by_itself(cls: type) -> bool:
-    """Whether attributes that a class has may be others when they are read."""
+def _customizes_lookup(cls: type) -> bool:
+    """Whether reading an attribute of the class may give something other than its dictionary holds."""
     bases = (base for base in mro_of(cls) if not is_one_of(base, (object, type, types.ModuleType)))
     return any(map(_looks_up, bases))
 
 
 def _looks_up(cls: type) -> bool:
-    """Whether a class reads attributes in another way than usual."""
+    """Whether a class customizes attribute access."""
     if is_one_of(cls, FORWARDING) or named(cls) in FORWARDING_BY_NAME:
         return True
     found = attribute_of(cls, "__getattribute__")
-    # Many classes written in C name the usual function as theirs.
+    # Many classes written in C list the usual function as their own.
     usual = is_a(found, types.WrapperDescriptorType) and root_of(cls) in PLAIN_LIBRARIES
     return not (found is None or usual)
 
@@ -281,7 +289,7 @@ def _module_names(module: types.ModuleType) -> frozenset[str] | None:
     declared: Any = state.get("__all__")
     exported = declared if is_exactly(declared, list, tuple) else ()
     names = _names(state, *_namespaces(type(module)))
-    # Modules in a package count whether or not they are imported yet: the code may go on to do that.
+    # Modules in a package count whether or not they are imported yet: the code may do that next.
     modules = modules_in(tuple(name.split("."))) or frozenset()
     return names and names.union(modules, (text_of(one) for one in exported if is_a(one, str)))
 
@@ -292,8 +300,8 @@ def _module_names(module: types.ModuleType) -> frozenset[str] | None:
 def _columns(value: Any) -> tuple[str, ...] | None:
     """All columns of a table, all keys of a dict; None if not all of them are names."""
     if type(value) is not dict:
-        return columns_of(value, MOST)
-    return tuple(value) if len(value) <= MOST and all_named(value) else None
+        return columns_of(value, MAX_NAMES)
+    return tuple(value) if len(value) <= MAX_NAMES and all_named(value) else None
 
 
 def _levels(value: Any) -> tuple[str, ...]:
@@ -305,7 +313,7 @@ def _levels(value: Any) -> tuple[str, ...]:
 
 
 def _column(frame: Any, name: str) -> Any:
-    """The column of a frame, as some series; unless the frame has several columns of that name."""
+    """The column of a frame, as an unspecified series; unknown if the frame has several columns of that name."""
     columns = _columns(frame)
     if columns is None or columns.count(name) != 1:
         return _UNKNOWN
@@ -322,10 +330,10 @@ def _series_labels(series: Any) -> tuple[str, ...] | None:
 
 
 def _index_labels(index: Any) -> tuple[str, ...] | None:
-    """What an index adds to the attributes of a series: nothing if its labels are numbers or dates."""
+    """The attributes that an index adds to a series: none if its labels are numbers or dates."""
     if is_numbered(index):
         return ()
-    found = labels(index, MOST + 1)
-    if found is None or len(found) > MOST or not all(type(label) is str for label in found):
+    found = labels(index, MAX_NAMES + 1)
+    if found is None or len(found) > MAX_NAMES or not all(type(label) is str for label in found):
         return None
     return tuple(found)

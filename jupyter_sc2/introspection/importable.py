@@ -1,7 +1,7 @@
 """What can be imported in this process, found out without importing anything.
 
-The files tell it, as Python would find them. Doubt counts as not knowing: where a finder of someone else's is at
-work, a module is compiled or makes its names as it runs, the answer is None.
+The answer comes from the files, as Python would find them. Anything doubtful counts as unknown: where another finder is
+active, a module is compiled, or it creates names as it runs, the answer is None.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ from jupyter_sc2.introspection.inspection import (
 )
 from jupyter_sc2.source.parsing import parse
 
-Path = tuple[str, ...]  # ("os", "path"); () is where all others are
+Path = tuple[str, ...]  # ("os", "path"); () is the root of all modules
 
-MOST = 5_000  # entries of a folder, names of a module
-LONGEST = 60_000  # characters of a module that is read: Python's parser lets no other thread run meanwhile
-MOST_READ = 8  # modules that are read for one question, where they are imported with stars
+MAX_FOLDER_ENTRIES = 5_000
+# Of a module that is parsed: Python's parser lets no other thread run meanwhile.
+MAX_MODULE_CHARS = 60_000
+# Modules that are parsed for one query, following their star imports.
+MAX_MODULES_READ = 8
 # Finders that find nothing beyond the folders of sys.path, and those of packages that find modules of their own.
 USUAL_FINDERS = frozenset(
     {"_frozen_importlib", "_frozen_importlib_external", "_distutils_hack", "_pytest"}
 )
 OWN_FINDERS = frozenset({"six", "transformers"})
-# What makes names that do not stand in a module's source.
+# Code that creates names which are not in a module's source.
 MAKES_NAMES = re.compile(
     r"\bdef __getattr__|\b(?:globals|locals|vars|exec|setattr)\(|\blazy|__class__\s*="
 )
 
 
 def modules_in(package: Path) -> frozenset[str] | None:
-    """The modules of a package, by their last names; all that there are for ()."""
+    """The modules of a package, by their last names; all top-level modules for ()."""
     if package and package[0] in OWN_FINDERS:
         return None
     folders = _folders(package)
     if folders is None or (not folders and not _source_of(package)):
-        return None  # a compiled module may have others in it
+        return None  # a compiled module may contain others
     names: set[str] = set()
     for folder in folders:
         found = _modules_in(folder, _changed(folder))
@@ -63,19 +65,19 @@ def modules_in(package: Path) -> frozenset[str] | None:
 
 
 def members_of(module: Path) -> frozenset[str] | None:
-    """What `from module import` can take, names and modules, of a module that is not loaded yet."""
+    """The names and modules that `from module import` accepts, for a module that is not loaded yet."""
     names = _of_source(module, []) if module else None
     modules = modules_in(module)
     return None if names is None or modules is None else names | modules
 
 
 def _of_source(module: Path, above: list[str]) -> frozenset[str] | None:
-    """The names that a module's source binds; None if that is not all of it, or there is none.
+    """The names that a module's source binds; None if there may be others, or if there is no source.
 
     `above` are the files that were read for this already.
     """
     file = _source_of(module)
-    if not file or file in above or len(above) == MOST_READ:
+    if not file or file in above or len(above) == MAX_MODULES_READ:
         return None
     above.append(file)
     read = _read(file, _changed(file))
@@ -98,10 +100,14 @@ def _read(file: str, changed: float) -> tuple[frozenset[str], tuple[tuple[int, s
     """The names that a file binds, and its star imports: how many levels up, and from where."""
     try:
         with open(file, encoding="utf-8") as opened:
-            source = opened.read(LONGEST + 1)
+            source = opened.read(MAX_MODULE_CHARS + 1)
     except (OSError, ValueError):
         return None
-    if len(source) > LONGEST or MAKES_NAMES.search(source) or (tree := parse(source)) is None:
+    if (
+        len(source) > MAX_MODULE_CHARS
+        or MAKES_NAMES.search(source)
+        or (tree := parse(source)) is None
+    ):
         return None
     names, stars = {"__name__", "__file__", "__doc__", "__path__"}, []
     for node in ast.walk(tree):
@@ -128,14 +134,14 @@ def _source_of(module: Path) -> str:
 
 
 def _folders(package: Path) -> list[str] | None:
-    """The folders that hold a package's modules, none if it is no package; None if that cannot be told."""
+    """The folders that contain a package's modules, none if it is not a package; None if that is not known."""
     if not package:
         return _search_path()
     found = loaded(".".join(package))
     if is_a(found, types.ModuleType):
         path = module_state(found).get("__path__", [])
         if not is_exactly(path, list, tuple):
-            return None  # a package without a file of its own, whose folders may change
+            return None  # a namespace package, whose folders may change
         return [folder for folder in path if type(folder) is str]
     above = _folders(package[:-1])
     if above is None:
@@ -168,13 +174,13 @@ def _changed(file: str) -> float:
 
 @lru_cache(maxsize=256)
 def _modules_in(folder: str, changed: float) -> frozenset[str] | None:
-    """The modules whose files lie in a folder; None if it has more than can be looked at."""
+    """The modules whose files are in a folder; None if it has too many entries."""
     try:
         with os.scandir(folder) as entries:
-            found = list(islice(entries, MOST + 1))
+            found = list(islice(entries, MAX_FOLDER_ENTRIES + 1))
     except OSError:
         return frozenset()
-    return None if len(found) > MOST else frozenset(_module_names(found))
+    return None if len(found) > MAX_FOLDER_ENTRIES else frozenset(_module_names(found))
 
 
 def _module_names(entries: list[os.DirEntry[str]]) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""Reads objects past what their classes put in the place of attributes: nothing that could be the user's code runs.
+"""Reads objects past what their classes define in place of attributes: nothing runs that could be the user's code.
 
-Types are told by their method resolution order, and what is read of an object is read through the descriptors that
-stand in its classes' dictionaries. Two classes are never compared, as a metaclass may say what `==` and `in` do, and
-no name is used that is not exactly a string: to look one up in a dictionary may compare it with a key of the user's.
+Types are identified by their method resolution order, and attributes are read through the descriptors in the
+dictionaries of their classes. Two classes are never compared, because a metaclass may define `==` and `in`, and no name
+is used that is not exactly a string: looking it up in a dictionary may compare it with a key of a user's class.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Any
 
 
 class _Classes:
-    """Classes of which something holds for good. Told apart by identity: to hash one may run its metaclass's code."""
+    """A set of classes for which something holds for good. Compares by identity: hashing may run a metaclass's code."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, weakref.ref[type]] = {}
+        self._references: dict[int, weakref.ref[type]] = {}
 
     def __contains__(self, cls: type) -> bool:
-        kept = self._kept.get(id(cls))
-        return kept is not None and kept() is cls
+        reference = self._references.get(id(cls))
+        return reference is not None and reference() is cls
 
     def add(self, cls: type) -> None:
-        if len(self._kept) > MOST_KEPT:
-            self._kept.clear()
-        self._kept[id(cls)] = weakref.ref(cls)
+        if len(self._references) > MAX_REMEMBERED_CLASSES:
+            self._references.clear()
+        self._references[id(cls)] = weakref.ref(cls)
 
 
-MOST_KEPT = 10_000  # classes
+MAX_REMEMBERED_CLASSES = 10_000
 _genuine = _Classes()
-_all_named = _Classes()  # keys that are no strings get into a class only when it is made
+_all_named = _Classes()  # keys other than strings can get into a class only when it is created
 
 
 def mro_of(cls: type) -> tuple[type, ...]:
@@ -44,38 +44,38 @@ def mro_of(cls: type) -> tuple[type, ...]:
 
 
 def is_one_of(cls: type, classes: Iterable[type]) -> bool:
-    """`in` without comparing classes, which a metaclass may answer."""
+    """`in` by identity, because a metaclass may define the comparison of classes."""
     return any(cls is one for one in classes)
 
 
 def is_a(value: object, cls: type) -> bool:
-    """`isinstance` without asking the object what its class is."""
+    """`isinstance` without the object's own `__class__`."""
     return is_one_of(cls, mro_of(type(value)))
 
 
 def is_exactly(value: object, *classes: type) -> bool:
-    """Whether a value is of one of these classes, and of none derived from them."""
+    """Whether a value is of one of these classes, not of a subclass."""
     return is_one_of(type(value), classes)
 
 
 def text_of(value: str) -> str:
-    """The characters of a string, whatever a subclass says that they are."""
+    """The characters of a string, whatever a subclass defines."""
     return str.__str__(value)
 
 
 def keys_of(names: Mapping[Any, Any]) -> list[Any]:
-    """The keys of a dictionary at this moment, read as a dictionary."""
+    """The keys of a dictionary at this moment, read with `dict`'s own method."""
     return list(dict.keys(names) if is_a(names, dict) else names)  # type: ignore[arg-type]
 
 
 def all_named(names: Mapping[Any, Any]) -> bool:
-    """Whether all keys are exactly strings, so that no other can answer to a name."""
-    # No loop of Python's, as there may be a hundred thousand.
+    """Whether all keys are exactly strings, so that no other object can equal a name."""
+    # Not a Python loop, because there may be a hundred thousand.
     return all(map(operator.is_, map(type, keys_of(names)), repeat(str)))
 
 
 def plain(names: Mapping[Any, Any]) -> Mapping[str, Any]:
-    """A dictionary in which a name can be looked up: only of keys that are exactly strings, read as a dictionary."""
+    """A mapping in which a name can be looked up safely: only the keys that are exactly strings."""
     if is_exactly(names, dict, types.MappingProxyType) and all_named(names):
         return names
     items: Any = dict.items(names) if is_a(names, dict) else names.items()  # type: ignore[arg-type]
@@ -92,19 +92,19 @@ def module_of(cls: type) -> str:
 
 
 def root_of(cls: type) -> str:
-    """The package that a class says it comes from."""
+    """The package that a class claims to come from."""
     return module_of(cls).partition(".")[0]
 
 
 def named(cls: type) -> str:
-    """The class as it names itself: "module.Class"."""
+    """The name that a class gives itself: "module.Class"."""
     return f"{module_of(cls)}.{name_of(cls)}"
 
 
 def genuine(cls: type, package: str = "") -> bool:
-    """Whether a class is what it says it is: its module has it under its name. A class can call itself anything.
+    """Whether a class is what it claims to be: its module has it under its name. A class can give itself any name.
 
-    With `package`, also whether it comes from there.
+    With `package`, also whether it comes from that package.
     """
     if package and root_of(cls) != package:
         return False
@@ -118,7 +118,7 @@ def genuine(cls: type, package: str = "") -> bool:
 
 
 def contradicted(cls: type) -> bool:
-    """Whether a class calls itself what another one is, or says it comes from where nothing was loaded from."""
+    """Whether a class claims to be another one, or to come from a module that is not loaded."""
     if genuine(cls):
         return False
     module: Any = sys.modules.get(module_of(cls))
@@ -129,13 +129,13 @@ def contradicted(cls: type) -> bool:
 
 
 def raw_namespace_of(cls: type) -> Mapping[Any, Any]:
-    """The class's own dictionary, with what no code can name: keys that are not exactly strings."""
+    """The class's own dictionary, including keys that are not exactly strings, which no code can name."""
     namespace: Mapping[Any, Any] = type.__dict__["__dict__"].__get__(cls)
     return namespace
 
 
 def attribute_of(cls: type, name: str) -> Any:
-    """What stands in the class's own dictionary."""
+    """An entry of the class's own dictionary."""
     namespace = raw_namespace_of(cls)
     if cls not in _all_named:
         if not all_named(namespace):
@@ -145,15 +145,15 @@ def attribute_of(cls: type, name: str) -> Any:
 
 
 def inherited(cls: type, name: str) -> Any:
-    """What stands in the dictionary of the first class that has it; None if none does."""
+    """The entry in the dictionary of the first base class that has it; None if none does."""
     found = (attribute_of(base, name) for base in mro_of(cls))
     return next((made for made in found if made is not None), None)
 
 
 def read(value: object, name: str, package: str) -> Any:
-    """An attribute as the package's own class reads it, past those that subclasses put in its place.
+    """An attribute as the package's own class reads it, bypassing subclasses.
 
-    Raises AttributeError where no class of the package's has it.
+    Raises AttributeError if no class of the package has it.
     """
     for cls in mro_of(type(value)):
         found = attribute_of(cls, name)
@@ -163,17 +163,17 @@ def read(value: object, name: str, package: str) -> Any:
 
 
 def state_of(value: object) -> Mapping[str, Any]:
-    """The instance's dictionary, not a property of that name."""
+    """The instance's dictionary, not a property named `__dict__`."""
     return plain(raw_state_of(value))
 
 
 def raw_state_of(value: object) -> Mapping[Any, Any]:
-    """The same with what no code can name: keys that are not exactly strings."""
+    """The same, including keys that are not exactly strings, which no code can name."""
     for cls in mro_of(type(value)):
         found = attribute_of(cls, "__dict__")
         if is_exactly(found, types.GetSetDescriptorType, types.MemberDescriptorType):
             if found.__objclass__ is threading.local:
-                break  # to ask for it in another thread makes it there, by the user's own __init__
+                break  # reading it in another thread creates it there, by the user's own __init__
             state: Mapping[Any, Any] = found.__get__(value)
             return state if is_a(state, dict) else {}
     return {}
@@ -196,5 +196,5 @@ def defined_in(cls: type, name: str) -> type | None:
 
 
 def loaded(module: str) -> Any:
-    """A module that was imported, by a name that is the user's; else None."""
+    """An imported module, by a name that comes from the user's code; else None."""
     return plain(sys.modules).get(module)

@@ -1,4 +1,4 @@
-"""Which keyword arguments a function or a class takes, as far as that is certain."""
+"""The keyword arguments that a function or a class takes, as far as they are certain."""
 
 from __future__ import annotations
 
@@ -24,51 +24,51 @@ from jupyter_sc2.introspection.inspection import (
     text_of,
 )
 
-# Whose decorators leave a function's keywords as they are.
+# Packages whose decorators do not change a function's keywords.
 FAITHFUL_DECORATORS = frozenset({"sklearn", "seaborn", "matplotlib"})
-# Where a function takes any keyword it passes them on to others of these libraries, to artists' setters in the end.
+# Functions of these libraries that take any keyword pass them on to others of them, in the end to artists' setters.
 PLOTTING = frozenset({"seaborn", "matplotlib"})
-# Those of these that pass them on to a writer of images, a class of the user's, or settings.
+# The exceptions, which pass them on to a writer of images, a user's class, or settings.
 ELSEWHERE = frozenset(
     {"savefig", "figure", "subplots", "subplot", "subplot_mosaic", "axes", "rc", "rc_context"}
 )
 
-NOT_TOLD: tuple[tuple[str, ...] | None, frozenset[str]] = (None, frozenset())
+UNKNOWN: tuple[tuple[str, ...] | None, frozenset[str]] = (None, frozenset())
 
 
 def keywords(value: Any) -> tuple[tuple[str, ...] | None, frozenset[str]]:
-    """Those that a function or class names, and those that it may pass on; None where any may be taken."""
+    """The keywords that a function or class names, and those that it may pass on; None if it may take any."""
     if _is_of_numpy(value):
         value = value._implementation
     if is_a(value, types.FunctionType):
         return _of_function(value)
     if not is_a(value, type):
-        return NOT_TOLD
+        return UNKNOWN
     metaclasses = (base for base in mro_of(type(value)) if not is_one_of(base, (type, object)))
     if any(attribute_of(base, "__call__") is not None for base in metaclasses):
-        return NOT_TOLD
-    told = []
+        return UNKNOWN
+    found = []
     for name in ("__init__", "__new__"):
         made = inherited(value, name)
         if type(made) is staticmethod:
             made = made.__func__
         if is_a(made, types.FunctionType):
-            told.append(_of_function(made))
+            found.append(_of_function(made))
         elif made is not object.__dict__[name]:
-            return NOT_TOLD
-    # Where there are both, `__new__` may make an object of another class, and `__init__` is not called.
-    return told[0] if len(told) == 1 else NOT_TOLD
+            return UNKNOWN
+    # If there are both, `__new__` may create an object of another class, and `__init__` is not called.
+    return found[0] if len(found) == 1 else UNKNOWN
 
 
 def _is_of_numpy(value: Any) -> bool:
-    """Whether it is one of numpy's own functions, which keep what they are made of."""
+    """Whether it is one of numpy's array functions, which keep their implementation."""
     numpy: Any = sys.modules.get("numpy")
     kind = type(module_state(numpy).get("sum")) if is_a(numpy, types.ModuleType) else None
     return kind is not types.FunctionType and type(value) is kind
 
 
 def library_of(value: Any) -> str:
-    """The package that a function or class comes from, else nothing."""
+    """The package that a function or class comes from, else ""."""
     if is_a(value, types.FunctionType):
         module = value.__module__
         return module.partition(".")[0] if type(module) is str else ""
@@ -80,17 +80,17 @@ def _of_function(
 ) -> tuple[tuple[str, ...] | None, frozenset[str]]:
     inner = _undecorated(function)
     if inner is None:
-        return NOT_TOLD
+        return UNKNOWN
     code = inner.__code__
     if not code.co_flags & 8:  # CO_VARKEYWORDS
         return _named(code), frozenset()
-    # A function of a module, or a method of a plot's axes; not what makes an object.
+    # A function of a module, or a method of a plot's axes; not a constructor.
     name = text_of(function.__name__)
     plots = text_of(function.__qualname__) in (name, f"Axes.{name}")
     if plots and library_of(inner) in PLOTTING and text_of(inner.__name__) not in ELSEWHERE:
         loaded = (name for name in plain(sys.modules) if name.partition(".")[0] in PLOTTING)
         return _named(code), _vocabulary(frozenset(loaded))
-    return NOT_TOLD
+    return UNKNOWN
 
 
 def _undecorated(function: types.FunctionType) -> types.FunctionType | None:
@@ -116,7 +116,7 @@ def _vocabulary(modules: frozenset[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def _words_of(module: str) -> frozenset[str]:
-    """What a module's functions and methods name: parameters, the keywords that they look for, what setters set."""
+    """The names in a module's functions and methods: parameters, string constants, and what setters set."""
     found = sys.modules.get(module)
     if type(found) is not types.ModuleType:
         return frozenset()

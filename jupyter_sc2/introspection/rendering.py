@@ -1,12 +1,11 @@
-"""What live variables look like in a prompt: a line of comment for each.
+"""How live variables appear in a prompt: one comment line for each.
 
     # df: DataFrame (891, 5) int64 survived, pclass; object sex; float64 age, fare
     # X: ndarray (891, 3) float64
     # options: dict 'sep', 'header'
     # clean(table, drop=True): function, Removes what is empty.
 
-They change with every run, so they stand last, right before the current cell: what is above them stays in the
-KV cache.
+They change with every run, so they come last, right before the current cell: the text above them stays in the KV cache.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 
 from jupyter_sc2.introspection.secrets import tells, type_without_values
 
-MAX_LINE = 240  # characters
+MAX_LINE_CHARS = 240
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One name: what it is, and what of it helps to write code that uses it."""
+    """The description of one name: what it is, and details that help to write code with it."""
 
     name: str  # with its signature, if it can be called
     kind: str
@@ -29,7 +28,7 @@ class Variable:
 
 
 def describe(variables: Iterable[Variable], *, sign: str = "#", limit: int = 1_200) -> str:
-    """The comment lines, in the order given; as many as fit in `limit` characters."""
+    """The comment lines, in the given order; as many as fit in `limit` characters."""
     lines: list[str] = []
     for variable in variables:
         parts = (f"{sign} {variable.name}: {variable.kind}", variable.detail)
@@ -42,9 +41,9 @@ def describe(variables: Iterable[Variable], *, sign: str = "#", limit: int = 1_2
 
 
 def table_detail(shape: tuple[int, ...], columns: Iterable[tuple[str, str]]) -> str:
-    """Shape and columns of a table, the columns (name, dtype) grouped by dtype as they come first.
+    """Shape and columns of a table, the columns (name, dtype) grouped by dtype in order of first appearance.
 
-    Columns that are called like a secret are left out.
+    Columns whose names may be secrets are left out.
     """
     groups: dict[str, list[str]] = {}
     for name, dtype in columns:
@@ -55,8 +54,8 @@ def table_detail(shape: tuple[int, ...], columns: Iterable[tuple[str, str]]) -> 
 
 
 def _shorten(line: str) -> str:
-    """Cuts behind the last whole item."""
-    if len(line) <= MAX_LINE:
+    """Cuts a long line after its last whole item."""
+    if len(line) <= MAX_LINE_CHARS:
         return line
-    cut = max(line.rfind(",", 0, MAX_LINE - 2), line.rfind(";", 0, MAX_LINE - 2))
-    return line[: cut if cut > MAX_LINE // 2 else MAX_LINE - 2].rstrip() + " …"
+    cut = max(line.rfind(",", 0, MAX_LINE_CHARS - 2), line.rfind(";", 0, MAX_LINE_CHARS - 2))
+    return line[: cut if cut > MAX_LINE_CHARS // 2 else MAX_LINE_CHARS - 2].rstrip() + " …"

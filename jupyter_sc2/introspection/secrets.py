@@ -1,11 +1,11 @@
-"""Whether something is a secret, by its name or by its value. All that tells a model of live objects asks here.
+"""Decides whether something is a secret, by its name or by its value. Every description of a live object passes here.
 
-A name is judged by its whole words, whatever joins them: `api_key`, `apiKey`, `APIKEY` and "API key" are secret,
-`monkey`, `tokenizer` and `author_names` are not. A value is judged by what is known of the tokens of many services,
-by credentials in addresses and assignments, by card numbers, and by how random it looks. In doubt it is a secret: what
-is not told costs a suggestion at most.
+A name is judged by its whole words, however they are joined: `api_key`, `apiKey`, `APIKEY` and "API key" are secret,
+`monkey`, `tokenizer` and `author_names` are not. A value is judged by the known token formats of many services, by
+credentials in addresses and assignments, by card numbers, and by how random it looks. When in doubt it is a secret:
+leaving it out of the prompt costs a suggestion at most.
 
-Nothing here runs in more than linear time, and no more than `LONGEST` characters of a text are looked at.
+Nothing here takes more than linear time, and at most `MAX_TEXT_CHARS` characters of a text are examined.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
 
-LONGEST = 2_000  # characters of a text; a longer one is not told
+MAX_TEXT_CHARS = 2_000  # a longer text counts as a secret
 MAX_NAME_CHARS = 200
 
 # Names
@@ -25,7 +25,7 @@ def _set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# Within a word or at its end: no other word has these letters in it.
+# Within a word or at its end: no other word contains these letters.
 CERTAIN = re.compile(
     r"passw|passphrase|passcode|passkey|credential|kennwort|wachtwoord|contrase[nñ]a|motdepasse"
     r"|secret(?!ar|e|i|o|ly)|oauth(?!or)|sessionid|sessid|pincode"
@@ -33,7 +33,7 @@ CERTAIN = re.compile(
     r"|licen[cs]e|consumer|subscription)keys?\Z"
     r"|(?:db|user|root|admin|my|ftp|smtp|mail|login|pg|sudo)(?:pass|pw|pin)\Z|(?:pwd|jwt|ssn|csrf|xsrf)s?\Z"
 )
-# Whole words, and two words that stand side by side, in the singular.
+# Whole words, and pairs of adjacent words, in the singular.
 WORDS = _set_of(
     "pw cvv cvc otp totp mfa dsn psk pem cred bearer authn authz iban mnemonic senha geheim"
 )
@@ -43,7 +43,7 @@ PAIRS = _set_of(
     "ccnum ccno socialsecurity securitycode accesscode verificationcode recoverycode recoveryphrase backupcode "
     "seedphrase accountnumber accountno connectionstring connectionstr connstring connstr passportnumber passportno"
 )
-# Words with other meanings, too. They are secrets unless another word of the name is an ordinary one.
+# Words that have other meanings, too. They are secrets unless another word of the name is ordinary.
 AMBIGUOUS = re.compile(
     r"(?:\A(?:key|pin|authori[sz]ation|authentication)|token|cookie|auth|conn)s?\Z"
 )
@@ -52,17 +52,17 @@ ORDINARY = _set_of(
     "n num count cnt max min maximum minimum total sum mean avg average median len length size limit budget rate ratio "
     "per freq frequency prob probability score time timeout expiry expiration ttl lifetime date day "
     "is has needs requires required enabled failed "
-    # what a key is of a table, and what else is "key"
+    # words that go with a key of a table, and with other keys
     "primary foreign sort sorting group grouping join merge partition composite surrogate column col row field "
     "func function fn error event press pressed stroke hot arrow metric result figure finding point fact takeaway "
     "indicator insight performance major minor musical piano "
-    # what a token is of a text
+    # words that go with a token of a text
     "word piece pad padding eos bos unk mask sep cls special stop input output prompt completion generated unique "
     "distinct vocab vocabulary embedding embed index idx ids type name lemma stem pos "
-    # what is baked, and what has legs
+    # words that go with cookies that are baked, and with pins of a chip
     "sold eaten baked price sale recipe dough chocolate oatmeal flavour flavor consent banner gpio led layout bowling"
 )
-# A name that ends in `pass` is secret, unless it is one of these. `pass_rate` is none.
+# A name that ends in `pass` is secret, unless one of these comes before. `pass_rate` is not secret.
 PASSES = _set_of(
     "low high band all forward backward first second third last one two single multi nth n num by test final is did "
     "can boarding season rail bus ski day guest mountain"
@@ -74,7 +74,7 @@ CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^A-Z]+|[A-Z]+")
 
 @lru_cache(maxsize=4096)
 def named(name: str) -> bool:
-    """Whether a name says that what it stands for is a secret."""
+    """Whether a name indicates that its value is a secret."""
     runs = LETTERS.findall(name[:MAX_NAME_CHARS])
     words = [word.lower() for run in runs for word in CAMEL.findall(run)]
     singular = [_singular(word) for word in words]
@@ -89,8 +89,8 @@ def named(name: str) -> bool:
 
 
 def mentioned(text: str) -> bool:
-    """Whether a text has a word in it that names a secret."""
-    return len(text) > LONGEST or any(map(named, re.findall(r"[^\W\d][\w-]*", text)))
+    """Whether a text contains a word that names a secret."""
+    return len(text) > MAX_TEXT_CHARS or any(map(named, re.findall(r"[^\W\d][\w-]*", text)))
 
 
 def _singular(word: str) -> str:
@@ -106,7 +106,7 @@ KNOWN = re.compile(
     r"|sk-(?:(?:proj|ant|or|svcacct|admin|lf)-[\w-]{4}|(?=[A-Za-z]{0,40}\d)[\w-]{6}|[A-Za-z]{12}|[\w-]{20})"
     r"|AIza[\w-]{6}|ya29\.[\w-]{6}|do[opr]_v1_\w{4}|shp(?:at|ca|pa|ss)_\w{4}|hvs\.\w{4}|whsec_\w{4}|dckr_pat_\w{4}"
     r"|glsa_\w{4}|figd_\w{4}|lin_api_\w{4}|ATATT\w{8}|AGE-SECRET-KEY-|eyJ[\w-]{5}|\d{8,10}:[\w-]{35}"
-    # These may begin ordinary names: what follows has to look unlike a word.
+    # Ordinary names may begin like these: the rest must not look like a word.
     r"|(?<![\w-])(?:hf_|npm_|pypi-|SG\.|gsk_|r8_|nvapi-|pplx-|xai-|tvly-|secret_)"
     r"(?:(?=\w{0,60}(?:\d|[a-z][A-Z]))[\w-]{8}|[A-Za-z]{20})"
     r"|B(?:earer|EARER)\s{1,4}[\w.~+/=-]{6}|bearer\s{1,4}(?=[\w.~+/=-]{0,60}\d)"
@@ -117,13 +117,13 @@ KNOWN = re.compile(
     r"|(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])"
     r"|(?<![\w-])[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?![\w-])"
 )
-# name:password@host, with a scheme or without; scheme://token@host. `git@` is nobody's, a port is no password.
+# name:password@host, with or without a scheme; scheme://token@host. `git@` is not a token, a port is not a password.
 ADDRESS = re.compile(
     r"://(?!git@)(?:[^\s/?#@]{1,256}@|[^\s/?#@:]{0,128}:(?!\d{1,5}(?:[/?#]|\Z))[^\s@]{0,256}@)"
     r"|(?<![\w.@/-])(?!mailto:)[\w.-]{1,64}:(?=[^\s@/:]{0,64}[\d!#$%^&*])[^\s@/:]{1,64}@\w"
 )
 SIGNED = re.compile(r"[?&;](?:sig|signature|sharedaccesssignature|x-amz-\w{1,30})=[^\s&#]", re.I)
-# What is assigned to names: in queries, connection strings, headers, JSON, code, options of a command
+# Assignments to names: in queries, connection strings, headers, JSON, code; options of a command.
 ASSIGNED = re.compile(
     r"(?<![\w.-])([^\W\d][\w.-]{0,63})[\"'\]]{0,2}\s{0,3}(?:=(?!=)|:(?!//))\s{0,3}[\"']{0,3}[^\s\"'=&;,)]"
 )
@@ -133,15 +133,15 @@ CARDS = re.compile(r"4|5[1-5]|2[2-7]|3[04-9]|6")
 
 RUN = re.compile(r"[A-Za-z0-9+/_-]{16,}")
 PIECE = re.compile(r"[A-Za-z0-9]+")
-# What is much like a word: small letters after a capital, capitals, digits
+# Parts that resemble words: lower-case letters after a capital, capitals, digits.
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 STRONG = re.compile(r"(?<![^\s'\":=])[\w!@#$%^&*?~-]{10,64}(?![^\s'\",;])")
 SIGN = re.compile(r"[!@#$%^&*?~]")
 
 
 def in_text(text: str) -> bool:
-    """Whether a text is a secret, or has one in it."""
-    if len(text) > LONGEST:
+    """Whether a text is a secret, or contains one."""
+    if len(text) > MAX_TEXT_CHARS:
         return True
     return (
         KNOWN.search(text) is not None
@@ -156,30 +156,30 @@ def in_text(text: str) -> bool:
 
 
 def in_value(value: object) -> bool:
-    """Whether a string or number is a secret. Anything else counts as one."""
+    """Whether a string or number is a secret. Any other type counts as one."""
     if type(value) is str:
         return in_text(value)
     if type(value) is int:
         return value.bit_length() > 64 or in_text(str(value))
-    # By identity: a metaclass of the user's may answer to `in`.
+    # By identity: a user's metaclass may define the comparison.
     return not (value is None or type(value) is bool or type(value) is float)
 
 
 def tells(name: object) -> bool:
-    """Whether the name of a field, a column or a key can be told: it neither names a secret nor is one."""
+    """Whether the name of a field, a column or a key may be shown: it neither names a secret nor is one."""
     if not issubclass(type(name), str):
         return True
-    text = str.__str__(name)  # whatever a class of the user's says that it is
+    text = str.__str__(name)  # whatever a user's class defines
     return not (named(text) or in_text(text))
 
 
 def told(names: Iterable[str]) -> list[str]:
-    """Those of the names that can be told."""
+    """Those of the names that may be shown."""
     return [name for name in names if tells(name)]
 
 
 def type_without_values(text: str) -> str:
-    """What a library calls a type, without categories, fill values and names of fields: "Enum", "Sparse[object]"."""
+    """A library's name of a type, without categories, fill values and field names: "Enum", "Sparse[object]"."""
     if text.startswith("Sparse["):
         return f"{text.partition(',')[0].rstrip(']')}]"
     if len(text) > 60 or "'" in text or '"' in text or in_text(text) or mentioned(text):
@@ -188,7 +188,7 @@ def type_without_values(text: str) -> str:
 
 
 def _is_card(text: str) -> bool:
-    """Whether digits begin as card numbers do and have their check digit (ISO/IEC 7812, Luhn's)."""
+    """Whether digits start like card numbers and have their check digit (ISO/IEC 7812, Luhn)."""
     digits = [int(char) for char in text if char.isdigit()]
     doubled = (2 * digit - 9 * (digit > 4) for digit in digits[-2::-2])
     luhn = (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
@@ -196,9 +196,9 @@ def _is_card(text: str) -> bool:
 
 
 def _is_random(run: str) -> bool:
-    """Whether letters and digits change too often for words: a random one of 62 makes parts of about 2.2.
+    """Whether letters and digits change too often for words: random text over 62 characters has parts of about 2.2.
 
-    Words, camel case, dates and paths have parts of 4 and more; digits alone and letters of one case have a single one.
+    Words, camel case, dates and paths have parts of 4 and more; digits alone and letters of one case are a single part.
     """
     pieces = PIECE.findall(run)
     for piece in pieces:
@@ -206,7 +206,7 @@ def _is_random(run: str) -> bool:
         length, mean = (16, 3.4) if "digit" in kinds else (20, 2.9)
         if len(kinds) > 1 and len(piece) >= length and _mean(piece) <= mean:
             return True
-    # Base64, which has other signs in it; unlike a path, some long piece of it looks random as well.
+    # Base64, which contains other characters; unlike in a path, some long run of letters looks random as well.
     return (
         len(run) >= 24
         and len(_kinds(run)) == 3
@@ -216,7 +216,7 @@ def _is_random(run: str) -> bool:
 
 
 def _is_password(run: str) -> bool:
-    """Whether it has all that a strong password has to have, in parts that are no words."""
+    """Whether it has everything that a strong password needs, in parts that are not words."""
     has_sign = SIGN.search(run) is not None
     parts = len(PART.findall(run)) + len(SIGN.findall(run))
     return has_sign and len(_kinds(run)) == 3 and len(run) <= 2.4 * parts

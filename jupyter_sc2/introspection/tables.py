@@ -1,7 +1,7 @@
-"""Tables, arrays and their columns, read past what the user's classes put in the place of what a library reads.
+"""Reads tables, arrays and their columns, bypassing what the user's classes define in place of the library's.
 
-A label can be any object; a column can be an array of a class of the user's, and so can the type of its elements. Of
-those nothing is asked: what is told is what their class is called. Nothing lazy is computed.
+A label can be any object; a column can be an array of a user's class, and so can the type of its elements. None of
+their code is called: they are described by the name of their class. Nothing lazy is computed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RECORDS = frozenset({"numpy.ndarray", "numpy.void"})
 LIBRARIES = frozenset({"pandas", "polars", "pyarrow", "dask", "xarray", "numpy", "geopandas"})
 NUMBERED = frozenset({"RangeIndex", "DatetimeIndex", "PeriodIndex", "IntervalIndex"})
 NUMBERS = frozenset({"IntegerArray", "FloatingArray", "BooleanArray", "TimedeltaArray"})
-# Arrays of pandas' that hold numbers, dates and strings, and not what some class of the user's makes of them.
+# pandas arrays of numbers, dates and strings, without elements of a user's class.
 ARRAYS = frozenset(
     {
         *(
@@ -57,18 +57,17 @@ SCALARS = frozenset(
         *("pandas.Timestamp", "pandas.Timedelta", "pandas.Period"),
     }
 )
-# What polars calls its types in Rust, where no class of the user's can have its say.
+# Names of polars types in Rust, where no user class can interfere.
 POLARS_PLAIN = frozenset({"Boolean", "String", "Binary", "Date", "Time"})
 POLARS_TYPES = {"bool": "Boolean", "str": "String", "cat": "Categorical"}
 POLARS_NUMBERS = {"i": "Int", "u": "UInt", "f": "Float"}
 TIME_ZONES = frozenset({"zoneinfo", "datetime", "pytz", "dateutil"})
-ARROW_EXTENSION = (
-    b"ARROW:extension:name"  # the key by which a schema that is sent names a type of somebody's own
-)
+# The key by which a serialized schema names an extension type.
+ARROW_EXTENSION = b"ARROW:extension:name"
 
 
 def is_kind(cls: type, names: frozenset[str]) -> bool:
-    """Whether one of these classes is among a class's bases, and is what it says."""
+    """Whether one of these classes is among a class's bases, and is what it claims to be."""
     return any(named(base) in names and not contradicted(base) for base in mro_of(cls))
 
 
@@ -76,7 +75,7 @@ def is_kind(cls: type, names: frozenset[str]) -> bool:
 
 
 def label_text(label: Any) -> str:
-    """A label as code may name it; of an object that only the user's code could tell, its class."""
+    """A label as code may name it; the class name of an object whose text would run the user's code."""
     cls = type(label)
     if is_a(label, str):
         return text_of(label)
@@ -88,16 +87,16 @@ def label_text(label: Any) -> str:
         return str(label)
     if root_of(cls) == "numpy" and genuine(cls) and name_of(cls) not in ("void", "record"):
         return str(label)
-    member = state_of(label).get("_name_")  # of an enum
+    member = state_of(label).get("_name_")  # a member of an enum
     return f"{name_of(cls)}.{member}" if type(member) is str else name_of(cls)
 
 
 def labels(index: Any, most: int) -> list[Any] | None:
-    """The first labels of a pandas index; None where to read them may run the user's code."""
+    """The first labels of a pandas index; None if reading them may run the user's code."""
     if not genuine(type(index), "pandas"):
         return None
     state = state_of(index)
-    if "_levels" in state:  # of a MultiIndex, whose labels are tuples
+    if "_levels" in state:  # a MultiIndex, whose labels are tuples
         levels = [labels(level, length_of(level)) for level in state["_levels"]]
         if any(level is None for level in levels):
             return None
@@ -110,7 +109,7 @@ def labels(index: Any, most: int) -> list[Any] | None:
 
 
 def length_of(index: Any) -> int:
-    """How many labels a pandas index has; -1 where to count them may run the user's code."""
+    """The number of labels of a pandas index; -1 if counting them may run the user's code."""
     if not genuine(type(index), "pandas"):
         return -1
     state = state_of(index)
@@ -120,7 +119,7 @@ def length_of(index: Any) -> int:
 
 
 def is_numbered(index: Any) -> bool:
-    """Whether the labels of a pandas index are numbers or dates, none of which is an attribute."""
+    """Whether the labels of a pandas index are numbers or dates, which cannot be attributes."""
     if not genuine(type(index), "pandas"):
         return False
     values: Any = state_of(index).get("_data")
@@ -131,7 +130,7 @@ def is_numbered(index: Any) -> bool:
 
 
 def elements(values: Any, most: int) -> list[Any] | None:
-    """The first elements of an array; None where to read them may run the user's code."""
+    """The first elements of an array; None if reading them may run the user's code."""
     cls = type(values)
     if cls is _from("numpy", "ndarray"):
         return list(values[:most])
@@ -151,7 +150,7 @@ def _at(found: list[Any] | None, code: int) -> Any:
 
 
 def _known_zone(zone: object) -> bool:
-    """Whether a time zone is none of the user's own, which would be asked for its times and its name."""
+    """Whether a time zone is not of a user's class, whose code would compute its times and its name."""
     cls = type(zone)
     return zone is None or (root_of(cls) in TIME_ZONES and genuine(cls))
 
@@ -160,9 +159,9 @@ def _known_zone(zone: object) -> bool:
 
 
 def dtype_text(dtype: Any) -> str:
-    """The type of elements in its library's words; of a type of the user's what its class is called."""
+    """The type of elements in its library's notation; the class name of a user's type."""
     cls = type(dtype)
-    if is_a(dtype, _from("numpy", "dtype")):  # from which no class can be derived
+    if is_a(dtype, _from("numpy", "dtype")):  # cannot be subclassed
         return str(dtype) if genuine(dtype.type, "numpy") else name_of(dtype.type)
     if not genuine(cls, "pandas"):
         return name_of(cls)
@@ -181,7 +180,7 @@ def dtype_text(dtype: Any) -> str:
 
 
 def array_dtype(values: Any) -> str:
-    """The type of an array's elements; of an array that is not of numpy's or pandas' own, its class."""
+    """The type of an array's elements; the class name of an array that is not numpy's or pandas' own."""
     cls = type(values)
     if is_a(values, _from("numpy", "ndarray")):
         return dtype_text(read(values, "dtype", "numpy"))
@@ -191,7 +190,7 @@ def array_dtype(values: Any) -> str:
 
 
 def array_shape(values: Any) -> tuple[Any, ...] | None:
-    """None of an array that is not known to keep it."""
+    """The shape of an array; None if it is not known to store it."""
     cls = type(values)
     shape: tuple[Any, ...]
     if is_a(values, _from("numpy", "ndarray")):
@@ -206,7 +205,7 @@ def array_shape(values: Any) -> tuple[Any, ...] | None:
 
 
 def _is_known(values: Any) -> bool:
-    """Whether an array, and what it wraps, is of a library's own class, so that none of the user's is asked."""
+    """Whether an array, and whatever it wraps, is of a library's own class, so that no user code is called."""
     while genuine(type(values), "xarray"):
         if module_of(type(values)).startswith("xarray.backends."):
             return True
@@ -218,9 +217,9 @@ def _is_known(values: Any) -> bool:
 
 
 def arrow_types(schema: Any) -> list[str]:
-    """The types of a schema of pyarrow's in its words; none where one is, or holds, an extension.
+    """The types of a pyarrow schema in pyarrow's notation; none if one is, or contains, an extension type.
 
-    Of that pyarrow may have to ask the class of the user's to make it again, also to tell its name.
+    For an extension type pyarrow may have to call the user's class to create it, even for its name.
     """
     if ARROW_EXTENSION in schema.serialize().to_pybytes():
         return []
@@ -228,7 +227,7 @@ def arrow_types(schema: Any) -> list[str]:
 
 
 def polars_type(short: str) -> str:
-    """A type as Python code names it, from what Rust calls it: "i64" is Int64, "list[i64]" List(Int64)."""
+    """A polars type as Python code names it, from its name in Rust: "i64" is Int64, "list[i64]" List(Int64)."""
     kind, _, inner = short.partition("[")
     if kind == "list":
         of = polars_type(inner[:-1])
@@ -239,7 +238,7 @@ def polars_type(short: str) -> str:
 
 
 def _from(module: str, name: str) -> Any:
-    """A class of a library's module, if that was imported; else one that nothing is of."""
+    """A class of a module, if that was imported; else a class without instances."""
     found: Any = sys.modules.get(module)
     known = is_a(found, types.ModuleType)
     return raw_module_state(found).get(name, _Nothing) if known else _Nothing
@@ -249,18 +248,18 @@ class _Nothing:
     pass
 
 
-# What keeps the columns
+# Managers of columns
 
 
 def manager_of(value: Any) -> Any:
-    """Of a frame or a series of pandas'. Raises LookupError where it is not pandas' own."""
+    """The manager of a pandas frame or series. Raises LookupError if it is not pandas' own."""
     manager = state_of(value)["_mgr"]
     if not genuine(type(manager), "pandas"):
         raise LookupError("_mgr")
     return manager
 
 
-# Where a column is stands in its block: the manager's own list is made by asking the frame's index how long it is.
+# The position of a column is read from its block: the manager's own list would call the length of the frame's index.
 
 
 def column_dtypes(manager: Any, most: int) -> list[str]:
@@ -273,7 +272,7 @@ def column_dtypes(manager: Any, most: int) -> list[str]:
 
 
 def column_elements(manager: Any, place: int, most: int) -> list[Any] | None:
-    """The first elements of a column; None where to read them may run the user's code."""
+    """The first elements of a column; None if reading them may run the user's code."""
     for block in manager.blocks:
         rows = (block.mgr_locs.as_array == place).nonzero()[0].tolist()
         if rows:
@@ -284,7 +283,7 @@ def column_elements(manager: Any, place: int, most: int) -> list[Any] | None:
 
 
 def polars_frame(value: Any) -> Any:
-    """The frame in Rust. Raises LookupError where it is not polars' own."""
+    """The frame in Rust. Raises LookupError if it is not polars' own."""
     frame = state_of(value)["_df"]
     if not any(
         type(frame) is _from(module, "PyDataFrame") for module in ("polars._plr", "polars.polars")
@@ -294,7 +293,7 @@ def polars_frame(value: Any) -> Any:
 
 
 def dask_meta(value: Any) -> Any:
-    """An empty pandas frame like a dask one. Raises LookupError if dask has not made it: to do so may call the user's
+    """An empty pandas frame like a dask one. Raises LookupError if dask has not made it: that may call the user's
     functions."""
     meta = state_of(state_of(value)["_expr"])["_meta"]
     if not is_kind(type(meta), FRAMES):
@@ -306,10 +305,10 @@ def dask_meta(value: Any) -> Any:
 
 
 def columns_of(value: Any, most: int) -> tuple[str, ...] | None:
-    """All that a string in brackets can take from a table; None if it is none, or what it finds is not certain.
+    """All strings that select a column of a table; None if it is not a table, or if that is not certain.
 
-    That is so where a column has another name than a string, where a subclass finds columns by itself, and where
-    there are more than `most`.
+    It is not certain where a column's name is not a string, where a subclass looks columns up itself, and where there
+    are more than `most`.
     """
     finder = defined_in(type(value), "__getitem__")
     if finder is None or root_of(finder) not in LIBRARIES or not genuine(finder):

@@ -1,4 +1,4 @@
-"""Which names, attributes, columns and keyword arguments some code uses, and where in it they stand."""
+"""The names, attributes, columns and keyword arguments that code uses, and their positions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WORD = re.compile(r"[^\W\d]\w*")
 TYPE_PARAMETERS = frozenset({"TypeVar", "TypeVarTuple", "ParamSpec"})  # nodes of Python 3.12
 FROM = re.compile(r"from\s+")
 STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
-LONGEST_PATH = 16
-# Methods of a frame that take columns by name: in which argument, and as what keyword.
+MAX_PATH_STEPS = 16
+# Methods of a frame that take columns by name: the position of that argument, and its keyword.
 COLUMN_ARGUMENTS = {
     "groupby": (0, "by"),
     "sort_values": (0, "by"),
@@ -36,7 +36,7 @@ COLUMN_ARGUMENTS = {
     "pivot_table": (None, "index"),
     "melt": (None, "id_vars"),
 }
-# Arguments that name a column: of a frame's own plots, of seaborn's functions, of its class Plot.
+# Arguments that name a column: in a frame's own plots, in seaborn's functions, in its class Plot.
 XY = frozenset({"x", "y"})
 ROLES = XY.union({"hue", "size", "style", "col", "row", "units", "weights"})
 VARIABLES = XY.union({"color", "group", "marker", "linestyle", "pointsize", "text"})
@@ -44,21 +44,25 @@ VARIABLES = XY.union({"color", "group", "marker", "linestyle", "pointsize", "tex
 
 @dataclass(frozen=True)
 class Use:
-    """One word of the code, from `start` to `end`, and the value that it is taken from."""
+    """One word of the code, from `start` to `end`, and the path of the value that it is taken from."""
 
     kind: Kind
     word: str
     start: int
     end: int
     base: Path = ()
-    function: Path = ()  # of a column or a name that is an argument: the function it is given to
-    deferred: bool = False  # in a function, which may run when more is defined
-    keywords: tuple[tuple[str, int], ...] = ()  # of an argument: all those of the call, and where
-    within: ast.stmt | None = None  # the assignment on whose right-hand side it stands
+    # Of a column or a name that is an argument: the function it is passed to.
+    function: Path = ()
+    # Inside a function, which may run when more is defined.
+    deferred: bool = False
+    # Of an argument: all keyword arguments of the call, and their positions.
+    keywords: tuple[tuple[str, int], ...] = ()
+    # The assignment on whose right-hand side it is.
+    within: ast.stmt | None = None
 
 
 def uses(tree: ast.Module, source: str, start: int = 0, end: int | None = None) -> list[Use]:
-    """All uses in the order of the code, or those that a part of it touches. What is written to, not read, is none."""
+    """All uses in the order of the code, or those that overlap a part of it. Only reads count, not writes."""
     end = len(source) if end is None else end
     first, last = (source.count("\n", 0, place) + 1 for place in (start, end))
     finder = _Finder(source)
@@ -70,9 +74,9 @@ def uses(tree: ast.Module, source: str, start: int = 0, end: int | None = None) 
 
 
 def path_of(node: ast.expr) -> Path:
-    """`df.age`, `df["age"]`: the path that an expression is; () if it is something else, or longer than is followed."""
+    """The path of an expression such as `df.age` or `df["age"]`; () if it is something else, or too long."""
     steps: list[str] = []
-    while len(steps) < LONGEST_PATH:
+    while len(steps) < MAX_PATH_STEPS:
         match node:
             case ast.Name(id=name):
                 return (name, *reversed(steps))
@@ -87,9 +91,9 @@ def path_of(node: ast.expr) -> Path:
 
 
 def bound_names(tree: ast.Module, but: ast.stmt | None = None) -> dict[str, bool]:
-    """The names that the code binds anywhere, and of each whether it is by an import alone.
+    """The names that the code binds anywhere, each with whether it is bound by imports alone.
 
-    What the assignment `but` binds does not count: its right-hand side is there before.
+    Names that the assignment `but` binds do not count: its right-hand side is evaluated before.
     """
     bound: dict[str, bool] = {}
     uncounted = set(map(id, _assigned(but)))
@@ -126,7 +130,7 @@ def bound_names(tree: ast.Module, but: ast.stmt | None = None) -> dict[str, bool
 
 @lru_cache(maxsize=512)
 def imports_in(line: str) -> Mapping[str, tuple[str, str]]:
-    """The names that a line of imports binds: the module of each, and what is taken from it, if anything."""
+    """The names that a line of imports binds: the module of each, and the member taken from it, if any."""
     tree = parse(line.strip()) if line.lstrip().startswith(("import ", "from ")) else None
     found: dict[str, tuple[str, str]] = {}
     for node in tree.body if tree is not None else ():
@@ -141,7 +145,7 @@ def imports_in(line: str) -> Mapping[str, tuple[str, str]]:
 
 
 def _assigned(statement: ast.stmt | None) -> Iterator[ast.AST]:
-    """All that stands left of an assignment's equals sign."""
+    """All nodes left of an assignment's equals sign."""
     targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
     for target in targets:
         if target is not None:
@@ -149,7 +153,7 @@ def _assigned(statement: ast.stmt | None) -> Iterator[ast.AST]:
 
 
 def stored_strings(tree: ast.Module, but: ast.stmt | None = None) -> set[str]:
-    """The columns and keys that the code makes: `df["new"] = …`, `df.assign(new=…)`; not in the assignment `but`."""
+    """The columns and keys that the code creates: `df["new"] = …`, `df.assign(new=…)`; not in the assignment `but`."""
     made: set[str] = set()
     uncounted = set(map(id, _assigned(but)))
     for node in ast.walk(tree):
@@ -172,9 +176,9 @@ class _Finder(ast.NodeVisitor):
         self._bytes: dict[int, list[int]] = {}
         self._depth = 0
         self._within: ast.stmt | None = None
-        self._given_to: dict[ast.expr, Path] = {}  # of what is an argument: to which function
+        self._given_to: dict[ast.expr, Path] = {}  # of an argument: the function it is passed to
 
-    # What is found
+    # Uses
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
@@ -196,7 +200,7 @@ class _Finder(ast.NodeVisitor):
         keywords = tuple((k.arg, self._start(k)) for k in node.keywords if k.arg is not None)
         given = Counter(word for word, _ in keywords)
         for word, start in keywords:
-            # Of a function without a name nothing is known, but no keyword can be given twice.
+            # Nothing is known about a function without a name, but no keyword can be given twice.
             if function or given[word] > 1:
                 self._add("argument", word, start, function, keywords=keywords)
         if len(function) > 1 and function[-1] in COLUMN_ARGUMENTS:
@@ -239,7 +243,7 @@ class _Finder(ast.NodeVisitor):
             start += len(part) + 1
 
     def visit_Try(self, node: ast.Try) -> None:
-        """What is tried may well not be there."""
+        """Skips imports inside `try`: they are expected to fail."""
         for child in ast.iter_child_nodes(node):
             if not isinstance(child, ast.Import | ast.ImportFrom):
                 self.visit(child)
@@ -294,7 +298,7 @@ class _Finder(ast.NodeVisitor):
         keywords: tuple[tuple[str, int], ...] = (),
     ) -> None:
         end = start + len(word)
-        # Where a transformed line differs from what the user sees, nothing is said of it.
+        # A transformed line that differs from what the user sees is skipped.
         if self._source[start:end] == word:
             deferred = self._depth > 0
             found = Use(kind, word, start, end, base, function, deferred, keywords, self._within)
@@ -313,7 +317,7 @@ class _Finder(ast.NodeVisitor):
         return self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0)
 
     def _offset(self, line: int, column: int) -> int:
-        """`ast` counts columns in bytes."""
+        """The index in the source of a line and a column; `ast` counts columns in bytes."""
         if line > len(self._lines):
             return 0
         text = self._lines[line - 1]
@@ -322,7 +326,7 @@ class _Finder(ast.NodeVisitor):
         return self._lengths[line - 1] + line - 1 + column
 
     def _ends(self, line: int) -> list[int]:
-        """Where each character of a line ends, in bytes."""
+        """The position in bytes where each character of a line ends."""
         if line not in self._bytes:
             signs = self._lines[line - 1]
             self._bytes[line] = [*accumulate(map(len, map(str.encode, signs)))]

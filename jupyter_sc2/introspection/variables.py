@@ -1,13 +1,13 @@
-"""Looks at live objects without running any code of the user's, and without keeping a reference to them.
+"""Describes live variables without running any of the user's code, and without keeping a reference to them.
 
-No `repr`, no property, no `__getattr__`, no iterating over what is not exactly a builtin container: types are told
-by their method resolution order, and what is read of an object is read through the descriptors of the library that
-made it, past whatever a subclass puts in their place. Nothing lazy is computed. Libraries are never imported: an
-object of theirs can only exist if they are.
+No `repr`, no property, no `__getattr__`, no iteration over anything but exact builtin containers: types are identified
+by their method resolution order, and attributes are read through the descriptors of the library that made the object,
+bypassing whatever a subclass defines. Nothing lazy is computed. Libraries are never imported: an object of theirs can
+only exist if they are.
 
-Values are shown only where they are asked for; else it is what helps to write code: kinds, shapes, columns, keys,
-signatures. Strings that are defaults and the messages of exceptions are values, too. What secrets.py takes for a
-secret is never shown.
+Values are shown only on request. By default a description holds what helps to write code: kinds, shapes, columns, keys,
+signatures. Default strings and the messages of exceptions count as values, too. What secrets.py considers a secret is
+never shown.
 """
 
 from __future__ import annotations
@@ -53,25 +53,25 @@ from jupyter_sc2.introspection.tables import (
 )
 from jupyter_sc2.runtime.clock import thread_time
 
-# An adapter gives a variable's kind and detail; it may raise whatever the object's library raises.
+# An adapter returns a variable's kind and detail; it may raise whatever the object's library raises.
 Adapter = Callable[[Any], tuple[str, str]]
 
-MOST_COLUMNS = 24
-MOST_KEYS = 12
-# What is not worth a line: it tells its name's reader nothing.
-PLAIN = frozenset({"NoneType", "builtin_function_or_method", "ellipsis"})
-BUDGET = 0.005  # seconds
-REACH = 200  # of the names made last, how many are looked at
+MAX_COLUMNS = 24
+MAX_KEYS = 12
+# Types that are not worth a line.
+UNINFORMATIVE = frozenset({"NoneType", "builtin_function_or_method", "ellipsis"})
+BUDGET_S = 0.005
+MAX_RECENT_NAMES = 200  # of the names defined last, how many are considered
 EMPTY: Mapping[str, Any] = types.MappingProxyType({})
-SHORT = 24  # characters of a value that is shown
+MAX_VALUE_CHARS = 24  # of a string that is shown as a value
 
 _ADAPTERS: dict[str, Adapter] = {}
 
 
 def adapter(*names: str) -> Callable[[Adapter], Adapter]:
-    """Registers how objects of a class are described, by "module.Class" as it names itself.
+    """Registers how objects of a class are described; the name is "module.Class", as the class reports it.
 
-    Subclasses are described the same way, under their own name. The adapter must not run code of the user's.
+    Subclasses are described in the same way, under their own name. The adapter must not run the user's code.
     """
 
     def register(function: Adapter) -> Adapter:
@@ -89,54 +89,55 @@ def choose(
     most: int = 8,
     values: bool = False,
     skip: Collection[str] = (),
-    budget: float = BUDGET,
+    budget: float = BUDGET_S,
 ) -> list[Variable]:
-    """The variables worth a line: those among the names `used`, first ones first, then those made last.
+    """The variables worth a line: those among the names `used`, in that order of priority, then those defined last.
 
-    At most `most` and none of `skip`, as far as `budget` seconds go; in the order in which the namespace holds them,
-    so that the same ones make the same text.
+    At most `most` and none of `skip`, within `budget` seconds of thread time. They are returned in the order of the
+    namespace, so that the same variables make the same text.
     """
     started = thread_time()
     namespace, hidden = plain(namespace), plain(hidden)
-    names = list(namespace)  # a running cell may add some meanwhile
-    recent = (name for name in islice(reversed(names), REACH))
+    names = list(namespace)  # a running cell may add names meanwhile
+    recent = (name for name in islice(reversed(names), MAX_RECENT_NAMES))
     found: dict[str, Variable] = {}
     for name in chain(dict.fromkeys(used), recent):
         if len(found) == most or thread_time() - started > budget:
             break
         if name in skip or name in found:
             continue
-        variable = look(namespace, name, hidden=hidden, values=values)
+        variable = describe_name(namespace, name, hidden=hidden, values=values)
         # A number that the cell does not use is not worth its tokens.
         if variable is not None and (variable.detail or name in used):
             found[name] = variable
     return [found[name] for name in names if name in found]
 
 
-def look(
+def describe_name(
     namespace: Mapping[str, Any],
     name: str,
     *,
     hidden: Mapping[str, Any] = EMPTY,
     values: bool = False,
 ) -> Variable | None:
-    """One name's line; None if there is nothing to say or it is not to be told. The names are `plain` ones."""
+    """The description of one name; None if there is nothing to say or it may be a secret. The mappings are `plain`
+    ones."""
     if name.startswith("_") or name not in namespace or not secrets.tells(name):
         return None
     try:
         value = namespace[name]
     except KeyError:
         return None
-    if name in hidden and hidden[name] is value:  # the shell's own, not the user's
+    if name in hidden and hidden[name] is value:  # defined by the shell, not by the user
         return None
     return describe_variable(name, value, values=values)
 
 
 def describe_variable(name: str, value: Any, *, values: bool = False) -> Variable | None:
-    """One variable's line, with `values` of its values as well; None where there is nothing to say."""
+    """The description of one variable, including sample values with `values`; None if there is nothing to say."""
     try:
         return _described(name, value, values)
-    except Exception:  # a library's own object in a state it does not expect
+    except Exception:  # an object in a state that its library does not expect
         return Variable(name, name_of(type(value)))
 
 
@@ -156,24 +157,24 @@ def _described(name: str, value: Any, values: bool) -> Variable | None:
         if values and (sample := sample_of(value)):
             detail = f"{detail} {sample}".strip()
         return Variable(name, name_of(cls) if kind == "" else kind, detail)
-    if name_of(cls) in PLAIN:
+    if name_of(cls) in UNINFORMATIVE:
         return None
     return Variable(name, name_of(cls), _fields(cls))
 
 
 def _fields(cls: type) -> str:
-    """Fields of a dataclass, a named tuple or a pydantic model."""
+    """The fields of a dataclass, a named tuple or a pydantic model."""
     for base in mro_of(cls):
         for name in ("__dataclass_fields__", "__pydantic_fields__", "_fields"):
             found = attribute_of(base, name)
             if is_exactly(found, dict, tuple):
-                fields = secrets.told(map(label_text, islice(found, MOST_KEYS)))
+                fields = secrets.told(map(label_text, islice(found, MAX_KEYS)))
                 return f"fields {', '.join(fields)}" if fields else ""
     return ""
 
 
 def _doc_line(text: object, name: str = "") -> str:
-    """The first line of a docstring, unless that is the signature of the class `name`: dataclasses write such."""
+    """The first line of a docstring, unless it is the signature of the class `name`, as dataclasses write it."""
     line = text.strip().split("\n", 1)[0] if type(text) is str else ""
     return "" if (name and line.startswith(f"{name}(")) or secrets.in_text(line) else line
 
@@ -209,7 +210,7 @@ def _sequence(value: Any) -> tuple[str, str]:
 
 @adapter("builtins.dict")
 def _dict(value: Any) -> tuple[str, str]:
-    keys = [key for key in islice(dict.keys(value), MOST_KEYS) if is_exactly(key, str, int)]
+    keys = [key for key in islice(dict.keys(value), MAX_KEYS) if is_exactly(key, str, int)]
     shown = ", ".join(repr(key) for key in keys if secrets.tells(str(key)))
     more = f" of {dict.__len__(value)}" if dict.__len__(value) > len(keys) else ""
     return "", f"{shown}{more}".strip()
@@ -240,7 +241,7 @@ def _exception(value: Any) -> tuple[str, str]:
 
 
 def message_of(error: BaseException) -> str:
-    """What an exception was given first, if that is a string."""
+    """The first argument of an exception, if that is a string."""
     args = BaseException.__dict__["args"].__get__(error)
     return args[0] if args and type(args[0]) is str else ""
 
@@ -248,9 +249,9 @@ def message_of(error: BaseException) -> str:
 def signature(
     function: types.FunctionType, *, values: bool = False, skip_first: bool = False
 ) -> str:
-    """A function's parameters, with those defaults that are plain constants: "(table, deep=False, *rest)".
+    """A function's parameters, with the defaults that are plain constants: "(table, deep=False, *rest)".
 
-    Strings among the defaults are shown only with `values`.
+    Default strings are shown only with `values`.
     """
     code = function.__code__
     count, keyword_only = code.co_argcount, code.co_kwonlyargcount
@@ -284,9 +285,9 @@ def _parameter(name: str, given: Mapping[str, Any], values: bool) -> str:
 
 
 def sample_of(value: Any) -> str:
-    """A small plain value, the first elements of a list of such, a table's first row, or an exception's message.
+    """A small plain value, the first elements of a list of such values, a table's first row, or an exception's message.
 
-    "" where there is no such thing, or it may be a secret.
+    "" if there is no such value, or if it may be a secret.
     """
     if is_a(value, BaseException):
         message = message_of(value)
@@ -294,7 +295,7 @@ def sample_of(value: Any) -> str:
     if _is_plain(value):
         return "" if secrets.in_value(value) else f"= {value!r}"
     if is_exactly(value, list, tuple) and value and all(map(_is_plain, value[:3])):
-        return f"e.g. {', '.join(map(repr, value[:3]))}" if _can_be_told(value[:3]) else ""
+        return f"e.g. {', '.join(map(repr, value[:3]))}" if _may_show(value[:3]) else ""
     try:
         manager = manager_of(value)
         columns, index = manager.axes
@@ -311,13 +312,13 @@ def sample_of(value: Any) -> str:
         ]
     except Exception:  # a table in a state that its library does not expect
         return ""
-    if not row or not _can_be_told([value for _, value in row]):
+    if not row or not _may_show([value for _, value in row]):
         return ""
     return f"e.g. {', '.join(f'{name}={value!r}' for name, value in row)}"
 
 
-def _can_be_told(values: Iterable[Any]) -> bool:
-    """Whether none of some plain values is a secret, or says that one beside it is."""
+def _may_show(values: Iterable[Any]) -> bool:
+    """Whether none of some plain values is a secret, or says that the value beside it is one."""
     return not any(
         secrets.in_value(value) or (type(value) is str and secrets.named(value)) for value in values
     )
@@ -325,7 +326,7 @@ def _can_be_told(values: Iterable[Any]) -> bool:
 
 def _is_plain(value: Any) -> bool:
     if type(value) is str:
-        return len(value) <= SHORT
+        return len(value) <= MAX_VALUE_CHARS
     return is_exactly(value, bool, float) or (type(value) is int and abs(value) < 10**9)
 
 
@@ -336,14 +337,14 @@ def _is_plain(value: Any) -> bool:
 def _array(value: Any) -> tuple[str, str]:
     shape, dtype = read(value, "shape", "numpy"), read(value, "dtype", "numpy")
     if dtype.names:
-        fields = secrets.told(map(label_text, dtype.names[:MOST_COLUMNS]))
+        fields = secrets.told(map(label_text, dtype.names[:MAX_COLUMNS]))
         return "", f"{shape} fields {', '.join(fields)}"
     return "", f"{shape} {secrets.type_without_values(dtype_text(dtype))}"
 
 
 @adapter("torch.Tensor", "torch.nn.parameter.Parameter")
 def _tensor(value: Any) -> tuple[str, str]:
-    # A subclass outside of torch may intercept whatever is asked of it.
+    # A subclass outside torch may intercept every attribute access.
     if not genuine(type(value), "torch"):
         return "", ""
     dtype = str(value.dtype).removeprefix("torch.")
@@ -362,9 +363,9 @@ def _pandas_frame(value: Any) -> tuple[str, str]:
 def _pandas_columns(frame: Any, length: int) -> str:
     manager = manager_of(frame)
     columns = manager.axes[0]
-    wide = length_of(columns) > 10_000  # the types of all would be worked out
-    dtypes = [""] * MOST_COLUMNS if wide else column_dtypes(manager, MOST_COLUMNS)
-    named = zip(map(label_text, labels(columns, MOST_COLUMNS) or ()), dtypes, strict=False)
+    wide = length_of(columns) > 10_000  # all types would be computed
+    dtypes = [""] * MAX_COLUMNS if wide else column_dtypes(manager, MAX_COLUMNS)
+    named = zip(map(label_text, labels(columns, MAX_COLUMNS) or ()), dtypes, strict=False)
     return table_detail((length, length_of(columns)), named)
 
 
@@ -381,21 +382,21 @@ def _pandas_series(value: Any) -> tuple[str, str]:
 def _polars_frame(value: Any) -> tuple[str, str]:
     frame = polars_frame(value)
     dtypes = map(polars_type, frame.dtype_strings())
-    columns = zip(frame.columns()[:MOST_COLUMNS], dtypes, strict=False)
+    columns = zip(frame.columns()[:MAX_COLUMNS], dtypes, strict=False)
     return "", table_detail((frame.height(), frame.width()), columns)
 
 
 @adapter("pyarrow.lib.Table")
 def _arrow_table(value: Any) -> tuple[str, str]:
     schema = read(value, "schema", "pyarrow")
-    dtypes = arrow_types(schema) or [""] * MOST_COLUMNS
+    dtypes = arrow_types(schema) or [""] * MAX_COLUMNS
     shape = (read(value, "num_rows", "pyarrow"), len(schema.names))
-    return "", table_detail(shape, zip(schema.names[:MOST_COLUMNS], dtypes, strict=False))
+    return "", table_detail(shape, zip(schema.names[:MAX_COLUMNS], dtypes, strict=False))
 
 
 @adapter("dask.dataframe.dask_expr._collection.DataFrame")
 def _dask_frame(value: Any) -> tuple[str, str]:
-    # Only what dask has worked out already: to ask for more may call functions of the user's.
+    # Only what dask has computed already: computing more may call the user's functions.
     return "", _pandas_columns(dask_meta(value), -1)
 
 
@@ -410,7 +411,7 @@ def _dataset(value: Any) -> tuple[str, str]:
         for name, variable in variables.items()
         if type(name) is not str or (name not in beside and secrets.tells(name))
     )
-    shown = ", ".join(islice(arrays, MOST_COLUMNS))
+    shown = ", ".join(islice(arrays, MAX_COLUMNS))
     named = sorted(secrets.told(map(label_text, coordinates)))
     return "", f"{shown}; coordinates {', '.join(named)}"
 
@@ -424,7 +425,7 @@ def _named_shape(variable: Any) -> str:
     dims = [label_text(dim) for dim in read(variable, "_dims", "xarray")]
     data = read(variable, "_data", "xarray")
     shape = array_shape(data)
-    if shape is None:  # an array of somebody's own, which would be asked
+    if shape is None:  # an array of a user's class, whose code would run
         return f"({', '.join(secrets.told(dims))})"
     named = ", ".join(
         f"{dim} {size}" if secrets.tells(dim) else f"{size}"

@@ -27,7 +27,7 @@ from jupyter_sc2.introspection.facts import Facts, Path, gather
 from jupyter_sc2.introspection.inspection import is_a, loaded, module_state, plain
 from jupyter_sc2.introspection.rendering import Variable, describe
 from jupyter_sc2.introspection.uses import WORD, imports_in
-from jupyter_sc2.introspection.variables import choose, describe_variable, look, message_of
+from jupyter_sc2.introspection.variables import choose, describe_name, describe_variable, message_of
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.prompt.sources import SOURCES
 from jupyter_sc2.runtime.memo import cache_latest
@@ -209,7 +209,7 @@ class LiveNamespace:
         for name in used:
             if name in known or name in skip or name in visit.no_room:
                 continue
-            variable = look(names, name, hidden=hidden, values=values)
+            variable = describe_name(names, name, hidden=hidden, values=values)
             if variable is None or not variable.detail:
                 continue
             if (

@@ -1,26 +1,26 @@
 """From a notebook and a cursor to the ids that a model reads.
 
-    <repo_name>notebook<file_sep>notebook.py⏎ cell⏎⏎ cell⏎⏎ …          the trunk: the cells above
+    <repo_name>notebook<file_sep>notebook.py⏎ cell⏎⏎ cell⏎⏎ …          the notebook context: the cells above
         PREFIX                                                         left to right, at the end of a cell, or
         <file_sep><fim_prefix><fim_suffix>SUFFIX<fim_middle>cell.py⏎PREFIX      inside it, suffix first (SPM)
 
-The trunk stands outside the fill-in-the-middle block and each of its cells is encoded on its own: while the
-user types, its ids stay as they are, and the KV cache of them too. Inside the block the suffix comes first,
-so that a key only appends; brackets that an editor has closed behind the cursor are left out of it. Both forms
-are StarCoder2's training format: files of a repository are joined by <file_sep> and permuted one by one, half of
+The notebook context is outside the fill-in-the-middle block, and each of its cells is encoded on its own: while the
+user types, its ids and their KV cache do not change. Inside the block the suffix comes first, so that a key only
+appends; brackets that an editor has closed automatically behind the cursor are removed from it. Both forms are
+StarCoder2's training format: files of a repository are joined by <file_sep> and permuted one by one, half of
 them suffix first (arXiv 2402.19173, section 5.1; 2207.14255).
 
-Notebooks have a format of their own in StarCoder2's training, with a slot for what a cell put out, where what the
-kernel knows stands as well; the notebook's cells are then inside the block:
+StarCoder2's training has a format of its own for notebooks, with a slot for a cell's output, which also takes the lines
+about live variables; the notebook's cells are then inside the block:
 
     <jupyter_start><jupyter_code>cell<jupyter_output>its output<jupyter_text>text … <jupyter_code>PREFIX
 
-Other models' cards say what differs: prefix first (PSM), the file's name before the block, a token that opens
-every prompt. A model that was trained on single files has the cells above at the start of its PREFIX:
+Other models' cards say what differs: prefix first (PSM), the file name before the block, a token at the start of every
+prompt. For a model that was trained on single files, the cells above are at the start of its PREFIX:
 
     <fim_prefix> cell⏎⏎ cell⏎⏎ … PREFIX<fim_suffix>SUFFIX<fim_middle>
 
-Text of the user's is always encoded as plain text: a literal "<fim_middle>" in a cell stays text.
+The user's text is always encoded as plain text: a literal "<fim_middle>" in a cell stays text.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Text = TypeVar("Text", bound=str)
 
 @dataclass(frozen=True)
 class Special:
-    """A special token by its role; the model's card says what it is called."""
+    """A special token by its role; the model's card maps the role to the token."""
 
     role: str
 
@@ -86,7 +86,8 @@ class PromptPlan:
 
 @dataclass(frozen=True)
 class PromptSpan:
-    """A segment as it is sent: its text, where that comes from ("layout" for the model's own marks), its tokens."""
+    """A segment as it is sent: its text, the source of that text ("layout" for the model's special tokens), its
+    tokens."""
 
     text: str
     source: str
@@ -96,7 +97,7 @@ class PromptSpan:
 IMPORT = re.compile(r"(?:import|from)\s+[\w.]+(?:\s|,|$)[^(\\\n]*$")
 TAIL = re.compile(r"(?: ?\w+|\s+|[^\w\s]+)\Z")
 LONGEST_TAIL = 24
-# In characters, which are cheap to count. Code has some 3 characters to a token.
+# Limits in characters, which are cheap to count. Code has some 3 characters to a token.
 CHARS_PER_TOKEN = 3
 MOST_CHARS_PER_TOKEN = 8
 MAX_SUFFIX = 800
@@ -156,21 +157,21 @@ def _as_notebook(
 
 
 def mode_for(suffix: str, card: ModelCard) -> Mode:
-    """Left to right when nothing but blanks and closers follows, else the card's order of filling in."""
+    """Left to right if only blanks and closers follow, else the card's order for filling in the middle."""
     if not suffix.strip(" \t\n)]}'\""):
         return "left-to-right"
-    # Suffix first, cells that stand in the prefix would be read again whenever the suffix is another.
+    # With the suffix first, cells inside the prefix would be read again whenever the suffix changes.
     return "psm" if card.order == "spm" and not card.notebook_is_a_file else card.order
 
 
 def split_at_boundary(prefix: str) -> tuple[str, str]:
-    """Cuts a prompt that ends in the prefix before the word, the blanks or the signs at its end.
+    """Splits a prefix before the word, the blanks or the operator at its end, for token healing.
 
-    A model trained on whole text has never seen a token end where a cursor stands ("import numpy as " ends
-    in a blank that belongs to " np"): the rest is spelled out again by the model (token healing). A long
-    tail is left in place: spelling it out costs a decoding step for each of its tokens.
+    A model trained on whole text has never seen a token end where a cursor is ("import numpy as " ends in a blank that
+    belongs to " np"), so the model generates the rest again. A long rest stays in the prefix: generating it costs a
+    decoding step for each of its tokens.
     """
-    # Of a longer text: from each of its places the expression would look for its end.
+    # In a longer text the expression would search for the end from each position.
     tail = TAIL.search(prefix[-LONGEST_TAIL - 1 :])
     if tail is None or len(tail[0]) > LONGEST_TAIL:
         return prefix, ""
@@ -178,7 +179,7 @@ def split_at_boundary(prefix: str) -> tuple[str, str]:
 
 
 class PromptBuilder:
-    """Lays out prompts for one model. Keeps the ids of cells it has seen, so that only new text is encoded."""
+    """Builds prompts for one model. Caches the ids of the texts it has encoded, so that only new text is encoded."""
 
     def __init__(
         self, card: ModelCard, encode: Callable[[str], list[int]], special_ids: Mapping[str, int]
@@ -251,7 +252,7 @@ class PromptBuilder:
         kept = self._kept(notebook_context, budget, len(self.encode(lay([]))))
         while True:
             too_old, imports = notebook_context.excluded_sources(len(kept))
-            # They change only when a cell more is left out, and then all of the prompt does.
+            # The imports change only when another cell is dropped, and then the whole prompt changes.
             with_imports = bool(kept and imports) and len(imports) <= chars // 8
             segments = lay([SourceText(imports, "imports"), *kept] if with_imports else kept)
             plan = PromptPlan(tuple(segments), mode, healed, too_old)
@@ -273,7 +274,7 @@ class PromptBuilder:
         self, notebook_context: _NotebookContext, budget: int, taken: int
     ) -> list[SourceText]:
         """The last of the texts, where the rest of the prompt takes so many tokens of the budget."""
-        # In steps: else each key would move the limit, and now and then the front of the trunk with it.
+        # In steps: otherwise each key would move the limit, and sometimes the front of the notebook context with it.
         room = max(1, budget // 8)
         limit = budget - -(-taken // room) * room
         if sum(notebook_context.sizes) > limit or len(notebook_context.near) < len(
@@ -283,11 +284,11 @@ class PromptBuilder:
         kept = drop_oldest(
             notebook_context.near, max(0, limit), notebook_context.sizes, step=budget * 2 // 5
         )
-        # An output is nothing without its cell.
+        # An output is useless without its cell.
         return kept[1:] if kept and kept[0].source == "outputs" else kept
 
     def encode(self, segments: Sequence[Segment]) -> list[int]:
-        """The ids of the segments, each encoded on its own; a role that the model has no token for is left out."""
+        """The ids of the segments, each encoded on its own, without roles for which the model has no token."""
         ids: list[int] = []
         for segment in segments:
             if isinstance(segment, str):
@@ -313,12 +314,13 @@ class PromptBuilder:
 def drop_oldest(
     texts: list[Text], limit: int, sizes: Sequence[int] | None = None, *, step: int | None = None
 ) -> list[Text]:
-    """The last of the texts that fit in `limit`, dropping from the front in steps, of 40 % of it if not told.
+    """The last of the texts that fit in `limit`, dropping from the front in steps of `step`, by default 40 % of the
+    limit.
 
-    `sizes` are those of the texts, their characters if not told.
+    `sizes` are the sizes of the texts, by default in characters.
 
-    Where the front edge lies depends only on which step the total has reached: appending moves it once in a
-    while and by much, instead of a little each time, and between two moves the KV cache stays of use.
+    The position of the front edge depends only on which step the total has reached. So it moves rarely and far, instead
+    of a little each time, and between two moves the KV cache stays useful.
     """
     sizes = [len(text) for text in texts] if sizes is None else sizes
     total = sum(sizes)
@@ -335,7 +337,7 @@ def drop_oldest(
 
 
 def last_part(text: str, limit: int) -> str:
-    """The last lines of the text that fit in `limit` characters or, where the last is longer, its end; cut in steps."""
+    """The last lines of the text that fit in `limit` characters, or the end of a longer last line; cut in steps."""
     if len(text) <= limit:
         return text
     step = max(1, limit * 2 // 5)

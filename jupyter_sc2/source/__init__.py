@@ -1,1 +1,1 @@
-"""Code as text, most of it half-written: its language, its brackets, its syntax tree."""
+"""Reads source code as text, most of it unfinished: its language, its brackets, its syntax tree."""

@@ -1,8 +1,8 @@
-"""Brackets and quotes: which are open, and which of those behind the cursor an editor has closed by itself.
+"""Brackets and quotes: which are open, and which of those behind the cursor an editor has closed automatically.
 
-`print(` becomes `print()` with the cursor inside. Such closers come and go behind the cursor while somebody types. They
-say nothing that the openers before the cursor do not say, so prompts and caches look at the suffix without them: it
-stays the same from key to key.
+`print(` becomes `print()` with the cursor inside. Such closers come and go behind the cursor while the user types. They
+carry no information beyond the openers before the cursor, so prompts and caches use the suffix without them: it stays
+the same from key to key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ QUOTES = frozenset("'\"#")
 
 
 def _string(sign: str, end: str, end_of_three: str) -> str:
-    """An expression for a string. Each sign can be read in one way only, so that a long text is read once."""
+    """A regular expression for a string literal, unambiguous at each character, so that matching takes linear time."""
     one, three = rf"{sign}(?!{sign}{sign})", sign * 3
     return (
         rf"{three}[^{sign}\\]*(?:(?:\\.|{one})[^{sign}\\]*)*{end_of_three}"
@@ -25,16 +25,17 @@ def _string(sign: str, end: str, end_of_three: str) -> str:
     )
 
 
-# To its end, or to the end of the text: an open string may end in half of an escape.
+# Up to its end, or to the end of the text: an open string may end in the middle of an escape.
 _BEGUN = [_string(sign, rf"(?:{sign}|\\\Z)?", rf"(?:{sign * 3}|\\\Z)?") for sign in "'\""]
 TOKEN = re.compile("|".join([*_BEGUN, r"#[^\n]*", r"[()\[\]{}]"]), re.DOTALL)
 WHOLE = re.compile("|".join(_string(sign, sign, sign * 3) for sign in "'\""), re.DOTALL)
-# Editors close a bracket where one of these follows, or nothing (CodeMirror's closeBrackets).
+# Editors close a bracket only before one of these or the end of the text (CodeMirror's closeBrackets).
 MAY_FOLLOW = " \t)]}:;>,"
 
 
 def strip_auto_closers(prefix: str, suffix: str) -> str:
-    """The suffix without what an editor may have put there to close the brackets and quotes of the cursor's line."""
+    """The suffix without the closers that an editor may have inserted for the brackets and quotes of the cursor's
+    line."""
     length = 0
     for closer in _closers(prefix.rpartition("\n")[2]):
         if suffix[length : length + 1] != closer:
@@ -45,7 +46,7 @@ def strip_auto_closers(prefix: str, suffix: str) -> str:
 
 
 def open_closers(line: str) -> str:
-    """The brackets and the quote that would close what `line` leaves open, the innermost first."""
+    """The closers of all brackets and the quote that `line` leaves open, innermost first."""
     return "".join(_closers(line))
 
 
@@ -58,12 +59,12 @@ def _closers(line: str) -> Iterator[str]:
 
 
 def open_at_end(source: str) -> tuple[list[str], str]:
-    """The brackets that are open at the end of the source, and the quote; "#" in a comment."""
+    """The brackets that are open at the end of the source, and the open quote; the quote is "#" in a comment."""
     opened, quote = _open_at_end(source)
     return list(opened), quote
 
 
-# The same text is asked about for each token of a completion.
+# Called with the same text for each token of a completion.
 @lru_cache(maxsize=16)
 def _open_at_end(source: str) -> tuple[tuple[str, ...], str]:
     opened: list[str] = []
@@ -82,10 +83,11 @@ def _open_at_end(source: str) -> tuple[tuple[str, ...], str]:
 
 
 def scan(source: str, quote: str = "") -> Iterator[tuple[int, str, str]]:
-    """Each sign of the source with its index, and the quote that it leaves one in: "#" in a comment, "" in code.
+    """Yields each character of the source with its index and the quote that is open after it: "#" in a comment, "" in
+    code.
 
-    `quote` is the one that the source begins in. A quote that is not tripled ends with its line. What ends a
-    string is given as in code, as its last sign.
+    `quote` is the one that is open at the start of the source. A single quote ends with its line. The closing quote of
+    a string is yielded as code, at the index of its last character.
     """
     index = 0
     while index < len(source):

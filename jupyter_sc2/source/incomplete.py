@@ -1,4 +1,4 @@
-"""Code that is being written, as a tree: what is still open at its end is closed first."""
+"""Syntax trees of unfinished code: whatever is open at its end is closed first."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from jupyter_sc2.source.brackets import CLOSING, open_at_end
 from jupyter_sc2.source.parsing import parse
 
 CELL_MAGICS = re.compile(r"(?:\s*%%\w+(?!\w)[^\n]*\n)+")
+# A cell with more magic lines, or a longer one, is not transformed.
+MAX_MAGIC_LINES = 16
+MAX_MAGIC_CHARS = 400
+# Characters of a statement that are parsed, over all the endings that are tried.
+MAX_PARSED_CHARS = 60_000
+# Python's tokenizer accepts no more nested brackets.
+MAX_NESTED_BRACKETS = 199
 # What a magic or a command may be assigned to.
-MOST_MAGICS = 16
-MOST_READ = 60_000  # characters of a statement, in all the ways to end it
-MOST_NESTED = 199  # brackets in one another: Python's tokenizer takes no more
-LONGEST_MAGIC = 400
 TARGET = re.compile(r"[\w., ]*")
 TRY = re.compile(r"^([ \t]*)(?:(try)[ \t]*:|(?:except|finally)\b)", re.MULTILINE)
-GOES_ON = re.compile(r"(?:else|elif|except|finally|case)\b")
-# What an unfinished line may go on with; the first that makes it a statement is taken.
+CONTINUATION = re.compile(r"(?:else|elif|except|finally|case)\b")
+# Possible continuations of an unfinished line; the first that makes it a statement is used.
 ENDINGS = (
     "",
     "_",
@@ -39,7 +42,7 @@ ENDINGS = (
 
 
 def is_magic_line(line: str) -> bool:
-    """Whether it is what IPython takes and Python does not: a magic, a shell command, a question."""
+    """Whether IPython accepts the line and Python does not: a magic, a shell command, a help query with `?`."""
     code = line.strip()
     if code.startswith(("%", "!", "?")) or (code.endswith("?") and not set(code) & set("#'\"")):
         return True
@@ -48,16 +51,16 @@ def is_magic_line(line: str) -> bool:
 
 
 def parses(source: str) -> bool:
-    """Whether IPython could run this as a cell, magics and all."""
+    """Whether IPython could run the source as a cell, including magics."""
     return parse(_python(source)) is not None
 
 
 def complete_tree(prefix: str, text: str, suffix: str) -> tuple[ast.Module, str] | None:
-    """The tree of a cell with `text` at its cursor, and the source it was made of; None if there is none.
+    """The syntax tree of a cell with `text` at its cursor, and the source it was parsed from; None if there is none.
 
-    Where the cell as a whole does not parse, the user may just not have finished what follows: then it is what
-    stands before the cursor, the text and the rest of the line, closed in any way that Python accepts. Offsets in
-    the source are those in the cell up to the end of `text`.
+    If the whole cell does not parse, the user may not have finished the code below the cursor. Then the tree is of the
+    code before the cursor, the text and the rest of the line, closed in any way that Python accepts. Offsets in the
+    source are those in the cell, up to the end of `text`.
     """
     whole = _python(prefix + text + suffix)
     if (tree := parse(whole)) is not None:
@@ -68,12 +71,12 @@ def complete_tree(prefix: str, text: str, suffix: str) -> tuple[ast.Module, str]
         start = _last_statement(head)
         if not _parses(head[:start]):
             continue
-        left = MOST_READ
+        left = MAX_PARSED_CHARS
         for closed in _closed(head):
             left -= len(closed) - start
             if left < 0:
                 break
-            # Of a long cell the last statement alone tells soon what cannot end it.
+            # In a long cell, parsing the last statement alone rejects wrong endings early.
             if start and parse(closed[start:]) is None:
                 continue
             if (tree := parse(closed)) is not None:
@@ -82,15 +85,15 @@ def complete_tree(prefix: str, text: str, suffix: str) -> tuple[ast.Module, str]
 
 
 def _python(source: str) -> str:
-    """The source with everything in IPython's own syntax as IPython reads it.
+    """The source with IPython's syntax transformed as IPython does it.
 
-    Only lines of it change, and not in number: a magic line becomes a call.
+    Only the contents of lines change, not their number: a magic line becomes a call.
     """
     if not any(sign in source for sign in "%!?"):
         return source
     magics = [line for line in source.split("\n") if is_magic_line(line)]
-    # IPython reads all of a cell again for each, and of a long one tries all of its beginnings.
-    if not magics or len(magics) > MOST_MAGICS or max(map(len, magics)) > LONGEST_MAGIC:
+    # IPython reads the whole cell again for each magic, and tries all prefixes of a long one.
+    if not magics or len(magics) > MAX_MAGIC_LINES or max(map(len, magics)) > MAX_MAGIC_CHARS:
         return source
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -102,7 +105,7 @@ def _python(source: str) -> str:
         return source
     if transformed.count("\n") != body.count("\n") + (not body.endswith("\n")):
         return source
-    # Blanks in the place of a cell magic, and of what a magic line has grown by, keep the offsets.
+    # A cell magic is replaced by blanks, and a magic line that has grown by a short statement, to keep the offsets.
     lines = [
         new if new == old else _of_length(new, len(old))
         for old, new in zip(body.split("\n"), transformed.split("\n"), strict=False)
@@ -111,34 +114,35 @@ def _python(source: str) -> str:
 
 
 def _last_statement(source: str) -> int:
-    """Where its last statement begins that is in no other; 0 if that is the first, or cannot be told at a glance."""
+    """The index where the last top-level statement starts; 0 if it is the first, or if that is not obvious."""
     lines = source.rstrip().split("\n")
     start = len("\n".join(lines))
     for index in range(len(lines) - 1, 0, -1):
         start -= len(lines[index])
         line = lines[index]
         begins = line[:1].isalpha() or line[:1] in ("_", "@")
-        if begins and not GOES_ON.match(line) and not lines[index - 1].endswith("\\"):
+        if begins and not CONTINUATION.match(line) and not lines[index - 1].endswith("\\"):
             return start if open_at_end(source[:start]) == ([], "") else 0
         start -= 1
     return 0
 
 
-@lru_cache(maxsize=8)  # what is above the cursor's statement stays the same for many keys
+# The text above the cursor's statement stays the same for many keys.
+@lru_cache(maxsize=8)
 def _parses(source: str) -> bool:
     return not source.strip() or parse(source) is not None
 
 
 def _of_length(line: str, length: int) -> str:
-    """A statement in so many characters, in the place of one that IPython makes of a magic."""
+    """A statement of a given length, in place of the call that IPython makes of a magic."""
     indent = re.match(r"[ \t]*", line)[0]  # type: ignore[index]
     return f"{indent}0".ljust(length)[: max(length, len(indent) + 1)]
 
 
 def _closed(source: str) -> Iterator[str]:
-    """The source, with what is open at its end closed in one way after another."""
+    """Yields the source with everything open at its end closed, in one way after another."""
     opened, quote = open_at_end(source)
-    if len(opened) > MOST_NESTED:
+    if len(opened) > MAX_NESTED_BRACKETS:
         return
     ends = "".join(CLOSING[sign] for sign in reversed(opened))
     handlers = "".join(f"\n{indent}finally: pass" for indent in _open_tries(source))
@@ -161,7 +165,7 @@ def _closed(source: str) -> Iterator[str]:
 
 
 def _open_tries(source: str) -> list[str]:
-    """The indentation of each `try` without a handler, the innermost first."""
+    """The indentation of each `try` without a handler, innermost first."""
     open_: list[str] = []
     for indent, begins in TRY.findall(source):
         if begins:

@@ -1,7 +1,7 @@
-"""Languages: what they are called, their file endings and comment signs, and which one the cursor stands in.
+"""Languages: their names, file endings and comment signs, and which one is at the cursor.
 
-A cell may be in another language than its notebook (`%%bash`, `%%writefile run.sh`), and so may a line (`!ls`,
-`files = !ls`, `%sql SELECT 1`). Everything that has to know goes by `language_at`.
+A cell may be in another language than its notebook (`%%bash`, `%%writefile run.sh`), and so may a line (`!ls`, `files =
+!ls`, `%sql SELECT 1`). All code that needs the language uses `language_at`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from jupyter_sc2.source.brackets import CLOSING, scan
 from jupyter_sc2.source.incomplete import complete_tree
 from jupyter_sc2.types import CompletionRequest
 
-# What nobody can tell: below a magic that is not known, and in the options of one.
+# The language below a magic that is not known, and in a magic's options.
 UNKNOWN = "unknown"
-# The names of magics, and the arguments of those that every notebook has (`%matplotlib inline`).
+# The language of magics' names, and of the arguments of common magics (`%matplotlib inline`).
 IPYTHON = "magic"
 
 # File ending and comment sign by language; other languages get a plain text file and "#".
@@ -69,7 +69,7 @@ LANGUAGES: Mapping[str, tuple[str, str]] = {
     "text": ("txt", "#"),
     "xml": ("xml", "//"),
 }
-# What magics, kernels, models' cards and programs call them besides.
+# Other names of the languages, used by magics, kernels, models' cards and programs.
 _OTHER_NAMES = {
     "python": "py ipython ipython3 python2 python3 pypy pypy3 px pyspark",
     "bash": "sh zsh ksh dash shell system sx ! sc terminal",
@@ -116,14 +116,14 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# Cell magics that run the cell, or look at it, in the notebook's own language and with its variables.
+# Cell magics that run or inspect the cell in the notebook's own language and with its variables.
 OWN = _set(
     "time timeit capture prun debug memit mprun lprun snakeviz scalene pyinstrument heat wandb complete "
     "local ipytest black skip tb manim"
 )
 FILES = frozenset(("writefile", "file"))
-# Line magics: with code of the notebook's own behind them, with arguments that every notebook has, and commands of the
-# system's by another name. The rest are known as cell magics, or not at all.
+# Line magics: those followed by code in the notebook's language, those with common arguments, and aliases of shell
+# commands. All others are known as cell magics, or not at all.
 CODE_LINES = _set(
     "time timeit prun debug memit mprun lprun complete pinfo pinfo2 pdoc psource pdef page xdel"
 )
@@ -133,16 +133,16 @@ SHELL_LINES = _set(
 )
 
 CELL_MAGIC = re.compile(r"\s*%%(?P<name>[^\s%]\S*)(?P<line>[^\n]*)(?:\n|\Z)")
-# What `!` and magics are assigned to.
+# What the output of `!` and of magics may be assigned to.
 TARGET = re.compile(r"[\w.,*\s]+(?:\[[^\]\n]*\])*")
 QUESTION = re.compile(r"\?|[\w.*%\[\]]+\?{1,2}\s*\Z")
 
 
-class Spot(NamedTuple):
-    """What the cursor stands in.
+class LanguageAtCursor(NamedTuple):
+    """The language at the cursor.
 
-    `cell` is the language of its cell, which begins at the index `start`, below the magic of another language. What
-    `runs_here` sees the kernel's variables.
+    `cell` is the language of its cell, which starts at the index `start`, below the magic of another language. Code
+    that `runs_here` sees the kernel's variables.
     """
 
     language: str
@@ -152,34 +152,34 @@ class Spot(NamedTuple):
 
 
 def language_at(request: CompletionRequest) -> str:
-    """The language at the cursor, as `LANGUAGES` calls it; or UNKNOWN, or IPYTHON.
+    """The language at the cursor, by its name in `LANGUAGES`; or UNKNOWN, or IPYTHON.
 
-    Below a magic that is not known, one who asks by a key of their own has the notebook's language where the code above
-    the cursor is Python.
+    Below an unknown magic, an explicit request gets the notebook's language if the code above the cursor is Python.
     """
-    return _spot(request).language
+    return _find_language(request).language
 
 
 def runs_here(request: CompletionRequest) -> bool:
-    """Whether the kernel is to run the cell as Python, so that its variables count."""
-    spot = _spot(request)
-    return spot.runs_here and spot.cell == "python"
+    """Whether the kernel would run the cell as Python, so that its variables matter."""
+    at_cursor = _find_language(request)
+    return at_cursor.runs_here and at_cursor.cell == "python"
 
 
 def of_cell_magic(request: CompletionRequest) -> tuple[str, str, str]:
-    """The language of the cell, the prefix and the suffix: below `%%bash` it is bash, without that line."""
-    spot = _spot(request)
-    return spot.cell, request.text[spot.start : request.offset], request.suffix
+    """The language of the cell, the prefix and the suffix; below `%%bash` the language is bash, and the prefix lacks
+    that line."""
+    at_cursor = _find_language(request)
+    return at_cursor.cell, request.text[at_cursor.start : request.offset], request.suffix
 
 
 def canonical(name: str) -> str:
-    """The name that is used here of what is also called `name`: "bash" for "Shell"."""
+    """The name that is used here for a language that is also called `name`: "bash" for "Shell"."""
     name = name.lower()
     return OTHER_NAMES.get(name, name)
 
 
 def of_file(name: str) -> str:
-    """The language of a file by its name or path; "text" for one that is not known."""
+    """The language of a file by its name or path; "text" if it is not known."""
     base = name.replace("\\", "/").rpartition("/")[2].lower()
     _, dot, ending = base.rpartition(".")
     return FILE_NAMES.get(base) or ENDINGS.get(ending if dot else "", "text")
@@ -195,42 +195,43 @@ def of_cell_magics() -> dict[str, str]:
 
 
 def not_asked(request: CompletionRequest, model: str) -> str:
-    """In a sentence why this model is not asked: its card does not name the language at the cursor."""
+    """A sentence that says why this model is not used: its card does not name the language at the cursor."""
     language = language_at(request)
     if language == UNKNOWN:
         return f"{model} is not asked here: nothing tells which language stands at the cursor."
     return f"{model} is not asked for {language}: its card does not name that language."
 
 
-def _spot(request: CompletionRequest) -> Spot:
+def _find_language(request: CompletionRequest) -> LanguageAtCursor:
     return _find(request.text, request.offset, request.language, request.trigger == "invoke")
 
 
-@lru_cache(maxsize=16)  # each rule asks, for each token
-def _find(text: str, offset: int, language: str, invoked: bool) -> Spot:
+# Called by each rule, for each token.
+@lru_cache(maxsize=16)
+def _find(text: str, offset: int, language: str, invoked: bool) -> LanguageAtCursor:
     own = canonical(language)
-    is_python = own in ("python", "")  # "": of a cell without a notebook
+    is_python = own in ("python", "")  # "": a cell without a notebook
     start = 0
     while magic := CELL_MAGIC.match(text, start):
         name = magic["name"].lower()
         of_magic = _of_cell_magic(name, magic["line"])
         if not is_python and of_magic in (None, UNKNOWN):
-            break  # `%%` is an operator of R's
+            break  # `%%` is an operator in R
         if offset <= magic.end("name"):
             asks = name.endswith("?") and offset == magic.end("name")
-            return Spot(UNKNOWN if asks else IPYTHON, own, 0, True)
+            return LanguageAtCursor(UNKNOWN if asks else IPYTHON, own, 0, True)
         if offset <= magic.end("line"):
             code = of_magic is None and name in CODE_LINES
-            return Spot(own if code else UNKNOWN, own, 0, code)
+            return LanguageAtCursor(own if code else UNKNOWN, own, 0, code)
         if of_magic == UNKNOWN:
             known = invoked and _is_python_above(text[magic.end() : offset])
-            return Spot(own if known else UNKNOWN, own, 0, known)
+            return LanguageAtCursor(own if known else UNKNOWN, own, 0, known)
         if of_magic is not None:
-            return Spot(of_magic, of_magic, magic.end(), False)
+            return LanguageAtCursor(of_magic, of_magic, magic.end(), False)
         start = magic.end()
     command = _command(text[start:offset]) if is_python else None
-    at_cursor = own if command is None else _of_command(command, own)
-    return Spot(at_cursor, own, 0, True)
+    language = own if command is None else _of_command(command, own)
+    return LanguageAtCursor(language, own, 0, True)
 
 
 def _of_cell_magic(name: str, line: str) -> str | None:
@@ -246,7 +247,7 @@ def _of_cell_magic(name: str, line: str) -> str | None:
 
 
 def _of_program(words: list[str]) -> str | None:
-    """The language of what is given to `%%script`; None where it only keeps the cell from being run."""
+    """The language of a program given to `%%script`; None if the program only keeps the cell from being run."""
     takes_value = False
     for word in words:
         program = word.replace("\\", "/").rpartition("/")[2].lower()
@@ -272,16 +273,16 @@ def _words(line: str) -> list[str]:
 
 
 def _command(source: str) -> str | None:
-    """What IPython takes for a command of its own, or of the system's, and `source` ends in; None if that is code."""
+    """The IPython or shell command that the source ends in; None if it ends in code."""
     start = source.rfind("\n") + 1
     while start > 1 and source[start - 2] == "\\":  # it began on a line above
         start = source.rfind("\n", 0, start - 1) + 1
     command = _as_command(source[start:])
-    return None if command is None or _goes_on(source[:start]) else command
+    return None if command is None or _is_continued(source[:start]) else command
 
 
 def _as_command(line: str) -> str | None:
-    """The line without what it is assigned to, if it is a command."""
+    """The line without the target it is assigned to, if it is a command; else None."""
     line = line.lstrip(" \t")
     if line.startswith(("!", "%")) or QUESTION.match(line):
         return line
@@ -290,8 +291,8 @@ def _as_command(line: str) -> str | None:
     return value if value.startswith(("!", "%")) and TARGET.fullmatch(target.rstrip()) else None
 
 
-def _goes_on(above: str) -> bool:
-    """Whether the line below is in a bracket or a string, where `%` is an operator and `!` a character."""
+def _is_continued(above: str) -> bool:
+    """Whether the next line is inside a bracket or a string, where `%` is an operator and `!` a character."""
     opened: list[str] = []
     quote = ""
     goes_on = False  # a command, with a backslash
@@ -327,7 +328,7 @@ def _of_command(command: str, own: str) -> str:
 
 
 def _is_python_above(body: str) -> bool:
-    """Whether there is a statement above the line that the text ends in."""
+    """Whether there is a Python statement above the last line of the text."""
     above = body.rpartition("\n")[0]
     completed = complete_tree(above, "", "") if above.strip() else None
     return completed is not None and any(

@@ -1,1 +1,1 @@
-"""How the embedded model was trained, and how jupyter sc2 train tunes it."""
+"""How the embedded model was trained, and the recipe that `jupyter sc2 train` uses."""

@@ -1,4 +1,4 @@
-"""Reads the files of a source archive as cells: notebooks, scripts, pages of documentation, docstrings."""
+"""Reads the files of a source archive as cells: notebooks, scripts, documentation pages, docstrings."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ CONVENTIONS: Mapping[str, str] = {
     "random": "import random",
 }
 
-# What IPython takes and Python does not: a magic, a shell command (on several lines, too), a question.
+# Lines that IPython accepts and Python does not: a magic, a shell command (also on several lines), a help query.
 SHELL_LINE = re.compile(
     r"^([ \t]*)(?:(?:[^\s=#][^\n=#]*? ?= ?)?[%!](?:[^\n]*\\\n)*[^\n]*|\?+[\w.]+|[\w.]+\?{1,2})[ \t]*$",
     re.MULTILINE,
 )
 
-MAX_CELL = 6_000  # characters
-# What nobody types. A cell with more than this share of its characters in numbers is a table.
+MAX_CELL_CHARS = 6_000
+# Cells that nobody types: one with more than this share of its characters in numbers is a table.
 NUMBER = re.compile(r"(?<![A-Za-z_])[-+]?\d[\w.+-]*[,;\s]*")
 TABLE_SHARE, TABLE_SIZE = 0.5, 400
-ENCODED = re.compile(r"(?<![\w+/.:-])[A-Za-z0-9+/]{72,}")  # and no path of an address
-# Of characters beyond Latin and Greek: the tokenizer has hardly a token for these.
+ENCODED = re.compile(r"(?<![\w+/.:-])[A-Za-z0-9+/]{72,}")  # but not the path of an address
+# Characters beyond Latin and Greek, for which the tokenizer has hardly a token.
 FOREIGN_SHARE = 0.2
 SECRET = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|hf_[A-Za-z]{34}|sk-[A-Za-z0-9]{32,}|xox[abp]-[\w-]{20,}"
@@ -67,7 +67,7 @@ CELL_MARK = re.compile(r"^# ?(?:%%+|In\[[\d ]*\]:|<codecell>|#{18,})[^\n]*$", re
 
 FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
 DIRECTIVE = re.compile(r"\s*\.\. ([\w-]+::.*)")
-# What a fence or a directive is called that holds Python, and which of them take the language as an argument.
+# Names of fences and directives that contain Python, and those that take the language as an argument.
 PYTHON = re.compile(
     r"python3?|py|ipython3?|pycon|python-repl|code-cell|jupyter-execute|testcode|doctest"
     r"|(?:nb|pyvista-|altair-|bokeh-)?plot"
@@ -175,7 +175,7 @@ def _split_class(block: str, limit: int = 4_000) -> list[str]:
 
     Left whole it would be left out, and what stays of many a module is its imports.
     """
-    tree = _parse(block) if len(block) > MAX_CELL else None
+    tree = _parse(block) if len(block) > MAX_CELL_CHARS else None
     if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.ClassDef):
         return [block]
     lines = block.splitlines()
@@ -357,7 +357,7 @@ def make_cells(pairs: Iterable[tuple[str, str]]) -> list[Cell]:
     kept: list[Cell] = []
     for kind, source in pairs:
         source = source.strip("\n").rstrip()
-        if not source.strip() or len(source) > MAX_CELL or is_junk(source):
+        if not source.strip() or len(source) > MAX_CELL_CHARS or is_junk(source):
             continue
         source = ADDRESS.sub("user@example.com", source)
         if kind == "markdown":

@@ -1,7 +1,7 @@
-"""What the embedded model learns from: permissively licensed Python, read as if it were notebooks.
+"""Builds the corpus of the embedded model: permissively licensed Python, read as if it were notebooks.
 
-A source archive holds more than a library: example scripts, notebooks, documentation pages and docstrings
-with sessions in them, and those are what people type in a notebook. Each becomes a `Document` of cells.
+A source archive holds more than a library: example scripts, notebooks, documentation pages and docstrings with
+sessions, and those are what people type in a notebook. Each becomes a `Document` of cells.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from jupyter_sc2.training.overlap import Fragments, Seen, read_rows, sample, sol
 # Chosen for their notebooks, galleries and docstrings. Source archives only: wheels leave the first two out.
 PACKAGES = tuple(Path(__file__).with_name("packages.txt").read_text().split())
 
-# Never trained on, and whole: notebooks of a package one has seen flatter a model.
+# Whole packages that are never trained on: a model looks too good on notebooks of a package that it has seen.
 HELD_OUT = frozenset({"seaborn", "lifelines", "yellowbrick"})
 
 # Characters of plain library code per package, whole modules that define something public. At 250,000 some 260 of 567
@@ -51,10 +51,11 @@ GENERATED = re.compile(
     r"auto-?generated|automatically generated|do not edit|(?:code|file) (?:is |was )?generated",
     re.IGNORECASE,
 )
-# A cell of so many characters that stood in so many documents before is a licence, a form or a course's set-up.
+# A cell of at least so many characters that occurred in so many documents before is a licence, a form or the set-up of
+# a course.
 REPEATED, REPEATS = 200, 3
 HELD_OUT_SHARE = 0.5  # of a document's runs of words in those of the held-out packages
-# Of what says the same, the one that comes first here is kept.
+# Of duplicates, the one whose kind comes first here is kept.
 KINDS: tuple[Kind, ...] = ("notebook", "example", "docs", "doctest", "library")
 
 PAGE_FOLDERS = re.compile(r"(?:^|/)docs?(?:_\w+)?/", re.IGNORECASE)
@@ -69,7 +70,7 @@ UNWANTED = re.compile(
     r"|(?:^|/)(?:test_\w+|conftest|setup|conf|_?version|versioneer|__init__|__about__|noxfile)\.py$"
     r"|_pb2\.py$|_test\.py$"
 )
-# What stays of an unpacked archive: a tenth of it, the rest are data and pictures.
+# The files that are kept of an unpacked archive: a tenth of it, the rest are data and pictures.
 KEPT = re.compile(r"\.(?:ipynb|py|rst|md|txt)$|^PKG-INFO$|^(?:LICEN[CS]E|COPYING)", re.IGNORECASE)
 
 
@@ -151,13 +152,13 @@ def build_corpus(
         repositories = read_sources(notebooks)
         origins += repositories
         documents += read_notebooks(notebooks, {source.name for source in repositories})
-    # Held-out packages first, so that it is the other copy that is left out.
+    # Held-out packages first, so that the other copy is dropped.
     documents.sort(key=lambda d: (d.package not in HELD_OUT, KINDS.index(d.kind), d.package))
     if isinstance(exclude, Path):
         exclude = [solution(row) for row in read_rows(exclude)]
     kept, trim = Filter(Fragments(exclude)), Trim()
     code: dict[str, Counter[Kind]] = defaultdict(Counter)
-    part = output / "documents.part"  # what is cut off is not taken for a corpus
+    part = output / "documents.part"  # an incomplete file is not mistaken for a corpus
     with part.open("w", encoding="utf-8") as file:
         for document in filter(is_enough, map(trim, filter(kept, documents))):
             file.write(dump(document) + "\n")

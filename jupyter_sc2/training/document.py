@@ -1,4 +1,4 @@
-"""A document of the corpus: the cells of one notebook, script or page, and what kind of text it is."""
+"""A document of the corpus: the cells of one notebook, script or page, and its kind."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""From a document to what the model is trained on: cells in a row and cursors in them, laid out as for inference.
+"""From a document to training examples: a sequence of cells and cursors in them, laid out as for inference.
 
-What stands above a cursor is most of a prompt and the same for all cursors below it. So an example is a tree: a
-trunk of cells, read left to right, and several branches, each of which goes on from the cells above its own.
+The cells above a cursor are most of a prompt and the same for all cursors below them. So an example is a tree: a trunk
+of cells, read left to right, and several branches, each of which continues from the cells above its own.
 
-Cuts fall where people pause (after an indentation, a bracket, a dot, an equals sign, inside a word), because
-uniformly random characters hardly ever do. Suffix first, what stands before the cut and what belongs there are one
-text: the model goes on writing as it learned to, and the tokens that a cursor cuts are spelled again by it (see
-`ModelCard.token_healing`). Prefix first they are encoded apart, as they have to be.
+Cuts fall where people pause (after an indentation, a bracket, a dot, an equals sign, inside a word), because uniformly
+random positions hardly ever do. With the suffix first, prefix and middle are encoded as one text: the model continues
+as it learned to, and generates the tokens that a cursor cuts again (see `ModelCard.token_healing`). With the prefix
+first they are encoded separately, as they have to be.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from jupyter_sc2.prompt.cell_text import cell_text
 from jupyter_sc2.source.languages import LANGUAGES
 from jupyter_sc2.training.cells import below_magic
 from jupyter_sc2.training.document import Document
-from jupyter_sc2.training.state import guess_state
+from jupyter_sc2.training.state import infer_state
 
-# (weight, where): a cut is where a match ends.
+# (weight, pattern): a cut is at the end of a match.
 PAUSES: tuple[tuple[float, re.Pattern[str]], ...] = (
     (4, re.compile(r"^[ ]*(?=\S)", re.MULTILINE)),
     (3, re.compile(r"[(\[{](?=[^\s)\]}])")),
@@ -44,22 +44,22 @@ OPENED = re.compile(r"[\"'](?=(\w+)[\"'])")
 CLOSERS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 MODES: tuple[tuple[Mode, float], ...] = (("spm", 0.92), ("psm", 0.08))
-EMPTY_SHARE = 0.03  # more of it taught a first model to say nothing at line ends
+EMPTY_SHARE = 0.03  # a larger share taught a first model to suggest nothing at line ends
 LINE_SHARE = 0.75
 FIRST_CELL_SHARE = 0.3
-MARKDOWN_LEFT_OUT = 0.6  # what a small model has to learn is code
+MARKDOWN_DROPPED_SHARE = 0.6  # a small model has to learn code
 STATE_SHARE = 0.35
-TOLD_SHARE = 0.4  # of the cuts below a state, those before a word that it tells
+STATE_WORD_SHARE = 0.4  # of the cuts below a state, those before a word of the state
 BRANCH_SHARE = 2.0  # characters of the branches for one of the trunk
-MOST_BRANCHES = 12
-# In characters.
-TRUNKS = (300, 700, 1_200, 2_000)
-PREFIXES = (200, 500)
-SUFFIXES = (150, 300, 600)
+MAX_BRANCHES = 12
+TRUNK_CHARS = (300, 700, 1_200, 2_000)
+PREFIX_CHARS = (200, 500)
+SUFFIX_CHARS = (150, 300, 600)
 
 
 def head(language: str) -> tuple[Segment, ...]:
-    """What stands before all that differs between two prompts; a left-to-right one ends in the state and the prefix."""
+    """The segments before everything that differs between two prompts; a left-to-right prompt ends in state and
+    prefix."""
     return tuple(arrange((), "", "", mode="left-to-right", language=language)[:-2])
 
 
@@ -68,7 +68,7 @@ HEAD = head("python")
 
 @dataclass(frozen=True)
 class Cut:
-    """A cell, split at the cursor and at the end of what is to be written."""
+    """A cell, split at the cursor and at the end of the text to generate."""
 
     prefix: str
     middle: str
@@ -76,16 +76,16 @@ class Cut:
 
 
 def choose_cut(cell: str, rng: Random, state: str = "", sign: str = "#") -> Cut:
-    """Splits a cell where somebody might wait for a completion; `prefix + middle + suffix` is the cell.
+    """Splits a cell where a user might wait for a completion; `prefix + middle + suffix` is the cell.
 
-    What the comment `state` tells is learned where it is needed: often the cut is before a column or key of it.
-    `sign` is what a comment begins with.
+    The model learns to use the comment `state` where it is needed: often the cut is before a column or key from it.
+    `sign` is what a comment starts with.
     """
     start = _pause(cell, rng)
-    told = _told(cell, state)
-    if told and rng.random() < TOLD_SHARE:
-        start = rng.choice(told)
-    if _in_comment(cell, start, sign):  # most of those are anybody's guess
+    words = _state_words(cell, state)
+    if words and rng.random() < STATE_WORD_SHARE:
+        start = rng.choice(words)
+    if _in_comment(cell, start, sign):  # most comments cannot be predicted
         start = _pause(cell, rng)
     kind = rng.random()
     if kind < EMPTY_SHARE:
@@ -93,7 +93,7 @@ def choose_cut(cell: str, rng: Random, state: str = "", sign: str = "#") -> Cut:
     else:
         end = _line_end(cell, start)
         closer = CLOSERS.get(cell[start - 1 : start])
-        # Editors close brackets at once, so that half of the time the closer already stands after the cursor.
+        # Editors close brackets at once, so half of the time the closer is already behind the cursor.
         if closer and rng.random() < 0.5:
             end = _closed(cell, start, end, closer)
         elif kind > LINE_SHARE:
@@ -112,8 +112,8 @@ def _pause(cell: str, rng: Random) -> int:
     return rng.randrange(len(cell) + 1)
 
 
-def _told(cell: str, state: str) -> list[int]:
-    """Where the strings of the cell begin that the comment names too."""
+def _state_words(cell: str, state: str) -> list[int]:
+    """The positions of the cell's strings that the state contains too."""
     words = set(re.split(r"[\s,;']+", state))
     return [match.end() for match in OPENED.finditer(cell) if match[1] in words]
 
@@ -129,7 +129,7 @@ def _line_end(cell: str, start: int) -> int:
 
 
 def _closed(cell: str, start: int, end: int, closer: str) -> int:
-    """Where the bracket or quote that was opened at `start - 1` is closed on this line; `end` if it is not."""
+    """The position on this line where the bracket or quote opened at `start - 1` is closed; `end` if it is not."""
     opener, depth = cell[start - 1], 1
     for position in range(start, end):
         if cell[position] == closer:
@@ -143,8 +143,8 @@ def _closed(cell: str, start: int, end: int, closer: str) -> int:
 
 @dataclass(frozen=True)
 class Branch:
-    """A cursor in a cell: how many of the trunk's texts it sees, what is given after them, and that with what
-    should follow."""
+    """A cursor in a cell: how many of the trunk's texts it sees, the segments after them, and the same with the
+    completion."""
 
     above: int
     given: tuple[Segment, ...]
@@ -153,25 +153,27 @@ class Branch:
 
 @dataclass(frozen=True)
 class Example:
-    """Texts of cells, as a prompt's trunk has them, and cursors in these cells, all of them in one language."""
+    """Texts of cells, as in a prompt, and cursors in these cells, all of them in one language."""
 
     trunk: tuple[str, ...]
     branches: tuple[Branch, ...]
     head: tuple[Segment, ...] = HEAD
 
     def prompt(self, branch: Branch) -> list[Segment]:
-        """The prompt of one branch alone, followed by what the model should say."""
+        """The prompt of one branch alone, followed by its completion."""
         return [*self.head, *self.trunk[: branch.above], *branch.whole]
 
     def sequence(self) -> list[Segment]:
-        """One prompt with what follows it; cells with no place to fill in, as single lines are, as they are."""
+        """One prompt with its completion; cells without a position to fill in, such as single lines, unchanged."""
         return self.prompt(self.branches[0]) if self.branches else [*self.head, *self.trunk]
 
 
 def build_example(document: Document, rng: Random) -> Example:
     """Some of the document's cells, with rather more text in the branches than in the trunk."""
     texts = [
-        "" if cell.cell_type == "markdown" and rng.random() < MARKDOWN_LEFT_OUT else cell_text(cell)
+        ""
+        if cell.cell_type == "markdown" and rng.random() < MARKDOWN_DROPPED_SHARE
+        else cell_text(cell)
         for cell in document.cells
     ]
     code = [n for n, cell in enumerate(document.cells) if cell.cell_type == "code" and texts[n]]
@@ -179,7 +181,7 @@ def build_example(document: Document, rng: Random) -> Example:
     trunk: list[str] = []
     markdown: list[tuple[int, Cell]] = []  # where it is in the trunk
     places: list[Place] = []
-    room = rng.choice(TRUNKS)
+    room = rng.choice(TRUNK_CHARS)
     for index in range(first, len(texts)):
         text = texts[index] if trunk else _first_lines(texts[index], room)
         room -= len(text)
@@ -193,16 +195,16 @@ def build_example(document: Document, rng: Random) -> Example:
             trunk.append(text)
     language = rng.choices(places, [len(place.cell) for place in places])[0].language
     places = [place for place in places if place.language == language]
-    for at, cell in markdown:  # a comment, by another sign
+    for at, cell in markdown:  # a comment, with this language's sign
         trunk[at] = cell_text(cell, language)
     branches: list[Branch] = []
     chars = 0
-    for _ in range(MOST_BRANCHES):
+    for _ in range(MAX_BRANCHES):
         (place,) = rng.choices(places, [len(place.cell) for place in places])
         state = ""
         if language == "python" and rng.random() < STATE_SHARE:
             sources = [document.cells[n].source for n in code]
-            known = guess_state(sources[: code.index(place.index)], sources, place.cell, rng)
+            known = infer_state(sources[: code.index(place.index)], sources, place.cell, rng)
             state = describe(known)
         branch = _branch(place, state, rng)
         if branch:
@@ -215,13 +217,14 @@ def build_example(document: Document, rng: Random) -> Example:
 
 @dataclass(frozen=True)
 class Place:
-    """A cell as a prompt has it when the cursor is in it: below the magic of another language, without its line."""
+    """A cell as a prompt has it when the cursor is in it: below the magic of another language, without the magic's
+    line."""
 
     above: int  # texts of the trunk
     index: int  # in the document
     cell: str
     language: str = "python"
-    below: str = ""  # what follows in the cell, where the cursor is not to be
+    below: str = ""  # the rest of the cell, where no cursor is placed
     in_trunk: bool = True
 
 
@@ -237,12 +240,12 @@ def _places(above: int, index: int, cell: str) -> list[Place]:
 
 
 def _branch(place: Place, state: str, rng: Random) -> Branch | None:
-    """A cursor in the cell; None where the trunk has it already: at the end of a cell, with no state to tell."""
+    """A cursor in the cell; None if the trunk has it already: at the end of a cell, without a state."""
     _, sign = LANGUAGES.get(place.language, ("txt", "#"))
     cut = choose_cut(place.cell, rng, state, sign)
     (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])
-    suffix = _first_lines(cut.suffix + place.below, rng.choice(SUFFIXES))
-    prefix = _last_lines(cut.prefix, rng.choice(PREFIXES))
+    suffix = _first_lines(cut.suffix + place.below, rng.choice(SUFFIX_CHARS))
+    prefix = _last_lines(cut.prefix, rng.choice(PREFIX_CHARS))
     end: tuple[Segment, ...] = (Special("file_sep"),)
     if mode_for(suffix, EMBEDDED) == "left-to-right":  # as inference has it
         if place.in_trunk and not state:

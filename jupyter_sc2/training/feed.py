@@ -1,11 +1,11 @@
-"""Rows of training made ahead of the device that reads them, in processes of their own.
+"""Prepares training rows ahead of the device that reads them, in separate processes.
 
-Worker n of N makes the rows n, n + N, n + 2N, … of the run, in order, and writes them to its standard output; they
-are taken from the workers in turn. So the order is the same for any number of workers. What is made ahead is bounded: a
-worker waits for its pipe, and a worker whose parent is gone finds the pipe broken and ends.
+Worker n of N makes the rows n, n + N, n + 2N, … of the run, in order, and writes them to its standard output; rows are
+taken from the workers in turn. So the order is the same for any number of workers. The number of rows ahead is bounded:
+a worker blocks on its pipe, and a worker whose parent is gone finds the pipe broken and exits.
 
-They are plain processes and not those of `multiprocessing`, which would import the parent's main module again, and
-with it torch. This module runs where nothing is installed but `tokenizers`.
+They are plain processes and not those of `multiprocessing`, which would import the parent's main module again, and with
+it torch. This module runs with only `tokenizers` installed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 
 FIELDS = len(Token._fields)
 STEPS_AHEAD = 3
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}  # each worker is there for one core
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}  # each worker uses one core
 
 
 class FeedError(SC2Error):
@@ -43,7 +43,7 @@ class FeedError(SC2Error):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which rows a run reads. `documents` are they themselves, or the file that `load_documents` reads."""
+    """The rows that a run reads. `documents` are the documents themselves, or the file that `load_documents` reads."""
 
     documents: Sequence[Document] | Path
     tokenizer: Path
@@ -65,7 +65,7 @@ class RowMaker:
         self._encode = encoder(load_tokenizer(plan.tokenizer))
 
     def make(self, index: int) -> bytes:
-        """Row `index`, counted from the beginning of the run."""
+        """Row `index`, counted from the beginning of the run, as bytes of 32-bit integers."""
         step, place = divmod(index, self._plan.rows_per_step)
         seed, length = self._plan.seed, self._plan.length
         row = packed_row(
@@ -75,7 +75,7 @@ class RowMaker:
 
 
 class Feed:
-    """The rows of a plan, step by step from `start` on; without workers they are made when asked for."""
+    """The rows of a plan, step by step from `start` on; without workers they are made on demand."""
 
     def __init__(self, plan: Plan, *, start: int = 0, workers: int = 0) -> None:
         self.plan = plan
@@ -96,7 +96,7 @@ class Feed:
             ]
 
     def step(self) -> bytearray:
-        """The next step's rows, one after another."""
+        """The next step's rows, concatenated."""
         began = time.monotonic()
         made = bytearray()
         for index in range(self._next, self._next + self.plan.rows_per_step):
@@ -127,7 +127,7 @@ class Feed:
 
 
 class _Worker:
-    """A process that makes rows, and the thread that takes them off its hands."""
+    """A process that makes rows, and the thread that reads them."""
 
     def __init__(self, plan: Path, first: int, every: int, size: int, ahead: int) -> None:
         self.first = first
@@ -147,11 +147,11 @@ class _Worker:
         background.Thread(self._drain, name=f"sc2-rows-{first}").start()
 
     def take(self) -> bytes:
-        """The next row. Raises FeedError when the worker has failed."""
+        """The next row. Raises FeedError if the worker has failed."""
         row = self._made.get()
         if row:
             return row
-        self._made.put(b"")  # for who asks again
+        self._made.put(b"")  # for the next call
         code = self._process.wait()
         said = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
         reason = said[-1] if said else f"it ended with status {code}"
@@ -160,7 +160,7 @@ class _Worker:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
-        while not self._made.empty():  # the thread may stand before a full queue
+        while not self._made.empty():  # the thread may be blocked by a full queue
             self._made.get_nowait()
 
     def _drain(self) -> None:
@@ -173,15 +173,17 @@ class _Worker:
 
 
 def _work(plan: Path, first: int, every: int, to: IO[bytes]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end ends this too
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the parent handles Ctrl-C, and this process ends with it
     maker = RowMaker(pickle.loads(plan.read_bytes()))
-    gc.freeze()  # or the collector walks through all the documents again and again
+    gc.freeze()  # otherwise the collector scans all documents again and again
     try:
         for index in count(first, every):
             to.write(maker.make(index))
             to.flush()
     except BrokenPipeError:
-        os._exit(0)  # nobody reads on; the interpreter would complain that it cannot flush
+        os._exit(0)  # no reader is left; the interpreter would complain that it cannot flush
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from jupyter_sc2.training.rows import UNTOLD
+from jupyter_sc2.training.rows import IGNORED
 
 PIECE = {"cuda": 8192}  # tokens: half a GB of logits in float32
 PIECE_CPU = 1024
@@ -23,7 +23,7 @@ Piece = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 def sum_of_losses(
     hidden: torch.Tensor,  # (N, H)
     table: torch.Tensor,  # (V, H): the output layer
-    labels: torch.Tensor,  # (N,), UNTOLD where there is none
+    labels: torch.Tensor,  # (N,), IGNORED where there is none
     weights: torch.Tensor,  # (N,)
     piece: Piece | None = None,
 ) -> torch.Tensor:
@@ -41,7 +41,7 @@ def losses(hidden: torch.Tensor, table: torch.Tensor, labels: torch.Tensor) -> t
             torch.nn.functional.cross_entropy(
                 (h.to(torch.bfloat16) @ weight.T).float(),
                 said.long(),
-                ignore_index=UNTOLD,
+                ignore_index=IGNORED,
                 reduction="none",
             )
             for h, said in _pieces(hidden, labels)
@@ -54,7 +54,7 @@ def slopes(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The weighted sum of a piece's losses, and its slopes in the hidden states and in the table."""
     logits = (hidden @ table.T).float()  # (n, V)
-    told = labels != UNTOLD
+    told = labels != IGNORED
     said = labels.clamp(min=0).long()[:, None]
     weights = (weights * told)[:, None]
     whole = logits.logsumexp(-1, keepdim=True)

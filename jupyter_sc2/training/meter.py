@@ -28,7 +28,7 @@ def known_peak(device: str) -> float | None:
 
 
 class Meter:
-    """Counts steps, without what is measured and written between them."""
+    """Counts steps, without the measurements and writes between them."""
 
     def __init__(self, parameters: int, peak: float | None = None) -> None:
         self._flop_per_token = 6 * parameters
@@ -37,13 +37,13 @@ class Meter:
         self._seconds = self._waited = 0.0
 
     def add(self, tokens: int, seconds: float, waited: float) -> None:
-        """Counts one step, with its seconds and those of them that it waited for its rows."""
+        """Counts one step, with its seconds and those of them spent waiting for rows."""
         self._tokens += tokens
         self._seconds += seconds
         self._waited += waited
 
     def read(self) -> dict[str, Any]:
-        """The figures since the last reading, which begin anew."""
+        """The figures since the last reading; resets the counters."""
         seconds = self._seconds or 1.0
         speed = self._tokens / seconds
         figures = {
@@ -58,8 +58,8 @@ class Meter:
         return figures
 
 
-def told(figures: dict[str, Any]) -> str:
-    """The figures in a line."""
+def speed_text(figures: dict[str, Any]) -> str:
+    """The figures in one line."""
     parts = [f"{figures['tokens_per_second']:,} tokens/s"]
     if figures["utilisation"] is not None:
         parts.append(f"{figures['utilisation']:.1%} of the peak")
@@ -68,7 +68,7 @@ def told(figures: dict[str, Any]) -> str:
 
 
 def memory_used(device: str) -> float | None:
-    """The most memory that was used at once so far, in GB; of the GPU, or of this process. None where not known."""
+    """The peak memory so far, in GB, of the GPU or of this process; None if it is not known."""
     if device == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""Which texts have long runs of words in common: near duplicates, and the functions of an evaluation."""
+"""Finds texts that share long runs of words: near duplicates, and the functions of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 NEAR = 5  # words in a run, for duplicates
 NEAR_SHARE = 0.8
-COPIED = 13  # words that hardly come together twice by chance
-NAMED = 8  # and where a function has the same name as well
+COPIED = 13  # words in a run that hardly occurs twice by chance
+NAMED = 8  # the same if a function has the same name as well
 
 
 def runs(text: str, length: int) -> set[int]:

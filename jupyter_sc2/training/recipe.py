@@ -1,4 +1,4 @@
-"""How the embedded model is trained: the numbers, by the kind of device, and the course of the rate."""
+"""The recipe of the embedded model's training: the numbers, by kind of device, and the learning rate's schedule."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Recipe:
 
 
 def schedule(progress: float, step: int, recipe: Recipe) -> float:
-    """The learning rate's factor at this share of the run: up, level, and down to zero at the end."""
+    """The learning rate's factor at this share of the run: rising, constant, and falling to zero at the end."""
     up = (step + 1) / max(1.0, recipe.warmup)
     left = min(1.0, max(0.0, 1 - progress) / recipe.decay) if recipe.decay else 1.0
     down = left if recipe.decay_shape == "linear" else 1 - (1 - left) ** 0.5

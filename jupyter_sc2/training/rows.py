@@ -1,7 +1,7 @@
-"""Rows of token ids for training: trees of cells and cursors one after another, and who sees whom in them.
+"""Rows of token ids for training: trees of cells and cursors one after another, and which tokens see which.
 
-A cursor's branch sees the cells above its own and itself, as if it were the only one; positions are counted
-accordingly. So what is trained is what inference reads, and the cells are read once for all cursors below them.
+A cursor's branch sees the cells above its own and itself, as if it were the only branch; positions are counted
+accordingly. So training reads what inference reads, and the cells are read once for all cursors below them.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Encode = Callable[[Sequence[Segment]], list[int]]
 
-# How often each kind of document is drawn, as far as the corpus has it. Notebooks are the fewest and count the most.
+# How often each kind of document is sampled, if the corpus has it. Notebooks are the fewest and count the most.
 MIX = {"notebook": 0.40, "example": 0.27, "doctest": 0.12, "docs": 0.09, "library": 0.12}
-OTHER = 0.09  # of a kind that is not named above
-UNTOLD = -100  # what cross_entropy leaves out
+OTHER = 0.09  # for a kind that is not listed above
+IGNORED = -100  # the label that cross_entropy ignores
 PARTS = ("trunk", "prefix", "middle")
 SUFFIX, MIDDLE = (SPECIAL_TOKENS.index(f"<fim_{part}>") for part in ("suffix", "middle"))
 
 
 class Token(NamedTuple):
-    """A token and what it sees: from `tree` up to `shared`, which is the trunk, and from `own` up to itself."""
+    """A token and the tokens it sees: the trunk, from `tree` up to `shared`, and its branch, from `own` up to
+    itself."""
 
     id: int
-    label: int  # the id to come, or UNTOLD
+    label: int  # the id to come, or IGNORED
     position: int
     tree: int
     shared: int
     own: int
-    part: int  # an index of PARTS: what it is that the label belongs to
+    part: int  # an index of PARTS: the part that the label belongs to
 
 
 class Sampler:
-    """Draws documents: first by kind, then by length within it.
+    """Samples documents: first by kind, then by length within the kind.
 
-    A package with a hundred times the text comes ten times as often, so that none drowns the rest.
+    A package with a hundred times the text comes ten times as often, so that none dominates.
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
@@ -76,17 +77,17 @@ class Sampler:
 def rows(
     sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
 ) -> list[list[Token]]:
-    """Rows filled with trees; the last one of each is cut off where the row is full."""
+    """Rows filled with trees; the last tree of each is cut off where the row is full."""
     return _filled(sampler, rng, count, length, lambda example, at: tree(example, encode, at))
 
 
 def packed_row(
     sampler: Sampler, encode: Encode, *, seed: int, step: int, place: int, length: int
 ) -> array[int]:
-    """The row at this place of a step's rows: its `Token`s one after another, as 32-bit integers.
+    """The row at this place of a step's rows: its `Token`s concatenated, as 32-bit integers.
 
-    It depends on seed, step and place alone, so that any number of processes can make a step's rows, and a run
-    that was stopped sees the same ones as a run that was not.
+    It depends only on seed, step and place, so that any number of processes can make a step's rows, and an interrupted
+    run sees the same rows as an uninterrupted one.
     """
     rng = Random(f"{seed} {step} {place}")
     (row,) = rows(sampler, encode, rng, count=1, length=length)
@@ -96,7 +97,7 @@ def packed_row(
 def prompts(
     sampler: Sampler, encode: Encode, rng: Random, *, count: int, length: int
 ) -> list[list[int]]:
-    """Rows of ids, each filled with whole prompts and what follows them, for what reads rows from left to right."""
+    """Rows of ids, each filled with whole prompts and their completions, for models that read from left to right."""
     return _filled(
         sampler, rng, count, length, lambda example, at: [*encode(example.sequence()), END]
     )
@@ -109,7 +110,7 @@ def _filled(
     length: int,
     lay: Callable[[Example, int], Iterable[Item]],
 ) -> list[list[Item]]:
-    """Rows of what `lay` makes of examples, given where in the row they begin."""
+    """Rows of what `lay` returns for examples, given their start in the row."""
     filled = []
     for _ in range(count):
         row: list[Item] = []
@@ -121,18 +122,18 @@ def _filled(
 
 
 def tree(example: Example, encode: Encode, start: int = 0) -> Iterator[Token]:
-    """The tokens of an example whose first one stands at `start` in its row."""
+    """The tokens of an example whose first token is at `start` in its row."""
     trunk = encode(example.head)
     ends = [len(trunk)]
     for text in example.trunk:
         trunk += encode([text])
         ends.append(len(trunk))
-    for at, (id, label) in enumerate(zip(trunk, [*trunk[1:], UNTOLD], strict=True)):
+    for at, (id, label) in enumerate(zip(trunk, [*trunk[1:], IGNORED], strict=True)):
         yield Token(id, label, at, start, start, start, 0)
     own = start + len(trunk)
     for branch in example.branches:
         ids, above = encode(branch.whole), ends[branch.above]
-        # A token that the cursor cuts is spelled again, and so belongs to the middle.
+        # A token that the cursor cuts is generated again, so it belongs to the middle.
         said = sum(takewhile(bool, map(eq, ids, encode(branch.given))))
         for at, (id, label) in enumerate(zip(ids, _labels(ids), strict=True)):
             part = 2 if at + 1 >= said else 1
@@ -141,11 +142,11 @@ def tree(example: Example, encode: Encode, start: int = 0) -> Iterator[Token]:
 
 
 def _labels(ids: list[int]) -> list[int]:
-    """The ids to come; a suffix is given and not to be said."""
-    labels = [*ids[1:], UNTOLD]
+    """The next ids as labels; those of the suffix are ignored, because it is given."""
+    labels = [*ids[1:], IGNORED]
     if MIDDLE in ids:
         begin, end = ids.index(SUFFIX), ids.index(MIDDLE)
-        labels[begin:end] = [UNTOLD] * (end - begin)
+        labels[begin:end] = [IGNORED] * (end - begin)
     return labels
 
 

@@ -1,14 +1,13 @@
-"""A model in training: its weights, how a step is taken, what a checkpoint holds.
+"""A model in training: its weights, its steps, and its checkpoints.
 
-Weights, gradients and AdamW's two moments are float32, and autocast makes the products bf16: so small steps are not
-rounded away, and turning the weights into bf16 for each micro-batch costs less than a hundredth of it. TF32 stays off:
-little is left in float32, and some versions of transformers compute the angles of the positions as a product of it,
-which TF32's 11 bits would get wrong by up to a radian at position 2,048.
+Weights, gradients and AdamW's two moments are float32, and autocast computes the products in bf16: so small steps are
+not rounded away, and converting the weights to bf16 for each micro-batch costs less than a hundredth of it. TF32 stays
+off: little is left in float32, and some versions of transformers compute the angles of the positions as a product in
+it, which TF32's 11 bits would get wrong by up to a radian at position 2,048.
 
-Memory on a GPU for 108.6 million parameters: 16 bytes each, and 4 more for the averaged weights, are 2.2 GB. What a
-layer keeps for the backward pass is some 20 kB a token where it is compiled and 50 kB where not: for 28 layers and
-micro-batches of 32,768 tokens 18 and 46 GB. A piece of logits (loss.py) comes to 1.3 GB, a dense mask of 16 rows of
-2,048 to 0.1.
+Memory on a GPU for 108.6 million parameters: 16 bytes each, and 4 more for the averaged weights, are 2.2 GB. A layer
+keeps some 20 kB a token for the backward pass if it is compiled and 50 kB if not: for 28 layers and micro-batches of
+32,768 tokens 18 and 46 GB. A chunk of logits (loss.py) takes 1.3 GB, a dense mask of 16 rows of 2,048 tokens 0.1.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ import torch
 from jupyter_sc2.errors import ModelLoadError, SC2Error
 from jupyter_sc2.training import attention, loss
 from jupyter_sc2.training.recipe import Recipe
-from jupyter_sc2.training.rows import UNTOLD, Token
+from jupyter_sc2.training.rows import IGNORED, Token
 from jupyter_sc2.training.weights import unpacked_model
 
 STATE = ("step", "seconds", "tokens", "loss", "curve", "seed")
 MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`
-# How far compiled and plain computation may be apart, in nats and as a share. On two rows one and two threads of a CPU,
-# which add up in another order, were 0.002 and 0.002 apart.
+# Tolerances between compiled and plain computation, in nats and as a share. On two rows one and two threads of a CPU,
+# which add in another order, were 0.002 and 0.002 apart.
 LOSS_TOLERANCE, SLOPE_TOLERANCE = 0.01, 0.03
 
 Budget = tuple[float | None, int | None]  # seconds, tokens
 
 
 class TrainingError(SC2Error):
-    """A training cannot go on."""
+    """A training cannot continue."""
 
 
 class Run:
-    """A model in training: what a checkpoint holds."""
+    """A model in training, with everything that a checkpoint holds."""
 
     def __init__(
         self,
@@ -84,14 +83,17 @@ class Run:
         self.curve: list[dict[str, Any]] = []
         self.seed = seed
         self._piece: loss.Piece = loss.slopes
-        self.modes = [Mode(flex=False, compiled=False)]  # to be tried one after another
+        self.modes = [Mode(flex=False, compiled=False)]  # tried in this order
 
     def compile(self, backend: str = "inductor") -> None:
-        """Makes one kernel of what is done between the products of a layer, and on CUDA one of its attention.
+        """Compiles the operations between a layer's matrix products into one kernel, and on CUDA its attention into
+        another.
 
-        One layer is compiled for all, which takes a minute less than the model as a whole.
+        One layer is compiled for all, which takes a minute less than compiling the whole model.
         """
-        logging.getLogger("torch._dynamo").setLevel(logging.CRITICAL)  # a failure is told in a line
+        logging.getLogger("torch._dynamo").setLevel(
+            logging.CRITICAL
+        )  # a failure is reported in one line
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False, backend=backend)
         if self.kind == "cuda":
@@ -100,7 +102,7 @@ class Run:
         self.modes = [*flex, Mode(flex=False, compiled=True), Mode(flex=False, compiled=False)]
 
     def learn(self, rows: torch.Tensor, factor: float) -> float:
-        """One step on rows (R, T, 7) with the rate at this factor of the recipe's; gives the rows' loss."""
+        """Takes one step on rows (R, T, 7), at this factor of the recipe's rate; returns the rows' loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * factor
         found = self.slopes(rows, self.modes[0])
@@ -117,9 +119,9 @@ class Run:
         return total
 
     def slopes(self, rows: torch.Tensor, mode: Mode, *, share: int = 1) -> torch.Tensor:
-        """Adds the slopes of the rows' loss to those of the weights; gives the loss.
+        """Adds the gradients of the rows' loss to those of the weights; returns the loss.
 
-        Some rows are read at a time, `share` times fewer than usual, which changes nothing but the memory.
+        Some rows are read at a time, `share` times fewer than usual, which changes only the memory.
         """
         rows = rows.to(self.device)
         weights = _weights(rows, self.recipe.weights)
@@ -143,9 +145,10 @@ class Run:
         return total
 
     def settle(self, rows: torch.Tensor) -> list[str]:
-        """Drops the ways to compute that do not work here, or not right; says which and why.
+        """Drops the modes of computation that do not work here, or compute wrong results; returns lines that say which
+        and why.
 
-        Tried are they on the first micro-batch of these rows, whose loss and slopes are held against plain ones.
+        They are tried on the first micro-batch of these rows, and its loss and gradients are compared with plain ones.
         """
         lines: list[str] = []
         rows = rows[: micro_rows(len(rows), rows.shape[1], self.recipe.micro_batch)]
@@ -177,7 +180,7 @@ class Run:
         return float(found), float(norm)
 
     def measure(self, held_out: Sequence[Sequence[Token]]) -> dict[str, Any]:
-        """A point of the curve: the loss so far, and that on packages never trained on."""
+        """Adds a point to the curve: the loss so far, and the loss on held-out packages."""
         point = {
             "minutes": round(self.seconds / 60, 1),
             "tokens": self.tokens,
@@ -195,7 +198,7 @@ class Run:
     def losses_on(
         self, rows: Sequence[Sequence[Token]], digits: int = 3
     ) -> dict[str, float | None]:
-        """The mean loss of these rows, computed plainly, which is the same on each device but for rounding."""
+        """The mean loss of these rows, computed without compiling; the same on each device except for rounding."""
         kinds = {"held_out": self.recipe.weights, "held_out_middles": MIDDLES}
         if not rows:
             return dict.fromkeys(kinds)
@@ -214,7 +217,7 @@ class Run:
         }
 
     def _hidden(self, rows: torch.Tensor, mask: Any) -> torch.Tensor:
-        """The last layer's results, (B T, H)."""
+        """The last layer's hidden states, (B T, H)."""
         ids, _, positions, *_ = rows.unbind(-1)
         read = self.model.get_decoder()(
             input_ids=ids.long(),
@@ -231,12 +234,12 @@ class Run:
             yield
 
     def _forget_slopes(self) -> None:
-        # Zeroed and not freed: fresh pages for half a gigabyte cost more than writing to it.
+        # Zeroed, not freed: new pages for half a gigabyte cost more than writing to it.
         self.optimizer.zero_grad(set_to_none=False)
 
     @torch.no_grad()
     def _take_average(self) -> None:
-        """Moves the averaged weights: the mean of all steps first, later that of the last ones, the latest most."""
+        """Updates the averaged weights: first the mean of all steps, later a moving average of the last ones."""
         if self.average:
             share = max(1 / self.recipe.average, 1 / (self.step + 1))
             for mean, weight in zip(self.average, self.model.parameters(), strict=True):
@@ -244,7 +247,7 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the model has the averaged weights."""
+        """Gives the model the averaged weights inside the block."""
         self._exchange()
         try:
             yield
@@ -256,10 +259,10 @@ class Run:
             mean.data, weight.data = weight.data, mean.data
 
     def save(self, budget: Budget, progress: float) -> Path:
-        """Replaces the checkpoint in one move: being stopped here leaves the older one."""
+        """Replaces the checkpoint in one move: an interruption leaves the previous one intact."""
         self.saved_at = self.seconds
         values = {
-            "state": {name: getattr(self, name) for name in STATE},
+            "state": self.state(),
             "budget": budget,
             "recipe": {**asdict(self.recipe), "held_out": sorted(self.recipe.held_out)},
             "model": self.model.state_dict(),
@@ -273,7 +276,7 @@ class Run:
         return path
 
     def load(self, budget: Budget) -> bool:
-        """Takes up the checkpoint for this budget if there is one."""
+        """Resumes from the checkpoint for this budget if there is one; returns whether there was."""
         for path in (self.falling, self.level):
             if not path.exists():
                 continue
@@ -290,8 +293,13 @@ class Run:
             return True
         return False
 
+    def state(self) -> dict[str, Any]:
+        """The fields of the run that a checkpoint keeps, besides weights and optimizer."""
+        return {name: getattr(self, name) for name in STATE}
+
     def write(self, folder: Path) -> None:
-        """Writes the weights in bf16, and the averaged ones to `averaged` in it. The run ends with it."""
+        """Writes the weights in bf16, and the averaged ones to `averaged` inside the folder. The run cannot be used
+        afterwards."""
         self.model.to(torch.bfloat16).save_pretrained(folder)
         if self.average:
             with torch.no_grad():
@@ -301,7 +309,7 @@ class Run:
 
 
 class Mode:
-    """A way to compute a step."""
+    """A mode of computing a step: the kind of attention, compiled or not."""
 
     def __init__(self, *, flex: bool, compiled: bool) -> None:
         self.flex, self.compiled = flex, compiled
@@ -315,19 +323,19 @@ class Mode:
 
 
 def micro_rows(rows: int, length: int, tokens: int) -> int:
-    """How many of a step's rows are read at once: as many as `tokens` hold, all times the same number."""
+    """How many of a step's rows are read at once: as many as `tokens` allow, an equal number each time."""
     most = max(1, min(rows, tokens // length))
     return next(size for size in range(most, 0, -1) if rows % size == 0)
 
 
 def _weights(rows: torch.Tensor, of_parts: Sequence[float]) -> torch.Tensor:
-    """What each token's loss counts, (R, T)."""
+    """The weight of each token's loss, (R, T)."""
     labels, parts = rows[..., 1], rows[..., 6]
-    return torch.tensor(of_parts, device=rows.device)[parts.long()] * (labels != UNTOLD)
+    return torch.tensor(of_parts, device=rows.device)[parts.long()] * (labels != IGNORED)
 
 
 def _table_of(model: Any) -> torch.Tensor:
-    """The output layer's weight (V, H), which is all of that layer that the loss computes with."""
+    """The output layer's weight (V, H). Raises ModelLoadError if the layer does more than multiply with it."""
     head = model.get_output_embeddings()
     scaled = any(
         getattr(model.config, name, None) for name in ("final_logit_softcapping", "logit_scale")

@@ -1,8 +1,8 @@
-"""Guesses what a kernel would know at some cell of a document that nobody runs.
+"""Infers what a kernel would know at a cell of a document that nobody runs.
 
-Training needs notebooks with their live state, and running half a million cells of strangers is no option. What a
-name holds is read off the code that makes it, and a table's columns off the code that uses them, anywhere in
-the document: so a column in the comment is one that the following code may name, among others that none does.
+Training needs notebooks with their live state, and running half a million cells of strangers is not an option. A name's
+value is inferred from the code that creates it, and a table's columns from the code that uses them, anywhere in the
+document: so a column in the comment is one that the following code may name, among others that it does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ARRAY = re.compile(
     r"^(?:np|numpy|jnp)\.(?:random\.\w+\.?\w*|array|zeros|ones|empty|full|eye|arange|linspace|logspace|"
     r"loadtxt|concatenate|hstack|vstack|stack|asarray|sin|cos|exp|log|sqrt|abs|where)$"
 )
-# Tables have columns that a notebook never uses. Told only what it will need, a first model took whatever came last.
+# Tables have columns that a notebook never uses. With only the needed ones in the state, a first model chose whatever
+# came last.
 UNUSED = (
     "id name date year month age price cost category city country region value count score rating lat lon sex gender "
     "weight height width length time type status group label class source target index code size income education "
@@ -40,10 +41,10 @@ def _parse(source: str) -> ast.Module | None:
             return None
 
 
-def guess_state(
+def infer_state(
     above: Sequence[str], whole: Iterable[str], cell: str, rng: Random, *, most: int = 6
 ) -> list[Variable]:
-    """What the names that the cells `above` define would look like; first those that `cell` uses."""
+    """Descriptions of the names that the cells `above` define; first those that `cell` uses."""
     made: dict[str, ast.AST] = {}
     for source in above:
         tree = _parse(source)
@@ -126,11 +127,11 @@ def _columns(sources: Iterable[str], names: set[str]) -> dict[str, list[str]]:
     return {name: list(columns) for name, columns in found.items() if columns}
 
 
-# Each cursor below a state asks for all cells of its document: walking through them again was half of the time that
-# rows took to make.
+# Called with all cells of a document for each cursor below a state: walking them again was half of the time for making
+# rows.
 @lru_cache(maxsize=4096)
 def _taken(source: str) -> tuple[tuple[str, dict[str, None]], ...]:
-    """Names and the columns that the code takes from each, in the order in which `ast.walk` comes to them."""
+    """Names and the columns that the code takes from each, in the order of `ast.walk`."""
     if "[" not in source and "data" not in source:
         return ()
     taken: list[tuple[str, dict[str, None]]] = []

@@ -82,7 +82,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def encoder(tokenizer: Tokenizer) -> Callable[[Sequence[Segment]], list[int]]:
-    """A function from segments to ids, each segment encoded on its own; roles that it has no token for are left out."""
+    """A function from segments to ids, each segment encoded on its own; roles without a token are left out."""
 
     # The same few texts stand in every prompt, and a suffix is asked for both with the middle and without it.
     @lru_cache(maxsize=256)

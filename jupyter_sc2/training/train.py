@@ -1,4 +1,4 @@
-"""Trains the embedded model, on a GPU or on a CPU, for the minutes or the tokens that one has.
+"""Trains the embedded model, on a GPU or on a CPU, for a given number of minutes or tokens.
 
     from jupyter_sc2.training.train import Recipe, train
 
@@ -7,26 +7,26 @@
         Path("start"), Path("output"),  # folders of models; the start may be packed
         minutes=8, tokens=300_000_000,  # whichever ends first
         recipe=replace(Recipe.for_device("cuda"), rate=8e-4),
-        workers=14,                     # processes that make rows ahead
+        workers=14,                     # processes that prepare rows
         stop=lambda: time.monotonic() > deadline,
     )
 
-What ends up in `output`:
+The files in `output`:
 
     model.safetensors, config.json, tokenizer…   the model in bf16, at the end
     averaged/                                    the same with averaged weights, if `Recipe.average`
     training.json                                the figures that `train` returns: losses, speed, recipe
-    checkpoint.pt                                all that a run needs to go on, before the rate falls
-    decay.pt                                     the same while it falls; of use for the same minutes and tokens only
+    checkpoint.pt                                everything needed to resume, from before the rate falls
+    decay.pt                                     the same while it falls; usable with the same minutes and tokens only
 
-The rate is level until the last part of the run and falls to zero in it. Any number of runs make one long training:
-called again, it goes on from the checkpoint, and with more minutes or tokens from the one before the fall. By `tokens`
-alone a run is the same whether or not it was stopped, on a CPU bit for bit; with `minutes` it depends on the machine's
-speed. SIGTERM, or `stop` saying so, ends a run after the step: checkpoint and model are written, but the rate has not
-fallen.
+The learning rate is constant until the last part of the run, in which it falls to zero. Any number of runs make one
+long training: called again, it resumes from the checkpoint, and with more minutes or tokens from the one before the
+fall. With `tokens` alone a run is the same whether or not it was interrupted, on a CPU bit for bit; with `minutes` it
+depends on the machine's speed. SIGTERM, or `stop` returning true, ends a run after the current step: checkpoint and
+model are written, but the rate has not fallen.
 
-Nothing but torch, transformers, tokenizers and safetensors has to be installed. What a GPU should get out of it is
-reckoned in meter.py, how much memory it takes in run.py, and why the recipe for it is as it is in recipe.py.
+Only torch, transformers, tokenizers and safetensors have to be installed. meter.py calculates the speed that a GPU
+should reach, run.py the memory it needs, and recipe.py gives the reasons for its recipe.
 """
 
 from __future__ import annotations
@@ -42,22 +42,25 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.models.cards import TRAINED
 from jupyter_sc2.training.corpus import HELD_OUT, load_documents
 from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.examples import build_example
 from jupyter_sc2.training.feed import FIELDS, Feed, Plan
-from jupyter_sc2.training.meter import Meter, known_peak, memory_used, told
+from jupyter_sc2.training.meter import Meter, known_peak, memory_used, speed_text
 from jupyter_sc2.training.recipe import Recipe, schedule
 from jupyter_sc2.training.rows import Sampler, prompts, rows
 from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 from jupyter_sc2.training.weights import unpacked_model
 
+if TYPE_CHECKING:
+    from jupyter_sc2.training.run import Budget, Run
+
 __all__ = ["Recipe", "draw_rows", "draw_texts", "schedule", "train", "unpacked_model"]
 
-HELD_OUT_ROW = 1024
+HELD_OUT_ROW_TOKENS = 1024
 HELD_OUT_ROWS = 24
 # On a CPU compiling takes a minute or two.
 WORTH_COMPILING_SECONDS = 600.0
@@ -67,7 +70,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 def draw_texts(documents: Sequence[Document], rng: Random, *, count: int) -> Iterator[str]:
-    """The texts of `count` examples, in the mix of the training."""
+    """The texts of `count` examples, in the training's mix."""
     sampler = Sampler([d for d in documents if d.package not in HELD_OUT])
     for _ in range(count):
         example = build_example(sampler.draw(rng), rng)
@@ -77,7 +80,7 @@ def draw_texts(documents: Sequence[Document], rng: Random, *, count: int) -> Ite
 def draw_rows(
     documents: Sequence[Document], model: Path, *, count: int = 48, length: int = 512
 ) -> list[list[int]]:
-    """Rows of ids in the mix of the training, one prompt after another, for the tokenizer in the folder `model`."""
+    """Rows of ids in the training's mix, one prompt after another, for the tokenizer in the folder `model`."""
     sampler = Sampler([d for d in documents if d.package not in HELD_OUT])
     encode = encoder(load_tokenizer(model))
     return prompts(sampler, encode, Random("pack"), count=count, length=length)
@@ -101,136 +104,208 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Trains the model in the folder `start` on the documents and leaves the result in the folder `output`.
+    """Trains the model in the folder `start` on the documents and writes the result to the folder `output`.
 
-    `minutes` and `tokens` count from the beginning of the training, over all of its runs; minutes with compiling,
-    measuring and checkpoints, without what comes before the first step and after the last. `device` is CUDA where
-    there is one; `peak` is its TFLOP/s in bf16, unless it is a known one. `workers` make rows ahead in processes of
-    their own: on a CPU none, elsewhere one for each core but one. Returns the figures that it also writes to
-    `training.json`.
+    `minutes` and `tokens` count from the beginning of the training, over all of its runs. Minutes include compiling,
+    measuring and checkpoints, but not the time before the first step and after the last. `device` is by default CUDA if
+    there is a GPU; `peak` is its TFLOP/s in bf16, needed only for an unknown GPU. `workers` are processes that prepare
+    rows: by default none on a CPU, elsewhere one fewer than there are cores. Returns the figures that are also written
+    to `training.json`.
     """
-    # Before torch loads: a thread that waits by spinning keeps the core that its slower sibling could move to,
+    # Before torch loads: a thread that spins while it waits keeps the core that its slower sibling could move to,
     # which on a machine with other work made steps ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from jupyter_sc2.training.run import STATE, Run, TrainingError
-
     if minutes is None and tokens is None:
         raise ValueError("train() needs minutes or tokens")
+    device, kind, memory_gb = _device(device)
+    recipe = recipe or Recipe.for_device(kind, memory_gb)
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+    budget = (None if minutes is None else minutes * 60, tokens)
+    run = _resumed(recipe, start, output, device, seed, budget, report)
+    if workers is None:
+        workers = max(1, (os.cpu_count() or 2) - 1) if kind != "cpu" else 0
+    with _feed(documents, output, run, workers) as feed, _sigterm() as terminated:
+        held_out, fixed = _measured_rows(documents, output, recipe.held_out)
+        figures: dict[str, Any] = {"device": _name(device)}
+        figures["fixed_row"] = run.losses_on(fixed, digits=4)["held_out"]
+        report(f"{figures['device']}: loss of the fixed row {figures['fixed_row']}")
+        if _worth_compiling(kind, budget, run) if compiled is None else compiled:
+            report("compiling: the first step takes a minute or two")
+            run.compile()
+        if kind != "cpu" and not run.step:
+            report(f"before: {json.dumps(run.measure(held_out))}")
+        peak = peak or known_peak(figures["device"])
+        loop = _Loop(
+            run, feed, held_out, budget, peak, lambda: stop() or terminated(), clock, report
+        )
+        figures |= loop.train()
+    figures["memory_gb"] = memory_used(kind)
+    _write(run, output, figures, report)
+    return figures
+
+
+def _device(device: str | None) -> tuple[str, str, float]:
+    """The device, by default CUDA if there is one, its kind, and the memory of a GPU in GB."""
+    import torch
+
+    from jupyter_sc2.training.run import TrainingError
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         kind = torch.empty(0, device=device).device.type
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         reason = str(error).splitlines()[0]
         raise TrainingError(f"There is no device {device} here: {reason}") from error
-    memory_gb = 0.0
-    if kind == "cuda":
-        memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
-    recipe = recipe or Recipe.for_device(kind, memory_gb)
-    torch.manual_seed(seed)
-    if threads:
-        torch.set_num_threads(threads)
+    if kind != "cuda":
+        return device, kind, 0.0
+    return device, kind, torch.cuda.get_device_properties(device).total_memory / 1e9
+
+
+def _resumed(
+    recipe: Recipe,
+    start: Path,
+    output: Path,
+    device: str,
+    seed: int,
+    budget: Budget,
+    report: Callable[[str], None],
+) -> Run:
+    """The run in the folder `output`, from its checkpoint if there is one, else from the weights in `start`."""
+    from jupyter_sc2.training.run import Run
+
     output.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER:
         (output / name).write_bytes((start / name).read_bytes())
-
     run = Run(recipe, start, output, device=device, seed=seed)
-    budget = (None if minutes is None else minutes * 60, tokens)
     if run.load(budget):
         report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
         if run.seed != seed:
             report(f"with its seed, {run.seed}")
-    rows_per_step = max(1, recipe.tokens_per_step // recipe.row)
+    return run
+
+
+def _feed(documents: Sequence[Document] | Path, tokenizer: Path, run: Run, workers: int) -> Feed:
+    """The rows of a run from its current step on."""
+    recipe = run.recipe
     plan = Plan(
         documents=documents,
-        tokenizer=output.absolute(),
+        tokenizer=tokenizer.absolute(),
         seed=run.seed,
-        rows_per_step=rows_per_step,
+        rows_per_step=max(1, recipe.tokens_per_step // recipe.row),
         length=recipe.row,
         held_out=recipe.held_out,
     )
-    if workers is None:
-        workers = max(1, (os.cpu_count() or 2) - 1) if kind != "cpu" else 0
-    with Feed(plan, start=run.step, workers=workers) as feed, _sigterm() as terminated:
-        held_out, fixed = _measured_rows(documents, output, recipe.held_out)
-        figures: dict[str, Any] = {"device": _name(device)}
-        figures["fixed_row"] = run.losses_on(fixed, digits=4)["held_out"]
-        report(f"{figures['device']}: loss of the fixed row {figures['fixed_row']}")
-        if compiled is None:
-            compiled = _worth_compiling(kind, budget, run.seconds, run.tokens)
-        if compiled:
-            report("compiling: the first step takes a minute or two")
-            run.compile()
-        if kind != "cpu" and not run.step:
-            report(f"before: {json.dumps(run.measure(held_out))}")
+    return Feed(plan, start=run.step, workers=workers)
 
-        parameters = run.model.num_parameters()
-        peak = peak or known_peak(figures["device"])
-        whole, lately = (Meter(parameters, peak) for _ in range(2))
-        mark = clock()
+
+class _Loop:
+    """The steps of a run, with its clock, its reports and its checkpoints."""
+
+    def __init__(
+        self,
+        run: Run,
+        feed: Feed,
+        held_out: list[Any],
+        budget: Budget,
+        peak: float | None,
+        stop: Callable[[], bool],
+        clock: Callable[[], float],
+        report: Callable[[str], None],
+    ) -> None:
+        self._run, self._feed, self._held_out = run, feed, held_out
+        self._budget, self._stop, self._clock, self._report = budget, stop, clock, report
+        self._parameters = run.model.num_parameters()
+        self._whole, self._lately = (Meter(self._parameters, peak) for _ in range(2))
+        self._mark = clock()
+
+    def train(self) -> dict[str, Any]:
+        """Takes steps until the budget is used up or `stop` says so; returns the figures."""
+        run, recipe = self._run, self._run.recipe
+        figures: dict[str, Any] = {}
         stopped = False
-        while not stopped and (progress := _progress(run.seconds, run.tokens, budget)) < 1:
-            began, waited = clock(), feed.waited
-            made = torch.frombuffer(feed.step(), dtype=torch.int32)
-            batch = made.view(rows_per_step, recipe.row, FIELDS)
-            first = len(run.modes) > 1
-            if first:
-                for line in run.settle(batch):
-                    report(line)
-            loss = run.learn(batch, schedule(progress, run.step, recipe))
-            stopped = stop() or terminated()
-            now = clock()
-            run.seconds += now - mark
-            mark = now
-            for meter in (
-                (lately,) if first else (lately, whole)
-            ):  # compiling is no part of the speed
-                meter.add(batch[..., 0].numel(), now - began, feed.waited - waited)
-            progress = _progress(run.seconds, run.tokens, budget)
+        while not stopped and self._progress() < 1:
+            loss = self._step()
+            stopped = self._stop()
+            self._measure_time()
+            progress = self._progress()
             if run.step % recipe.report_every == 1 or recipe.report_every == 1:
-                speed = told(lately.read())
-                report(f"step {run.step}  loss {loss:.3f}  {speed}  {progress:.1%} done")
+                speed = speed_text(self._lately.read())
+                self._report(f"step {run.step}  loss {loss:.3f}  {speed}  {progress:.1%} done")
             over = stopped or progress >= 1
             if over:
-                figures["speed"] = whole.read()
+                figures["speed"] = self._whole.read()
             if over or run.seconds - run.saved_at > recipe.checkpoint_every:
-                report(f"checkpoint {json.dumps(run.measure(held_out))}")
-                run.save(budget, progress)
-    if stopped and progress < 1:
-        report(f"stopped at step {run.step}: the rate has not fallen to zero; going on is possible")
-    figures |= {
-        "parameters": parameters,
-        "recipe": {**asdict(recipe), "held_out": sorted(recipe.held_out)},
-        **{name: getattr(run, name) for name in STATE},
-        "stopped": stopped,
-        "memory_gb": memory_used(kind),
-    }
+                self._report(f"checkpoint {json.dumps(run.measure(self._held_out))}")
+                run.save(self._budget, progress)
+        if stopped and self._progress() < 1:
+            self._report(
+                f"stopped at step {run.step}: the rate has not fallen to zero; going on is possible"
+            )
+        return figures | {
+            "parameters": self._parameters,
+            "recipe": {**asdict(recipe), "held_out": sorted(recipe.held_out)},
+            **run.state(),
+            "stopped": stopped,
+        }
+
+    def _step(self) -> float:
+        """Takes one step; returns its loss."""
+        import torch
+
+        run, plan = self._run, self._feed.plan
+        self._began, self._waited = self._clock(), self._feed.waited
+        made = torch.frombuffer(self._feed.step(), dtype=torch.int32)
+        batch = made.view(plan.rows_per_step, plan.length, FIELDS)
+        self._size = batch[..., 0].numel()
+        self._is_first = len(run.modes) > 1
+        if self._is_first:
+            for line in run.settle(batch):
+                self._report(line)
+        return run.learn(batch, schedule(self._progress(), run.step, run.recipe))
+
+    def _measure_time(self) -> None:
+        """Adds the time since the last step to the run, and the step to the speed."""
+        now = self._clock()
+        self._run.seconds += now - self._mark
+        self._mark = now
+        # The first step includes compiling, which is not part of the overall speed.
+        for meter in (self._lately,) if self._is_first else (self._lately, self._whole):
+            meter.add(self._size, now - self._began, self._feed.waited - self._waited)
+
+    def _progress(self) -> float:
+        return _progress(self._run.seconds, self._run.tokens, self._budget)
+
+
+def _write(run: Run, output: Path, figures: dict[str, Any], report: Callable[[str], None]) -> None:
+    """Writes the model, its averaged weights and the figures."""
     if "speed" in figures:
-        report(f"in all: {told(figures['speed'])}; at most {figures['memory_gb']} GB")
+        report(f"in all: {speed_text(figures['speed'])}; at most {figures['memory_gb']} GB")
     run.write(output)
     (output / TRAINED).write_text(json.dumps(figures, indent=1) + "\n")
     if (output / "averaged").exists():
         for name in (*TOKENIZER, TRAINED):
             shutil.copy(output / name, output / "averaged" / name)
-    return figures
 
 
 def _measured_rows(
     documents: Sequence[Document] | Path, tokenizer: Path, names: Iterable[str]
 ) -> tuple[list[Any], list[Any]]:
-    """Rows of the packages that are held out, and one of the others that is the same in every run."""
+    """Rows of the held-out packages, and one row of the others that is the same in every run."""
     everything = list(load_documents(documents)) if isinstance(documents, Path) else documents
     encode = encoder(load_tokenizer(tokenizer))
     out = [d for d in everything if d.package in names]
     count = HELD_OUT_ROWS if out else 0
-    held_out = rows(Sampler(out), encode, Random(1), count=count, length=HELD_OUT_ROW)
+    held_out = rows(Sampler(out), encode, Random(1), count=count, length=HELD_OUT_ROW_TOKENS)
     rest = Sampler([d for d in everything if d.package not in names])
-    return held_out, rows(rest, encode, Random("fixed"), count=1, length=HELD_OUT_ROW)
+    return held_out, rows(rest, encode, Random("fixed"), count=1, length=HELD_OUT_ROW_TOKENS)
 
 
 def _progress(seconds: float, tokens: int, budget: tuple[float | None, int | None]) -> float:
-    """The share of the run that is done, by the clock or by the tokens, whichever is further."""
+    """The share of the run that is done, by time or by tokens, whichever is larger."""
     shares = (
         done / most
         for done, most in zip((seconds, tokens), budget, strict=True)
@@ -239,13 +314,11 @@ def _progress(seconds: float, tokens: int, budget: tuple[float | None, int | Non
     return max(shares)
 
 
-def _worth_compiling(
-    kind: str, budget: tuple[float | None, int | None], seconds: float, tokens: int
-) -> bool:
+def _worth_compiling(kind: str, budget: Budget, run: Run) -> bool:
     if kind != "cpu":
         return kind == "cuda"
-    time_left = budget[0] is None or budget[0] - seconds > WORTH_COMPILING_SECONDS
-    tokens_left = budget[1] is None or budget[1] - tokens > WORTH_COMPILING_TOKENS
+    time_left = budget[0] is None or budget[0] - run.seconds > WORTH_COMPILING_SECONDS
+    tokens_left = budget[1] is None or budget[1] - run.tokens > WORTH_COMPILING_TOKENS
     return time_left and tokens_left and any(map(shutil.which, COMPILERS))
 
 
@@ -259,7 +332,7 @@ def _name(device: str) -> str:
 
 @contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM ends nothing; whether it has come is what the function says."""
+    """Catches SIGTERM inside the block; the function that it yields says whether it has come."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

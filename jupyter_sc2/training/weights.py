@@ -1,4 +1,4 @@
-"""The weights that a training begins with."""
+"""Loads the weights that a training starts with."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ import sys
 import tarfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +221,14 @@ def measured(corpus: Corpus, start: Path, count: int, length: int) -> dict[str, 
 
 
 def write(args: argparse.Namespace, limits: Limits) -> None:
-    from jupyter_sc2.training.corpus import HELD_OUT
-    from jupyter_sc2.training.rows import MIX
-
+    """Writes the transfers: code, model, measured rows, weights, and as much of the corpus as fits."""
     to: Path = args.to
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    from jupyter_sc2.training.corpus import HELD_OUT
 
     if to.exists() and any(to.iterdir()) and not (to / MANIFEST).exists():
         raise SystemExit(f"{to} holds something else.")
@@ -242,33 +242,8 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
 
     corpus = Corpus(args.corpus, HELD_OUT, args.most_mib * 2**20)
     say(f"corpus: {len(corpus.rest)} documents, {len(corpus.held_out)} held out")
-    first = [write_piece(folder, CODE, "code", code(to, tried=not args.untried))]
-    names = {name: args.start / name for name in MODEL if (args.start / name).exists()}
-    first.append(write_piece(folder, "model.tar.xz", "model", archive(names)))
-    say(
-        f"code: {mib(first[0].bytes)}{'' if args.untried else ', imported with nothing else there'}"
-    )
-    rows = measured(corpus, args.start, args.measured_rows, MEASURED_LENGTH)
-    text = json.dumps(rows).encode()
-    first.append(write_piece(folder, "rows.json.xz", "rows", lzma.compress(text, preset=6)))
+    first, manifest = fixed_pieces(args, corpus, folder, say)
     weights = args.start / "model.safetensors"
-    manifest: dict[str, Any] = {
-        "weights": {"bytes": weights.stat().st_size, "sha256": sha256(weights)},
-        "start_loss": None,
-        "parts": {},
-    }
-    if not args.no_loss:
-        from scripts.gpu.there import loss_of
-
-        manifest["start_loss"] = loss_of(args.start, rows["measured"], "cpu")
-        say(f"loss of the start weights on {len(rows['measured'])} rows: {manifest['start_loss']}")
-
-    def compress(name: str, lines: Sequence[Line]) -> Piece:
-        packed = lzma.compress(corpus.text(lines), preset=args.preset)
-        return write_piece(folder, f"{name}.jsonl.xz", "corpus", packed)
-
-    if corpus.held_out:
-        first.append(compress("corpus-held-out", corpus.held_out))
     heavy = cut(weights, folder, "weights", "weights", raw=min(RAW_PIECE, room // 4))
     taken = sum(piece.bytes for piece in (*first, *heavy))
     say(
@@ -277,34 +252,7 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
     left = args.transfers * room - taken
     if left < 0:
         raise OverLimit(f"Code and weights do not fit {args.transfers} transfers of {mib(room)}.")
-
-    sample = random.Random("ratio").sample(corpus.rest, min(1_500, len(corpus.rest)))
-    probe = b"".join(corpus.lines[line[2]] for line in sorted(sample, key=lambda line: line[1]))
-    ratio = len(probe) / len(lzma.compress(probe, preset=6)) if probe else 1.0
-    texts: list[Piece] = []
-    chosen = choose(corpus, left * ratio * 1.15, MIX)  # more together are compressed better
-    gathered = list(groups(corpus, chosen, args.raw_piece))
-    written: list[Line] = []
-    rooms = [room] * args.transfers
-    placed: list[tuple[int, Piece]] = []
-    for n, group in enumerate(gathered):
-        piece = compress(f"corpus-{n:02d}", group)
-        # The first text goes along with the first pieces, for the trial; the rest where there is room.
-        trial = [*first, *texts[:1], *heavy, *texts[1:]] if texts else [*first, piece, *heavy]
-        tried = list(fill([*trial, piece] if texts else trial, rooms))
-        if not any(p == piece for _, p in tried):
-            (folder / piece.name).unlink()
-            say(
-                f"{piece.name}: no room for its {mib(piece.bytes)}; {len(gathered) - n} are left out"
-            )
-            break
-        placed = tried
-        if lost := {p.name for p in trial} - {p.name for _, p in tried}:
-            raise OverLimit(f"The transfers have no room for {', '.join(sorted(lost))}.")
-        texts.append(piece)
-        written += group
-        raw = corpus.size(group)
-        say(f"{piece.name}: {len(group)} documents, {raw / 1e6:.1f} MB as {mib(piece.bytes)}")
+    placed, written = place_corpus(args, corpus, folder, say, first, heavy, room, left)
 
     kinds = Counter[str]()
     for kind, _, n in written:
@@ -329,6 +277,86 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
     say(
         f"corpus: {sum(kinds.values()) / 1e6:.1f} of {all_of_it / 1e6:.1f} MB travel, {dict(kinds)}"
     )
+
+
+def compress(corpus: Corpus, folder: Path, name: str, lines: Sequence[Line], preset: int) -> Piece:
+    packed = lzma.compress(corpus.text(lines), preset=preset)
+    return write_piece(folder, f"{name}.jsonl.xz", "corpus", packed)
+
+
+def fixed_pieces(
+    args: argparse.Namespace, corpus: Corpus, folder: Path, say: Callable[[str], None]
+) -> tuple[list[Piece], dict[str, Any]]:
+    """Code, model files, measured rows and held-out text, and the manifest with the loss of the start weights."""
+    first = [write_piece(folder, CODE, "code", code(args.to, tried=not args.untried))]
+    names = {name: args.start / name for name in MODEL if (args.start / name).exists()}
+    first.append(write_piece(folder, "model.tar.xz", "model", archive(names)))
+    say(
+        f"code: {mib(first[0].bytes)}{'' if args.untried else ', imported with nothing else there'}"
+    )
+    rows = measured(corpus, args.start, args.measured_rows, MEASURED_LENGTH)
+    text = json.dumps(rows).encode()
+    first.append(write_piece(folder, "rows.json.xz", "rows", lzma.compress(text, preset=6)))
+    weights = args.start / "model.safetensors"
+    manifest: dict[str, Any] = {
+        "weights": {"bytes": weights.stat().st_size, "sha256": sha256(weights)},
+        "start_loss": None,
+        "parts": {},
+    }
+    if not args.no_loss:
+        from scripts.gpu.there import loss_of
+
+        manifest["start_loss"] = loss_of(args.start, rows["measured"], "cpu")
+        say(f"loss of the start weights on {len(rows['measured'])} rows: {manifest['start_loss']}")
+    if corpus.held_out:
+        first.append(compress(corpus, folder, "corpus-held-out", corpus.held_out, args.preset))
+    return first, manifest
+
+
+def place_corpus(
+    args: argparse.Namespace,
+    corpus: Corpus,
+    folder: Path,
+    say: Callable[[str], None],
+    first: Sequence[Piece],
+    heavy: Sequence[Piece],
+    room: int,
+    left: int,
+) -> tuple[list[tuple[int, Piece]], list[Line]]:
+    """All pieces with the transfer that each goes into, and the lines of the corpus in them.
+
+    `room` are the bytes of a transfer, `left` those of all transfers that the other pieces do not take.
+    """
+    from jupyter_sc2.training.rows import MIX
+
+    sample = random.Random("ratio").sample(corpus.rest, min(1_500, len(corpus.rest)))
+    probe = b"".join(corpus.lines[line[2]] for line in sorted(sample, key=lambda line: line[1]))
+    ratio = len(probe) / len(lzma.compress(probe, preset=6)) if probe else 1.0
+    texts: list[Piece] = []
+    chosen = choose(corpus, left * ratio * 1.15, MIX)  # larger groups compress better
+    gathered = list(groups(corpus, chosen, args.raw_piece))
+    written: list[Line] = []
+    rooms = [room] * args.transfers
+    placed: list[tuple[int, Piece]] = []
+    for n, group in enumerate(gathered):
+        piece = compress(corpus, folder, f"corpus-{n:02d}", group, args.preset)
+        # The first text goes along with the first pieces, for the trial; the rest where there is room.
+        trial = [*first, *texts[:1], *heavy, *texts[1:]] if texts else [*first, piece, *heavy]
+        tried = list(fill([*trial, piece] if texts else trial, rooms))
+        if not any(p == piece for _, p in tried):
+            (folder / piece.name).unlink()
+            say(
+                f"{piece.name}: no room for its {mib(piece.bytes)}; {len(gathered) - n} are left out"
+            )
+            break
+        placed = tried
+        if lost := {p.name for p in trial} - {p.name for _, p in tried}:
+            raise OverLimit(f"The transfers have no room for {', '.join(sorted(lost))}.")
+        texts.append(piece)
+        written += group
+        raw = corpus.size(group)
+        say(f"{piece.name}: {len(group)} documents, {raw / 1e6:.1f} MB as {mib(piece.bytes)}")
+    return placed, written
 
 
 def again(names: Sequence[str], to: Path) -> None:

@@ -63,14 +63,8 @@ def loss_of(model: Path, measured: Any, on: str) -> dict[str, float | None]:
 
 
 def trial(work: Path, seconds: float) -> None:
+    """Measures the speed of the training by mode and micro-batch, and the loss of the start weights."""
     import torch
-
-    from jupyter_sc2.training.corpus import load_documents
-    from jupyter_sc2.training.feed import FIELDS
-    from jupyter_sc2.training.meter import known_peak, memory_used
-    from jupyter_sc2.training.rows import Sampler, packed_row
-    from jupyter_sc2.training.run import Run, micro_rows
-    from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 
     until = time.monotonic() + seconds
     on = device()
@@ -79,25 +73,37 @@ def trial(work: Path, seconds: float) -> None:
     found: dict[str, Any] = {"device": name, "torch": torch.__version__, "tried": []}
     found |= {k: v for k, v in read_json(work / "trial.json", {}).items() if k in ("tried", "best")}
 
-    def note() -> None:
-        write_json(work / "trial.json", found)
-
     whole = (start / "model.safetensors").exists()
     if whole:
         rows = read_json(work / "rows.json")["measured"]
         expected = read_json(work / "manifest.json")["start_loss"]
         found["start_loss"], found["expected"] = loss_of(start, rows, on), expected
         say(f"loss of the start weights {found['start_loss']}, expected {expected}")
-        note()
+        write_json(work / "trial.json", found)
     if found.get("best"):
         return
 
-    recipe = recipe_of(work)
     corpus = sorted((work / "corpus").glob("*.jsonl"))
     if not corpus:
         say("no text has arrived to try on")
         return
-    documents = list(islice(load_documents(corpus[0]), TRIAL_DOCUMENTS))
+    recipe = recipe_of(work)
+    batch, found["row_speed"] = trial_batch(corpus[0], start, recipe, on)
+    model = start if whole else random_model(start, work / "random")
+    with tempfile.TemporaryDirectory() as output:
+        try_modes(work, found, recipe, model, batch, on, until, Path(output))
+
+
+def trial_batch(corpus: Path, start: Path, recipe: Any, on: str) -> tuple[Any, int]:
+    """Rows for the largest micro-batch that is tried, (R, T, 7), and the tokens a second of making them."""
+    import torch
+
+    from jupyter_sc2.training.corpus import load_documents
+    from jupyter_sc2.training.feed import FIELDS
+    from jupyter_sc2.training.rows import Sampler, packed_row
+    from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
+
+    documents = list(islice(load_documents(corpus), TRIAL_DOCUMENTS))
     sampler, encode = Sampler(documents), encoder(load_tokenizer(start))
     most = max(recipe.micro_batch * (2 if on == "cuda" else 1), recipe.row)
     began = time.monotonic()
@@ -113,65 +119,84 @@ def trial(work: Path, seconds: float) -> None:
     batch = torch.stack(made).view(-1, recipe.row, FIELDS)
     speed = batch[..., 0].numel() / (time.monotonic() - began)
     say(f"rows are made at {speed:,.0f} tokens/s a process, of which there are {os.cpu_count()}")
-    found["row_speed"] = round(speed)
+    return batch, round(speed)
 
-    model = start if whole else random_model(start, work / "random")
-    with tempfile.TemporaryDirectory() as output:
-        run = Run(recipe, model, Path(output), device=on)
-        parameters = run.model.num_parameters()
-        if on == "cuda":
-            run.compile()
-            for line in run.settle(batch):
-                say(line)
 
-        def timed(mode: Any, micro: int) -> dict[str, Any]:
-            rows = batch[: micro_rows(len(batch), recipe.row, micro)]
-            run.recipe = replace(recipe, micro_batch=micro)
-            began = time.monotonic()
-            loss = float(run.slopes(rows, mode))
-            first = time.monotonic() - began
-            began, steps = time.monotonic(), 0
-            enough = min(began + TRIED_SECONDS, until)
-            while not steps or time.monotonic() < enough:
-                float(run.slopes(rows, mode))  # waits for the device
-                steps += 1
-            speed = steps * rows[..., 0].numel() / (time.monotonic() - began)
-            flop = speed * 6 * parameters / 1e12
-            peak = known_peak(name)
-            run.optimizer.zero_grad(set_to_none=False)
-            return {
-                "attention": "flex" if mode.flex else "dense",
-                "compiled": mode.compiled,
-                "micro_batch": micro,
-                "tokens_per_second": round(speed),
-                "teraflops": round(flop, 2),
-                "utilisation": round(flop / peak, 4) if peak else None,
-                "first_seconds": round(first, 1),
-                "memory_gb": round(memory_used(on) or 0, 2),
-                "loss": round(loss, 4),
-            }
+def try_modes(
+    work: Path,
+    found: dict[str, Any],
+    recipe: Any,
+    model: Path,
+    batch: Any,
+    on: str,
+    until: float,
+    output: Path,
+) -> None:
+    """Times each mode and micro-batch while there is time; each result is written at once."""
+    import torch
 
-        micro = recipe.micro_batch
-        # What is likeliest first: the time may be up before all are tried. Each new size is compiled anew.
-        wanted = [(run.modes[0], micro)]
-        if on == "cuda":
-            wanted += [(run.modes[0], 2 * micro)]
-            wanted += [(m, micro) for m in run.modes[1:] if m.compiled]
-        for mode, size in wanted:
-            took = max((one["first_seconds"] for one in found["tried"]), default=0.0)
-            if found["tried"] and time.monotonic() + 1.5 * took > until:
-                say("no time left to try more")
-                break
-            try:
-                one = timed(mode, size)
-            except torch.OutOfMemoryError:
-                say(f"micro-batches of {size} tokens do not fit the memory")
-                torch.cuda.empty_cache()
-                continue
-            say(json.dumps(one))
-            found["tried"].append(one)
-            found["best"] = max(found["tried"], key=lambda one: one["tokens_per_second"])
-            note()
+    from jupyter_sc2.training.run import Run
+
+    run = Run(recipe, model, output, device=on)
+    if on == "cuda":
+        run.compile()
+        for line in run.settle(batch):
+            say(line)
+    micro = recipe.micro_batch
+    # The most promising first: the time may be up before all are tried. Each new size is compiled anew.
+    wanted = [(run.modes[0], micro)]
+    if on == "cuda":
+        wanted += [(run.modes[0], 2 * micro)]
+        wanted += [(m, micro) for m in run.modes[1:] if m.compiled]
+    for mode, size in wanted:
+        took = max((one["first_seconds"] for one in found["tried"]), default=0.0)
+        if found["tried"] and time.monotonic() + 1.5 * took > until:
+            say("no time left to try more")
+            break
+        try:
+            one = timed(run, batch, mode, replace(recipe, micro_batch=size), on, until)
+        except torch.OutOfMemoryError:
+            say(f"micro-batches of {size} tokens do not fit the memory")
+            torch.cuda.empty_cache()
+            continue
+        say(json.dumps(one))
+        found["tried"].append(one)
+        found["best"] = max(found["tried"], key=lambda one: one["tokens_per_second"])
+        write_json(work / "trial.json", found)
+
+
+def timed(run: Any, batch: Any, mode: Any, recipe: Any, on: str, until: float) -> dict[str, Any]:
+    """The speed and the memory of one mode and micro-batch."""
+    import torch
+
+    from jupyter_sc2.training.meter import known_peak, memory_used
+    from jupyter_sc2.training.run import micro_rows
+
+    rows = batch[: micro_rows(len(batch), recipe.row, recipe.micro_batch)]
+    run.recipe = recipe
+    began = time.monotonic()
+    loss = float(run.slopes(rows, mode))
+    first = time.monotonic() - began
+    began, steps = time.monotonic(), 0
+    enough = min(began + TRIED_SECONDS, until)
+    while not steps or time.monotonic() < enough:
+        float(run.slopes(rows, mode))  # waits for the device
+        steps += 1
+    speed = steps * rows[..., 0].numel() / (time.monotonic() - began)
+    flop = speed * 6 * run.model.num_parameters() / 1e12
+    peak = known_peak(torch.cuda.get_device_name() if on == "cuda" else "cpu")
+    run.optimizer.zero_grad(set_to_none=False)
+    return {
+        "attention": "flex" if mode.flex else "dense",
+        "compiled": mode.compiled,
+        "micro_batch": recipe.micro_batch,
+        "tokens_per_second": round(speed),
+        "teraflops": round(flop, 2),
+        "utilisation": round(flop / peak, 4) if peak else None,
+        "first_seconds": round(first, 1),
+        "memory_gb": round(memory_used(on) or 0, 2),
+        "loss": round(loss, 4),
+    }
 
 
 def random_model(start: Path, folder: Path) -> Path:
@@ -185,7 +210,7 @@ def random_model(start: Path, folder: Path) -> Path:
         del config.packed
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
-    say("the weights are not complete yet: random ones are tried, whose loss is that of guessing")
+    say("the weights are not complete yet: random ones are tried, whose loss is that of chance")
     return folder
 
 
@@ -246,15 +271,14 @@ def state_of(output: Path) -> tuple[float, float | None]:
 
 
 def export(work: Path) -> None:
-    """Writes `results/STEP/{master,packed}` of the newest checkpoint and says in `figures.json` what is there."""
+    """Writes `results/STEP/{master,packed}` of the newest checkpoint and their figures to `figures.json`."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    # One at a time: an earlier call may have been cut off while its export goes on.
+    # One at a time: an earlier call may have been cut off while its export continues.
     lock = (work / "export.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     beside = read_json(work / "training.json", {}).get("state") == "running"
-    if beside:  # the training comes first
+    if beside:  # the training has priority
         os.nice(5)
         torch.set_num_threads(max(1, min(SPARE_CORES - 1, os.cpu_count() or 1)))
     path = newest(work / "output")
@@ -265,21 +289,7 @@ def export(work: Path) -> None:
     state = values["state"]
     folder = work / "results" / f"{state['step']:06d}"
     folder.mkdir(parents=True, exist_ok=True)
-    point = state["curve"][-1] if state["curve"] else {}
-    mean, last = point.get("held_out_averaged"), point.get("held_out")
-    averaged = bool(values["average"]) and (mean is None or last is None or mean <= last)
-    figures = read_json(folder / "figures.json") or {
-        "step": state["step"],
-        "tokens": state["tokens"],
-        "seconds": round(state["seconds"], 1),
-        "weights": "averaged" if averaged else "last",
-        "curve": state["curve"],
-        "recipe": values["recipe"],
-        "start_loss": read_json(work / "manifest.json")["start_loss"],
-        "speed": read_json(work / "trained.json", {}).get("speed"),
-        "master_loss": None,
-        "packed_loss": None,
-    }
+    figures = read_json(folder / "figures.json") or first_figures(work, values)
     say(f"step {state['step']}, {state['tokens']:,} tokens: the {figures['weights']} weights")
     rows = read_json(work / "rows.json")
     master, packed = folder / "master", folder / "packed"
@@ -289,23 +299,7 @@ def export(work: Path) -> None:
 
     note()
     if not master.exists():
-        config = AutoConfig.from_pretrained(work / "start")
-        if hasattr(config, "packed"):
-            del config.packed
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        model.load_state_dict(values["model"])
-        if averaged:
-            with torch.no_grad():
-                for weight, of_it in zip(model.parameters(), values["average"], strict=True):
-                    weight.copy_(of_it)
-        figures["parameters"] = model.num_parameters()
-        part = folder / "master.part"
-        model.to(torch.bfloat16).save_pretrained(part)
-        for name in TOKENIZER:
-            shutil.copy(work / "start" / name, part / name)
-        write_json(part / "training.json", figures)
-        os.replace(part, master)
-        del model
+        write_master(work, values, figures, master)
     if figures["master_loss"] is None:
         figures["master_loss"] = loss_of(master, rows["measured"], device())
         say(f"loss in bf16 {figures['master_loss']}, of the start {figures['start_loss']}")
@@ -325,6 +319,54 @@ def export(work: Path) -> None:
         figures["packed_loss"] = loss_of(packed, rows["measured"], device())
         say(f"loss in 4 bits {figures['packed_loss']}")
         note()
+
+
+def is_averaged(values: dict[str, Any]) -> bool:
+    """Whether a checkpoint's averaged weights are at least as good as its last ones."""
+    curve = values["state"]["curve"]
+    point = curve[-1] if curve else {}
+    mean, last = point.get("held_out_averaged"), point.get("held_out")
+    return bool(values["average"]) and (mean is None or last is None or mean <= last)
+
+
+def first_figures(work: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a checkpoint before anything is made of it."""
+    state = values["state"]
+    return {
+        "step": state["step"],
+        "tokens": state["tokens"],
+        "seconds": round(state["seconds"], 1),
+        "weights": "averaged" if is_averaged(values) else "last",
+        "curve": state["curve"],
+        "recipe": values["recipe"],
+        "start_loss": read_json(work / "manifest.json")["start_loss"],
+        "speed": read_json(work / "trained.json", {}).get("speed"),
+        "master_loss": None,
+        "packed_loss": None,
+    }
+
+
+def write_master(work: Path, values: dict[str, Any], figures: dict[str, Any], master: Path) -> None:
+    """Writes a checkpoint's weights as a model in bf16, in one move."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(work / "start")
+    if hasattr(config, "packed"):
+        del config.packed
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(values["model"])
+    if is_averaged(values):
+        with torch.no_grad():
+            for weight, of_it in zip(model.parameters(), values["average"], strict=True):
+                weight.copy_(of_it)
+    figures["parameters"] = model.num_parameters()
+    part = master.with_name("master.part")
+    model.to(torch.bfloat16).save_pretrained(part)
+    for name in TOKENIZER:
+        shutil.copy(work / "start" / name, part / name)
+    write_json(part / "training.json", figures)
+    os.replace(part, master)
 
 
 def main() -> int:

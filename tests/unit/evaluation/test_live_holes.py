@@ -53,7 +53,7 @@ def test_of_half_of_the_words_up_to_three_letters_are_there():
 def test_a_word_is_new_that_the_notebook_does_not_have(above, new):
     (hole,) = holes_in("x = df['weight'].mean()", Random(0), ["column"], inside=1)
     assert (
-        live._stands_in(hole, Notebook((Cell(id="0", source=above), Cell(id="1", source=""))))
+        live._occurs_in(hole, Notebook((Cell(id="0", source=above), Cell(id="1", source=""))))
         is not new
     )
 

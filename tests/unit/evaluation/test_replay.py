@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from jupyter_sc2.evaluation.ablation import TECHNIQUES, without
-from jupyter_sc2.evaluation.replay import Asked, figures, replay
-from jupyter_sc2.evaluation.typist import LOOK, Event, type_cells
+from jupyter_sc2.evaluation.replay import TypedRequest, figures, replay
+from jupyter_sc2.evaluation.typist import READING_PAUSE_S, Event, type_cells
 from jupyter_sc2.types import Completion, Stats
 
 SOURCES = [
@@ -101,7 +101,7 @@ class Listener:
 def test_where_nothing_is_asked_for_a_while_the_cell_is_told(events):
     listener = Listener()
     replay(listener, events, sleep=lambda seconds: None)
-    assert len(listener.told) == sum(event.gap == LOOK for event in events) >= 4
+    assert len(listener.told) == sum(event.gap == READING_PAUSE_S for event in events) >= 4
 
 
 def test_a_baseline_is_asked_at_pauses_only(events):
@@ -112,7 +112,7 @@ def test_a_baseline_is_asked_at_pauses_only(events):
 
 def test_what_returning_to_a_cell_costs_is_told_apart():
     one = asked("", "", prompt_tokens=50, reused_tokens=30)
-    back = Asked(replace(one.event, kind="return", text="abcd"), at=1.0, answers=one.answers)
+    back = TypedRequest(replace(one.event, kind="return", text="abcd"), at=1.0, answers=one.answers)
     expected = {"read_p50": 20, "cell_p50": 8}
     assert figures([one, back], lambda text: 2 * len(text))["returning_to_a_cell"] == expected
 
@@ -135,11 +135,11 @@ def test_without_type_through_nothing_is_answered_from_the_cache(session, fake_e
         assert figures(replay(session, events, sleep=lambda s: None))["cached_share"] == 0
 
 
-def asked(text: str, ahead: str, visit: int = 0, **stats) -> Asked:
+def asked(text: str, ahead: str, visit: int = 0, **stats) -> TypedRequest:
     event = Event(
         kind="key", cell=0, visit=visit, text="", offset=0, gap=0.1, pauses=True, ahead=ahead
     )
-    one = Asked(event, at=1.0, first=1.5 if text else None)
+    one = TypedRequest(event, at=1.0, first=1.5 if text else None)
     one.answers.append(Completion(text=text, finish_reason="stop", stats=Stats(**stats)))
     return one
 

@@ -26,7 +26,7 @@ from importlib.util import LazyLoader, find_spec, module_from_spec
 
 import pytest
 
-from jupyter_sc2.introspection.facts import MOST, gather
+from jupyter_sc2.introspection.facts import MAX_NAMES, gather
 
 
 def known(value: object):
@@ -137,7 +137,7 @@ def function(a, b=1): ...
 function.level = 2
 thing, many, slotted = Thing(), Thing(), Slotted()
 slotted.a = slotted.b = 1
-many.__dict__.update((f"a{n}", n) for n in range(MOST + 100))
+many.__dict__.update((f"a{n}", n) for n in range(MAX_NAMES + 100))
 
 # An object, and names that it has besides those that `dir` tells of.
 OBJECTS = {
@@ -147,7 +147,7 @@ OBJECTS = {
     "a dict": ({}, ()),
     "a class": (Thing, ("mro",)),
     "an instance": (thing, ()),
-    "an instance with 5,100 attributes": (many, ("a0", f"a{MOST + 99}")),
+    "an instance with 5,100 attributes": (many, ("a0", f"a{MAX_NAMES + 99}")),
     "an object that computes its attributes": (Dynamic(), ("anything",)),
     "a slotted object": (slotted, ("a", "b")),
     "a weak proxy": (weakref.proxy(thing), ("method", "level")),
@@ -426,7 +426,7 @@ def test_the_columns_that_dask_has_worked_out_are_known():
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_a_list_of_columns_that_would_be_cut_is_not_known(library):
-    columns = {f"c{n}": [n] for n in range(MOST + 1000)}
+    columns = {f"c{n}": [n] for n in range(MAX_NAMES + 1000)}
     module = pytest.importorskip(library)
     table = module.table(columns) if library == "pyarrow" else module.DataFrame(columns)
     assert known(table).columns is None
@@ -434,11 +434,11 @@ def test_a_list_of_columns_that_would_be_cut_is_not_known(library):
 
 def test_the_attributes_of_a_table_of_6000_columns_are_not_known():
     pd = pytest.importorskip("pandas")
-    assert known(pd.DataFrame({f"c{n}": [n] for n in range(MOST + 1000)})).attributes is None
+    assert known(pd.DataFrame({f"c{n}": [n] for n in range(MAX_NAMES + 1000)})).attributes is None
 
 
 def test_a_dict_of_more_keys_than_are_read_is_not_known():
-    assert known({f"c{n}": n for n in range(MOST + 1000)}).columns is None
+    assert known({f"c{n}": n for n in range(MAX_NAMES + 1000)}).columns is None
 
 
 @pytest.mark.parametrize("base", ["pandas.DataFrame", "polars.DataFrame", "xarray.Dataset"])

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from jupyter_sc2.introspection.facts import gather
-from jupyter_sc2.introspection.variables import look
+from jupyter_sc2.introspection.variables import describe_name
 from jupyter_sc2.kernel.namespace import LiveNamespace
 from jupyter_sc2.pipeline.grounding import checker
 from jupyter_sc2.settings import SC2
@@ -447,7 +447,7 @@ def test_no_code_of_the_users_runs(case, values, shell, monkeypatch):
                 request = CompletionRequest(text=USES + prefix, offset=len(USES + prefix))
                 checker(request, live)(text, True)
         # One by one as well: what is told ends with its time, which comes soon where calls are counted.
-        lines = {name: look(namespace, name, values=values) for name in namespace}
+        lines = {name: describe_name(namespace, name, values=values) for name in namespace}
         gather(namespace, [(name,) for name in namespace])
     assert ran == []
     assert told

@@ -48,12 +48,12 @@ def test_a_modules_names_stand_in_its_source(package):
         """
         import os as system
         from json import dumps
-        LIMIT, MOST = 1, 2
+        LIMIT, MAX_FOLDER_ENTRIES = 1, 2
         def load(): ...
         class Model: ...
         """,
     )
-    assert {"system", "dumps", "LIMIT", "MOST", "load", "Model"} <= members_of(module)
+    assert {"system", "dumps", "LIMIT", "MAX_FOLDER_ENTRIES", "load", "Model"} <= members_of(module)
     assert "save" not in members_of(module)
 
 

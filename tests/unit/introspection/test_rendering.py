@@ -2,8 +2,8 @@
 
 from random import Random
 
-from jupyter_sc2.introspection.rendering import MAX_LINE, Variable, describe, table_detail
-from jupyter_sc2.training.state import guess_state
+from jupyter_sc2.introspection.rendering import MAX_LINE_CHARS, Variable, describe, table_detail
+from jupyter_sc2.training.state import infer_state
 
 
 def test_each_variable_is_one_line_of_comment():
@@ -26,7 +26,7 @@ def test_a_length_that_is_not_known_is_a_question_mark():
 
 def test_a_long_line_ends_behind_a_whole_item():
     line = describe([Variable("df", "DataFrame", ", ".join(f"column_{n}" for n in range(100)))])
-    assert len(line) <= MAX_LINE + 1
+    assert len(line) <= MAX_LINE_CHARS + 1
     assert line.endswith(" …\n")
     assert line.split(" …")[0].rpartition(" ")[2].removeprefix("column_").isdigit()
 
@@ -41,7 +41,7 @@ CELL = 'df["age"].hist()'
 
 
 def guessed(above=ABOVE, cell=CELL) -> str:
-    return describe(guess_state(above, [*above, cell], cell, Random(0)))
+    return describe(infer_state(above, [*above, cell], cell, Random(0)))
 
 
 def test_a_table_gets_the_columns_that_code_takes_from_it_anywhere():

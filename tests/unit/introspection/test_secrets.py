@@ -9,7 +9,7 @@ import pytest
 
 from jupyter_sc2.introspection import secrets
 from jupyter_sc2.introspection.rendering import describe
-from jupyter_sc2.introspection.variables import look
+from jupyter_sc2.introspection.variables import describe_name
 from jupyter_sc2.kernel.namespace import last_error
 from jupyter_sc2.notebook import Cell
 from jupyter_sc2.prompt.cell_text import output_text
@@ -182,7 +182,7 @@ NOT_TOLD = [
 
 
 def told(name: str, value: object, *, values: bool = True) -> str:
-    variable = look({name: value}, name, values=values)
+    variable = describe_name({name: value}, name, values=values)
     return describe([variable]) if variable else ""
 
 

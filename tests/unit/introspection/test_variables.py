@@ -8,7 +8,13 @@ from collections import namedtuple
 import pytest
 
 from jupyter_sc2.introspection.rendering import describe
-from jupyter_sc2.introspection.variables import adapter, choose, describe_variable, look, sample_of
+from jupyter_sc2.introspection.variables import (
+    adapter,
+    choose,
+    describe_name,
+    describe_variable,
+    sample_of,
+)
 
 
 def line(value: object) -> str:
@@ -209,14 +215,14 @@ def test_a_number_is_told_only_where_it_is_used():
 
 @pytest.mark.parametrize("name", ["_private", "api_key", "DB_PASSWORD", "token"])
 def test_private_and_secret_names_are_left_out(name):
-    assert look({name: [1]}, name) is None
+    assert describe_name({name: [1]}, name) is None
     assert choose({name: [1]}, [name]) == []
 
 
 def test_what_the_shell_has_put_there_is_left_out_until_the_user_takes_its_name():
     theirs = [1]
-    assert look({"In": theirs}, "In", hidden={"In": theirs}) is None
-    assert look({"In": [2]}, "In", hidden={"In": theirs}) is not None
+    assert describe_name({"In": theirs}, "In", hidden={"In": theirs}) is None
+    assert describe_name({"In": [2]}, "In", hidden={"In": theirs}) is not None
 
 
 def test_looking_stops_when_its_time_is_over():
@@ -241,8 +247,8 @@ def test_of_ten_thousand_variables_only_the_newest_are_looked_at():
 )
 def test_values_are_shown_where_they_are_asked_for(value, sample):
     assert sample_of(value) == sample
-    assert "=" not in look({"x": value}, "x").detail
-    assert look({"x": value}, "x", values=True).detail.endswith(sample)
+    assert "=" not in describe_name({"x": value}, "x").detail
+    assert describe_name({"x": value}, "x", values=True).detail.endswith(sample)
 
 
 def test_a_table_shows_its_first_row_without_what_may_be_secret():

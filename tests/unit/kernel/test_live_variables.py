@@ -515,7 +515,7 @@ def test_a_namespace_of_ten_thousand_costs_no_more_looks_than_a_small_one(shell,
     )
     shell.user_ns.update((f"v{n}", n) for n in range(10_000))
     live.state(request("v1 + v2"))
-    assert len(looked) <= variables.REACH + 2
+    assert len(looked) <= variables.MAX_RECENT_NAMES + 2
 
 
 def test_a_map_of_ten_gigabytes_is_looked_at_and_not_read(shell, live, tmp_path):

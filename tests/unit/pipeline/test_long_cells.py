@@ -18,7 +18,7 @@ from jupyter_sc2.kernel.terminal import Terminal
 from jupyter_sc2.notebook import Cell
 from jupyter_sc2.pipeline import candidate
 from jupyter_sc2.prompt.builder import last_part, split_at_boundary
-from jupyter_sc2.prompt.excerpt import BEFORE, BEHIND, excerpt
+from jupyter_sc2.prompt.excerpt import MAX_PREFIX_CHARS, MAX_SUFFIX_CHARS, excerpt
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.brackets import CLOSING, open_at_end, scan
 from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
@@ -199,7 +199,9 @@ def test_the_history_of_a_terminal_is_read_when_something_has_run(shell):
 
 
 def test_a_cell_that_is_not_long_stays_as_it_is():
-    request = CompletionRequest(text="x" * BEFORE + "y" * BEHIND, offset=BEFORE)
+    request = CompletionRequest(
+        text="x" * MAX_PREFIX_CHARS + "y" * MAX_SUFFIX_CHARS, offset=MAX_PREFIX_CHARS
+    )
     assert excerpt(request) is request
 
 
@@ -209,8 +211,8 @@ def test_of_a_long_cell_there_is_a_bounded_part(kind):
     for whole, offset in places(text).values():
         request = CompletionRequest(text=whole, offset=offset)
         part = excerpt(request)
-        assert len(part.prefix) <= BEFORE
-        assert len(part.suffix) <= BEHIND
+        assert len(part.prefix) <= MAX_PREFIX_CHARS
+        assert len(part.suffix) <= MAX_SUFFIX_CHARS
         assert whole[:offset].endswith(part.prefix[-1000:])
         assert whole[offset:].startswith(part.suffix)
         assert excerpt(part) is part

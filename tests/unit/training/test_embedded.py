@@ -24,9 +24,9 @@ from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.prompt.builder import Special
 from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.examples import CLOSERS, build_example, choose_cut
-from jupyter_sc2.training.rows import PARTS, UNTOLD, Sampler, prompts, rows, tree, visible
+from jupyter_sc2.training.rows import IGNORED, PARTS, Sampler, prompts, rows, tree, visible
 from jupyter_sc2.training.smollm import choose_tokens
-from jupyter_sc2.training.state import guess_state
+from jupyter_sc2.training.state import infer_state
 from jupyter_sc2.training.tokenizer import SPECIAL_TOKENS, encoder, load_tokenizer, write_tokenizer
 from jupyter_sc2.training.train import Recipe, schedule, train, unpacked_model
 from jupyter_sc2.types import CompletionRequest
@@ -94,7 +94,7 @@ def test_a_guessed_table_often_has_columns_that_nobody_uses():
     details = {
         variable.detail
         for seed in range(40)
-        for variable in guess_state(above, [cell], cell, Random(seed))
+        for variable in infer_state(above, [cell], cell, Random(seed))
     }
     assert all("fish" in detail and "bird" in detail for detail in details)
     assert 10 < sum(detail.count(",") > 2 for detail in details) < 40
@@ -221,7 +221,7 @@ def test_a_row_says_which_id_comes_next_but_for_suffixes_and_ends(start: Path, e
         if token.id in suffix:
             given[token.own] = token.id == suffix[0]
         ends = following.own != token.own
-        assert token.label == (UNTOLD if ends or given[token.own] else following.id)
+        assert token.label == (IGNORED if ends or given[token.own] else following.id)
 
 
 def test_what_belongs_at_the_cursor_is_the_middle_of_a_branch(start: Path, example):
@@ -229,7 +229,9 @@ def test_what_belongs_at_the_cursor_is_the_middle_of_a_branch(start: Path, examp
     encode = encoder(tokenizer)
     branch = example.branches[-1]
     row = list(tree(replace(example, branches=(branch,)), encode))
-    said = [token.label for token in row if PARTS[token.part] == "middle" and token.label != UNTOLD]
+    said = [
+        token.label for token in row if PARTS[token.part] == "middle" and token.label != IGNORED
+    ]
     assert encode(branch.whole)[-len(said) :] == said
     kept = encode(branch.whole)[: -len(said)]
     assert kept == encode(branch.given)[: len(kept)]

@@ -21,9 +21,9 @@ from jupyter_sc2.errors import ModelLoadError, SC2Error
 from jupyter_sc2.notebook import Cell
 from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.feed import Feed, FeedError, Plan
-from jupyter_sc2.training.meter import Meter, known_peak, told
+from jupyter_sc2.training.meter import Meter, known_peak, speed_text
 from jupyter_sc2.training.recipe import Recipe, schedule
-from jupyter_sc2.training.rows import UNTOLD, Sampler, packed_row, rows
+from jupyter_sc2.training.rows import IGNORED, Sampler, packed_row, rows
 from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 from jupyter_sc2.training.train import train
 from tests.support.tiny import make_tiny_model
@@ -271,9 +271,9 @@ def test_the_loss_is_the_cross_entropy_of_the_models_own_logits(run, batch):
         ).logits
     labels = batch[..., 1].long()
     each = torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=UNTOLD, reduction="none"
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    weights = torch.tensor(run.recipe.weights)[batch[..., 6].long()] * (labels != UNTOLD)
+    weights = torch.tensor(run.recipe.weights)[batch[..., 6].long()] * (labels != IGNORED)
     expected = (each * weights.flatten()).sum() / weights.sum()
     run.optimizer.zero_grad(set_to_none=False)
     expected.backward()
@@ -295,7 +295,7 @@ def test_the_logits_of_a_piece_are_the_most_that_exists_at_once():
 
     hidden, table = torch.randn(2_500, 8), torch.randn(50, 8)
     labels, weights = torch.randint(50, (2_500,)), torch.ones(2_500)
-    labels[0] = UNTOLD
+    labels[0] = IGNORED
     found = loss.sum_of_losses(hidden, table, labels, weights, piece)
     assert sizes == [1024, 1024, 452]
     assert found.item() == pytest.approx(loss.losses(hidden, table, labels).sum().item(), rel=1e-3)
@@ -508,5 +508,5 @@ def test_figures_of_speed_are_tokens_share_of_the_peak_and_share_of_waiting():
     figures = meter.read()
     # 250,000 tokens a second at 6 x 100 million operations are 150 TFLOP/s of 989.
     assert figures["teraflops"] == 150.0
-    assert told(figures) == "250,000 tokens/s  15.2% of the peak  0.5% waiting for rows"
+    assert speed_text(figures) == "250,000 tokens/s  15.2% of the peak  0.5% waiting for rows"
     assert meter.read()["tokens_per_second"] == 0
