@@ -43,8 +43,9 @@ class Speaker:
     def prefill(self, ids, cancelled):
         return len(ids)
 
-    def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", draft=None):
-        for id in [*self.encode(bytes(healed).decode()), *self._said]:
+    def generate(self, ids, sampling, stop_ids, cancelled, constraint=None, draft=None):
+        start = constraint.first.decode() if constraint is not None else ""
+        for id in [*self.encode(start), *self._said]:
             yield Token(id, -0.1)
 
     def use_threads(self, count):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -163,22 +162,45 @@ class Token:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
-class Choices(bytes):
-    """Names of which an engine is to spell one, the model's choice; as bytes, the first of them.
+@dataclass(frozen=True)
+class SpellingConstraint:
+    """The bytes that the first tokens of a completion have to spell: one of `alternatives`, the model's choice.
 
-    It stands in the place of the bytes that are to be spelled out at the start of a completion: an engine that can
-    spell no more than one takes the first. What runs on beyond a name must not go on with the name; an empty name
-    says that one was spelled and may end here.
+    For token healing there is one alternative, the end of the prompt that was cut off, and the last token may run on
+    beyond it. With `whole_names` the alternatives are names: what follows must not continue the name, and an empty
+    alternative says that a name is spelled and may end here. An engine that can spell only one takes the `first`.
     """
 
-    names: tuple[bytes, ...]
+    alternatives: tuple[bytes, ...]
+    whole_names: bool = False
 
-    def __new__(cls, names: Iterable[bytes]) -> Choices:
-        """There is at least one name."""
-        names = tuple(names)
-        choices = super().__new__(cls, names[0])
-        choices.names = names
-        return choices
+    def __post_init__(self) -> None:
+        if not (self.alternatives if self.whole_names else any(self.alternatives)):
+            raise ValueError("A constraint needs something to spell.")
 
-    def __bool__(self) -> bool:
-        return True  # there is something to be held to, even where a name may end
+    @classmethod
+    def for_suffix(cls, suffix: bytes) -> SpellingConstraint | None:
+        """To spell the end of a prompt again; None if nothing was cut off."""
+        return cls((suffix,)) if suffix else None
+
+    @property
+    def first(self) -> bytes:
+        return self.alternatives[0]
+
+    def advance(self, token_bytes: bytes) -> SpellingConstraint | None:
+        """What is left to spell after a token that was allowed; None once the constraint is satisfied."""
+        count = len(token_bytes)
+        if not self.whole_names:
+            return SpellingConstraint.for_suffix(self.first[count:])
+        left = tuple(
+            name[count:] for name in self.alternatives if name and name.startswith(token_bytes)
+        )
+        # A name that its quote or equals sign has closed is complete.
+        if b"" in left and not is_name_byte(token_bytes[-1:]):
+            return None
+        return SpellingConstraint(left, whole_names=True) if token_bytes and left else None
+
+
+def is_name_byte(byte: bytes) -> bool:
+    """Whether it may be part of a name; bytes above ASCII count as letters."""
+    return byte.isalnum() or byte == b"_" or byte >= b"\x80"

@@ -14,7 +14,7 @@ from jupyter_sc2.runtime.progress import Cancelled
 
 if TYPE_CHECKING:
     from jupyter_sc2.models.cards import ModelCard
-    from jupyter_sc2.types import SamplingParams, Token
+    from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 # From the ids drawn so far to those that may come next: guesses that an engine may check, several in one pass.
 DraftFn = Callable[[Sequence[int]], Sequence[int]]
@@ -51,14 +51,13 @@ class Engine(Protocol):
         sampling: SamplingParams,
         stop_ids: Collection[int],
         cancelled: Cancelled,
-        healed: bytes = b"",
+        constraint: SpellingConstraint | None = None,
         draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """Reads `ids`, then decodes up to `sampling.max_tokens` tokens, a stop id last where one came.
 
-        `healed` are bytes cut from the end of the prompt to reach a token boundary: the first tokens are
-        constrained to spell them out again (token healing), and they count towards the output. `guess` may
-        save passes; it never changes what is decoded.
+        The first tokens spell what `constraint` asks for, and count towards `max_tokens`. Draft tokens from `draft`
+        may save passes; they never change what is decoded.
         """
 
     def use_threads(self, count: int) -> None:

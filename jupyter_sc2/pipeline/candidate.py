@@ -15,7 +15,6 @@ from jupyter_sc2.prompt.builder import Prompt
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.types import (
     MAX_SEED,
-    Choices,
     Completion,
     CompletionRequest,
     FinishReason,
@@ -62,7 +61,7 @@ class Candidate:
         self._min_confidence = min_confidence
         self.scope = postprocess.scope(request)
         self.typed = ""  # since the first request
-        self._healed = len(prompt.healed)  # bytes that the user has typed already
+        self._suffix_left = len(prompt.healing_suffix)  # bytes that the user has typed already
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._raw = ""
         # Since the prompt that was last decoded from, or another way to the same place.
@@ -107,8 +106,8 @@ class Candidate:
 
     def _backtrack(self, decode: Callable[[Sequence[int]], bytes]) -> Prompt | None:
         """Takes another token where that costs the least probability; None where no alternative is known."""
-        healed = self._from_prompt.healed
-        if self.typed or isinstance(healed, Choices) or not self.raw_text.strip():
+        suffix = self._from_prompt.healing_suffix
+        if self.typed or self._from_prompt.names or not self.raw_text.strip():
             return None
         self._unwanted.append(b"".join(data for _, data in self._steps))
         options = []
@@ -116,7 +115,7 @@ class Candidate:
         for index, (token, data) in enumerate(self._steps):
             for id, logprob in token.alternatives:
                 way = written + (other := decode([id]))
-                text = way[len(healed) :].decode(errors="replace")
+                text = way[len(suffix) :].decode(errors="replace")
                 if not text.strip() or postprocess.is_comment(text, self._request):
                     continue
                 if not any(unwanted.startswith(way) for unwanted in self._unwanted):
@@ -132,18 +131,18 @@ class Candidate:
             return None
         _, index, token, data = min(options, key=lambda option: option[0])
         steps = [*self._steps[:index], (token, data)]
-        self._rewind(healed)
+        self._rewind(suffix)
         for step in steps:
             self._take(*step)
-        rest = healed[sum(len(data) for _, data in steps) :]
-        return replace(self._prompt, ids=(*self._from_prompt.ids, *self.ids), healed=rest)
+        rest = suffix[sum(len(data) for _, data in steps) :]
+        return replace(self._prompt, ids=(*self._from_prompt.ids, *self.ids), healing_suffix=rest)
 
     def _repair(
         self, text: str, violation: Violation, encode: Callable[[str], list[int]]
     ) -> Prompt:
         """Takes the text back to before the wrong word, or to the end of what the user has typed of it."""
-        healed = self._prompt.healed.decode()
-        before = healed + self.raw_text[: self._visible_start]
+        suffix = self._prompt.healing_suffix.decode()
+        before = suffix + self.raw_text[: self._visible_start]
         written = before + text
         start = len(before) + violation.start
         cut = max(0, start)
@@ -151,20 +150,20 @@ class Candidate:
         if written[:cut].endswith(" "):  # most tokens begin with their blank
             cut -= 1
             names = [f" {name}" for name in names]
-        self._rewind(written[cut : len(healed)].encode())
-        self._raw = written[len(healed) : cut]
+        self._rewind(written[cut : len(suffix)].encode())
+        self._raw = written[len(suffix) : cut]
         self.ids = encode(written[:cut])
         self._from_prompt = replace(
             self._prompt,
             ids=(*self._prompt.ids, *self.ids),
-            healed=Choices(name.encode() for name in names),
+            names=tuple(name.encode() for name in names),
         )
         return self._from_prompt
 
-    def _rewind(self, healed: bytes) -> None:
-        """Forgets the text. `healed` are the bytes that the user has typed already and the model writes again."""
+    def _rewind(self, suffix: bytes) -> None:
+        """Forgets the text. `suffix` are the bytes that the user has typed already and the model writes again."""
         self.ids, self._steps, self._raw = [], [], ""
-        self._healed = len(healed)
+        self._suffix_left = len(suffix)
         self._decoder.reset()
         self._confidence_logprobs.clear()
         self._violation, self.complete, self.stopped = None, False, False
@@ -177,12 +176,12 @@ class Candidate:
     def _take(self, token: Token, data: bytes) -> None:
         self.ids.append(token.id)
         self._steps.append((token, data))
-        if token.constrained_logprob is not None or not self._healed:
+        if token.constrained_logprob is not None or not self._suffix_left:
             self._confidence_logprobs.append(
                 token.logprob if token.constrained_logprob is None else token.constrained_logprob
             )
-        skipped = min(self._healed, len(data))
-        self._healed -= skipped
+        skipped = min(self._suffix_left, len(data))
+        self._suffix_left -= skipped
         self._raw += self._decoder.decode(data[skipped:])
 
     def is_compatible_with(self, request: CompletionRequest) -> bool:

@@ -185,7 +185,7 @@ class Completer:
             sampling,
             stop_ids,
             generation.cancelled,
-            prompt.healed,
+            prompt.constraint,
             PromptLookup(prompt.ids, self._earlier),
         ):
             # Before the token is taken: it may end what the first job asked for, but not what a later one does.

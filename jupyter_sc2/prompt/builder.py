@@ -38,7 +38,7 @@ from jupyter_sc2.prompt.sources import CELL_SOURCES, SOURCES
 from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.source.brackets import strip_auto_closers
 from jupyter_sc2.source.languages import LANGUAGES, of_cell_magic
-from jupyter_sc2.types import CompletionRequest
+from jupyter_sc2.types import CompletionRequest, SpellingConstraint
 
 Mode = Literal["left-to-right", "spm", "psm"]
 Text = TypeVar("Text", bound=str)
@@ -67,11 +67,22 @@ class SourceText(str):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads. `healed` are the bytes cut from its end, which the model has to spell out again."""
+    """What the model reads, and what its completion has to begin with.
+
+    `healing_suffix` is the end of the text that was cut off to reach a token boundary: the model spells it again.
+    Where `names` are given, it spells one of them instead.
+    """
 
     ids: tuple[int, ...]
     mode: Mode
-    healed: bytes = b""
+    healing_suffix: bytes = b""
+    names: tuple[bytes, ...] = ()
+
+    @property
+    def constraint(self) -> SpellingConstraint | None:
+        if self.names:
+            return SpellingConstraint(self.names, whole_names=True)
+        return SpellingConstraint.for_suffix(self.healing_suffix)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class PromptPlan:
 
     segments: tuple[Segment, ...]
     mode: Mode
-    healed: str
+    healing_suffix: str
     excluded_sources: tuple[str, ...]
 
 
@@ -212,7 +223,7 @@ class PromptBuilder:
         """
         plan = self.arrange(request, budget=budget, state=state, excluded_sources=excluded_sources)
         ids = self.encode(plan.segments)
-        return Prompt(tuple(ids[-budget:]), plan.mode, plan.healed.encode())
+        return Prompt(tuple(ids[-budget:]), plan.mode, plan.healing_suffix.encode())
 
     def arrange(
         self,
@@ -226,9 +237,9 @@ class PromptBuilder:
         language, prefix, suffix = of_cell_magic(request)
         following = strip_auto_closers(request.prefix, suffix)
         mode = mode_for(following, self._card) if self._can_fill_in() else "left-to-right"
-        healed = ""
+        healing_suffix = ""
         if mode == "left-to-right" or (mode == "spm" and self._card.token_healing):
-            prefix, healed = split_at_boundary(prefix)
+            prefix, healing_suffix = split_at_boundary(prefix)
         chars = budget * CHARS_PER_TOKEN
         suffix = first_lines(following, min(MAX_SUFFIX, chars // 4))
         written, room = prefix, chars // 2
@@ -255,7 +266,7 @@ class PromptBuilder:
             # The imports change only when another cell is dropped, and then the whole prompt changes.
             with_imports = bool(kept and imports) and len(imports) <= chars // 8
             segments = lay([SourceText(imports, "imports"), *kept] if with_imports else kept)
-            plan = PromptPlan(tuple(segments), mode, healed, too_old)
+            plan = PromptPlan(tuple(segments), mode, healing_suffix, too_old)
             if len(self.encode(segments)) <= budget:
                 return plan
             if kept:

@@ -36,8 +36,9 @@ class SlowEngine(FakeEngine):
     def generate(self, ids, sampling, *args) -> Iterator[Token]:  # type: ignore[no-untyped-def,override]
         if failure is not None:
             raise RuntimeError(failure)
-        healed = args[2] if len(args) > 2 else b""
-        text = self.decode_bytes(ids).decode() + healed.decode()
+        constraint = args[2] if len(args) > 2 else None
+        start = constraint.first if constraint is not None else b""
+        text = (self.decode_bytes(ids) + start).decode()
         self._attempts = self._attempts + 1 if sampling.temperature > 0 else 0
         texts = (LINE, *OTHERS)
         turn = self._attempts % len(texts)

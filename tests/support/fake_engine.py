@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from jupyter_sc2.engines.base import DraftFn, no_draft
 from jupyter_sc2.models.cards import EMBEDDED, STARCODER2_STOP, ModelCard
 from jupyter_sc2.runtime.progress import Cancelled
-from jupyter_sc2.types import SamplingParams, Token
+from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 SPECIAL_IDS = {name: index for index, name in enumerate(STARCODER2_STOP)}
 FIRST_BYTE = len(SPECIAL_IDS)
@@ -74,7 +74,7 @@ class FakeEngine:
         sampling: SamplingParams,
         stop_ids: Collection[int],
         cancelled: Cancelled,
-        healed: bytes = b"",
+        constraint: SpellingConstraint | None = None,
         draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         self.prompts.append(tuple(ids))
@@ -84,17 +84,18 @@ class FakeEngine:
             error, self.error = self.error, None
             raise error
         answer = self.answers.pop(0) if self.answers else ""
-        data = healed + answer.encode()
+        start = constraint.first if constraint is not None else b""
+        data = start + answer.encode()
         for count, byte in enumerate(data):
             while not self.gate.wait(0.01):
                 if cancelled():
                     return
-            while self._hold_after is not None and data[len(healed) : count].decode(
+            while self._hold_after is not None and data[len(start) : count].decode(
                 errors="ignore"
             ) == (self._hold_after):
                 self.held = True
                 time.sleep(0.005)
-            if cancelled() or count == sampling.max_tokens + len(healed):
+            if cancelled() or count == sampling.max_tokens + len(start):
                 return
             yield Token(FIRST_BYTE + byte, -0.5)
         yield Token(SPECIAL_IDS["<file_sep>"], -0.1)

@@ -395,7 +395,7 @@ class Multiplying:
         matrix = torch.rand(2000, 2000)
         engine = scripted()
 
-        def generate(ids, sampling, stop_ids, cancelled, healed=b"", draft=None):
+        def generate(ids, sampling, stop_ids, cancelled, constraint=None, draft=None):
             while not cancelled():
                 with gate:  # as the transformers engine does
                     torch.mm(matrix, matrix)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from jupyter_sc2.types import Token
+from jupyter_sc2.types import SpellingConstraint, Token
 
 # In nats.
 PRUNE_MARGIN = 2.0
@@ -28,13 +28,15 @@ class Hypothesis:
     The score is the sum of their log-probabilities, plus LENGTH_REWARD for each, in nats.
     """
 
-    pending: bytes  # what is left to spell of the text that token healing removed
+    pending: SpellingConstraint | None  # what the next tokens have to spell
     tokens: tuple[Token, ...] = ()
     score: float = 0.0
     cache_positions: tuple[int, ...] = ()
     finished: bool = False
 
-    def extend(self, token: Token, pending: bytes, *, finished: bool) -> Hypothesis:
+    def extend(
+        self, token: Token, pending: SpellingConstraint | None, *, finished: bool
+    ) -> Hypothesis:
         score = self.score + token.logprob + LENGTH_REWARD
         return replace(
             self, tokens=(*self.tokens, token), score=score, pending=pending, finished=finished

@@ -17,14 +17,13 @@ from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.beam_search import Hypothesis, common_prefix_length, prune
 from jupyter_sc2.engines.decoding.prefix_cache import PromptState
 from jupyter_sc2.engines.decoding.sampling import Sampler, make_sampler, top_tokens
-from jupyter_sc2.engines.decoding.token_healing import advance
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.models.cards import ModelCard
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.hardware import give_back_memory
 from jupyter_sc2.runtime.progress import Cancelled
-from jupyter_sc2.types import SamplingParams, Token
+from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +123,7 @@ class DecodingEngine(ABC):
         sampling: SamplingParams,
         stop_ids: Collection[int],
         cancelled: Cancelled,
-        healed: bytes = b"",
+        constraint: SpellingConstraint | None = None,
         draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
@@ -134,7 +133,7 @@ class DecodingEngine(ABC):
         read where the draft was right.
         """
         with self._sound():
-            yield from self._decode(ids, sampling, stop_ids, cancelled, healed, draft)
+            yield from self._decode(ids, sampling, stop_ids, cancelled, constraint, draft)
 
     @contextlib.contextmanager
     def _sound(self) -> Iterator[None]:
@@ -153,7 +152,7 @@ class DecodingEngine(ABC):
         sampling: SamplingParams,
         stop_ids: Collection[int],
         cancelled: Cancelled,
-        healed: bytes,
+        constraint: SpellingConstraint | None,
         draft: DraftFn,
     ) -> Iterator[Token]:
         sample = make_sampler(sampling)
@@ -161,11 +160,11 @@ class DecodingEngine(ABC):
         if self._cache.ids != list(ids):  # cancelled
             return
         beam_width = self.beam_width if sampling.temperature == 0 else 1
-        rest, drawn = healed, list[int]()
+        pending, drawn = constraint, list[int]()
         row, guesses = 0, list[int]()
         left = min(sampling.max_tokens, self.card.context - len(ids))
         while not cancelled():
-            found = self._expand(Hypothesis(rest), row, stop_ids) if beam_width > 1 else []
+            found = self._expand(Hypothesis(pending), row, stop_ids) if beam_width > 1 else []
             if len(found) > 1:
                 self._cache.truncate(len(ids) + len(drawn))
                 hypothesis = yield from self._beam_search(found, left, stop_ids, cancelled)
@@ -173,14 +172,14 @@ class DecodingEngine(ABC):
                     return
                 drawn += [token.id for token in hypothesis.tokens]
                 left -= len(hypothesis.tokens)
-                token, rest, guesses = hypothesis.tokens[-1], hypothesis.pending, []
+                token, pending, guesses = hypothesis.tokens[-1], hypothesis.pending, []
             else:
                 if found:
                     (token,) = found[0].tokens
                 else:
-                    token = self._draw(sample, row, self._allowed(rest))
+                    token = self._draw(sample, row, self._allowed(pending))
                 yield token
-                rest = self._rest(rest, token)
+                pending = self._advance(pending, token)
                 drawn.append(token.id)
                 left -= 1
             if left <= 0 or token.id in stop_ids or cancelled():
@@ -190,7 +189,7 @@ class DecodingEngine(ABC):
                 continue
             self._cache.truncate(len(ids) + len(drawn) - 1)
             row, guesses = 0, []
-            if self.max_draft_tokens and not rest:
+            if self.max_draft_tokens and pending is None:
                 guesses = list(draft(drawn)[: min(self.max_draft_tokens, left - 1)])
             if not self._forward([token.id, *guesses], cancelled):
                 return
@@ -244,7 +243,7 @@ class DecodingEngine(ABC):
             (
                 hypothesis.extend(
                     token,
-                    self._rest(hypothesis.pending, token),
+                    self._advance(hypothesis.pending, token),
                     finished=self._ends(token, stop_ids),
                 )
                 for token in tokens
@@ -255,15 +254,17 @@ class DecodingEngine(ABC):
     def _ends(self, token: Token, stop_ids: Collection[int]) -> bool:
         return token.id in stop_ids or b"\n" in self.tokenizer.decode_bytes([token.id])
 
-    def _allowed(self, rest: bytes) -> list[int] | None:
-        """The tokens that can spell it, None for all: also where none can (no byte-level vocabulary)."""
-        return (self.tokenizer.spelling.allowed(rest) or None) if rest else None
+    def _allowed(self, pending: SpellingConstraint | None) -> list[int] | None:
+        """The tokens that can spell it. None for all, also where none can (no byte-level vocabulary)."""
+        return None if pending is None else self.tokenizer.spelling.allowed(pending) or None
 
-    def _rest(self, rest: bytes, token: Token) -> bytes:
+    def _advance(
+        self, pending: SpellingConstraint | None, token: Token
+    ) -> SpellingConstraint | None:
         """What is left to spell after a token."""
-        if not rest or token.constrained_logprob is None:
-            return b""
-        return advance(rest, self.tokenizer.bytes_of[token.id])
+        if pending is None or token.constrained_logprob is None:
+            return None
+        return pending.advance(self.tokenizer.bytes_of[token.id])
 
     def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         read = self._read(ids, cancelled)

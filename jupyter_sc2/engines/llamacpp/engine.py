@@ -24,7 +24,6 @@ from jupyter_sc2.engines.decoding.prefix_cache import (
     worth_caching,
 )
 from jupyter_sc2.engines.decoding.sampling import NUM_ALTERNATIVES
-from jupyter_sc2.engines.decoding.token_healing import advance
 from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.engines.gguf import locate as gguf_locate
 from jupyter_sc2.engines.gguf.header import GGUFHeader
@@ -36,7 +35,7 @@ from jupyter_sc2.models.plan import SMALL
 from jupyter_sc2.runtime.hardware import free_memory, in_words
 from jupyter_sc2.runtime.progress import Cancelled, Progress
 from jupyter_sc2.runtime.threads import cores_here, most_threads, threads_that_help
-from jupyter_sc2.types import SamplingParams, Token
+from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 # Added to the logits of the tokens that are allowed. A power of two: it costs the fewest digits.
 BIAS = 64.0
@@ -108,7 +107,7 @@ class LlamaCppEngine:
         sampling: SamplingParams,
         stop_ids: Collection[int],
         cancelled: Cancelled,
-        healed: bytes = b"",
+        constraint: SpellingConstraint | None = None,
         draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
@@ -116,12 +115,14 @@ class LlamaCppEngine:
         What was decoded stays in the KV cache: if the user accepts it, it need not be read again.
         """
         self.prefill(ids, cancelled)
-        ids, rest = list(ids), healed
+        ids, pending = list(ids), constraint
         draw = random.Random(sampling.seed)  # None: from the system's own
         for index in range(sampling.max_tokens):
             if cancelled():
                 return
-            allowed = (self._header.spelling.allowed(rest) or None) if rest else None
+            allowed = None
+            if pending is not None:
+                allowed = self._header.spelling.allowed(pending) or None
             token = self._next(ids, sampling, draw.getrandbits(32), allowed, cancelled)
             if token is None:
                 return
@@ -129,10 +130,10 @@ class LlamaCppEngine:
             last = index + 1 == sampling.max_tokens or len(ids) + 1 >= self.card.context
             if last or token.id in stop_ids:
                 return
-            if rest:
-                # Where no token can go on spelling (no byte-level vocabulary) the constraint ends.
+            if pending is not None:
+                # Where no token can spell it (no byte-level vocabulary) the constraint ends.
                 spelled = self._header.bytes_of[token.id]
-                rest = advance(rest, spelled) if allowed is not None else b""
+                pending = pending.advance(spelled) if allowed is not None else None
             ids.append(token.id)
 
     def _trim_to_common_prefix(self, ids: Sequence[int]) -> int:

@@ -14,7 +14,6 @@ from typing import Any
 
 from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.prefix_cache import common_length
-from jupyter_sc2.engines.decoding.token_healing import advance
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.engines.openai.client import Address, Client, ModelNotFoundError
 from jupyter_sc2.engines.openai.discovery import (
@@ -28,7 +27,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.progress import Cancelled, Progress
-from jupyter_sc2.types import SamplingParams, Token
+from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 # Fewer new ids than these are read by the request that needs them: asking twice would cost more.
 WORTH_PREFILLING = 32
@@ -87,21 +86,21 @@ class OpenAIEngine:
         sampling: SamplingParams,
         stop_ids: Collection[int],
         cancelled: Cancelled,
-        healed: bytes = b"",
+        constraint: SpellingConstraint | None = None,
         draft: DraftFn = no_draft,
     ) -> Iterator[Token]:
         """See Engine. Where a server tells no log-probabilities, they are 0.
 
-        Healed bytes are spelled by a constraint where the server knows one; else they go back to the prompt, and
-        one token stands for them.
+        Where the server has no means for the constraint, the bytes go back to the prompt, and one token represents
+        them. Of several alternatives only vLLM is sent all; other servers spell the first.
         """
         check_length(ids, self.card, where=self._client.address.host)
         self._sent, self._read = list(ids), None
         left = min(sampling.max_tokens, self.card.context - len(ids))
-        rest = healed
-        constrained = self._kind == "vllm" and isinstance(self.vocabulary, Tokenizer)
-        while rest and constrained and left > 0:
-            allowed = self.vocabulary.spelling.allowed(rest)  # type: ignore[union-attr]
+        pending = constraint
+        by_tokens = self._kind == "vllm" and isinstance(self.vocabulary, Tokenizer)
+        while pending is not None and by_tokens and left > 0:
+            allowed = self.vocabulary.spelling.allowed(pending)  # type: ignore[union-attr]
             if not allowed:  # no byte-level vocabulary: the constraint ends
                 break
             payload = self._payload(self._sent, _at_most(sampling, 1), stop_ids)
@@ -111,14 +110,14 @@ class OpenAIEngine:
             yield token
             self._sent.append(token.id)
             left -= 1
-            rest = advance(rest, self.decode_bytes([token.id]))
+            pending = pending.advance(self.decode_bytes([token.id]))
         if cancelled() or left <= 0:
             return
         payload = self._payload(self._sent, _at_most(sampling, left), stop_ids)
-        if rest and self._kind == "llamacpp":
-            payload["grammar"] = spelling_grammar(rest.decode(errors="replace"))
-        elif rest and not constrained:
-            text = rest.decode(errors="replace")
+        text = "" if pending is None else pending.first.decode(errors="replace")
+        if text and self._kind == "llamacpp":
+            payload["grammar"] = spelling_grammar(text)
+        elif text and not by_tokens:
             if isinstance(self.vocabulary, TextVocabulary):
                 payload["prompt"] = self.vocabulary.render(self._sent, end=text)
                 spelled = [self.vocabulary.id_of(text)]

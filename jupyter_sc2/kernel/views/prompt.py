@@ -94,7 +94,7 @@ def notes(
         lines.append(f"edited since they ran: {', '.join(edited[:6])}")
     if off:
         lines.append("switched off: " + ", ".join(off))
-    if plan.healed:
+    if plan.healing_suffix:
         lines.append("⟨…⟩ is removed from the prompt and generated again (token healing)")
     return lines
 
@@ -113,8 +113,8 @@ def _first_line(source: str) -> str:
 
 def _texts(pieces: Iterable[PromptSpan], plan: PromptPlan) -> list[tuple[str, str]]:
     texts = [(piece.text, piece.source) for piece in pieces]
-    if plan.healed:  # the model generates these characters again
-        texts.append((f"⟨{plan.healed}⟩", "layout"))
+    if plan.healing_suffix:  # the model generates these characters again
+        texts.append((f"⟨{plan.healing_suffix}⟩", "layout"))
     return texts
 
 

@@ -25,11 +25,12 @@ def start():
     class OneLine(FakeEngine):
         line = "values = sorted(range(10))"
 
-        def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", *draft):
-            text = self.decode_bytes(ids).decode() + healed.decode()
+        def generate(self, ids, sampling, stop_ids, cancelled, constraint=None, *draft):
+            start = constraint.first if constraint is not None else b""
+            text = (self.decode_bytes(ids) + start).decode()
             typed = text.rsplit("\n", 1)[-1]
             self.answers = [self.line[len(typed) :] if self.line.startswith(typed) else ""]
-            return super().generate(ids, sampling, stop_ids, cancelled, healed)
+            return super().generate(ids, sampling, stop_ids, cancelled, constraint)
 
     extension.load(get_ipython(), load_engine=lambda model, **_: OneLine())
 

@@ -31,16 +31,18 @@ class Words:
         return [self.id(char) for char in text]
 
 
-def said(asked: CompletionRequest, *ways: list, healed: bytes = b"", confidence: float = 0.0):
+def said(
+    asked: CompletionRequest, *ways: list, healing_suffix: bytes = b"", confidence: float = 0.0
+):
     """Decodes each way in turn: words, or (word, nats, another, nats); returns the drawing and its prompts.
 
     The first of a later way is what the drawing has gone back to.
     """
     words = Words()
-    candidate = Candidate(asked, Prompt((), "spm", healed), min_confidence=confidence)
+    candidate = Candidate(asked, Prompt((), "spm", healing_suffix), min_confidence=confidence)
     prompts = []
     for prompt, way in zip(candidate.prompts(words.encode, words.decode), ways, strict=False):
-        prompts.append((words.decode(prompt.ids).decode(), prompt.healed))
+        prompts.append((words.decode(prompt.ids).decode(), prompt.healing_suffix))
         for step in way:
             word, nats, *other = (step, -0.1) if isinstance(step, str) else step
             others = ((words.id(other[0]), other[1]),) if other else ()
@@ -74,7 +76,7 @@ def test_what_the_user_has_begun_stays():
         request("model.s", "\nmodel.show()"),
         [("s", 0.0, "t", NEVER), ("how", -0.2, "core", -0.7), "()", "\n"],
         ["(X, y)", "\n"],
-        healed=b"s",
+        healing_suffix=b"s",
     )
     assert prompts[1] == ("score", b"")
     assert candidate.finish(cancelled=False).text == "core(X, y)"
@@ -85,14 +87,14 @@ def test_what_is_left_of_a_begun_word_is_still_spelled():
         request("model.sh", "\nmodel.show()"),
         [("show", -0.2, "s", -0.7), "()", "\n"],
         [],
-        healed=b"sh",
+        healing_suffix=b"sh",
     )
     assert len(prompts) == 1  # a way that shows nothing is none
     _, prompts = said(
         request("model.sh", "\nmodel.show()"),
         [("show", -0.2, "shift", -0.7), "()", "\n"],
         [],
-        healed=b"sh",
+        healing_suffix=b"sh",
     )
     assert prompts[1] == ("shift", b"")
 

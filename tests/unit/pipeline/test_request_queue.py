@@ -29,7 +29,7 @@ class Stepped(FakeEngine):
     def step(self) -> None:
         self._steps.release()
 
-    def generate(self, ids, sampling, stop_ids, cancelled, healed=b"", draft=None):
+    def generate(self, ids, sampling, stop_ids, cancelled, constraint=None, draft=None):
         self.started.set()
         while not self._steps.acquire(timeout=0.005):
             if cancelled():
@@ -38,7 +38,7 @@ class Stepped(FakeEngine):
             self.step()  # is for another
             return
         self.answers = ["ok"]  # whole, though it be cancelled from now on: the step is taken
-        yield from super().generate(ids, sampling, stop_ids, lambda: False, healed)
+        yield from super().generate(ids, sampling, stop_ids, lambda: False, constraint)
 
 
 @pytest.fixture

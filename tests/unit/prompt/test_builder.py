@@ -35,7 +35,7 @@ def build(
     request = CompletionRequest(text=text, offset=len(text) if offset is None else offset, **fields)
     prompt = builder.build(request, budget=budget)
     engine.prompts.append(prompt.ids)
-    return engine.asked(), prompt.mode, prompt.healed
+    return engine.asked(), prompt.mode, prompt.healing_suffix
 
 
 def test_at_the_end_of_a_cell_the_prompt_reads_left_to_right():
@@ -43,9 +43,9 @@ def test_at_the_end_of_a_cell_the_prompt_reads_left_to_right():
 
 
 def test_inside_a_cell_the_suffix_comes_before_the_prefix():
-    prompt, mode, healed = build("y = \nprint(y)", 4, notebook=CELLS, cell_id="3")
+    prompt, mode, healing_suffix = build("y = \nprint(y)", 4, notebook=CELLS, cell_id="3")
     block = "<file_sep><fim_prefix><fim_suffix>\nprint(y)<fim_middle>cell.py\ny = "
-    assert (prompt, mode, healed) == (TRUNK + block, "spm", b"")
+    assert (prompt, mode, healing_suffix) == (TRUNK + block, "spm", b"")
 
 
 def test_a_model_that_heals_spells_the_word_at_the_cursor_again():
@@ -57,7 +57,7 @@ def test_a_model_that_heals_spells_the_word_at_the_cursor_again():
     prompt = builder.build(request, budget=4000)
     engine.prompts.append(prompt.ids)
     assert engine.asked().endswith("<fim_suffix>\nprint(y)<fim_middle>cell.py\ny = np.")
-    assert (prompt.mode, prompt.healed) == ("spm", b"lin")
+    assert (prompt.mode, prompt.healing_suffix) == ("spm", b"lin")
 
 
 @pytest.mark.parametrize("suffix", ["", "\n\n", ")", "])\n", '")'])

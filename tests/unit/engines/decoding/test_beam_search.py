@@ -28,10 +28,10 @@ LINE = SamplingParams(max_tokens=8)
 STOP = tuple(range(100, 160))  # so that lines are short
 
 
-def hypothesis(*steps: tuple[int, float], ended: bool = False) -> Hypothesis:
-    made = Hypothesis(b"")
+def hypothesis(*steps: tuple[int, float], finished: bool = False) -> Hypothesis:
+    made = Hypothesis(None)
     for id, logprob in steps:
-        made = made.extend(Token(id, logprob), b"", finished=ended)
+        made = made.extend(Token(id, logprob), None, finished=finished)
     return made
 
 
@@ -114,7 +114,7 @@ def test_ways_agree_on_their_first_tokens():
 def engine(tmp_path_factory):
     folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", context=256)
     engine = load_engine(str(folder), precision="fp32")
-    engine.hypotheses = 4
+    engine.beam_width = 4
     yield engine
     engine.close()
 
@@ -129,7 +129,7 @@ def likelihood(engine, prompt, ids) -> float:
 
 def likeliest_line(engine, prompt, hypotheses: int) -> list[int]:
     """The same search without cache, mask or engine, each way read from its beginning."""
-    kept = [Hypothesis(b"")]
+    kept = [Hypothesis(None)]
     while any(not one.finished and len(one.tokens) < LINE.max_tokens for one in kept):
         onward = [one for one in kept if one.finished]
         for one in kept:
@@ -140,7 +140,7 @@ def likeliest_line(engine, prompt, hypotheses: int) -> list[int]:
                 said = engine._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
             values, tokens = said.log_softmax(-1).topk(hypotheses)
             for id, value in zip(tokens.tolist(), values.tolist(), strict=True):
-                onward.append(one.extend(Token(id, value), b"", finished=id in STOP))
+                onward.append(one.extend(Token(id, value), None, finished=id in STOP))
         kept = prune(onward, hypotheses)
     return ids_of(kept[0].tokens)
 
@@ -176,7 +176,7 @@ def test_tokens_tell_their_own_probability(engine):
 
 def test_a_clear_way_is_followed_alone(engine, monkeypatch):
     monkeypatch.setattr(
-        "jupyter_sc2.engines.decoding.loop.best", lambda hypotheses, most: list(hypotheses)[:1]
+        "jupyter_sc2.engines.decoding.loop.prune", lambda hypotheses, most: list(hypotheses)[:1]
     )
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
@@ -190,9 +190,9 @@ def test_what_was_decoded_is_in_the_cache_as_if_it_had_been_the_only_way(engine)
         tokens = ids_of(generate(engine, prompt, LINE, STOP))
         assert engine._cache.ids == [*prompt, *tokens[:-1]]
         longer = [*prompt, *tokens, 7]
-        engine.hypotheses = 1
+        engine.beam_width = 1
         assert ids_of(generate(engine, longer)) == plain_greedy(engine, longer, 8)
-        engine.hypotheses = 4
+        engine.beam_width = 4
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
@@ -227,13 +227,13 @@ def test_no_way_goes_on_for_more_tokens_than_may_be_drawn(engine, most):
 
 def test_all_ways_spell_what_was_typed(engine):
     for prompt in PROMPTS[:10]:
-        tokens = generate(engine, prompt, LINE, STOP, healed=b"val")
+        tokens = generate(engine, prompt, LINE, STOP, suffix=b"val")
         assert engine.decode_bytes(ids_of(tokens)).startswith(b"val")
 
 
 def test_with_a_temperature_nothing_is_searched(engine):
     drawn = SamplingParams(max_tokens=6, temperature=1.0, seed=1)
-    engine.hypotheses = 1
+    engine.beam_width = 1
     expected = ids_of(generate(engine, PROMPT, drawn))
-    engine.hypotheses = 4
+    engine.beam_width = 4
     assert ids_of(generate(engine, PROMPT, drawn)) == expected

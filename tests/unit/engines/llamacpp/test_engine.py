@@ -1,4 +1,4 @@
-"""The engine on llama.cpp: the same tokens as torch's, what is cached, cancelled, healed, and what ends with it."""
+"""The engine on llama.cpp: the same tokens as torch's, what is cached, cancelled and constrained, what ends with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ for package in ("xllamacpp", "libgguf", "gguf"):
 
 import jupyter_sc2  # noqa: E402
 from jupyter_sc2.engines import load_engine  # noqa: E402
-from jupyter_sc2.engines.decoding.prefix_cache import MOST  # noqa: E402
+from jupyter_sc2.engines.decoding.prefix_cache import MAX_PREFIXES  # noqa: E402
 from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
 from jupyter_sc2.engines.gguf.vocabulary import CONTROL, USER_DEFINED, read_vocabulary  # noqa: E402
 from jupyter_sc2.engines.llamacpp import engine as llamacpp_engine  # noqa: E402
@@ -34,7 +34,7 @@ from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError  # no
 from jupyter_sc2.models.cache_dir import cache_folder  # noqa: E402
 from jupyter_sc2.options import LoadOptions  # noqa: E402
 from jupyter_sc2.pipeline.session import Session  # noqa: E402
-from jupyter_sc2.types import SamplingParams, Token  # noqa: E402
+from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token  # noqa: E402
 from tests.unit.pipeline.test_session import invoke, submit, wait_until  # noqa: E402
 
 GREEDY = SamplingParams(max_tokens=8)
@@ -99,8 +99,9 @@ def never() -> bool:
     return False
 
 
-def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, healed=b""):
-    return list(engine.generate(ids, sampling, stop, cancelled, healed))
+def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, suffix=b""):
+    constraint = SpellingConstraint.for_suffix(suffix)
+    return list(engine.generate(ids, sampling, stop, cancelled, constraint))
 
 
 def ids_of(tokens: list[Token]) -> list[int]:
@@ -133,13 +134,13 @@ def test_the_embedded_model_writes_the_same_greedy_tokens_as_in_torch():
         prefix, suffix = text[start : start + 300], text[start + 330 : start + 400]
         assert engine.encode(prefix) == reference.encode(prefix)
         above = reference.encode(prefix)
-        healed = reference.decode_bytes(above[-1:]) if number % 3 == 0 else b""
-        above = above[:-1] if healed else above
+        healing = reference.decode_bytes(above[-1:]) if number % 3 == 0 else b""
+        above = above[:-1] if healing else above
         ids = [special["<fim_prefix>"], special["<fim_suffix>"], *reference.encode(suffix)]
         ids += [special["<fim_middle>"], *above]
         stop = {special["<|endoftext|>"], special["<file_sep>"]}
-        expected = generate(reference, ids, stop=stop, healed=healed)
-        tokens = generate(engine, ids, stop=stop, healed=healed)
+        expected = generate(reference, ids, stop=stop, suffix=healing)
+        tokens = generate(engine, ids, stop=stop, suffix=healing)
         for index, (one, other) in enumerate(zip(expected, tokens, strict=True)):
             if one.id != other.id:  # only where torch itself can hardly decide
                 prompt = [*ids, *ids_of(expected[:index])]
@@ -244,9 +245,9 @@ def test_what_is_put_aside_on_the_disk_goes_with_the_engine(torch_engine, folder
     gguf_writer.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
     engine = load_engine(str(tmp_path / "model.gguf"))
     kept = engine._server.process.folder / "kept"
-    for index in range(MOST + 3):
+    for index in range(MAX_PREFIXES + 3):
         engine.prefill([30 + index, *PROMPT[1:]], never)
-    assert 0 < len(list(kept.iterdir())) <= MOST
+    assert 0 < len(list(kept.iterdir())) <= MAX_PREFIXES
     engine.close()
     assert not kept.exists()
 
@@ -295,34 +296,34 @@ def test_decoding_ends_at_a_stop_id_and_where_the_positions_end(engine):
 # Sampling and healing
 
 
-@pytest.mark.parametrize("healed", ["imp", "\n    ", "東京", "🎉!", "zq%"])
+@pytest.mark.parametrize("suffix", ["imp", "\n    ", "東京", "🎉!", "zq%"])
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
-def test_healed_bytes_are_spelled_out_first(engine, healed, temperature):
+def test_the_suffix_is_spelled_first(engine, suffix, temperature):
     sampling = SamplingParams(max_tokens=10, temperature=temperature, seed=3)
-    tokens = generate(engine, PROMPT, sampling, healed=healed.encode())
-    assert engine.decode_bytes(ids_of(tokens)).startswith(healed.encode())
+    tokens = generate(engine, PROMPT, sampling, suffix=suffix.encode())
+    assert engine.decode_bytes(ids_of(tokens)).startswith(suffix.encode())
     assert len(tokens) == 10  # they count towards the output
 
 
 def test_healing_costs_one_pass_a_token(engine, passes):
     engine.prefill(PROMPT, never)
     passes.clear()
-    generate(engine, PROMPT, SamplingParams(max_tokens=2), healed=b"im")
+    generate(engine, PROMPT, SamplingParams(max_tokens=2), suffix=b"im")
     assert passes == [1, 1]
 
 
 def test_healing_also_chooses_among_tokens_that_are_most_unlikely(engine, monkeypatch):
-    expected = generate(engine, PROMPT, healed=b"zq%")
+    expected = generate(engine, PROMPT, suffix=b"zq%")
     monkeypatch.setattr(llamacpp_engine, "BIAS", 0.0)
-    assert ids_of(generate(engine, PROMPT, healed=b"zq%")) == ids_of(expected)
+    assert ids_of(generate(engine, PROMPT, suffix=b"zq%")) == ids_of(expected)
 
 
 def test_probabilities_are_those_of_torch_also_where_a_token_begins_a_character(
     engine, torch_engine
 ):
-    for healed in (b"", "東京 🎉".encode()):
-        expected = generate(torch_engine, PROMPT, healed=healed)
-        tokens = generate(engine, PROMPT, healed=healed)
+    for suffix in (b"", "東京 🎉".encode()):
+        expected = generate(torch_engine, PROMPT, suffix=suffix)
+        tokens = generate(engine, PROMPT, suffix=suffix)
         assert ids_of(tokens) == ids_of(expected)
         assert [token.logprob for token in tokens] == pytest.approx(
             [token.logprob for token in expected], abs=0.1

@@ -19,7 +19,7 @@ from jupyter_sc2.engines.onnx import engine as onnx_engine
 from jupyter_sc2.engines.onnx import prepacked
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.runtime.child_process import Identity
-from jupyter_sc2.types import SamplingParams, Token
+from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 from tests.support.paths import SMALL_MODEL
 
 MODEL = SMALL_MODEL
@@ -212,7 +212,7 @@ def test_right_guesses_save_passes(engine, prompt):
 
 def test_hypotheses_in_one_pass_see_their_own_tokens_only(engine, prompt):
     engine.prefill(prompt, never)
-    hypotheses = [Hypothesis(b"", tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
+    hypotheses = [Hypothesis(None, tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
     engine._pass([20, 30, 40], None, hypotheses=hypotheses)
     hypotheses = [
         way.with_position(len(prompt) + row).extend(Token(50 + row, 0.0), b"", finished=False)
@@ -227,7 +227,7 @@ def test_hypotheses_in_one_pass_see_their_own_tokens_only(engine, prompt):
 
 def test_the_chosen_hypothesis_is_in_the_cache_as_if_it_had_been_the_only_one(engine, prompt):
     engine.prefill(prompt, never)
-    hypotheses = [Hypothesis(b"", tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
+    hypotheses = [Hypothesis(None, tokens=(Token(id, 0.0),)) for id in (20, 30, 40)]
     engine._pass([20, 30, 40], None, hypotheses=hypotheses)
     engine._cache.select((len(prompt) + 2,), [40])
     engine._forward([60])
@@ -252,7 +252,7 @@ def test_a_search_finds_a_line_that_is_at_least_as_likely(engine):
 
 def test_the_first_tokens_spell_what_was_cut_from_the_prompt(engine):
     prompt = engine.encode("import numpy as np\nimport pan")[:-1]
-    tokens = list(engine.generate(prompt, GREEDY, (), never, healed=b"pan"))
+    tokens = list(engine.generate(prompt, GREEDY, (), never, SpellingConstraint((b"pan",))))
     assert engine.decode_bytes(ids_of(tokens)).startswith(b"pan")
     assert tokens[0].constrained_logprob is not None
 

@@ -41,7 +41,7 @@ from jupyter_sc2.engines.openai.text_vocabulary import TextVocabulary
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, STARCODER2_STOP
 from jupyter_sc2.runtime.characters import first_unseen
-from jupyter_sc2.types import SamplingParams
+from jupyter_sc2.types import SamplingParams, SpellingConstraint
 
 COMPLETIONS = "/v1/completions"
 KEY = "sk-very-secret"
@@ -295,9 +295,13 @@ def test_only_much_new_text_is_prefilled_by_a_request_of_its_own(engine, server)
     assert len(server.asked) == before + 1
 
 
-def test_healed_bytes_go_back_to_the_prompt_of_a_server_without_constraints(text_engine):
+def test_the_suffix_goes_back_to_the_prompt_of_a_server_without_constraints(text_engine):
     engine, server = text_engine
-    tokens = list(engine.generate(engine.encode("import numpy as"), GREEDY, (), never, b" n"))
+    tokens = list(
+        engine.generate(
+            engine.encode("import numpy as"), GREEDY, (), never, SpellingConstraint((b" n",))
+        )
+    )
     assert server.prompts()[-1] == "import numpy as n"
     assert text_of(engine, tokens) == " nprint(x)\n"
 
@@ -670,12 +674,13 @@ SOURCES = [
 ]
 
 
-def diverges_by(local, remote, ids, healed=b"") -> float:
+def diverges_by(local, remote, ids, suffix=b"") -> float:
     """How much likelier the local model's own token is where the two first differ; 0 if they do not."""
     import torch
 
-    ours = [t.id for t in local.generate(ids, GREEDY, (0,), never, healed)]
-    theirs = [t.id for t in remote.generate(ids, GREEDY, (0,), never, healed)]
+    constraint = SpellingConstraint.for_suffix(suffix)
+    ours = [t.id for t in local.generate(ids, GREEDY, (0,), never, constraint)]
+    theirs = [t.id for t in remote.generate(ids, GREEDY, (0,), never, constraint)]
     common = 0
     while common < min(len(ours), len(theirs)) and ours[common] == theirs[common]:
         common += 1
@@ -693,21 +698,21 @@ def test_llama_cpps_server_gives_the_tokens_of_the_same_weights_here(llama, at_h
     local = load_engine("embedded", precision="fp32")
     remote = load_engine("embedded", server=llama)
     for source in SOURCES:
-        for healed in (b"", b" n", "é".encode()):
+        for suffix in (b"", b" n", "é".encode()):
             # Keys and values are rounded to 16 bits there: what is all but equally likely may change places.
-            assert diverges_by(local, remote, local.encode(source), healed) < 0.05
+            assert diverges_by(local, remote, local.encode(source), suffix) < 0.05
     remote.close()
     local.close()
 
 
 @has_llamacpp
-def test_healed_bytes_are_spelled_by_llama_cpps_server(llama, at_home):
+def test_the_suffix_is_spelled_by_llama_cpps_server(llama, at_home):
     remote = load_engine("embedded", server=llama)
-    for healed in ("imp", " tot", "\n    ", "naï", '"\\', "東京"):
-        tokens = list(
-            remote.generate(remote.encode(SOURCES[0]), GREEDY, (), never, healed.encode())
-        )
-        assert text_of(remote, tokens).startswith(healed)
+    for suffix in ("imp", " tot", "\n    ", "naï", '"\\', "東京"):
+        constraint = SpellingConstraint((suffix.encode(),))
+        ids = remote.encode(SOURCES[0])
+        tokens = list(remote.generate(ids, GREEDY, (), never, constraint))
+        assert text_of(remote, tokens).startswith(suffix)
     remote.close()
 
 
@@ -749,12 +754,12 @@ def test_ctrl_c_ends_serve_cleanly(home, name):
 @pytest.mark.skipif(
     "JUPYTER_SC2_VLLM_URL" not in os.environ, reason="needs a vLLM that serves the model"
 )
-@pytest.mark.parametrize("healed", [b"", b" n", b"\n    re"])
-def test_vllm_gives_the_tokens_of_the_same_weights_here(healed):
+@pytest.mark.parametrize("suffix", [b"", b" n", b"\n    re"])
+def test_vllm_gives_the_tokens_of_the_same_weights_here(suffix):
     """A vLLM that serves the folder of the embedded model, in float32."""
     local = load_engine("embedded", precision="fp32")
     remote = load_engine("embedded", server=os.environ["JUPYTER_SC2_VLLM_URL"])
     for source in SOURCES:
-        assert diverges_by(local, remote, local.encode(source), healed) < 1e-3
+        assert diverges_by(local, remote, local.encode(source), suffix) < 1e-3
     remote.close()
     local.close()

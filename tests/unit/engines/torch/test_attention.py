@@ -118,7 +118,7 @@ def test_the_shipped_model_computes_four_tokens_in_a_pass_as_in_four():
         engine.prefill(prompt, lambda: False)
         engine._forward(more)
         together = engine._logits
-        engine._cache.cut(len(prompt))
+        engine._cache.truncate(len(prompt))
         for row, token in enumerate(more):
             engine._forward([token])
             assert np.array_equal(engine._logits[0], together[row])

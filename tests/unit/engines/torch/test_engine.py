@@ -1,4 +1,4 @@
-"""The engine on torch, on tiny random models: what is cached, sampled, healed and left alone."""
+"""The engine on torch, on tiny random models: what is cached, sampled, constrained and left alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ pytest.importorskip("transformers")
 
 from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.engines.base import no_draft  # noqa: E402
-from jupyter_sc2.engines.decoding.token_healing import TokenPrefixIndex, advance  # noqa: E402
 from jupyter_sc2.errors import GenerationError, ModelLoadError  # noqa: E402
-from jupyter_sc2.types import Choices, SamplingParams, Token  # noqa: E402
+from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token  # noqa: E402
 
 WINDOW = 16
 GREEDY = SamplingParams(max_tokens=8)
@@ -49,8 +48,13 @@ def never() -> bool:
     return False
 
 
-def generate(engine, ids, sampling=GREEDY, stop=(), cancelled=never, healed=b"", draft=no_draft):
-    return list(engine.generate(ids, sampling, stop, cancelled, healed, draft))
+def generate(
+    engine, ids, sampling=GREEDY, stop=(), cancelled=never, suffix=b"", draft=no_draft, names=()
+):
+    constraint = SpellingConstraint.for_suffix(suffix)
+    if names:
+        constraint = SpellingConstraint(names, whole_names=True)
+    return list(engine.generate(ids, sampling, stop, cancelled, constraint, draft))
 
 
 def ids_of(tokens: list[Token]) -> list[int]:
@@ -398,69 +402,33 @@ def test_a_seed_repeats_and_another_does_not(engine):
 # Token healing
 
 
-def test_allowed_tokens_begin_the_rest_or_run_beyond_it():
-    table = TokenPrefixIndex(
-        [b"", b"a", b"as", b"as np", b" ", b" as", b" a", b" b", b"\xff", b"\xff\xff", b"a"]
-    )
-    assert sorted(table.allowed(b" as")) == [4, 5, 6]
-    assert sorted(table.allowed(b"a")) == [1, 2, 3, 10]
-    assert sorted(table.allowed(b"as ")) == [1, 2, 3, 10]
-    assert sorted(table.allowed(b"\xff")) == [8, 9]
-    assert table.allowed(b"zzz") == []
-    assert advance(b" as", b" a") == b"s" and advance(b"a", b"as np") == b""
-
-
-def test_of_several_names_any_may_be_spelled_and_none_runs_on():
-    table = TokenPrefixIndex(
-        [b"", b"a", b"ag", b"age", b"ages", b"age(", b"fa", b'age"]', b"fare", b"x"]
-    )
-    names = Choices([b"age", b"fare"])
-    assert table.allowed(names) == [1, 2, 3, 5, 6, 7, 8]
-    assert advance(names, b"fa").names == (b"re",)
-    assert advance(names, b"age(") == b""
-    assert names == b"age"  # for an engine that can spell only one
-
-
-def test_behind_a_name_comes_no_part_of_a_name_unless_it_makes_another_of_them():
-    table = TokenPrefixIndex([b"", b"set", b"_", b"_style", b"_legend", b"(", b"s", b"_st"])
-    after = advance(Choices([b"set", b"set_style"]), b"set")
-    assert after.names == (b"", b"_style")
-    assert table.allowed(after) == [0, 2, 3, 5, 7]
-    assert advance(after, b"(") == b"" and not advance(after, b"")
-    assert advance(after, b"_").names == (b"style",)
-
-
-def test_behind_a_quote_the_model_is_free():
-    assert not advance(Choices([b'age"', b'ages"']), b'age"')
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_the_model_chooses_one_of_several_names(engine, temperature):
     names = (b"values", b"total", b"index")
     sampling = SamplingParams(max_tokens=12, temperature=temperature, seed=3)
-    tokens = ids_of(generate(engine, PROMPT, sampling, healed=Choices(names)))
+    tokens = ids_of(generate(engine, PROMPT, sampling, names=names))
     assert engine.decode_bytes(tokens).startswith(names)
 
 
-@pytest.mark.parametrize("healed", ["imp", " tot", "\n    ", "naï", "東京", "🎉!", "zq%"])
+@pytest.mark.parametrize("suffix", ["imp", " tot", "\n    ", "naï", "東京", "🎉!", "zq%"])
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
-def test_healed_bytes_are_spelled_out_first(engine, healed, temperature):
+def test_the_suffix_is_spelled_first(engine, suffix, temperature):
     sampling = SamplingParams(max_tokens=24, temperature=temperature, seed=3)
-    tokens = ids_of(generate(engine, PROMPT, sampling, healed=healed.encode()))
-    assert engine.decode_bytes(tokens).startswith(healed.encode())
+    tokens = ids_of(generate(engine, PROMPT, sampling, suffix=suffix.encode()))
+    assert engine.decode_bytes(tokens).startswith(suffix.encode())
     spelled = b""
     for token in tokens:
         assert token not in engine.special_ids.values()
         spelled += engine.decode_bytes([token])
-        if len(spelled) >= len(healed.encode()):
+        if len(spelled) >= len(suffix.encode()):
             break
     assert len(tokens) == 24  # they count towards the output
 
 
-def test_after_the_healed_bytes_the_model_is_free(engine):
-    healed = generate(engine, PROMPT, healed=b"i")
-    prompt = [*PROMPT, healed[0].id]
-    assert ids_of(healed[1:]) == plain_greedy(engine, prompt, 7)
+def test_after_the_suffix_the_model_is_free(engine):
+    tokens = generate(engine, PROMPT, suffix=b"i")
+    prompt = [*PROMPT, tokens[0].id]
+    assert ids_of(tokens[1:]) == plain_greedy(engine, prompt, 7)
 
 
 # Precisions
