@@ -15,6 +15,7 @@ import numpy as np
 
 from jupyter_sc2.engines import load_engine
 from jupyter_sc2.evaluation import holes
+from jupyter_sc2.evaluation.ablation import without
 from jupyter_sc2.evaluation.runner import read_rows
 from jupyter_sc2.prompt.builder import PromptBuilder
 from jupyter_sc2.types import SamplingParams
@@ -23,9 +24,9 @@ TOKENS = 24
 
 
 def greedy(engine: Any, ids: list[int]) -> list[int]:
-    engine.beam_width = 1
     sampling = SamplingParams(max_tokens=TOKENS)
-    return [token.id for token in engine.generate(ids, sampling, (), lambda: False)]
+    with without("beam search"):
+        return [token.id for token in engine.generate(ids, sampling, (), lambda: False)]
 
 
 def main() -> None:

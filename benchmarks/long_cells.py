@@ -16,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import jupyter_sc2
+from jupyter_sc2.engines.base import Capabilities
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.kernel.namespace import LiveNamespace
 from jupyter_sc2.models.cards import EMBEDDED
@@ -32,6 +33,7 @@ class Speaker:
     """An engine without a model: it encodes like the embedded one, and returns the same tokens each time."""
 
     name, precision, notice, card = "none", "fp32", "", EMBEDDED
+    capabilities = Capabilities()
 
     def __init__(self) -> None:
         self._tokenizer = Tokenizer(MODEL)

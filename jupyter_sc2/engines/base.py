@@ -7,7 +7,8 @@ it last read and reads again only from the first id that differs.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from jupyter_sc2.errors import EngineLost, GenerationError
 from jupyter_sc2.runtime.progress import Cancelled
@@ -24,10 +25,28 @@ def no_draft(drawn: Sequence[int]) -> Sequence[int]:
     return ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an engine can do beyond decoding token by token. What it cannot do it leaves out, without an error."""
+
+    # Hypotheses that it follows at temperature 0, as many as the model's card asks for where it can; 1 is greedy.
+    beam_width: int = 1
+    # Draft tokens that one pass verifies; 0 where `draft` is never called.
+    max_draft_tokens: int = 0
+    # Whether tokens come with their log-probabilities; else these are 0, and the model's confidence is unknown.
+    logprobs: bool = True
+    # Whether tokens that were decoded greedily come with `alternatives`.
+    alternatives: bool = False
+    # Which constraints hold its tokens: "none" (the bytes go back to the prompt), "suffix" (of several alternatives the
+    # first) or "names".
+    constraints: Literal["none", "suffix", "names"] = "none"
+
+
 class Engine(Protocol):
     """A loaded model."""
 
     card: ModelCard
+    capabilities: Capabilities
     precision: str  # "fp32", "bf16", "8bit", "4bit", "Q4_K_M", …; "" where a server does not tell
     name: str  # "onnxruntime", "transformers", "llamacpp", "openai"
     notice: str  # what the user should know about this load, in a sentence; or ""
@@ -79,6 +98,21 @@ class ExternalEngine(Protocol):
 
     def when_lost(self, tell: Callable[[EngineLost], None]) -> None:
         """Has `tell` called, once and on another thread, when that has happened."""
+
+
+def limitations(engine: Engine) -> str:
+    """What the engine leaves out of what its model is used with elsewhere, in sentences; "" if nothing."""
+    found = []
+    width = engine.card.beam_width
+    if engine.capabilities.beam_width < width:
+        found.append(
+            f"This engine decodes greedily; onnxruntime and transformers search {width} beams with this model."
+        )
+    if not engine.capabilities.logprobs:
+        found.append(
+            "The server promises no log-probabilities; without them the setting confidence has no effect."
+        )
+    return " ".join(found)
 
 
 def check_length(ids: Sequence[int], card: ModelCard, *, where: str = "") -> None:

@@ -35,6 +35,7 @@ class Status:
     message: str | None = None
     memory_bytes: int = 0
     stage: str = ""
+    limitations: str = ""  # what the engine leaves out, in sentences
     seconds: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from jupyter_sc2.engines.base import Engine
+from jupyter_sc2.engines.base import Engine, limitations
 from jupyter_sc2.errors import EngineLost, ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED, find_card
 from jupyter_sc2.options import LoadOptions
@@ -82,6 +82,7 @@ class Worker:
             precision=engine.precision,
             memory_bytes=self.memory_bytes,
             message=message,
+            limitations=limitations(engine),
         )
 
     def use_helpful_threads(self, *, cell_runs: bool) -> None:

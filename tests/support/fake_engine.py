@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 
-from jupyter_sc2.engines.base import DraftFn, no_draft
+from jupyter_sc2.engines.base import Capabilities, DraftFn, no_draft
 from jupyter_sc2.models.cards import EMBEDDED, STARCODER2_STOP, ModelCard
 from jupyter_sc2.runtime.progress import Cancelled
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
@@ -28,6 +28,7 @@ class FakeEngine:
 
     def __init__(self, *answers: str, card: ModelCard = EMBEDDED) -> None:
         self.card = card
+        self.capabilities = Capabilities(constraints="suffix")
         self.answers = list(answers)
         self.prompts: list[tuple[int, ...]] = []
         self.samplings: list[SamplingParams] = []

@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
+from jupyter_sc2.engines.base import Capabilities, DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.beam_search import Hypothesis, common_prefix_length, prune
 from jupyter_sc2.engines.decoding.prefix_cache import PromptState
 from jupyter_sc2.engines.decoding.sampling import Sampler, make_sampler, top_tokens
@@ -73,8 +73,12 @@ class DecodingEngine(ABC):
         self.notice = notice  # what the user should know about this load, in one sentence
         self.tokenizer = tokenizer
         self.chunk = chunk  # tokens of the prompt that one pass reads
-        self.beam_width = card.beam_width  # 1 decodes greedily
-        self.max_draft_tokens = max_draft_tokens  # that one pass verifies
+        self.capabilities = Capabilities(
+            beam_width=card.beam_width,
+            max_draft_tokens=max_draft_tokens,
+            alternatives=True,
+            constraints="names",
+        )
         self._cache = cache
         self._on_cpu = on_cpu
         self._prompt: _Prompt | None = None
@@ -159,7 +163,8 @@ class DecodingEngine(ABC):
         self._read_prompt(ids, cancelled)
         if self._cache.ids != list(ids):  # cancelled
             return
-        beam_width = self.beam_width if sampling.temperature == 0 else 1
+        beam_width = self.capabilities.beam_width if sampling.temperature == 0 else 1
+        max_draft_tokens = self.capabilities.max_draft_tokens
         pending, drawn = constraint, list[int]()
         row, guesses = 0, list[int]()
         left = min(sampling.max_tokens, self.card.context - len(ids))
@@ -189,8 +194,8 @@ class DecodingEngine(ABC):
                 continue
             self._cache.truncate(len(ids) + len(drawn) - 1)
             row, guesses = 0, []
-            if self.max_draft_tokens and pending is None:
-                guesses = list(draft(drawn)[: min(self.max_draft_tokens, left - 1)])
+            if max_draft_tokens and pending is None:
+                guesses = list(draft(drawn)[: min(max_draft_tokens, left - 1)])
             if not self._forward([token.id, *guesses], cancelled):
                 return
 
@@ -225,7 +230,7 @@ class DecodingEngine(ABC):
             ]
             hypotheses = prune(
                 [*onward, *(hypothesis for hypothesis in hypotheses if hypothesis.finished)],
-                self.beam_width,
+                self.capabilities.beam_width,
             )
         with self._inside():
             read = hypotheses[0].tokens[: len(hypotheses[0].cache_positions)]
@@ -238,7 +243,9 @@ class DecodingEngine(ABC):
     ) -> list[Hypothesis]:
         """The way with each of the tokens that may come next, by the logits of this row."""
         with self._inside():
-            tokens = top_tokens(self._row(row), self._allowed(hypothesis.pending), self.beam_width)
+            tokens = top_tokens(
+                self._row(row), self._allowed(hypothesis.pending), self.capabilities.beam_width
+            )
         return prune(
             (
                 hypothesis.extend(
@@ -248,7 +255,7 @@ class DecodingEngine(ABC):
                 )
                 for token in tokens
             ),
-            self.beam_width,
+            self.capabilities.beam_width,
         )
 
     def _ends(self, token: Token, stop_ids: Collection[int]) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
+from jupyter_sc2.engines.base import Capabilities, DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.prefix_cache import (
     CachedPrefix,
     PrefixCache,
@@ -51,6 +51,7 @@ class LlamaCppEngine:
     """A loaded model and its KV cache. Only one thread calls it."""
 
     name = "llamacpp"
+    capabilities = Capabilities(alternatives=True, constraints="names")
 
     def __init__(
         self, server: LlamaServer, header: GGUFHeader, card: ModelCard, notice: str = ""

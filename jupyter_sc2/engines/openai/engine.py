@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jupyter_sc2.engines.base import DraftFn, check_length, no_draft
+from jupyter_sc2.engines.base import Capabilities, DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.prefix_cache import common_length
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.engines.openai.client import Address, Client, ModelNotFoundError
@@ -47,6 +47,7 @@ class OpenAIEngine:
         self._client = client
         self._model = deployment.model
         self._kind = deployment.kind
+        self.capabilities = capabilities_of(deployment)
         self._sent: list[int] = []  # the ids that the server last read or wrote for us
         self._read: int | None = None  # how many ids it had to read last, where it tells
         self.notice = leaving(client.address)
@@ -98,7 +99,7 @@ class OpenAIEngine:
         self._sent, self._read = list(ids), None
         left = min(sampling.max_tokens, self.card.context - len(ids))
         pending = constraint
-        by_tokens = self._kind == "vllm" and isinstance(self.vocabulary, Tokenizer)
+        by_tokens = self.capabilities.constraints == "names"
         while pending is not None and by_tokens and left > 0:
             allowed = self.vocabulary.spelling.allowed(pending)  # type: ignore[union-attr]
             if not allowed:  # no byte-level vocabulary: the constraint ends
@@ -115,7 +116,7 @@ class OpenAIEngine:
             return
         payload = self._payload(self._sent, _at_most(sampling, left), stop_ids)
         text = "" if pending is None else pending.first.decode(errors="replace")
-        if text and self._kind == "llamacpp":
+        if text and self.capabilities.constraints == "suffix":
             payload["grammar"] = spelling_grammar(text)
         elif text and not by_tokens:
             if isinstance(self.vocabulary, TextVocabulary):
@@ -247,6 +248,18 @@ class OpenAIEngine:
             self._read = max(
                 0, int(usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"])
             )
+
+
+def capabilities_of(deployment: Deployment) -> Capabilities:
+    """vLLM takes the ids that are allowed, llama.cpp's server a grammar; of others neither is known."""
+    match deployment.kind:
+        case "vllm" if isinstance(deployment.vocabulary, Tokenizer):
+            return Capabilities(constraints="names")
+        case "vllm":
+            return Capabilities()
+        case "llamacpp":
+            return Capabilities(constraints="suffix")
+    return Capabilities(logprobs=False)
 
 
 def leaving(address: Address) -> str:

@@ -68,6 +68,8 @@ def status(status: Status, settings: SC2) -> str:
         lines[0] += f", {status.progress:.0%}"
     if status.message:
         lines.append(status.message)
+    if status.limitations:
+        lines.append(status.limitations)
     if status.state == "unloaded":
         lines.append("Loads on the first request; `%sc2 load` loads it now.")
     asks = settings.server and settings.engine in ("auto", "openai")

@@ -4,6 +4,7 @@ import io
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -291,6 +292,14 @@ def test_an_interrupt_ends_a_completion_in_one_line(run, fake_engine, session):
     while session.status.state == "generating" and time.monotonic() < deadline:
         time.sleep(0.01)
     assert session.status.state == "ready"
+
+
+def test_status_says_that_the_engine_decodes_greedily_where_others_search(run, fake_engine):
+    assert "greedily" not in run("%sc2 load\n%sc2 status").out
+    run("%sc2 unload")
+    fake_engine.card = replace(fake_engine.card, beam_width=4)
+    said = run("%sc2 load\n%sc2 status").out
+    assert "This engine decodes greedily; onnxruntime and transformers search 4 beams" in said
 
 
 def test_status_before_anything_is_loaded(run):

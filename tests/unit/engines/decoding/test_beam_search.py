@@ -13,6 +13,7 @@ from jupyter_sc2.engines.decoding.beam_search import (
     prune,
 )
 from jupyter_sc2.types import SamplingParams, Token
+from tests.support.beams import beam_width
 from tests.support.tiny import make_tiny_model
 from tests.unit.engines.torch.test_engine import (
     PROMPT,
@@ -114,8 +115,8 @@ def test_ways_agree_on_their_first_tokens():
 def engine(tmp_path_factory):
     folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", context=256)
     engine = load_engine(str(folder), precision="fp32")
-    engine.beam_width = 4
-    yield engine
+    with beam_width(engine, 4):
+        yield engine
     engine.close()
 
 
@@ -190,9 +191,8 @@ def test_what_was_decoded_is_in_the_cache_as_if_it_had_been_the_only_way(engine)
         tokens = ids_of(generate(engine, prompt, LINE, STOP))
         assert engine._cache.ids == [*prompt, *tokens[:-1]]
         longer = [*prompt, *tokens, 7]
-        engine.beam_width = 1
-        assert ids_of(generate(engine, longer)) == plain_greedy(engine, longer, 8)
-        engine.beam_width = 4
+        with beam_width(engine, 1):
+            assert ids_of(generate(engine, longer)) == plain_greedy(engine, longer, 8)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
@@ -233,7 +233,6 @@ def test_all_ways_spell_what_was_typed(engine):
 
 def test_with_a_temperature_nothing_is_searched(engine):
     drawn = SamplingParams(max_tokens=6, temperature=1.0, seed=1)
-    engine.beam_width = 1
-    expected = ids_of(generate(engine, PROMPT, drawn))
-    engine.beam_width = 4
+    with beam_width(engine, 1):
+        expected = ids_of(generate(engine, PROMPT, drawn))
     assert ids_of(generate(engine, PROMPT, drawn)) == expected

@@ -20,6 +20,7 @@ from jupyter_sc2.engines.onnx import prepacked
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.runtime.child_process import Identity
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
+from tests.support.beams import beam_width
 from tests.support.paths import SMALL_MODEL
 
 MODEL = SMALL_MODEL
@@ -46,8 +47,9 @@ def shared():
 @pytest.fixture
 def engine(shared):
     shared._forget()
-    shared.beam_width, shared.chunk = 1, onnx_engine.CHUNK
-    return shared
+    shared.chunk = onnx_engine.CHUNK
+    with beam_width(shared, 1):
+        yield shared
 
 
 @pytest.fixture
@@ -240,9 +242,8 @@ def test_a_search_finds_a_line_that_is_at_least_as_likely(engine):
     prompt = engine.encode("import numpy as np\nimport pandas as pd\n\ndf = pd.")
     stop = {engine.encode("\n")[0]}
     alone = list(engine.generate(prompt, SamplingParams(max_tokens=12), stop, never))
-    engine.beam_width = 4
-    best = list(engine.generate(prompt, SamplingParams(max_tokens=12), stop, never))
-    engine.beam_width = 1
+    with beam_width(engine, 4):
+        best = list(engine.generate(prompt, SamplingParams(max_tokens=12), stop, never))
 
     def score(tokens):  # with the reward for each token, see search.py
         return sum(token.logprob + 0.15 for token in tokens)
