@@ -24,6 +24,7 @@ from jupyter_sc2.prompt.sources import (
     ContextSource,
     setting_of,
 )
+from jupyter_sc2.runtime.entry_points import ENGINES_GROUP, registered
 from jupyter_sc2.types import MAX_SEED, SamplingParams
 
 MODES = ("automatic", "manual", "off")
@@ -45,6 +46,24 @@ def _context_traits() -> dict[str, Any]:
     }
 
 
+class _EngineName(Enum[str]):
+    """An engine of this package, or one that another package registers.
+
+    Those are looked up only when a name is none of ours, or when all of them are asked for.
+    """
+
+    @property
+    def values(self) -> list[str]:
+        return [*ENGINES, *(name for name in registered(ENGINES_GROUP) if name not in ENGINES)]
+
+    @values.setter
+    def values(self, values: Any) -> None:
+        """traitlets sets them when the trait is made."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        return value if value in ENGINES else super().validate(obj, value)
+
+
 class SC2(Configurable):
     """The settings of jupyter-sc2 in one kernel."""
 
@@ -62,7 +81,7 @@ class SC2(Configurable):
         "embedded",
         help="Model name (`jupyter sc2 models`), Hub id (owner/name), or path (./folder, ./model.gguf).",
     ).tag(config=True)
-    engine = Enum(
+    engine = _EngineName(
         ENGINES,
         default_value="auto",
         help="Inference engine: onnxruntime (embedded), transformers (PyTorch), llamacpp (GGUF) or openai (a server).",

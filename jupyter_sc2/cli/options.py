@@ -6,9 +6,10 @@ import argparse
 import json
 
 from jupyter_sc2.cli.config import add_config_options
+from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.models.cards import EMBEDDED
 from jupyter_sc2.options import LoadOptions
-from jupyter_sc2.settings import ENGINES, PRECISIONS
+from jupyter_sc2.settings import ENGINES, PRECISIONS, SC2
 
 MODEL_OPTIONS = ("model", "engine", "precision", "server", "threads", "offline")
 
@@ -22,7 +23,11 @@ def add_model_options(parser: argparse.ArgumentParser, *more: str) -> None:
         "--model", default=EMBEDDED.name, help="a name, a Hub id or a path (default: %(default)s)"
     )
     parser.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="inference engine (default: %(default)s)"
+        "--engine",
+        type=engine_name,
+        metavar=f"{{{','.join(ENGINES)}}}",
+        default="auto",
+        help="inference engine; other packages may add names (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
@@ -45,6 +50,15 @@ def add_offline_option(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="never use the network",
     )
+
+
+def engine_name(text: str) -> str:
+    """For argparse: the name of an engine, of this package or of another."""
+    try:
+        SC2().set("engine", text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def load_options(args: argparse.Namespace) -> LoadOptions:

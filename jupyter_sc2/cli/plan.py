@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jupyter_sc2.cli.config import add_config_options
-from jupyter_sc2.cli.options import print_json
+from jupyter_sc2.cli.options import engine_name, print_json
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.settings import ENGINES, PRECISIONS, SC2
 
@@ -23,7 +23,9 @@ def add_parser(commands: Any) -> None:
         default="starcoder2-3b",
         help="a name, a Hub id or a path (default: %(default)s)",
     )
-    parser.add_argument("--engine", choices=ENGINES, default="auto")
+    parser.add_argument(
+        "--engine", type=engine_name, metavar=f"{{{','.join(ENGINES)}}}", default="auto"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,

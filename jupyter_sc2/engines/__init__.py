@@ -1,20 +1,47 @@
-"""Engines: which of them runs a model, and loading it. `base.Engine` says what they have in common."""
+"""Engines: which of them runs a model, and loading it. `base.Engine` says what they have in common.
+
+Other packages can bring engines of their own, under the entry point group `jupyter_sc2.engines`. The name of an entry
+point is what the setting `engine` is set to; it refers to a function with the signature of `LoadFn`.
+"""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 from jupyter_sc2.engines.base import Engine
-from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.errors import ModelLoadError, in_one_line
 from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED
 from jupyter_sc2.models.packed import GRAPH
+from jupyter_sc2.runtime.entry_points import ENGINES_GROUP, registered
 from jupyter_sc2.runtime.hardware import address_space_left, in_words
 from jupyter_sc2.runtime.progress import Progress
 
 # Bytes of address space that have to be left when a model is loaded in this process: the embedded one and its libraries
 # take 530 MB, most of which is never touched.
 ADDRESS_SPACE = 640 << 20
+
+
+class LoadFn(Protocol):
+    """What another package registers as an engine. Called on a thread of its own, which alone uses the engine."""
+
+    def __call__(
+        self,
+        model: str,
+        *,
+        precision: str,
+        server: str,
+        threads: int | None,
+        offline: bool,
+        progress: Progress,
+    ) -> Engine:
+        """The loaded model.
+
+        The arguments are the settings of these names; `threads` is None where the engine is to choose. `progress`
+        takes a state ("downloading" or "loading") and the share that is done, from 0 to 1, or None; what it raises ends
+        the load. Raises ModelLoadError with one line for the user.
+        """
 
 
 def load_engine(
@@ -31,7 +58,8 @@ def load_engine(
 
     Raises ModelLoadError in the user's terms.
     """
-    match choose_engine(model, engine, precision, server):
+    name = choose_engine(model, engine, precision, server)
+    match name:
         case "openai":
             from jupyter_sc2.engines.openai import engine as openai_engine
 
@@ -50,16 +78,40 @@ def load_engine(
 
             progress("loading", None)
             return onnx_engine.load(model, threads=threads, offline=offline, progress=progress)
-    _check_room(model)
-    from jupyter_sc2.engines.torch.docstrings import with_docstrings
+        case "transformers":
+            _check_room(model)
+            from jupyter_sc2.engines.torch.docstrings import with_docstrings
 
-    with with_docstrings("transformers"):
-        from jupyter_sc2.engines.torch import engine as torch_engine
+            with with_docstrings("transformers"):
+                from jupyter_sc2.engines.torch import engine as torch_engine
 
-        progress("loading", None)
-        return torch_engine.load(
-            model, precision=precision, threads=threads, offline=offline, progress=progress
-        )
+                progress("loading", None)
+                return torch_engine.load(
+                    model, precision=precision, threads=threads, offline=offline, progress=progress
+                )
+    return _registered(name)(
+        model,
+        precision=precision,
+        server=server,
+        threads=threads,
+        offline=offline,
+        progress=progress,
+    )
+
+
+def _registered(name: str) -> LoadFn:
+    """What another package registers as the engine `name`; imported here. Raises ModelLoadError."""
+    found = registered(ENGINES_GROUP).get(name)
+    if found is None:
+        raise ModelLoadError(f"No installed package has an engine named {name}.")
+    try:
+        load: LoadFn = found.load()
+    except Exception as error:  # whatever a package raises where it is imported
+        package = "" if found.dist is None else f" of {found.dist.name}"
+        raise ModelLoadError(
+            f"The engine {name}{package} cannot be imported: {in_one_line(error)}"
+        ) from error
+    return load
 
 
 def _check_room(model: str) -> None:

@@ -156,7 +156,14 @@ class Fields:
 
     def _setting_changed(self, change: Bunch) -> None:
         def show() -> None:
-            self.widgets[change.name].value = self._shown_value(change.name)
+            widget = self.widgets[change.name]
+            # An engine may have been installed since the panel was opened.
+            if (
+                isinstance(widget, widgets.Dropdown)
+                and change.new not in dict(widget.options).values()
+            ):
+                self.relabel(change.name, CHOICES.get(change.name, {}))
+            widget.value = self._shown_value(change.name)
             if change.name == "model":
                 self._update_models()
 

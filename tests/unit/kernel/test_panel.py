@@ -86,6 +86,16 @@ def test_a_widget_sets_the_setting_and_the_reverse(panel, settings, name, value)
     assert panel.fields[name].value == before
 
 
+def test_an_engine_that_was_installed_after_the_panel_was_opened_is_shown(
+    panel, settings, monkeypatch
+):
+    monkeypatch.setattr("jupyter_sc2.settings.registered", lambda group: {"mine": None})
+    settings.set("engine", "mine")
+    assert panel.fields["engine"].value == "mine"
+    panel.fields["engine"].value = "auto"
+    assert settings.engine == "auto"
+
+
 def test_ranges_and_help_come_from_the_traits(panel):
     slider, trait = panel.fields["max_tokens"], SC2.settings()["max_tokens"]
     assert (slider.min, slider.max, slider.tooltip) == (trait.min, trait.max, trait.help)
