@@ -247,11 +247,15 @@ class _Download:
             if blob.is_file() and blob.stat().st_size == file.size:
                 break  # another revision has the same file
             self._transfer(file, partial)
-            if self._is_whole(partial, file.etag):
-                os.replace(partial, blob)
-                break
-            partial.unlink()
+            # A kernel for which the lock does not hold may have given the file its name meanwhile, or removed it.
+            with contextlib.suppress(FileNotFoundError):
+                if self._is_whole(partial, file.etag):
+                    os.replace(partial, blob)
+                    break
+                partial.unlink()
             self._done = before
+            if blob.is_file() and blob.stat().st_size == file.size:
+                break
             if attempt == 2:
                 raise ModelLoadError(
                     f"{file.name} of {self._id} arrived damaged twice: its checksum is not the one that the hub "
@@ -265,29 +269,38 @@ class _Download:
         return self._storage / "blobs" / f"{file.etag}.incomplete"
 
     def _transfer(self, file: _File, partial: Path) -> None:
-        """Appends to `partial` what it lacks; goes on when the connection breaks. Raises _Broken in the end."""
+        """Writes to `partial` what it lacks, and reconnects when the connection breaks.
+
+        Each byte goes to its own offset and none is appended: flock succeeds for everybody on Lustre, GPFS and some
+        NFS, and kernels that then download one file at a time write the same bytes to the same places.
+
+        Raises DownloadInterrupted if it breaks off again and again without a byte.
+        """
         before, failures = self._done, 0
-        with partial.open("ab") as out:
-            if out.tell() > file.size:
-                out.truncate(0)
-            while (have := out.seek(0, os.SEEK_END)) < file.size:
+        partial.touch()
+        with partial.open("r+b") as out:
+            if out.seek(0, os.SEEK_END) > file.size:
+                out.seek(0)
+                out.truncate()
+            while (have := out.tell()) < file.size:
                 self._done = before + have
                 self._tell()
                 try:
-                    self._append(file, out, have)
+                    self._receive(file, out, have)
                     reason = "the connection ended early"
                 except Exception as error:
                     if not _of_the_network(error):
                         raise
                     reason = str(error) or type(error).__name__
                 out.flush()
-                failures = 0 if out.seek(0, os.SEEK_END) > have else failures + 1
+                failures = 0 if out.tell() > have else failures + 1
                 if failures > RETRIES:
                     raise DownloadInterrupted(reason.splitlines()[0])
                 if failures:
                     sleep(RETRY_AFTER)
 
-    def _append(self, file: _File, out: Any, have: int) -> None:
+    def _receive(self, file: _File, out: Any, have: int) -> None:
+        """One connection: writes the bytes from offset `have` on, or all where the server knows no ranges."""
         utils = self._hub.utils
         # Asked for as it is: a compressed answer has no ranges.
         headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
@@ -298,17 +311,18 @@ class _Download:
             "GET", file.url, headers=headers, timeout=timeout, follow_redirects=True
         ) as response:
             if response.status_code == 416:  # what is there cannot be the beginning of this file
-                out.truncate(0)
+                out.seek(0)
+                out.truncate()
                 return
             if response.status_code >= 400:
                 utils.hf_raise_for_status(_whole(response, self._id, self._tell))
             _check_plain(response, self._id)
             if have and response.status_code == 200:  # the server knows no ranges and sends all
-                out.truncate(0)
+                out.seek(0)
                 self._done -= have
             for chunk in response.iter_raw():
                 # More than was said is no part of the file; its checksum tells whether the rest is.
-                chunk = chunk[: file.size - out.seek(0, os.SEEK_END)]
+                chunk = chunk[: file.size - out.tell()]
                 if not chunk:
                     return
                 out.write(chunk)

@@ -301,6 +301,65 @@ def test_one_downloads_and_the_other_waits_and_says_so(served):
     assert "waiting" not in [state for state, _ in first.told]
 
 
+class NoLock:
+    """A lock that everybody gets at once, as on Lustre, GPFS and some NFS."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def acquire(self, timeout):
+        pass
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    monkeypatch.setattr("filelock.FileLock", NoLock)
+
+
+def fetch_together(served, begin) -> list[Path | Exception]:
+    """Two kernels fetch one file at the same time: both have half of it when `begin` is called."""
+    results: list[Path | Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(fetch())
+        except Exception as error:
+            results.append(error)
+
+    served.hold.clear()
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    deadline = time.monotonic() + 10
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        while len(served.fetched("model.safetensors")) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)  # the first part arrives
+    begin()
+    served.hold.set()
+    for thread in threads:
+        thread.join(20)
+    return results
+
+
+def test_kernels_for_which_no_lock_holds_write_the_same_bytes_to_the_same_places(
+    served, tmp_path, without_locks
+):
+    found = fetch_together(served, begin=lambda: None)
+    assert [(one / "model.safetensors").read_bytes() == WEIGHTS for one in found] == [True, True]
+    assert len(served.fetched("model.safetensors")) == 2  # neither begins again
+    assert partials(tmp_path) == []
+
+
+def test_a_file_that_another_kernel_removes_meanwhile_is_fetched_again(
+    served, tmp_path, without_locks
+):
+    found = fetch_together(served, begin=lambda: partials(tmp_path)[0].unlink())
+    assert [(one / "model.safetensors").read_bytes() == WEIGHTS for one in found] == [True, True]
+
+
 def test_a_gguf_file_is_picked_by_its_precision(served, folder, tmp_path):
     for name in ("name-Q8_0.gguf", "name.q3_k_m.gguf", "name-bf16.gguf"):
         (folder / name).write_bytes(name.encode())
