@@ -104,7 +104,7 @@ class PromptState(Generic[Held]):
             self._kept.add(CachedPrefix(tuple(self.ids[: self.read]), held, nbytes))
         if longer is not None:
             self._take(longer.held)
-            self.ids = list(longer.ids)
+            self.ids, self.read = list(longer.ids), len(longer.ids)
             common = common_length(self.ids, ids[:at_most])
         self.truncate(common)
         return common

@@ -1,6 +1,11 @@
 """Prompts that are put aside: which of them go when there are too many."""
 
-from jupyter_sc2.engines.decoding.prefix_cache import MAX_PREFIXES, CachedPrefix, PrefixCache
+from jupyter_sc2.engines.decoding.prefix_cache import (
+    MAX_PREFIXES,
+    CachedPrefix,
+    PrefixCache,
+    PromptState,
+)
 
 
 def numbers(start: int, count: int) -> tuple[int, ...]:
@@ -30,3 +35,43 @@ def test_of_prompts_of_the_same_worth_the_oldest_goes():
 def test_a_prompt_that_is_larger_than_the_limit_is_not_kept():
     kept: PrefixCache[str] = PrefixCache(1000)
     assert [old.held for old in kept.add(CachedPrefix(numbers(0, 100), "large", 1001))] == ["large"]
+
+
+class Lengths(PromptState[int]):
+    """A state whose keys and values are only counted."""
+
+    def __init__(self) -> None:
+        super().__init__(1000)
+        self.length = 0
+
+    def read_prompt(self, ids: tuple[int, ...]) -> int:
+        """Returns how many of the ids were there."""
+        common = self.trim_to_common_prefix(ids, at_most=len(ids))
+        self.ids, self.read, self.length = list(ids), len(ids), len(ids)
+        return common
+
+    def _set_length(self, length: int) -> None:
+        self.length = length
+
+    def _copy(self, length: int) -> tuple[int, int]:
+        return length, length
+
+    def _take(self, held: int) -> None:
+        self.length = held
+
+
+def test_a_restored_prompt_is_stashed_again_if_nothing_new_of_it_was_read():
+    state = Lengths()
+    state.read_prompt(numbers(0, 200))
+    state.read_prompt(numbers(1000, 60))
+    assert state.trim_to_common_prefix(numbers(0, 210), at_most=209) == 200  # then it is cancelled
+    assert state.read_prompt(numbers(1000, 60)) == 60
+    assert state.read_prompt(numbers(0, 210)) == 200
+
+
+def test_of_a_restored_prompt_counts_what_is_common():
+    state = Lengths()
+    state.read_prompt(numbers(0, 200))
+    state.read_prompt(numbers(1000, 60))
+    state.trim_to_common_prefix((*numbers(0, 100), *numbers(5000, 50)), at_most=149)
+    assert (state.length, state.read, len(state.ids)) == (100, 100, 100)
