@@ -1,7 +1,8 @@
 """What an engine is: a loaded model that turns prompt ids into completion ids. It knows no notebook and no IPython.
 
-Only one thread calls an engine at a time, so none of them has a lock. An engine keeps the KV cache of what
-it last read and reads again only from the first id that differs.
+Only one thread at a time prefills and decodes, so that engines need no lock for it; `encode` and `decode_bytes` may be
+called on any thread meanwhile. An engine keeps the KV cache of what it last read and reads again only from the first id
+that differs.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Engine(Protocol):
         """Special tokens by their text, as this model's tokenizer has them."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of plain text: never a special id, whatever the text says, and nothing added around it."""
+        """The ids of plain text: never a special id, whatever the text says, and nothing added around it.
+
+        Also called while another thread decodes, to show a prompt.
+        """
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of the tokens; special tokens give none."""

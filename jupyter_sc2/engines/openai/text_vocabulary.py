@@ -8,6 +8,7 @@ the server. Special tokens have ids of their own: only those are rendered as spe
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Sequence
 
 # Roughly how byte-pair encodings cut code: a blank goes with the word after it, digits stand alone.
@@ -21,12 +22,13 @@ SPECIAL_LOOKING = re.compile(
 
 
 class TextVocabulary:
-    """Text to ids and back. Grows with what is seen, as far as a vocabulary would."""
+    """Text to ids and back, on any thread. It grows with the text that is seen, as far as a vocabulary would."""
 
     def __init__(self, special: Iterable[str]) -> None:
         self.special_ids = {text: id for id, text in enumerate(dict.fromkeys(special))}
         self._texts = list(self.special_ids)
         self._ids: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def encode(self, text: str) -> list[int]:
         """The ids of plain text; never a special id."""
@@ -42,10 +44,13 @@ class TextVocabulary:
     def id_of(self, text: str) -> int:
         """The id of one piece of plain text, however long."""
         id = self._ids.get(text)
-        if id is None:
-            id = self._ids[text] = len(self._texts)
-            self._texts.append(text)
-        return id
+        if id is not None:
+            return id
+        with self._lock:
+            if text not in self._ids:
+                self._texts.append(text)
+                self._ids[text] = len(self._texts) - 1
+            return self._ids[text]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of the pieces; special tokens give none."""
