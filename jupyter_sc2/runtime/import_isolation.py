@@ -35,11 +35,11 @@ from jupyter_sc2.runtime.warning_filters import filters
 
 PACKAGE = "jupyter_sc2"
 # With one of these the modules of a model stay in sys.modules.
-HEAVY = {"torch", "transformers"}
+HEAVY_PACKAGES = {"torch", "transformers"}
 # Seconds that a cell waits at its start, and who forks before it does, until an import of ours is done: with the
 # embedded model 0.2 s at most, once in a kernel's life. `import torch` takes 3 to 4 s on two quiet cores.
-CELLS_PATIENCE = 0.5
-FORKS_PATIENCE = 5.0
+CELL_WAIT_S = 0.5
+FORK_WAIT_S = 5.0
 
 bootstrap: Any = sys.modules["importlib._bootstrap"]
 Module = Any  # what stands in sys.modules is a ModuleType, or whatever a module has put there in its place
@@ -57,15 +57,12 @@ class OwnImports:
         self._found: set[str] = (
             set()
         )  # names without a dot that our threads imported, in sys.modules
-        self._kept: dict[str, Module] = {}  # the same, and what belongs to them, not in sys.modules
+        self._isolated = _IsolatedModules()  # the same, and their submodules
         self._lock = threading.Lock()
         self._without_user_modules = 0  # how many want the user's modules out of the way
         self._aside: dict[str, Module] = {}  # the user's, for the moment not in sys.modules
         self._heavy = False
         self._cell_runs = False
-        self._filters: dict[str, list[Any]] = {}  # of warnings, which kept modules have set
-        self._filters_before: dict[str, list[Any]] = {}
-        self._nothing_hides: object = None  # in this state of sys.modules and sys.path
         self._looked: object = None  # at what the user's files were last looked at
         self._environment = openblas.environment()
 
@@ -101,7 +98,7 @@ class OwnImports:
         with self:
             with self._lock:
                 self._without_user_modules += 1
-                for top, _ in self.hiding() if self._installed else ():
+                for top, _ in self._trust.hiding() if self._installed else ():
                     theirs = _family(top)
                     if not hasattr(theirs[top], "__path__"):  # what there is inside is ours
                         theirs = {top: theirs[top]}
@@ -120,38 +117,19 @@ class OwnImports:
         aside, self._aside = self._aside, {}
         for top in [name for name in aside if "." not in name]:
             ours = {n: m for n, m in _family(top).items() if m is not aside.get(n)}
-            self._kept |= ours
+            self._isolated.modules |= ours
             self._found.discard(top)
             # Modules of ours are never without one another: other threads of ours may be using them.
             if not hasattr(aside[top], "__path__"):
-                self._show_inside(top)
+                self._isolated.publish_inside(top)
                 ours = {}
             sys.modules.update({n: m for n, m in aside.items() if _is_in(n, top)})
             for name in ours.keys() - aside.keys():
                 sys.modules.pop(name, None)
 
-    def hiding(self) -> list[tuple[str, str]]:
-        """Modules of the user's that are loaded and hide what is installed: their names and files."""
-        state = (len(sys.modules), list(sys.path))
-        if state == self._nothing_hides:
-            return []
-        found = []
-        for name, module in list(sys.modules.items()):
-            spec = None if "." in name else _spec(module)
-            if spec is None or spec.origin is None or not spec.has_location:
-                continue
-            if self._trust.holds(spec):
-                continue
-            installed = PathFinder.find_spec(name, self._trust.path)
-            if installed is not None and installed.loader is not None:
-                found.append((name, spec.origin))
-        if not found:
-            self._nothing_hides = state
-        return found
-
     def to_blame(self, error: BaseException) -> tuple[str, str] | None:
         """The module of the user's that made an import of ours fail: its name and file."""
-        hiding = dict(self.hiding())
+        hiding = dict(self._trust.hiding())
         reason: BaseException | None = error
         while hiding and reason is not None:
             names = [reason.name] if isinstance(reason, (ImportError, AttributeError)) else []
@@ -184,14 +162,14 @@ class OwnImports:
             sys.meta_path = self._plain
         else:  # somebody has replaced the list
             sys.meta_path[:] = others
-        self._give_back()
-        self._kept.clear()
+        self._isolated.publish_all()
+        self._isolated.modules.clear()
         self._found.clear()
         self._heavy, self._looked = False, None
 
     def cell_begins(self) -> None:
         """Before code of the user's runs: what its files hide is out of its way."""
-        end = monotonic() + CELLS_PATIENCE
+        end = monotonic() + CELL_WAIT_S
         while self.importing() and monotonic() < end:
             sleep(0.002)
         self.sweep()
@@ -209,78 +187,38 @@ class OwnImports:
         """Takes what our threads have imported out of sys.modules, as far as it is to be kept apart."""
         if not self._installed or not self._found:
             return
-        if not self._heavy and not HEAVY.isdisjoint(self._found):
+        if not self._heavy and not HEAVY_PACKAGES.isdisjoint(self._found):
             self._heavy = True
-            self._found |= self._give_back()
+            self._found |= self._isolated.publish_all()
         # Never under the hands of who imports: a package that is taken away then would make that fail.
         quiet = not self._cell_runs or threading.current_thread() is threading.main_thread()
         if not self._heavy and quiet and not self.importing():
             for top in list(self._found):
                 if top not in sys.stdlib_module_names:
-                    self._keep(top)
-        self._keep_what_is_hidden()
+                    self._isolate(top)
+        self._isolate_what_is_hidden()
 
-    def _keep_what_is_hidden(self) -> None:
+    def _isolate_what_is_hidden(self) -> None:
         folders = map(_changed_at, self._trust.users_entries())
         seen = (tuple(map(str, sys.path)), os.environ.get("PYTHONPATH"), *folders)
         if (seen, frozenset(self._found)) == self._looked:
             return
         for top in list(self._found):
             module = sys.modules.get(top)
-            if module is None or self._is_hidden(top, module):
-                self._keep(top)
+            if module is None or _is_hidden(top, module):
+                self._isolate(top)
         self._looked = (seen, frozenset(self._found))
 
-    def _is_hidden(self, top: str, module: Module) -> bool:
-        """Whether who imports this name gets a file of the user's, and not this module."""
-        theirs = PathFinder.find_spec(top)
-        return theirs is not None and theirs.loader is not None and not _same(theirs, module)
-
-    def _keep(self, top: str) -> None:
-        family = _family(top)
-        if top in self._kept and top in family and family[top] is not self._kept[top]:
-            self._found.discard(top)  # the user's has come there since
-            return
-        if any(getattr(_spec(module), "_initializing", False) for module in family.values()):
-            return  # being imported on another thread of ours; it is kept after that
-        self._kept |= family
-        for name in family:
-            sys.modules.pop(name, None)
-        self._found.discard(top)
-        before = self._filters_before.get(top, [])
-        for one in [f for f in filters() if _is_about(f, top) and f not in before]:
-            filters().remove(one)
-            self._filters.setdefault(top, []).append(one)
-
-    def _give(self, top: str) -> None:
-        """Puts a module and what belongs to it into sys.modules."""
-        for name in [n for n in list(self._kept) if _is_in(n, top)]:
-            sys.modules.setdefault(name, self._kept.pop(name))
-        filters()[:0] = self._filters.pop(top, [])
-
-    def _show_inside(self, top: str) -> None:
-        """Lets modules of a package of ours find one another while a file of the user's has the package's name.
-
-        The user's has nothing inside that could be meant.
-        """
-        kept = list(self._kept.items())
-        sys.modules.update({n: m for n, m in kept if n != top and _is_in(n, top)})
-
-    def _give_back(self) -> set[str]:
-        """Puts what the user has no other of into sys.modules; returns the names."""
-        given = set()
-        for top in [name for name in list(self._kept) if "." not in name]:
-            if top not in sys.modules and not self._is_hidden(top, self._kept[top]):
-                self._give(top)
-                given.add(top)
-        return given
+    def _isolate(self, top: str) -> None:
+        if self._isolated.take(top):
+            self._found.discard(top)
 
     # Finding
 
     def find(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """The spec for an import on a thread of ours."""
-        if name in self._kept:
-            return self._spec_of_kept(name, self._kept)
+        if name in self._isolated.modules:
+            return _spec_of_isolated(self, name, self._isolated.modules)
         parent = name.rpartition(".")[0]
         spec = self._search(name, self._of_parent(parent, path) if parent else None)
         if spec is None and not isinstance(sys.meta_path, _Finders):
@@ -291,7 +229,7 @@ class OwnImports:
         if spec is not None and not parent and name != PACKAGE:
             self._found.add(name)
             if name not in sys.stdlib_module_names:
-                self._filters_before[name] = list(filters())
+                self._isolated.filters_before[name] = list(filters())
             if name == "numpy":
                 self._environment = openblas.environment()
         return spec
@@ -317,7 +255,7 @@ class OwnImports:
         name = parent.partition(".")[0]
         if name == PACKAGE:  # wherever it runs from: a checkout may well be the current directory
             return entries
-        top = _spec(self._kept.get(name, sys.modules.get(name)))
+        top = _spec(self._isolated.modules.get(name, sys.modules.get(name)))
         if top is not None and self._trust.is_users(top):
             return []
         spec = _spec(sys.modules.get(parent))
@@ -329,8 +267,8 @@ class OwnImports:
     def hand_out(self, name: str) -> ModuleSpec | None:
         """The spec for an import by the user's code, where it is ours to say; None where it is not."""
         if name in self._aside:
-            return self._spec_of_kept(name, self._aside)
-        if name not in self._kept or "." in name:
+            return _spec_of_isolated(self, name, self._aside)
+        if name not in self._isolated.modules or "." in name:
             return None
         for finder in list.copy(sys.meta_path):
             if finder is self._finder or not hasattr(finder, "find_spec"):
@@ -338,33 +276,18 @@ class OwnImports:
             theirs: ModuleSpec | None = finder.find_spec(name, None, None)
             if theirs is None:
                 continue
-            if _same(theirs, self._kept[name]):
-                return self._spec_of_kept(name, self._kept)
+            if _same(theirs, self._isolated.modules[name]):
+                return _spec_of_isolated(self, name, self._isolated.modules)
             if theirs.submodule_search_locations is None:
-                self._show_inside(name)
+                self._isolated.publish_inside(name)
             return theirs
         return None
-
-    def _spec_of_kept(self, name: str, modules: dict[str, Module]) -> ModuleSpec:
-        module = modules[name]
-        own = _spec(module)
-        spec = ModuleSpec(
-            name,
-            cast(Any, _Kept(self, name, module)),
-            origin=None if own is None else own.origin,
-            is_package=hasattr(module, "__path__"),
-        )
-        if hasattr(module, "__path__"):
-            spec.submodule_search_locations = list(module.__path__)
-        if own is not None:
-            spec.has_location, spec.cached = own.has_location, own.cached
-        return spec
 
     def handed_out(self, name: str) -> None:
         """Called when a kept module is being imported."""
         if name in self._aside:
             return
-        self._give(name)
+        self._isolated.publish(name)
         if self.ours:
             self._found.add(name.partition(".")[0])
         elif name == "numpy" and self._environment != openblas.environment():
@@ -388,7 +311,7 @@ class OwnImports:
         """
         if not self._depths.keys() - {threading.get_ident()}:
             return
-        end = monotonic() + FORKS_PATIENCE
+        end = monotonic() + FORK_WAIT_S
         while True:
             # Who has just got the GIL keeps it for 5 ms, and the fork comes sooner.
             sleep(0.0005)
@@ -406,6 +329,76 @@ class OwnImports:
                     del sys.modules[name]
         self._lock, self._without_user_modules = threading.Lock(), 0
         self._bring_back()
+
+
+class _IsolatedModules:
+    """Modules of ours that are not in `sys.modules`, and the filters of warnings that they have set."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, Module] = {}
+        self.filters_before: dict[str, list[Any]] = {}  # those that there were before an import
+        self._filters: dict[str, list[Any]] = {}
+
+    def take(self, top: str) -> bool:
+        """Takes a module and its submodules out of sys.modules; False while another thread of ours imports them."""
+        family = _family(top)
+        if top in self.modules and top in family and family[top] is not self.modules[top]:
+            return True  # the user's has come there since
+        if any(getattr(_spec(module), "_initializing", False) for module in family.values()):
+            return False
+        self.modules |= family
+        for name in family:
+            sys.modules.pop(name, None)
+        before = self.filters_before.get(top, [])
+        for one in [f for f in filters() if _is_about(f, top) and f not in before]:
+            filters().remove(one)
+            self._filters.setdefault(top, []).append(one)
+        return True
+
+    def publish(self, top: str) -> None:
+        """Puts a module and its submodules into sys.modules."""
+        for name in [n for n in list(self.modules) if _is_in(n, top)]:
+            sys.modules.setdefault(name, self.modules.pop(name))
+        filters()[:0] = self._filters.pop(top, [])
+
+    def publish_inside(self, top: str) -> None:
+        """Lets modules of a package of ours find one another while a file of the user's has the package's name.
+
+        The user's has nothing inside that could be meant.
+        """
+        modules = list(self.modules.items())
+        sys.modules.update({n: m for n, m in modules if n != top and _is_in(n, top)})
+
+    def publish_all(self) -> set[str]:
+        """Puts what the user has no other of into sys.modules; returns the names."""
+        published = set()
+        for top in [name for name in list(self.modules) if "." not in name]:
+            if top not in sys.modules and not _is_hidden(top, self.modules[top]):
+                self.publish(top)
+                published.add(top)
+        return published
+
+
+def _is_hidden(top: str, module: Module) -> bool:
+    """Whether who imports this name gets a file of the user's, and not this module."""
+    theirs = PathFinder.find_spec(top)
+    return theirs is not None and theirs.loader is not None and not _same(theirs, module)
+
+
+def _spec_of_isolated(imports: OwnImports, name: str, modules: dict[str, Module]) -> ModuleSpec:
+    module = modules[name]
+    own = _spec(module)
+    spec = ModuleSpec(
+        name,
+        cast(Any, _IsolatedLoader(imports, name, module)),
+        origin=None if own is None else own.origin,
+        is_package=hasattr(module, "__path__"),
+    )
+    if hasattr(module, "__path__"):
+        spec.submodule_search_locations = list(module.__path__)
+    if own is not None:
+        spec.has_location, spec.cached = own.has_location, own.cached
+    return spec
 
 
 class _Finders(list[Any]):
@@ -440,7 +433,7 @@ class _Finder:
         return PathFinder.find_distributions(*arguments) if self._imports.ours else ()
 
 
-class _Kept:
+class _IsolatedLoader:
     """Loads a module that is loaded: hands out what there is, and all that belongs to it."""
 
     def __init__(self, imports: OwnImports, name: str, module: Module) -> None:
@@ -473,6 +466,7 @@ class _Trust:
         self._folders: set[str] = set()
         self._users: set[str] = set()
         self._finders: dict[int, tuple[object, bool]] = {}
+        self._nothing_hides: object = None  # in this state of sys.modules and sys.path
         self._real = cache(real)
 
     @property
@@ -499,6 +493,25 @@ class _Trust:
     def users_entries(self) -> list[str]:
         """What of sys.path is the user's; an empty entry is the current directory."""
         return [e for e in sys.path if isinstance(e, str) and not self.has(e or os.curdir)]
+
+    def hiding(self) -> list[tuple[str, str]]:
+        """Modules of the user's that are loaded and hide what is installed: their names and files."""
+        state = (len(sys.modules), list(sys.path))
+        if state == self._nothing_hides:
+            return []
+        found = []
+        for name, module in list(sys.modules.items()):
+            spec = None if "." in name else _spec(module)
+            if spec is None or spec.origin is None or not spec.has_location:
+                continue
+            if self.holds(spec):
+                continue
+            installed = PathFinder.find_spec(name, self.path)
+            if installed is not None and installed.loader is not None:
+                found.append((name, spec.origin))
+        if not found:
+            self._nothing_hides = state
+        return found
 
     def is_ours(self, finder: Any) -> bool:
         """Whether a finder comes with Python or with an installed package."""

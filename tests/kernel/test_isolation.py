@@ -57,7 +57,7 @@ def names_that_are_new(kernel):
     kernel.comm = kernel.open()
     kernel.comm.say({"type": "hello", "protocol": 1})
     assert completed(kernel)
-    kept = "__import__('jupyter_sc2.runtime.import_isolation').runtime.import_isolation.own_imports._kept"
+    kept = "__import__('jupyter_sc2.runtime.import_isolation').runtime.import_isolation.own_imports._isolated.modules"
     return value(
         kernel,
         f"sorted({{n.partition('.')[0] for n in [*sys.modules, *{kept}]}} - _before - {{'jupyter_sc2'}})",
@@ -215,7 +215,7 @@ def test_numpy_is_not_loaded_as_far_as_the_user_can_see_and_then_works(request):
 def test_what_runs_torch_models_is_not_imported_for_the_embedded_model(request):
     kernel = completing(request)
     heavy = {"torch", "transformers", "huggingface_hub", "safetensors", "bitsandbytes", "httpx"}
-    kept = "__import__('jupyter_sc2.runtime.import_isolation').runtime.import_isolation.own_imports._kept"
+    kept = "__import__('jupyter_sc2.runtime.import_isolation').runtime.import_isolation.own_imports._isolated.modules"
     assert heavy.isdisjoint(value(kernel, f"[*__import__('sys').modules, *{kept}]"))
 
 

@@ -236,7 +236,7 @@ def test_our_own_modules_are_found_though_our_checkout_is_the_current_directory(
 def test_the_modules_of_torch_stay_where_they_are_unless_they_are_hidden(
     imports, installed, users, monkeypatch
 ):
-    monkeypatch.setattr(import_isolation, "HEAVY", {"sc2_torch"})
+    monkeypatch.setattr(import_isolation, "HEAVY_PACKAGES", {"sc2_torch"})
     write(users / "sc2_hidden.py")
     for name in ("sc2_first", "sc2_hidden"):
         write(installed / f"{name}.py")
@@ -378,7 +378,7 @@ def test_the_file_that_hides_a_package_is_named(imports, installed, users):
 def test_a_module_of_the_users_that_hides_nothing_is_not_to_blame(imports, users):
     write(users / "sc2_one.py")
     importlib.import_module("sc2_one")
-    assert "sc2_one" not in dict(imports.hiding())
+    assert "sc2_one" not in dict(imports._trust.hiding())
 
 
 def test_distributions_are_found_on_our_threads(imports):
