@@ -1,10 +1,11 @@
-"""Where the models that were quantized here are kept, so that this is done once."""
+"""The folder for models that were quantized or packed on this machine, so that this is done once."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 VARIABLE = "JUPYTER_SC2_CACHE"
 
@@ -16,11 +17,5 @@ def cache_folder() -> Path:
     """
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "jupyter-sc2"
+    # Without "Cache" at its end, as it was on Windows from the first version on.
+    return user_cache_path("jupyter-sc2", appauthor=False, opinion=False)
