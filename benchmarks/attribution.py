@@ -21,13 +21,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jupyter_sc2.attribution.check import PATIENCE, Checker
+from jupyter_sc2.attribution.check import LOOKUP_TIMEOUT_S, Checker
 from jupyter_sc2.attribution.index import Index, PackEntry, SourceEntry, writing
 from jupyter_sc2.attribution.lexemes import HASH, lex
 from jupyter_sc2.attribution.match import THRESHOLD, Matcher
 from jupyter_sc2.attribution.packs import Draft
 from jupyter_sc2.attribution.sources import installed, named
-from jupyter_sc2.attribution.winnow import WINDOW
+from jupyter_sc2.attribution.winnow import WINDOW_RUNS
 from jupyter_sc2.evaluation.runner import open_session
 from jupyter_sc2.notebook import Notebook
 from jupyter_sc2.options import LoadOptions
@@ -99,7 +99,7 @@ def fill(place: Path, wanted: int) -> None:
         while missing > 0:
             draft = Draft()
             for number in range(2_000):
-                count = 2 * 10_000 // (WINDOW + 1)
+                count = 2 * 10_000 // (WINDOW_RUNS + 1)
                 hashes = rng.integers(0, 2**32, count, dtype=np.uint32)
                 places = np.sort(rng.choice(10_000, count, replace=False)).astype(np.uint32)
                 draft.add(
@@ -170,7 +170,7 @@ def timing(place: Path, name: str) -> None:
                 cpu.append((time.process_time() - began[1]) * 1000)
             times = f"{_times('wall', wall)}, {_times('CPU', cpu)}"
             print(f"  {kind}, {again}: {times}; {told} of {len(texts)} match")
-    print(f"  (candidates are looked at for {1000 * PATIENCE:.0f} ms at most)")
+    print(f"  (candidates are looked at for {1000 * LOOKUP_TIMEOUT_S:.0f} ms at most)")
 
 
 def _times(name: str, times: list[float]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, read_limited
+from jupyter_sc2.runtime.bounded_read import MAX_INPUT_BYTES, read_limited
 from jupyter_sc2.runtime.warning_filters import unwarned
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -127,7 +127,7 @@ class Notebook:
         import nbformat
 
         try:
-            text = read_limited(path, LARGEST_GIVEN).decode()
+            text = read_limited(path, MAX_INPUT_BYTES).decode()
             with unwarned:
                 document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
         except OSError as error:

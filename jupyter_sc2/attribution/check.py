@@ -13,12 +13,12 @@ from jupyter_sc2.types import Attribution, CompletionRequest
 logger = logging.getLogger(__name__)
 
 # Characters on either side of a suggestion that are looked at with it: many times what makes a match.
-AROUND = 3_000
+CONTEXT_CHARS = 3_000
 # Seconds that looking at candidates may take: there may be many, and a disk may be slow. The likeliest is the first,
 # and what was read for one key need not be read for the next.
-PATIENCE = 0.015
+LOOKUP_TIMEOUT_S = 0.015
 # Matches that are told of: the same text is often in several packages.
-MOST_TOLD = 5
+MAX_MATCHES_SHOWN = 5
 
 
 class Checker:
@@ -55,7 +55,7 @@ class Checker:
                 family_of_language(language_at(request)),
                 threshold=threshold,
                 within=(len(before), len(before) + len(text)),
-                patience=math.inf if certain else PATIENCE,
+                patience=math.inf if certain else LOOKUP_TIMEOUT_S,
             )
         except Exception:
             logger.debug("A suggestion could not be looked up", exc_info=True)
@@ -63,13 +63,13 @@ class Checker:
         told: dict[tuple[str, str], Attribution] = {}
         for match in found:
             told.setdefault((match.attribution.source, match.attribution.path), match.attribution)
-        return tuple(told.values())[:MOST_TOLD]
+        return tuple(told.values())[:MAX_MATCHES_SHOWN]
 
 
 def _around(request: CompletionRequest) -> tuple[str, str]:
     """The code on either side of the cursor, whole lines of it."""
     before, behind = request.prefix, request.suffix
-    if len(before) > AROUND:
-        before = before[-AROUND:]
+    if len(before) > CONTEXT_CHARS:
+        before = before[-CONTEXT_CHARS:]
         before = before[before.find("\n") + 1 :]
-    return before, behind[:AROUND]
+    return before, behind[:CONTEXT_CHARS]

@@ -22,7 +22,7 @@ import msgspec
 from jupyter_sc2.attribution.lexemes import Lexemes, family_of_file, lex
 from jupyter_sc2.attribution.packs import Draft, Pack, merged
 from jupyter_sc2.attribution.sources import Item, Source, code_of
-from jupyter_sc2.attribution.winnow import RUN, fingerprints
+from jupyter_sc2.attribution.winnow import RUN_LEXEMES, fingerprints
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.runtime.characters import is_plain_name
@@ -38,9 +38,9 @@ FORMAT = 1
 # Lexemes after which a pack is written: what is lost at most when a run ends in the middle.
 PACK_LEXEMES = 4_000_000
 # A suggestion is looked up in each pack, so there are to be few.
-MOST_PACKS = 6
+MAX_PACKS = 6
 # A pack that is made of others has at most so many, since it is put together in memory.
-MOST_MERGED = 400_000_000
+MAX_MERGED_LEXEMES = 400_000_000
 
 Tell = Callable[[str], None]
 
@@ -277,7 +277,7 @@ class Writer:
             done.left_out["binary or minified"] += 1
             return None
         lexemes = lex(code, family)
-        if len(lexemes) < RUN:
+        if len(lexemes) < RUN_LEXEMES:
             done.left_out["too short"] += 1
             return None
         return lexemes
@@ -328,10 +328,10 @@ class Writer:
         """Makes one of the smaller packs where there are many, and of those that hold little any more."""
         packs = sorted(self.index.packs, key=lambda pack: pack.lexemes)
         few = [pack for pack in packs if pack.alive.mean() < 0.7]
-        many = packs[: -MOST_PACKS // 2] if len(packs) > MOST_PACKS else []
+        many = packs[: -MAX_PACKS // 2] if len(packs) > MAX_PACKS else []
         chosen: list[Pack] = []
         for pack in {id(pack): pack for pack in [*few, *many]}.values():
-            if sum(one.lexemes for one in chosen) + pack.lexemes < MOST_MERGED:
+            if sum(one.lexemes for one in chosen) + pack.lexemes < MAX_MERGED_LEXEMES:
                 chosen.append(pack)
         if not chosen or (len(chosen) == 1 and not few):
             return

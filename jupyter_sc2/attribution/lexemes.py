@@ -92,7 +92,7 @@ def family_of_language(language: str) -> Family:
 class _Numbers(dict[bytes, int]):
     """A number of 64 bits for each lexeme; 0 for a comment. Always the same, as they are kept on disk."""
 
-    MOST = 1 << 20
+    MAX_NAMES = 1 << 20
 
     def __init__(self, family: Family) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _Numbers(dict[bytes, int]):
         literal = lexeme[:2].lstrip(b".")[:1].isdigit() or (first in b"\"'`" and len(lexeme) > 1)
         if literal and len(lexeme) > 12:  # it will hardly come again
             return LITERAL
-        if len(self) > self.MOST:
+        if len(self) > self.MAX_NAMES:
             self.clear()
         number = self[lexeme] = LITERAL if literal else _number(lexeme)
         return number
@@ -131,7 +131,7 @@ _GROUPING = [_number(word) for word in _WORDS.encode().split()]
 _BEFORE_VALUE = [*(_number(sign) for sign in b"= ( [ , + % return in".split()), LITERAL]
 _PREFIXES = [_number(word) for word in b"r b u f t rb br fr rf R B U F T Rb RB BR Br FR Fr".split()]
 # Bytes between two marks, about.
-PIECE = 4 << 10
+MARK_INTERVAL_BYTES = 4 << 10
 
 _known: dict[str, _Numbers] = {}
 
@@ -201,7 +201,7 @@ def _tokens(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[
     """All tokens and comments, and the marks. What is last in a piece may be cut, and is read again with the next."""
     tokens: list[bytes] = []
     marks: list[tuple[int, int]] = []
-    at, size = 0, PIECE
+    at, size = 0, MARK_INTERVAL_BYTES
     while at < len(text):
         part = pattern.findall(text, at, at + size)
         last = text.rfind(part[-1], at, at + size) if part else at + size
@@ -214,7 +214,7 @@ def _tokens(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[
             continue
         marks.append((at, len(tokens)))
         tokens += part[:-1]
-        at, size = last, PIECE
+        at, size = last, MARK_INTERVAL_BYTES
     return tokens, marks
 
 

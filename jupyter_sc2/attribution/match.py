@@ -13,7 +13,7 @@ from jupyter_sc2.attribution import licences
 from jupyter_sc2.attribution.index import Find, Index
 from jupyter_sc2.attribution.lexemes import Family, Lexemes, family_of_file, lex, readings
 from jupyter_sc2.attribution.sources import read_again
-from jupyter_sc2.attribution.winnow import GUARANTEED, RUN, fingerprints
+from jupyter_sc2.attribution.winnow import GUARANTEED_LEXEMES, RUN_LEXEMES, fingerprints
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.types import Attribution
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 THRESHOLD = 65
 # So many of the lexemes of a match have to be left when rows of literals are one and brackets that group are none.
-LEAST_SHARE = 0.5
+MIN_SIGNIFICANT_SHARE = 0.5
 # Lexemes of a suggestion that have to be in the run, if it has as many.
-LEAST_SHARED = 5
+MIN_SUGGESTED_LEXEMES = 5
 # A run with fewer different names says too little: tables, chains of brackets. Unless it is the same to the letter,
 # what its literals say included, and not monotonous.
-LEAST_NAMES = 5
-LEAST_VARIETY = 12
+MIN_NAMES = 5
+MIN_DISTINCT_LEXEMES = 12
 # Candidates for each 200 lexemes that are looked at more closely, those with the most fingerprints in common first.
-MOST_CANDIDATES = 8
+MAX_CANDIDATES = 8
 # So many are looked at however long it takes: the first time in a kernel nothing is in memory yet.
-LIKELIEST = 2
+ALWAYS_CHECKED = 2
 # Files kept in memory, so that the next key does not read them again.
-MOST_FILES = 24
+MAX_CACHED_FILES = 24
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Matcher:
         """The runs of at least `threshold` lexemes, the longest first; one for each file and beginning.
 
         With `within`, in code points, only those that hold the text there, or some lexemes of it. A run of which
-        fewer than `GUARANTEED` are left when literals in a row are one may be missed. After `patience`, in seconds,
-        no more candidates are looked at than the likeliest.
+        fewer than `GUARANTEED_LEXEMES` are left when literals in a row are one may be missed. After `patience`,
+        in seconds, no more candidates are looked at than the likeliest.
         """
         if not self.index.refresh():
             return []
@@ -110,22 +110,22 @@ class Matcher:
         near = [
             finds
             for finds in diagonals.values()
-            if finds[-1].at + RUN + GUARANTEED >= wanted.start
-            and finds[0].at - GUARANTEED <= wanted.stop
+            if finds[-1].at + RUN_LEXEMES + GUARANTEED_LEXEMES >= wanted.start
+            and finds[0].at - GUARANTEED_LEXEMES <= wanted.stop
         ]
         near.sort(key=len, reverse=True)
         parts: dict[tuple[bytes, int, int], _Part] = {}
-        most = MOST_CANDIDATES * (1 + len(wanted) // 200)
+        most = MAX_CANDIDATES * (1 + len(wanted) // 200)
         for number, finds in enumerate(near[:most]):
-            if number >= LIKELIEST and monotonic() > deadline:
+            if number >= ALWAYS_CHECKED and monotonic() > deadline:
                 return
             for run in self._along(lexemes, finds, parts):
                 shared = min(run.last, wanted.stop) - max(run.first, wanted.start)
                 if (
-                    shared >= min(LEAST_SHARED, len(wanted))
-                    and run.last - run.first >= LEAST_SHARE * threshold
+                    shared >= min(MIN_SUGGESTED_LEXEMES, len(wanted))
+                    and run.last - run.first >= MIN_SIGNIFICANT_SHARE * threshold
                     and lexemes.length(run.first, run.last) >= threshold
-                    and (_names(lexemes, run) >= LEAST_NAMES or _same_to_the_letter(lexemes, run))
+                    and (_names(lexemes, run) >= MIN_NAMES or _same_to_the_letter(lexemes, run))
                 ):
                     yield run
 
@@ -150,7 +150,7 @@ class Matcher:
         for find in finds:
             if find.at < end:
                 continue
-            here = part.find(numbers[find.at : find.at + RUN], find.place)
+            here = part.find(numbers[find.at : find.at + RUN_LEXEMES], find.place)
             if here is None:  # the file was changed, or the hash is one of two runs
                 continue
             end = find.at + _agreeing(numbers[find.at :], others[here:])
@@ -172,7 +172,7 @@ class Matcher:
         code = read_again(entry.kind, entry.root, path)
         with self._lock:
             self._codes[key] = code
-            while len(self._codes) > MOST_FILES:
+            while len(self._codes) > MAX_CACHED_FILES:
                 self._codes.popitem(last=False)
         return code
 
@@ -256,9 +256,9 @@ def _unverified(finds: Sequence[Find]) -> Iterator[_Run]:
     chain: list[Find] = []
     for number, find in enumerate(finds):
         chain.append(find)
-        last = number + 1 == len(finds) or finds[number + 1].at - find.at > GUARANTEED
+        last = number + 1 == len(finds) or finds[number + 1].at - find.at > GUARANTEED_LEXEMES
         if last and len(chain) > 1:
-            yield _Run(chain[0].at, find.at + RUN, chain[0], None)
+            yield _Run(chain[0].at, find.at + RUN_LEXEMES, chain[0], None)
         if last:
             chain = []
 
@@ -286,7 +286,7 @@ def _same_to_the_letter(lexemes: Lexemes, run: _Run) -> bool:
     part, first = run.place
     ours = _spelled(lexemes, run.first, run.last)
     theirs = _spelled(part.lexemes, first, first + run.last - run.first)
-    return ours == theirs and len(set(ours)) >= LEAST_VARIETY
+    return ours == theirs and len(set(ours)) >= MIN_DISTINCT_LEXEMES
 
 
 def _spelled(lexemes: Lexemes, first: int, last: int) -> list[bytes]:

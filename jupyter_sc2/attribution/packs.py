@@ -28,7 +28,7 @@ _ARRAYS = (
 )
 _BITS = 16  # of a hash, by which the directory tells where to look
 # The most fingerprints of one hash that are looked at: what is everywhere tells nothing.
-MOST_ALIKE = 64
+MAX_SAME_HASH = 64
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Pack:
             last = int(here.searchsorted(here.dtype.type(hash), "right"))
             if first == last:
                 continue
-            last = min(last, first + MOST_ALIKE)
+            last = min(last, first + MAX_SAME_HASH)
             found = self.places[start + first : start + last]
             files = self.starts.searchsorted(found, "right") - 1
             alive = self.alive[files]

@@ -18,12 +18,12 @@ import msgspec
 
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.runtime.atomic_write import atomic_write
-from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, read_limited
+from jupyter_sc2.runtime.bounded_read import MAX_INPUT_BYTES, read_limited
 from jupyter_sc2.types import Attribution
 
 KEY = "jupyter_sc2"
 # Pieces of fewer words and signs are there by chance.
-LEAST_PIECE = 3
+MIN_FRAGMENT_LEXEMES = 3
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Kept:
+class Retained:
     """A note, the cells it stands in by their numbers, and the share of its words that are still there."""
 
     accepted: Accepted
@@ -64,7 +64,7 @@ def read(path: Path) -> Any:
     import nbformat
 
     try:
-        text = read_limited(path, LARGEST_GIVEN).decode()
+        text = read_limited(path, MAX_INPUT_BYTES).decode()
         return nbformat.reads(text, as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
@@ -91,7 +91,7 @@ def notes(metadata: Mapping[str, Any]) -> list[Accepted]:
     return found
 
 
-def kept(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Kept]:
+def retained(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Retained]:
     """What is left of each note in the cells, given as their sources and notes."""
     about: dict[str, Accepted] = {}
     where: dict[str, dict[int, None]] = {}
@@ -100,7 +100,7 @@ def kept(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Kept]:
             about.setdefault(one.id, one)
             where.setdefault(one.id, {})[number] = None
     return [
-        Kept(
+        Retained(
             one,
             tuple(where[id]),
             share_of(one.text, [cells[number][0] for number in where[id]]),
@@ -120,7 +120,7 @@ def share_of(text: str, sources: Sequence[str]) -> float:
             return 1.0
         matcher = difflib.SequenceMatcher(None, wanted, _words(source), autojunk=False)
         for start, _, size in matcher.get_matching_blocks():
-            if size >= min(LEAST_PIECE, len(wanted)):
+            if size >= min(MIN_FRAGMENT_LEXEMES, len(wanted)):
                 found[start : start + size] = [True] * size
     return sum(found) / len(wanted)
 

@@ -11,7 +11,7 @@ from jupyter_sc2.attribution import licences
 from jupyter_sc2.attribution.report import NEXT_STEPS, CellReport, Report
 
 # Lines of a licence that are shown in a text; a page has them all.
-MOST_LINES = 12
+MAX_LINES_SHOWN = 12
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; color: #212121 }
 pre { background: #f8f8f8; padding: 8px; overflow-x: auto } table { border-collapse: collapse }
 td, th { text-align: left; padding: 2px 12px 2px 0; vertical-align: top } summary { cursor: pointer }
@@ -82,9 +82,9 @@ def _lines(report: Report, notices: bool) -> Iterator[str]:
             for name, words in notice.texts:
                 yield f"    {name}"
                 lines = words.strip().splitlines()
-                yield from (f"    | {line}".rstrip() for line in lines[:MOST_LINES])
-                if len(lines) > MOST_LINES:
-                    yield f"    … {len(lines) - MOST_LINES} more lines: --html has all"
+                yield from (f"    | {line}".rstrip() for line in lines[:MAX_LINES_SHOWN])
+                if len(lines) > MAX_LINES_SHOWN:
+                    yield f"    … {len(lines) - MAX_LINES_SHOWN} more lines: --html has all"
     yield ""
     yield from _next()
 

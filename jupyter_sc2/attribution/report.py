@@ -19,7 +19,7 @@ from jupyter_sc2.models.cards import ModelCard, find_card
 from jupyter_sc2.types import Attribution
 
 # Of the places where one piece of code stands, those that are named.
-MOST_PLACES = 3
+MAX_PLACES_SHOWN = 3
 NEXT_STEPS = {
     "StarCoder2 Search (full text of the training data)": "https://huggingface.co/spaces/bigcode/search-v2",
     "membership test for The Stack v2": "https://stack-v2.dataportraits.org",
@@ -27,7 +27,7 @@ NEXT_STEPS = {
 
 
 @dataclass(frozen=True)
-class Piece:
+class MatchedLines:
     """Code of a cell that stands in indexed files: from line to line of the cell, and where, the best place first."""
 
     lines: tuple[int, int]
@@ -40,8 +40,8 @@ class Piece:
 class CellReport:
     number: int  # from 1, as a reader counts
     id: str
-    pieces: tuple[Piece, ...]
-    kept: tuple[record.Kept, ...]
+    pieces: tuple[MatchedLines, ...]
+    kept: tuple[record.Retained, ...]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def of_cells(
 ) -> Report:
     """Of cells, from wherever they are."""
     family = family_of_language(language)
-    kept = record.kept([(cell.source, cell.notes) for cell in cells])
+    kept = record.retained([(cell.source, cell.notes) for cell in cells])
     reports = []
     for number, cell in enumerate(cells):
         matches = (
@@ -133,7 +133,7 @@ def of_cells(
             CellReport(
                 number=number + 1,
                 id=cell.id,
-                pieces=tuple(_pieces(cell.source, matches)),
+                pieces=tuple(_matched_lines(cell.source, matches)),
                 kept=tuple(one for one in kept if one.cells[0] == number),
             )
         )
@@ -150,7 +150,7 @@ def of_cells(
     )
 
 
-def _pieces(source: str, matches: Sequence[Match]) -> Iterable[Piece]:
+def _matched_lines(source: str, matches: Sequence[Match]) -> Iterable[MatchedLines]:
     """Matches of the same code are one piece; the longest says where it begins and ends."""
     groups: list[list[Match]] = []
     for match in matches:  # the longest first
@@ -165,14 +165,14 @@ def _pieces(source: str, matches: Sequence[Match]) -> Iterable[Piece]:
     for group in sorted(groups, key=lambda group: group[0].start):
         first = group[0]
         places = list(dict.fromkeys(match.attribution for match in group))
-        yield Piece(
+        yield MatchedLines(
             lines=(
                 source.count("\n", 0, first.start) + 1,
                 source.count("\n", 0, max(first.start, first.end - 1)) + 1,
             ),
             text=source[first.start : first.end],
-            places=tuple(places[:MOST_PLACES]),
-            more=max(0, len(places) - MOST_PLACES),
+            places=tuple(places[:MAX_PLACES_SHOWN]),
+            more=max(0, len(places) - MAX_PLACES_SHOWN),
         )
 
 
@@ -184,7 +184,7 @@ def _notices(cells: Iterable[CellReport], matcher: Matcher) -> Iterable[Notice]:
             for place in piece.places:
                 named.setdefault((place.source, place.version), place.licence)
         for one in cell.kept:
-            for place in one.accepted.attributions[:MOST_PLACES]:
+            for place in one.accepted.attributions[:MAX_PLACES_SHOWN]:
                 named.setdefault((place.source, place.version), place.licence)
     entries = matcher.index.contents.sources.values()
     for (source, version), licence in named.items():

@@ -1,7 +1,7 @@
-"""Where indexed code stands: installed packages, folders and archives, and how a file of one is read.
+"""Where indexed code is: installed packages, folders and archives, and how a file of one is read.
 
-What cannot be read, is no code, is larger than `MOST_BYTES` or was written by a program is left out and counted. Links
-to folders are not followed, so that none leads round in a circle.
+Files that cannot be read, are not code, are larger than `MAX_FILE_BYTES` or were written by a program are left out and
+counted. Links to folders are not followed, so that no cycle is possible.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jupyter_sc2.attribution import licences
 from jupyter_sc2.attribution.lexemes import family_of_file
 from jupyter_sc2.errors import RequestError
 
-MOST_BYTES = 4 << 20
+MAX_FILE_BYTES = 4 << 20
 # Bytes that are unpacked at once.
 _PIECE = 1 << 16
 # How packed tar files begin, and what unpacks them.
@@ -41,7 +41,7 @@ _PACKED: dict[bytes, Callable[[Any], Any]] = {
 # What is raised for archives that are not whole.
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 # Longer lines on average are minified or data.
-LONGEST_LINE = 400
+MAX_MEAN_LINE_CHARS = 400
 _LEFT_OUT = {
     *(".git", ".hg", ".svn", ".venv", ".ipynb_checkpoints"),
     *("node_modules", "__pycache__", "site-packages"),
@@ -86,7 +86,7 @@ class Source:
             "jsonl": self._json_items,
         }[self.kind]
         for item in found(left_out):
-            if not 0 <= item.size <= MOST_BYTES:
+            if not 0 <= item.size <= MAX_FILE_BYTES:
                 left_out["too large"] += 1
             else:
                 yield item
@@ -139,10 +139,10 @@ class Source:
         """A document for each line; its path is where the line begins, so that it is found again."""
         at = 0
         with open(self.root, "rb") as file:
-            while line := file.readline(MOST_BYTES + 1):
+            while line := file.readline(MAX_FILE_BYTES + 1):
                 size, part = len(line), line
-                while len(part) > MOST_BYTES and not part.endswith(b"\n"):  # it goes on
-                    part = file.readline(MOST_BYTES + 1)
+                while len(part) > MAX_FILE_BYTES and not part.endswith(b"\n"):  # it goes on
+                    part = file.readline(MAX_FILE_BYTES + 1)
                     size += len(part)
                 yield Item(f"@{at}.py", size, size, partial(_document, line))
                 at += size
@@ -157,7 +157,7 @@ def _readable(archive: str) -> Iterator[None]:
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> bytes:
-    """What a file in a zip unpacks to. Raises ValueError beyond `MOST_BYTES`, whatever its header says of its size.
+    """What a file in a zip unpacks to. Raises ValueError beyond `MAX_FILE_BYTES`, whatever its header says of its size.
 
     `ZipFile.read` unpacks all of it at once, and cuts afterwards. Of what is not deflated zipfile unpacks whatever a
     piece holds, and 50 bytes of bzip2 may hold 45 MB: wheels and most zips have none of it.
@@ -171,14 +171,14 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> bytes:
     with archive.open(member) as opened:
         while piece := opened.read1(_PIECE):
             data += piece
-            if len(data) > MOST_BYTES:
+            if len(data) > MAX_FILE_BYTES:
                 raise ValueError("it is larger than its header says")
     return bytes(data)
 
 
 @contextmanager
 def _opened_tar(root: str) -> Iterator[tarfile.TarFile]:
-    """A tar file, packed or not, in which no header is believed to have more than `MOST_BYTES`."""
+    """A tar file, packed or not, in which no header is believed to have more than `MAX_FILE_BYTES`."""
     with open(root, "rb") as file:
         start = file.read(6)
         file.seek(0)
@@ -197,7 +197,7 @@ class _Bounded:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MOST_BYTES + tarfile.BLOCKSIZE:
+        if not 0 <= size <= MAX_FILE_BYTES + tarfile.BLOCKSIZE:
             raise tarfile.ReadError(f"one of its headers tells of {size:,} bytes")
         data: bytes = self._stream.read(size)
         return data
@@ -208,15 +208,17 @@ def read_again(kind: str, root: str, path: str) -> bytes | None:
     try:
         if kind in ("package", "folder", "file"):
             file = Path(root) if kind == "file" else Path(root, path)
-            return code_of(_read(file), file.name) if file.stat().st_size <= MOST_BYTES else None
+            return (
+                code_of(_read(file), file.name) if file.stat().st_size <= MAX_FILE_BYTES else None
+            )
         if kind == "zip":
             with zipfile.ZipFile(root) as archive:
                 return code_of(_member(archive, path), path)
         if kind == "jsonl":
             with open(root, "rb") as lines:
                 lines.seek(int(path[1:].partition(".")[0]))
-                line = lines.readline(MOST_BYTES + 1)
-                return _document(line) if len(line) <= MOST_BYTES else None
+                line = lines.readline(MAX_FILE_BYTES + 1)
+                return _document(line) if len(line) <= MAX_FILE_BYTES else None
     except (*_DAMAGED, ValueError, KeyError, RuntimeError):
         pass
     return None  # a member of a tar file can only be had by reading all before it
@@ -225,7 +227,7 @@ def read_again(kind: str, root: str, path: str) -> bytes | None:
 def _read(file: Path) -> bytes:
     # Not a file that grows or never ends, such as a pipe.
     with open(file, "rb") as opened:
-        return opened.read(MOST_BYTES + 1)
+        return opened.read(MAX_FILE_BYTES + 1)
 
 
 def code_of(data: bytes, path: str) -> bytes | None:
@@ -236,7 +238,7 @@ def code_of(data: bytes, path: str) -> bytes | None:
         return None
     if path.lower().endswith(".ipynb"):
         return _notebook_code(data)
-    if len(data) > 2000 and len(data) / (data.count(b"\n") + 1) > LONGEST_LINE:
+    if len(data) > 2000 and len(data) / (data.count(b"\n") + 1) > MAX_MEAN_LINE_CHARS:
         return None
     return data.removeprefix(b"\xef\xbb\xbf")
 

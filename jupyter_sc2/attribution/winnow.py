@@ -1,7 +1,8 @@
 """Fingerprints of a row of lexemes: few of many, chosen so that what two texts share is never missed.
 
-Winnowing, after Schleimer, Wilkerson and Aiken (2003): each run of `RUN` lexemes has a hash, and of each `WINDOW`
-successive hashes the least is kept. Any `GUARANTEED` lexemes that two texts have in common thus share a fingerprint.
+Winnowing, after Schleimer, Wilkerson and Aiken (2003): each run of `RUN_LEXEMES` lexemes has a hash, and of each
+`WINDOW_RUNS` successive hashes the smallest is kept. Any `GUARANTEED_LEXEMES` lexemes that two texts have in common
+thus share a fingerprint.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
     from jupyter_sc2.attribution.lexemes import Numbers
 
-RUN = 20
-WINDOW = 21
-GUARANTEED = RUN + WINDOW - 1
+RUN_LEXEMES = 20
+WINDOW_RUNS = 21
+GUARANTEED_LEXEMES = RUN_LEXEMES + WINDOW_RUNS - 1
 
 _BASE = 0x9E3779B97F4A7C15
 _MIX = 0xD6E8FEB86659FD93
@@ -26,7 +27,7 @@ def fingerprints(numbers: Numbers) -> tuple[npt.NDArray[np.uint32], npt.NDArray[
     """The hashes that are kept, and the index of the lexeme at which the run of each begins."""
     import numpy as np
 
-    if len(numbers) < RUN:
+    if len(numbers) < RUN_LEXEMES:
         return np.empty(0, np.uint32), np.empty(0, np.uint32)
     hashes = _hashes(numbers)
     at = np.arange(len(hashes), dtype=np.uint64)
@@ -37,7 +38,7 @@ def fingerprints(numbers: Numbers) -> tuple[npt.NDArray[np.uint32], npt.NDArray[
     places = (np.uint64(0xFFFFFFFF) - (kept & np.uint64(0xFFFFFFFF))).astype(np.uint32)
     # In text that repeats itself every hash is the least of some window: once in a while will do.
     again = np.append(False, found[1:] == found[:-1])
-    again[1:] &= places[1:] // WINDOW == places[:-1] // WINDOW
+    again[1:] &= places[1:] // WINDOW_RUNS == places[:-1] // WINDOW_RUNS
     return found[~again], places[~again]
 
 
@@ -45,15 +46,15 @@ def _hashes(numbers: Any) -> Any:
     """Of each run, 32 bits in a number of 64: a polynomial, put together from runs half as long."""
     import numpy as np
 
-    hashes: Any = np.zeros(len(numbers) - RUN + 1, np.uint64)
+    hashes: Any = np.zeros(len(numbers) - RUN_LEXEMES + 1, np.uint64)
     power, length, done = np.uint64(_BASE), 1, 0
     part = numbers
     with np.errstate(over="ignore"):
         while True:
-            if RUN & length:
+            if RUN_LEXEMES & length:
                 hashes = hashes * power + part[done : done + len(hashes)]
                 done += length
-            if done == RUN:
+            if done == RUN_LEXEMES:
                 break
             part = part[:-length] * power + part[length:]
             power, length = power * power, 2 * length
@@ -66,7 +67,7 @@ def _least(keys: Any) -> Any:
     """The least of each window; of all, where there are fewer."""
     import numpy as np
 
-    window = min(WINDOW, len(keys))
+    window = min(WINDOW_RUNS, len(keys))
     length = 1
     while 2 * length <= window:
         keys = np.minimum(keys[:-length], keys[length:])

@@ -10,7 +10,7 @@ from typing import Any
 from jupyter_sc2.cli.config import add_config_options
 from jupyter_sc2.cli.options import print_json
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.settings import SC2
 
 LEXEMES = SC2.settings()["attribution_lexemes"]  # the minimum length of a match
@@ -129,7 +129,7 @@ def _index(args: argparse.Namespace) -> int:
         print(
             "Left out: " + ", ".join(f"{n:,} {why}" for why, n in done.left_out.most_common()) + "."
         )
-    print(f"The index has {lexemes:,} lexemes and takes {in_words(size)}.")
+    print(f"The index has {lexemes:,} lexemes and takes {format_bytes(size)}.")
     return 0
 
 

@@ -14,7 +14,7 @@ from jupyter_sc2.cli.options import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError, SettingsError
 from jupyter_sc2.notebook import Notebook
 from jupyter_sc2.options import CompletionOptions
-from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, up_to
+from jupyter_sc2.runtime.bounded_read import MAX_INPUT_BYTES, up_to
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.languages import not_asked, of_file
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
@@ -143,7 +143,7 @@ def _read_text(path: Path) -> str:
     encoding = "utf-8-sig"
     try:
         with path.open("rb") as file:
-            data = up_to(LARGEST_GIVEN, file)
+            data = up_to(MAX_INPUT_BYTES, file)
         if of_file(path.name) == "python":
             encoding = _encoding(path, data)
         return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")

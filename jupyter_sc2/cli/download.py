@@ -9,7 +9,7 @@ from typing import Any
 from jupyter_sc2.cli.config import add_config_options
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import EMBEDDED, find_card
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.progress import TerminalBar
 from jupyter_sc2.settings import PRECISIONS
 
@@ -51,5 +51,5 @@ def _download(args: argparse.Namespace) -> int:
         bar.close()
     files = [place] if place.is_file() else [file for file in place.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    print(f"{card.name} is on this disk ({in_words(size)}): {place}")
+    print(f"{card.name} is on this disk ({format_bytes(size)}): {place}")
     return 0

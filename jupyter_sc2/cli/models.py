@@ -8,7 +8,7 @@ from typing import Any
 from jupyter_sc2.cli.options import print_json
 from jupyter_sc2.models.cards import ModelCard, cards
 from jupyter_sc2.models.plan import file_bytes
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 
 # Precisions whose sizes are listed: as published, and the two usual quantizations.
 SIZES = ("bf16", "4bit", "Q4_K_M")
@@ -27,9 +27,9 @@ def _models(args: argparse.Namespace) -> int:
         return 0
     for row in rows:
         size = row["disk_bytes"]
-        where = f"{in_words(size)} on this disk" if size else "not on this disk"
+        where = f"{format_bytes(size)} on this disk" if size else "not on this disk"
         print(f"{row['name']:<19} {row['parameters']:>4}  {row['licence']:<18}  {where}")
-        sizes = ", ".join(f"{in_words(size)} in {name}" for name, size in row["sizes"].items())
+        sizes = ", ".join(f"{format_bytes(size)} in {name}" for name, size in row["sizes"].items())
         if more := " ".join(filter(None, (f"{sizes}." if sizes else "", row["note"]))):
             print(f"    {more}")
     return 0

@@ -13,7 +13,7 @@ from jupyter_sc2.cli.options import add_offline_option, print_json
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import ModelCard
 from jupyter_sc2.models.plan import GGUF
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.runtime.progress import TerminalBar
 
@@ -72,7 +72,7 @@ def _quantize(args: argparse.Namespace) -> int:
         found = {"model": card.name, "precision": args.to, "path": str(place), "bytes": size}
         print_json({**found, "seconds": round(seconds, 1)})
     else:
-        print(f"{card.name} in {args.to} ({in_words(size)}, {seconds:.0f} s): {place}")
+        print(f"{card.name} in {args.to} ({format_bytes(size)}, {seconds:.0f} s): {place}")
     return 0
 
 

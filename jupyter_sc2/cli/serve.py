@@ -153,19 +153,23 @@ def _options(
     args: argparse.Namespace, card: ModelCard, file: Path, header: GGUFHeader
 ) -> ServerOptions:
     """The options of the server. Raises ModelLoadError if there is not enough memory."""
-    from jupyter_sc2.engines.llamacpp.engine import CONTEXT, default_threads, prefill_chunk
+    from jupyter_sc2.engines.llamacpp.engine import (
+        MAX_CONTEXT_TOKENS,
+        default_threads,
+        prefill_chunk,
+    )
     from jupyter_sc2.engines.llamacpp.server import ServerOptions
     from jupyter_sc2.engines.openai.client import KEY_VARIABLE
-    from jupyter_sc2.runtime.hardware import free_memory, in_words
+    from jupyter_sc2.runtime.hardware import format_bytes, free_memory
 
     longest = header.number("context_length", card.context)
-    context = min(args.context or CONTEXT, longest)
+    context = min(args.context or MAX_CONTEXT_TOKENS, longest)
     needed = header.weight_bytes + args.slots * header.kv_bytes(context)
     free = free_memory()
     if free is not None and needed > free:
         raise ModelLoadError(
             f"{card.name} in {header.precision} with {args.slots} slots of {context} tokens needs about "
-            f"{in_words(needed)} of memory, and {in_words(free)} are free: lower --slots or --context."
+            f"{format_bytes(needed)} of memory, and {format_bytes(free)} are free: lower --slots or --context."
         )
     return ServerOptions(
         model=file,

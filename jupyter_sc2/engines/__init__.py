@@ -15,12 +15,12 @@ from jupyter_sc2.errors import ModelLoadError, in_one_line
 from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED
 from jupyter_sc2.models.packed import GRAPH
 from jupyter_sc2.runtime.entry_points import ENGINES_GROUP, registered
-from jupyter_sc2.runtime.hardware import address_space_left, in_words
+from jupyter_sc2.runtime.hardware import address_space_left, format_bytes
 from jupyter_sc2.runtime.progress import Progress
 
 # Bytes of address space that have to be left when a model is loaded in this process: the embedded one and its libraries
 # take 530 MB, most of which is never touched.
-ADDRESS_SPACE = 640 << 20
+MIN_ADDRESS_SPACE_BYTES = 640 << 20
 
 
 class LoadFn(Protocol):
@@ -120,10 +120,11 @@ def _check_room(model: str) -> None:
     OpenBLAS and the tokenizers do that, at their import and in the middle of a load.
     """
     left = address_space_left()
-    if left is not None and left < ADDRESS_SPACE:
+    if left is not None and left < MIN_ADDRESS_SPACE_BYTES:
         raise ModelLoadError(
-            f"{model} is not loaded, as this process may take only {in_words(left)} more of address space (ulimit "
-            f"-v), and libraries end a kernel that reaches its limit: {in_words(ADDRESS_SPACE)} are needed."
+            f"{model} is not loaded: this process may take only {format_bytes(left)} more of address space "
+            "(ulimit -v), and libraries end a kernel that reaches its limit. "
+            f"{format_bytes(MIN_ADDRESS_SPACE_BYTES)} are needed."
         ) from MemoryError()
 
 

@@ -17,7 +17,7 @@ from jupyter_sc2.models.cards import NotebookLayout, Order
 from jupyter_sc2.options import CompletionOptions, LoadOptions
 from jupyter_sc2.pipeline.grounding import Namespace
 from jupyter_sc2.pipeline.session import Session
-from jupyter_sc2.runtime.bounded_read import LARGEST_GIVEN, parse_json, up_to
+from jupyter_sc2.runtime.bounded_read import MAX_INPUT_BYTES, parse_json, up_to
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 
 Row = dict[str, Any]
@@ -72,7 +72,7 @@ def read_rows(path: Path, needed: Iterable[str]) -> list[Row]:
     try:
         with path.open("rb") as file:
             packed = file.peek(2).startswith(b"\x1f\x8b")
-            data = up_to(LARGEST_GIVEN, gzip.GzipFile(fileobj=file) if packed else file)  # type: ignore[arg-type]
+            data = up_to(MAX_INPUT_BYTES, gzip.GzipFile(fileobj=file) if packed else file)  # type: ignore[arg-type]
         rows = [parse_json(line) for line in data.split(b"\n") if line.strip()]
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error

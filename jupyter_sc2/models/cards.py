@@ -30,10 +30,10 @@ FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
 
 ALL_LANGUAGES = "*"
 
-SHIPPED = Path(__file__).parent / "models.toml"
-USERS = "jupyter_sc2_models.toml"
-LARGEST_FILE = 4 << 20  # bytes; a thousand models have a tenth
-TRAINED = "training.json"  # what `jupyter sc2 train` leaves in the folder of a model
+SHIPPED_FILE = Path(__file__).parent / "models.toml"
+USER_FILE = "jupyter_sc2_models.toml"
+MAX_FILE_BYTES = 4 << 20  # bytes; a thousand models have a tenth
+TRAINING_FILE = "training.json"  # what `jupyter sc2 train` leaves in the folder of a model
 
 # StarCoder2's names for the roles that a layout needs (arXiv 2402.19173, table 5).
 STARCODER2_SPECIAL: Mapping[str, str] = MappingProxyType(
@@ -236,7 +236,7 @@ EMBEDDED = ModelCard(
 
 def was_trained_here(folder: Path) -> bool:
     """Whether `jupyter sc2 train` made the model."""
-    return (folder / TRAINED).exists()
+    return (folder / TRAINING_FILE).exists()
 
 
 def as_trained(card: ModelCard, folder: Path) -> ModelCard:
@@ -278,8 +278,8 @@ def cards() -> dict[str, ModelCard]:
 def find_card(model: str) -> ModelCard:
     """The card for a name, a hub id ("owner/name"), a folder or a .gguf file; raises ModelLoadError for none.
 
-    An unknown one gets the layout of the model that it is named after, or StarCoder2's; `suited` corrects that
-    once its tokenizer is there.
+    An unknown one gets the layout of the model that it is named after, or StarCoder2's; `with_known_layout` corrects
+    that once its tokenizer is there.
     """
     if model == EMBEDDED.name:  # whatever the user's files say
         return EMBEDDED
@@ -289,12 +289,12 @@ def find_card(model: str) -> ModelCard:
             return card
     path = Path(model).expanduser()
     if model.lower().endswith(".gguf"):
-        return _stranger(known, path.stem, note="A local file.")
+        return _unknown_model(known, path.stem, note="A local file.")
     if path.is_dir() or model.startswith((".", "/", "~")) or path.is_absolute():
-        card = _stranger(known, path.resolve().name, note="A local folder.")
+        card = _unknown_model(known, path.resolve().name, note="A local folder.")
         return as_trained(card, path)
     if model.count("/") == 1 and is_plain_path(model):
-        card = _stranger(known, model.partition("/")[2])
+        card = _unknown_model(known, model.partition("/")[2])
         return replace(card, name=model, hub_id=model)
     close = difflib.get_close_matches(model, known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
@@ -304,7 +304,7 @@ def find_card(model: str) -> ModelCard:
     )
 
 
-def suited(card: ModelCard, special_tokens: Collection[str]) -> ModelCard:
+def with_known_layout(card: ModelCard, special_tokens: Collection[str]) -> ModelCard:
     """The card with the layout that fits a tokenizer's special tokens: of its own family, or of one that does.
 
     Among families with all their fill-in-the-middle tokens in the tokenizer, the one with the most tokens counts.
@@ -321,7 +321,7 @@ def suited(card: ModelCard, special_tokens: Collection[str]) -> ModelCard:
     return card if found(best) <= found(card) else _with_layout(card, best)
 
 
-def _stranger(known: Mapping[str, ModelCard], name: str, note: str = "") -> ModelCard:
+def _unknown_model(known: Mapping[str, ModelCard], name: str, note: str = "") -> ModelCard:
     namesake = next((c for n, c in known.items() if name.lower().startswith(n)), ModelCard(name=""))
     card = ModelCard(name=name, context=namesake.context, window=namesake.window, note=note)
     return _with_layout(card, namesake)
@@ -337,7 +337,7 @@ def _with_layout(card: ModelCard, model: ModelCard) -> ModelCard:
 
 @cache
 def _shipped() -> _File:
-    return _File(SHIPPED, {})
+    return _File(SHIPPED_FILE, {})
 
 
 def _users_files() -> Iterator[Path]:
@@ -345,7 +345,7 @@ def _users_files() -> Iterator[Path]:
 
     # The first folder counts most, so it is read last.
     for folder in reversed(jupyter_config_path()):
-        if (file := Path(folder) / USERS).is_file():
+        if (file := Path(folder) / USER_FILE).is_file():
             yield file
 
 
@@ -371,7 +371,7 @@ class _File:
         else:
             import tomli as tomllib
         try:
-            return tomllib.loads(read_limited(self._file, LARGEST_FILE).decode())
+            return tomllib.loads(read_limited(self._file, MAX_FILE_BYTES).decode())
         except OSError as error:
             raise ModelLoadError(f"{self._file} cannot be read: {error.strerror}.") from error
         except RecursionError as error:

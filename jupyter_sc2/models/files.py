@@ -16,12 +16,19 @@ from typing import Any
 
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import hub, packed
-from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, USERS, ModelCard, Shape, find_card
+from jupyter_sc2.models.cards import (
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    USER_FILE,
+    ModelCard,
+    Shape,
+    find_card,
+)
 from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.runtime.characters import is_plain_name
-from jupyter_sc2.runtime.hardware import Machine, in_words, machine
+from jupyter_sc2.runtime.hardware import Machine, format_bytes, machine
 from jupyter_sc2.runtime.hardware import free_memory as free_memory
 from jupyter_sc2.runtime.log_filter import keep_logs_out as keep_logs_out
 from jupyter_sc2.runtime.progress import Progress
@@ -32,30 +39,28 @@ INDEX = "model.safetensors.index.json"
 PATTERNS = ("*.safetensors", "*.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Bytes. The largest that are published have 1, 10 and 10 MB; safetensors' own library reads no longer header.
-LARGEST_CONFIG = 16 << 20
-LARGEST_INDEX = 64 << 20
-LARGEST_HEADER = 100_000_000
+MAX_CONFIG_BYTES = 16 << 20
+MAX_INDEX_BYTES = 64 << 20
+MAX_HEADER_BYTES = 100_000_000
 # The most that config.json may say, several times of what is published.
-MOST_LAYERS = 1000
-MOST_HEADS = 4096
-MOST_WIDE = 1 << 20
-MOST_TOKENS = 1 << 24
-MOST_POSITIONS = 1 << 31
+MAX_LAYERS = 1000
+MAX_HEADS = 4096
+MAX_WIDTH = 1 << 20
+MAX_VOCABULARY = 1 << 24
+MAX_POSITIONS = 1 << 31
 # By the names of these sizes in the configurations of transformers' models.
-MOST = {
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), MOST_LAYERS),
-    **dict.fromkeys(
-        ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads"), MOST_HEADS
-    ),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), MOST_HEADS),
-    **dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), MOST_WIDE),
-    **dict.fromkeys(("n_embd", "n_inner", "d_model", "ffn_dim"), MOST_WIDE),
-    "vocab_size": MOST_TOKENS,
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), MOST_POSITIONS),
-    "sliding_window": MOST_POSITIONS,
+CONFIG_LIMITS = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), MAX_LAYERS),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "n_heads"), MAX_HEADS),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), MAX_HEADS),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), MAX_WIDTH),
+    **dict.fromkeys(("n_embd", "n_inner", "d_model", "ffn_dim"), MAX_WIDTH),
+    "vocab_size": MAX_VOCABULARY,
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), MAX_POSITIONS),
+    "sliding_window": MAX_POSITIONS,
 }
 # Bits of safetensors' kinds of numbers.
-BITS = {
+DTYPE_BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
@@ -110,13 +115,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.exists():
         raise ModelLoadError(f"{folder} has no config.json, so it is not a model's folder.")
-    config = _read_json(file, LARGEST_CONFIG)
+    config = _read_json(file, MAX_CONFIG_BYTES)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelLoadError(f"{file} does not say what kind of model it is (model_type).")
     for name, value in _named(config):
-        if name in MOST and not _is_size(value, MOST[name]):
+        if name in CONFIG_LIMITS and not _is_size(value, CONFIG_LIMITS[name]):
             raise ModelLoadError(
-                f"{file} describes no model: {name} has to be a whole number from 1 to {MOST[name]:,}, "
+                f"{file} describes no model: {name} has to be a whole number from 1 to {CONFIG_LIMITS[name]:,}, "
                 f"and is {_short(value)}."
             )
         if isinstance(value, float) and math.isnan(value):
@@ -133,7 +138,7 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     waiting = [config]
     while waiting:
         for name, value in waiting.pop().items():
-            if isinstance(value, Mapping) and name not in MOST:
+            if isinstance(value, Mapping) and name not in CONFIG_LIMITS:
                 waiting.append(value)
             elif value is not None:
                 yield name, value
@@ -256,7 +261,7 @@ def gguf(
     """
     if card.gguf is None:
         raise ModelLoadError(
-            f"No GGUF files of {card.name} are known: give a file (./model.gguf), or `gguf` in {USERS}."
+            f"No GGUF files of {card.name} are known: give a file (./model.gguf), or `gguf` in {USER_FILE}."
         )
     found: list[str] = []
 
@@ -350,7 +355,7 @@ def _shards(folder: Path) -> list[Path]:
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
     try:
-        listed = _read_json(index, LARGEST_INDEX)["weight_map"].values()
+        listed = _read_json(index, MAX_INDEX_BYTES)["weight_map"].values()
         names = sorted({name if is_plain_name(name) else repr(name) for name in listed})
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelLoadError(f"{index} does not tell which file has which weights.") from error
@@ -370,7 +375,7 @@ def _read_header(file: Path) -> dict[str, Stored]:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > size - 8:
                 raise ModelLoadError(_broken(file, "its header is cut off"))
-            if length > LARGEST_HEADER:
+            if length > MAX_HEADER_BYTES:
                 raise ModelLoadError(_broken(file, f"its header has {length:,} bytes"))
             header = parse_json(stream.read(length))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -401,7 +406,7 @@ def _end_of(entry: Mapping[str, Any], begin: int) -> int:
     if not isinstance(dtype, str):
         raise ValueError("no kind of numbers")
     # A kind that only a later version of the format knows is refused by whoever reads it.
-    bits = BITS.get(dtype)
+    bits = DTYPE_BITS.get(dtype)
     if start != begin or (bits is not None and math.prod(shape) * bits != (end - start) * 8):
         raise ValueError("another place")
     return int(end)
@@ -442,7 +447,8 @@ def check_memory(needed: int, name: str, precision: str) -> None:
     if free is not None and needed > free:
         hint = " Try precision 4bit." if precision != "4bit" else " Try a smaller model."
         raise ModelLoadError(
-            f"{name} in {precision} needs about {in_words(needed)} of memory, and {in_words(free)} are free.{hint}"
+            f"{name} in {precision} needs about {format_bytes(needed)} of memory, and "
+            f"{format_bytes(free)} are free.{hint}"
         )
 
 

@@ -25,19 +25,19 @@ from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.runtime.bounded_read import parse_json
 from jupyter_sc2.runtime.characters import is_plain_name, is_plain_path
 from jupyter_sc2.runtime.clock import sleep
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.log_filter import keep_logs_out
 from jupyter_sc2.runtime.progress import Progress
 
 # Seconds until the hub counts as unreachable.
-TIMEOUT = 5.0
+TIMEOUT_S = 5.0
 # How often in a row a transfer may break off without a byte before it is given up, and the seconds between.
-RETRIES = 3
-RETRY_AFTER = 1.0
-CHUNK = 1 << 20
+MAX_RETRIES = 3
+RETRY_DELAY_S = 1.0
+READ_BYTES = 1 << 20
 # Bytes of an answer that is no file: a repository of 50,000 files has 15 MB.
-LONGEST_ANSWER = 32 << 20
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+MAX_ANSWER_BYTES = 32 << 20
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 # Picks the files that are wanted from the names of all; raises ModelLoadError if none will do.
 Choose = Callable[[Sequence[str]], Sequence[str]]
@@ -113,7 +113,7 @@ def fetch(
         except Exception as error:  # each version of the client has its own HTTP library and errors
             if stopped:
                 raise stopped[0] from None
-            if (message := _in_words(hub, hub_id, revision, error)) is not None:
+            if (message := _explain(hub, hub_id, revision, error)) is not None:
                 raise ModelLoadError(message) from error
             return _cached(hub_id, revision, choose, "the hub cannot be reached", error)
 
@@ -221,7 +221,7 @@ class _Download:
     def _look_up(self, name: str) -> _File:
         listed = self._listing.files[name]
         url = self._hub.hf_hub_url(self._id, name, revision=self._listing.commit)
-        found = self._hub.get_hf_file_metadata(url, timeout=TIMEOUT)
+        found = self._hub.get_hf_file_metadata(url, timeout=TIMEOUT_S)
         etag = found.etag or listed.checksum
         if not is_plain_name(etag):
             raise ModelLoadError(
@@ -236,7 +236,7 @@ class _Download:
         free = shutil.disk_usage(place).free
         if needed > free:
             raise ModelLoadError(
-                f"{self._id} needs {in_words(needed)} of disk, and {place} has {in_words(free)} free."
+                f"{self._id} needs {format_bytes(needed)} of disk, and {place} has {format_bytes(free)} free."
             )
 
     def _get(self, file: _File) -> None:
@@ -294,10 +294,10 @@ class _Download:
                     reason = str(error) or type(error).__name__
                 out.flush()
                 failures = 0 if out.tell() > have else failures + 1
-                if failures > RETRIES:
+                if failures > MAX_RETRIES:
                     raise DownloadInterrupted(reason.splitlines()[0])
                 if failures:
-                    sleep(RETRY_AFTER)
+                    sleep(RETRY_DELAY_S)
 
     def _receive(self, file: _File, out: Any, have: int) -> None:
         """One connection: writes the bytes from offset `have` on, or all where the server knows no ranges."""
@@ -338,7 +338,7 @@ class _Download:
         else:
             return True  # not a checksum: the size was right
         with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(READ_BYTES):
                 digest.update(chunk)
                 self._tell()  # who waits may give up
         return bool(digest.hexdigest() == etag)
@@ -370,7 +370,7 @@ def _list(hub: Any, hub_id: str, revision: str | None, tell: Progress) -> _Listi
         url,
         params={"blobs": True},
         headers=headers,
-        timeout=TIMEOUT,
+        timeout=TIMEOUT_S,
         follow_redirects=True,
     ) as response:
         answer = _whole(response, hub_id, lambda: tell("downloading", None))
@@ -401,11 +401,11 @@ def _whole(response: Any, hub_id: str, tell: Callable[[], None]) -> Any:
     data = bytearray()
     for chunk in response.iter_raw():
         data += chunk
-        if len(data) > CHUNK:
+        if len(data) > READ_BYTES:
             tell()  # who waits may give up
-        if len(data) > LONGEST_ANSWER:
+        if len(data) > MAX_ANSWER_BYTES:
             raise ModelLoadError(
-                f"The hub says more than {in_words(LONGEST_ANSWER)} about {hub_id}: check HF_ENDPOINT."
+                f"The hub says more than {format_bytes(MAX_ANSWER_BYTES)} about {hub_id}: check HF_ENDPOINT."
             )
     return type(response)(
         response.status_code,
@@ -480,7 +480,7 @@ def _of_the_network(error: Exception) -> bool:
     return library in ("httpx", "httpx2") or isinstance(error, (ConnectionError, TimeoutError))
 
 
-def _in_words(hub: Any, hub_id: str, revision: str | None, error: Exception) -> str | None:
+def _explain(hub: Any, hub_id: str, revision: str | None, error: Exception) -> str | None:
     """What to tell the user; None where the hub cannot be reached at all."""
     log_in = "log in with `hf auth login`"
     status = _status(error)
@@ -502,6 +502,6 @@ def _in_words(hub: Any, hub_id: str, revision: str | None, error: Exception) -> 
             return f"The hub does not let you read {hub_id} ({status}): {log_in}, or check your token's rights."
         case _ if status == 429:
             return f"The hub is too busy for {hub_id} (429): try again in some minutes."
-        case OSError() if error.errno in OF_THE_DISK:
+        case OSError() if error.errno in DISK_ERRORS:
             return f"{hub_id} cannot be stored: {error.strerror}."
     return None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-GROUP = 32  # inputs that share a scale
+INPUTS_PER_SCALE = 32  # inputs that share a scale
 GRAPH = "model.onnx"
 WEIGHTS = "model.safetensors"
 # What config.json says of such a model. `version` changes when files of before can't be read any more.
@@ -116,7 +116,9 @@ def unpacked(
     if middles is None:
         full = (weight.astype(np.float32) - 128) * scales[:, None]
     else:
-        levels = np.stack([weight & 15, weight >> 4], axis=-1).reshape(*scales.shape, GROUP)
+        levels = np.stack([weight & 15, weight >> 4], axis=-1).reshape(
+            *scales.shape, INPUTS_PER_SCALE
+        )
         full = (levels.astype(np.float32) - 8) * scales[..., None] + middles[..., None]
     whole: NDArray[np.float32] = full.reshape(len(weight), -1)
     return whole

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import PACKED, QUANTIZED, Shape
 from jupyter_sc2.models.quant_mix import tensor_type
-from jupyter_sc2.runtime.hardware import Machine, in_words
+from jupyter_sc2.runtime.hardware import Machine, format_bytes
 
 TORCH = ("fp32", "bf16", "8bit", "4bit")
 TORCH_PACKED = (PACKED, "fp32", "bf16")  # the first on ONNX Runtime
@@ -21,9 +21,9 @@ GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 AUTO_GGUF = ("Q4_K_M", "Q3_K_M", "Q2_K")
 
 # Below this many parameters a pass is overhead more than arithmetic, and fp32 is the quickest.
-SMALL = 50_000_000
+SMALL_MODEL_PARAMS = 50_000_000
 # Of the free memory, for what a pass needs and for the user's own data.
-RESERVE = 0.1
+RESERVED_MEMORY_SHARE = 0.1
 
 # Nanoseconds for each weight and decoded token: StarCoder2-3B's shape on two cores with AVX-512 and AMX.
 NS_PER_WEIGHT = {
@@ -36,13 +36,13 @@ NS_PER_WEIGHT = {
 }
 MEASURED_ON_CORES = 2
 # More cores than that wait for the memory.
-MOST_CORES = 8
+MAX_USEFUL_CORES = 8
 GPU_BYTES_PER_SECOND = 3e11
 # Up to so many milliseconds a token: what ghost text can wait for, what it can hardly.
-CLASSES = ((40.0, "fast"), (200.0, "fair"), (500.0, "slow"), (float("inf"), "very slow"))
+SPEED_CLASSES_MS = ((40.0, "fast"), (200.0, "fair"), (500.0, "slow"), (float("inf"), "very slow"))
 
 # For files, whose size is a matter of taste in the scales' precision only.
-USUAL = Machine(features=("AVX512-BF16",))
+REFERENCE_MACHINE = Machine(features=("AVX512-BF16",))
 
 # Bits per weight of llama.cpp's types, with their scales.
 TYPE_BITS = {
@@ -51,10 +51,10 @@ TYPE_BITS = {
 }
 # Bytes per weight of a packed layer: 4 bits, and for 32 weights a scale of 4 bytes and a middle of 2; and in memory,
 # where for 32 weights there are three numbers of 4 bytes.
-PACKED_WEIGHT = 0.6875
-PACKED_IN_MEMORY = 0.875
+PACKED_FILE_BYTES_PER_WEIGHT = 0.6875
+PACKED_MEMORY_BYTES_PER_WEIGHT = 0.875
 # Bytes of a GGUF file for each token of the vocabulary: its text, its kind, its merge.
-VOCABULARY_ENTRY = 36
+VOCABULARY_ENTRY_BYTES = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +100,13 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
     """
     if shape.packed:
         return PACKED, "its weights come in it"
-    if shape.parameters < SMALL:
+    if shape.parameters < SMALL_MODEL_PARAMS:
         return "fp32", "a model this small gains nothing from fewer bits"
     names = TORCH[1:] if machine.quick_bf16 else (TORCH[0], *TORCH[2:])
     fitting = [name for name in names if _fits(memory(shape, name, machine, tokens), machine)]
     if not fitting:
         return names[-1], "it is the smallest, and even that may not fit"
-    in_time = [name for name in fitting if _ms(shape, name, machine) <= CLASSES[1][0]]
+    in_time = [name for name in fitting if _ms(shape, name, machine) <= SPEED_CLASSES_MS[1][0]]
     if in_time:
         return in_time[0], "the most exact one that fits and keeps up with typing"
     return (
@@ -131,7 +131,7 @@ def check(shape: Shape, machine: Machine, *, name: str, precision: str, tokens: 
     if free is not None and needed > free:
         hint = "a smaller model" if precision in ("4bit", "Q2_K") else "precision 4bit"
         raise ModelLoadError(
-            f"{name} in {precision} needs about {in_words(needed)} of memory, and {in_words(free)} are free. "
+            f"{name} in {precision} needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are free. "
             f"Try {hint}."
         )
 
@@ -156,7 +156,10 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
     if precision in ("fp32", "bf16", "fp16"):
         return shape.parameters * value
     if precision == PACKED:
-        return int(shape.linear * PACKED_IN_MEMORY + shape.embedding * 1.25) + shape.rest * 4
+        return (
+            int(shape.linear * PACKED_MEMORY_BYTES_PER_WEIGHT + shape.embedding * 1.25)
+            + shape.rest * 4
+        )
     exact = (shape.embedding + shape.rest) * value
     if precision == "8bit":
         heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
@@ -179,8 +182,8 @@ def _value_bytes(precision: str, quick_bf16: bool) -> int:
 def file_bytes(shape: Shape, precision: str) -> int:
     """Bytes of a file with weights of this precision."""
     if precision == PACKED:
-        return int(shape.linear * PACKED_WEIGHT) + shape.embedding + shape.rest * 2
-    return weights(shape, precision, USUAL)
+        return int(shape.linear * PACKED_FILE_BYTES_PER_WEIGHT) + shape.embedding + shape.rest * 2
+    return weights(shape, precision, REFERENCE_MACHINE)
 
 
 def _gguf_file(shape: Shape, precision: str) -> int:
@@ -196,7 +199,7 @@ def _gguf_file(shape: Shape, precision: str) -> int:
             tied=shape.tied,
         )
         bits += rows * columns * TYPE_BITS[kind]
-    return int(bits / 8) + 4 * shape.rest + VOCABULARY_ENTRY * shape.vocab
+    return int(bits / 8) + 4 * shape.rest + VOCABULARY_ENTRY_BYTES * shape.vocab
 
 
 def _matrices(shape: Shape) -> Iterator[tuple[str, int, int]]:
@@ -238,12 +241,12 @@ def _row(shape: Shape, precision: str, machine: Machine, tokens: int) -> Precisi
         file_bytes=file_bytes(shape, precision),
         memory_bytes=needed,
         fits=None if machine.usable is None else _fits(needed, machine),
-        speed=next(name for limit, name in CLASSES if ms <= limit),
+        speed=next(name for limit, name in SPEED_CLASSES_MS if ms <= limit),
     )
 
 
 def _fits(needed: int, machine: Machine) -> bool:
-    return machine.usable is None or needed < machine.usable * (1 - RESERVE)
+    return machine.usable is None or needed < machine.usable * (1 - RESERVED_MEMORY_SHARE)
 
 
 def _ms(shape: Shape, precision: str, machine: Machine) -> float:
@@ -256,7 +259,7 @@ def _ms(shape: Shape, precision: str, machine: Machine) -> float:
         ns = NS_PER_WEIGHT[precision.removesuffix("-double").replace("fp16", "bf16")]
         if precision in ("bf16", "fp16") and not machine.quick_bf16:
             ns = 4 * NS_PER_WEIGHT["fp32"]  # emulated
-    cores = min(machine.cores, MOST_CORES) / MEASURED_ON_CORES
+    cores = min(machine.cores, MAX_USEFUL_CORES) / MEASURED_ON_CORES
     return shape.parameters * ns / cores / 1e6
 
 
@@ -265,7 +268,7 @@ def lines(name: str, machine: Machine, rows: Sequence[PrecisionOption]) -> list[
     table = [("", "precision", "file", "memory", "fits", "speed", "engine")]
     for row in rows:
         fits = {True: "yes", False: "no", None: "?"}[row.fits]
-        sizes = in_words(row.file_bytes), in_words(row.memory_bytes)
+        sizes = format_bytes(row.file_bytes), format_bytes(row.memory_bytes)
         mark = "*" if row.chosen else ""
         table.append((mark, row.precision, *sizes, fits, row.speed, row.engine))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

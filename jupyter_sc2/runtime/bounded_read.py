@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 
 # Levels of nesting, each of which takes some hundred bytes of the parser's stack. It stops by itself at Python's limit
 # of recursion, which is 1000; but the user may have raised that beyond what the stack of a thread holds.
-DEEPEST = 1000
+MAX_NESTING = 1000
 # Bytes of a file that is given on the command line; a notebook this large is mostly pictures.
-LARGEST_GIVEN = 100 << 20
+MAX_INPUT_BYTES = 100 << 20
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[][{}]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -34,14 +34,14 @@ def read_limited(file: Path, most: int) -> bytes:
 def up_to(most: int, opened: IO[bytes]) -> bytes:
     """All that is read of a stream. Raises OSError where there is more than so many bytes."""
     if len(data := opened.read(most + 1)) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {in_words(most)}")
+        raise OSError(errno.EFBIG, f"it is larger than {format_bytes(most)}")
     return data
 
 
 def parse_json(data: bytes) -> Any:
     """The value of a JSON text. Raises ValueError, also for deep nesting and for halves of surrogate pairs."""
     try:
-        if sys.getrecursionlimit() > DEEPEST and _is_deep(data):
+        if sys.getrecursionlimit() > MAX_NESTING and _is_deep(data):
             raise RecursionError
         value = json.loads(data)
     except UnicodeDecodeError as error:
@@ -57,11 +57,11 @@ def parse_json(data: bytes) -> Any:
 
 
 def _is_deep(data: bytes) -> bool:
-    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+    if data.count(b"[") + data.count(b"{") <= MAX_NESTING:
         return False
     depth = 0
     for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
         depth += 1 if bracket in b"[{" else -1
-        if depth > DEEPEST:
+        if depth > MAX_NESTING:
             return True
     return False

@@ -41,11 +41,11 @@ from jupyter_sc2.runtime.clock import monotonic, sleep
 from jupyter_sc2.runtime.import_isolation import own_imports
 
 # Seconds. A guard needs milliseconds to end its fork; one that is stopped or that swaps is killed after this.
-PATIENCE = 2.0
+KILL_AFTER_S = 2.0
 # How often it is looked whether a starter lives, and what is waited for is still wanted.
-LOOK = 0.1
-GUARDS_LOOK = 0.3
-PREFIX = "sc2-"  # short: the path of a socket has 104 bytes
+POLL_INTERVAL_S = 0.1
+GUARD_POLL_INTERVAL_S = 0.3
+FOLDER_PREFIX = "sc2-"  # short: the path of a socket has 104 bytes
 OWNER, OPTIONS, LOG = "owner.json", "options.json", "log"
 FORKS = hasattr(os, "fork")
 
@@ -164,8 +164,8 @@ class ChildProcess:
     def __init__(self, module: str, options: dict[str, Any]) -> None:
         """Starts `module`, whose main program calls `run`. Raises OSError, and RuntimeError if no thread starts."""
         sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self.said: dict[str, Any] | None = None
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self.ready_message: dict[str, Any] | None = None
         self.code: int | None = None  # how it has ended
         self._working: Identity | None = None  # what the guard has forked
         self._ended, self._spoke = threading.Event(), threading.Event()
@@ -198,9 +198,9 @@ class ChildProcess:
 
     def wait_until_it_speaks(self, waiting: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """What it says once it is ready, {} if it ended before; `waiting` may raise, which is passed on."""
-        while not self._spoke.wait(LOOK):
+        while not self._spoke.wait(POLL_INTERVAL_S):
             waiting()
-        return self.said or {}
+        return self.ready_message or {}
 
     def when_it_ends(self, tell: Callable[[], None]) -> None:
         """Has `tell` called, once and on another thread, when it has ended without being stopped here."""
@@ -226,9 +226,9 @@ class ChildProcess:
         process = self._process
         if process is not None and process.poll() is None:
             process.terminate()  # the guard waits for what it has forked
-            if not _ends(process, PATIENCE):
+            if not _ends(process, KILL_AFTER_S):
                 _kill_group(process)
-                _ends(process, PATIENCE)
+                _ends(process, KILL_AFTER_S)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _listen(self) -> None:
@@ -247,7 +247,7 @@ class ChildProcess:
             for line in lines:
                 self._hear(json.loads(line))
         self._process.stdout.close()
-        if not _ends(self._process, PATIENCE):
+        if not _ends(self._process, KILL_AFTER_S):
             _kill_group(self._process)
         if self.code is None:
             self.code = self._process.poll()
@@ -267,8 +267,8 @@ class ChildProcess:
         elif "ended" in said:
             self.code = said["ended"]
         else:
-            self.said = said
-        if self.said is not None and self._working is not None:  # in whichever order
+            self.ready_message = said
+        if self.ready_message is not None and self._working is not None:  # in whichever order
             self._spoke.set()
 
 
@@ -334,7 +334,7 @@ def sweep() -> None:
     """
     with contextlib.suppress(OSError):
         for entry in os.scandir(tempfile.gettempdir()):
-            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+            if entry.name.startswith(FOLDER_PREFIX) and entry.is_dir(follow_symlinks=False):
                 with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                     _sweep(Path(entry.path))
 
@@ -431,7 +431,7 @@ def _guard(
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             break
-        select.select([woken], [], [], GUARDS_LOOK)
+        select.select([woken], [], [], GUARD_POLL_INTERVAL_S)
         with contextlib.suppress(BlockingIOError):
             os.read(woken, 4096)
     else:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from jupyter_sc2.runtime.output_filter import silence
 
 # In seconds. A forward pass takes half a second at most; a machine that swaps gets no more than this.
-PATIENCE = 10.0
+EXIT_TIMEOUT_S = 10.0
 
 
 class Gate:
@@ -65,7 +65,7 @@ class Gate:
             if self._shut:
                 self._changed.notify_all()
 
-    def shut(self, patience: float = PATIENCE) -> bool:
+    def shut(self, patience: float = EXIT_TIMEOUT_S) -> bool:
         """Lets nobody in any more, and waits until all are out; False if that took too long."""
         with self._changed:
             self._shut = True

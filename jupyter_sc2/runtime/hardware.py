@@ -39,10 +39,10 @@ class Machine:
     def __str__(self) -> str:
         parts = [self.processor or "a processor", f"{self.cores} cores", *self.features]
         if self.free is not None and self.memory is not None:
-            parts.append(f"{in_words(self.free)} of {in_words(self.memory)} free")
+            parts.append(f"{format_bytes(self.free)} of {format_bytes(self.memory)} free")
         if self.gpu_free is not None and self.gpu_memory is not None:
             parts.append(
-                f"{self.gpu} with {in_words(self.gpu_free)} of {in_words(self.gpu_memory)} free"
+                f"{self.gpu} with {format_bytes(self.gpu_free)} of {format_bytes(self.gpu_memory)} free"
             )
         else:
             parts.append(self.gpu or "no GPU that torch can use")
@@ -96,7 +96,7 @@ def give_back_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A size in bytes: "6.1 GB", "93 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 

@@ -69,7 +69,7 @@ class Silence:
         if not isinstance(attributes.get("write"), _Write):
             self._covered.append(_Write(self, stream, attributes))
 
-    def kept_back(self, text: str) -> None:
+    def log_suppressed(self, text: str) -> None:
         """Notes what was not shown, for who has asked for debug messages."""
         # A level that the user's code gives to all logging is meant for what that code does.
         asked = logger.level or logging.getLogger("jupyter_sc2").level
@@ -94,7 +94,7 @@ class _Write:
 
     def __call__(self, text: str) -> Any:
         if self._silence.holds:
-            self._silence.kept_back(text)
+            self._silence.log_suppressed(text)
             return len(text)
         if self._before is not None:
             return self._before(text)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from jupyter_sc2.runtime.clock import monotonic
 
 # Seconds of work between two pauses, and that a pause takes at most.
-WORK, LONGEST = 0.02, 0.5
+WORK_S, MAX_PAUSE_S = 0.02, 0.5
 
 
 class Pauses:
@@ -32,8 +32,8 @@ class Pauses:
 
     def __call__(self) -> None:
         worked = self._clock() - self._since
-        if worked < WORK:
+        if worked < WORK_S:
             return
         if self._crowded():
-            self._wait(min(worked, LONGEST))
+            self._wait(min(worked, MAX_PAUSE_S))
         self._since = self._clock()

@@ -13,10 +13,10 @@ Progress = Callable[[str, float | None], None]
 Cancelled = Callable[[], bool]
 
 # Seconds after which a bar appears: what is quicker than that needs none.
-DELAY = 1.0
+BAR_DELAY_S = 1.0
 
 
-def in_words(state: str, model: str) -> str:
+def describe_load(state: str, model: str) -> str:
     """What is going on, for the states that an engine's `progress` is called with."""
     if state == "waiting":
         return f"waiting for another process that downloads {model}"
@@ -26,7 +26,7 @@ def in_words(state: str, model: str) -> str:
 class TerminalBar:
     """A bar that is written over and wiped in the end; none where `stream` is no terminal."""
 
-    def __init__(self, stream: TextIO, *, delay: float = DELAY) -> None:
+    def __init__(self, stream: TextIO, *, delay: float = BAR_DELAY_S) -> None:
         from tqdm import tqdm
 
         class Bar(tqdm):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class TerminalBar:
         )
 
     def show(self, state: str, model: str, share: float | None) -> None:
-        words = in_words(state, model)
+        words = describe_load(state, model)
         if self._bar.disable:
             return
         if words != self._bar.desc.removesuffix(": "):

@@ -17,7 +17,7 @@ from jupyter_sc2.runtime.clock import monotonic, process_time, sleep
 
 # Seconds over which it is measured how busy the cores are: the system counts in steps of 10 ms. After a longer time
 # it is looked at how many threads run at the moment, as the mean says little about now.
-SHORTEST, LONGEST = 0.2, 2.0
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.2, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,19 @@ class Cores:
 
 # A model of fewer parameters than this is quickest on one thread: 7M took 14 ms a token on it beside another process
 # on the same two cores, and 130 ms on two. One of fewer than that gains nothing from more threads than a few.
-SMALL, MEDIUM = 50_000_000, 500_000_000
-FEW = 4
+SMALL_MODEL_PARAMS, MEDIUM_MODEL_PARAMS = 50_000_000, 500_000_000
+MEDIUM_MODEL_THREADS = 4
 
 
 def most_threads(parameters: int) -> int | None:
     """Beyond how many threads a model of so many parameters gains nothing; None where that depends on the machine."""
-    return 1 if parameters < SMALL else FEW if parameters < MEDIUM else None
+    return (
+        1
+        if parameters < SMALL_MODEL_PARAMS
+        else MEDIUM_MODEL_THREADS
+        if parameters < MEDIUM_MODEL_PARAMS
+        else None
+    )
 
 
 def threads_that_help(
@@ -86,12 +92,12 @@ class Load:
     def cores(self) -> Cores:
         """How the cores stand now. May be asked at each token; every 0.2 s it takes 0.1 ms, after a pause 2 ms."""
         last, at = self._last, self._clock()
-        if last is not None and at - last.at < SHORTEST:
+        if last is not None and at - last.at < MIN_INTERVAL_S:
             return self._seen
         now = _Times(at, self._own(), self._taken(), self._group_taken())
-        passed = LONGEST if last is None else now.at - last.at
+        passed = MAX_INTERVAL_S if last is None else now.at - last.at
         busy = in_quota = 0.0
-        if last is not None and passed <= LONGEST:
+        if last is not None and passed <= MAX_INTERVAL_S:
             busy, in_quota = _others(last, now)
         elif (running := self._running()) is not None:
             busy = in_quota = running

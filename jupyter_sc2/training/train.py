@@ -44,7 +44,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.models.cards import TRAINED
+from jupyter_sc2.models.cards import TRAINING_FILE
 from jupyter_sc2.training.corpus import HELD_OUT, load_documents
 from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.examples import build_example
@@ -285,9 +285,9 @@ def _write(run: Run, output: Path, figures: dict[str, Any], report: Callable[[st
     if "speed" in figures:
         report(f"in all: {speed_text(figures['speed'])}; at most {figures['memory_gb']} GB")
     run.write(output)
-    (output / TRAINED).write_text(json.dumps(figures, indent=1) + "\n")
+    (output / TRAINING_FILE).write_text(json.dumps(figures, indent=1) + "\n")
     if (output / "averaged").exists():
-        for name in (*TOKENIZER, TRAINED):
+        for name in (*TOKENIZER, TRAINING_FILE):
             shutil.copy(output / name, output / "averaged" / name)
 
 

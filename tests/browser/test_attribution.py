@@ -114,7 +114,7 @@ def test_what_is_accepted_is_recorded_where_the_notebook_asks_for_it(indexed, qu
         quick_cell.page.wait_for_timeout(500)
         document = nbformat.read(slow_lab.root / "one.ipynb", as_version=4)
         rows = [(cell.source, record.notes(cell.metadata)) for cell in document.cells]
-        (kept,) = record.kept(rows)
+        (kept,) = record.retained(rows)
         assert (kept.cells, kept.share) == ((0, 1), 1.0)
         assert json.dumps(document.cells[2:]) == "[]"
         quick_cell.page.evaluate("window.jupyterapp.commands.execute('notebook:undo-cell-action')")

@@ -110,7 +110,7 @@ def test_a_fork_waits_for_the_end_of_an_import_of_ours(importing):
 
 def test_a_fork_does_not_wait_for_ever(importing, monkeypatch):
     imports, _ = importing
-    monkeypatch.setattr("jupyter_sc2.runtime.import_isolation.FORKS_PATIENCE", 0.1)
+    monkeypatch.setattr("jupyter_sc2.runtime.import_isolation.FORK_WAIT_S", 0.1)
     imports.before_fork()
     assert imports.importing()
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # Reading more tokens than this on a CPU leaves behind much memory that is free and not the system's: 150 MB for
 # StarCoder2-3B and 512 tokens, 20 MB for the embedded model. Giving it back takes 15 ms at most.
-LONG = 256
-SHORT = 16  # tokens that are read in a pass hardly longer than that of one
+LONG_PROMPT_TOKENS = 256
+SHORT_CHUNK_TOKENS = 16  # tokens that are read in a pass hardly longer than that of one
 
 
 class LayerCache(PromptState[Any]):
@@ -90,15 +90,15 @@ class DecodingEngine(ABC):
     def _pass(
         self,
         ids: Sequence[int],
-        unwanted: Cancelled | None,
+        aborted: Cancelled | None,
         *,
-        every: bool = True,
+        all_logits: bool = True,
         hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
         """Reads `ids` after what the cache holds; `_logits` are then those of `every` one, or of the last.
 
         With `hypotheses`, the ids are their last tokens: each sees the ids of the cache and the tokens of its own
-        hypothesis. May end early if `unwanted`, and then returns False; the layers hold the ids and no more.
+        hypothesis. May end early if `aborted`, and then returns False; the layers hold the ids and no more.
         """
 
     def _inside(self) -> contextlib.AbstractContextManager[Any]:
@@ -118,7 +118,7 @@ class DecodingEngine(ABC):
 
     def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         """Reads `ids` into the KV cache in chunks; returns how many had to be read."""
-        with self._sound():
+        with self._forgets_on_failure():
             return self._read_prompt(ids, cancelled)
 
     def generate(
@@ -136,11 +136,11 @@ class DecodingEngine(ABC):
         drawn token also reads a few draft tokens after it. The next tokens are drawn as without them, and are already
         read where the draft was right.
         """
-        with self._sound():
+        with self._forgets_on_failure():
             yield from self._decode(ids, sampling, stop_ids, cancelled, constraint, draft)
 
     @contextlib.contextmanager
-    def _sound(self) -> Iterator[None]:
+    def _forgets_on_failure(self) -> Iterator[None]:
         """After a pass that failed, for want of memory say, nothing counts that was read before."""
         try:
             yield
@@ -166,7 +166,7 @@ class DecodingEngine(ABC):
         beam_width = self.capabilities.beam_width if sampling.temperature == 0 else 1
         max_draft_tokens = self.capabilities.max_draft_tokens
         pending, drawn = constraint, list[int]()
-        row, guesses = 0, list[int]()
+        row, drafted = 0, list[int]()
         left = min(sampling.max_tokens, self.card.context - len(ids))
         while not cancelled():
             found = self._expand(Hypothesis(pending), row, stop_ids) if beam_width > 1 else []
@@ -177,7 +177,7 @@ class DecodingEngine(ABC):
                     return
                 drawn += [token.id for token in hypothesis.tokens]
                 left -= len(hypothesis.tokens)
-                token, pending, guesses = hypothesis.tokens[-1], hypothesis.pending, []
+                token, pending, drafted = hypothesis.tokens[-1], hypothesis.pending, []
             else:
                 if found:
                     (token,) = found[0].tokens
@@ -189,14 +189,14 @@ class DecodingEngine(ABC):
                 left -= 1
             if left <= 0 or token.id in stop_ids or cancelled():
                 return
-            if row < len(guesses) and guesses[row] == token.id:
+            if row < len(drafted) and drafted[row] == token.id:
                 row += 1
                 continue
             self._cache.truncate(len(ids) + len(drawn) - 1)
-            row, guesses = 0, []
+            row, drafted = 0, []
             if max_draft_tokens and pending is None:
-                guesses = list(draft(drawn)[: min(max_draft_tokens, left - 1)])
-            if not self._forward([token.id, *guesses], cancelled):
+                drafted = list(draft(drawn)[: min(max_draft_tokens, left - 1)])
+            if not self._forward([token.id, *drafted], cancelled):
                 return
 
     def _beam_search(
@@ -210,13 +210,13 @@ class DecodingEngine(ABC):
 
         All but its last token are then in the cache. Returns None if cancelled.
         """
-        told = 0
+        emitted = 0
         while (
             len(hypotheses) > 1 and max(len(hypothesis.tokens) for hypothesis in hypotheses) < left
         ):
             shared = common_prefix_length(hypotheses)
-            yield from hypotheses[0].tokens[told:shared]
-            told = shared
+            yield from hypotheses[0].tokens[emitted:shared]
+            emitted = shared
             running = [hypothesis for hypothesis in hypotheses if not hypothesis.finished]
             if cancelled() or not self._pass(
                 [hypothesis.tokens[-1].id for hypothesis in running], cancelled, hypotheses=running
@@ -235,7 +235,7 @@ class DecodingEngine(ABC):
         with self._inside():
             read = hypotheses[0].tokens[: len(hypotheses[0].cache_positions)]
             self._cache.select(hypotheses[0].cache_positions, [token.id for token in read])
-        yield from hypotheses[0].tokens[told:]
+        yield from hypotheses[0].tokens[emitted:]
         return hypotheses[0]
 
     def _expand(
@@ -275,7 +275,7 @@ class DecodingEngine(ABC):
 
     def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         read = self._read(ids, cancelled)
-        if read > LONG and self._on_cpu:
+        if read > LONG_PROMPT_TOKENS and self._on_cpu:
             give_back_memory()
         return read
 
@@ -298,21 +298,21 @@ class DecodingEngine(ABC):
             # again, and would never see it done. A short one has the keys of the next request in it as well.
             chunk = ids[position : position + self.chunk]
             here = (position, ids[position])
-            again = here == self._interrupted and len(chunk) > SHORT
-            if not self._forward(chunk, None if again else cancelled, every=False):
+            again = here == self._interrupted and len(chunk) > SHORT_CHUNK_TOKENS
+            if not self._forward(chunk, None if again else cancelled, all_logits=False):
                 self._interrupted = here
                 return position - start
             self._interrupted = None
-            self._cache.read = position + len(chunk)
+            self._cache.prompt_length = position + len(chunk)
         assert self._logits is not None
         self._prompt = _Prompt(tuple(ids), self._logits)
         return len(ids) - start
 
     def _forward(
-        self, ids: Sequence[int], unwanted: Cancelled | None = None, *, every: bool = True
+        self, ids: Sequence[int], aborted: Cancelled | None = None, *, all_logits: bool = True
     ) -> bool:
         """As `_pass`, and what was read are ids of the cache from then on."""
-        if not self._pass(ids, unwanted, every=every):
+        if not self._pass(ids, aborted, all_logits=all_logits):
             return False
         self._cache.ids.extend(ids)
         return True

@@ -17,9 +17,9 @@ from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 
 # Bytes: the largest that are published have 35 MB.
-LARGEST = 256 << 20
+MAX_FILE_BYTES = 256 << 20
 # As many numbers as tokens are made room for.
-MOST_TOKENS = 1 << 24
+MAX_VOCABULARY = 1 << 24
 
 
 class Tokenizer:
@@ -89,11 +89,11 @@ class Tokenizer:
 
 def read_spec(file: Path) -> dict[str, Any]:
     """What stands in tokenizer.json. Raises OSError, or another exception for what cannot be one."""
-    spec = parse_json(read_limited(file, LARGEST))
+    spec = parse_json(read_limited(file, MAX_FILE_BYTES))
     vocabulary = spec["model"]["vocab"]
     ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
     for id in (*ids, *(token["id"] for token in spec.get("added_tokens") or ())):
-        if not isinstance(id, int) or not 0 <= id < MOST_TOKENS:
+        if not isinstance(id, int) or not 0 <= id < MAX_VOCABULARY:
             raise ValueError(f"a token has the number {id!r}"[:80])
     return dict(spec)
 

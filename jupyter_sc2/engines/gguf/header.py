@@ -15,15 +15,15 @@ from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.engines.gguf.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
 from jupyter_sc2.errors import ModelLoadError
 
-HEALS = "jupyter_sc2.heals"
+TOKEN_HEALING_KEY = "jupyter_sc2.heals"
 
 # Of a header. The largest that are published have 20 MB, 300,000 tokens and 2,000 tensors.
-LARGEST_HEADER = 256 << 20
-MOST_ENTRIES = 10_000
-MOST_ELEMENTS = 1 << 24
-MOST_TENSORS = 1 << 18
+MAX_HEADER_BYTES = 256 << 20
+MAX_ENTRIES = 10_000
+MAX_ELEMENTS = 1 << 24
+MAX_TENSORS = 1 << 18
 # GGUF's kinds of values: the bytes of those that have always the same number, and the two others.
-SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
 
 
@@ -78,7 +78,7 @@ class GGUFHeader:
     @property
     def token_healing(self) -> bool:
         """See ModelCard.token_healing; only files that are made here tell it."""
-        return bool(self._values.get(HEALS))
+        return bool(self._values.get(TOKEN_HEALING_KEY))
 
     @property
     def licence(self) -> str:
@@ -151,7 +151,7 @@ def _check_counts(file: Path) -> None:
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF" or size < 24:
             raise ValueError("it does not begin as one")
-        data = mmap.mmap(stream.fileno(), min(size, LARGEST_HEADER), access=mmap.ACCESS_READ)
+        data = mmap.mmap(stream.fileno(), min(size, MAX_HEADER_BYTES), access=mmap.ACCESS_READ)
     with data:
         try:
             _walk(data)
@@ -162,7 +162,7 @@ def _check_counts(file: Path) -> None:
 def _walk(data: mmap.mmap) -> None:
     short, long = struct.Struct("<I").unpack_from, struct.Struct("<Q").unpack_from
     (tensors,), (entries,) = long(data, 8), long(data, 16)
-    if tensors > MOST_TENSORS or entries > MOST_ENTRIES:
+    if tensors > MAX_TENSORS or entries > MAX_ENTRIES:
         raise ValueError(f"its header tells of {tensors:,} tensors and {entries:,} entries")
     at = 24
     for _ in range(entries):
@@ -172,13 +172,13 @@ def _walk(data: mmap.mmap) -> None:
         if kind == ARRAY:
             (kind,), (count,) = short(data, at), long(data, at + 4)
             at += 12
-            if count > MOST_ELEMENTS:
+            if count > MAX_ELEMENTS:
                 raise ValueError(f"its header tells of {count:,} elements")
         if kind == STRING:
             for _ in range(count):
                 at += 8 + long(data, at)[0]
-        elif kind in SIZES:
-            at += count * SIZES[kind]
+        elif kind in VALUE_BYTES:
+            at += count * VALUE_BYTES[kind]
         else:
             raise ValueError(f"its header has a value of the kind {kind}")
     for _ in range(tensors):

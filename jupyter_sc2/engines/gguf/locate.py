@@ -19,9 +19,9 @@ from jupyter_sc2.runtime.hardware import machine
 from jupyter_sc2.runtime.progress import Progress
 
 # Below this many parameters half precision is quick enough, and nothing is lost.
-SMALL = 500_000_000
+SMALL_MODEL_PARAMS = 500_000_000
 # The tokens that the KV cache is for when the precision is chosen.
-TOKENS = 4096
+PLANNED_TOKENS = 4096
 
 
 class Found(NamedTuple):
@@ -79,22 +79,22 @@ def make(card: ModelCard, folder: Path, precision: str, progress: Callable[[floa
     file = place(card, folder, precision)
     _forget_older(file)
     try:
-        if os.path.lexists(file) and not (file.is_file() and _note(file).is_file()):
+        if os.path.lexists(file) and not (file.is_file() and _record_file(file).is_file()):
             checksums.quarantine(file)  # nothing tells that it was made here
         write_gguf(folder, file, precision, name=card.name, progress=progress)
-        checksums.write_note(_note(file), checksums.seal(file))
+        checksums.write_record(_record_file(file), checksums.record(file))
     except OSError as error:
         raise ModelLoadError(f"{file} cannot be written: {error.strerror or error}.") from error
     return file
 
 
-def _note(file: Path) -> Path:
+def _record_file(file: Path) -> Path:
     return file.with_name(file.name + ".json")
 
 
 def _is_whole(file: Path, progress: Progress) -> bool:
-    note = checksums.read_note(_note(file))
-    return checksums.is_whole(file, note, lambda: progress("loading", None))
+    record = checksums.read_record(_record_file(file))
+    return checksums.is_whole(file, record, lambda: progress("loading", None))
 
 
 def _mended(card: ModelCard, precision: str) -> str:
@@ -110,9 +110,9 @@ def best_precision(model: str) -> str:
         _, shape = model_files.card_and_shape(model)
     except ModelLoadError:  # nothing of it is on this disk yet
         return "Q4_K_M"
-    if shape.parameters < SMALL:
+    if shape.parameters < SMALL_MODEL_PARAMS:
         return "F16"
-    name, _ = choose_gguf(shape, machine(), TOKENS)
+    name, _ = choose_gguf(shape, machine(), PLANNED_TOKENS)
     return name
 
 
@@ -142,6 +142,6 @@ def _forget_older(file: Path) -> None:
     for other in file.parent.glob(f"{stem}-????????-{precision}"):
         if other == file:
             continue
-        for old in (other, _note(other)):
+        for old in (other, _record_file(other)):
             with contextlib.suppress(OSError):
                 old.unlink()

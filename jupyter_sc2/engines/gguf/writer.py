@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jupyter_sc2.engines.gguf import EXTRA
-from jupyter_sc2.engines.gguf.header import HEALS
+from jupyter_sc2.engines.gguf.header import TOKEN_HEALING_KEY
 from jupyter_sc2.engines.gguf.vocabulary import Vocabulary, read_vocabulary
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import was_trained_here
@@ -26,7 +26,7 @@ from jupyter_sc2.models.files import Stored, check_layers, read_config, read_hea
 from jupyter_sc2.models.quant_mix import tensor_type
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.exit_gate import gate
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # What a model is called in config.json, and in GGUF.
 ARCHITECTURES = {"starcoder2": "STARCODER2", "llama": "LLAMA", "gemma": "GEMMA", "qwen2": "QWEN2"}
 # Numbers that are quantized at once: 8 MB of float32.
-PIECE = 1 << 21
+QUANTIZED_AT_ONCE = 1 << 21
 
 
 def write_gguf(
@@ -92,7 +92,7 @@ def _check_disk(file: Path, needed: int) -> None:
     free = shutil.disk_usage(file.parent).free
     if needed > free:
         raise ModelLoadError(
-            f"{file} needs {in_words(needed)} of disk, and {file.parent} has {in_words(free)} free."
+            f"{file} needs {format_bytes(needed)} of disk, and {file.parent} has {format_bytes(free)} free."
         )
 
 
@@ -233,7 +233,7 @@ def _write(source: _Source, file: Path, *, name: str, progress: Callable[[float]
             for tensor in source.tensors:
                 with gate:
                     value = source.read(tensor)
-                writer.write_tensor_data(_Pieces(tensor, value, pool, workers))  # type: ignore[arg-type]
+                writer.write_tensor_data(_QuantizedTensor(tensor, value, pool, workers))  # type: ignore[arg-type]
                 with gate:
                     del value
                 done += tensor.stored.elements
@@ -242,7 +242,7 @@ def _write(source: _Source, file: Path, *, name: str, progress: Callable[[float]
         writer.close()
 
 
-class _Pieces:
+class _QuantizedTensor:
     """A tensor for GGUFWriter that is quantized while it is written."""
 
     def __init__(
@@ -252,7 +252,7 @@ class _Pieces:
         self._tensor, self._value, self._pool, self._workers = tensor, value, pool, workers
 
     def tofile(self, stream: BinaryIO) -> None:
-        rows = max(1, PIECE // self._tensor.stored.shape[-1])
+        rows = max(1, QUANTIZED_AT_ONCE // self._tensor.stored.shape[-1])
         starts = range(0, self._tensor.rows, rows)
         # A few at a time: what is packed already waits in memory for the disk.
         some = 2 * self._workers
@@ -314,7 +314,7 @@ def _add_numbers(writer: Any, source: _Source, name: str) -> None:
     if window := getattr(config, "sliding_window", None):
         writer.add_sliding_window(int(window))
     if was_trained_here(source.folder):
-        writer.add_bool(HEALS, True)
+        writer.add_bool(TOKEN_HEALING_KEY, True)
 
 
 def _add_vocabulary(writer: Any, vocabulary: Vocabulary, config: Any) -> None:

@@ -30,21 +30,21 @@ from jupyter_sc2.engines.gguf.header import GGUFHeader
 from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
 from jupyter_sc2.models import files as model_files
-from jupyter_sc2.models.cards import ModelCard, suited
-from jupyter_sc2.models.plan import SMALL
-from jupyter_sc2.runtime.hardware import free_memory, in_words
+from jupyter_sc2.models.cards import ModelCard, with_known_layout
+from jupyter_sc2.models.plan import SMALL_MODEL_PARAMS
+from jupyter_sc2.runtime.hardware import format_bytes, free_memory
 from jupyter_sc2.runtime.progress import Cancelled, Progress
 from jupyter_sc2.runtime.threads import cores_here, most_threads, threads_that_help
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 # Added to the logits of the tokens that are allowed. A power of two: it costs the fewest digits.
-BIAS = 64.0
+ALLOWED_LOGIT_BIAS = 64.0
 # llama.cpp sets the memory of its KV cache aside when it loads; StarCoder2 was trained on windows of this length.
-CONTEXT = 4096
+MAX_CONTEXT_TOKENS = 4096
 MAX_STASHED_BYTES = 512 << 20  # on the disk, of prompts that were put aside
 # Weights of these types are copied into an order that is quicker to multiply. With the file mapped they would be in
 # memory twice: StarCoder2-3B in Q4_K_M takes 3.3 GB so, and 2.0 GB if it is read.
-REARRANGED = ("Q4_0", "Q4_K", "IQ4_NL")
+REPACKED_TYPES = ("Q4_0", "Q4_K", "IQ4_NL")
 
 
 class LlamaCppEngine:
@@ -61,10 +61,10 @@ class LlamaCppEngine:
         self.precision = header.precision
         self._server: LlamaServer | None = server
         self._header = header
-        self._held: list[int] = []  # the ids whose keys and values the server has
-        self._read = 0  # how many of them were read as a prompt; the others were decoded
-        self._kept: PrefixCache[str] = PrefixCache(MAX_STASHED_BYTES)
-        self._stashed = 0
+        self._server_ids: list[int] = []  # the ids whose keys and values the server has
+        self._prompt_length = 0  # how many of them were read as a prompt; the others were decoded
+        self._stash: PrefixCache[str] = PrefixCache(MAX_STASHED_BYTES)
+        self._stash_count = 0
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -77,10 +77,10 @@ class LlamaCppEngine:
         if special.keys().isdisjoint(self._header.tokens[id] for id in ids):
             return ids
         # Cut after its first character, such a token is text like any other.
-        pieces = [text]
+        parts = [text]
         for name in special:
-            pieces = [part for piece in pieces for part in _cut(piece, name)]
-        return [id for piece in pieces for id in self._tokenize(piece)]
+            parts = [part for part in parts for part in _cut(part, name)]
+        return [id for piece in parts for id in self._tokenize(piece)]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         table = self._header.bytes_of
@@ -95,7 +95,7 @@ class LlamaCppEngine:
         common = self._trim_to_common_prefix(ids[:-1])
         new = len(ids) - 1 - common
         if new == 0:
-            self._read = len(ids) - 1
+            self._prompt_length = len(ids) - 1
             return 1
         if cancelled():
             return 0
@@ -139,21 +139,21 @@ class LlamaCppEngine:
 
     def _trim_to_common_prefix(self, ids: Sequence[int]) -> int:
         """How many of `ids` the server has; what it would forget is put aside, and what was put aside taken up."""
-        common = common_length(self._held, ids)
-        longer = self._kept.pop_longer_match(ids, common)
-        if worth_caching(self._read, common):
-            self._stashed += 1
-            name = f"{self._stashed}.kept"
+        common = common_length(self._server_ids, ids)
+        longer = self._stash.pop_longer_match(ids, common)
+        if worth_caching(self._prompt_length, common):
+            self._stash_count += 1
+            name = f"{self._stash_count}.kv"
             nbytes = self._loaded().stash(name)
             if nbytes:
-                for gone in self._kept.add(CachedPrefix(tuple(self._held), name, nbytes)):
-                    self._loaded().forget(gone.held)
-            self._read = common
+                for gone in self._stash.add(CachedPrefix(tuple(self._server_ids), name, nbytes)):
+                    self._loaded().forget(gone.payload)
+            self._prompt_length = common
         if longer is not None:
-            if self._loaded().restore(longer.held):
-                self._held, self._read = list(longer.ids), len(longer.ids)
-                common = common_length(self._held, ids)
-            self._loaded().forget(longer.held)
+            if self._loaded().restore(longer.payload):
+                self._server_ids, self._prompt_length = list(longer.ids), len(longer.ids)
+                common = common_length(self._server_ids, ids)
+            self._loaded().forget(longer.payload)
         return common
 
     def use_threads(self, count: int) -> None:
@@ -168,7 +168,7 @@ class LlamaCppEngine:
 
     def close(self) -> None:
         """Gives the memory back: the process that has it ends."""
-        server, self._server, self._held = self._server, None, []
+        server, self._server, self._server_ids = self._server, None, []
         if server is not None:
             server.close()
 
@@ -206,7 +206,7 @@ class LlamaCppEngine:
                         break
         finally:
             # A pass that is under way when the stream is closed is finished; what it reads is found later.
-            self._held, self._read = list(ids[:read]), read
+            self._server_ids, self._prompt_length = list(ids[:read]), read
         return read
 
     def _next(
@@ -223,7 +223,7 @@ class LlamaCppEngine:
         """
         bias: list[list[Any]] = []
         if allowed is not None:
-            bias = [[id, BIAS] for id in allowed]
+            bias = [[id, ALLOWED_LOGIT_BIAS] for id in allowed]
         answer = self._complete(ids, sampling, seed, bias, cancelled)
         if answer is not None and allowed is not None and answer["tokens"][0] not in allowed:
             # The others were likelier by more than that, so they are ruled out one by one.
@@ -266,7 +266,7 @@ class LlamaCppEngine:
         }
         answer = self._loaded().post("/completion", request, cancelled)
         if answer is not None:
-            self._held = list(ids)
+            self._server_ids = list(ids)
         return answer
 
     def _logprob(self, ids: Sequence[int], id: int) -> float:
@@ -311,13 +311,13 @@ def _others(id: int, probabilities: list[dict[str, Any]]) -> tuple[tuple[int, fl
 
 
 def _cut(text: str, name: str) -> list[str]:
-    """The text in pieces of which none holds `name`."""
+    """The text in parts of which none holds `name`."""
     first, *others = text.split(name)
-    pieces = [first]
+    parts = [first]
     for other in others:
-        pieces[-1] += name[:1]
-        pieces.append(name[1:] + other)
-    return [piece for piece in pieces if piece]
+        parts[-1] += name[:1]
+        parts.append(name[1:] + other)
+    return [piece for piece in parts if piece]
 
 
 # Loading
@@ -349,7 +349,7 @@ def load(
             context=card.context,
             chunk=prefill_chunk(header.parameters),
             threads=threads or default_threads(header.parameters),
-            mapped=header.share_of(REARRANGED) < 0.25,
+            mapped=header.share_of(REPACKED_TYPES) < 0.25,
         ),
         waiting=lambda: progress("loading", None),
     )
@@ -358,11 +358,11 @@ def load(
 
 def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:
     """The card with what the file says; the context is no longer than the memory set aside for it."""
-    card = suited(card, header.special_ids)
+    card = with_known_layout(card, header.special_ids)
     context = header.number("context_length", card.context)
     # Some files do not tell the window that a model was trained with, and then its card does.
     window = header.number("attention.sliding_window", min(card.window, context))
-    context = min(context, CONTEXT)
+    context = min(context, MAX_CONTEXT_TOKENS)
     size = card.parameters if card.parameters != "?" else model_files.in_billions(header.parameters)
     licence = card.licence if card.licence != "unknown" else header.licence
     return replace(
@@ -379,7 +379,7 @@ def _check_memory(header: GGUFHeader, card: ModelCard) -> None:
     needed, free = header.weight_bytes + header.kv_bytes(card.context), free_memory()
     if free is not None and needed > free:
         raise ModelLoadError(
-            f"{card.name} in {header.precision} needs about {in_words(needed)} of memory, and {in_words(free)} "
+            f"{card.name} in {header.precision} needs about {format_bytes(needed)} of memory, and {format_bytes(free)} "
             "are free. Try a precision of fewer bits or a smaller model."
         )
 
@@ -390,7 +390,7 @@ def prefill_chunk(parameters: int) -> int:
     Two cores read 3B parameters in Q4_K_M at some 30 tokens/s in passes of 32 tokens and longer; passes of 16 cost a
     quarter more in all, and half a second each.
     """
-    return 256 if parameters < SMALL else 64 if parameters < 500_000_000 else 16
+    return 256 if parameters < SMALL_MODEL_PARAMS else 64 if parameters < 500_000_000 else 16
 
 
 def default_threads(parameters: int) -> int:

@@ -31,28 +31,34 @@ from typing import Any
 from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
 from jupyter_sc2.runtime.bounded_read import parse_json
-from jupyter_sc2.runtime.child_process import LOOK, ChildProcess, how_it_ended, is_stopped, run
+from jupyter_sc2.runtime.child_process import (
+    POLL_INTERVAL_S,
+    ChildProcess,
+    how_it_ended,
+    is_stopped,
+    run,
+)
 from jupyter_sc2.runtime.clock import monotonic, sleep
 from jupyter_sc2.runtime.progress import Cancelled
 
 logger = logging.getLogger(__name__)
 
 # Bytes of an answer or of a line: the log-probabilities of 300,000 tokens, which is the most that is asked for.
-LONGEST_ANSWER = 128 << 20
+MAX_ANSWER_BYTES = 128 << 20
 # Seconds without a word from a server that was asked, after which it is looked whether its process was stopped; whether
 # it says anything at all, as a pass on a machine that swaps may take long; and after which it counts as dead.
-STOPPED_AFTER, UNHEARD_AFTER, DEAD_AFTER = 1.0, 10.0, 300.0
-HEALTH_TIMEOUT = 5.0
+STOPPED_AFTER_S, HEALTH_CHECK_AFTER_S, DEAD_AFTER_S = 1.0, 10.0, 300.0
+HEALTH_TIMEOUT_S = 5.0
 # Seconds between two requests within which a silence counts as one.
-ONE_SILENCE = 2.0
+SAME_SILENCE_S = 2.0
 # How a process ends that others have ended, the system for want of memory among them; else llama.cpp has.
-KILLED = tuple(
+KILL_EXIT_CODES = tuple(
     -getattr(signal, name)
     for name in ("SIGKILL", "SIGTERM", "SIGBUS", "SIGHUP")
     if hasattr(signal, name)
 )
 # Tokens that a GPU reads at once.
-GPU_CHUNK = 512
+GPU_CHUNK_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +87,12 @@ class LlamaServer:
 
     def __init__(self, options: ServerOptions, process: ChildProcess) -> None:
         self.options, self.process = options, process
-        said = process.said or {}
-        self.address: str = said["address"]
-        self.gpu: bool = said["gpu"]  # whether the weights are in a GPU's memory
+        ready = process.ready_message or {}
+        self.address: str = ready["address"]
+        self.gpu: bool = ready["gpu"]  # whether the weights are in a GPU's memory
         self._silent_since: float | None = None  # it was asked, and has not said anything since
-        self._given_up = 0.0  # when somebody last no longer waited for it
-        self._looked = 0.0
+        self._cancelled_at = 0.0  # when somebody last no longer waited for it
+        self._checked_at = 0.0
 
     @classmethod
     def start(
@@ -110,7 +116,7 @@ class LlamaServer:
         def wait() -> None:
             nonlocal looked
             waiting()
-            if monotonic() - looked > STOPPED_AFTER:
+            if monotonic() - looked > STOPPED_AFTER_S:
                 looked = monotonic()
                 if is_stopped(process.pid):
                     raise EngineLost("llama.cpp's process was stopped while it loaded")
@@ -118,11 +124,11 @@ class LlamaServer:
         try:
             if process.wait_until_it_speaks(wait):
                 return cls(options, process)
-            if process.code in KILLED:
+            if process.code in KILL_EXIT_CODES:
                 raise EngineLost(
                     f"llama.cpp's process {how_it_ended(process.code)} while it loaded"
                 )
-            raise ModelLoadError(_why(options.model, process))
+            raise ModelLoadError(_load_error(options.model, process))
         except BaseException:
             process.stop()
             raise
@@ -131,8 +137,11 @@ class LlamaServer:
         self, path: str, body: object, cancelled: Cancelled = lambda: False
     ) -> dict[str, Any] | None:
         """Asks, and returns the answer; None if cancelled before. Raises GenerationError."""
-        with contextlib.suppress(_Unwanted), self._asked(path, body, cancelled) as response:
-            return _parsed(_up_to(LONGEST_ANSWER, response.read))
+        with (
+            contextlib.suppress(_RequestCancelled),
+            self._response_of(path, body, cancelled) as response,
+        ):
+            return _parsed(_up_to(MAX_ANSWER_BYTES, response.read))
         return None
 
     def ask(self, path: str, body: object) -> dict[str, Any]:
@@ -148,8 +157,11 @@ class LlamaServer:
 
         Closing the stream ends the work on it after the pass that runs.
         """
-        with contextlib.suppress(_Unwanted), self._asked(path, body, cancelled) as response:
-            while line := _up_to(LONGEST_ANSWER, response.readline):
+        with (
+            contextlib.suppress(_RequestCancelled),
+            self._response_of(path, body, cancelled) as response,
+        ):
+            while line := _up_to(MAX_ANSWER_BYTES, response.readline):
                 if line.startswith(b"data: {"):
                     yield _parsed(line[6:])
 
@@ -194,7 +206,7 @@ class LlamaServer:
     def wait_until_lost(self) -> EngineLost:
         """Waits until the process has ended by itself, or was stopped for as long as nobody waits for an answer."""
         stopped = 0
-        while not self.process.wait(STOPPED_AFTER):
+        while not self.process.wait(STOPPED_AFTER_S):
             stopped = stopped + 1 if is_stopped(self.process.pid) else 0
             if stopped > 2:
                 return self._lost("was stopped and does not answer")
@@ -207,21 +219,21 @@ class LlamaServer:
         return EngineLost(f"llama.cpp's process {what or how_it_ended(self.process.code)}")
 
     @contextlib.contextmanager
-    def _asked(
+    def _response_of(
         self, path: str, body: object, cancelled: Cancelled
     ) -> Iterator[http.client.HTTPResponse]:
-        def look() -> None:
+        def check() -> None:
             if cancelled():
-                raise _Unwanted
-            self._look()
+                raise _RequestCancelled
+            self._check()
 
-        def heard() -> None:
+        def received() -> None:
             self._silent_since = monotonic()
 
         # Keys come faster than a silence takes to be noticed, and each gives up the one before.
-        if self._silent_since is None or monotonic() - self._given_up > ONE_SILENCE:
+        if self._silent_since is None or monotonic() - self._cancelled_at > SAME_SILENCE_S:
             self._silent_since = monotonic()
-        connection = _Connection(self.address, look, heard)
+        connection = _Connection(self.address, check, received)
         response: http.client.HTTPResponse | None = None
         headers = {
             "Authorization": f"Bearer {self.options.key}",
@@ -232,46 +244,46 @@ class LlamaServer:
             connection.request("POST", path, json.dumps(body), headers)
             response = connection.getresponse()
             if response.status != 200:
-                error = _parsed(_up_to(LONGEST_ANSWER, response.read)).get("error")
+                error = _parsed(_up_to(MAX_ANSWER_BYTES, response.read)).get("error")
                 said = error.get("message") if isinstance(error, dict) else response.reason
                 raise GenerationError(f"llama.cpp refused the request: {said}")
             yield response
             self._silent_since = None
         except (OSError, http.client.HTTPException, ValueError) as error:
             # It has broken off, and may take a moment to end.
-            self.process.wait(LOOK)
+            self.process.wait(POLL_INTERVAL_S)
             raise self._lost("" if self.process.ended else "does not answer") from error
         finally:
             if response is not None:
                 response.close()  # it has a share in the socket until it is read to its end
             connection.close()
-            self._given_up = monotonic()
+            self._cancelled_at = monotonic()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Whether a server that says nothing can still be waited for. Raises EngineLost."""
         now = monotonic()
         silent = 0.0 if self._silent_since is None else now - self._silent_since
         if self.process.ended:
             raise self._lost()
-        if silent > DEAD_AFTER:
+        if silent > DEAD_AFTER_S:
             raise self._lost("does not answer")
-        if silent > STOPPED_AFTER and now - self._looked > STOPPED_AFTER:
-            self._looked = now
+        if silent > STOPPED_AFTER_S and now - self._checked_at > STOPPED_AFTER_S:
+            self._checked_at = now
             if is_stopped(self.process.pid):
                 raise self._lost("was stopped and does not answer")
-            if silent > UNHEARD_AFTER and not self._is_well():
+            if silent > HEALTH_CHECK_AFTER_S and not self._is_well():
                 raise self._lost("does not answer")
-            self._looked = monotonic()
+            self._checked_at = monotonic()
 
     def _is_well(self) -> bool:
         """Whether the server says that it lives, whatever its model does."""
-        until = monotonic() + HEALTH_TIMEOUT
+        until = monotonic() + HEALTH_TIMEOUT_S
 
-        def look() -> None:
+        def check() -> None:
             if monotonic() > until:
                 raise TimeoutError
 
-        connection = _Connection(self.address, look, lambda: None)
+        connection = _Connection(self.address, check, lambda: None)
         try:
             connection.request("GET", "/health", headers={"Connection": "close"})
             return connection.getresponse().status == 200
@@ -281,7 +293,7 @@ class LlamaServer:
             connection.close()
 
 
-class _Unwanted(Exception):
+class _RequestCancelled(Exception):
     """Nobody waits for the answer any more."""
 
 
@@ -299,35 +311,40 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 class _Connection(http.client.HTTPConnection):
-    """`look` is called while nothing comes, and what it raises ends the waiting; `heard` when something has come."""
+    """A connection that does not wait in vain.
 
-    def __init__(self, address: str, look: Callable[[], None], heard: Callable[[], None]) -> None:
+    `check` is called while nothing arrives, and its exception ends the wait; `received` when something has arrived.
+    """
+
+    def __init__(
+        self, address: str, check: Callable[[], None], received: Callable[[], None]
+    ) -> None:
         scheme, _, place = address.partition("://")
         self._path = place if scheme == "unix" else None
-        self._look, self._heard = look, heard
+        self._check, self._received = check, received
         super().__init__("localhost" if self._path else place)
 
     def connect(self) -> None:
         family = socket.AF_INET if self._path is None else socket.AF_UNIX
         connected = socket.socket(family)
-        self.sock: Any = _Patient(connected, self._look, self._heard)
-        connected.settimeout(LOOK)
+        self.sock: Any = _PollingSocket(connected, self._check, self._received)
+        connected.settimeout(POLL_INTERVAL_S)
         while True:
             try:
                 connected.connect(self._path or (self.host, self.port))
                 return
             except (TimeoutError, BlockingIOError):  # more wait to be let in than there is room for
-                sleep(LOOK)
-                self._look()
+                sleep(POLL_INTERVAL_S)
+                self._check()
 
 
-class _Patient(io.RawIOBase):
+class _PollingSocket(io.RawIOBase):
     """A socket that looks up while it waits: as much of one as http.client needs, and what that reads from it."""
 
     def __init__(
-        self, connected: socket.socket, look: Callable[[], None], heard: Callable[[], None]
+        self, connected: socket.socket, check: Callable[[], None], received: Callable[[], None]
     ) -> None:
-        self._socket, self._look, self._heard = connected, look, heard
+        self._socket, self._check, self._received = connected, check, received
         self._is_read = False
 
     def sendall(self, data: Any) -> None:
@@ -336,11 +353,11 @@ class _Patient(io.RawIOBase):
             try:
                 rest = rest[self._socket.send(rest) :]
             except TimeoutError:
-                self._look()
+                self._check()
 
     def makefile(self, mode: str) -> io.BufferedReader:
         self._is_read = True
-        return io.BufferedReader(_Patient(self._socket, self._look, self._heard))
+        return io.BufferedReader(_PollingSocket(self._socket, self._check, self._received))
 
     def readable(self) -> bool:
         return True
@@ -350,9 +367,9 @@ class _Patient(io.RawIOBase):
             try:
                 count = self._socket.recv_into(buffer)
             except TimeoutError:
-                self._look()
+                self._check()
             else:
-                self._heard()
+                self._received()
                 return count
 
     def close(self) -> None:
@@ -361,7 +378,7 @@ class _Patient(io.RawIOBase):
         super().close()
 
 
-def _why(file: Path, process: ChildProcess) -> str:
+def _load_error(file: Path, process: ChildProcess) -> str:
     lines = process.log().splitlines()
     # llama.cpp's own words say more than the bindings' ("error: …").
     marks = ("error loading model: ", "error: ", "Error: ")
@@ -380,7 +397,7 @@ def serve(options: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> ob
     accelerator = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_ACCEL
     gpu = any(device["type"] not in (cpu, accelerator) for device in xllamacpp.get_device_info())
     folder, slots = Path(options["folder"]), options["slots"]
-    chunk = GPU_CHUNK if gpu else options["chunk"]
+    chunk = GPU_CHUNK_TOKENS if gpu else options["chunk"]
     params = xllamacpp.CommonParams()
     params.model.path = options["model"]
     if options["alias"]:

@@ -23,7 +23,7 @@ from jupyter_sc2.engines.onnx.telemetry import without_telemetry
 from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models import plan
-from jupyter_sc2.models.cards import PACKED, ModelCard, Shape, suited
+from jupyter_sc2.models.cards import PACKED, ModelCard, Shape, with_known_layout
 from jupyter_sc2.models.packed import GRAPH
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.hardware import Machine, give_back_memory
@@ -39,20 +39,20 @@ else:
     from jupyter_sc2.runtime.own_numpy import np
 
 # Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
-BLOCK = 1024
+BLOCK_TOKENS = 1024
 # Of prompts that were put aside, in half precision: 1,500 tokens of the embedded model.
 MAX_STASHED_BYTES = 32 << 20
 # Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
-CHUNK = 64
+CHUNK_TOKENS = 64
 # A pass over four tokens takes 1.4 times as long as one over a single token.
 MAX_DRAFT_TOKENS = 3
 # More threads wait for one another longer than they compute: a pass is some 400 operations.
-MOST_THREADS = 4
+MAX_THREADS = 4
 # Microseconds: a thread that has nothing to do looks out for more for so long before it sleeps. Waking one up takes
 # longer than most operations of a pass; looking out for longer would take the time from others on a busy machine.
-SPIN = 50
-# The first version that takes SPIN; an earlier one would look out for as long as a pass takes.
-SPINS_SHORTLY = (1, 32)
+SPIN_US = 50
+# The first version that takes SPIN_US; an earlier one would look out for as long as a pass takes.
+MIN_SPIN_VERSION = (1, 32)
 
 
 class KeysAndValues(LayerCache):
@@ -60,7 +60,7 @@ class KeysAndValues(LayerCache):
 
     def __init__(self, layers: int, kv_heads: int, head_size: int) -> None:
         super().__init__(MAX_STASHED_BYTES)
-        self._shape = (2 * layers, kv_heads, BLOCK, head_size)
+        self._shape = (2 * layers, kv_heads, BLOCK_TOKENS, head_size)
         self._length = 0
         self.array = zeros(self._shape)
 
@@ -73,7 +73,7 @@ class KeysAndValues(LayerCache):
         needed = self._length + count
         if needed <= self.array.shape[2]:
             return
-        capacity = -(-needed // BLOCK) * BLOCK
+        capacity = -(-needed // BLOCK_TOKENS) * BLOCK_TOKENS
         larger = zeros((*self._shape[:2], capacity, self._shape[3]))
         larger[:, :, : self._length] = self.array[:, :, : self._length]
         self.array = larger
@@ -95,19 +95,19 @@ class KeysAndValues(LayerCache):
 
     def memory_bytes(self) -> int:
         """Of the array what was written to at some time may be more than counts now; that is not known here."""
-        return self.array[:, :, :1].nbytes * self._length + self._kept.nbytes()
+        return self.array[:, :, :1].nbytes * self._length + self._stash.nbytes()
 
     def _set_length(self, length: int) -> None:
         self._length = length
 
-    def _copy(self, length: int) -> tuple[NDArray[np.float16], int]:
+    def _snapshot(self, length: int) -> tuple[NDArray[np.float16], int]:
         # Activations are rounded to 8 bits in each layer, so half precision loses nothing that counts.
         copy = self.array[:, :, :length].astype(np.float16)
         return copy, copy.nbytes
 
-    def _take(self, held: NDArray[np.float16]) -> None:
-        self._length = held.shape[2]
-        self.array[:, :, : self._length] = held
+    def _restore(self, payload: NDArray[np.float16]) -> None:
+        self._length = payload.shape[2]
+        self.array[:, :, : self._length] = payload
 
 
 class OnnxEngine(DecodingEngine):
@@ -130,7 +130,9 @@ class OnnxEngine(DecodingEngine):
         weight_bytes: int,
     ) -> None:
         cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim)
-        super().__init__(tokenizer, card, cache, chunk=CHUNK, max_draft_tokens=MAX_DRAFT_TOKENS)
+        super().__init__(
+            tokenizer, card, cache, chunk=CHUNK_TOKENS, max_draft_tokens=MAX_DRAFT_TOKENS
+        )
         self._open_session = open_session
         self._threads = threads
         # By their number of threads, which is fixed when a session is opened; with each its binding of arrays.
@@ -177,9 +179,9 @@ class OnnxEngine(DecodingEngine):
     def _pass(
         self,
         ids: Sequence[int],
-        unwanted: Cancelled | None,
+        aborted: Cancelled | None,
         *,
-        every: bool = True,
+        all_logits: bool = True,
         hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
         if self._session is None:
@@ -193,7 +195,7 @@ class OnnxEngine(DecodingEngine):
             positions = [before + len(hypothesis.tokens) - 1 for hypothesis in hypotheses] or [
                 *range(start, start + count)
             ]
-            rows = np.arange(count) if every else np.array([count - 1])
+            rows = np.arange(count) if all_logits else np.array([count - 1])
             logits = np.empty((len(rows), self._vocabulary), np.float32)
             inputs: dict[str, NDArray[Any]] = {
                 "ids": np.array(ids, np.int64),
@@ -275,7 +277,9 @@ def load(
         )
     with gate:
         tokenizer = Tokenizer(folder / "tokenizer.json")
-    card = suited(model_files.describe(card, config, shape.parameters), tokenizer.special_ids)
+    card = with_known_layout(
+        model_files.describe(card, config, shape.parameters), tokenizer.special_ids
+    )
     if len(tokenizer) > shape.vocab:
         raise ModelLoadError(
             f"The tokenizer of {card.name} has {len(tokenizer)} tokens and its model {shape.vocab}: "
@@ -283,14 +287,14 @@ def load(
         )
     size = plan.weights(shape, PACKED, Machine())
     model_files.check_memory(size, card.name, PACKED)
-    threads = threads or threads_that_help(cores_here(), cell_runs=False, most=MOST_THREADS)
+    threads = threads or threads_that_help(cores_here(), cell_runs=False, most=MAX_THREADS)
     runtime = _runtime()
     first = _session(runtime, folder, threads)
 
     def open_session(count: int) -> Any:
         if count == threads:
             return first
-        return _session(runtime, folder, count) if prepacked.are_kept(runtime, folder) else None
+        return _session(runtime, folder, count) if prepacked.is_stored(runtime, folder) else None
 
     engine = OnnxEngine(
         open_session,
@@ -323,8 +327,8 @@ def _session(runtime: Any, folder: Path, threads: int) -> Any:
     """An InferenceSession that computes with so many threads. Raises ModelLoadError."""
     version = tuple(int(part) for part in runtime.__version__.split(".")[:2])
     settings = {
-        "intra_op.allow_spinning": "1" if version >= SPINS_SHORTLY else "0",
-        "intra_op.spin_duration_us": str(SPIN),
+        "intra_op.allow_spinning": "1" if version >= MIN_SPIN_VERSION else "0",
+        "intra_op.spin_duration_us": str(SPIN_US),
         "force_spinning_stop": "1",
     }
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import PACKED
-from jupyter_sc2.models.packed import GRAPH, GROUP, WEIGHTS, Tensor, parts, read_tensors
+from jupyter_sc2.models.packed import GRAPH, INPUTS_PER_SCALE, WEIGHTS, Tensor, parts, read_tensors
 from jupyter_sc2.runtime.atomic_write import atomic_write
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ class _Graph:
         if "lm_head.weight" in self._tensors:
             self._node("Identity", [self._linear("lm_head", ["lm_head"], states)], "logits")
             return
-        rows, groups = self._config["vocab_size"], self._hidden // GROUP
+        rows, groups = self._config["vocab_size"], self._hidden // INPUTS_PER_SCALE
         # The bytes of the table in the shape that a matrix has.
-        self._stored("head", ["model.embed_tokens.weight"], shape=(rows, groups, GROUP))
+        self._stored("head", ["model.embed_tokens.weight"], shape=(rows, groups, INPUTS_PER_SCALE))
         self._constant("scale_shape", [rows, groups])
         self._node("Expand", ["row_scales", "scale_shape"], "head_scales")
         self._node(
@@ -139,7 +139,7 @@ class _Graph:
             K=self._hidden,
             N=rows,
             bits=8,
-            block_size=GROUP,
+            block_size=INPUTS_PER_SCALE,
             accuracy_level=ACCURACY_LEVEL,
         )
 
@@ -210,12 +210,14 @@ class _Graph:
         for layer in layers:
             if f"{layer}.scales" not in self._tensors:
                 raise ModelLoadError(
-                    f"{layer} is not packed, as its inputs are not a multiple of {GROUP}: "
+                    f"{layer} is not packed, as its inputs are not a multiple of {INPUTS_PER_SCALE}: "
                     "there is no graph for such a model."
                 )
         rows, columns = sum(w.shape[0] for w in weights), 2 * weights[0].shape[1]
-        groups = columns // GROUP
-        self._stored(f"{name}.weight", [w.name for w in weights], shape=(rows, groups, GROUP // 2))
+        groups = columns // INPUTS_PER_SCALE
+        self._stored(
+            f"{name}.weight", [w.name for w in weights], shape=(rows, groups, INPUTS_PER_SCALE // 2)
+        )
         scales, middles = ([f"{layer}.{part}" for layer in layers] for part in parts("weight"))
         self._stored(f"{name}.scales", scales, shape=(rows, groups))
         inputs = [x, f"{name}.weight", f"{name}.scales"]
@@ -230,12 +232,12 @@ class _Graph:
             K=columns,
             N=rows,
             bits=4,
-            block_size=GROUP,
+            block_size=INPUTS_PER_SCALE,
             accuracy_level=ACCURACY_LEVEL,
         )
         # What the middles add: their products with the sums of each group of inputs.
         if f"sums_of_{columns}" not in self._initializers:
-            matrix = np.repeat(np.eye(groups, dtype=np.float32), GROUP, axis=0)
+            matrix = np.repeat(np.eye(groups, dtype=np.float32), INPUTS_PER_SCALE, axis=0)
             self._constant(f"sums_of_{columns}", matrix, np.float32)
         sums = self._node("MatMul", [x, f"sums_of_{columns}"], f"{name}.sums")
         full = self._full(f"{name}.middles", middles, shape=(rows, groups))

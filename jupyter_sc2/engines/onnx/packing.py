@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.models.cards import PACKED, TRAINED
+from jupyter_sc2.models.cards import PACKED, TRAINING_FILE
 from jupyter_sc2.models.packed import (
     DESCRIPTION,
     GRAPH,
-    GROUP,
+    INPUTS_PER_SCALE,
     WEIGHTS,
     Tensor,
     as_float,
@@ -72,7 +72,7 @@ def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None
             for key, part in quantized.items():
                 tensors[name.removesuffix("weight") + key] = part
     write_packed([_as_array(name, tensor) for name, tensor in tensors.items()], output)
-    for name in ("tokenizer.json", "tokenizer_config.json", TRAINED):
+    for name in ("tokenizer.json", "tokenizer_config.json", TRAINING_FILE):
         if (source / name).exists():
             shutil.copy(source / name, output / name)
     describe(json.loads((source / "config.json").read_text()), output)
@@ -178,12 +178,12 @@ def compensated(
         torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True
     )
     levels = torch.empty(rows, columns, dtype=torch.uint8)
-    for group in range(columns // GROUP):
+    for group in range(columns // INPUTS_PER_SCALE):
         step, middle = scales[:, group].float(), middles[:, group].float()  # (out,) each
-        here = slice(group * GROUP, (group + 1) * GROUP)
+        here = slice(group * INPUTS_PER_SCALE, (group + 1) * INPUTS_PER_SCALE)
         part, factors = weight[:, here], inverse[here, here]
         errors = torch.empty_like(part)
-        for index in range(GROUP):
+        for index in range(INPUTS_PER_SCALE):
             column = part[:, index]
             level = nearest_levels(column, step, middle)
             levels[:, here.start + index] = level.to(torch.uint8)
@@ -196,7 +196,7 @@ def compensated(
 
 def packable(weight: torch.Tensor) -> bool:
     """Whether a weight (out, in) falls into groups of inputs."""
-    return weight.shape[1] % GROUP == 0
+    return weight.shape[1] % INPUTS_PER_SCALE == 0
 
 
 def quantize_int4(
@@ -209,9 +209,9 @@ def quantize_int4(
     import torch
 
     rows, columns = weight.shape
-    groups = weight.float().view(rows, -1, GROUP)  # (out, groups, 32)
+    groups = weight.float().view(rows, -1, INPUTS_PER_SCALE)  # (out, groups, 32)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-    best = torch.full((rows, columns // GROUP, 1), torch.inf)
+    best = torch.full((rows, columns // INPUTS_PER_SCALE, 1), torch.inf)
     scale, middle = torch.zeros_like(best), torch.zeros_like(best)
     for share in ranges:
         half = (high - low) / 2 * share

@@ -26,14 +26,14 @@ from jupyter_sc2.runtime.child_process import Identity
 from jupyter_sc2.runtime.clock import now
 
 # Bytes: what smaller models take is not worth a file.
-KEEP_FROM = 32 << 20
+MIN_MODEL_BYTES = 32 << 20
 # Of a model's own size: what the file takes, with some room.
-TIMES_AS_LARGE = 4
+FILE_SIZE_RATIO = 4
 # A home that several kinds of machines share has a file for each.
-MOST = 4
+MAX_FILES = 4
 DATA = "weights.bin"
-SEALS = "seals.json"
-A_DAY = 24 * 3600.0
+CHECKSUMS = "seals.json"
+DAY_S = 24 * 3600.0
 
 Options = Callable[[], Any]
 
@@ -55,11 +55,11 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     place = _place(folder, runtime.__version__)
     if place is None:
         return session(folder / GRAPH, options())
-    if _are_whole(place):
+    if _is_whole(place):
         try:
-            kept = session(place / GRAPH, options())
+            stored = session(place / GRAPH, options())
             os.utime(place)
-            return kept
+            return stored
         except Exception:  # gone meanwhile
             logger.debug("What was kept of the weights cannot be loaded", exc_info=True)
     try:
@@ -67,16 +67,16 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
         place.parent.mkdir(parents=True, exist_ok=True)
         sweep(place.parent)
         free = shutil.disk_usage(place.parent).free
-        if free < TIMES_AS_LARGE * (folder / WEIGHTS).stat().st_size:
+        if free < FILE_SIZE_RATIO * (folder / WEIGHTS).stat().st_size:
             return session(folder / GRAPH, options())
         me = Identity.of(os.getpid()).name
         unfinished = Path(tempfile.mkdtemp(prefix=f".{me}.", dir=place.parent))
     except OSError:  # a disk that is full or may not be written
         return session(folder / GRAPH, options())
     try:
-        made = session(folder / GRAPH, _keeping(options(), unfinished / GRAPH))
-        seals = {name: checksums.seal(unfinished / name) for name in (GRAPH, DATA)}
-        checksums.write_note(unfinished / SEALS, seals)
+        made = session(folder / GRAPH, _storing(options(), unfinished / GRAPH))
+        records = {name: checksums.record(unfinished / name) for name in (GRAPH, DATA)}
+        checksums.write_record(unfinished / CHECKSUMS, records)
         _move(unfinished, place)
         return made
     except Exception:
@@ -89,7 +89,7 @@ def sweep(folder: Path) -> None:
     """Removes what processes that were killed have not finished: of those here at once, of others after a day."""
     for unfinished in folder.glob(".*"):
         with contextlib.suppress(OSError):
-            left = now() - unfinished.stat().st_mtime > A_DAY
+            left = now() - unfinished.stat().st_mtime > DAY_S
             with contextlib.suppress(ValueError):
                 maker = Identity.named(unfinished.name[1:].rpartition(".")[0])
                 left = left if maker is None else not maker.lives()
@@ -97,21 +97,21 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def are_kept(runtime: Any, folder: Path) -> bool:
+def is_stored(runtime: Any, folder: Path) -> bool:
     """Whether what is made of the weights of `folder`/model.onnx lies in a file, which any session maps."""
     place = _place(folder, runtime.__version__)
-    return place is not None and _are_whole(place)
+    return place is not None and _is_whole(place)
 
 
-def _are_whole(place: Path) -> bool:
+def _is_whole(place: Path) -> bool:
     """Whether the files are what was written; read once by a process, 40 ms for the embedded model's."""
-    seals = checksums.read_note(place / SEALS) or {}
-    return all(checksums.is_whole(place / name, seals.get(name)) for name in (GRAPH, DATA))
+    records = checksums.read_record(place / CHECKSUMS) or {}
+    return all(checksums.is_whole(place / name, records.get(name)) for name in (GRAPH, DATA))
 
 
 def _clear(place: Path) -> None:
     """Makes room where something is kept that is not whole, or that is somebody else's. Raises OSError."""
-    if _are_whole(place):  # another process was first
+    if _is_whole(place):  # another process was first
         return
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
@@ -119,7 +119,7 @@ def _clear(place: Path) -> None:
         checksums.quarantine(place)
 
 
-def _keeping(options: Any, file: Path) -> Any:
+def _storing(options: Any, file: Path) -> Any:
     """These options, with that the optimized graph and the packed weights are written beside."""
     options.optimized_model_filepath = str(file)
     for name, value in (
@@ -138,15 +138,15 @@ def _move(unfinished: Path, place: Path) -> None:
         unfinished.rename(place)
     except OSError:
         return
-    kept = [path for path in place.parent.iterdir() if not path.name.startswith(".")]
-    for old in sorted(kept, key=lambda path: path.stat().st_mtime)[:-MOST]:
+    stored = [path for path in place.parent.iterdir() if not path.name.startswith(".")]
+    for old in sorted(stored, key=lambda path: path.stat().st_mtime)[:-MAX_FILES]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _place(folder: Path, version: str) -> Path | None:
     """Where it is kept, whether or not it is there; None if nothing is to be kept."""
     processor = _processor()
-    if not processor or (folder / WEIGHTS).stat().st_size < KEEP_FROM:
+    if not processor or (folder / WEIGHTS).stat().st_size < MIN_MODEL_BYTES:
         return None
     files = [(folder / name).resolve() for name in (GRAPH, WEIGHTS)]
     about = [version, processor, *((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)]
@@ -160,5 +160,5 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    told = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.startswith(told)}))
+    fields = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(fields)}))

@@ -27,7 +27,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.bounded_read import parse_json
 from jupyter_sc2.runtime.clock import monotonic
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.log_filter import keep_logs_out
 
 T = TypeVar("T")
@@ -36,21 +36,21 @@ KEY_VARIABLE = "JUPYTER_SC2_API_KEY"
 KEYRING_SERVICE = "jupyter-sc2"
 
 # Seconds. A busy server on a CPU may read a long prompt for a minute before its first byte.
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 120.0
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 120.0
 # How often a request that waits is asked whether it is still wanted.
-POLL = 0.02
+POLL_INTERVAL_S = 0.02
 # Before the first byte a request is tried again after these waits, unless the server names another.
-DELAYS = (0.25, 0.5, 1.0)
-LONGEST_DELAY = 5.0
+RETRY_DELAYS_S = (0.25, 0.5, 1.0)
+MAX_RETRY_DELAY_S = 5.0
 # Draws of its own: the user's seed gives the same numbers with us and without.
 JITTER = random.Random()
-BUSY = (429, 502, 503)
+BUSY_STATUSES = (429, 502, 503)
 # Bytes. An event has about one thousand, a list of a few hundred models one million; h11 limits headers to 100 kB.
-LONGEST_LINE = 1 << 20
-LONGEST_ANSWER = 4 << 20
+MAX_EVENT_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 4 << 20
 # What is read of an error, whose words are told in 300 characters.
-LONGEST_ERROR = 64 << 10
+MAX_ERROR_BYTES = 64 << 10
 
 
 class RequestRejectedError(GenerationError):
@@ -149,7 +149,7 @@ class Client:
             # A few bytes that are compressed may be gigabytes.
             headers={"Accept-Encoding": "identity"}
             | ({"Authorization": f"Bearer {self.key}"} if self.key else {}),
-            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # What is meant for this machine must not go to a proxy that the environment names.
             mounts={"http://": None, "https://": None} if self.address.loopback else None,
         )
@@ -188,7 +188,7 @@ class Client:
         task = self._loop.create_task(_as_coroutine(work))
         try:
             while not task.done():
-                self._run(asyncio.wait({task}, timeout=POLL))
+                self._run(asyncio.wait({task}, timeout=POLL_INTERVAL_S))
                 if not task.done() and cancelled():
                     raise _Cancelled
             return task.result()
@@ -219,7 +219,7 @@ class Client:
         async with self._answer(method, path, payload) as response:
             return self._parse(await self._body(response))
 
-    async def _pieces(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """What comes, as it comes. Raises GenerationError where that is too much."""
         if response.headers.get("content-encoding", "identity") != "identity":
             raise GenerationError(
@@ -230,13 +230,13 @@ class Client:
         async with contextlib.aclosing(raw):
             async for piece in raw:
                 total += len(piece)
-                if total > LONGEST_ANSWER:
-                    raise self._too_long("an answer", LONGEST_ANSWER)
+                if total > MAX_ANSWER_BYTES:
+                    raise self._too_long("an answer", MAX_ANSWER_BYTES)
                 yield piece
 
     async def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()
-        async with contextlib.aclosing(self._pieces(response)) as pieces:
+        async with contextlib.aclosing(self._chunks(response)) as pieces:
             async for piece in pieces:
                 body += piece
         return bytes(body)
@@ -244,18 +244,20 @@ class Client:
     async def _lines(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """Whole lines; what stands behind the last line end is none."""
         line = bytearray()
-        async with contextlib.aclosing(self._pieces(response)) as pieces:
+        async with contextlib.aclosing(self._chunks(response)) as pieces:
             async for piece in pieces:
                 first, *others = piece.replace(b"\r", b"\n").split(b"\n")
                 line += first
                 for other in others:
                     yield bytes(line)
                     line = bytearray(other)
-                if len(line) > LONGEST_LINE:
-                    raise self._too_long("a line", LONGEST_LINE)
+                if len(line) > MAX_EVENT_BYTES:
+                    raise self._too_long("a line", MAX_EVENT_BYTES)
 
     def _too_long(self, what: str, most: int) -> GenerationError:
-        return GenerationError(f"{self.address.host} sends {what} of more than {in_words(most)}.")
+        return GenerationError(
+            f"{self.address.host} sends {what} of more than {format_bytes(most)}."
+        )
 
     async def _events(self, path: str, payload: Any) -> AsyncGenerator[dict[str, Any], None]:
         """Server-sent events: lines "data: {…}", comments, and "data: [DONE]" at the end."""
@@ -295,7 +297,7 @@ class Client:
 
     async def _send(self, method: str, path: str, payload: Any) -> httpx.Response:
         dropped = False
-        waits = [*DELAYS]
+        waits = [*RETRY_DELAYS_S]
         while True:
             request = self._http.build_request(method, path, json=payload)
             try:
@@ -311,7 +313,7 @@ class Client:
                     raise
                 delay = waits.pop(0)
             else:
-                if response.status_code not in BUSY or not waits:
+                if response.status_code not in BUSY_STATUSES or not waits:
                     return response
                 delay = max(waits.pop(0), _retry_after(response))
                 await response.aclose()
@@ -335,22 +337,22 @@ class Client:
                 f"{host} answers with a web page or a redirect: is {self.address.root} the address of a "
                 "completions server?"
             )
-        said = self._said(await self._first_words(response))
+        said = self._error_text(await self._first_words(response))
         if status == 404:
             raise ModelNotFoundError(f"{host} has no {response.url.path}: {said}")
         if 400 <= status < 500 and status != 429:
             raise RequestRejectedError(f"{host} refused the request ({status}): {said}")
-        busy = "is too busy" if status in BUSY else "failed"
+        busy = "is too busy" if status in BUSY_STATUSES else "failed"
         raise GenerationError(f"{host} {busy} ({status}): {said}")
 
     async def _first_words(self, response: httpx.Response) -> bytes:
         """The beginning of an error; nothing where it is compressed."""
         words = bytearray()
         with contextlib.suppress(GenerationError):
-            async with contextlib.aclosing(self._pieces(response)) as pieces:
+            async with contextlib.aclosing(self._chunks(response)) as pieces:
                 async for piece in pieces:
                     words += piece
-                    if len(words) > LONGEST_ERROR:
+                    if len(words) > MAX_ERROR_BYTES:
                         break
         return bytes(words)
 
@@ -383,7 +385,7 @@ class Client:
                 f"{self.address.host} answers with JSON that cannot be used: {error}."
             ) from error
 
-    def _said(self, body: bytes) -> str:
+    def _error_text(self, body: bytes) -> str:
         """A server's own words, from the body of an error."""
         try:
             said = parse_json(body)
@@ -406,10 +408,10 @@ class Client:
         match error:
             case httpx.ConnectTimeout() | httpx.PoolTimeout():
                 return GenerationError(
-                    f"{host} cannot be reached: no answer in {CONNECT_TIMEOUT:g} s."
+                    f"{host} cannot be reached: no answer in {CONNECT_TIMEOUT_S:g} s."
                 )
             case httpx.TimeoutException():
-                return GenerationError(f"{host} has said nothing for {READ_TIMEOUT:g} s.")
+                return GenerationError(f"{host} has said nothing for {READ_TIMEOUT_S:g} s.")
             case httpx.ConnectError() if _is_certificate(error):
                 return GenerationError(
                     f"{host} cannot be trusted: {_reason(error)}. Where your own authority signed its "
@@ -451,5 +453,5 @@ def _reason(error: Exception) -> str:
 def _retry_after(response: httpx.Response) -> float:
     """What the server asks for, in seconds; dates are not read, and nobody waits long for ghost text."""
     with contextlib.suppress(ValueError):
-        return min(max(0.0, float(response.headers.get("retry-after", 0))), LONGEST_DELAY)
+        return min(max(0.0, float(response.headers.get("retry-after", 0))), MAX_RETRY_DELAY_S)
     return 0.0

@@ -23,7 +23,14 @@ from jupyter_sc2.engines.openai.text_vocabulary import TextVocabulary
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models import hub
-from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, ModelCard, cards, find_card, suited
+from jupyter_sc2.models.cards import (
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    ModelCard,
+    cards,
+    find_card,
+    with_known_layout,
+)
 from jupyter_sc2.runtime.characters import escaped, is_plain_path
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.progress import Cancelled, Progress
@@ -33,13 +40,13 @@ COMPLETIONS = "/v1/completions"
 # Servers whose own words beyond the common ones are used here, by what they say of their models.
 KINDS = {"vllm": "vllm", "llamacpp": "llamacpp"}
 # Ordinary code, which every cut of the same vocabulary encodes alike.
-SAMPLE = "import numpy as np\nfor i in range(n):\n    print(i)\n"
+SAMPLE_CODE = "import numpy as np\nfor i in range(n):\n    print(i)\n"
 # A piece of text counts as a token, and dense text has more tokens than pieces.
-TOKENS_PER_PIECE = 1.5
+TOKENS_PER_TEXT_ID = 1.5
 # Characters of a model's name; longer ones are none.
-LONGEST_ID = 300
+MAX_MODEL_NAME_CHARS = 300
 # How many models are named where the one that is set is not among them.
-MOST_NAMED = 20
+MAX_MODELS_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -80,33 +87,35 @@ def find_deployment(client: Client, model: str, *, offline: bool, progress: Prog
     Raises ModelLoadError where it has no such model; GenerationError where it does not answer as it should.
     """
 
-    def unwanted() -> bool:
+    def cancelled() -> bool:
         progress("loading", None)  # raises where something else is to be loaded
         return False
 
-    entries = _list_models(client, unwanted)
+    entries = _list_models(client, cancelled)
     entry = choose_entry(model, entries, client.address.host)
     kind = KINDS.get(str(entry.get("owned_by")), "")
     card = _card_of(model, entry)
-    probe = _Probe(client, entry["id"], kind, unwanted)
+    probe = _Probe(client, entry["id"], kind, cancelled)
     told = str(entry.get("root") or "-") if client.address.loopback else "-"
     folder = _tokenizer_folder(model, card, Path(told), offline, progress)
-    card = _within(card, _context(client, entry, kind, unwanted), folder)
+    card = _within(card, _context(client, entry, kind, cancelled), folder)
     if folder is not None:
         with gate:
             tokenizer = Tokenizer(folder / "tokenizer.json")
         if probe.takes_ids(tokenizer):
-            return Deployment(entry["id"], kind, tokenizer, suited(card, tokenizer.special_ids))
+            return Deployment(
+                entry["id"], kind, tokenizer, with_known_layout(card, tokenizer.special_ids)
+            )
     names = [name for role, name in card.special.items() if role != "bos"]  # servers put it there
     special = [name for name in dict.fromkeys((*names, *card.stop)) if probe.knows(name)]
-    probe.complete(SAMPLE)
-    card = replace(card, context=int(card.context / TOKENS_PER_PIECE))
+    probe.complete(SAMPLE_CODE)
+    card = replace(card, context=int(card.context / TOKENS_PER_TEXT_ID))
     return Deployment(entry["id"], kind, TextVocabulary(special), card)
 
 
-def _list_models(client: Client, unwanted: Cancelled) -> list[dict[str, Any]]:
+def _list_models(client: Client, cancelled: Cancelled) -> list[dict[str, Any]]:
     try:
-        listing = client.get(MODELS, unwanted)
+        listing = client.get(MODELS, cancelled)
     except ModelNotFoundError as error:
         raise ModelLoadError(f"{error} Is {client.address.root} a completions server?") from error
     data = listing.get("data") if isinstance(listing, dict) else None
@@ -115,7 +124,7 @@ def _list_models(client: Client, unwanted: Cancelled) -> list[dict[str, Any]]:
         for entry in (data if isinstance(data, list) else ())
         if isinstance(entry, dict)
         and isinstance(entry.get("id"), str)
-        and 0 < len(entry["id"]) <= LONGEST_ID
+        and 0 < len(entry["id"]) <= MAX_MODEL_NAME_CHARS
     ]
     if not entries:
         raise ModelLoadError(f"{client.address.host} lists no models at {MODELS}.")
@@ -142,8 +151,10 @@ def choose_entry(model: str, entries: Sequence[dict[str, Any]], host: str) -> di
     own = model == EMBEDDED.name or Path(model).expanduser().is_dir()
     if own and len(entries) == 1:
         return entries[0]
-    listed = ", ".join(entry["id"] for entry in entries[:MOST_NAMED])
-    more = f" and {len(entries) - MOST_NAMED} more" if len(entries) > MOST_NAMED else ""
+    listed = ", ".join(entry["id"] for entry in entries[:MAX_MODELS_LISTED])
+    more = (
+        f" and {len(entries) - MAX_MODELS_LISTED} more" if len(entries) > MAX_MODELS_LISTED else ""
+    )
     raise ModelLoadError(f"{host} has no model {model}: set model to one of {listed}{more}.")
 
 
@@ -169,12 +180,12 @@ def _card_of(model: str, entry: dict[str, Any]) -> ModelCard:
     return replace(find_card(f"./{escaped(Path(names[0]).name)}"), note="")
 
 
-def _context(client: Client, entry: dict[str, Any], kind: str, unwanted: Cancelled) -> int | None:
+def _context(client: Client, entry: dict[str, Any], kind: str, cancelled: Cancelled) -> int | None:
     """How many tokens a prompt and its completion may have; None where the server does not tell."""
     told = entry.get("max_model_len")
     if kind == "llamacpp":
         with contextlib.suppress(RequestRejectedError, UnauthorizedError, TypeError, KeyError):
-            told = client.get("/props", unwanted)["default_generation_settings"]["n_ctx"]
+            told = client.get("/props", cancelled)["default_generation_settings"]["n_ctx"]
     known = isinstance(told, int) and not isinstance(told, bool) and told > 0
     return told if known else None
 
@@ -227,14 +238,14 @@ class _Probe:
     client: Client
     model: str
     kind: str
-    unwanted: Cancelled
+    cancelled: Cancelled
 
     def takes_ids(self, tokenizer: Tokenizer) -> bool:
         """Whether a prompt may be ids, and these are the server's own."""
         special = next(iter(tokenizer.special_ids.items()), ("", 0))
         with gate:
-            ids = [*([special[1]] if special[0] else []), *tokenizer.encode(SAMPLE)]
-        if self.tokenize(special[0] + SAMPLE) not in (None, ids):
+            ids = [*([special[1]] if special[0] else []), *tokenizer.encode(SAMPLE_CODE)]
+        if self.tokenize(special[0] + SAMPLE_CODE) not in (None, ids):
             return False
         try:
             answer = self.complete(ids)
@@ -260,11 +271,11 @@ class _Probe:
             return None
         # A proxy may let through what begins with /v1 and nothing else.
         with contextlib.suppress(RequestRejectedError, UnauthorizedError):
-            answer = self.client.post("/tokenize", body, self.unwanted)
+            answer = self.client.post("/tokenize", body, self.cancelled)
             tokens = answer.get("tokens") if isinstance(answer, dict) else None
             return tokens if isinstance(tokens, list) else None
         return None
 
     def complete(self, prompt: str | list[int]) -> Any:
         payload = {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
-        return self.client.post(COMPLETIONS, payload, self.unwanted)
+        return self.client.post(COMPLETIONS, payload, self.cancelled)

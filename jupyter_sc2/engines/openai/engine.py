@@ -30,9 +30,9 @@ from jupyter_sc2.runtime.progress import Cancelled, Progress
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 # Fewer new ids than these are read by the request that needs them: asking twice would cost more.
-WORTH_PREFILLING = 32
+MIN_PREFILL_TOKENS = 32
 # How many stop strings every server takes.
-MAX_STOPS = 4
+MAX_STOP_STRINGS = 4
 
 
 class OpenAIEngine:
@@ -70,7 +70,7 @@ class OpenAIEngine:
         """
         check_length(ids, self.card, where=self._client.address.host)
         new = len(ids) - common_length(self._sent, ids)
-        if new < WORTH_PREFILLING or cancelled():
+        if new < MIN_PREFILL_TOKENS or cancelled():
             return new
         self._read = None
         payload = self._payload(ids, SamplingParams(max_tokens=1), ())
@@ -184,7 +184,7 @@ class OpenAIEngine:
             case _:
                 if sampling.temperature > 0 and sampling.top_k:
                     payload["top_k"] = sampling.top_k
-                payload["stop"] = stops[:MAX_STOPS]
+                payload["stop"] = stops[:MAX_STOP_STRINGS]
         return payload
 
     def _tokens(self, payload: dict[str, Any], cancelled: Cancelled) -> Iterator[Token]:

@@ -18,7 +18,7 @@ from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.runtime.child_process import Identity, here
 
 PATTERN = "sc2-server-*.json"
-LONGEST = 1 << 16  # bytes of a note
+MAX_FILE_BYTES = 1 << 16  # bytes of a note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def running_servers() -> list[RunningServer]:
     for file in Path(jupyter_runtime_dir()).glob(PATTERN):
         # What cannot be read is not ours, or is being taken away just now.
         with contextlib.suppress(OSError, ValueError, TypeError):
-            server = RunningServer(**parse_json(read_limited(file, LONGEST)))
+            server = RunningServer(**parse_json(read_limited(file, MAX_FILE_BYTES)))
             if server.lives():
                 servers.append(server)
             elif server.machine == here():  # it was killed

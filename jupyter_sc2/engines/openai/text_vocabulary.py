@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterable, Sequence
 
 # Roughly how byte-pair encodings cut code: a blank goes with the word after it, digits stand alone.
-PIECE = re.compile(r" ?[^\W\d_]{1,6}|\d|_+| ?[^\w\s]{1,2}|\s{1,8}", re.ASCII)
+TOKEN_LIKE = re.compile(r" ?[^\W\d_]{1,6}|\d|_+| ?[^\w\s]{1,2}|\s{1,8}", re.ASCII)
 # Another script: about a token for each character.
-OTHER = re.compile(r"[^\x00-\x7f]")
+NON_ASCII = re.compile(r"[^\x00-\x7f]")
 # What some model may take for a special token, whatever the card names: <|…|>, <two_words>, and the usual ones.
 SPECIAL_LOOKING = re.compile(
     r"<(?=[|｜][^|｜<>\s]{1,60}[|｜]>|/?[a-z]+(?:_[a-z]+)+>|/?s>|unk>|pad>|pr>)"  # noqa: RUF001
@@ -35,7 +35,7 @@ class TextVocabulary:
         ids: list[int] = []
         position = 0
         while position < len(text):
-            match = PIECE.match(text, position) or OTHER.match(text, position)
+            match = TOKEN_LIKE.match(text, position) or NON_ASCII.match(text, position)
             end = match.end() if match else position + 1
             ids.append(self.id_of(text[position:end]))
             position = end

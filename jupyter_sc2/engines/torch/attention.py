@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ROW_BY_ROW = "jupyter_sc2_row_by_row"
-FEW = 4  # tokens: a drawn one and three guessed ones
+ROW_BY_ROW_TOKENS = 4  # tokens: a drawn one and three guessed ones
 
 
 def attend_row_by_row(
@@ -37,7 +37,7 @@ def attend_row_by_row(
     gives (B, T, heads, size).
     """
     count, length = query.shape[2], key.shape[2]
-    if count > FEW:
+    if count > ROW_BY_ROW_TOKENS:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     scale = kwargs.get("scaling")
     if count > 1 and attention_mask is not None and not bool(attention_mask[0, 0, -1, -2]):

@@ -19,19 +19,19 @@ from torch import nn
 
 from jupyter_sc2.errors import ModelLoadError
 
-BLOCK = 64  # weights with one scale
-SCALES = 256  # scales with one scale of their own, where they are quantized too
-TILE = 32  # rows that the CPU's kernel interleaves
+WEIGHTS_PER_SCALE = 64  # weights with one scale
+SCALES_PER_SCALE = 256  # scales with one scale of their own, where they are quantized too
+TILE_ROWS = 32  # rows that the CPU's kernel interleaves
 # From this many tokens nf4 is dequantized on the CPU. Measured on a Xeon with AMX; at 512 it takes a seventh.
-MANY = 64
+DEQUANTIZE_FROM_TOKENS = 64
 # Rows dequantized at a time: 25 MB as bf16 where they are longest. Each of a dozen operations ends when its slowest
 # thread does, so where the cores have other work too, as in a kernel whose cell runs, small pieces are slower by far;
 # and products of 512 tokens with 512 to 700 rows take oneDNN twice as long as they should.
-AT_A_TIME = 1024
+DEQUANTIZED_ROWS = 1024
 # Weights quantized at a time, which takes a tenth of a second; longer would hold up an exit.
-PIECE = 1 << 21
-OUTLIER = 6.0  # inputs above it are multiplied in 16 bits
-LOW = 0x0F0F0F0F  # the lower half of each byte of an int32
+QUANTIZED_AT_ONCE = 1 << 21
+OUTLIER_THRESHOLD = 6.0  # inputs above it are multiplied in 16 bits
+LOW_NIBBLES = 0x0F0F0F0F  # the lower half of each byte of an int32
 
 
 class QuantizedLinear(nn.Module):
@@ -66,13 +66,13 @@ class NF4Linear(QuantizedLinear):
         super().__init__(linear)
         self.compressed = compressed
         self.buffer("weight", self.out_features, self.in_features // 2, dtype=torch.uint8)
-        self._announce_scales(self.out_features * self.in_features // BLOCK)
+        self._announce_scales(self.out_features * self.in_features // WEIGHTS_PER_SCALE)
         self._state: Any = None
 
     def _announce_scales(self, count: int) -> None:
         self.buffer("absmax", count, dtype=torch.uint8 if self.compressed else torch.float32)
         if self.compressed:
-            self.buffer("absmax_scales", -(-count // SCALES), dtype=torch.float32)
+            self.buffer("absmax_scales", -(-count // SCALES_PER_SCALE), dtype=torch.float32)
             self.buffer("absmax_mean", dtype=torch.float32)
 
     def quantize(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -80,9 +80,9 @@ class NF4Linear(QuantizedLinear):
         return {"weight": packed, **self._quantize_scales(absmax)}
 
     def _quantize(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = max(1, PIECE // self.in_features)
+        rows = max(1, QUANTIZED_AT_ONCE // self.in_features)
         pieces = [
-            _functional().quantize_4bit(piece, blocksize=BLOCK, quant_type="nf4")
+            _functional().quantize_4bit(piece, blocksize=WEIGHTS_PER_SCALE, quant_type="nf4")
             for piece in torch.split(weight, rows)
         ]
         packed = torch.cat([piece.reshape(-1, self.in_features // 2) for piece, _ in pieces])
@@ -92,7 +92,9 @@ class NF4Linear(QuantizedLinear):
         if not self.compressed:
             return {"absmax": absmax}
         mean = absmax.mean()
-        quantized, state = _functional().quantize_blockwise(absmax - mean, blocksize=SCALES)
+        quantized, state = _functional().quantize_blockwise(
+            absmax - mean, blocksize=SCALES_PER_SCALE
+        )
         return {"absmax": quantized, "absmax_scales": state.absmax, "absmax_mean": mean}
 
     def finalize(self) -> None:
@@ -102,7 +104,7 @@ class NF4Linear(QuantizedLinear):
             absmax=self.absmax,
             shape=torch.Size((self.out_features, self.in_features)),
             code=functional.get_4bit_type("nf4", device=self.weight.device),
-            blocksize=BLOCK,
+            blocksize=WEIGHTS_PER_SCALE,
             quant_type="nf4",
             dtype=torch.float32 if self.bias is None else self.bias.dtype,
             offset=self.absmax_mean if self.compressed else None,
@@ -113,7 +115,7 @@ class NF4Linear(QuantizedLinear):
         functional = _functional()
         code = functional.create_dynamic_map().to(self.weight.device)
         return functional.QuantState(
-            absmax=self.absmax_scales, code=code, blocksize=SCALES, dtype=torch.float32
+            absmax=self.absmax_scales, code=code, blocksize=SCALES_PER_SCALE, dtype=torch.float32
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -138,7 +140,10 @@ class TiledNF4Linear(NF4Linear):
             super()._announce_scales(count)
         else:
             self.buffer(
-                "scales", self.in_features // BLOCK, self.out_features, dtype=torch.bfloat16
+                "scales",
+                self.in_features // WEIGHTS_PER_SCALE,
+                self.out_features,
+                dtype=torch.bfloat16,
             )
 
     def quantize(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -160,7 +165,7 @@ class TiledNF4Linear(NF4Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, self.in_features)  # (T, in)
-        product = self._many(rows) if len(rows) >= MANY else self._few(rows)
+        product = self._many(rows) if len(rows) >= DEQUANTIZE_FROM_TOKENS else self._few(rows)
         return product.view(*x.shape[:-1], self.out_features)
 
     def _few(self, rows: torch.Tensor) -> torch.Tensor:
@@ -170,21 +175,21 @@ class TiledNF4Linear(NF4Linear):
             (self.out_features, self.in_features),
             self.scales,
             self._code,
-            BLOCK,
+            WEIGHTS_PER_SCALE,
         )
         return product if self.bias is None else product.add_(self.bias)
 
     def _many(self, rows: torch.Tensor) -> torch.Tensor:
         # The order in which `untile` brings the inputs of a block.
-        x = rows.view(len(rows), -1, 2, BLOCK // 2).transpose(2, 3).reshape(rows.shape)
+        x = rows.view(len(rows), -1, 2, WEIGHTS_PER_SCALE // 2).transpose(2, 3).reshape(rows.shape)
         product = rows.new_empty(len(rows), self.out_features)
-        for first in range(0, self.out_features, AT_A_TIME):
-            part = slice(first, first + AT_A_TIME)
+        for first in range(0, self.out_features, DEQUANTIZED_ROWS):
+            part = slice(first, first + DEQUANTIZED_ROWS)
             packed = untile(self.weight[part])
             weight = torch.ops.bitsandbytes.dequantize_4bit.default(
                 packed,
                 self.scales[:, part].t().to(torch.float32).contiguous(),
-                BLOCK,
+                WEIGHTS_PER_SCALE,
                 "nf4",
                 (len(packed), self.in_features),
                 rows.dtype,
@@ -199,7 +204,7 @@ class TiledNF4Linear(NF4Linear):
 def tile(packed: torch.Tensor) -> torch.Tensor:
     """From rows (out, in / 2) with the first of two inputs in the upper half of each byte to tiles of that size."""
     rows, width = packed.shape
-    halves = packed.view(-1, 2, TILE // 2, width)  # (tiles, rows r and r + 16, r, in / 2)
+    halves = packed.view(-1, 2, TILE_ROWS // 2, width)  # (tiles, rows r and r + 16, r, in / 2)
     low, high = halves[:, 0], halves[:, 1]
     first = (low >> 4) | (high & 0xF0)
     second = (low & 0x0F) | (high << 4)
@@ -212,21 +217,33 @@ def untile(tiled: torch.Tensor) -> torch.Tensor:
     That order is the quick one: halves of bytes change places four bytes at a time.
     """
     rows, width = tiled.shape
-    halves = tiled.view(torch.int32).view(-1, width * 2 // BLOCK, 2, BLOCK * TILE // 16)
+    halves = tiled.view(torch.int32).view(
+        -1, width * 2 // WEIGHTS_PER_SCALE, 2, WEIGHTS_PER_SCALE * TILE_ROWS // 16
+    )
     first, second = halves[:, :, 0], halves[:, :, 1]  # inputs 0 to 31 and 32 to 63 of each 64
     # The lower halves of the first change places with the upper ones of the second.
-    differ = (second >> 4).bitwise_xor_(first).bitwise_and_(LOW)
+    differ = (second >> 4).bitwise_xor_(first).bitwise_and_(LOW_NIBBLES)
     high = first ^ differ
     low = differ.bitwise_left_shift_(4).bitwise_xor_(second)
-    out = torch.empty(len(halves), 2, TILE // 2, width * 2 // BLOCK, BLOCK // 4, dtype=torch.int16)
+    out = torch.empty(
+        len(halves),
+        2,
+        TILE_ROWS // 2,
+        width * 2 // WEIGHTS_PER_SCALE,
+        WEIGHTS_PER_SCALE // 4,
+        dtype=torch.int16,
+    )
     for index, half in enumerate((low, high)):
-        pairs = half.view(torch.int16).view(len(halves), -1, BLOCK // 4, TILE // 2)
+        pairs = half.view(torch.int16).view(len(halves), -1, WEIGHTS_PER_SCALE // 4, TILE_ROWS // 2)
         out[:, index].copy_(pairs.permute(0, 3, 1, 2))
     return out.view(torch.uint8).view(rows, width)
 
 
 class Int8Linear(QuantizedLinear):
-    """8 bits a weight, each row has a scale. Inputs above `OUTLIER` are multiplied in 16, as LLM.int8 does it."""
+    """8 bits a weight and a scale for each row.
+
+    Inputs above `OUTLIER_THRESHOLD` are multiplied in 16 bits, as in LLM.int8 (2208.07339).
+    """
 
     weight: torch.Tensor  # (out, in) int8
     absmax: torch.Tensor  # (out,) float32
@@ -237,7 +254,7 @@ class Int8Linear(QuantizedLinear):
         self.buffer("absmax", self.out_features, dtype=torch.float32)
 
     def quantize(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        rows = max(1, PIECE // self.in_features)
+        rows = max(1, QUANTIZED_AT_ONCE // self.in_features)
         quantize = _functional().int8_vectorwise_quant
         pieces = [quantize(piece.to(torch.float16)) for piece in torch.split(weight, rows)]
         return {
@@ -249,7 +266,7 @@ class Int8Linear(QuantizedLinear):
         # What bitsandbytes.matmul does, but for a warning at each call: that it casts to fp16, as it is meant to.
         rows = x.reshape(-1, self.in_features)
         quantized, scales, outliers = _functional().int8_vectorwise_quant(
-            rows.to(torch.float16), threshold=OUTLIER
+            rows.to(torch.float16), threshold=OUTLIER_THRESHOLD
         )
         product, _ = torch.ops.bitsandbytes.int8_mixed_scaled_mm(
             rows, quantized, self.weight, scales, self.absmax, outliers, self.bias
@@ -264,7 +281,7 @@ def quantized_linear(linear: nn.Linear, precision: str, *, tiled: bool) -> Quant
     """The quantized layer in the place of `linear`, without its tensors; None if its sizes do not suit."""
     if precision == "8bit":
         return Int8Linear(linear)
-    if linear.in_features % BLOCK or linear.out_features % TILE:
+    if linear.in_features % WEIGHTS_PER_SCALE or linear.out_features % TILE_ROWS:
         return None
     kind = TiledNF4Linear if tiled else NF4Linear
     return kind(linear, compressed=precision == "4bit-double")
@@ -276,7 +293,7 @@ def reads_tiles() -> bool:
     functional = _functional()
     if not getattr(functional, "has_avx512bf16", bool)():
         return False
-    rows, columns = 2 * TILE, 2 * BLOCK
+    rows, columns = 2 * TILE_ROWS, 2 * WEIGHTS_PER_SCALE
     weight = torch.linspace(-9, 9, rows * columns).sin().view(rows, columns)
     layer = TiledNF4Linear(nn.Linear(columns, rows, bias=False, device="meta"), compressed=False)
     for name, tensor in layer.quantize(weight.to(torch.bfloat16)).items():

@@ -29,11 +29,11 @@ from jupyter_sc2.engines.torch.model_builder import (
     stream_weights,
     weight_bytes,
 )
-from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
+from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models import plan
-from jupyter_sc2.models.cards import PACKED, QUANTIZED, ModelCard, Shape, suited
-from jupyter_sc2.models.plan import SMALL
+from jupyter_sc2.models.cards import PACKED, QUANTIZED, ModelCard, Shape, with_known_layout
+from jupyter_sc2.models.plan import SMALL_MODEL_PARAMS
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.hardware import give_back_memory, machine
@@ -111,18 +111,18 @@ class TransformersEngine(DecodingEngine):
     def _pass(
         self,
         ids: Sequence[int],
-        unwanted: Cancelled | None,
+        aborted: Cancelled | None,
         *,
-        every: bool = True,
+        all_logits: bool = True,
         hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
-        """See DecodingEngine. An unwanted pass ends at the next layer."""
+        """See DecodingEngine. An aborted pass ends at the next layer."""
         if self._model is None:
             raise GenerationError(f"{self.card.name} is not loaded any more.")
         # No tensor leaves the gate as a local: freeing one releases the GIL in the middle of torch's code.
         with self._inside():
             try:
-                self._cache.unwanted = unwanted
+                self._cache.aborted = aborted
                 out = self._model(
                     input_ids=torch.tensor([ids], device=self._device),  # (1, T)
                     use_cache=True,
@@ -130,7 +130,7 @@ class TransformersEngine(DecodingEngine):
                     **(
                         self._sight(hypotheses)
                         if hypotheses
-                        else {"logits_to_keep": len(ids) if every else 1}
+                        else {"logits_to_keep": len(ids) if all_logits else 1}
                     ),
                 )
                 logits = out.logits[0].to(device="cpu", dtype=torch.float32)
@@ -195,7 +195,7 @@ def load(
     with gate:
         tokenizer = Tokenizer(folder / "tokenizer.json")
     parameters = sum(entry.elements for entry in stored.values())
-    card = suited(model_files.describe(card, config, parameters), tokenizer.special_ids)
+    card = with_known_layout(model_files.describe(card, config, parameters), tokenizer.special_ids)
     card = _noting_fim(card, tokenizer)
     device = best_device()
     most = threads or default_threads(parameters)
@@ -205,45 +205,52 @@ def load(
         precision = "bf16" if quick_bf16(device) else "fp32"
     elif precision == "auto":
         precision = best_precision(config, parameters, device)
+    with (
+        _explaining_failures(card.name, precision),
+        model_files.keep_logs_out("transformers", "bitsandbytes", "torch", "filelock"),
+    ):
+        empty = skeleton(config, stored, folder, precision=precision, device=device)
+        if device.type == "cpu":
+            model_files.check_memory(empty.nbytes, card.name, precision)
+        notice = ""
+        if precision in QUANTIZED:
+            module, notice = quantized_cache.load(empty, folder, progress)
+        else:
+            stream_weights(empty, empty.put, progress)
+            module = empty.complete()
+        engine = TransformersEngine(
+            module,
+            tokenizer,
+            card,
+            precision=precision,
+            device=device,
+            chunk=prefill_chunk(parameters, precision, device),
+            max_draft_tokens=max_draft_tokens_for(precision),
+            notice=notice,
+            most_threads=most,
+        )
+        _try_out(engine)
+    return engine
+
+
+@contextlib.contextmanager
+def _explaining_failures(name: str, precision: str) -> Iterator[None]:
+    """Turns what torch raises for want of memory, or of an operation, into ModelLoadError."""
     try:
-        with model_files.keep_logs_out("transformers", "bitsandbytes", "torch", "filelock"):
-            empty = skeleton(config, stored, folder, precision=precision, device=device)
-            if device.type == "cpu":
-                model_files.check_memory(empty.nbytes, card.name, precision)
-            notice = ""
-            if precision in QUANTIZED:
-                module, notice = quantized_cache.load(empty, folder, progress)
-            else:
-                stream_weights(empty, empty.put, progress)
-                module = empty.complete()
-            engine = TransformersEngine(
-                module,
-                tokenizer,
-                card,
-                precision=precision,
-                device=device,
-                chunk=prefill_chunk(parameters, precision, device),
-                max_draft_tokens=max_draft_tokens_for(precision),
-                notice=notice,
-                most_threads=most,
-            )
-            _try_out(engine)
-    except SC2Error:
-        raise
+        yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(
             error
         ):
             raise ModelLoadError(
-                f"There is not enough memory for {card.name} in {precision}: try precision 4bit or a smaller model."
+                f"There is not enough memory for {name} in {precision}: try precision 4bit or a smaller model."
             ) from error
         if "not implemented for" in str(error):
             raise ModelLoadError(
-                f"The installed torch cannot compute {card.name} in {precision} on this machine: "
+                f"The installed torch cannot compute {name} in {precision} on this machine: "
                 "try precision bf16 or fp32."
             ) from error
         raise
-    return engine
 
 
 def _try_out(engine: TransformersEngine) -> None:
@@ -273,7 +280,7 @@ def best_precision(config: Mapping[str, Any], parameters: int, device: torch.dev
     shape = Shape.from_config(config)
     if shape is not None:
         return plan.choose(shape, machine(), PLANNED_TOKENS)[0]
-    return "bf16" if parameters >= SMALL and quick_bf16(device) else "fp32"
+    return "bf16" if parameters >= SMALL_MODEL_PARAMS and quick_bf16(device) else "fp32"
 
 
 def prefill_chunk(parameters: int, precision: str, device: torch.device) -> int:
@@ -285,7 +292,7 @@ def prefill_chunk(parameters: int, precision: str, device: torch.device) -> int:
     """
     if device.type != "cpu":
         return 512
-    if parameters < SMALL:
+    if parameters < SMALL_MODEL_PARAMS:
         return 256
     if not quick_bf16(device):
         return 64

@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from jupyter_sc2.engines.decoding.loop import LayerCache
 
-BLOCK = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
+BLOCK_TOKENS = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
 MAX_STASHED_BYTES = (
     128 << 20
 )  # of prompts that were put aside; for StarCoder2-3B in bf16 4,300 tokens
@@ -56,7 +56,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         needed = self.length + states.shape[-2]
         if block is not None and block.shape[-2] >= needed:
             return block
-        capacity = -(-max(needed, self.length * 5 // 4) // BLOCK) * BLOCK
+        capacity = -(-max(needed, self.length * 5 // 4) // BLOCK_TOKENS) * BLOCK_TOKENS
         larger = states.new_empty((*states.shape[:-2], capacity, states.shape[-1]))
         if block is not None:
             larger[:, :, : self.length] = block[:, :, : self.length]
@@ -98,14 +98,14 @@ class KVCache(Cache, LayerCache):
 
     While several hypotheses are followed (search.py) the layers hold more than that, until one is chosen.
 
-    A pass comes by here once in each layer, so here it can be interrupted: `unwanted` is asked.
+    A pass comes by here once in each layer, so here it can be interrupted: `aborted` is asked.
     """
 
     def __init__(self, layers: int) -> None:
         self.layers: list[KVLayer]  # type: ignore[assignment]
         Cache.__init__(self, layers=[KVLayer() for _ in range(layers)])
         LayerCache.__init__(self, MAX_STASHED_BYTES)
-        self.unwanted: Callable[[], bool] | None = None
+        self.aborted: Callable[[], bool] | None = None
 
     def update(
         self,
@@ -115,8 +115,8 @@ class KVCache(Cache, LayerCache):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See KVLayer. Raises Interrupted if the pass is unwanted; `forget_last_pass` then puts things right."""
-        if self.unwanted is not None and self.unwanted():
+        """See KVLayer. Raises Interrupted if the pass is aborted; `forget_last_pass` then puts things right."""
+        if self.aborted is not None and self.aborted():
             raise PassCancelled
         states: tuple[torch.Tensor, torch.Tensor] = super().update(
             key_states, value_states, layer_idx, *args, **kwargs
@@ -148,7 +148,7 @@ class KVCache(Cache, LayerCache):
         for layer in self.layers:
             layer.length = length
 
-    def _copy(self, length: int) -> tuple[Blocks, int]:
+    def _snapshot(self, length: int) -> tuple[Blocks, int]:
         blocks = [
             (layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone())
             for layer in self.layers
@@ -156,8 +156,8 @@ class KVCache(Cache, LayerCache):
         ]
         return blocks, sum(keys.nbytes + values.nbytes for keys, values in blocks)
 
-    def _take(self, held: Blocks) -> None:
-        for layer, block in zip(self.layers, held, strict=True):
+    def _restore(self, payload: Blocks) -> None:
+        for layer, block in zip(self.layers, payload, strict=True):
             layer.take(block)
 
     def memory_bytes(self) -> int:
@@ -167,4 +167,4 @@ class KVCache(Cache, LayerCache):
             for block in (layer.keys, layer.values)
             if block is not None
         ]
-        return sum(block.nbytes for block in blocks) + self._kept.nbytes()
+        return sum(block.nbytes for block in blocks) + self._stash.nbytes()

@@ -34,7 +34,7 @@ from jupyter_sc2.runtime.progress import Progress
 
 # Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
 # are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.
-COPY_BELOW = 1 << 30
+COPY_BELOW_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Skeleton:
     def put(self, name: str, tensor: torch.Tensor) -> None:
         """Gives the model one of its tensors, which may be a view of a mapped file."""
         tensor = tensor.to(self.device)
-        _assign(self.model, name, tensor.clone() if self.nbytes < COPY_BELOW else tensor)
+        _assign(self.model, name, tensor.clone() if self.nbytes < COPY_BELOW_BYTES else tensor)
 
     def complete(self) -> nn.Module:
         """The model in eval mode; all its tensors have to be there."""

@@ -37,20 +37,20 @@ from jupyter_sc2.models.cache_dir import cache_folder
 from jupyter_sc2.models.cards import QUANTIZED
 from jupyter_sc2.runtime.characters import is_plain_name
 from jupyter_sc2.runtime.exit_gate import gate
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.progress import Progress
 
 FORMAT = 2  # of what is kept: raised whenever the same name means other bytes
 MANIFEST = "manifest.json"
 # Smaller ones are quantized in a second or two.
-KEEP_FROM = 200_000_000
+MIN_MODEL_PARAMS = 200_000_000
 # Of the disk, left for others.
-SPARE_DISK = 1 << 30
+SPARE_DISK_BYTES = 1 << 30
 # Tensors begin at multiples of this many bytes: no number is misaligned, and vectors are whole.
-ALIGNMENT = 64
+ALIGNMENT_BYTES = 64
 # Bytes of the header for each tensor besides its name: dtype, shape and place in JSON, and the padding's.
-ENTRY = 300
-MENDED = "The kept weights in {} were damaged, and were made again."
+ENTRY_BYTES = 300
+REMADE_NOTICE = "The kept weights in {} were damaged, and were made again."
 DTYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
@@ -67,11 +67,11 @@ def load(empty: Skeleton, folder: Path, progress: Progress) -> tuple[nn.Module, 
     Raises ModelLoadError if the source cannot be read.
     """
     why = ""
-    if empty.nbytes >= KEEP_FROM:
+    if empty.nbytes >= MIN_MODEL_PARAMS:
         try:
-            file, mended = _keep(empty, folder, progress)
+            file, remade = _store(empty, folder, progress)
             _read(file, empty)
-            return empty.complete(), MENDED.format(empty.precision) if mended else ""
+            return empty.complete(), REMADE_NOTICE.format(empty.precision) if remade else ""
         except OSError as error:
             reason = error.strerror or str(error)
             why = f"Quantizing again at each load, since the result cannot be kept: {reason}."
@@ -92,7 +92,7 @@ def make(folder: Path, precision: str, progress: Progress) -> Path:
     with model_files.keep_logs_out("transformers", "bitsandbytes", "torch", "filelock"):
         empty = skeleton(config, stored, folder, precision=precision, device=best_device())
         try:
-            file, _ = _keep(empty, folder, progress)
+            file, _ = _store(empty, folder, progress)
             return file.parent
         except OSError as error:
             raise ModelLoadError(
@@ -100,20 +100,20 @@ def make(folder: Path, precision: str, progress: Progress) -> Path:
             ) from error
 
 
-def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool]:
+def _store(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool]:
     """The file of the kept model, which is made if need be, and whether one that was damaged was in its place.
 
     Raises OSError if it cannot be written.
     """
     place, wanted = _place(empty, folder), _identity(empty, folder)
-    file, damaged = _kept(place, wanted, progress)
+    file, damaged = _find_stored(place, wanted, progress)
     if file:
         return file, False
     if place.exists() and not place.is_dir():
         checksums.quarantine(place)
     place.mkdir(parents=True, exist_ok=True)
     with _only_writer(place, progress):
-        file, _ = _kept(place, wanted, progress)
+        file, _ = _find_stored(place, wanted, progress)
         if file:  # another process has made it meanwhile
             return file, damaged
         leftovers = list(place.glob("*.safetensors*"))
@@ -123,9 +123,9 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool
             ):  # on Windows nobody can delete what somebody has mapped
                 leftover.unlink()
         free = shutil.disk_usage(place).free
-        if empty.nbytes + SPARE_DISK > free:
+        if empty.nbytes + SPARE_DISK_BYTES > free:
             raise OSError(
-                f"it takes {in_words(empty.nbytes)} and {place} has {in_words(free)} free"
+                f"it takes {format_bytes(empty.nbytes)} and {place} has {format_bytes(free)} free"
             )
         file = place / f"weights-{uuid.uuid4().hex[:8]}.safetensors"
         try:
@@ -133,30 +133,32 @@ def _keep(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool
                 stream_weights(empty, writer.add, progress)
             if (place / MANIFEST).is_dir():
                 checksums.quarantine(place / MANIFEST)
-            made = {**wanted, "file": file.name, **checksums.seal(file, _still(progress))}
-            checksums.write_note(place / MANIFEST, made)
+            made = {**wanted, "file": file.name, **checksums.record(file, _reporting(progress))}
+            checksums.write_record(place / MANIFEST, made)
         except BaseException:
             file.unlink(missing_ok=True)
             raise
         return file, damaged
 
 
-def _kept(place: Path, wanted: dict[str, Any], progress: Progress) -> tuple[Path | None, bool]:
+def _find_stored(
+    place: Path, wanted: dict[str, Any], progress: Progress
+) -> tuple[Path | None, bool]:
     """The file with the tensors, if there is one that was made of what is `wanted`; else whether it is damaged."""
     if not os.path.lexists(place / MANIFEST):
         return None, False
-    manifest = checksums.read_note(place / MANIFEST)
+    manifest = checksums.read_record(place / MANIFEST)
     if manifest is None:
         return None, True
     if any(manifest.get(key) != value for key, value in wanted.items()):
         return None, False
     name = manifest.get("file")
-    if is_plain_name(name) and checksums.is_whole(place / name, manifest, _still(progress)):
+    if is_plain_name(name) and checksums.is_whole(place / name, manifest, _reporting(progress)):
         return place / name, False
     return None, True
 
 
-def _still(progress: Progress) -> Callable[[], None]:
+def _reporting(progress: Progress) -> Callable[[], None]:
     return lambda: progress("loading", None)
 
 
@@ -225,7 +227,7 @@ class _Writer:
 
     def __init__(self, file: Path, names: Iterable[str]) -> None:
         self._file = file
-        room = 8 + sum(len(name.encode()) + ENTRY for name in names)
+        room = 8 + sum(len(name.encode()) + ENTRY_BYTES for name in names)
         self._start = -(-room // 4096) * 4096
         self._header: dict[str, Any] = {}
         self._end = 0
@@ -239,7 +241,7 @@ class _Writer:
         tensor = tensor.detach().cpu().contiguous()
         self._add(name, DTYPES[tensor.dtype], list(tensor.shape), tensor.view(-1).view(torch.uint8))
         if (
-            rest := -self._end % ALIGNMENT
+            rest := -self._end % ALIGNMENT_BYTES
         ):  # holes are not allowed, but tensors that nobody asks for are
             padding = torch.zeros(rest, dtype=torch.uint8)
             self._add(f"padding.{len(self._header)}", "U8", [rest], padding)

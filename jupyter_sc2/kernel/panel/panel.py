@@ -27,7 +27,7 @@ from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.prompt.sources import SETTINGS, tokens_by_setting
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.clock import sleep
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.settings import PRECISIONS, SC2
@@ -323,4 +323,4 @@ def _small(markup: str) -> str:
 
 def _memory(row: PrecisionOption) -> str:
     fits = " (too large)" if row.fits is False else ""
-    return f"{row.precision} · {in_words(row.memory_bytes)}{fits}"
+    return f"{row.precision} · {format_bytes(row.memory_bytes)}{fits}"

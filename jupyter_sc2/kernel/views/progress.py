@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.runtime.clock import monotonic
-from jupyter_sc2.runtime.progress import DELAY, TerminalBar, in_words
+from jupyter_sc2.runtime.progress import BAR_DELAY_S, TerminalBar, describe_load
 
 
 class Bar(Protocol):
@@ -24,7 +24,7 @@ class NotebookBar:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._at = monotonic() + DELAY
+        self._at = monotonic() + BAR_DELAY_S
         self._box: Any = None
         self._id = uuid.uuid4().hex
 
@@ -33,7 +33,7 @@ class NotebookBar:
             return
         if self._box is None:
             self._open()
-        words = in_words(state, model)
+        words = describe_load(state, model)
         self._label.value = words if share is None else f"{words}: {share:.0%}"
         self._bar.value = share or 0.0
         self._bar.layout.visibility = "hidden" if share is None else "visible"

@@ -13,7 +13,7 @@ from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.models.cards import EMBEDDED, ModelCard
 from jupyter_sc2.models.plan import file_bytes
 from jupyter_sc2.pipeline.status import Status
-from jupyter_sc2.runtime.hardware import in_words
+from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest
 
@@ -113,7 +113,9 @@ def licence(card: ModelCard) -> str:
 def _about(card: ModelCard) -> str:
     sizes = ""
     if card.shape is not None:
-        sizes = ", ".join(f"{in_words(file_bytes(card.shape, p))} in {p}" for p in ("bf16", "4bit"))
+        sizes = ", ".join(
+            f"{format_bytes(file_bytes(card.shape, p))} in {p}" for p in ("bf16", "4bit")
+        )
         sizes = f" {sizes}."
     return f"{card.parameters} parameters, {card.licence}.{sizes} {card.note}".rstrip()
 

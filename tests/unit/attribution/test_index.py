@@ -175,7 +175,7 @@ def test_many_packs_become_one(tmp_path, place):
         update(place, write(tmp_path / str(number), 1, number))
     index = Index(place)
     index.refresh()
-    assert len(index.packs) <= index_module.MOST_PACKS
+    assert len(index.packs) <= index_module.MAX_PACKS
     assert all(found(place, CODES[n]) == [f"m{n}.py"] for n in range(10))
 
 
@@ -257,14 +257,14 @@ def peak(act) -> int:
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        *(("deflated", said) for said in (1000, sources.MOST_BYTES, LARGE)),
+        *(("deflated", said) for said in (1000, sources.MAX_FILE_BYTES, LARGE)),
         *(("bzip2", 1000), ("lzma", 1000)),
     ],
 )
 def test_a_zip_whose_header_lies_is_not_unpacked(tmp_path, place, method, said):
     update(place, write(tmp_path / "warm"))  # imports
     lying_zip(tmp_path / "a.zip", METHODS[method], said)
-    assert peak(lambda: update(place, tmp_path / "a.zip")) < 8 * sources.MOST_BYTES
+    assert peak(lambda: update(place, tmp_path / "a.zip")) < 8 * sources.MAX_FILE_BYTES
     index = Index(place)
     index.refresh()
     assert index.contents.sources[str(tmp_path / "a.zip")].files == 2
@@ -290,7 +290,7 @@ def test_a_tar_whose_header_lies_is_said_in_a_line(tmp_path, place, kind):
         with pytest.raises(RequestError, match=r"one of its headers tells of 67,108,864 bytes"):
             update(place, tmp_path / "a.tar.gz")
 
-    assert peak(act) < 8 * sources.MOST_BYTES
+    assert peak(act) < 8 * sources.MAX_FILE_BYTES
 
 
 def test_a_long_line_is_left_out_and_the_lines_behind_it_are_found(tmp_path, place):
@@ -307,7 +307,7 @@ def test_a_long_line_is_left_out_and_the_lines_behind_it_are_found(tmp_path, pla
         done = update(place, file)
         assert done.left_out["too large"] == 1
 
-    assert peak(act) < 8 * sources.MOST_BYTES
+    assert peak(act) < 8 * sources.MAX_FILE_BYTES
     assert found(place, CODES[2]) == ["@0.py"]
     (match,) = Matcher(Index(place)).find(CODES[3], HASH)
     assert match.attribution.verified
@@ -317,7 +317,7 @@ def test_a_long_line_is_left_out_and_the_lines_behind_it_are_found(tmp_path, pla
 def test_a_line_as_long_as_may_be_is_read(tmp_path, place, size):
     start, end = '{"text": "', '"}\n'
     file = tmp_path / "a.jsonl"
-    file.write_text(start + "a" * (sources.MOST_BYTES + size - len(start + end)) + end)
+    file.write_text(start + "a" * (sources.MAX_FILE_BYTES + size - len(start + end)) + end)
     left_out = Counter()
     items = list(named(file).items(left_out))
     assert len(items) == (size <= 0) and left_out["too large"] == (size > 0)

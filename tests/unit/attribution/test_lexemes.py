@@ -1,7 +1,12 @@
 import pytest
 
-from jupyter_sc2.attribution.lexemes import DASH, HASH, PIECE, SLASH, lex, readings
-from jupyter_sc2.attribution.winnow import GUARANTEED, RUN, WINDOW, fingerprints
+from jupyter_sc2.attribution.lexemes import DASH, HASH, MARK_INTERVAL_BYTES, SLASH, lex, readings
+from jupyter_sc2.attribution.winnow import (
+    GUARANTEED_LEXEMES,
+    RUN_LEXEMES,
+    WINDOW_RUNS,
+    fingerprints,
+)
 
 
 def words(text: str, family=HASH) -> list[str]:
@@ -82,7 +87,12 @@ def test_any_bytes_are_lexemes():
 
 def test_a_long_text_is_read_in_pieces_that_make_no_difference():
     line = "value_{0} = compute(first_{0}, 'text {0}', [1, 2])  # about {0}\n"
-    text = "".join(line.format(n) for n in range(2000)) + '"""' + "x\n" * PIECE + '"""\nlast = 1'
+    text = (
+        "".join(line.format(n) for n in range(2000))
+        + '"""'
+        + "x\n" * MARK_INTERVAL_BYTES
+        + '"""\nlast = 1'
+    )
     lexemes = lex(text.encode(), HASH)
     assert len(lexemes.marks) > 10
     once = [number for n in range(2000) for number in lex(line.format(n).encode(), HASH).numbers]
@@ -103,7 +113,7 @@ def test_texts_with_enough_in_common_share_a_fingerprint():
 
     rng = np.random.default_rng(0)
     for _ in range(200):
-        common = rng.integers(1, 2**63, GUARANTEED, dtype=np.uint64)
+        common = rng.integers(1, 2**63, GUARANTEED_LEXEMES, dtype=np.uint64)
         one, other = (
             np.concatenate(
                 [rng.integers(1, 2**63, n, np.uint64), common, rng.integers(1, 2**63, m, np.uint64)]
@@ -119,13 +129,13 @@ def test_fingerprints_are_few():
 
     numbers = np.random.default_rng(1).integers(1, 2**63, 50_000, dtype=np.uint64)
     hashes, places = fingerprints(numbers)
-    assert len(hashes) / len(numbers) == pytest.approx(2 / (WINDOW + 1), rel=0.05)
-    assert max(np.diff(places)) <= WINDOW
+    assert len(hashes) / len(numbers) == pytest.approx(2 / (WINDOW_RUNS + 1), rel=0.05)
+    assert max(np.diff(places)) <= WINDOW_RUNS
     constant = np.full(10_000, 7, np.uint64)
-    assert len(fingerprints(constant)[0]) < 10_000 / WINDOW + 2
+    assert len(fingerprints(constant)[0]) < 10_000 / WINDOW_RUNS + 2
 
 
 def test_a_text_shorter_than_a_run_has_none():
     import numpy as np
 
-    assert len(fingerprints(np.ones(RUN - 1, np.uint64))[0]) == 0
+    assert len(fingerprints(np.ones(RUN_LEXEMES - 1, np.uint64))[0]) == 0

@@ -177,7 +177,7 @@ def test_a_suggestion_counts_together_with_the_code_around_it(place):
 
 
 def test_the_likeliest_origin_is_found_however_slow_the_machine_is(place, monkeypatch):
-    monkeypatch.setattr("jupyter_sc2.attribution.check.PATIENCE", 0.0)
+    monkeypatch.setattr("jupyter_sc2.attribution.check.LOOKUP_TIMEOUT_S", 0.0)
     assert Checker(Index(place)).matches(request(BEFORE), REST, 65)
 
 

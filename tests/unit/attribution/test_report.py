@@ -57,7 +57,7 @@ def notebook(path: Path, *cells: tuple[str, list[dict[str, object]]], **metadata
 def kept(path: Path) -> dict[str, tuple[tuple[int, ...], float]]:
     cells = record.cells(record.read(path))
     rows = [(cell["source"], record.notes(cell["metadata"])) for cell in cells]
-    return {one.accepted.id: (one.cells, round(one.share, 2)) for one in record.kept(rows)}
+    return {one.accepted.id: (one.cells, round(one.share, 2)) for one in record.retained(rows)}
 
 
 def test_what_is_left_of_a_note_is_counted_by_words(tmp_path):

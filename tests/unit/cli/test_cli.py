@@ -202,7 +202,7 @@ def test_a_file_of_absurd_size_is_refused_in_one_line(tmp_path, capfd, name, arg
     path = tmp_path / name
     if name.endswith(".gz"):
         with gzip.open(path, "wb") as packed:
-            for _ in range(bounded_read.LARGEST_GIVEN // (1 << 20) + 1):
+            for _ in range(bounded_read.MAX_INPUT_BYTES // (1 << 20) + 1):
                 packed.write(bytes(1 << 20))
     else:
         path.write_bytes(b"{")

@@ -92,7 +92,7 @@ def test_a_config_with_an_absurd_size_is_refused(tmp_path, name, value, said):
         (b'{"model_type": ' + b'{"a":' * 100_000, "it is nested too deep."),
         (b'{"model_type": "\\ud800"}', "it has half of a surrogate pair."),
         (b'{"model_type": "\xff"}', "it is not UTF-8."),
-        (b" " * (model_files.LARGEST_CONFIG + 1), "it is larger than 17 MB."),
+        (b" " * (model_files.MAX_CONFIG_BYTES + 1), "it is larger than 17 MB."),
     ],
     ids=range(5),
 )
@@ -240,7 +240,7 @@ def test_a_tokenizer_of_a_gigabyte_is_not_read(tmp_path):
     file.write_bytes(b"{")
     os.truncate(file, 1 << 40)  # has holes: takes no room
     assert refused(Tokenizer, file).endswith("it is larger than 268 MB")
-    assert tokenizer.LARGEST < 1 << 30
+    assert tokenizer.MAX_FILE_BYTES < 1 << 30
 
 
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "decoder"])

@@ -11,11 +11,11 @@ from jupyter_sc2.models.cards import (
     EMBEDDED,
     FIM_ROLES,
     STARCODER2_STOP,
-    TRAINED,
+    TRAINING_FILE,
     Shape,
     cards,
     find_card,
-    suited,
+    with_known_layout,
 )
 from jupyter_sc2.prompt.builder import PromptBuilder
 
@@ -173,11 +173,11 @@ def test_an_unknown_model_is_laid_out_as_the_one_it_is_named_after(model, name, 
 def test_the_layout_is_corrected_by_the_tokenizer():
     qwen = cards()["qwen2.5-coder-7b"]
     stranger = find_card("./whatever")
-    assert suited(stranger, set(qwen.stop)).special == qwen.special
-    assert suited(stranger, set(STARCODER2_STOP)) is stranger
-    assert suited(stranger, {"<s>"}) is stranger
+    assert with_known_layout(stranger, set(qwen.stop)).special == qwen.special
+    assert with_known_layout(stranger, set(STARCODER2_STOP)) is stranger
+    assert with_known_layout(stranger, {"<s>"}) is stranger
     starcoder1 = {"<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<|endoftext|>", "<filename>"}
-    assert "file_sep" not in suited(find_card("granite-code-3b"), starcoder1).special
+    assert "file_sep" not in with_known_layout(find_card("granite-code-3b"), starcoder1).special
 
 
 def test_a_shape_is_read_from_a_configuration():
@@ -199,7 +199,7 @@ def test_what_was_trained_here_heals_and_another_folder_does_not(tmp_path: Path)
     ours, other = tmp_path / "ours", tmp_path / "other"
     ours.mkdir()
     other.mkdir()
-    (ours / TRAINED).write_text("{}")
+    (ours / TRAINING_FILE).write_text("{}")
     assert (find_card(str(ours)).token_healing, find_card(str(other)).token_healing) == (
         True,
         False,

@@ -50,7 +50,7 @@ def served(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Hub]:
                 monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(hub, "RETRY_AFTER", 0.01)
+        monkeypatch.setattr(hub, "RETRY_DELAY_S", 0.01)
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
             monkeypatch.delenv(name, raising=False)
         yield served
@@ -451,13 +451,13 @@ def sending(*parts: bytes, **headers: str):
     "parts", [[b"x" * 65536], [b'{"siblings": [', b'"", ' * 9999], [b"\n" * 999]], ids=range(3)
 )
 def test_a_listing_without_an_end_is_one_line(served, monkeypatch, parts):
-    monkeypatch.setattr(hub, "LONGEST_ANSWER", 1 << 20)
+    monkeypatch.setattr(hub, "MAX_ANSWER_BYTES", 1 << 20)
     served.instead = sending(*parts)
     assert message() == "The hub says more than 1 MB about owner/name: check HF_ENDPOINT."
 
 
 def test_an_error_without_an_end_is_one_line(served, monkeypatch):
-    monkeypatch.setattr(hub, "LONGEST_ANSWER", 1 << 20)
+    monkeypatch.setattr(hub, "MAX_ANSWER_BYTES", 1 << 20)
 
     def send(handler):
         handler.send_response(500)

@@ -3,7 +3,7 @@
 import pytest
 
 from jupyter_sc2.pipeline.session import Session
-from jupyter_sc2.runtime.priority import LONGEST, WORK, Pauses
+from jupyter_sc2.runtime.priority import MAX_PAUSE_S, WORK_S, Pauses
 from tests.support.fake_engine import FakeEngine
 from tests.unit.pipeline.test_session import request, submit, wait_until
 
@@ -38,13 +38,13 @@ def test_no_pause_is_longer_than_half_a_second():
     pause = pauses(clock, crowded=True)
     clock.now += 60
     pause()
-    assert clock.waits == [LONGEST]
+    assert clock.waits == [MAX_PAUSE_S]
 
 
 def test_it_does_not_look_whether_a_core_is_free_at_each_call():
     clock = Clock()
     pause = pauses(clock, crowded=True)
-    clock.now += WORK / 2
+    clock.now += WORK_S / 2
     pause()
     assert clock.waits == []
 

@@ -19,13 +19,13 @@ def test_a_prompt_outlives_many_that_differ_in_their_last_tokens_alone():
     for cell in range(MAX_PREFIXES + 2):
         kept.add(CachedPrefix((*trunk, *numbers(cell * 100, 60)), f"cell {cell}"))
     assert (found := kept.pop_longer_match(numbers(0, 900), 0)) is not None
-    assert found.held == "the other notebook"
+    assert found.payload == "the other notebook"
 
 
 def test_of_prompts_of_the_same_worth_the_oldest_goes():
     kept: PrefixCache[str] = PrefixCache(1000)
     gone = [
-        old.held
+        old.payload
         for cell in range(MAX_PREFIXES + 2)
         for old in kept.add(CachedPrefix(numbers(cell * 100, 100), f"cell {cell}"))
     ]
@@ -34,7 +34,9 @@ def test_of_prompts_of_the_same_worth_the_oldest_goes():
 
 def test_a_prompt_that_is_larger_than_the_limit_is_not_kept():
     kept: PrefixCache[str] = PrefixCache(1000)
-    assert [old.held for old in kept.add(CachedPrefix(numbers(0, 100), "large", 1001))] == ["large"]
+    assert [old.payload for old in kept.add(CachedPrefix(numbers(0, 100), "large", 1001))] == [
+        "large"
+    ]
 
 
 class Lengths(PromptState[int]):
@@ -47,17 +49,17 @@ class Lengths(PromptState[int]):
     def read_prompt(self, ids: tuple[int, ...]) -> int:
         """Returns how many of the ids were there."""
         common = self.trim_to_common_prefix(ids, at_most=len(ids))
-        self.ids, self.read, self.length = list(ids), len(ids), len(ids)
+        self.ids, self.prompt_length, self.length = list(ids), len(ids), len(ids)
         return common
 
     def _set_length(self, length: int) -> None:
         self.length = length
 
-    def _copy(self, length: int) -> tuple[int, int]:
+    def _snapshot(self, length: int) -> tuple[int, int]:
         return length, length
 
-    def _take(self, held: int) -> None:
-        self.length = held
+    def _restore(self, payload: int) -> None:
+        self.length = payload
 
 
 def test_a_restored_prompt_is_stashed_again_if_nothing_new_of_it_was_read():
@@ -74,4 +76,4 @@ def test_of_a_restored_prompt_counts_what_is_common():
     state.read_prompt(numbers(0, 200))
     state.read_prompt(numbers(1000, 60))
     state.trim_to_common_prefix((*numbers(0, 100), *numbers(5000, 50)), at_most=149)
-    assert (state.length, state.read, len(state.ids)) == (100, 100, 100)
+    assert (state.length, state.prompt_length, len(state.ids)) == (100, 100, 100)

@@ -28,7 +28,7 @@ from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
 from jupyter_sc2.engines.gguf.header import GGUFHeader  # noqa: E402
 from jupyter_sc2.engines.onnx.packing import pack  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
-from jupyter_sc2.models.cards import TRAINED, find_card  # noqa: E402
+from jupyter_sc2.models.cards import TRAINING_FILE, find_card  # noqa: E402
 from jupyter_sc2.models.quant_mix import tensor_type  # noqa: E402
 from jupyter_sc2.types import SamplingParams  # noqa: E402
 
@@ -164,7 +164,7 @@ def test_a_file_tells_whether_its_model_was_tuned_here(wide, tmp_path, trained):
     folder = tmp_path / "model"
     shutil.copytree(wide, folder)
     if trained:
-        (folder / TRAINED).write_text("{}")
+        (folder / TRAINING_FILE).write_text("{}")
     gguf_writer.write_gguf(folder, tmp_path / "a.gguf", "F16", name="a")
     engine = load_engine(str(tmp_path / "a.gguf"))
     engine.close()

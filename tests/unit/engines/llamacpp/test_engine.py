@@ -111,7 +111,7 @@ def ids_of(tokens: list[Token]) -> list[int]:
 def forget(engine) -> None:
     """Fills the KV cache with something that begins otherwise, and forgets what was put aside."""
     engine.prefill([7, 8, 9], never)
-    engine._kept.clear()
+    engine._stash.clear()
 
 
 # The same as torch
@@ -314,7 +314,7 @@ def test_healing_costs_one_pass_a_token(engine, passes):
 
 def test_healing_also_chooses_among_tokens_that_are_most_unlikely(engine, monkeypatch):
     expected = generate(engine, PROMPT, suffix=b"zq%")
-    monkeypatch.setattr(llamacpp_engine, "BIAS", 0.0)
+    monkeypatch.setattr(llamacpp_engine, "ALLOWED_LOGIT_BIAS", 0.0)
     assert ids_of(generate(engine, PROMPT, suffix=b"zq%")) == ids_of(expected)
 
 
@@ -459,17 +459,17 @@ def test_a_process_that_was_stopped_counts_as_lost_also_where_each_key_gives_up_
 
 def test_a_process_that_is_slow_is_waited_for(stopped, monkeypatch):
     engine, _ = stopped
-    monkeypatch.setattr(llama_server, "STOPPED_AFTER", 0.0)
-    monkeypatch.setattr(llama_server, "UNHEARD_AFTER", 0.0)
-    monkeypatch.setattr(llama_server, "LOOK", 0.001)
+    monkeypatch.setattr(llama_server, "STOPPED_AFTER_S", 0.0)
+    monkeypatch.setattr(llama_server, "HEALTH_CHECK_AFTER_S", 0.0)
+    monkeypatch.setattr(llama_server, "POLL_INTERVAL_S", 0.001)
     long = [20 + 7 * i % 300 for i in range(1500)]
     assert engine.prefill(long, never) == 1500
     assert len(generate(engine, long, SamplingParams(max_tokens=3))) == 3
 
 
 def test_a_process_whose_server_says_nothing_counts_as_lost(engine, monkeypatch):
-    monkeypatch.setattr(llama_server, "UNHEARD_AFTER", 0.5)
-    monkeypatch.setattr(llama_server, "HEALTH_TIMEOUT", 0.5)
+    monkeypatch.setattr(llama_server, "HEALTH_CHECK_AFTER_S", 0.5)
+    monkeypatch.setattr(llama_server, "HEALTH_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # lets in, and never answers
         address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         monkeypatch.setattr(engine._server, "address", address)

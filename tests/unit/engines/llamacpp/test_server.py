@@ -23,7 +23,7 @@ def asked(tmp_path):
     process = ChildProcess("tests.support.children", {"what": "serve"})
     process.wait_until_it_speaks()
     with scripted() as server:
-        process.said = {"address": server.url, "gpu": False}
+        process.ready_message = {"address": server.url, "gpu": False}
         yield server, LlamaServer(options, process)
     process.stop()
 
@@ -70,7 +70,7 @@ def test_the_events_of_a_stream_come_one_after_the_other(asked):
     ids=range(9),
 )
 def test_what_is_no_answer_is_one_line(asked, monkeypatch, answer):
-    monkeypatch.setattr(llama_server, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(llama_server, "MAX_ANSWER_BYTES", 1 << 16)
     server, llama = asked
     server.queue(PATH, answer)
     with pytest.raises(GenerationError, match=r"^llama.cpp's process does not answer: load the"):
@@ -78,7 +78,7 @@ def test_what_is_no_answer_is_one_line(asked, monkeypatch, answer):
 
 
 def test_a_line_of_a_stream_has_a_limit(asked, monkeypatch):
-    monkeypatch.setattr(llama_server, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(llama_server, "MAX_ANSWER_BYTES", 1 << 16)
     server, llama = asked
     server.queue(PATH, endless(b'data: {"a": 1}\n', b"x" * 9999))
     events = llama.stream(PATH, {})

@@ -47,7 +47,7 @@ def shared():
 @pytest.fixture
 def engine(shared):
     shared._forget()
-    shared.chunk = onnx_engine.CHUNK
+    shared.chunk = onnx_engine.CHUNK_TOKENS
     with beam_width(shared, 1):
         yield shared
 
@@ -66,7 +66,7 @@ def logits_after(engine, ids):
 
 def test_one_thread_goes_on_where_two_have_read(engine, prompt, monkeypatch):
     after_both = logits_after(engine, prompt)
-    monkeypatch.setattr(prepacked, "are_kept", lambda runtime, folder: True)
+    monkeypatch.setattr(prepacked, "is_stored", lambda runtime, folder: True)
     wide = engine._session
     engine._forget()
     engine.prefill(prompt[:30], never)
@@ -161,7 +161,7 @@ def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine):
 
 
 def test_a_cache_that_grows_keeps_what_it_holds(engine, prompt, monkeypatch):
-    monkeypatch.setattr(onnx_engine, "BLOCK", 16)
+    monkeypatch.setattr(onnx_engine, "BLOCK_TOKENS", 16)
     cache = onnx_engine.KeysAndValues(5, 2, 80)
     monkeypatch.setattr(engine, "_cache", cache)
     engine._bind_cache()
@@ -355,7 +355,7 @@ def kept(tmp_path, monkeypatch):
     if not Path("/proc/cpuinfo").exists():
         pytest.skip("nothing is kept where the processor cannot be told")
     monkeypatch.setenv("JUPYTER_SC2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(prepacked, "KEEP_FROM", 0)
+    monkeypatch.setattr(prepacked, "MIN_MODEL_BYTES", 0)
     return lambda: sorted((tmp_path / "cache" / "onnxruntime").iterdir())
 
 
@@ -423,7 +423,7 @@ def test_what_is_damaged_is_packed_again(kept, prompt, engine, name, damage):
     again.close()
     assert kept() == [folder]
     assert len((folder / name).read_bytes()) == len(sound)
-    assert prepacked.are_kept(onnxruntime, MODEL)
+    assert prepacked.is_stored(onnxruntime, MODEL)
 
 
 def test_a_file_where_the_packed_weights_are_to_be_is_put_aside(kept):
@@ -432,7 +432,7 @@ def test_a_file_where_the_packed_weights_are_to_be_is_put_aside(kept):
     shutil.rmtree(folder)
     folder.write_text("somebody's")
     load_engine(str(MODEL)).close()
-    assert prepacked.are_kept(onnxruntime, MODEL)
+    assert prepacked.is_stored(onnxruntime, MODEL)
     assert folder.with_name(folder.name + ".aside").read_text() == "somebody's"
 
 
@@ -442,7 +442,7 @@ def test_where_nothing_can_be_written_it_is_loaded_all_the_same(kept, tmp_path):
 
 
 def test_no_more_are_kept_than_some(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepacked, "MOST", 1)
+    monkeypatch.setattr(prepacked, "MAX_FILES", 1)
     load_engine(str(MODEL)).close()
     (first,) = kept()
     os.utime(first, (1, 1))
@@ -458,7 +458,7 @@ def test_what_a_killed_process_has_not_finished_is_removed_by_the_next_load(kept
     code = f"""
 import os, signal
 from jupyter_sc2.engines.onnx import engine as onnx, prepacked
-prepacked.KEEP_FROM = 0
+prepacked.MIN_MODEL_BYTES = 0
 keeping = prepacked._keeping
 def killed(options, file):
     (file.parent / "weights.bin").write_bytes(b"some of them")
@@ -499,7 +499,7 @@ def test_after_a_pass_for_which_there_was_no_memory_the_tokens_are_the_same(
         raise MemoryError
 
     prompt = [20 + 7 * i % 200 for i in range(30)]
-    monkeypatch.setattr(onnx_engine, "BLOCK", 16)  # the array has to grow
+    monkeypatch.setattr(onnx_engine, "BLOCK_TOKENS", 16)  # the array has to grow
     loaded = load_engine(str(MODEL))
     expected = [token.id for token in engine.generate(prompt, GREEDY, (), lambda: False)]
     loaded.prefill(prompt[:10], lambda: False)

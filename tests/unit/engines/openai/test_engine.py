@@ -57,7 +57,7 @@ def no_settings_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.delenv(http_client.KEY_VARIABLE, raising=False)
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setattr(http_client, "_from_keyring", lambda host: "")
-    monkeypatch.setattr(http_client, "DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(http_client, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
 
 
 @pytest.fixture
@@ -419,7 +419,7 @@ def decode(engine) -> list[str]:
 
 @pytest.mark.parametrize("piece", [b"data: " + b"x" * 99, b"x", b'{"a": ['], ids=range(3))
 def test_a_line_without_an_end_is_given_up(engine, server, monkeypatch, piece):
-    monkeypatch.setattr(http_client, "LONGEST_LINE", 1 << 16)
+    monkeypatch.setattr(http_client, "MAX_EVENT_BYTES", 1 << 16)
     server.queue(COMPLETIONS, sends(piece))
     assert said_in_one_line(lambda: decode(engine)).endswith("sends a line of more than 0 MB.")
 
@@ -430,7 +430,7 @@ def test_a_line_without_an_end_is_given_up(engine, server, monkeypatch, piece):
     ids=range(5),
 )
 def test_an_answer_without_an_end_is_given_up(engine, server, monkeypatch, line):
-    monkeypatch.setattr(http_client, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(http_client, "MAX_ANSWER_BYTES", 1 << 16)
     server.queue(COMPLETIONS, sends(line))
     assert said_in_one_line(lambda: decode(engine)).endswith("sends an answer of more than 0 MB.")
 
@@ -442,7 +442,7 @@ def test_no_more_tokens_are_taken_than_were_asked_for(engine, server):
 
 @pytest.mark.parametrize("type", ["application/json", "text/plain", ""])
 def test_a_list_of_models_without_an_end_is_given_up(server, monkeypatch, type):
-    monkeypatch.setattr(http_client, "LONGEST_ANSWER", 1 << 16)
+    monkeypatch.setattr(http_client, "MAX_ANSWER_BYTES", 1 << 16)
     server.queue("/v1/models", sends(b'{"data": [', b'{"id": "x"},', type=type))
     line = said_in_one_line(lambda: load_engine("embedded", server=server.url))
     assert line.endswith("sends an answer of more than 0 MB.")

@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 
-from jupyter_sc2.engines.torch.attention import FEW, attend_row_by_row  # noqa: E402
+from jupyter_sc2.engines.torch.attention import ROW_BY_ROW_TOKENS, attend_row_by_row  # noqa: E402
 from jupyter_sc2.engines.torch.engine import load, max_draft_tokens_for  # noqa: E402
 from jupyter_sc2.models.cards import SHIPPED_MODEL  # noqa: E402
 from tests.support.tiny import make_tiny_model  # noqa: E402
@@ -43,14 +43,14 @@ def test_rows_together_are_bit_for_bit_what_they_are_alone(window: int | None):
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(1, heads, tokens, 64, generator=generator).to(torch.bfloat16)
-        for heads, tokens in ((9, FEW), (3, 700), (3, 700))
+        for heads, tokens in ((9, ROW_BY_ROW_TOKENS), (3, 700), (3, 700))
     )
-    mask = torch.ones(FEW, 700, dtype=torch.bool).tril(700 - FEW)
+    mask = torch.ones(ROW_BY_ROW_TOKENS, 700, dtype=torch.bool).tril(700 - ROW_BY_ROW_TOKENS)
     if window:
-        mask = mask.triu(700 - FEW - window)
+        mask = mask.triu(700 - ROW_BY_ROW_TOKENS - window)
     together, _ = attend_row_by_row(Heads(), query, key, value, mask[None, None])
-    for row in range(FEW):
-        end = 700 - FEW + row + 1
+    for row in range(ROW_BY_ROW_TOKENS):
+        end = 700 - ROW_BY_ROW_TOKENS + row + 1
         alone, _ = attend_row_by_row(
             Heads(),
             query[:, :, row : row + 1],
@@ -67,7 +67,7 @@ def ways_of(tokens: int) -> torch.Tensor:
     return seen.bool()[None, None]
 
 
-@pytest.mark.parametrize("tokens", [2, FEW])
+@pytest.mark.parametrize("tokens", [2, ROW_BY_ROW_TOKENS])
 def test_ways_get_the_attention_of_transformers(tokens: int):
     query, key, value = (torch.randn(1, n, len, 64) for n, len in ((9, tokens), (3, 700), (3, 700)))
     ours, _ = attend_row_by_row(Heads(), query, key, value, ways_of(tokens))
@@ -84,9 +84,11 @@ def test_ways_are_attended_to_together(monkeypatch):
         return function(query, *args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
-    query, key, value = (torch.randn(1, n, len, 64) for n, len in ((9, FEW), (3, 700), (3, 700)))
-    attend_row_by_row(Heads(), query, key, value, ways_of(FEW))
-    assert taken == [3 * FEW]  # of each key head the queries of three heads
+    query, key, value = (
+        torch.randn(1, n, len, 64) for n, len in ((9, ROW_BY_ROW_TOKENS), (3, 700), (3, 700))
+    )
+    attend_row_by_row(Heads(), query, key, value, ways_of(ROW_BY_ROW_TOKENS))
+    assert taken == [3 * ROW_BY_ROW_TOKENS]  # of each key head the queries of three heads
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -108,7 +110,7 @@ def test_models_that_are_not_packed_attend_so_too(tmp_path, monkeypatch, precisi
 
 
 def test_as_many_tokens_as_a_quantized_model_guesses_are_read_row_by_row():
-    assert max_draft_tokens_for("4bit") + 1 == FEW
+    assert max_draft_tokens_for("4bit") + 1 == ROW_BY_ROW_TOKENS
 
 
 def test_the_shipped_model_computes_four_tokens_in_a_pass_as_in_four():

@@ -298,10 +298,10 @@ def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine):
 
 def test_what_was_put_aside_counts_as_memory_and_has_a_limit(engine, monkeypatch):
     one = len(PROMPT) * 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, their size, bytes
-    monkeypatch.setattr(engine._cache._kept, "_limit", 2 * one)
+    monkeypatch.setattr(engine._cache._stash, "_limit", 2 * one)
     for index in range(5):
         engine.prefill([30 + index, *PROMPT[1:]], never)
-        kept = engine._cache._kept.nbytes()
+        kept = engine._cache._stash.nbytes()
         assert kept == min(index, 2) * one
     assert engine.memory_bytes() > kept
     engine.close()
@@ -453,7 +453,7 @@ def test_each_precision_loads_and_takes_less_memory_than_the_one_before(tmp_path
 
 
 def test_what_torch_cannot_compute_is_said_in_one_line(folder, monkeypatch):
-    def refuse(self, ids, unwanted=None):
+    def refuse(self, ids, aborted=None):
         raise RuntimeError("\"addmm_impl_cpu_\" not implemented for 'Half'")
 
     monkeypatch.setattr("jupyter_sc2.engines.torch.engine.TransformersEngine._forward", refuse)

@@ -47,8 +47,8 @@ def folder(original, tmp_path):
 def cache(tmp_path, monkeypatch):
     """An empty cache in which small models are kept too."""
     monkeypatch.setenv("JUPYTER_SC2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(quantized_cache, "KEEP_FROM", 0)
-    monkeypatch.setattr(quantized_cache, "SPARE_DISK", 0)
+    monkeypatch.setattr(quantized_cache, "MIN_MODEL_PARAMS", 0)
+    monkeypatch.setattr(quantized_cache, "SPARE_DISK_BYTES", 0)
     return tmp_path / "cache" / "quantized"
 
 
@@ -86,7 +86,7 @@ def test_the_second_load_quantizes_nothing_and_computes_the_same(
     second = load_engine(str(folder), precision=precision)
     assert torch.equal(logits(second), first) and second.notice == ""
     assert quantizations == [precision]
-    monkeypatch.setattr(quantized_cache, "KEEP_FROM", 1 << 40)
+    monkeypatch.setattr(quantized_cache, "MIN_MODEL_PARAMS", 1 << 40)
     assert torch.equal(logits(load_engine(str(folder), precision=precision)), first)
 
 
@@ -101,7 +101,7 @@ def test_each_precision_has_its_own_file_and_double_quantization_a_smaller_one(f
 
 
 def test_small_models_are_not_kept(folder, cache, monkeypatch):
-    monkeypatch.setattr(quantized_cache, "KEEP_FROM", 200_000_000)
+    monkeypatch.setattr(quantized_cache, "MIN_MODEL_PARAMS", 200_000_000)
     load_engine(str(folder), precision="4bit")
     assert not cache.exists()
 
@@ -183,7 +183,7 @@ def kill(state, share):
     if share is not None and share > 0.5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-quantized.KEEP_FROM = quantized.SPARE_DISK = 0
+quantized.MIN_MODEL_PARAMS = quantized.SPARE_DISK_BYTES = 0
 load_engine({str(folder)!r}, precision="4bit", progress=kill)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
@@ -437,7 +437,7 @@ def test_a_kernel_that_reads_another_order_is_not_used(monkeypatch):
 
 def test_few_and_many_tokens_are_multiplied_by_the_same_weights(tiled_layer, monkeypatch):
     plain, layer = tiled_layer
-    monkeypatch.setattr(bnb_linear, "AT_A_TIME", 256 * 32)
+    monkeypatch.setattr(bnb_linear, "DEQUANTIZED_ROWS", 256 * 32)
     x = torch.randn(2, 50, 256, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     with torch.inference_mode():
         few = torch.cat([layer(x[:1]), layer(x[1:])])
