@@ -1,4 +1,4 @@
-"""Looks each suggestion up, in its cell, as it is about to be shown."""
+"""Checks each suggestion, in its cell, against the index before it is shown."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ logger = logging.getLogger(__name__)
 
 # Characters on either side of a suggestion that are looked at with it: many times what makes a match.
 CONTEXT_CHARS = 3_000
-# Seconds that looking at candidates may take: there may be many, and a disk may be slow. The likeliest is the first,
-# and what was read for one key need not be read for the next.
+# Seconds that the check of candidates may take: there may be many, and a disk may be slow. The most likely one is
+# first, and files that were read for one key are cached for the next.
 LOOKUP_TIMEOUT_S = 0.015
-# Matches that are told of: the same text is often in several packages.
+# The same text is often in several packages.
 MAX_MATCHES_SHOWN = 5
 
 
 class Checker:
-    """Looks suggestions up in an index; without one it does nothing, and does not even import numpy.
+    """Checks suggestions against an index; without one it does nothing, and does not import numpy.
 
-    Called on a session's thread. What goes wrong here is logged, and never keeps a suggestion from being shown.
+    Called on a session's thread. Failures are logged, and never keep a suggestion from being shown.
     """
 
     def __init__(self, index: Index | None = None) -> None:
@@ -40,7 +40,7 @@ class Checker:
     ) -> tuple[Attribution, ...]:
         """Where `text`, standing at the request's cursor, may come from; the longest match first.
 
-        Looks no longer than can be noticed, or, to be `certain`, as long as it takes.
+        It takes no longer than a user notices or, with `certain`, as long as it needs.
         """
         if not text.strip() or not self.index.exists:
             return ()

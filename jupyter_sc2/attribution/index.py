@@ -1,6 +1,6 @@
-"""The index of code on this machine: what is in it, how it grows, and how it is looked up.
+"""The index of code on this machine: its content, its updates and its lookups.
 
-A folder holds packs (see packs.py) and `index.json`, which tells what of them counts. A pack is written beside the
+A folder holds packs (see packs.py) and `index.json`, which lists the valid ones. A pack is written beside the
 others, and counts from the moment at which `index.json` is replaced, whole: an end in the middle or a full disk leaves
 what was there, and a run that is begun again goes on behind the last pack that was finished.
 """
@@ -74,7 +74,7 @@ class PackEntry(msgspec.Struct):
 
 
 class Contents(msgspec.Struct):
-    """What stands in index.json."""
+    """The content of index.json."""
 
     format: int = FORMAT
     sources: dict[str, SourceEntry] = {}
@@ -93,7 +93,7 @@ class Find:
 
 @dataclass
 class Done:
-    """What a run did."""
+    """The result of a run."""
 
     files: int = 0
     unchanged: int = 0

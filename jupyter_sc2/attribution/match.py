@@ -1,4 +1,4 @@
-"""What of a text stands in indexed code, too: candidates from the index, each held against the file it names."""
+"""Matches of a text with indexed code: candidates from the index, each verified against its file."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ MIN_SUGGESTED_LEXEMES = 5
 # what its literals say included, and not monotonous.
 MIN_NAMES = 5
 MIN_DISTINCT_LEXEMES = 12
-# Candidates for each 200 lexemes that are looked at more closely, those with the most fingerprints in common first.
+# Candidates for each 200 lexemes that are verified, those with the most fingerprints in common first.
 MAX_CANDIDATES = 8
-# So many are looked at however long it takes: the first time in a kernel nothing is in memory yet.
+# So many are verified however long it takes: the first time in a kernel nothing is in memory yet.
 ALWAYS_CHECKED = 2
 # Files kept in memory, so that the next key does not read them again.
 MAX_CACHED_FILES = 24

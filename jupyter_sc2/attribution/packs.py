@@ -27,7 +27,7 @@ _ARRAYS = (
     *("ends", "names", "marks", "mark_ends"),
 )
 _BITS = 16  # of a hash, by which the directory tells where to look
-# The most fingerprints of one hash that are looked at: what is everywhere tells nothing.
+# Fingerprints of one hash that are considered: text that is everywhere is no evidence.
 MAX_SAME_HASH = 64
 
 

@@ -1,4 +1,4 @@
-"""What was accepted in a notebook: a short note in the metadata of the cell, written by the front end.
+"""Records of accepted suggestions: notes in the metadata of cells, which the front end writes.
 
 Off unless the notebook's metadata say `{"jupyter_sc2": {"record": true}}`. A note holds the accepted text, so that it
 is seen how much of it is still there, wherever the cell is moved and however it is split: a note that stands in several
@@ -22,12 +22,12 @@ from jupyter_sc2.runtime.bounded_read import MAX_INPUT_BYTES, read_limited
 from jupyter_sc2.types import Attribution
 
 KEY = "jupyter_sc2"
-# Pieces of fewer words and signs are there by chance.
+# Shorter runs of words and signs are there by chance.
 MIN_FRAGMENT_LEXEMES = 3
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """One text that was accepted: when, from which model, where in its cell, and what it matched then."""
+    """One accepted suggestion: when, from which model, where in its cell, and its matches at that time."""
 
     id: str
     text: str
@@ -52,7 +52,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Retained:
-    """A note, the cells it stands in by their numbers, and the share of its words that are still there."""
+    """A note, the numbers of its cells, and the share of its words that are still there."""
 
     accepted: Accepted
     cells: tuple[int, ...]
@@ -92,7 +92,7 @@ def notes(metadata: Mapping[str, Any]) -> list[Accepted]:
 
 
 def retained(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Retained]:
-    """What is left of each note in the cells, given as their sources and notes."""
+    """How much of each note is still in the cells, given as pairs of source and notes."""
     about: dict[str, Accepted] = {}
     where: dict[str, dict[int, None]] = {}
     for number, (_, accepted) in enumerate(cells):
@@ -110,7 +110,7 @@ def retained(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Retained]:
 
 
 def share_of(text: str, sources: Sequence[str]) -> float:
-    """How much of a text stands in the sources, from 0 to 1: by words and signs, in pieces of some length."""
+    """The share of a text that is in the sources, from 0 to 1: by words and signs, in runs of some length."""
     wanted = _words(text)
     if not wanted:
         return 0.0

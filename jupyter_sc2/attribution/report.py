@@ -1,4 +1,4 @@
-"""What a notebook owes to whom: the cells with text of a model, how much of it was kept, and what they match.
+"""The attribution report of a notebook: its cells with generated text, how much of it was retained, and its matches.
 
 A report is made from the notebook and the index on this machine, and sent nowhere.
 """
@@ -18,7 +18,7 @@ from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import ModelCard, find_card
 from jupyter_sc2.types import Attribution
 
-# Of the places where one piece of code stands, those that are named.
+# Places that are named for one match.
 MAX_PLACES_SHOWN = 3
 NEXT_STEPS = {
     "StarCoder2 Search (full text of the training data)": "https://huggingface.co/spaces/bigcode/search-v2",
@@ -28,7 +28,7 @@ NEXT_STEPS = {
 
 @dataclass(frozen=True)
 class MatchedLines:
-    """Code of a cell that stands in indexed files: from line to line of the cell, and where, the best place first."""
+    """Lines of a cell that match indexed files, first and last included, and the places, the best first."""
 
     lines: tuple[int, int]
     text: str
@@ -57,7 +57,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Report:
-    """Of one notebook. `indexed` counts the lexemes it was held against; 0 means that there is no index."""
+    """The report of one notebook. `indexed` counts the lexemes of the index; 0 means that there is none."""
 
     notebook: str
     cells: tuple[CellReport, ...]
@@ -151,7 +151,7 @@ def of_cells(
 
 
 def _matched_lines(source: str, matches: Sequence[Match]) -> Iterable[MatchedLines]:
-    """Matches of the same code are one piece; the longest says where it begins and ends."""
+    """Matches of the same code as one; the longest determines the lines."""
     groups: list[list[Match]] = []
     for match in matches:  # the longest first
         for group in groups:

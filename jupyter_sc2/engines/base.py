@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jupyter_sc2.models.cards import ModelCard
     from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
-# From the ids drawn so far to those that may come next: guesses that an engine may check, several in one pass.
+# From the ids decoded so far to draft ids that may follow, which an engine can verify in one pass.
 DraftFn = Callable[[Sequence[int]], Sequence[int]]
 
 
@@ -48,7 +48,7 @@ class Engine(Protocol):
 
     card: ModelCard
     capabilities: Capabilities
-    precision: str  # "fp32", "bf16", "8bit", "4bit", "Q4_K_M", …; "" where a server does not tell
+    precision: str  # "fp32", "bf16", "8bit", "4bit", "Q4_K_M", …; "" if a server does not report it
     name: str  # "onnxruntime", "transformers", "llamacpp", "openai"
     notice: str  # what the user should know about this load, in a sentence; or ""
 
@@ -66,7 +66,7 @@ class Engine(Protocol):
         """The bytes of the tokens; special tokens give none."""
 
     def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        """Reads `ids` into the KV cache; returns how many had to be read. Stops early when cancelled."""
+        """Reads `ids` into the KV cache; returns how many were not in it. Stops early when cancelled."""
 
     def generate(
         self,
@@ -84,24 +84,24 @@ class Engine(Protocol):
         """
 
     def use_threads(self, count: int) -> None:
-        """Computes with so many threads at most in what the calling thread asks for from now on, if it can."""
+        """Limits the threads that later calls on the calling thread compute with, if the engine can."""
 
     def memory_bytes(self) -> int:
-        """What the weights and the KV cache take."""
+        """Bytes of the weights and the KV cache."""
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Releases the memory."""
 
 
 @runtime_checkable
 class ExternalEngine(Protocol):
-    """An engine whose model is elsewhere, in a process of its own say, and may end there by itself.
+    """An engine whose model runs elsewhere, in another process say, which may end at any time.
 
-    What is asked of it then raises EngineLost.
+    Its methods then raise EngineLost.
     """
 
     def when_lost(self, tell: Callable[[EngineLost], None]) -> None:
-        """Has `tell` called, once and on another thread, when that has happened."""
+        """Calls `tell` once, on another thread, when that has happened."""
 
 
 def limitations(engine: Engine) -> str:
@@ -120,7 +120,7 @@ def limitations(engine: Engine) -> str:
 
 
 def check_length(ids: Sequence[int], card: ModelCard, *, where: str = "") -> None:
-    """Raises GenerationError for a prompt that is empty, or longer than the model reaches (on the server `where`)."""
+    """Raises GenerationError for a prompt that is empty or longer than the model's context (on the server `where`)."""
     if not ids:
         raise GenerationError("There is nothing to complete: the prompt is empty.")
     if len(ids) >= card.context:

@@ -1,6 +1,6 @@
-"""What is true of each model: where its weights are, what its special tokens are called, how it is prompted.
+"""Model cards: where the weights of each model are, its special tokens, and how it is prompted.
 
-The cards stand in `models.toml` beside this module, and the user's own in `jupyter_sc2_models.toml`, in any of
+The cards are in `models.toml` beside this module, and the user's own in `jupyter_sc2_models.toml`, in any of
 Jupyter's configuration folders. Special tokens are named by their text and resolved to ids through the
 tokenizer in use, never by number.
 """
@@ -24,7 +24,7 @@ from jupyter_sc2.source.languages import IPYTHON, UNKNOWN, canonical
 
 Order = Literal["spm", "psm", "left-to-right"]
 NotebookLayout = Literal["outside", "inside", "jupyter"]
-# What keys of a card were called before; users' files may still say so.
+# Old names of a card's keys, which users' files may still have.
 OLD_KEYS = {"trunk": "notebook_layout", "heals": "token_healing", "ways": "beam_width"}
 FIM_ROLES = ("fim_prefix", "fim_suffix", "fim_middle")
 
@@ -68,7 +68,7 @@ STARCODER2_STOP = (
 )
 
 
-# In config.json: the tensors are those of engines/int4.py. And the precision that such a model has by itself.
+# In config.json: the tensors are those of models/packed.py. And the precision that such a model has by itself.
 PACKED = "packed"
 # The precisions that are made by quantizing on load.
 QUANTIZED = ("8bit", "4bit", "4bit-double")
@@ -78,7 +78,7 @@ QUANTIZED = ("8bit", "4bit", "4bit-double")
 class Shape:
     """The sizes of a decoder, from which all others follow. `gated` MLPs have three matrices, others two.
 
-    `packed` weights are stored in 4 bits, and computed with in that form and in full (engines/int4.py). `bias` tells
+    `packed` weights are stored in 4 bits, and computed with in that form and in full (models/packed.py). `bias` tells
     which parts have one: "none", "qkv", "linear" for all matrices, "all" for the norms too.
     """
 
@@ -199,7 +199,7 @@ class ModelCard:
             object.__setattr__(self, name, escaped(getattr(self, name)))
 
     def knows(self, language: str) -> bool:
-        """Whether the model may be asked for this language, by the name that prompt/languages.py has for it."""
+        """Whether the model may be asked for this language, by the name that source/languages.py has for it."""
         names = {canonical(name) for name in self.languages}
         if language == IPYTHON:  # who has learned Python has seen notebooks
             language = "python"

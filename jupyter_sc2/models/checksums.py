@@ -1,9 +1,9 @@
-"""Tells whether what was made here and kept on the disk is still what was written.
+"""Checksums of files in the cache, which reveal damage.
 
-A file is sealed once it is whole: its size and its CRC-32 are noted, in a file of their own or in one that tells more.
-Before it is loaded it is compared, which reads it at some 4 GB a second where it is in memory anyway; a process does so
-once for each file, unless that changes. CRC-32 finds every burst of up to 32 wrong bits, and of other damages misses
-one in 4 billion. It does not report who wrote a file: that is no matter in a cache of one's own.
+Once a file is complete, its size and CRC-32 are recorded, in a file of their own or in a manifest. They are compared
+before the file is loaded, once per process unless the file changes; that reads at some 4 GB a second where the file is
+in memory anyway. CRC-32 detects every burst of up to 32 wrong bits, and misses one in 4 billion of other damage. It
+does not authenticate who wrote a file, which does not matter in the user's own cache.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
-# How often it is told that the file is still being read, in pieces.
+# `report` is called after so many chunks.
 REPORT_EVERY = 64
-# Bytes that a note may have; one with a thousand names has a tenth.
+# A record with a thousand names has a tenth of this.
 MAX_RECORD_BYTES = 1 << 20
 REPLACED_SUFFIX = ".aside"
 
 ChecksumRecord = Mapping[str, Any]
 
-# What was found by reading a file, for as long as its status stays the same.
+# By file: its status when it was read, and its checksum.
 _known: dict[str, tuple[tuple[int, ...], int]] = {}
 
 
@@ -46,7 +46,7 @@ def record(file: Path, report: Callable[[], None] = nothing) -> ChecksumRecord:
 
 
 def is_whole(file: Path, recorded: object, report: Callable[[], None] = nothing) -> bool:
-    """Whether a file is there and is what was sealed; what cannot be read is not."""
+    """Whether a file matches its checksum record; False if it cannot be read."""
     try:
         return (
             isinstance(recorded, Mapping)
@@ -65,7 +65,7 @@ def write_record(file: Path, content: object) -> None:
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
-    """What a note says; None if there is none, or it cannot be read."""
+    """The content of a record; None if there is none, or it cannot be read."""
     try:
         content = parse_json(read_limited(file, MAX_RECORD_BYTES))
     except (OSError, ValueError):
@@ -74,7 +74,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
 
 
 def quarantine(path: Path) -> None:
-    """Renames what stands where something of ours is to be, in the place of what was renamed so before.
+    """Renames a file or folder in the place of one of ours, over one that was renamed before.
 
     Raises OSError.
     """
@@ -89,7 +89,7 @@ def quarantine(path: Path) -> None:
 def _checksum(file: Path, report: Callable[[], None]) -> int:
     with file.open("rb", buffering=0) as stream:
         status = os.fstat(stream.fileno())
-        # The time of the last change of status is nobody's to set.
+        # Unlike the modification time, that of the last change of status cannot be set.
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)  # fmt: skip
         known = _known.get(str(file))
         if known is not None and known[0] == identity:

@@ -1,11 +1,11 @@
 """Downloads files of the Hugging Face hub into the hub's own cache, where other tools find them too.
 
-The hub's client finds a repository and its files, and it knows the token, the endpoint and the cache. The bytes
-are fetched here: the client begins a broken download anew, never compares a checksum, downloads from pools of
-threads that the interpreter waits for at its exit, and draws bars into the user's cell. A file has its own name
-only once it is whole and its checksum is the hub's; until then it is `….incomplete`, and a later download goes
-on where that ends. What the hub says is believed no further than it has to be: answers have a limit, names in
-them are plain names, and no file becomes longer than was said.
+The hub's client (huggingface_hub) finds a repository and its files, and knows the token, the endpoint and the cache.
+The bytes are fetched here: the client (2.4.0) restarts a broken download from the beginning, compares no checksums,
+downloads in thread pools that the interpreter waits for at its exit, and draws progress bars into the user's cell. A
+file gets its name only once it is complete and its checksum is the hub's; until then it is `….incomplete`, and a later
+download resumes it. The hub's answers are not trusted: they have a size limit, names in them must be plain file names,
+and no file becomes longer than announced.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from jupyter_sc2.runtime.progress import Progress
 
 # Seconds until the hub counts as unreachable.
 TIMEOUT_S = 5.0
-# How often in a row a transfer may break off without a byte before it is given up, and the seconds between.
+# Consecutive failures without a byte before a transfer is given up, and the seconds between them.
 MAX_RETRIES = 3
 RETRY_DELAY_S = 1.0
 READ_BYTES = 1 << 20
-# Bytes of an answer that is no file: a repository of 50,000 files has 15 MB.
+# Bytes of an answer that is not a file: the listing of 50,000 files has 15 MB.
 MAX_ANSWER_BYTES = 32 << 20
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
@@ -44,12 +44,12 @@ Choose = Callable[[Sequence[str]], Sequence[str]]
 
 
 class DownloadInterrupted(Exception):
-    """A transfer broke off for good; the text says why."""
+    """A transfer failed for good; the text says why."""
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """What the listing of a repository tells of a file, None where it does not."""
+    """A file in the listing of a repository; None for what it does not report."""
 
     size: int | None
     checksum: str | None
@@ -199,7 +199,7 @@ class _Download:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Holds the repository's lock: other kernels wait, and find the files there."""
+        """Holds the repository's lock: other kernels wait, and then find the files."""
         import filelock
 
         place = self._storage.parent / ".locks" / self._storage.name

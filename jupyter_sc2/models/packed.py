@@ -1,7 +1,7 @@
 """The packed form of a small model: linear layers in 4 bits, the table of embeddings in 8.
 
-It is what ONNX Runtime's MatMulNBits computes with, so the graph (model.onnx, written by `embedded/graph.py`) refers
-to the bytes of model.safetensors, which are there once and are mapped. For a linear layer NAME with N outputs and K
+It is what ONNX Runtime's MatMulNBits computes with, so the graph (model.onnx, written by `engines/onnx/graph.py`)
+refers to the bytes of model.safetensors, which exist once and are mapped. For a linear layer NAME with N outputs and K
 inputs the file has
 
     NAME.weight   (N, K / 2) uint8: of two inputs the first in the lower half
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 INPUTS_PER_SCALE = 32  # inputs that share a scale
 GRAPH = "model.onnx"
 WEIGHTS = "model.safetensors"
-# What config.json says of such a model. `version` changes when files of before can't be read any more.
+# In config.json of such a model. `version` changes when older files cannot be read any more.
 DESCRIPTION = {"linear": "int4", "embeddings": "int8", "version": 2}
 
 # Of safetensors' kinds of numbers, the bits of each.

@@ -20,9 +20,9 @@ GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 # What `auto` chooses from, the most exact first. A GGUF file of more bits is hardly better and slower.
 AUTO_GGUF = ("Q4_K_M", "Q3_K_M", "Q2_K")
 
-# Below this many parameters a pass is overhead more than arithmetic, and fp32 is the quickest.
+# Below this many parameters a pass is more overhead than arithmetic, and fp32 is the fastest.
 SMALL_MODEL_PARAMS = 50_000_000
-# Of the free memory, for what a pass needs and for the user's own data.
+# The share of the free memory that is left for activations and for the user's data.
 RESERVED_MEMORY_SHARE = 0.1
 
 # Nanoseconds for each weight and decoded token: StarCoder2-3B's shape on two cores with AVX-512 and AMX.
@@ -93,9 +93,9 @@ def plan(
 
 
 def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
-    """The precision that torch loads by itself, and why.
+    """The precision that the torch engine chooses automatically, and why.
 
-    The most exact one that fits in memory and is not too slow for ghost text; if all are, the quickest that
+    The most exact one that fits in memory and is not too slow for ghost text; if all are, the fastest that
     fits; if none fits, the smallest.
     """
     if shape.packed:

@@ -1,4 +1,4 @@
-"""A file is there whole, or as it was before."""
+"""Atomic writes: a file has its new content completely, or its old one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def atomic_write(file: Path, data: bytes) -> None:
-    """Writes next to the file first: a full disk or an end in the middle leaves what stood there. Raises OSError."""
+    """Writes a file beside it and renames that: a full disk or a crash leaves the old content. Raises OSError."""
     unfinished = file.with_name(file.name + ".part")
     with open(unfinished, "wb") as opened:
         opened.write(data)

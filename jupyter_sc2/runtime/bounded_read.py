@@ -1,4 +1,4 @@
-"""Reads what others wrote: no more than a number of bytes, and JSON whose nesting no stack is too small for."""
+"""Reading untrusted data: limited in bytes, and JSON limited in nesting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_limited(file: Path, most: int) -> bytes:
 
 
 def up_to(most: int, opened: IO[bytes]) -> bytes:
-    """All that is read of a stream. Raises OSError where there is more than so many bytes."""
+    """All of a stream. Raises OSError if it has more than so many bytes."""
     if len(data := opened.read(most + 1)) > most:
         raise OSError(errno.EFBIG, f"it is larger than {format_bytes(most)}")
     return data

@@ -1,4 +1,4 @@
-"""Processes of our own: how one is started, watched, started again, stopped, and swept away if all else failed.
+"""Child processes: how one is started, watched, restarted, stopped, and cleaned up if all else failed.
 
 A library that may end the process it is in, or keep the interpreter's lock for seconds, runs in a process of its own.
 Such a child outlives nobody and leaves nothing behind, whatever ends first, and however:
@@ -159,7 +159,7 @@ class Restarts:
 
 
 class ChildProcess:
-    """A child with a folder of its own. `said` is the first line with more than its number."""
+    """A child with a folder of its own. `ready_message` is the first line with more than its process number."""
 
     def __init__(self, module: str, options: dict[str, Any]) -> None:
         """Starts `module`, whose main program calls `run`. Raises OSError, and RuntimeError if no thread starts."""
@@ -197,13 +197,13 @@ class ChildProcess:
         return self._ended.is_set()
 
     def wait_until_it_speaks(self, waiting: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """What it says once it is ready, {} if it ended before; `waiting` may raise, which is passed on."""
+        """Its ready message, {} if it ended before; an exception from `waiting` is passed on."""
         while not self._spoke.wait(POLL_INTERVAL_S):
             waiting()
         return self.ready_message or {}
 
     def when_it_ends(self, tell: Callable[[], None]) -> None:
-        """Has `tell` called, once and on another thread, when it has ended without being stopped here."""
+        """Calls `tell` once, on another thread, when it has ended without being stopped here."""
         with self._lock:
             if not self._ended.is_set():
                 self._tell = tell

@@ -1,4 +1,4 @@
-"""What installed packages register for this one to load, such as engines. Finding it imports nothing of theirs."""
+"""Entry points of installed packages, such as engines. Looking them up imports nothing."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
 At its exit Python ends a daemon thread the next time that one asks for the GIL (before 3.14). If torch or a
 Rust library stand on its stack then, they cannot be unwound and abort the process: "terminate called without
-an active exception", exit code 134. So whoever calls them from that thread holds the gate meanwhile. At exit it
-is shut: the main thread waits for the forward pass that runs, and who comes later waits at the gate for ever,
-which a daemon thread may do.
+an active exception", exit code 134. So that thread holds the gate while it calls them. At exit the gate is shut:
+the main thread waits for the running forward pass, and a thread that comes later waits at the gate forever, which a
+daemon thread may do.
 
-What foreign code prints inside the gate is nobody's business either: see silence.py.
+What foreign code prints inside the gate is suppressed as well: see output_filter.py.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def machine(*, by_torch: bool = True) -> Machine:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can be had without swapping; None if this machine does not tell."""
+    """Bytes of memory available without swapping; None if this machine does not report it."""
     return _memory()[1]
 
 
@@ -90,7 +90,7 @@ def address_space_left() -> int | None:
 
 
 def give_back_memory() -> None:
-    """Has the C library return what is free to the system, where that can be asked for."""
+    """Makes the C library return freed memory to the system, where it can."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)

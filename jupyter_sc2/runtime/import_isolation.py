@@ -1,4 +1,4 @@
-"""Keeps what we import and what the user's code imports apart.
+"""Import isolation: the modules that this package imports and those of the user's code stay apart.
 
 A kernel finds modules in the notebook's folder and in folders that cells have put on `sys.path`. What our threads
 import must not come from there, and what they have imported must not hide the user's own file of the same name. So
@@ -54,10 +54,9 @@ class OwnImports:
         self._plain: list[Any] = []  # sys.meta_path as it was
         self._trust = _Trust()
         self._depths: dict[int, int] = {}  # by thread: how many `with` it is in
-        self._found: set[str] = (
-            set()
-        )  # names without a dot that our threads imported, in sys.modules
-        self._isolated = _IsolatedModules()  # the same, and their submodules
+        # Top-level names that our threads imported and that are in sys.modules; then those that are not.
+        self._found: set[str] = set()
+        self._isolated = _IsolatedModules()
         self._lock = threading.Lock()
         self._without_user_modules = 0  # how many want the user's modules out of the way
         self._aside: dict[str, Module] = {}  # the user's, for the moment not in sys.modules
@@ -284,7 +283,7 @@ class OwnImports:
         return None
 
     def handed_out(self, name: str) -> None:
-        """Called when a kept module is being imported."""
+        """Called when an isolated module is being imported."""
         if name in self._aside:
             return
         self._isolated.publish(name)

@@ -1,4 +1,4 @@
-"""Work on large values that is done once, and not again until the values are others."""
+"""A cache of the last result of a function of large values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def cache_latest(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, which gives its last result again where it is asked about the very same objects.
+    """Returns the last result again while the arguments are the very same objects.
 
     `functools.lru_cache` would hash its arguments, which takes long where they hold a whole notebook. Texts and numbers
     are compared by their value. The result is shared: whoever gets it must not change it. Arguments stand in order.

@@ -2,7 +2,7 @@
 
 Whatever a thread prints in a kernel lands in some cell of the user's. So the thread that calls a foreign package
 holds `silence` meanwhile, and what it writes to stdout and stderr goes to this module's debug log instead. Warnings
-are ignored there (see unwarned.py).
+are ignored there (see warning_filters.py).
 
 Nothing is changed for other threads. A redirected stream would hold for all of them, and taking it back could undo
 what the user's code has set meanwhile. Here the two streams get a `write` of their own for the moment, which asks on
@@ -70,7 +70,7 @@ class Silence:
             self._covered.append(_Write(self, stream, attributes))
 
     def log_suppressed(self, text: str) -> None:
-        """Notes what was not shown, for who has asked for debug messages."""
+        """Logs suppressed output at debug level."""
         # A level that the user's code gives to all logging is meant for what that code does.
         asked = logger.level or logging.getLogger("jupyter_sc2").level
         if text.strip() and asked and logger.isEnabledFor(logging.DEBUG):

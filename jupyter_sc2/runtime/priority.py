@@ -1,10 +1,10 @@
-"""What nobody waits for yet gives way: while no core is free it pauses as long as it has worked.
+"""Background work yields: while no core is free, it pauses as long as it has worked.
 
-Not by a low priority. A thread may lower its priority and, without rights that a kernel does not have, never raise it
-again, so decoding would need another thread. And a request has to wait until the thread of low priority has reached
-the place where it ends: beside two busy processes on two cores (the embedded model on torch, priority 10 steps lower)
-239 ms in the median and 1.2 s at worst. At normal priority and with pauses these are 8 and 83 ms, and the two
-processes go on at 0.9 of their speed.
+It does not use a low thread priority. A thread may lower its priority but, without privileges that a kernel does not
+have, never raise it again, so decoding would need another thread. And a request would have to wait until the thread of
+low priority reaches a point where it can stop: beside two busy processes on two cores (the embedded model on torch,
+priority 10 steps lower) 239 ms in the median and 1.2 s at worst. At normal priority and with pauses these are 8 and
+83 ms, and the two processes keep 0.9 of their speed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORK_S, MAX_PAUSE_S = 0.02, 0.5
 
 
 class Pauses:
-    """Called now and then by what works for nobody yet; pauses there."""
+    """Called repeatedly by background work; pauses there."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""How far a download or a load is: who does the work tells of it, and a bar in a terminal shows it."""
+"""Progress of a download or a load, and a bar in a terminal that shows it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ BAR_DELAY_S = 1.0
 
 
 def describe_load(state: str, model: str) -> str:
-    """What is going on, for the states that an engine's `progress` is called with."""
+    """A sentence for each state that an engine's `progress` is called with."""
     if state == "waiting":
         return f"waiting for another process that downloads {model}"
     return f"{state} {model}"
 
 
 class TerminalBar:
-    """A bar that is written over and wiped in the end; none where `stream` is no terminal."""
+    """A bar that is overwritten and erased at the end; none if `stream` is not a terminal."""
 
     def __init__(self, stream: TextIO, *, delay: float = BAR_DELAY_S) -> None:
         from tqdm import tqdm

@@ -1,6 +1,6 @@
-"""How many threads the model gets: as many as help now.
+"""How many threads a model computes with: as many as help now.
 
-A pass of the model's is shared out among threads that wait for one another after each operation. On a core that
+A forward pass is divided among threads that wait for one another after each operation. On a core that
 another process keeps busy one of them comes late each time, and all wait for it. So what counts is how many cores are
 free at this moment, and not how many there are.
 """
@@ -73,7 +73,7 @@ def cores_here() -> Cores:
 
 
 class Load:
-    """Looks at the cores, again and again; only one thread at a time."""
+    """Measures how busy the cores are; used by one thread at a time."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Load:
         self._seen = self.standing()
 
     def cores(self) -> Cores:
-        """How the cores stand now. May be asked at each token; every 0.2 s it takes 0.1 ms, after a pause 2 ms."""
+        """How busy the cores are now. May be called for each token; every 0.2 s it takes 0.1 ms, after a pause 2 ms."""
         last, at = self._last, self._clock()
         if last is not None and at - last.at < MIN_INTERVAL_S:
             return self._seen

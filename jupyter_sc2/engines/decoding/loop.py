@@ -1,8 +1,8 @@
-"""From a prompt to tokens, for the engines that run the model in this process.
+"""The decode loop of the engines that run a model in this process.
 
-It prefills what is new of the prompt in chunks, then decodes one token at a time, with draft tokens, or several
-hypotheses at once (beam_search.py). Between any two forward passes it asks whether it is cancelled. An engine computes
-the pass; its logits are a NumPy array.
+It prefills the new part of the prompt in chunks, then decodes one token at a time, with draft tokens, or several
+hypotheses at once (beam_search.py). Between any two forward passes it checks whether it is cancelled. The engine
+computes the pass; its logits are a NumPy array.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Reading more tokens than this on a CPU leaves behind much memory that is free and not the system's: 150 MB for
-# StarCoder2-3B and 512 tokens, 20 MB for the embedded model. Giving it back takes 15 ms at most.
+# Prefilling more tokens than this on a CPU leaves much freed memory with the allocator: 150 MB for StarCoder2-3B and
+# 512 tokens, 20 MB for the embedded model. Returning it to the system takes 15 ms at most.
 LONG_PROMPT_TOKENS = 256
-SHORT_CHUNK_TOKENS = 16  # tokens that are read in a pass hardly longer than that of one
+# A pass over so many tokens takes hardly longer than a pass over one.
+SHORT_CHUNK_TOKENS = 16
 
 
 class LayerCache(PromptState[Any]):
@@ -72,7 +73,7 @@ class DecodingEngine(ABC):
         self.card = card
         self.notice = notice  # what the user should know about this load, in one sentence
         self.tokenizer = tokenizer
-        self.chunk = chunk  # tokens of the prompt that one pass reads
+        self.chunk = chunk  # prompt tokens that one pass reads
         self.capabilities = Capabilities(
             beam_width=card.beam_width,
             max_draft_tokens=max_draft_tokens,
@@ -82,7 +83,8 @@ class DecodingEngine(ABC):
         self._cache = cache
         self._on_cpu = on_cpu
         self._prompt: _Prompt | None = None
-        self._interrupted: tuple[int, int] | None = None  # where a chunk was given up: position, id
+        # Where a chunk was cancelled: position, id.
+        self._interrupted: tuple[int, int] | None = None
         # (K, V) float32: what follows each of the last K tokens that were read
         self._logits: NDArray[np.float32] | None = None
 
@@ -95,14 +97,14 @@ class DecodingEngine(ABC):
         all_logits: bool = True,
         hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
-        """Reads `ids` after what the cache holds; `_logits` are then those of `every` one, or of the last.
+        """One forward pass over `ids` after the cache. `_logits` are then those of all (T, V), or of the last (1, V).
 
         With `hypotheses`, the ids are their last tokens: each sees the ids of the cache and the tokens of its own
         hypothesis. May end early if `aborted`, and then returns False; the layers hold the ids and no more.
         """
 
     def _inside(self) -> contextlib.AbstractContextManager[Any]:
-        """What is held while a library of compiled code is called."""
+        """The context in which a library of compiled code is called."""
         return gate
 
     @property
@@ -117,7 +119,7 @@ class DecodingEngine(ABC):
         return self.tokenizer.decode_bytes(ids)
 
     def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        """Reads `ids` into the KV cache in chunks; returns how many had to be read."""
+        """Prefills `ids` in chunks; returns how many were not in the KV cache."""
         with self._forgets_on_failure():
             return self._read_prompt(ids, cancelled)
 
@@ -132,16 +134,16 @@ class DecodingEngine(ABC):
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
 
-        What was decoded stays in the KV cache: if the user accepts it, it need not be read again. A pass over a
-        drawn token also reads a few draft tokens after it. The next tokens are drawn as without them, and are already
-        read where the draft was right.
+        Decoded tokens stay in the KV cache, so that an accepted completion is not prefilled again. A pass over a
+        sampled token also verifies a few draft tokens; the next tokens are sampled as without them, and cost no pass
+        where the draft was right.
         """
         with self._forgets_on_failure():
             yield from self._decode(ids, sampling, stop_ids, cancelled, constraint, draft)
 
     @contextlib.contextmanager
     def _forgets_on_failure(self) -> Iterator[None]:
-        """After a pass that failed, for want of memory say, nothing counts that was read before."""
+        """Clears the KV cache after a pass that failed, for lack of memory say."""
         try:
             yield
         except SC2Error:
@@ -206,7 +208,7 @@ class DecodingEngine(ABC):
         stop_ids: Collection[int],
         cancelled: Cancelled,
     ) -> Generator[Token, None, Hypothesis | None]:
-        """Runs until one hypothesis is left, or for `left` tokens; yields the tokens of the winner.
+        """Searches until one hypothesis is left, or for `left` tokens; yields the tokens of the winner.
 
         All but its last token are then in the cache. Returns None if cancelled.
         """
@@ -241,7 +243,7 @@ class DecodingEngine(ABC):
     def _expand(
         self, hypothesis: Hypothesis, row: int, stop_ids: Collection[int]
     ) -> list[Hypothesis]:
-        """The way with each of the tokens that may come next, by the logits of this row."""
+        """The hypothesis extended by each of the most likely next tokens, by the logits of this row."""
         with self._inside():
             tokens = top_tokens(
                 self._row(row), self._allowed(hypothesis.pending), self.capabilities.beam_width
@@ -280,9 +282,9 @@ class DecodingEngine(ABC):
         return read
 
     def _read(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        """Reads what is new of `ids`, up to the end unless cancelled before; returns how many ids that were."""
+        """Prefills the new part of `ids` until its end or until cancelled; returns how many ids were read."""
         check_length(ids, self.card)
-        # After an idle prefill, or for the next candidate, the same prompt comes again and its logits are known.
+        # After an idle prefill, or for the next candidate, the prompt is the same and its logits are known.
         repeated = self._prompt is not None and self._prompt.ids == tuple(ids)
         with self._inside():
             start = self._cache.trim_to_common_prefix(
@@ -294,8 +296,8 @@ class DecodingEngine(ABC):
         for position in range(start, len(ids), self.chunk):
             if cancelled():
                 return position - start
-            # A chunk that was given up once is read to its end the next time: who types on asks for it again and
-            # again, and would never see it done. A short one has the keys of the next request in it as well.
+            # A chunk that was cancelled once is read to its end the next time: while the user types, each request
+            # needs it again, and it would never be finished. A short one also holds the keys of the next request.
             chunk = ids[position : position + self.chunk]
             here = (position, ids[position])
             again = here == self._interrupted and len(chunk) > SHORT_CHUNK_TOKENS
@@ -311,7 +313,7 @@ class DecodingEngine(ABC):
     def _forward(
         self, ids: Sequence[int], aborted: Cancelled | None = None, *, all_logits: bool = True
     ) -> bool:
-        """As `_pass`, and what was read are ids of the cache from then on."""
+        """A pass whose ids become ids of the cache."""
         if not self._pass(ids, aborted, all_logits=all_logits):
             return False
         self._cache.ids.extend(ids)
@@ -334,7 +336,7 @@ class DecodingEngine(ABC):
 
 @dataclass(frozen=True)
 class _Prompt:
-    """The prompt that was last read to its end, and the logits (1, V) after it."""
+    """The prompt that was last prefilled to its end, and the logits (1, V) after it."""
 
     ids: tuple[int, ...]
     logits: NDArray[np.float32]

@@ -1,8 +1,7 @@
-"""Which prompts are kept for when they come again: the other notebook, the cell below, the cell above.
+"""The prefix cache: prompts that are stashed and restored, such as those of another notebook or cell.
 
-Moving to another cell cuts the KV cache back to the cells above it; what is cut off would have to be read again
-on the way back. This decides what is put aside, what is taken up again and what has to go; where the keys and
-values are is the engine's business.
+Moving to another cell truncates the KV cache to the cells above it, and the rest would have to be prefilled again on
+the way back. This module decides what is stashed, restored and evicted; the engine holds the keys and values.
 """
 
 from __future__ import annotations
@@ -13,24 +12,23 @@ from typing import Generic, TypeVar
 
 Payload = TypeVar("Payload")
 
-# Reading this many tokens again costs less than putting them aside.
+# Prefilling fewer tokens than this again costs less than stashing them.
 MIN_TOKENS_SAVED = 48
-# The most prompts that are put aside.
 MAX_PREFIXES = 8
 
 
 @dataclass(eq=False)
 class CachedPrefix(Generic[Payload]):
-    """A prompt that was put aside: its ids, and what the engine needs to take it up again."""
+    """A stashed prompt: its ids, and what the engine needs to restore it."""
 
     ids: tuple[int, ...]
     payload: Payload
     nbytes: int = 0
-    since: int = 0  # how many others were put aside before it
+    since: int = 0  # how many prompts were stashed before it
 
 
 class PrefixCache(Generic[Payload]):
-    """The prompts that were put aside, in their order; at most `limit` bytes of them."""
+    """The stashed prompts, oldest first; at most `limit` bytes of them."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -38,7 +36,7 @@ class PrefixCache(Generic[Payload]):
         self._count = 0
 
     def pop_longer_match(self, ids: Sequence[int], common: int) -> CachedPrefix[Payload] | None:
-        """Takes out the one that has most of `ids`, if it has enough more than the first `common` of them."""
+        """Removes and returns the prompt that shares most of `ids`, if that saves enough over the first `common`."""
         best = max(self._prefixes, key=lambda prefix: common_length(prefix.ids, ids), default=None)
         if best is None or common_length(best.ids, ids) < common + MIN_TOKENS_SAVED:
             return None
@@ -46,7 +44,7 @@ class PrefixCache(Generic[Payload]):
         return best
 
     def add(self, prefix: CachedPrefix[Payload]) -> list[CachedPrefix[Payload]]:
-        """Keeps it, and returns those that have to go for it: what it contains, and those that are worth least."""
+        """Stashes a prompt; returns those that are evicted: the ones it contains, and the least valuable."""
         contained = [
             old
             for old in self._prefixes
@@ -65,9 +63,9 @@ class PrefixCache(Generic[Payload]):
         return gone
 
     def _value_of(self, prefix: CachedPrefix[Payload]) -> float:
-        """The tokens that no other one has, the less the longer it lies there.
+        """The number of tokens that no other stashed prompt has, divided by its age.
 
-        Many prompts differ in their last tokens alone, where the cursor is; the notebook context is in each of them.
+        Many prompts differ only in their last tokens, at the cursor, and share the notebook context.
         """
         others = (other for other in self._prefixes if other is not prefix)
         shared = max((common_length(other.ids, prefix.ids) for other in others), default=0)
@@ -82,22 +80,21 @@ class PrefixCache(Generic[Payload]):
 
 
 class PromptState(Generic[Payload]):
-    """The ids whose keys and values an engine of this process holds, and the prompts that it has put aside.
+    """The ids whose keys and values an engine in this process holds, and its stashed prompts.
 
-    Where the keys and values are, and how they are copied, is told by the class that inherits from it.
+    Subclasses hold the keys and values and copy them.
     """
 
     def __init__(self, limit: int) -> None:
-        """At most `limit` bytes are put aside."""
+        """At most `limit` bytes are stashed."""
         self.ids: list[int] = []
-        self.prompt_length = 0  # how many of them were read as a prompt; the others were decoded
+        self.prompt_length = 0  # ids that were prefilled; the others were decoded
         self._stash: PrefixCache[Payload] = PrefixCache(limit)
 
     def trim_to_common_prefix(self, ids: Sequence[int], *, at_most: int) -> int:
-        """Cuts back to the longest common prefix with `ids`, of `at_most` tokens; returns its length.
+        """Truncates to the longest common prefix with `ids`, of `at_most` tokens; returns its length.
 
-        What was read and would be lost is put aside, and a prompt that was put aside is taken up again where it
-        has more of `ids`.
+        A prompt that would be lost is stashed, and a stashed prompt is restored if it shares more of `ids`.
         """
         common = common_length(self.ids, ids[:at_most])
         longer = self._stash.pop_longer_match(ids[:at_most], common)
@@ -136,7 +133,7 @@ class PromptState(Generic[Payload]):
 
 
 def worth_caching(prompt_length: int, common: int) -> bool:
-    """Whether a prompt of `prompt_length` tokens is put aside when only its first `common` are wanted now."""
+    """Whether a prompt of `prompt_length` tokens is worth stashing when only its first `common` are needed now."""
     return prompt_length - common >= MIN_TOKENS_SAVED
 
 

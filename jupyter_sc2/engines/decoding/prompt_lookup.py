@@ -1,8 +1,8 @@
-"""Guesses what a model says next from text that is at hand: its prompt, and what it said a key ago.
+"""Prompt lookup: draft tokens from the prompt and from earlier completions.
 
-Notebooks repeat themselves, and so does a model that is asked again after one more key. An engine reads several
-guessed tokens in one pass with a drawn one (prompt lookup decoding, a kind of speculative decoding without a
-second model: arXiv 2304.04487). What is decoded stays the same; right guesses save passes.
+Notebooks repeat themselves, and so does a model that completes again after one more key. An engine verifies several
+draft tokens in the pass over a sampled one (speculative decoding without a draft model: arXiv 2304.04487). The output
+stays the same; correct drafts save passes.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 
-MAX_NGRAM, MIN_NGRAM = 5, 2  # tokens that have to agree
-MAX_DRAFT_TOKENS = 16  # guessed tokens
+MAX_NGRAM, MIN_NGRAM = 5, 2  # tokens that have to match
+MAX_DRAFT_TOKENS = 16  # in one draft
 ID_BYTES = array("I").itemsize
 
 
 class PromptLookup:
-    """Finds what followed the last few tokens the last time that they came."""
+    """Drafts the tokens that followed the last few tokens at their previous occurrence."""
 
     def __init__(self, prompt: Sequence[int], earlier: Iterable[Sequence[int]] = ()) -> None:
-        """`earlier` are further texts, the likeliest to come again last."""
+        """`earlier` are further texts, the most likely to be repeated last."""
         self._prompt = _bytes(prompt)
         self._earlier = [_bytes(ids) for ids in earlier]
 
     def __call__(self, drawn: Sequence[int]) -> Sequence[int]:
-        """The ids that may come after the prompt and `drawn`; none if nothing like it has come before."""
+        """Draft ids to follow the prompt and `drawn`; none if their last tokens have not occurred before."""
         text = self._prompt + _bytes(drawn)
         for length in range(min(MAX_NGRAM, len(text) // ID_BYTES - 1), MIN_NGRAM - 1, -1):
             needle = text[-length * ID_BYTES :]
@@ -40,7 +40,7 @@ class PromptLookup:
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
-    """The ids one after another, in WIDTH bytes each: a text that can be searched quickly."""
+    """The ids one after another, in ID_BYTES bytes each, so that bytes.rfind can search them."""
     return array("I", ids).tobytes()
 
 

@@ -1,9 +1,9 @@
-"""Draws a token from logits.
+"""Samples a token from logits.
 
     sample = make_sampler(params)
     token = sample(logits, allowed)      # logits: (V,) float32
 
-Each filter is a pure function on a vector of logits; what it rules out becomes -inf.
+Each filter is a pure function on a vector of logits and sets excluded ones to -inf.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ else:
 
 Sampler = Callable[["Logits", "Sequence[int] | None"], Token]
 
-NUM_ALTERNATIVES = 2  # of the tokens that were not drawn, how many are told
+NUM_ALTERNATIVES = 2  # runners-up that come with a token
 
 
 def make_sampler(params: SamplingParams) -> Sampler:
@@ -65,10 +65,10 @@ def apply_top_k(logits: Logits, k: int) -> Logits:
 
 
 def apply_top_p(logits: Logits, p: float) -> Logits:
-    """Keeps the fewest likeliest tokens that together reach probability `p` (nucleus sampling, 1904.09751)."""
+    """Keeps the smallest set of most likely tokens whose probabilities sum to `p` (nucleus sampling, 1904.09751)."""
     order = np.argsort(-logits, kind="stable")
     probabilities = _softmax(logits[order])
-    # A token goes if those before it reach p by themselves; so the first always stays.
+    # A token is dropped if those before it already reach p, so the first always stays.
     before = np.cumsum(probabilities) - probabilities
     kept = logits.copy()
     kept[order[before >= p]] = -np.inf
@@ -76,7 +76,7 @@ def apply_top_p(logits: Logits, p: float) -> Logits:
 
 
 def top_tokens(logits: Logits, allowed: Sequence[int] | None, count: int = 1) -> list[Token]:
-    """The `count` likeliest tokens, or all that are allowed if these are fewer, best first."""
+    """The `count` most likely tokens, or all that are allowed if these are fewer, best first."""
     total = _logsumexp(logits)
     if total != total:
         raise _not_a_number()
@@ -123,7 +123,7 @@ def _softmax(logits: Logits) -> NDArray[np.float64]:
 
 
 def _logsumexp(logits: Logits) -> float:
-    """log(sum(exp(logits))), in nats; not a number if one of them is none."""
+    """log(sum(exp(logits))), in nats; NaN if one of the logits is not finite."""
     greatest = float(logits.max())
     if not math.isfinite(greatest):
         return math.nan

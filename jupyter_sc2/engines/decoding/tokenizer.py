@@ -26,7 +26,7 @@ class Tokenizer:
     """The vocabulary of one model.
 
     `special_ids` are the tokens that steer the model, by their text. Only a prompt's layout may use them: text
-    that happens to contain "<fim_middle>" is encoded letter by letter.
+    that happens to contain "<fim_middle>" is encoded as ordinary characters.
     """
 
     def __init__(self, file: Path) -> None:
@@ -88,7 +88,7 @@ class Tokenizer:
 
 
 def read_spec(file: Path) -> dict[str, Any]:
-    """What stands in tokenizer.json. Raises OSError, or another exception for what cannot be one."""
+    """The content of tokenizer.json. Raises OSError, or another exception if it is not a tokenizer."""
     spec = parse_json(read_limited(file, MAX_FILE_BYTES))
     vocabulary = spec["model"]["vocab"]
     ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
@@ -114,7 +114,7 @@ def _from_spec(spec: dict[str, Any]) -> Any:
 def _exact(part: dict[str, Any] | None) -> dict[str, Any] | None:
     """A normalizer or pre-tokenizer without the blank that sentencepiece puts before every text.
 
-    A prompt is encoded in pieces, and each would begin with one.
+    A prompt is encoded in several parts, and each would begin with one.
     """
     if part is None or part["type"] == "Prepend":
         return None

@@ -25,7 +25,7 @@ PLANNED_TOKENS = 4096
 
 
 class Found(NamedTuple):
-    """A model's card and its GGUF file, and in one sentence what was mended, or ""."""
+    """A model's card and its GGUF file, and a sentence about a damaged file that was replaced, or ""."""
 
     card: ModelCard
     file: Path
@@ -117,7 +117,7 @@ def best_precision(model: str) -> str:
 
 
 def place(card: ModelCard, folder: Path, precision: str) -> Path:
-    """Where the GGUF file made of a folder's weights is kept. Other weights in the same folder have another file."""
+    """The path of the GGUF file made from a folder's weights. Other weights in the same folder have another file."""
     if card.hub_id is not None:
         name = card.hub_id.replace("/", "--")
     else:

@@ -1,6 +1,6 @@
 """Makes a GGUF file from the original weights, in any of llama.cpp's usual precisions.
 
-Tensors are read, quantized and written in pieces of some megabytes, so the peak of memory stays below a gigabyte
+Tensors are read, quantized and written in blocks of some megabytes, so the peak of memory stays below a gigabyte
 whatever the model's size, and no file in between is needed. The numbers are quantized by libgguf, whose
 results are ggml's to the bit.
 """

@@ -1,9 +1,8 @@
 """The engine on llama.cpp: GGUF files, on the CPU, or on the GPU that the installed xllamacpp was built for.
 
-Prompts are our own ids, token by token, as for every engine: llama.cpp's templates for filling in the middle
-are not used. Each token is asked for by itself. The server keeps the KV cache of the last prompt, so that costs
-one pass as in any loop, nothing is computed past the end, and the first tokens can be held to what token healing
-wants.
+Prompts are ids, as for every engine; llama.cpp's templates for fill-in-the-middle are not used. Each token is a
+request of its own. The server caches the KV of the last prompt, so a request costs one pass as in any decode loop,
+nothing is computed past the end, and the first tokens can be constrained for token healing.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 
 # Added to the logits of the tokens that are allowed. A power of two: it costs the fewest digits.
 ALLOWED_LOGIT_BIAS = 64.0
-# llama.cpp sets the memory of its KV cache aside when it loads; StarCoder2 was trained on windows of this length.
+# llama.cpp allocates its KV cache when it loads; StarCoder2 was trained on windows of this length.
 MAX_CONTEXT_TOKENS = 4096
-MAX_STASHED_BYTES = 512 << 20  # on the disk, of prompts that were put aside
+MAX_STASHED_BYTES = 512 << 20  # on the disk, of stashed prompts
 # Weights of these types are copied into an order that is quicker to multiply. With the file mapped they would be in
 # memory twice: StarCoder2-3B in Q4_K_M takes 3.3 GB so, and 2.0 GB if it is read.
 REPACKED_TYPES = ("Q4_0", "Q4_K", "IQ4_NL")
@@ -61,8 +60,8 @@ class LlamaCppEngine:
         self.precision = header.precision
         self._server: LlamaServer | None = server
         self._header = header
-        self._server_ids: list[int] = []  # the ids whose keys and values the server has
-        self._prompt_length = 0  # how many of them were read as a prompt; the others were decoded
+        self._server_ids: list[int] = []  # the ids in the server's KV cache
+        self._prompt_length = 0  # ids that were prefilled; the others were decoded
         self._stash: PrefixCache[str] = PrefixCache(MAX_STASHED_BYTES)
         self._stash_count = 0
 
@@ -89,7 +88,7 @@ class LlamaCppEngine:
     def prefill(self, ids: Sequence[int], cancelled: Cancelled) -> int:
         """Reads `ids` into the KV cache in chunks; returns how many of them were new.
 
-        The last of them is read when the next token is asked for.
+        The last one is read by the request for the next token.
         """
         check_length(ids, self.card)
         common = self._trim_to_common_prefix(ids[:-1])
@@ -113,7 +112,7 @@ class LlamaCppEngine:
     ) -> Iterator[Token]:
         """See Engine. Ends early, without a token more, when cancelled or where the model's positions end.
 
-        What was decoded stays in the KV cache: if the user accepts it, it need not be read again.
+        Decoded tokens stay in the KV cache, so that an accepted completion is not prefilled again.
         """
         self.prefill(ids, cancelled)
         ids, pending = list(ids), constraint
@@ -138,7 +137,7 @@ class LlamaCppEngine:
             ids.append(token.id)
 
     def _trim_to_common_prefix(self, ids: Sequence[int]) -> int:
-        """How many of `ids` the server has; what it would forget is put aside, and what was put aside taken up."""
+        """How many of `ids` the server has, after a prompt that would be lost is stashed or a stashed one restored."""
         common = common_length(self._server_ids, ids)
         longer = self._stash.pop_longer_match(ids, common)
         if worth_caching(self._prompt_length, common):
@@ -160,20 +159,20 @@ class LlamaCppEngine:
         """Does nothing: llama.cpp fixes them when it loads."""
 
     def memory_bytes(self) -> int:
-        """What the process takes that runs the model; at least the weights and the KV cache, wherever they are."""
+        """The memory of the process that runs the model; at least the weights and the KV cache, wherever they are."""
         if self._server is None:
             return 0
         held = self._header.weight_bytes + self._header.kv_bytes(self.card.context)
         return max(held, self._server.resident_bytes())
 
     def close(self) -> None:
-        """Gives the memory back: the process that has it ends."""
+        """Ends the process, which releases the memory."""
         server, self._server, self._server_ids = self._server, None, []
         if server is not None:
             server.close()
 
     def when_lost(self, tell: Callable[[EngineLost], None]) -> None:
-        """See MayBeLost."""
+        """See ExternalEngine."""
         self._loaded().when_lost(tell)
 
     def _loaded(self) -> LlamaServer:
@@ -187,7 +186,7 @@ class LlamaCppEngine:
         return ids
 
     def _read_new(self, ids: Sequence[int], cancelled: Cancelled) -> int:
-        """Reads a prompt until its end or until cancelled; returns how many of its ids the server then has."""
+        """Prefills a prompt until its end or until cancelled; returns how many of its ids the server then has."""
         request = {
             "prompt": list(ids),
             "n_predict": 0,
@@ -217,7 +216,7 @@ class LlamaCppEngine:
         allowed: Sequence[int] | None,
         cancelled: Cancelled,
     ) -> Token | None:
-        """One pass over the last of `ids`, and the token drawn after it, one of `allowed` (None: any).
+        """One pass over the last of `ids`, and the token sampled after it, one of `allowed` (None: any).
 
         None if cancelled before.
         """
@@ -270,9 +269,10 @@ class LlamaCppEngine:
         return answer
 
     def _logprob(self, ids: Sequence[int], id: int) -> float:
-        """The log-probability of a token that begins a character, for which the server tells none.
+        """The log-probability of a token that is the beginning of a character, which the server leaves out.
 
-        It does for one that stands alone: so any such token is forced, and among the likeliest the other found.
+        The server reports it for a whole character only. So a newline is forced, and the token is looked up among the
+        most likely ones.
         """
         whole = next(i for i, spelled in enumerate(self._header.bytes_of) if spelled == b"\n")
         for count in (16, len(self._header.tokens)):
@@ -301,7 +301,7 @@ def _logprob_of(id: int, probabilities: list[dict[str, Any]] | None) -> float | 
 
 
 def _others(id: int, probabilities: list[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
-    """The next likeliest tokens that the server tells, with their log-probabilities."""
+    """The next most likely tokens in the server's answer, with their log-probabilities."""
     top_tokens = [
         (int(entry["id"]), float(entry["logprob"]))
         for place in probabilities
@@ -311,7 +311,7 @@ def _others(id: int, probabilities: list[dict[str, Any]]) -> tuple[tuple[int, fl
 
 
 def _cut(text: str, name: str) -> list[str]:
-    """The text in parts of which none holds `name`."""
+    """The text cut into parts none of which contains `name`."""
     first, *others = text.split(name)
     parts = [first]
     for other in others:
@@ -333,7 +333,7 @@ def load(
 ) -> LlamaCppEngine:
     """Loads a GGUF file by its path, or by the name, hub id or folder of a model. Raises ModelLoadError.
 
-    What is neither made yet nor on the hub is made of the original weights, once.
+    A file that was not made yet and is not on the Hub is made from the original weights, once.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise ModelLoadError(f"The engine llamacpp needs the package xllamacpp: {EXTRA}.")
@@ -357,7 +357,7 @@ def load(
 
 
 def _described(card: ModelCard, header: GGUFHeader) -> ModelCard:
-    """The card with what the file says; the context is no longer than the memory set aside for it."""
+    """The card completed from the file; the context is at most MAX_CONTEXT_TOKENS."""
     card = with_known_layout(card, header.special_ids)
     context = header.number("context_length", card.context)
     # Some files do not tell the window that a model was trained with, and then its card does.
@@ -394,8 +394,8 @@ def prefill_chunk(parameters: int) -> int:
 
 
 def default_threads(parameters: int) -> int:
-    """One for a small model, whose passes are too short to be shared out; else the cores that there are.
+    """One for a small model, whose passes are too short to be split; else the number of cores.
 
-    Not those that are free: the number holds for as long as the model is loaded.
+    Busy cores count too: the number holds for as long as the model is loaded.
     """
     return threads_that_help(cores_here(), cell_runs=False, most=most_threads(parameters))

@@ -1,13 +1,13 @@
-"""llama.cpp's server in a process of its own, and how it is asked.
+"""llama.cpp's server in a process of its own, and the requests to it.
 
-A process of its own (childprocess.py), because the library holds the interpreter's lock for as long as it loads a
-model, because it ends the process it is in where it meets what it does not expect, and because its memory is the
-system's again as soon as that process ends. Both speak HTTP over a Unix socket in a folder that nobody but the user
-can enter (on Windows over the loopback), with a key that is made up for each server. `jupyter sc2 serve` starts the
-same on a port, for several kernels.
+It has its own process (runtime/child_process.py) because the library holds the GIL while it loads a model, because it
+aborts on unexpected input, and because all memory is returned when the process ends. Requests are HTTP over a Unix
+socket in a folder that only the user can enter (on Windows over the loopback), with a random key for each server.
+`jupyter sc2 serve` starts the same server on a port, for several kernels.
 
-Nobody waits for a server that does not answer: who is cancelled goes at once, and a server that was stopped, or says
-nothing for long, counts as ended.
+No request waits in vain: a cancelled one returns at once, and a server that was stopped, or that sends nothing for
+long, counts as lost. That is why http.client is used here and not httpx: a synchronous httpx request cannot be polled,
+and its read timeout ends the request.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 # Bytes of an answer or of a line: the log-probabilities of 300,000 tokens, which is the most that is asked for.
 MAX_ANSWER_BYTES = 128 << 20
-# Seconds without a word from a server that was asked, after which it is looked whether its process was stopped; whether
-# it says anything at all, as a pass on a machine that swaps may take long; and after which it counts as dead.
+# Seconds of silence during a request, after which it is checked whether the process was stopped; whether it still
+# answers a health check, as a pass may take long on a machine that swaps; and after which it counts as dead.
 STOPPED_AFTER_S, HEALTH_CHECK_AFTER_S, DEAD_AFTER_S = 1.0, 10.0, 300.0
 HEALTH_TIMEOUT_S = 5.0
 # Seconds between two requests within which a silence counts as one.
@@ -83,7 +83,7 @@ class ServerOptions:
 
 
 class LlamaServer:
-    """A server with one model, started by `start`. Only one thread asks it."""
+    """A server with one model, started by `start`."""
 
     def __init__(self, options: ServerOptions, process: ChildProcess) -> None:
         self.options, self.process = options, process
@@ -98,7 +98,7 @@ class LlamaServer:
     def start(
         cls, options: ServerOptions, waiting: Callable[[], None] = lambda: None
     ) -> LlamaServer:
-        """Loads a GGUF file. `waiting` is called every now and then; what it raises ends the loading.
+        """Loads a GGUF file. `waiting` is called repeatedly; an exception from it ends the load.
 
         Raises ModelLoadError, and EngineLost where the process was killed or stopped meanwhile.
         """
@@ -136,7 +136,7 @@ class LlamaServer:
     def post(
         self, path: str, body: object, cancelled: Cancelled = lambda: False
     ) -> dict[str, Any] | None:
-        """Asks, and returns the answer; None if cancelled before. Raises GenerationError."""
+        """Sends a request and returns the answer; None if cancelled before. Raises GenerationError."""
         with (
             contextlib.suppress(_RequestCancelled),
             self._response_of(path, body, cancelled) as response,
@@ -145,7 +145,7 @@ class LlamaServer:
         return None
 
     def ask(self, path: str, body: object) -> dict[str, Any]:
-        """The same for who waits in any case."""
+        """`post` without cancellation."""
         answer = self.post(path, body)
         assert answer is not None
         return answer
@@ -153,7 +153,7 @@ class LlamaServer:
     def stream(
         self, path: str, body: object, cancelled: Cancelled = lambda: False
     ) -> Generator[dict[str, Any], None, None]:
-        """The parts of an answer as they come; ends early if cancelled.
+        """The events of an answer as they arrive; ends early if cancelled.
 
         Closing the stream ends the work on it after the pass that runs.
         """
@@ -172,18 +172,18 @@ class LlamaServer:
         except EngineLost:
             raise
         except GenerationError:  # a full disk, say: the prompt is then read again
-            logger.debug("A prompt could not be put aside", exc_info=True)
+            logger.debug("A prompt could not be stashed", exc_info=True)
             self.forget(name)  # what was written of it
             return 0
 
     def restore(self, name: str) -> bool:
-        """Goes on from the KV cache in the file of this name."""
+        """Restores the KV cache from the file of this name; returns whether that worked."""
         try:
             self.ask("/slots/0?action=restore", {"filename": name})
         except EngineLost:
             raise
         except GenerationError:
-            logger.debug("A prompt could not be taken up", exc_info=True)
+            logger.debug("A prompt could not be restored", exc_info=True)
             return False
         return True
 
@@ -200,11 +200,11 @@ class LlamaServer:
             return 0
 
     def when_lost(self, tell: Callable[[EngineLost], None]) -> None:
-        """Has `tell` called, once and on another thread, when the process has ended by itself."""
+        """Calls `tell` once, on another thread, when the process has ended unexpectedly."""
         self.process.when_it_ends(lambda: tell(self._lost()))
 
     def wait_until_lost(self) -> EngineLost:
-        """Waits until the process has ended by itself, or was stopped for as long as nobody waits for an answer."""
+        """Waits until the process has ended unexpectedly, or was stopped for longer than a request would wait."""
         stopped = 0
         while not self.process.wait(STOPPED_AFTER_S):
             stopped = stopped + 1 if is_stopped(self.process.pid) else 0
@@ -230,7 +230,7 @@ class LlamaServer:
         def received() -> None:
             self._silent_since = monotonic()
 
-        # Keys come faster than a silence takes to be noticed, and each gives up the one before.
+        # Keys come faster than a silence is noticed, and each cancels the request before.
         if self._silent_since is None or monotonic() - self._cancelled_at > SAME_SILENCE_S:
             self._silent_since = monotonic()
         connection = _Connection(self.address, check, received)
@@ -250,7 +250,7 @@ class LlamaServer:
             yield response
             self._silent_since = None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # It has broken off, and may take a moment to end.
+            # The connection broke, and the process may take a moment to end.
             self.process.wait(POLL_INTERVAL_S)
             raise self._lost("" if self.process.ended else "does not answer") from error
         finally:
@@ -260,7 +260,7 @@ class LlamaServer:
             self._cancelled_at = monotonic()
 
     def _check(self) -> None:
-        """Whether a server that says nothing can still be waited for. Raises EngineLost."""
+        """Checks that a silent server is worth waiting for. Raises EngineLost."""
         now = monotonic()
         silent = 0.0 if self._silent_since is None else now - self._silent_since
         if self.process.ended:
@@ -276,7 +276,7 @@ class LlamaServer:
             self._checked_at = monotonic()
 
     def _is_well(self) -> bool:
-        """Whether the server says that it lives, whatever its model does."""
+        """Whether the server answers a health check, whatever its model does."""
         until = monotonic() + HEALTH_TIMEOUT_S
 
         def check() -> None:
@@ -294,7 +294,7 @@ class LlamaServer:
 
 
 class _RequestCancelled(Exception):
-    """Nobody waits for the answer any more."""
+    """The request was cancelled."""
 
 
 def _up_to(most: int, read: Callable[[int], bytes]) -> bytes:
@@ -339,7 +339,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _PollingSocket(io.RawIOBase):
-    """A socket that looks up while it waits: as much of one as http.client needs, and what that reads from it."""
+    """A socket that calls `check` while it waits: as much of one as http.client needs, and the file it reads from."""
 
     def __init__(
         self, connected: socket.socket, check: Callable[[], None], received: Callable[[], None]

@@ -1,8 +1,8 @@
 """The engine on ONNX Runtime, for packed models (packed.py): the embedded one, and what `jupyter sc2 train` makes.
 
-It needs neither torch nor transformers. A pass is one call that leaves the GIL alone, so a cell that runs hardly slows
-it. The keys and values lie in one array, which each pass reads and extends in place; how much of it counts is an input
-of the graph, so cutting back is free.
+It needs neither torch nor transformers. A pass is one call without the GIL, so a running cell hardly slows it. The keys
+and values are one array, which each pass reads and extends in place; its valid length is an input of the graph, so
+truncating it is free.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ else:
 
 # Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
 BLOCK_TOKENS = 1024
-# Of prompts that were put aside, in half precision: 1,500 tokens of the embedded model.
+# Of stashed prompts, in half precision: 1,500 tokens of the embedded model.
 MAX_STASHED_BYTES = 32 << 20
 # Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
 CHUNK_TOKENS = 64
@@ -69,7 +69,7 @@ class KeysAndValues(LayerCache):
         return self._length
 
     def make_room(self, count: int) -> None:
-        """Sees that there is room for `count` tokens more, if need be in another array."""
+        """Makes room for `count` more tokens, if need be in a larger array."""
         needed = self._length + count
         if needed <= self.array.shape[2]:
             return
@@ -79,7 +79,7 @@ class KeysAndValues(LayerCache):
         self.array = larger
 
     def extend(self, count: int) -> None:
-        """Tells that a pass has written `count` tokens more."""
+        """Counts the `count` tokens that a pass has written."""
         self._length += count
 
     def select(self, places: Sequence[int], ids: Sequence[int]) -> None:
@@ -167,7 +167,7 @@ class OnnxEngine(DecodingEngine):
         return 0 if self._session is None else self._weight_bytes + self._cache.memory_bytes()
 
     def close(self) -> None:
-        """Gives the memory back, to the system as well where that can be asked for."""
+        """Releases the memory, and returns it to the system where that is possible."""
         with gate:
             self._session = self._binding = self._bound = None
             self._sessions.clear()
@@ -219,7 +219,7 @@ class OnnxEngine(DecodingEngine):
         return True
 
     def _bias(self, count: int, hypotheses: Sequence[Hypothesis]) -> Floats:
-        """(1, 1, T, L): 0 where a token sees another, -inf where not. That none sees later ones goes without it."""
+        """(1, 1, T, L): 0 where a token sees another, -inf where not. Causality is the graph's own."""
         before, length = len(self._cache.ids), self._cache.length
         bias = np.zeros((1, 1, count, length + count), np.float32)
         for row, hypothesis in enumerate(hypotheses):
@@ -228,7 +228,7 @@ class OnnxEngine(DecodingEngine):
         return bias
 
     def _bind_cache(self) -> None:
-        """Tells the graph where keys and values are, as inputs and outputs, and how positions turn them."""
+        """Binds the keys and values as inputs and outputs of the graph, and the tables of the rotary embedding."""
         self._bound = None  # there may be no memory for the rest, and the array before is gone
         array = self._cache.array
         shape = (1, *array.shape[1:])

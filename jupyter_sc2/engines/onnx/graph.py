@@ -2,7 +2,7 @@
 
     python -m jupyter_sc2.engines.onnx.graph FOLDER
 
-It takes ids and what they see, and keys and values in buffers that are input and output at once; engines/onnx.py says
+It takes ids and what they see, and keys and values in buffers that are input and output at once; engine.py says
 what goes in and comes out. The operators are ONNX's and those of ONNX Runtime's own domain, com.microsoft, as its
 documentation of contributed operators describes them.
 """

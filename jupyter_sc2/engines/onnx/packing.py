@@ -1,4 +1,4 @@
-"""Writes the packed form of a model: layers in 4 bits, embeddings in 8 (see engines/packed.py).
+"""Writes the packed form of a model: layers in 4 bits, embeddings in 8 (see models/packed.py).
 
 SmolLM2's weights come out of a 4-bit file, and what training adds to each is mostly less than half a step of that grid:
 rounded one by one they would be what they were before it. So what rounding one input's weights does to the layer's
@@ -49,7 +49,7 @@ def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None
     """Packs the model folder `source` (bf16 or fp32 safetensors) into the folder `output`.
 
     `rows` of ids are texts like those that the model will read; without any, each weight is rounded by itself. The
-    graph that ONNX Runtime computes with is not among what is written: see graph.py.
+    graph for ONNX Runtime is not written here: see graph.py.
     """
     import torch
     from safetensors import safe_open

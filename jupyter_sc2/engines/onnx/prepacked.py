@@ -1,9 +1,9 @@
-"""Keeps what ONNX Runtime makes of a model's weights when it loads them, so that kernels share it.
+"""A cache of the weights as ONNX Runtime prepacks them, which kernels share.
 
-At each load the runtime packs the weights anew in the order of this processor's kernels, and what comes out is each
-process's own: of the embedded model 95 MB. Kept in a file it is mapped, loads in half the time, and however many
-kernels there are, it is in memory once. The file belongs to one processor, one version of the runtime and one model;
-where the processor cannot be told (other systems than Linux), nothing is kept. What is damaged is made again.
+At each load the runtime repacks the weights in the order of this processor's compute kernels, in memory of the process:
+95 MB for the embedded model. A file of them is mapped, loads in half the time, and is in memory once for all kernels.
+The file belongs to one processor, one version of the runtime and one model; where the processor is not known (other
+systems than Linux), nothing is stored. A damaged file is made again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from jupyter_sc2.models.packed import GRAPH, WEIGHTS
 from jupyter_sc2.runtime.child_process import Identity
 from jupyter_sc2.runtime.clock import now
 
-# Bytes: what smaller models take is not worth a file.
+# A smaller model is not worth a file.
 MIN_MODEL_BYTES = 32 << 20
-# Of a model's own size: what the file takes, with some room.
+# The disk space that is needed, as a multiple of the model's size.
 FILE_SIZE_RATIO = 4
 # A home that several kinds of machines share has a file for each.
 MAX_FILES = 4
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_session(runtime: Any, folder: Path, options: Options) -> Any:
-    """An InferenceSession for `folder`/model.onnx, from what is kept if there is any, which is made if not.
+    """An InferenceSession for `folder`/model.onnx, from the stored weights, which are made if there are none.
 
     `runtime` is the module onnxruntime, `options` makes new SessionOptions. Raises what ONNX Runtime raises.
     """
@@ -61,7 +61,7 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
             os.utime(place)
             return stored
         except Exception:  # gone meanwhile
-            logger.debug("What was kept of the weights cannot be loaded", exc_info=True)
+            logger.debug("The stored weights cannot be loaded", exc_info=True)
     try:
         _clear(place)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def sweep(folder: Path) -> None:
 
 
 def is_stored(runtime: Any, folder: Path) -> bool:
-    """Whether what is made of the weights of `folder`/model.onnx lies in a file, which any session maps."""
+    """Whether the prepacked weights of `folder`/model.onnx are stored, so that any session maps them."""
     place = _place(folder, runtime.__version__)
     return place is not None and _is_whole(place)
 
@@ -110,7 +110,7 @@ def _is_whole(place: Path) -> bool:
 
 
 def _clear(place: Path) -> None:
-    """Makes room where something is kept that is not whole, or that is somebody else's. Raises OSError."""
+    """Removes a damaged entry, or renames a file that is not ours. Raises OSError."""
     if _is_whole(place):  # another process was first
         return
     if place.is_dir() and not place.is_symlink():
@@ -120,7 +120,7 @@ def _clear(place: Path) -> None:
 
 
 def _storing(options: Any, file: Path) -> Any:
-    """These options, with that the optimized graph and the packed weights are written beside."""
+    """These options, extended so that the optimized graph and the prepacked weights are written."""
     options.optimized_model_filepath = str(file)
     for name, value in (
         ("optimized_model_external_initializers_file_name", DATA),
@@ -132,7 +132,7 @@ def _storing(options: Any, file: Path) -> Any:
 
 
 def _move(unfinished: Path, place: Path) -> None:
-    """Puts it in its place, unless another process was first, and takes away what nobody has used for longest."""
+    """Moves it to its place, unless another process was first, and deletes the least recently used entries."""
     unfinished.chmod(0o755)
     try:
         unfinished.rename(place)
@@ -144,7 +144,7 @@ def _move(unfinished: Path, place: Path) -> None:
 
 
 def _place(folder: Path, version: str) -> Path | None:
-    """Where it is kept, whether or not it is there; None if nothing is to be kept."""
+    """The folder of the stored weights, whether or not it exists; None if nothing is to be stored."""
     processor = _processor()
     if not processor or (folder / WEIGHTS).stat().st_size < MIN_MODEL_BYTES:
         return None
@@ -155,7 +155,7 @@ def _place(folder: Path, version: str) -> Path | None:
 
 
 def _processor() -> str:
-    """What tells this processor from one with other instructions; "" where that is not known."""
+    """What distinguishes this processor from one with other instructions; "" if that is not known."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:

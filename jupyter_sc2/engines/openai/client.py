@@ -1,7 +1,7 @@
 """Talks to a completions server: addresses, keys, retries, streams, and one clear line for whatever goes wrong.
 
-The requests run on an event loop that only the calling thread drives, a moment at a time: so a caller can look
-up between two moments whether the answer is still wanted, and giving up closes the connection, which is how a
+The requests run on an event loop that only the calling thread drives, a moment at a time: so a caller can check
+between two moments whether it is cancelled, and cancelling closes the connection, which is how a
 server learns that it may stop. None of the user's event loops is touched, and the only thread beside the caller's is
 the one on which asyncio looks up names of hosts. What is read has a limit for each line and each answer, whatever a
 server sends.
@@ -38,23 +38,23 @@ KEYRING_SERVICE = "jupyter-sc2"
 # Seconds. A busy server on a CPU may read a long prompt for a minute before its first byte.
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 120.0
-# How often a request that waits is asked whether it is still wanted.
+# Seconds between two checks whether a waiting request is cancelled.
 POLL_INTERVAL_S = 0.02
-# Before the first byte a request is tried again after these waits, unless the server names another.
+# Seconds before each retry of a request without a first byte, unless the server names another delay.
 RETRY_DELAYS_S = (0.25, 0.5, 1.0)
 MAX_RETRY_DELAY_S = 5.0
-# Draws of its own: the user's seed gives the same numbers with us and without.
+# A generator of its own, so that the user's seeded numbers stay the same.
 JITTER = random.Random()
 BUSY_STATUSES = (429, 502, 503)
 # Bytes. An event has about one thousand, a list of a few hundred models one million; h11 limits headers to 100 kB.
 MAX_EVENT_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 4 << 20
-# What is read of an error, whose words are told in 300 characters.
+# Bytes of an error that are read; 300 characters of it are shown.
 MAX_ERROR_BYTES = 64 << 10
 
 
 class RequestRejectedError(GenerationError):
-    """The server understood the request and will not do it (4xx): another form of it may do."""
+    """The server rejected the request (4xx); another form of it may be accepted."""
 
 
 class ModelNotFoundError(RequestRejectedError):
@@ -369,7 +369,7 @@ class Client:
         return checked
 
     def unlike(self) -> GenerationError:
-        """For an answer that is JSON and yet none."""
+        """The error for JSON that is not an answer of this API."""
         return GenerationError(f"{self.address.host} does not answer as a completions server does.")
 
     def _parse(self, data: bytes) -> Any:
@@ -394,7 +394,7 @@ class Client:
         return self._words(said.get("error", said) if isinstance(said, dict) else said)
 
     def _words(self, said: Any) -> str:
-        """What a server says in one line, without the key, should it repeat that."""
+        """A server's message in one line, with the key removed if it repeats that."""
         said = said.get("message", said) if isinstance(said, dict) else said
         try:
             text = said if isinstance(said, str) else json.dumps(said)
@@ -428,7 +428,7 @@ class Client:
 
 
 class _Cancelled(Exception):
-    """Nobody waits for the answer any more."""
+    """The request was cancelled."""
 
 
 async def _as_coroutine(work: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a completions server offers: which of its models is meant, how far that reaches, and whether it takes ids."""
+"""What a completions server offers: which of its models is meant, its context, and whether it accepts ids."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MAX_MODELS_LISTED = 20
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model on a server: its name there, the kind of server ("vllm", "llamacpp" or ""), ids or pieces, its card."""
+    """A model on a server: its name there, the kind of server ("vllm", "llamacpp" or ""), its vocabulary, its card."""
 
     model: str
     kind: str
@@ -181,7 +181,7 @@ def _card_of(model: str, entry: dict[str, Any]) -> ModelCard:
 
 
 def _context(client: Client, entry: dict[str, Any], kind: str, cancelled: Cancelled) -> int | None:
-    """How many tokens a prompt and its completion may have; None where the server does not tell."""
+    """How many tokens a prompt and its completion may have; None if the server does not report it."""
     told = entry.get("max_model_len")
     if kind == "llamacpp":
         with contextlib.suppress(RequestRejectedError, UnauthorizedError, TypeError, KeyError):
@@ -233,7 +233,7 @@ def _only_tokenizer(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Probe:
-    """Small questions to a model on a server."""
+    """Small test requests to a model on a server."""
 
     client: Client
     model: str
@@ -258,12 +258,12 @@ class _Probe:
         return read in (None, len(ids))
 
     def knows(self, name: str) -> bool:
-        """Whether this is one token of the server's; where it does not tell, the card is believed."""
+        """Whether this is one token for the server; if it does not report that, the card decides."""
         ids = self.tokenize(name)
         return ids is None or len(ids) == 1
 
     def tokenize(self, text: str) -> list[int] | None:
-        """The server's ids of a text in which special tokens count; None where it does not tell."""
+        """The server's ids of a text in which special tokens count; None if it does not report them."""
         body: dict[str, Any] = {"content": text, "add_special": False, "parse_special": True}
         if self.kind == "vllm":
             body = {"model": self.model, "prompt": text, "add_special_tokens": False}

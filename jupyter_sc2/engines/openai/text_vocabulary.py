@@ -1,4 +1,4 @@
-"""Ids for a server that reads text only: a vocabulary of pieces of text, numbered as they come up.
+"""Ids for a server that reads text only: a vocabulary of pieces of text, numbered as they appear.
 
 Everything above an engine works on ids. Where the model's own tokenizer is not at hand, a piece about as long as
 a token stands for one, so that budgets and prefixes keep their meaning, and a prompt is rendered back to text for

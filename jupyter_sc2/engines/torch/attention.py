@@ -1,12 +1,12 @@
-"""Attention on the CPU for a few tokens at a time: quick, and the same for each of them as in a pass of its own.
+"""Attention on the CPU for a few tokens at a time: fast, and the same for each token as in a pass of its own.
 
 Heads that share their keys are taken together, as so many queries. For one query torch's kernel has no matrix product
 in bf16, which with a thousand tokens before it made attention most of what a small model's pass took.
 
 The kernel also takes the keys in another order for some numbers of queries, which in bf16 is now and then enough for
-another token to be the likeliest. Guessed tokens are read several at a time, and what is decoded must not depend on
-whether something was guessed. So the tokens of a short pass are taken one by one. The ways of a search (search.py) are
-never read otherwise than together, and are taken so.
+another token to be the most likely. Draft tokens are read several at a time, and the output must not depend on them.
+So the tokens of a short pass are computed one by one. The hypotheses of a beam search are always read together, and are
+computed together.
 """
 
 from __future__ import annotations

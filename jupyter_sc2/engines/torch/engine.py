@@ -1,7 +1,7 @@
 """The engine on torch: fp32, bf16, fp16, 8-bit and 4-bit, on the CPU, CUDA or MPS.
 
-A pass ends between any two layers if nobody wants it any more. All of torch's switches that it needs (inference
-mode, number of threads) are those of its own thread: nothing changes for the user's code.
+A cancelled pass ends after the layer that it is in. Inference mode and the number of threads are set for the engine's
+own thread only: nothing changes for the user's code.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class TransformersEngine(DecodingEngine):
         return 0 if self._model is None else weight_bytes(self._model) + self._cache.memory_bytes()
 
     def close(self) -> None:
-        """Gives the memory back, to the system as well where that can be asked for."""
+        """Releases the memory, and returns it to the system where that is possible."""
         with gate:
             self._model = None
             self._forget()
@@ -147,7 +147,7 @@ class TransformersEngine(DecodingEngine):
         return True
 
     def _sight(self, hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
-        """What the last token of each hypothesis sees, and at which position it stands."""
+        """The attention mask and the positions of the last token of each hypothesis."""
         before, length = len(self._cache.ids), self._cache.length
         seen = torch.zeros(len(hypotheses), length + len(hypotheses), dtype=torch.bool)
         seen[:, :before] = True
@@ -187,7 +187,7 @@ def load(
 ) -> TransformersEngine:
     """Loads a model by its name, hub id or folder. Raises ModelLoadError in the user's terms, in one line.
 
-    `threads` is the user's number; without one the model is loaded and used with as many as help.
+    `threads` is the user's setting; without it, as many threads are used as help.
     """
     card, folder = model_files.find(model, offline=offline, progress=progress)
     config = model_files.read_config(folder)
@@ -276,7 +276,7 @@ def _noting_fim(card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
 
 
 def best_precision(config: Mapping[str, Any], parameters: int, device: torch.device) -> str:
-    """What suits this machine; for shapes that cannot be told from config.json what is computed natively."""
+    """The precision for this machine; if config.json does not give the shape, one that is computed natively."""
     shape = Shape.from_config(config)
     if shape is not None:
         return plan.choose(shape, machine(), PLANNED_TOKENS)[0]
@@ -300,7 +300,7 @@ def prefill_chunk(parameters: int, precision: str, device: torch.device) -> int:
 
 
 def max_draft_tokens_for(precision: str) -> int:
-    """The most guessed tokens that are read with a drawn one.
+    """How many draft tokens one pass verifies.
 
     A pass over 16 tokens costs what one over a single token costs while it is the weights that have to be fetched:
     in bf16 and fp32. Quantized weights are computed with, too: in a packed model three more tokens cost three quarters

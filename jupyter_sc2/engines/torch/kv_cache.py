@@ -1,4 +1,4 @@
-"""The KV cache: the keys and values of what was last read, and which ids those were.
+"""The KV cache: keys and values of the last prompt and completion, and their ids.
 
 The cache that transformers builds from StarCoder2's configuration forgets what lies behind the sliding window,
 so it cannot be cut back once it is longer than the window. Here each layer keeps everything and the model's
@@ -17,9 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from jupyter_sc2.engines.decoding.loop import LayerCache
 
 BLOCK_TOKENS = 256  # tokens; for StarCoder2-3B in bf16 7.9 MB over all layers
-MAX_STASHED_BYTES = (
-    128 << 20
-)  # of prompts that were put aside; for StarCoder2-3B in bf16 4,300 tokens
+MAX_STASHED_BYTES = 128 << 20  # of stashed prompts; for StarCoder2-3B in bf16 4,300 tokens
 
 Blocks = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
 
@@ -79,7 +77,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     get_max_cache_shape = get_max_length  # what transformers 5.0 calls it
 
     def take(self, block: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Goes on from these keys and values, and from no others."""
+        """Replaces the content by these keys and values."""
         self.keys, self.values = block
         self.length = self.keys.shape[-2]
 
@@ -90,15 +88,15 @@ class KVLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 class PassCancelled(Exception):
-    """Ends a forward pass that nobody waits for any more."""
+    """Ends a cancelled forward pass."""
 
 
 class KVCache(Cache, LayerCache):
     """All layers, and the ids they hold: after each whole forward pass, `len(ids)` is every layer's length.
 
-    While several hypotheses are followed (search.py) the layers hold more than that, until one is chosen.
+    During a beam search the layers hold the tokens of all hypotheses as well, until one is selected.
 
-    A pass comes by here once in each layer, so here it can be interrupted: `aborted` is asked.
+    A pass calls `update` once for each layer, so it can be cancelled there: `aborted` is checked.
     """
 
     def __init__(self, layers: int) -> None:
@@ -115,7 +113,7 @@ class KVCache(Cache, LayerCache):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See KVLayer. Raises Interrupted if the pass is aborted; `forget_last_pass` then puts things right."""
+        """See KVLayer. Raises PassCancelled if the pass is aborted; `rollback` then restores the lengths."""
         if self.aborted is not None and self.aborted():
             raise PassCancelled
         states: tuple[torch.Tensor, torch.Tensor] = super().update(
@@ -128,7 +126,7 @@ class KVCache(Cache, LayerCache):
         return self.layers[0].length if self.layers else 0
 
     def select(self, places: Sequence[int], ids: Sequence[int]) -> None:
-        """Of what was read behind the ids that count keeps these places: there are `ids`, which count from now on."""
+        """Keeps the entries at `places`, written after `self.ids`, and appends `ids`. See LayerCache."""
         start, end = len(self.ids), len(self.ids) + len(ids)
         index = torch.tensor(places, dtype=torch.long)
         for layer in self.layers:

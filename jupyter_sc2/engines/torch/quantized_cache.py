@@ -1,9 +1,9 @@
-"""Keeps weights that were quantized here, so that it is done once for a model and loads in seconds afterwards.
+"""The cache of quantized weights: a model is quantized once and loads in seconds afterwards.
 
-A kept model is a folder in the cache: the tensors in one safetensors file, which is mapped, and manifest.json,
-which names that file, with its checksum (sealed.py), and says what it was made of. The manifest is written last and
-whole, so what a killed quantization leaves behind is never loaded; what no longer matches its source, or is damaged, is
-made again. One process writes at a time, and others wait for it.
+A stored model is a folder: the tensors in one safetensors file, which is mapped, and manifest.json, which names that
+file, its checksum (models/checksums.py) and its source. The manifest is written last and atomically, so the remains of
+a killed quantization are never loaded. A model that no longer matches its source, or is damaged, is made again. One
+process writes at a time, and others wait for it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.progress import Progress
 
-FORMAT = 2  # of what is kept: raised whenever the same name means other bytes
+FORMAT = 2  # raised whenever the same name means other bytes
 MANIFEST = "manifest.json"
 # Smaller ones are quantized in a second or two.
 MIN_MODEL_PARAMS = 200_000_000
-# Of the disk, left for others.
+# Bytes of the disk that are left free.
 SPARE_DISK_BYTES = 1 << 30
 # Tensors begin at multiples of this many bytes: no number is misaligned, and vectors are whole.
 ALIGNMENT_BYTES = 64
@@ -62,7 +62,7 @@ DTYPES = {
 
 
 def load(empty: Skeleton, folder: Path, progress: Progress) -> tuple[nn.Module, str]:
-    """The model with its weights, and in one sentence what the user should know of how they are kept, or "".
+    """The model with its weights, and a sentence for the user about the cache, or "".
 
     Raises ModelLoadError if the source cannot be read.
     """
@@ -80,9 +80,9 @@ def load(empty: Skeleton, folder: Path, progress: Progress) -> tuple[nn.Module, 
 
 
 def make(folder: Path, precision: str, progress: Progress) -> Path:
-    """Quantizes the model in `folder` to "8bit", "4bit" or "4bit-double" for this machine; returns where it is kept.
+    """Quantizes the model in `folder` to "8bit", "4bit" or "4bit-double" for this machine; returns its folder.
 
-    What is kept already and still matches is not made again. Raises ModelLoadError.
+    A stored model that still matches is not made again. Raises ModelLoadError.
     """
     if precision not in QUANTIZED:
         raise ModelLoadError(
@@ -101,7 +101,7 @@ def make(folder: Path, precision: str, progress: Progress) -> Path:
 
 
 def _store(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, bool]:
-    """The file of the kept model, which is made if need be, and whether one that was damaged was in its place.
+    """The file of the stored model, made if need be, and whether it replaces a damaged one.
 
     Raises OSError if it cannot be written.
     """
@@ -118,9 +118,8 @@ def _store(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, boo
             return file, damaged
         leftovers = list(place.glob("*.safetensors*"))
         for leftover in leftovers:
-            with contextlib.suppress(
-                OSError
-            ):  # on Windows nobody can delete what somebody has mapped
+            # Windows deletes no file that a process has mapped.
+            with contextlib.suppress(OSError):
                 leftover.unlink()
         free = shutil.disk_usage(place).free
         if empty.nbytes + SPARE_DISK_BYTES > free:
@@ -144,7 +143,7 @@ def _store(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, boo
 def _find_stored(
     place: Path, wanted: dict[str, Any], progress: Progress
 ) -> tuple[Path | None, bool]:
-    """The file with the tensors, if there is one that was made of what is `wanted`; else whether it is damaged."""
+    """The file with the tensors, if one was made from the `wanted` source; else whether it is damaged."""
     if not os.path.lexists(place / MANIFEST):
         return None, False
     manifest = checksums.read_record(place / MANIFEST)
@@ -174,7 +173,7 @@ def _place(empty: Skeleton, folder: Path) -> Path:
 
 
 def _identity(empty: Skeleton, folder: Path) -> dict[str, Any]:
-    """What the kept tensors depend on. Files count by name, size and time: reading 6 GB would take its time."""
+    """What the stored tensors depend on. Files count by name, size and time, as reading 6 GB would take long."""
     files = sorted({entry.file.resolve() for entry, _ in empty.source.values()})
     config = hashlib.sha256((folder / model_files.CONFIG).read_bytes()).hexdigest()
     return {
@@ -240,9 +239,8 @@ class _Writer:
     def add(self, name: str, tensor: torch.Tensor) -> None:
         tensor = tensor.detach().cpu().contiguous()
         self._add(name, DTYPES[tensor.dtype], list(tensor.shape), tensor.view(-1).view(torch.uint8))
-        if (
-            rest := -self._end % ALIGNMENT_BYTES
-        ):  # holes are not allowed, but tensors that nobody asks for are
+        # The format allows no holes, but tensors that nobody reads.
+        if rest := -self._end % ALIGNMENT_BYTES:
             padding = torch.zeros(rest, dtype=torch.uint8)
             self._add(f"padding.{len(self._header)}", "U8", [rest], padding)
 
