@@ -532,9 +532,8 @@ class _Trust:
 
     def _look(self) -> None:
         """Works all this out anew if anything that it depends on is another."""
-        notebook = os.environ.get(
-            "JPY_SESSION_NAME"
-        )  # Jupyter's server names it there, with its folder
+        # Jupyter's server puts the notebook's path there.
+        notebook = os.environ.get("JPY_SESSION_NAME")
         entries = [entry for entry in sys.path if isinstance(entry, str)]
         known = (_here(), notebook, os.environ.get("PYTHONPATH"), entries)
         if known == self._known:

@@ -164,9 +164,8 @@ class _Source:
         for source, entry in self._stored.items():
             if source == "lm_head.weight" and tied:
                 continue
-            if source.endswith(
-                "rotary_emb.inv_freq"
-            ):  # computed from rope_theta, stored by old versions
+            # Computed from rope_theta; old versions stored it.
+            if source.endswith("rotary_emb.inv_freq"):
                 continue
             name = names.get_name(source, try_suffixes=(".weight", ".bias"))
             if name is None:

@@ -235,9 +235,8 @@ class OpenAIEngine:
         return tokens
 
     def _stop_id(self, choice: dict[str, Any]) -> int | None:
-        reason = choice.get(
-            "stop_reason"
-        )  # vLLM: the id or the string; nothing for the end of text
+        # Of vLLM: the id or the string; nothing for the end of text.
+        reason = choice.get("stop_reason")
         if isinstance(reason, int) and isinstance(self.vocabulary, Tokenizer):
             return reason
         names = [str(reason), *self.card.stop, *self.special_ids]

@@ -46,10 +46,10 @@ class Skeleton:
     dtype: torch.dtype
     precision: str
     tiled: bool  # nf4 in the order of the CPU's kernel
-    tensors: Mapping[
-        str, torch.Tensor
-    ]  # what it wants, on the meta device; tied ones under one name
-    source: Mapping[str, tuple[Stored, str]]  # what the folder has for it, and its name there
+    # The tensors of the model, on the meta device; tied ones under one name.
+    tensors: Mapping[str, torch.Tensor]
+    # The stored tensor for each of them, and its name in the folder.
+    source: Mapping[str, tuple[Stored, str]]
     tied: Mapping[str, str]
 
     @cached_property

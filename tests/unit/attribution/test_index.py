@@ -418,7 +418,7 @@ def test_a_package_s_licence_is_an_spdx_expression(expression, licence, classifi
 @pytest.mark.parametrize(
     "id", ["MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "MPL-2.0", "ISC"]
 )
-def test_a_licence_is_told_by_its_text(id):
+def test_a_licence_is_recognized_by_its_text(id):
     assert licences.of_text(f"Copyright 2020 Somebody\n\n{licences.text_of(id)}") == id
 
 

@@ -85,7 +85,7 @@ def test_any_bytes_are_lexemes():
         assert lexemes.span(len(lexemes) - 1)[1] <= len(everything)
 
 
-def test_a_long_text_is_read_in_pieces_that_make_no_difference():
+def test_a_long_text_is_read_in_chunks_that_make_no_difference():
     line = "value_{0} = compute(first_{0}, 'text {0}', [1, 2])  # about {0}\n"
     text = (
         "".join(line.format(n) for n in range(2000))

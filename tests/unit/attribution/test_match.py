@@ -130,7 +130,7 @@ def test_a_changed_file_is_not_reported_and_a_lost_one_by_the_index_alone(tmp_pa
     assert match.attribution.lines is None
 
 
-def test_what_a_hash_says_is_held_against_the_file(matcher, monkeypatch):
+def test_a_match_of_hashes_is_verified_in_the_file(matcher, monkeypatch):
     """As if all runs had one hash."""
     import numpy as np
 
@@ -232,7 +232,7 @@ def test_a_session_says_where_a_suggestion_may_come_from(place, policy):
     assert final.policy == policy
 
 
-def test_a_session_can_be_told_not_to_look(place):
+def test_a_session_can_switch_the_check_off(place):
     final = answers(place, "off")[-1]
     assert final.text
     assert final.attribution == ()

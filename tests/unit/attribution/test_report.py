@@ -119,7 +119,7 @@ def test_a_report_on_a_notebook_without_a_record_has_the_matches(indexed, capsys
     assert "bigcode/search-v2" in text
 
 
-def test_a_report_says_what_was_kept_and_the_model_s_licence(indexed, capsys):
+def test_a_report_has_the_retained_text_and_the_model_s_licence(indexed, capsys):
     path = notebook(indexed / "n.ipynb", ("x = 1\ny = x", [note("x = 1", revision="abc")]))
     assert run("report", path, "--json") == 0
     (found,) = json.loads(capsys.readouterr().out)["notebooks"]

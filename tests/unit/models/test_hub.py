@@ -143,7 +143,7 @@ def test_a_corrupted_file_is_refused_and_fetched_again(served, tmp_path):
     assert served.fetched("model.safetensors") == [0, 0]
 
 
-def test_a_file_that_arrives_damaged_twice_is_not_kept(served, tmp_path):
+def test_a_file_that_arrives_damaged_twice_is_deleted(served, tmp_path):
     served.corrupt = 2
     assert message() == (
         "model.safetensors of owner/name arrived damaged twice: its checksum is not the one that the hub gives. "
@@ -269,7 +269,7 @@ def test_offline_asks_nobody(served, monkeypatch):
     assert served.asked == []
 
 
-def test_who_gives_up_is_heard_and_what_came_is_kept(served, tmp_path):
+def test_a_cancelled_download_stays_for_the_next(served, tmp_path):
     class GivenUp(Exception):
         pass
 

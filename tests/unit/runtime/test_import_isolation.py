@@ -90,7 +90,7 @@ def test_the_users_import_gets_their_file_after_ours_got_the_package(imports, in
     assert importlib.import_module("sc2_one").file == theirs
 
 
-def test_our_import_gets_the_same_module_again_while_it_is_kept(imports, installed):
+def test_our_import_gets_the_same_module_again_while_it_is_isolated(imports, installed):
     write(installed / "sc2_one.py")
     with imports:
         first = importlib.import_module("sc2_one")
@@ -143,7 +143,7 @@ def test_what_a_running_cell_may_have_got_is_not_taken_away(imports, installed):
     assert sys.modules["sc2_one"] is seen
 
 
-def test_what_a_file_of_the_users_hides_is_kept_while_a_cell_runs_too(imports, installed, users):
+def test_a_hidden_module_is_isolated_while_a_cell_runs_too(imports, installed, users):
     write(installed / "sc2_one.py")
     theirs = write(users / "sc2_one.py")
     imports.cell_begins()
@@ -151,7 +151,7 @@ def test_what_a_file_of_the_users_hides_is_kept_while_a_cell_runs_too(imports, i
     assert importlib.import_module("sc2_one").file == theirs
 
 
-def test_nothing_is_kept_while_another_thread_of_ours_imports(imports, installed):
+def test_nothing_is_isolated_while_another_thread_of_ours_imports(imports, installed):
     write(installed / "sc2_one.py")
     write(installed / "sc2_two.py", "import time\ntime.sleep(0.3)")
     slow = threading.Thread(target=on_a_thread, args=(imports, "sc2_two"))
@@ -176,7 +176,7 @@ def test_what_could_not_be_imported_is_the_users_when_they_can(imports, installe
     assert "sc2_one" in sys.modules
 
 
-def test_a_kept_module_has_its_own_spec_after_it_was_handed_out(imports, installed):
+def test_an_isolated_module_has_its_own_spec_after_it_was_handed_out(imports, installed):
     write(installed / "sc2_one.py")
     with imports:
         spec = importlib.import_module("sc2_one").__spec__
@@ -184,7 +184,7 @@ def test_a_kept_module_has_its_own_spec_after_it_was_handed_out(imports, install
     assert type(spec.loader).__name__ == "SourceFileLoader"
 
 
-def test_who_asks_where_a_kept_module_lies_is_told(imports, installed):
+def test_the_path_of_an_isolated_module_is_found(imports, installed):
     file = write(installed / "sc2_one.py")
     with imports:
         importlib.import_module("sc2_one")
@@ -207,7 +207,7 @@ def test_a_module_of_the_standard_library_stays_where_it_is(imports, stdlib):
     assert stdlib in sys.modules
 
 
-def test_a_module_of_the_standard_library_is_kept_if_a_file_of_the_users_hides_it(
+def test_a_module_of_the_standard_library_is_isolated_if_a_file_of_the_users_hides_it(
     imports, stdlib, users
 ):
     theirs = write(users / f"{stdlib}.py")
@@ -333,7 +333,7 @@ def test_a_package_of_ours_is_whole_while_the_users_module_comes_back(imports, i
     assert seen and not any(seen)
 
 
-def test_the_users_module_is_not_kept_for_ours_when_it_came_while_ours_was_in_use(
+def test_the_users_module_is_not_taken_for_ours_when_it_came_while_ours_was_in_use(
     imports, installed, users
 ):
     write(users / "sc2_one.py")

@@ -63,7 +63,7 @@ def test_a_stream_that_was_put_in_place_later_is_covered_from_the_next_time_on()
     assert theirs.getvalue() == ""
 
 
-def test_a_handler_that_kept_the_stream_of_an_earlier_moment_is_covered():
+def test_a_handler_with_an_earlier_stream_is_covered():
     with contextlib.redirect_stderr(io.StringIO()) as earlier:
         silence = Silence()
         handler = logging.StreamHandler()

@@ -185,7 +185,7 @@ def test_what_others_in_the_cgroup_take_is_known(machine):
     assert load.cores().busy_in_quota == pytest.approx(2.0)
 
 
-def test_while_a_cell_runs_the_engine_is_told_to_use_one_thread(session, fake_engine, monkeypatch):
+def test_while_a_cell_runs_the_engine_uses_one_thread(session, fake_engine, monkeypatch):
     monkeypatch.setattr(
         "jupyter_sc2.runtime.threads.Load.cores", lambda load: cores(usable=8, physical=8)
     )

@@ -149,7 +149,7 @@ def test_a_model_that_warns_loads_answers_unloads_and_loads_again():
     session.close()
 
 
-def test_a_level_for_all_logging_shows_nothing_that_was_kept_back(caplog):
+def test_a_level_for_all_logging_shows_no_suppressed_output(caplog):
     caplog.set_level(logging.DEBUG)
     with silence:
         print("a library's words")

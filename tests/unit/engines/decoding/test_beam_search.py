@@ -39,12 +39,12 @@ def hypothesis(*steps: tuple[int, float], finished: bool = False) -> Hypothesis:
 # Which are followed
 
 
-def test_the_likeliest_come_first_and_no_more_than_asked_for():
+def test_the_most_likely_come_first_up_to_the_beam_width():
     hypotheses = [hypothesis((1, -1.2)), hypothesis((2, -0.9)), hypothesis((3, -1.0))]
     assert [kept.tokens[0].id for kept in prune(hypotheses, 2)] == [2, 3]
 
 
-def test_what_falls_behind_is_given_up():
+def test_hypotheses_far_behind_are_pruned():
     behind = -0.5 - PRUNE_MARGIN
     assert (
         len(
@@ -61,7 +61,7 @@ def test_what_falls_behind_is_given_up():
     )
 
 
-def test_only_who_is_near_goes_on_beside_a_way_that_has_ended():
+def test_only_close_hypotheses_stay_beside_a_finished_one():
     ended = hypothesis((1, -0.5), finished=True)
     near, far = (
         hypothesis((2, -0.5 - OVERTAKE_MARGIN + 0.1)),
@@ -70,7 +70,7 @@ def test_only_who_is_near_goes_on_beside_a_way_that_has_ended():
     assert prune([ended, near, far], 4) == [ended, near]
 
 
-def test_of_those_that_have_ended_the_best_is_kept():
+def test_only_the_best_finished_hypothesis_stays():
     ended = [hypothesis((1, -0.5), finished=True), hypothesis((2, -0.6), finished=True)]
     assert prune(ended, 4) == ended[:1]
 
@@ -83,7 +83,7 @@ def test_an_end_is_given_up_once_one_that_goes_on_is_well_ahead():
     assert prune([running, far], 4) == [running]
 
 
-def test_a_longer_way_has_a_bonus():
+def test_each_token_earns_a_reward():
     assert (
         hypothesis((1, -0.5), (2, -0.1)).score
         > hypothesis((1, -0.5)).score
@@ -100,7 +100,7 @@ def test_an_end_does_not_count_among_those_that_go_on():
     assert len(prune(hypotheses, 2)) == 3
 
 
-def test_ways_agree_on_their_first_tokens():
+def test_the_common_prefix_is_counted_in_tokens():
     assert common_prefix_length([hypothesis((1, -1), (2, -1)), hypothesis((1, -1), (3, -1))]) == 1
     assert (
         common_prefix_length([hypothesis((1, -1), (2, -1)), hypothesis((1, -1), finished=True)])
@@ -149,7 +149,7 @@ def likeliest_line(engine, prompt, hypotheses: int) -> list[int]:
 PROMPTS = [[*PROMPT, id] for id in range(20, 60)]
 
 
-def test_the_line_is_that_of_a_search_that_reads_each_way_from_its_beginning(engine):
+def test_the_line_is_that_of_a_beam_search_without_a_cache(engine):
     for prompt in PROMPTS:
         tokens = generate(engine, prompt, LINE, STOP)
         assert ids_of(tokens) == likeliest_line(engine, prompt, 4)
@@ -175,7 +175,7 @@ def test_tokens_tell_their_own_probability(engine):
         assert all(len(token.alternatives) == 2 for token in tokens)
 
 
-def test_a_clear_way_is_followed_alone(engine, monkeypatch):
+def test_a_single_hypothesis_is_decoded_greedily(engine, monkeypatch):
     monkeypatch.setattr(
         "jupyter_sc2.engines.decoding.loop.prune", lambda hypotheses, most: list(hypotheses)[:1]
     )
@@ -186,7 +186,7 @@ def test_a_clear_way_is_followed_alone(engine, monkeypatch):
     assert ids_of(tokens) == plain_greedy(engine, PROMPT, 8)
 
 
-def test_what_was_decoded_is_in_the_cache_as_if_it_had_been_the_only_way(engine):
+def test_the_cache_holds_only_the_winner_of_a_search(engine):
     for prompt in PROMPTS[:10]:
         tokens = ids_of(generate(engine, prompt, LINE, STOP))
         assert engine._cache.ids == [*prompt, *tokens[:-1]]
@@ -196,7 +196,7 @@ def test_what_was_decoded_is_in_the_cache_as_if_it_had_been_the_only_way(engine)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
-def test_a_stream_that_is_closed_between_two_ways_leaves_a_sound_cache(engine, taken):
+def test_a_stream_that_is_closed_during_a_search_leaves_a_valid_cache(engine, taken):
     for prompt in PROMPTS[:10]:
         stream = engine.generate(prompt, LINE, STOP, never)
         for _, _ in zip(range(taken), stream, strict=False):
@@ -216,7 +216,7 @@ def test_a_cancelled_search_ends_at_the_next_pass(engine):
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
-def test_no_way_goes_on_for_more_tokens_than_may_be_drawn(engine, most):
+def test_no_hypothesis_exceeds_the_maximum_of_tokens(engine, most):
     few, lengths = SamplingParams(max_tokens=most), passes(engine)
     for prompt in PROMPTS:
         engine.prefill(prompt, never)
@@ -225,13 +225,13 @@ def test_no_way_goes_on_for_more_tokens_than_may_be_drawn(engine, most):
         assert len(lengths) < most
 
 
-def test_all_ways_spell_what_was_typed(engine):
+def test_all_hypotheses_satisfy_the_constraint(engine):
     for prompt in PROMPTS[:10]:
         tokens = generate(engine, prompt, LINE, STOP, suffix=b"val")
         assert engine.decode_bytes(ids_of(tokens)).startswith(b"val")
 
 
-def test_with_a_temperature_nothing_is_searched(engine):
+def test_sampling_uses_no_beam_search(engine):
     drawn = SamplingParams(max_tokens=6, temperature=1.0, seed=1)
     with beam_width(engine, 1):
         expected = ids_of(generate(engine, PROMPT, drawn))

@@ -32,7 +32,7 @@ def test_of_prompts_of_the_same_worth_the_oldest_goes():
     assert gone == ["cell 0", "cell 1"]
 
 
-def test_a_prompt_that_is_larger_than_the_limit_is_not_kept():
+def test_a_prompt_that_is_larger_than_the_limit_is_not_stashed():
     kept: PrefixCache[str] = PrefixCache(1000)
     assert [old.payload for old in kept.add(CachedPrefix(numbers(0, 100), "large", 1001))] == [
         "large"

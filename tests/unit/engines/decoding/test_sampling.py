@@ -29,7 +29,7 @@ def test_what_is_forced_has_the_probability_it_had_and_that_among_what_was_allow
     assert token.constrained_logprob == pytest.approx(math.log(0.75))
 
 
-def test_the_next_likeliest_are_told_where_nothing_is_left_to_chance():
+def test_greedy_tokens_come_with_alternatives():
     logits = log([0.1, 0.4, 0.3, 0.2])
     alternatives = make_sampler(GREEDY)(logits, None).alternatives
     assert alternatives == ((2, pytest.approx(math.log(0.3))), (3, pytest.approx(math.log(0.2))))
@@ -62,14 +62,14 @@ def test_draws_follow_the_distribution_at_their_temperature():
     assert [count / 4000 for count in counts] == pytest.approx([36 / 46, 9 / 46, 1 / 46], abs=0.02)
 
 
-def test_damaged_weights_are_an_error_not_a_guess():
+def test_damaged_weights_are_an_error():
     logits = np.array([0.0, math.nan, 1.0], np.float32)
     for params in (GREEDY, SamplingParams(temperature=1.0, seed=1)):
         with pytest.raises(GenerationError, match="not a number"):
             make_sampler(params)(logits, None)
 
 
-def test_the_likeliest_tokens_are_told_best_first_with_what_else_was_likely():
+def test_top_tokens_come_best_first_with_their_alternatives():
     logits = log([0.1, 0.4, 0.3, 0.2])
     first, second = top_tokens(logits, None, 2)
     assert [first.id, second.id] == [1, 2]

@@ -275,7 +275,7 @@ def test_a_damaged_file_that_was_made_here_is_made_again(wide, cache, damage):
     assert engine.notice == ""
 
 
-def test_a_file_of_somebody_elses_in_its_place_is_put_aside(wide, cache, capsys):
+def test_another_file_in_its_place_is_renamed(wide, cache, capsys):
     file = gguf_locate.place(find_card(str(wide)), wide, "Q8_0")
     file.parent.mkdir(parents=True)
     file.write_bytes(b"somebody's")
@@ -358,7 +358,7 @@ def test_quantize_makes_the_file_that_loading_finds(wide, cache, capsys):
     assert made["path"] == str(gguf_locate.place(find_card(str(wide)), wide, "Q4_K_M"))
 
 
-def test_quantize_writes_where_it_is_told(wide, tmp_path, capsys):
+def test_quantize_writes_to_the_given_path(wide, tmp_path, capsys):
     file = tmp_path / "here.gguf"
     code, out, _ = quantize(capsys, wide, "--to", "Q8_0", "--output", file)
     assert code == 0 and str(file) in out and GGUFHeader(file).precision == "Q8_0"

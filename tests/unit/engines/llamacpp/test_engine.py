@@ -241,7 +241,7 @@ def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine, passes):
     assert sum(passes) < 8 + 5  # what was drawn, and what follows the prompts
 
 
-def test_what_is_put_aside_on_the_disk_goes_with_the_engine(torch_engine, folder, tmp_path):
+def test_stashed_prompts_are_deleted_with_the_engine(torch_engine, folder, tmp_path):
     gguf_writer.write_gguf(folder, tmp_path / "model.gguf", "F16", name="model")
     engine = load_engine(str(tmp_path / "model.gguf"))
     kept = engine._server.process.folder / "kept"
@@ -252,7 +252,7 @@ def test_what_is_put_aside_on_the_disk_goes_with_the_engine(torch_engine, folder
     assert not kept.exists()
 
 
-def test_a_cancelled_prefill_ends_after_the_pass_that_runs_and_its_part_is_kept(engine, passes):
+def test_a_cancelled_prefill_ends_after_the_running_pass_and_its_part_stays_cached(engine, passes):
     forget(engine)
     prompt = [20 + 7 * i % 300 for i in range(1500)]
     passes.clear()
@@ -501,7 +501,7 @@ def test_a_session_goes_on_when_its_process_was_killed_or_stopped(folder, number
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no limits for another process there")
-def test_a_disk_that_is_full_costs_what_would_be_put_aside_and_no_more(folder, request):
+def test_a_full_disk_only_prevents_stashing(folder, request):
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -562,7 +562,7 @@ def test_who_asked_for_the_model_can_give_up_while_it_loads(folder):
         load_engine(str(folder), engine="llamacpp", progress=progress)
 
 
-def test_a_damaged_weight_is_an_error_not_a_guess(tmp_path):
+def test_a_damaged_weight_is_an_error(tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 

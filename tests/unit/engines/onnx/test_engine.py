@@ -201,7 +201,7 @@ def test_a_cancelled_decode_ends_at_the_next_token(engine, prompt):
 # Drafts and hypotheses
 
 
-def test_right_guesses_save_passes(engine, prompt):
+def test_correct_drafts_save_passes(engine, prompt):
     expected = ids_of(list(engine.generate(prompt, GREEDY, (), never)))
     engine.prefill(prompt, never)
     lengths = passes(engine)
@@ -370,7 +370,7 @@ def test_the_second_load_takes_what_the_first_has_packed(kept, prompt, engine):
     second.close()
 
 
-def test_what_is_kept_belongs_to_a_version_of_the_runtime_and_to_a_model(kept, copy, monkeypatch):
+def test_stored_weights_belong_to_a_version_of_the_runtime_and_to_a_model(kept, copy, monkeypatch):
     load_engine(str(MODEL)).close()
     load_engine(str(copy)).close()
     assert len(kept()) == 2
@@ -426,7 +426,7 @@ def test_what_is_damaged_is_packed_again(kept, prompt, engine, name, damage):
     assert prepacked.is_stored(onnxruntime, MODEL)
 
 
-def test_a_file_where_the_packed_weights_are_to_be_is_put_aside(kept):
+def test_a_file_in_the_place_of_the_prepacked_weights_is_renamed(kept):
     load_engine(str(MODEL)).close()
     (folder,) = kept()
     shutil.rmtree(folder)
@@ -441,7 +441,7 @@ def test_where_nothing_can_be_written_it_is_loaded_all_the_same(kept, tmp_path):
     load_engine(str(MODEL)).close()
 
 
-def test_no_more_are_kept_than_some(kept, tmp_path, monkeypatch):
+def test_the_least_recently_used_entries_are_deleted(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(prepacked, "MAX_FILES", 1)
     load_engine(str(MODEL)).close()
     (first,) = kept()

@@ -169,7 +169,7 @@ def test_a_server_that_is_not_there_is_named():
     assert f"127.0.0.1:{port} cannot be reached" in said and "refused" in said
 
 
-def test_a_missing_key_is_asked_for_and_a_wrong_one_told(server, monkeypatch):
+def test_a_missing_and_a_wrong_key_have_an_error_each(server, monkeypatch):
     server.queue("/v1/models", says(401, {"error": "Unauthorized"}))
     assert f"wants a key: set the environment variable {http_client.KEY_VARIABLE}" in load_error(
         server
@@ -179,7 +179,7 @@ def test_a_missing_key_is_asked_for_and_a_wrong_one_told(server, monkeypatch):
     assert "does not take your key" in load_error(server)
 
 
-def test_a_wrong_path_and_a_web_page_are_told_apart_from_servers(server):
+def test_a_wrong_path_and_a_web_page_are_recognized(server):
     assert "/elsewhere a completions server?" in load_error(f"{server.url}/elsewhere")
     server.queue("/v1/models", says(200, "<html>Log in</html>", "text/html"))
     assert "answers with a web page" in load_error(server)
@@ -313,7 +313,7 @@ WRITTEN = (
 )
 
 
-def test_pieces_are_exact_and_never_special():
+def test_text_ids_are_exact_and_never_special():
     pieces = TextVocabulary(STARCODER2_STOP)
     for text in (WRITTEN, "naïve = '東京 🎉'\n\t# \x00 ÿ", "x" * 50, ""):
         ids = pieces.encode(text)
@@ -363,7 +363,7 @@ def test_a_stream_that_breaks_off_gives_what_came_and_then_an_error(engine, serv
     assert text_of(engine, engine.generate([20], GREEDY, (), never)) == "print(x)\n"
 
 
-def test_an_error_within_a_stream_is_told_in_the_servers_words(engine, server):
+def test_an_error_within_a_stream_has_the_servers_message(engine, server):
     def fails(handler, body):
         handler.begin_stream()
         handler.event({"error": {"message": "out of memory", "code": 500}})
@@ -448,7 +448,7 @@ def test_a_list_of_models_without_an_end_is_given_up(server, monkeypatch, type):
     assert line.endswith("sends an answer of more than 0 MB.")
 
 
-def test_an_error_without_an_end_is_told_by_its_beginning(engine, server):
+def test_an_endless_error_is_cut(engine, server):
     server.queue(COMPLETIONS, sends(b"too ", b"bad ", status=400, type="text/plain"))
     line = said_in_one_line(lambda: decode(engine))
     assert "refused the request (400): too bad bad" in line
@@ -518,7 +518,7 @@ def test_an_event_that_is_none_is_one_line(engine, server, data, said):
         {"choices": [{"text": "", "logprobs": {"tokens": [1], "token_logprobs": [1e999]}}]},
     ],
 )
-def test_what_is_told_besides_may_be_anything(engine, server, event):
+def test_other_fields_of_an_answer_may_be_anything(engine, server, event):
     usual = b'data: {"choices": [{"text": "x", "finish_reason": "length"}]}'
     server.queue(COMPLETIONS, stream_of(b"data: " + json.dumps(event).encode(), usual))
     assert "".join(decode(engine)) == "x"

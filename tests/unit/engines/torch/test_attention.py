@@ -109,7 +109,7 @@ def test_models_that_are_not_packed_attend_so_too(tmp_path, monkeypatch, precisi
     assert set(taken) == {(2, 2)}  # of each key head the queries of two heads
 
 
-def test_as_many_tokens_as_a_quantized_model_guesses_are_read_row_by_row():
+def test_the_draft_of_a_quantized_model_is_read_row_by_row():
     assert max_draft_tokens_for("4bit") + 1 == ROW_BY_ROW_TOKENS
 
 

@@ -202,7 +202,7 @@ def after(count: int):
     return lambda: next(asked) >= count
 
 
-def test_a_cancelled_prefill_ends_at_the_next_layer_and_whole_chunks_are_kept(engine):
+def test_a_cancelled_prefill_ends_at_the_next_layer_and_whole_chunks_stay_cached(engine):
     engine.chunk = 10  # and the model has two layers
     assert engine.prefill(PROMPT, after(0)) == 0
     assert engine.prefill(PROMPT, after(2)) == 0
@@ -246,7 +246,7 @@ def test_a_new_prompt_after_an_interrupted_one_is_read_as_by_a_fresh_engine(engi
 # Guesses
 
 
-def test_right_guesses_save_passes_and_change_no_token(engine):
+def test_correct_drafts_save_passes_and_change_no_token(engine):
     expected = plain_greedy(engine, PROMPT, 8)
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
@@ -256,7 +256,7 @@ def test_right_guesses_save_passes_and_change_no_token(engine):
 
 
 @pytest.mark.parametrize("wrong_from", [0, 1, 2])
-def test_wrong_guesses_change_no_token(engine, wrong_from):
+def test_wrong_drafts_change_no_token(engine, wrong_from):
     expected = plain_greedy(engine, PROMPT, 8)
 
     def draft(drawn):
@@ -269,14 +269,14 @@ def test_wrong_guesses_change_no_token(engine, wrong_from):
     assert ids_of(generate(engine, other)) == plain_greedy(engine, other, 8)
 
 
-def test_guesses_do_not_change_what_is_drawn_with_a_seed(engine):
+def test_drafts_do_not_change_what_a_seed_samples(engine):
     sampling = SamplingParams(max_tokens=8, temperature=1.5, seed=3)
     expected = ids_of(generate(engine, PROMPT, sampling))
     tokens = generate(engine, PROMPT, sampling, draft=lambda drawn: expected[len(drawn) :])
     assert ids_of(tokens) == expected
 
 
-def test_no_more_is_guessed_than_may_be_drawn(engine):
+def test_a_draft_does_not_exceed_the_tokens_that_are_left(engine):
     engine.prefill(PROMPT, never)
     lengths = passes(engine)
     sampling = SamplingParams(max_tokens=3)
@@ -296,7 +296,7 @@ def test_a_prompt_that_was_left_for_another_is_taken_up_again(engine):
     assert ids_of(generate(engine, [*trunk, *below])) == plain_greedy(engine, [*trunk, *below], 8)
 
 
-def test_what_was_put_aside_counts_as_memory_and_has_a_limit(engine, monkeypatch):
+def test_stashed_prompts_count_as_memory_and_have_a_limit(engine, monkeypatch):
     one = len(PROMPT) * 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, their size, bytes
     monkeypatch.setattr(engine._cache._stash, "_limit", 2 * one)
     for index in range(5):

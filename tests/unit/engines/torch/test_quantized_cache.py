@@ -100,7 +100,7 @@ def test_each_precision_has_its_own_file_and_double_quantization_a_smaller_one(f
     assert sizes["8bit"] > sizes["4bit"] > sizes["4bit-double"]
 
 
-def test_small_models_are_not_kept(folder, cache, monkeypatch):
+def test_small_models_are_not_stored(folder, cache, monkeypatch):
     monkeypatch.setattr(quantized_cache, "MIN_MODEL_PARAMS", 200_000_000)
     load_engine(str(folder), precision="4bit")
     assert not cache.exists()
@@ -247,7 +247,7 @@ def _in_a_breath(acquire):
     return lambda self, timeout: acquire(self, timeout=0.01)
 
 
-def test_kept_tensors_are_aligned_and_mapped(folder, cache):
+def test_stored_tensors_are_aligned_and_mapped(folder, cache):
     place = quantized_cache.make(folder, "4bit", lambda state, share: None)
     (file,) = place.glob("*.safetensors")
     with file.open("rb") as stream:
@@ -388,7 +388,7 @@ def test_quantizing_again_mends_what_is_damaged(folder, cache, quantizations):
     assert quantizations == ["8bit"] * 2
 
 
-def test_a_file_where_the_folder_is_to_be_is_put_aside(folder, cache):
+def test_a_file_in_the_place_of_the_folder_is_renamed(folder, cache):
     place = quantized_cache.make(folder, "4bit", lambda state, share: None)
     shutil.rmtree(place)
     place.write_text("somebody's")
