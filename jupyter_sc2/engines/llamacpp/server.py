@@ -91,6 +91,8 @@ class LlamaServer:
         self.address: str = ready["address"]
         self.gpu: bool = ready["gpu"]  # whether the weights are in a GPU's memory
         self._silent_since: float | None = None  # it was asked, and has not said anything since
+        # The requests that run: text is tokenized on any thread while the engine's decodes.
+        self._open: set[object] = set()
         self._cancelled_at = 0.0  # when somebody last no longer waited for it
         self._checked_at = 0.0
 
@@ -231,8 +233,10 @@ class LlamaServer:
             self._silent_since = monotonic()
 
         # Keys come faster than a silence is noticed, and each cancels the request before.
-        if self._silent_since is None or monotonic() - self._cancelled_at > SAME_SILENCE_S:
+        alone = not self._open and monotonic() - self._cancelled_at > SAME_SILENCE_S
+        if self._silent_since is None or alone:
             self._silent_since = monotonic()
+        self._open.add(request := object())
         connection = _Connection(self.address, check, received)
         response: http.client.HTTPResponse | None = None
         headers = {
@@ -248,12 +252,15 @@ class LlamaServer:
                 said = error.get("message") if isinstance(error, dict) else response.reason
                 raise GenerationError(f"llama.cpp refused the request: {said}")
             yield response
-            self._silent_since = None
+            self._open.discard(request)
+            if not self._open:
+                self._silent_since = None
         except (OSError, http.client.HTTPException, ValueError) as error:
             # The connection broke, and the process may take a moment to end.
             self.process.wait(POLL_INTERVAL_S)
             raise self._lost("" if self.process.ended else "does not answer") from error
         finally:
+            self._open.discard(request)
             if response is not None:
                 response.close()  # it has a share in the socket until it is read to its end
             connection.close()

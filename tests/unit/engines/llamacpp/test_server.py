@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from contextlib import suppress
 
 import pytest
 
 from jupyter_sc2.engines.llamacpp import server as llama_server
 from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
-from jupyter_sc2.errors import GenerationError
+from jupyter_sc2.errors import EngineLost, GenerationError
 from jupyter_sc2.runtime.child_process import ChildProcess
 from tests.support.servers import says, scripted
 
@@ -85,3 +87,37 @@ def test_a_line_of_a_stream_has_a_limit(asked, monkeypatch):
     assert next(events) == {"a": 1}
     with pytest.raises(GenerationError, match="does not answer"):
         next(events)
+
+
+def test_a_stopped_server_is_noticed_also_where_another_request_has_been_answered(
+    asked, monkeypatch
+):
+    """As when text is tokenized for the panel while the engine's thread waits for a token."""
+    monkeypatch.setattr(llama_server, "STOPPED_AFTER_S", 0.5)
+    monkeypatch.setattr(llama_server, "is_stopped", lambda pid: answered.is_set())
+    server, llama = asked
+    answered, release = threading.Event(), threading.Event()
+
+    def silent(handler, body):
+        handler.close_connection = True
+        release.wait(10)
+
+    server.queue(PATH, silent)
+    server.queue("/tokenize", says(200, {"tokens": [1]}))
+    failures = []
+
+    def wait() -> None:
+        try:
+            llama.post(PATH, {}, lambda: release.is_set())
+        except EngineLost as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.2)
+    assert llama.ask("/tokenize", {}) == {"tokens": [1]}
+    answered.set()
+    thread.join(5)
+    release.set()
+    thread.join()
+    assert failures and "was stopped" in failures[0]
