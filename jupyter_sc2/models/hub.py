@@ -242,21 +242,20 @@ class _Download:
     def _get(self, file: _File) -> None:
         blob, partial = self._storage / "blobs" / file.etag, self._partial(file)
         blob.parent.mkdir(parents=True, exist_ok=True)
-        before = self._done
-        for attempt in (1, 2):
-            if blob.is_file() and blob.stat().st_size == file.size:
-                break  # another revision has the same file
+        before, damaged = self._done, 0
+        while not (blob.is_file() and blob.stat().st_size == file.size):  # as of another revision
+            self._done = before
             self._transfer(file, partial)
-            # A kernel for which the lock does not hold may have given the file its name meanwhile, or removed it.
+            # A kernel for which the lock does not hold may have given the file its name meanwhile, or begun it anew.
             with contextlib.suppress(FileNotFoundError):
+                if partial.stat().st_size < file.size:
+                    continue
                 if self._is_whole(partial, file.etag):
                     os.replace(partial, blob)
-                    break
+                    continue
                 partial.unlink()
-            self._done = before
-            if blob.is_file() and blob.stat().st_size == file.size:
-                break
-            if attempt == 2:
+                damaged += 1
+            if damaged == 2:
                 raise ModelLoadError(
                     f"{file.name} of {self._id} arrived damaged twice: its checksum is not the one that the hub "
                     "gives. Try again later, or over another network."
