@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, cast
@@ -75,6 +76,8 @@ class Extension:
         own_imports.install()
         self.settings = settings_of(shell)
         self._requested = self._initial = self.settings.load_options()
+        # While a load starts because of a changed setting, or a failed one reverts it, on whatever thread.
+        self._settings_lock = threading.RLock()
         self._completion_options = self.settings.completion_options()
         self._namespace = LiveNamespace(shell, self.settings)
         self.session = Session(
@@ -175,10 +178,11 @@ class Extension:
             self._completion_options = completion_options
             self.session.configure(completion_options)
         if change.name in LOADED_BY:
-            options = self.settings.load_options()
-            if options != self._requested:  # two settings changed together call this twice
-                self._requested = options
-                self.session.load(options)
+            with self._settings_lock:
+                options = self.settings.load_options()
+                if options != self._requested:  # two settings changed together call this twice
+                    self._requested = options
+                    self.session.load(options)
         elif change.name == "offline":
             self.session.set_offline(bool(change.new))
         elif change.name == "mode" and self.enabled():
@@ -193,15 +197,15 @@ class Extension:
 
         Returns whether it did: settings from the config files stay, and are tried again at the next request.
         """
-        if failed != self._requested or failed == self._initial:
-            return False
-        self._requested = replace(
-            instead, offline=failed.offline
-        )  # so that this change loads nothing
-        with self.settings.hold_trait_notifications():
-            for name in LOADED_BY:
-                setattr(self.settings, name, getattr(instead, name))
-        return True
+        with self._settings_lock:
+            if failed != self._requested or failed == self._initial:
+                return False
+            # So that this change loads nothing.
+            self._requested = replace(instead, offline=failed.offline)
+            with self.settings.hold_trait_notifications():
+                for name in LOADED_BY:
+                    setattr(self.settings, name, getattr(instead, name))
+            return True
 
     def _cell_started(self, info: object = None) -> None:
         self.session.set_kernel_busy(True)

@@ -295,7 +295,8 @@ def load_model(
     with settings.hold_trait_notifications():
         settings.model = model
         settings.precision = precision or settings.precision
-    if settings.load_options() == before:  # else the change itself has started it
+        changed = settings.load_options() != before  # here, as a load that fails at once reverts it
+    if not changed:  # else the change itself has started it
         session.load(before)
     if wait:
         _wait(kernel, started)

@@ -431,9 +431,10 @@ def test_a_model_that_cannot_be_loaded_does_not_stay_the_setting(
         running.session.load()
         running.session.wait_ready(10)
     way(running)
-    wait_until(lambda: settings_now(running) == before and running.session.status.state == "ready")
+    wait_until(lambda: "is not there" in (running.session.status.message or ""))
+    wait_until(lambda: running.session.status.state == "ready")
     assert running.session.status.model == "embedded"
-    assert "is not there" in running.session.status.message
+    assert settings_now(running) == before
     asked = len(loads.asked)
     running.session.load()  # as a front end asks for it
     running.session.wait_ready(10)
