@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from jupyter_sc2.cli.options import print_json
-from jupyter_sc2.models.cards import ModelCard, cards
+from jupyter_sc2.models.cards import ModelCard, card_errors, cards
 from jupyter_sc2.models.plan import file_bytes
 from jupyter_sc2.runtime.hardware import format_bytes
 
@@ -21,6 +22,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _models(args: argparse.Namespace) -> int:
+    for error in card_errors():
+        print(f"jupyter sc2: {error}", file=sys.stderr)
     rows = [_row(card) for card in cards().values()]
     if args.json:
         print_json(rows)

@@ -25,7 +25,7 @@ from jupyter_sc2.kernel.views import progress as progress_view
 from jupyter_sc2.kernel.views import prompt as prompt_view
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.kernel.views import text as text_view
-from jupyter_sc2.models.cards import cards, find_card
+from jupyter_sc2.models.cards import card_errors, cards, find_card
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.settings import SC2
@@ -154,7 +154,11 @@ def model(kernel: KernelParts, arguments: Arguments) -> None:
 
 @subcommand("list the known models, with their sizes")
 def models(kernel: KernelParts, arguments: Arguments) -> None:
-    print(text_view.models(cards().values(), kernel.settings.model))
+    print(
+        "\n".join(
+            [text_view.models(cards().values(), kernel.settings.model), *map(str, card_errors())]
+        )
+    )
 
 
 @subcommand(

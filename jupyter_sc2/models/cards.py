@@ -265,14 +265,30 @@ if EMBEDDED_FOLDER != SHIPPED_MODEL:
 
 
 def cards() -> dict[str, ModelCard]:
-    """All models that are known by name: the embedded one, those of this package, the user's.
+    """All models that are known by name: the embedded one, those of this package, the user's that are right."""
+    return _read_cards()[0]
 
-    Raises ModelLoadError, naming file, table and key, for a file of the user's that is wrong.
-    """
+
+def card_errors() -> list[ModelLoadError]:
+    """What is wrong in the user's files: for each file or model one error that names file, table and key."""
+    _, errors, unreadable = _read_cards()
+    return [*unreadable, *errors.values()]
+
+
+def _read_cards() -> tuple[dict[str, ModelCard], dict[str, ModelLoadError], list[ModelLoadError]]:
+    """The known models, the errors of others by their name, and those of files that cannot be read at all."""
     known = {EMBEDDED.name: EMBEDDED, **_shipped().cards}
-    for file in _users_files():
-        known |= _File(file, _shipped().tables).cards
-    return known
+    errors: dict[str, ModelLoadError] = {}
+    unreadable: list[ModelLoadError] = []
+    for path in _users_files():
+        try:
+            file = _File(path, _shipped().tables)
+        except ModelLoadError as error:
+            unreadable.append(error)
+        else:
+            known |= file.cards
+            errors |= file.errors
+    return known, errors, unreadable
 
 
 def find_card(model: str) -> ModelCard:
@@ -283,7 +299,9 @@ def find_card(model: str) -> ModelCard:
     """
     if model == EMBEDDED.name:  # whatever the user's files say
         return EMBEDDED
-    known = cards()
+    known, errors, unreadable = _read_cards()
+    if model in errors:
+        raise errors[model]
     for card in known.values():
         if model in (card.name, card.hub_id):
             return card
@@ -296,6 +314,8 @@ def find_card(model: str) -> ModelCard:
     if model.count("/") == 1 and is_plain_path(model):
         card = _unknown_model(known, model.partition("/")[2])
         return replace(card, name=model, hub_id=model)
+    if unreadable:  # the name may be in there
+        raise unreadable[0]
     close = difflib.get_close_matches(model, known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise ModelLoadError(
@@ -363,7 +383,13 @@ class _File:
             if not (isinstance(own, dict) and all(isinstance(t, dict) for t in own.values())):
                 raise ModelLoadError(f"{file}: [{kind}] holds tables: [{kind}.NAME].")
             self.tables[kind] = {**tables.get(kind, {}), **own}
-        self.cards = {name: self._card(name, dict(t)) for name, t in read.get("model", {}).items()}
+        self.cards: dict[str, ModelCard] = {}
+        self.errors: dict[str, ModelLoadError] = {}  # by the model that is left out
+        for name, table in read.get("model", {}).items():
+            try:
+                self.cards[name] = self._card(name, dict(table))
+            except ModelLoadError as error:
+                self.errors[name] = error
 
     def _read(self) -> dict[str, Any]:
         if sys.version_info >= (3, 11):

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel.comm import protocol
-from jupyter_sc2.models.cards import cards
+from jupyter_sc2.models.cards import card_errors, cards
 from jupyter_sc2.notebook import Notebook
 from jupyter_sc2.pipeline.job import CANCELLED
 from jupyter_sc2.pipeline.session import Session
@@ -100,6 +100,7 @@ class Channel:
         self.session = session
         self.settings = settings
         self.usage = usage
+        self.reported_cards = False  # errors in the user's models file, to a front end, once
         self._kernel = kernel
         self._front_ends: dict[str, FrontEnd] = {}
         self.ids = itertools.count(1)  # of requests
@@ -359,8 +360,10 @@ class FrontEnd:
                 settings=channel.settings.values(),
             )
         )
-        if refused is not None:
-            self.send(protocol.error(protocol.code_of(refused), str(refused)))
+        wrong = [] if channel.reported_cards else card_errors()
+        channel.reported_cards = True
+        for one in wrong if refused is None else [refused, *wrong]:
+            self.send(protocol.error(protocol.code_of(one), str(one)))
         if allowed and channel.settings.enabled():
             channel.session.ensure_loaded()
 

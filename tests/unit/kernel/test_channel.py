@@ -151,6 +151,19 @@ def test_hello_reports_protocol_version_channel_and_model(comm):
     }
 
 
+def test_a_wrong_entry_in_the_users_models_is_reported_once_and_hello_comes(
+    channel, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "jupyter_sc2_models.toml").write_text("[model.x]\nhubid = 'a/b'\n")
+    first, second = FakeComm(channel, "first"), FakeComm(channel, "second")
+    for front_end in (first, second):
+        front_end.say({"type": "hello"})
+        assert "starcoder2-3b" in front_end.wait_for(type="hello")["models"]
+    assert "hubid is no key of a model" in first.wait_for(type="error")["message"]
+    assert not [one for one in second.heard if one["type"] == "error"]
+
+
 def test_hello_sends_the_language_below_each_cell_magic(comm):
     comm.say({"type": "hello"})
     languages = comm.wait_for(type="hello")["languages"]

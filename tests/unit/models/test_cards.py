@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from jupyter_sc2.models.cards import (
     STARCODER2_STOP,
     TRAINING_FILE,
     Shape,
+    card_errors,
     cards,
     find_card,
     with_known_layout,
@@ -144,15 +146,24 @@ def test_a_user_adds_a_card_and_changes_one_of_ours(user_file):
 )
 def test_a_wrong_file_is_one_line_with_file_table_and_key(user_file, text, said):
     user_file.write_text(text)
-    with pytest.raises(ModelLoadError) as caught:
-        find_card("starcoder2-3b")
-    line = str(caught.value)
+    (error,) = card_errors()
+    line = str(error)
     assert line.startswith(str(user_file)) and said in line and "\n" not in line
 
 
-def test_a_wrong_file_does_not_take_the_embedded_model_away(user_file):
-    user_file.write_text("[")
+@pytest.mark.parametrize("text", ["[", "[models.x]\n", "[model.x]\nhubid = 'a/b'\n[model.y]\n"])
+def test_a_wrong_file_takes_no_other_model_away(user_file, text):
+    user_file.write_text(text)
     assert find_card("embedded") is EMBEDDED
+    assert find_card("starcoder2-3b") == cards()["starcoder2-3b"]
+    assert ("y" in cards(), "x" in cards()) == ("model.y" in text, False)
+
+
+@pytest.mark.parametrize("text", ["[", "[model.x]\nhubid = 'a/b'\n"])
+def test_a_model_that_is_wrong_says_so_when_it_is_wanted(user_file, text):
+    user_file.write_text(text)
+    with pytest.raises(ModelLoadError, match=re.escape(str(user_file))):
+        find_card("x")
 
 
 @pytest.mark.parametrize(
