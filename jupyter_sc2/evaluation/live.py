@@ -35,6 +35,7 @@ from jupyter_sc2.pipeline.grounding import checker
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.prompt.sources import CELL_SOURCES
 from jupyter_sc2.prompt.sources import SOURCES as PROMPT_SOURCES
+from jupyter_sc2.runtime.atomic_write import append_line
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.incomplete import is_magic_line
 from jupyter_sc2.source.parsing import parse
@@ -147,26 +148,30 @@ def evaluate(
     results: list[Row] = []
     order = list(notebooks)
     rng.shuffle(order)
-    with _appended_to(kept) as keep:
-        for name, cells in order:
-            if sum(shares.values()) >= count:
+
+    def keep(row: Row) -> None:
+        if kept is not None:
+            append_line(kept, json.dumps(row, ensure_ascii=False))
+
+    for name, cells in order:
+        if sum(shares.values()) >= count:
+            break
+        here = 0
+        for notebook, cell, shell in run(cells, setup):
+            if here == MAX_HOLES_PER_NOTEBOOK:
                 break
-            here = 0
-            for notebook, cell, shell in run(cells, setup):
-                if here == MAX_HOLES_PER_NOTEBOOK:
-                    break
-                settings = SC2(context_error=False)
-                sources.live = LiveNamespace(shell, settings)
-                wanted = [kind for kind in CLASSES if shares[kind] < count // len(CLASSES)]
-                for hole in holes_in(cell.source, rng, wanted):
-                    if shares[hole.kind] >= count // len(CLASSES) or here == MAX_HOLES_PER_NOTEBOOK:
-                        continue
-                    shares[hole.kind] += 1
-                    here += 1
-                    for row in _ask_all(session, sources, notebook, cell, hole):
-                        results.append(row | {"notebook": name})
-                        keep(results[-1])
-            tell(f"{name}: {dict(shares)}")
+            settings = SC2(context_error=False)
+            sources.live = LiveNamespace(shell, settings)
+            wanted = [kind for kind in CLASSES if shares[kind] < count // len(CLASSES)]
+            for hole in holes_in(cell.source, rng, wanted):
+                if shares[hole.kind] >= count // len(CLASSES) or here == MAX_HOLES_PER_NOTEBOOK:
+                    continue
+                shares[hole.kind] += 1
+                here += 1
+                for row in _ask_all(session, sources, notebook, cell, hole):
+                    results.append(row | {"notebook": name})
+                    keep(results[-1])
+        tell(f"{name}: {dict(shares)}")
     return {"model": session.status.model, **figures(results), "rows": results}
 
 
@@ -305,22 +310,3 @@ def figures(results: Sequence[Row]) -> dict[str, Any]:
                 "broken_shown": sum(r["refuted"] == "syntax" for r in shown),
             }
     return {"n": len(results) // len(SOURCES), "by_class": table}
-
-
-class _appended_to:
-    """Appends rows to a file of JSON lines as they come, if there is a file."""
-
-    def __init__(self, file: File | None) -> None:
-        self._file = file.open("a", encoding="utf-8") if file is not None else None
-
-    def __enter__(self) -> Callable[[Row], None]:
-        return self._keep
-
-    def _keep(self, row: Row) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._file.flush()
-
-    def __exit__(self, *exception: object) -> None:
-        if self._file is not None:
-            self._file.close()

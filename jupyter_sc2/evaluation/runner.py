@@ -17,6 +17,7 @@ from jupyter_sc2.models.cards import NotebookLayout, Order
 from jupyter_sc2.options import CompletionOptions, LoadOptions
 from jupyter_sc2.pipeline.grounding import Namespace
 from jupyter_sc2.pipeline.session import Session
+from jupyter_sc2.runtime.atomic_write import append_line
 from jupyter_sc2.runtime.bounded_read import MAX_INPUT_BYTES, parse_json, up_to
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 
@@ -106,8 +107,7 @@ def answer(
         *_, last = session.complete(requests[name])
         done[name] = {"id": name, "text": last.text, **judge(name, last)}
         if kept is not None:
-            with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[name], ensure_ascii=False) + "\n")
+            append_line(kept, json.dumps(done[name], ensure_ascii=False))
     return [done[name] for name in requests]
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -280,7 +281,13 @@ class Run:
         for path in (self.falling, self.level):
             if not path.exists():
                 continue
-            values = torch.load(path, weights_only=True, map_location=self.device)
+            try:
+                values = torch.load(path, weights_only=True, map_location=self.device)
+            except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+                raise SC2Error(
+                    f"{path} is damaged: delete it, and the training resumes from the checkpoint before it or begins "
+                    "anew."
+                ) from error
             if path == self.falling and values["budget"] != budget:
                 continue  # made for a shorter run
             for name, value in values["state"].items():
