@@ -93,5 +93,5 @@ def test_the_numbers_tell_what_was_shown_and_accepted_with_a_plot(quick_cell):
     output = quick_cell.cell(0).locator(".jp-OutputArea-output")
     output.locator("text=/1 by word/").wait_for()
     said = output.first.inner_text()
-    assert "1 whole" in said and f"characters saved {len(LINE) - 9}" in said
+    assert "1 in full" in said and f"characters saved {len(LINE) - 9}" in said
     output.locator("svg").wait_for()  # an output of its own, which comes after the text

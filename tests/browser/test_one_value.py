@@ -72,14 +72,14 @@ def test_ghost_text_is_chosen_in_the_settings_editor_the_panel_the_menu_or_by_co
     notebook = open_notebook(slow_lab, slow_lab.notebook("mode.ipynb", ""))
     notebook.wait_ready()
     panel = panel_row(notebook, "Ghost text").locator("select")
-    panel.select_option(label="When asked (Alt+\\)")
+    panel.select_option(label="On request (Alt+\\)")
     says(notebook, "on demand")
     assert setting(notebook, "mode") == "'manual'"
     config(notebook, "SC2.mode = 'automatic'")
     says(notebook, "ready")
     menu(notebook, "Show Ghost Text While Typing")
     says(notebook, "on demand")
-    assert chosen(panel) == "When asked (Alt+\\)"
+    assert chosen(panel) == "On request (Alt+\\)"
     notebook.page.wait_for_timeout(300)
     command(notebook, "settingeditor:open", query="Code Completion (SC2)")
     editor = notebook.page.locator("select[id$='plugin_mode']")
