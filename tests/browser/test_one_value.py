@@ -122,7 +122,7 @@ def test_what_the_panel_saves_for_good_stands_in_both_files_and_in_new_kernels(
     finally:
         sidebar.get_by_text("Advanced").click()
         sidebar.get_by_role("button", name="Reset defaults").click()
-        sidebar.locator("text=start with the defaults again").wait_for()
+        sidebar.locator("text=start with the built-in defaults again").wait_for()
         notebook.page.wait_for_timeout(500)
     assert not config_file.exists()
     assert "max_tokens" not in file.read_text()

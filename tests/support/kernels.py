@@ -59,14 +59,21 @@ class FrontEnd:
         self._debugged = 0  # requests to the debugger
         # Not this checkout: what lies beside a notebook is the user's.
         self._folder = tempfile.TemporaryDirectory()
-        self.manager = KernelManager(kernel_name="python3")
-        self.manager.start_kernel(
-            cwd=str(folder or self._folder.name),
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join([str(ipykernel_6())] * old + path)}
-            | environment,
-        )
-        self.connect()
+        for attempt in range(3):
+            self.manager = KernelManager(kernel_name="python3")
+            self.manager.start_kernel(
+                cwd=str(folder or self._folder.name),
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join([str(ipykernel_6())] * old + path)}
+                | environment,
+            )
+            try:
+                self.connect()
+                return
+            except RuntimeError:  # another process has taken one of its ports meanwhile
+                self.client.stop_channels()
+                if attempt == 2 or self.manager.is_alive():
+                    raise
 
     def connect(self) -> None:
         self.client = self.manager.client()

@@ -181,7 +181,7 @@ def test_variables_that_find_no_room_are_looked_at_once(shell, monkeypatch):
     ask(20)
     told = ask(len(text) - 1)
     looks = []
-    for name in ("look", "choose"):
+    for name in ("describe_name", "choose"):
         monkeypatch.setattr(kernel_namespace, name, lambda *args, **kwargs: looks.append(args))
     assert ask(len(text)) == told
     assert not looks

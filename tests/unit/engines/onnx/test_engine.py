@@ -459,11 +459,11 @@ def test_what_a_killed_process_has_not_finished_is_removed_by_the_next_load(kept
 import os, signal
 from jupyter_sc2.engines.onnx import engine as onnx, prepacked
 prepacked.MIN_MODEL_BYTES = 0
-keeping = prepacked._keeping
+keeping = prepacked._storing
 def killed(options, file):
     (file.parent / "weights.bin").write_bytes(b"some of them")
     os.kill(os.getpid(), signal.SIGKILL)
-prepacked._keeping = killed
+prepacked._storing = killed
 onnx.load({str(MODEL)!r})
 """
     done = subprocess.run([sys.executable, "-c", code])
