@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from jupyter_sc2.prompt.sources import DEFAULT_EXCLUDED
 from jupyter_sc2.types import SamplingParams
@@ -18,6 +18,11 @@ class LoadOptions:
     server: str = ""
     threads: int = 0
     offline: bool = False
+
+    @classmethod
+    def of(cls, source: object) -> LoadOptions:
+        """From the attributes of these names: of the settings, or of a command's arguments."""
+        return cls(**{one.name: getattr(source, one.name) for one in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,14 +214,7 @@ class SC2(Configurable):
         return {name: own[name] for name in vars(cls) if name in own}
 
     def load_options(self) -> LoadOptions:
-        return LoadOptions(
-            model=self.model,
-            engine=self.engine,
-            precision=self.precision,
-            server=self.server,
-            threads=self.threads,
-            offline=self.offline,
-        )
+        return LoadOptions.of(self)
 
     def completion_options(self) -> CompletionOptions:
         return CompletionOptions(

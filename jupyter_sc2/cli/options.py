@@ -62,14 +62,7 @@ def engine_name(text: str) -> str:
 
 
 def load_options(args: argparse.Namespace) -> LoadOptions:
-    return LoadOptions(
-        model=args.model,
-        engine=args.engine,
-        precision=args.precision,
-        server=args.server,
-        threads=args.threads,
-        offline=args.offline,
-    )
+    return LoadOptions.of(args)
 
 
 def print_json(value: object) -> None:
