@@ -4,22 +4,12 @@ import time
 
 import pytest
 
-from tests.support.kernels import IS_OLD, LOAD, FrontEnd, ipykernel_6
+from tests.support.kernels import LOAD, OLD, FrontEnd
 
 pytestmark = pytest.mark.kernel
 
-OLD, NEW = "ipykernel 6", "ipykernel 7"
 CELL = "import time\ntime.sleep(0.02)\nx = {}\ny = 2\nx"
 SESSION = "next(iter(__import__('jupyter_sc2.pipeline.session').pipeline.session._sessions))"
-
-
-@pytest.fixture(scope="module", params=[NEW, OLD])
-def version(request):
-    if request.param == OLD:
-        ipykernel_6()
-    elif IS_OLD:
-        pytest.skip("this environment has ipykernel 6")
-    return request.param
 
 
 @pytest.fixture(scope="module")

@@ -15,21 +15,10 @@ from contextlib import contextmanager
 import nbformat
 import pytest
 
-from tests.support.kernels import IS_OLD, LOAD, FrontEnd, ipykernel_6
+from tests.support.kernels import LOAD, OLD, FrontEnd
 from tests.support.paths import TESTS
 
 pytestmark = pytest.mark.kernel
-
-OLD, NEW = "ipykernel 6", "ipykernel 7"
-
-
-@pytest.fixture(scope="module", params=[NEW, OLD])
-def version(request):
-    if request.param == OLD:
-        ipykernel_6()
-    elif IS_OLD:
-        pytest.skip("this environment has ipykernel 6")
-    return request.param
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from jupyter_core.utils import ensure_event_loop
 from tests.support.paths import TESTS
 
 IPYKERNEL_6 = Path(sys.prefix) / "ipykernel6"
+OLD, NEW = "ipykernel 6", "ipykernel 7"
 IS_OLD = version("ipykernel").startswith("6.")  # that of this environment
 
 
