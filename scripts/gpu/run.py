@@ -553,8 +553,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def time_is_up(number: int, frame: FrameType | None) -> None:
         raise TimeUp("told to end" if number == signal.SIGTERM else "the call's time is up")
 
-    signal.signal(signal.SIGALRM, time_is_up)
-    signal.signal(signal.SIGTERM, time_is_up)
+    before = {
+        number: signal.signal(number, time_is_up) for number in (signal.SIGALRM, signal.SIGTERM)
+    }
     signal.setitimer(signal.ITIMER_REAL, max(0.1, call.left + MARGIN / 2))
     try:
         return COMMANDS[args.command](call, args)
@@ -568,6 +569,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         call.give_log()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":
