@@ -29,12 +29,13 @@ from jupyter_sc2.kernel.magics import SC2Magics
 from jupyter_sc2.kernel.namespace import LiveNamespace
 from jupyter_sc2.kernel.settings_sync import SettingsSync
 from jupyter_sc2.options import LoadOptions
+from jupyter_sc2.pipeline.feedback import Feedback
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.settings import SC2, in_order
-from jupyter_sc2.usage import Usage
+from jupyter_sc2.usage import Usage, data_folder
 
 LoadEngine = Callable[..., Engine]
 
@@ -80,6 +81,9 @@ class Extension:
         self._settings_lock = threading.RLock()
         self._completion_options = self.settings.completion_options()
         self._namespace = LiveNamespace(shell, self.settings)
+        self.feedback = Feedback(
+            data_folder() / "feedback.json", lambda: bool(self.settings.adaptive_confidence)
+        )
         self.session = Session(
             load_engine=load_engine,
             options=self._completion_options,
@@ -87,6 +91,7 @@ class Extension:
             low_priority=True,
             namespace=self._namespace,
             attributor=Checker(),
+            feedback=self.feedback,
             taken_back=self._revert_settings,
         )
         self.settings_sync = SettingsSync(self.settings)
@@ -139,6 +144,7 @@ class Extension:
             return  # a forked child ends: the kernel itself writes the usage data
         self.session.close()
         self.usage.flush()
+        self.feedback.flush()
 
     # The settings, for front ends
 

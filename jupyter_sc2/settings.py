@@ -133,7 +133,11 @@ class SC2(Configurable):
         allow_none=True,
         min=0.0,
         max=1.0,
-        help="Minimum confidence (0 to 1) for automatic ghost text; None uses the model's default.",
+        help="Probability (0 to 1) from which a word is shown: higher is fewer and surer. None: the model's default.",
+    ).tag(config=True)
+    adaptive_confidence = Bool(
+        True,
+        help="Let accepted suggestions, and those you type past, adjust within small bounds what is shown.",
     ).tag(config=True)
     prose = Bool(False, help="Also complete Markdown and raw cells while you type.").tag(
         config=True

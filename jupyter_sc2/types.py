@@ -123,6 +123,14 @@ class Attribution:
         )
 
 
+@dataclass(frozen=True)
+class TextToken:
+    """A token of a text: the index in the text at which it ends, and its natural-log probability under the model."""
+
+    end: int
+    logprob: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Completion:
     """What is proposed at the cursor: the whole insertion so far, never a delta.
@@ -134,7 +142,10 @@ class Completion:
     index: int = 0
     finish_reason: FinishReason | None = None
     mean_logprob: float | None = None
-    confidence: float | None = None  # see Drawing
+    confidence: float | None = None  # see Candidate
+    tokens: tuple[
+        TextToken, ...
+    ] = ()  # of the text, where their probabilities are known; for evaluation
     source: Source = "model"
     reason: str | None = None
     model: str = ""
@@ -151,9 +162,9 @@ class Completion:
 class Token:
     """One decoded token: its id and its natural-log probability under the model.
 
-    `among_allowed` is that among the tokens that were allowed, where only some were and the engine can tell. `others`
-    are the ids that were the next likeliest, each with its log-probability, where the engine can tell and nothing was
-    left to chance.
+    `constrained_logprob` is its log-probability among the tokens that were allowed, where only some were and the engine
+    can tell. `alternatives` are the ids that were next most likely, each with its log-probability, where the engine can
+    tell and nothing was sampled.
     """
 
     id: int

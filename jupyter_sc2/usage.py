@@ -51,6 +51,11 @@ from events order by at
 COLUMNS = ["at", "notebook", "kind", "request", "part", "size", "ms"]
 
 
+def data_folder() -> Path:
+    """Where what is learned of this user's use is stored."""
+    return Path(jupyter_data_dir()) / "jupyter_sc2"
+
+
 @dataclass(frozen=True)
 class Event:
     at: float
@@ -87,7 +92,7 @@ class Usage:
 
     def __init__(self, enabled: Callable[[], bool], file: Path | None = None) -> None:
         self._enabled = enabled
-        self._file = file or Path(jupyter_data_dir()) / "jupyter_sc2" / "usage.sqlite"
+        self._file = file or data_folder() / "usage.sqlite"
         self._lock = threading.Lock()  # for the events in memory
         self._file_lock = threading.Lock()
         self._pending: list[Event] = []

@@ -261,6 +261,7 @@ def stats(kernel: KernelParts, arguments: Arguments) -> None:
     usage = kernel.usage
     if arguments.value == "reset":
         usage.reset()
+        kernel.session.reset_feedback()
         print("Usage data cleared.")
         return
     if arguments.values:

@@ -8,6 +8,7 @@ tokenizer in use, never by number.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.models.calibration import GENERIC, Calibration
 from jupyter_sc2.runtime.bounded_read import read_limited
 from jupyter_sc2.runtime.characters import escaped, is_plain_path
 from jupyter_sc2.source.languages import IPYTHON, UNKNOWN, canonical
@@ -34,6 +36,7 @@ SHIPPED_FILE = Path(__file__).parent / "models.toml"
 USER_FILE = "jupyter_sc2_models.toml"
 MAX_FILE_BYTES = 4 << 20  # bytes; a thousand models have a tenth
 TRAINING_FILE = "training.json"  # what `jupyter sc2 train` leaves in the folder of a model
+CALIBRATION_FILE = "calibration.json"  # what `jupyter sc2 eval calibration --fit` puts beside it
 
 # StarCoder2's names for the roles that a layout needs (arXiv 2402.19173, table 5).
 STARCODER2_SPECIAL: Mapping[str, str] = MappingProxyType(
@@ -191,6 +194,7 @@ class ModelCard:
     stop: tuple[str, ...] = STARCODER2_STOP
     shape: Shape | None = None
     confidence: float = 0.0
+    calibration: Calibration = GENERIC
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -229,7 +233,7 @@ EMBEDDED = ModelCard(
     parameters="109M",
     context=2048,
     window=2048,
-    confidence=0.5,  # see the table in its card
+    confidence=0.2,  # see the table in its card
     note="Ships with the package and works offline: small and quick, for ordinary lines only.",
 )
 
@@ -241,11 +245,20 @@ def was_trained_here(folder: Path) -> bool:
 
 def as_trained(card: ModelCard, folder: Path) -> ModelCard:
     """The card with what is true of the models that `jupyter sc2 train` makes, if the one in this folder is."""
-    return (
-        replace(card, token_healing=True, beam_width=4, languages=("python",))
-        if was_trained_here(folder)
-        else card
-    )
+    if not was_trained_here(folder):
+        return card
+    card = replace(card, token_healing=True, beam_width=4, languages=("python",))
+    calibration = _calibration_in(folder)
+    return card if calibration is None else replace(card, calibration=calibration)
+
+
+def _calibration_in(folder: Path) -> Calibration | None:
+    """The curve that was fitted for the model in this folder; None if none was, or it cannot be read."""
+    try:
+        values = json.loads(read_limited(folder / CALIBRATION_FILE, MAX_FILE_BYTES))
+        return Calibration(**{name: float(values[name]) for name in ("bias", "slope", "first")})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "embedded" / "model"

@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from jupyter_sc2.models.calibration import GENERIC, Calibration, Certainty
 from jupyter_sc2.pipeline import postprocess
+from jupyter_sc2.pipeline.cut import ends_by_gain, probability_at
 from jupyter_sc2.pipeline.fitting import QUOTES, is_settled
 from jupyter_sc2.pipeline.grounding import Check, Violation, valid_prefix
-from jupyter_sc2.pipeline.suggestion_cache import typed_since
+from jupyter_sc2.pipeline.suggestion_cache import Suggestion, typed_since
 from jupyter_sc2.prompt.builder import Prompt
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.types import (
@@ -19,6 +21,7 @@ from jupyter_sc2.types import (
     CompletionRequest,
     FinishReason,
     SamplingParams,
+    TextToken,
     Token,
 )
 
@@ -26,9 +29,8 @@ from jupyter_sc2.types import (
 CANDIDATE_TEMPERATURE = 0.7
 # A browser redraws no more often than this, so a faster stream is only traffic. In seconds.
 UPDATE_INTERVAL_S = 0.03
-# The tokens that decide whether anything is shown: waiting for the whole line would be slow, and text that is shown is
-# not withdrawn.
-CONFIDENCE_TOKENS = 3
+# Of the ends of a text, the best ones, that are tried for what fits behind them.
+MAX_ENDS = 4
 # How often the text may be taken back to a wrong word, or to another token, and decoded on from there.
 MAX_RETRIES = 3
 
@@ -37,9 +39,12 @@ class Candidate:
     """Takes tokens; tells after each what may be shown, and whether more tokens would change nothing.
 
     When the user types the text that is being decoded, `retarget` moves the candidate to the later request. Text that
-    `check` finds to contradict the live namespace or the grammar is repaired or cut (see grounding.py). If the model's
-    `confidence`, the geometric mean probability of the first CONFIDENCE_TOKENS tokens, is below `min_confidence` (0 to
-    1), nothing is shown.
+    `check` finds to contradict the live namespace or the grammar is repaired or cut (see grounding.py).
+
+    The `text` that is shown is the beginning of the `whole` that is worth reading (see cut.py): `threshold` is the
+    probability, from 0 to 1, that a word needs for that; with 0 all is shown. Text that was shown is not taken back.
+    The completion's `confidence` is the probability that all of its text is right, by the `calibration` of the model
+    and `shift`, its correction on this machine, in log-odds.
     """
 
     def __init__(
@@ -48,17 +53,19 @@ class Candidate:
         prompt: Prompt,
         check: Check | None = None,
         *,
-        min_confidence: float = 0.0,
+        threshold: float = 0.0,
+        calibration: Calibration = GENERIC,
+        shift: float = 0.0,
     ) -> None:
         self.ids: list[int] = []
-        self.text = ""
+        self.text = self.whole = ""
         self.complete = False
         self.stopped = False
         self._first = self._request = request
         self._prompt = prompt
         self._check = check
         self._violation: Violation | None = None
-        self._min_confidence = min_confidence
+        self._threshold, self._calibration, self._shift = threshold, calibration, shift
         self.scope = postprocess.scope(request)
         self.typed = ""  # since the first request
         self._suffix_left = len(prompt.healing_suffix)  # bytes that the user has typed already
@@ -68,9 +75,8 @@ class Candidate:
         self._steps: list[tuple[Token, bytes]] = []
         self._from_prompt = prompt
         self._unwanted: list[bytes] = []
-        self._confidence_logprobs: list[
-            float
-        ] = []  # of these what the user has typed of a word is no surprise
+        # The tokens of the raw text; what the user has typed of a word is no surprise.
+        self._tokens: list[TextToken] = []
         self._shown = ""
         self._shown_at = -math.inf
 
@@ -90,7 +96,8 @@ class Candidate:
         """
         yield self._prompt
         for _ in range(MAX_RETRIES):
-            text, violation = self.text, self._violation
+            violation = self._violation
+            text = self.whole
             if violation is None:
                 text, _ = self._trimmed(final=True)
                 violation = self._check(text, True) if self._check is not None else None
@@ -99,8 +106,9 @@ class Candidate:
                     continue
             if violation is None or not violation.choices:
                 return
-            # The only name that begins so is not a guess.
-            if self.below_threshold and not violation.only:
+            # The only name that begins so is certain.
+            before = self._probability_of(text[: max(0, violation.start)])
+            if before < self._threshold and not violation.only:
                 return
             yield self._repair(text, violation, encode)
 
@@ -150,8 +158,10 @@ class Candidate:
         if written[:cut].endswith(" "):  # most tokens begin with their blank
             cut -= 1
             names = [f" {name}" for name in names]
+        tokens = self._tokens
         self._rewind(written[cut : len(suffix)].encode())
         self._raw = written[len(suffix) : cut]
+        self._tokens = [token for token in tokens if token.end <= len(self._raw)]
         self.ids = encode(written[:cut])
         self._from_prompt = replace(
             self._prompt,
@@ -165,7 +175,7 @@ class Candidate:
         self.ids, self._steps, self._raw = [], [], ""
         self._suffix_left = len(suffix)
         self._decoder.reset()
-        self._confidence_logprobs.clear()
+        self._tokens = []
         self._violation, self.complete, self.stopped = None, False, False
 
     def add(self, data: bytes, token: Token) -> bool:
@@ -176,13 +186,14 @@ class Candidate:
     def _take(self, token: Token, data: bytes) -> None:
         self.ids.append(token.id)
         self._steps.append((token, data))
-        if token.constrained_logprob is not None or not self._suffix_left:
-            self._confidence_logprobs.append(
-                token.logprob if token.constrained_logprob is None else token.constrained_logprob
-            )
         skipped = min(self._suffix_left, len(data))
         self._suffix_left -= skipped
         self._raw += self._decoder.decode(data[skipped:])
+        if self._raw:
+            logprob = (
+                token.logprob if token.constrained_logprob is None else token.constrained_logprob
+            )
+            self._tokens.append(TextToken(len(self._raw), logprob))
 
     def is_compatible_with(self, request: CompletionRequest) -> bool:
         """Whether what is typed for `request` is what the model has written, or may still write."""
@@ -194,27 +205,15 @@ class Candidate:
 
     def retarget(self, request: CompletionRequest, check: Check | None) -> bool:
         """Continues for a compatible request; returns whether there is something to show at once."""
+        more = request.prefix[len(self._request.prefix) :]
         self.typed = request.prefix[len(self._first.prefix) :]
         self._request = request
         if postprocess.scope(request) == "block":  # by a ":" that was typed meanwhile
             self.scope = "block"
         self._check = check
-        self._shown, self._shown_at = "", -math.inf
+        self._shown = self._shown[len(more) :] if self._shown.startswith(more) else ""
+        self._shown_at = -math.inf
         return self._update_visible()
-
-    @property
-    def confidence(self) -> float | None:
-        first = self._confidence_logprobs[:CONFIDENCE_TOKENS]
-        return math.exp(sum(first) / len(first)) if first else None
-
-    @property
-    def below_threshold(self) -> bool:
-        """Whether the model is less confident than required, as far as that is known."""
-        enough = (
-            len(self._confidence_logprobs) >= CONFIDENCE_TOKENS or self.complete or self.stopped
-        )
-        confidence = self.confidence
-        return enough and confidence is not None and confidence < self._min_confidence
 
     @property
     def diverged(self) -> bool:
@@ -228,16 +227,71 @@ class Candidate:
         rest = self.raw_text[len(self.typed) :]
         return len(self.raw_text) - len(postprocess.strip_typed_whitespace(rest, self._request))
 
+    def suggestion(self, shown: str) -> Suggestion:
+        """What follows the first request's cursor, of which the final text was shown."""
+        ended = self.stopped or self._trimmed(final=False)[1]
+        text = self.typed + self.whole
+        return Suggestion(
+            text,
+            self.certainties,
+            len(self.typed + shown),
+            partial=self._is_improbable and not ended,
+        )
+
+    def _tokens_of(self, text: str, start: int) -> tuple[TextToken, ...]:
+        """The tokens of a text that begins at this index of `raw_text`."""
+        start += len(self._raw) - len(self.raw_text)
+        tokens = (TextToken(token.end - start, token.logprob) for token in self._tokens)
+        return tuple(token for token in tokens if 0 < token.end <= len(text))
+
+    @property
+    def certainties(self) -> tuple[Certainty, ...]:
+        """Of the tokens of what was typed and of what may be shown: of a later request the typed ones count not."""
+        typed = len(self.typed)
+        tokens = self._tokens_of(self.typed + self.whole, self._visible_start - typed)
+        found = self._calibration.certainties(tokens, self._shift)
+        return tuple(
+            Certainty(one.end, 1.0 if one.end <= typed else one.probability) for one in found
+        )
+
+    def _ends(self, text: str, *, final: bool) -> list[int]:
+        """Where the text may end, the best end first, and never before what is shown; [] shows nothing."""
+        if not self._threshold:
+            return [len(text)]
+        typed = len(self.typed)
+        certainties = [
+            Certainty(one.end - typed, one.probability)
+            for one in self.certainties
+            if one.end > typed
+        ]
+        return ends_by_gain(
+            text,
+            certainties,
+            self._threshold,
+            self._request,
+            final=final,
+            shown=len(self._shown),
+        )
+
+    @property
+    def _is_improbable(self) -> bool:
+        """Whether what comes next would not be worth showing, also once all that is shown is accepted."""
+        if not self._threshold:
+            return False
+        return self._probability_of(self.whole) < self._threshold * self._probability_of(self.text)
+
+    def _probability_of(self, text: str) -> float:
+        return probability_at(len(self.typed) + len(text), self.certainties)
+
     def _trimmed(self, *, final: bool) -> tuple[str, bool]:
         rest = self.raw_text[len(self.typed) :]
         return postprocess.trim(rest, self._request, self.scope, final=final)
 
     def _update_visible(self) -> bool:
-        self.text, self.complete = self._trimmed(final=False)
-        if self._min_confidence:
-            self.complete |= self.below_threshold
-            if len(self._confidence_logprobs) < CONFIDENCE_TOKENS:
-                return False
+        self.whole, self.complete = self._trimmed(final=False)
+        ends = self._ends(self.whole, final=False)
+        self.text = self.whole[: ends[0]] if ends else ""
+        self.complete = self.complete or self._is_improbable
         now = monotonic()
         if self.complete or self.text == self._shown or now - self._shown_at < UPDATE_INTERVAL_S:
             return False
@@ -245,10 +299,12 @@ class Candidate:
             return False
         if postprocess.may_duplicate_neighbour(self.text, self._request):
             return False
-        if self._check is not None and (found := self._check(self.text, False)) is not None:
+        if self._check is not None and (found := self._check(self.whole, False)) is not None:
             if found.certain:
                 self._violation, self.complete = found, True
-            return False
+                return False
+            if found.start < len(self.text) or not self._threshold:
+                return False
         self._shown, self._shown_at = self.text, now
         return not self.diverged
 
@@ -262,19 +318,24 @@ class Candidate:
             self._raw = (
                 self.raw_text[: self._visible_start] + text
             )  # the cache is not to find the rest
-        elif not (complete or self.stopped or cancelled):
+        elif not (complete or self.complete or self.stopped or cancelled):
             text = postprocess.finished(text, self._request)
-        below_threshold = self.below_threshold and not cancelled and not (self.stopped and not text)
-        if below_threshold:
-            text = ""
+        if self._threshold:
+            begun, self.whole = self.whole, text
+            text = self._shown if cancelled else self._worth_showing(text, begun)
+        else:
+            self.whole = text
+        confidence = self._probability_of(text) if text and self.certainties else None
+        low = bool(self.whole) and not text and not cancelled
         if not text and not cancelled and (rest := self._rest_of_only_name):
-            text, below_threshold = rest, False
+            text = self.whole = rest
+            low, confidence = False, 1.0
             self._raw = self.raw_text[: self._visible_start] + text
         reason = None if text else "nothing_to_add" if violation is None else "refuted"
         finish_reason: FinishReason = "length"
-        if below_threshold:
+        if low:
             finish_reason, reason = "stop", "low_confidence"
-        elif complete or self.stopped:
+        elif complete or self.stopped or self.complete:
             finish_reason = "stop"
         elif cancelled:
             finish_reason = reason = "cancelled"
@@ -282,9 +343,23 @@ class Candidate:
             text=text,
             finish_reason=finish_reason,
             mean_logprob=self._mean_logprob,
-            confidence=self.confidence,
+            confidence=confidence,
+            tokens=self._tokens_of(text, self._visible_start),
             reason=reason,
         )
+
+    def _worth_showing(self, whole: str, begun: str) -> str:
+        """The beginning of the whole text that is shown; `begun` is the whole before what does not fit was cut."""
+        ends = self._ends(whole, final=True)
+        parts = [whole[:end] for end in ends] if whole.startswith(self._shown) else [self._shown]
+        if not whole and not self.stopped:
+            parts = [begun[:end] for end in self._ends(begun, final=False)]
+        return next((part for part in parts[:MAX_ENDS] if self._stands(part)), self._shown)
+
+    def _stands(self, part: str) -> bool:
+        """Whether a part of a text could be the whole of one."""
+        stands = postprocess.stands(part, self._request, self.scope)
+        return stands and (self._check is None or self._check(part, True) is None)
 
     @property
     def _rest_of_only_name(self) -> str:

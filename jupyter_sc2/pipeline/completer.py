@@ -16,10 +16,12 @@ from jupyter_sc2.engines.decoding.prompt_lookup import MAX_NGRAM, PromptLookup
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline import grounding, postprocess
 from jupyter_sc2.pipeline.candidate import Candidate, sampling_for_candidate
+from jupyter_sc2.pipeline.cut import ends_by_gain, probability_at
 from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
+from jupyter_sc2.pipeline.feedback import Feedback
 from jupyter_sc2.pipeline.generation import Generation
 from jupyter_sc2.pipeline.job import CANCELLED, Job
-from jupyter_sc2.pipeline.suggestion_cache import SuggestionCache
+from jupyter_sc2.pipeline.suggestion_cache import Remainder, SuggestionCache
 from jupyter_sc2.prompt.builder import Prompt, PromptBuilder, PromptPlan
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.progress import Cancelled
@@ -50,6 +52,7 @@ class Completer:
         debounce: AdaptiveDebounce,
         namespace: grounding.Namespace | None = None,
         attributor: Attributor | None = None,
+        feedback: Feedback | None = None,
     ) -> None:
         self.engine = engine
         self.builder = PromptBuilder(engine.card, engine.encode, engine.special_ids)
@@ -58,6 +61,7 @@ class Completer:
         self.debounce = debounce
         self._namespace = namespace
         self._attributor = attributor
+        self._feedback = feedback or Feedback(enabled=lambda: False)
         # The namespace's state and the settings that the cached suggestions were made with.
         self._epoch = 0
         self._options: CompletionOptions | None = None
@@ -73,16 +77,51 @@ class Completer:
         if options != self._options:
             self._options = options
             self.cache.clear()
+        if job.automatic:
+            self._feedback.typed(self.engine.card.name, request)
         if job.cancelled.is_set():
             return CANCELLED
         if (reason := self._refusal(request, options)) is not None:
             return Completion(text="", finish_reason="stop", reason=reason)
-        text = self.cache.find(request) if job.automatic else None
-        if text is None or self._is_refuted(request, text, options):
+        found = self.cache.find(request) if job.automatic else None
+        text = None if found is None else self._worth_showing(found, request, options)
+        if found is None or text is None or self._is_refuted(request, text, options):
             return None
-        reason = None if text else "nothing_to_add"
-        completion = Completion(text=text, finish_reason="stop", source="cache", reason=reason)
+        found.show(len(text))
+        self._feedback.show(request, text, found.certainties)
+        completion = Completion(
+            text=text,
+            finish_reason="stop",
+            confidence=probability_at(len(text), found.certainties) if text else None,
+            source="cache",
+            reason=None if text else "nothing_to_add",
+        )
         return self._with_attribution(request, completion, options)
+
+    def _worth_showing(
+        self, found: Remainder, request: CompletionRequest, options: CompletionOptions
+    ) -> str | None:
+        """The beginning of a remainder that is shown, at least what was shown before; None asks the model."""
+        threshold = self._threshold(request, options)
+        if not threshold or not found.text:
+            return None if found.suggestion.partial else found.text
+        ends = ends_by_gain(
+            found.text,
+            found.certainties,
+            threshold,
+            request,
+            final=not found.suggestion.partial,
+            shown=found.shown,
+        )
+        parts = (found.text[:end] for end in ends)
+        return next(
+            (
+                part
+                for part in parts
+                if len(part) == found.shown or postprocess.stands(part, request)
+            ),
+            None,
+        )
 
     def prefill(self, generation: Generation) -> None:
         """Builds the generation's prompt and reads it into the KV cache."""
@@ -111,9 +150,12 @@ class Completer:
             completion = candidate.finish(cancelled=generation.cancelled())
             if completion.finish_reason != "cancelled":
                 self.debounce.record_latency(monotonic() - began)
-                if attempt == 0 and completion.reason != "low_confidence":
-                    shown = candidate.typed + completion.text
-                    self.cache.add(first.request, shown, candidate.raw_text, candidate.scope)
+                if attempt == 0:
+                    suggestion = candidate.suggestion(completion.text)
+                    self.cache.add(first.request, suggestion, candidate.raw_text, candidate.scope)
+                    if first.automatic:
+                        shown = suggestion.text[: suggestion.shown]
+                        self._feedback.show(first.request, shown, suggestion.certainties)
             known = [one.text for one in finished]
             if not finished or (completion.text and completion.text not in known):
                 finished.append(replace(completion, index=len(finished)))
@@ -154,7 +196,9 @@ class Completer:
             request,
             generation.prompt,
             self._check(request, options),
-            min_confidence=self._min_confidence(request, options),
+            threshold=self._threshold(request, options),
+            calibration=self.engine.card.calibration,
+            shift=self._feedback.correction(self.engine.card.name).shift,
         )
 
     def _decode(
@@ -247,12 +291,13 @@ class Completer:
             return None
         return grounding.checker(request, self._namespace)
 
-    def _min_confidence(self, request: CompletionRequest, options: CompletionOptions) -> float:
-        """0 for an invoked request: who asks for a suggestion sees what there is."""
-        if request.trigger == "invoke":
+    def _threshold(self, request: CompletionRequest, options: CompletionOptions) -> float:
+        """0 for an invoked request, as who asks for a suggestion sees what there is, and for unknown probabilities."""
+        if request.trigger == "invoke" or not self.engine.capabilities.logprobs:
             return 0.0
         card = self.engine.card
-        return card.confidence if options.confidence is None else options.confidence
+        threshold = card.confidence if options.confidence is None else options.confidence
+        return self._feedback.threshold(card.name, threshold)
 
     def _is_refuted(
         self, request: CompletionRequest, text: str, options: CompletionOptions

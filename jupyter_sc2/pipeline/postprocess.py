@@ -118,6 +118,11 @@ def trim(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> 
     return shown, complete
 
 
+def stands(part: str, request: CompletionRequest, within: Scope | None = None) -> bool:
+    """Whether a part of a suggestion could be all of it: it fits, is finished, and repeats no neighbour."""
+    return trim(part, request, within or scope(request), final=True)[0] == part
+
+
 def fitted(text: str, request: CompletionRequest) -> str:
     """The part of a whole text that fits what stands behind the cursor."""
     return fitting.fitted(text, request, python=_is_python(request))

@@ -26,6 +26,7 @@ from jupyter_sc2.options import CompletionOptions, LoadOptions
 from jupyter_sc2.pipeline import grounding
 from jupyter_sc2.pipeline.completer import Attributor, Completer
 from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
+from jupyter_sc2.pipeline.feedback import Feedback
 from jupyter_sc2.pipeline.job import CANCELLED, Job
 from jupyter_sc2.pipeline.recovery import Recovery
 from jupyter_sc2.pipeline.request_queue import QUEUE_FULL
@@ -59,6 +60,7 @@ class Session:
         low_priority: bool = False,
         namespace: grounding.Namespace | None = None,
         attributor: Attributor | None = None,
+        feedback: Feedback | None = None,
         taken_back: Callable[[LoadOptions, LoadOptions], bool] = lambda failed, instead: False,
     ) -> None:
         """With `low_priority`, prefetching pauses while other processes want the cores.
@@ -69,6 +71,7 @@ class Session:
         self.recent: deque[CompletionRequest] = deque(maxlen=32)  # the newest last
         self._namespace = namespace
         self._attributor = attributor
+        self._feedback = feedback
         self._debounce = AdaptiveDebounce()
         self._scheduler = Scheduler(options or CompletionOptions(), low_priority=low_priority)
         self._workers = Workers(
@@ -218,6 +221,16 @@ class Session:
         for job in waiting:
             job.finish(CANCELLED, self.engine)
 
+    def accepted(self) -> None:
+        """Tells that the user has accepted a suggestion of the model that answers."""
+        if self._feedback is not None and (engine := self.engine) is not None:
+            self._feedback.accepted(engine.card.name)
+
+    def reset_feedback(self) -> None:
+        """Forgets what the user's accepts and rejects have adjusted."""
+        if self._feedback is not None:
+            self._feedback.reset()
+
     def prefetch(self, request: CompletionRequest) -> None:
         """Prefills what a front end may ask next, as soon as there is nothing else to do."""
         with self._workers.changed:
@@ -259,7 +272,7 @@ class Session:
         return replace(excerpt(request), sampling=request.sampling or self.options.sampling)
 
     def _make_completer(self, engine: Engine) -> Completer:
-        return Completer(engine, self._debounce, self._namespace, self._attributor)
+        return Completer(engine, self._debounce, self._namespace, self._attributor, self._feedback)
 
     def _drain_if_idle(self) -> None:
         """If nothing is loaded and nothing will be, publishes that and finishes the jobs that still wait."""

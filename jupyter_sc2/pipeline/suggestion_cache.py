@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from jupyter_sc2.models.calibration import Certainty
 from jupyter_sc2.pipeline import postprocess
 from jupyter_sc2.source.brackets import strip_auto_closers
 from jupyter_sc2.types import CompletionRequest
@@ -13,9 +14,50 @@ from jupyter_sc2.types import CompletionRequest
 MAX_TYPED = 128
 
 
+@dataclass
+class Suggestion:
+    """A text that was suggested, and how much of it was shown.
+
+    `certainties` are those of its tokens; `shown` is a number of characters. The text is `partial` if decoding ended
+    before it did, as more of it was not worth showing.
+    """
+
+    text: str
+    certainties: tuple[Certainty, ...] = ()
+    shown: int = 0
+    partial: bool = False
+
+
 @dataclass(frozen=True)
-class _Suggestion:
-    text: str  # as it was shown
+class Remainder:
+    """What remains of a suggestion after the user has typed a part of it; "" if nothing does."""
+
+    text: str
+    suggestion: Suggestion
+    typed: int  # characters
+
+    @property
+    def certainties(self) -> tuple[Certainty, ...]:
+        """Of the remaining tokens; a token of which a part is typed has that of a whole one."""
+        known = self.suggestion.certainties
+        return tuple(
+            Certainty(one.end - self.typed, one.probability)
+            for one in known
+            if one.end > self.typed
+        )
+
+    @property
+    def shown(self) -> int:
+        """How many characters of the text were shown."""
+        return max(0, self.suggestion.shown - self.typed)
+
+    def show(self, characters: int) -> None:
+        self.suggestion.shown = max(self.suggestion.shown, self.typed + characters)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    suggestion: Suggestion
     raw_text: str
     scope: postprocess.Scope
     suffix: str
@@ -27,28 +69,28 @@ class SuggestionCache:
     SIZE = 256
 
     def __init__(self) -> None:
-        self._suggestions: OrderedDict[tuple[int, str, str], _Suggestion] = OrderedDict()
+        self._suggestions: OrderedDict[tuple[int, str, str], _Entry] = OrderedDict()
 
     def add(
         self,
         request: CompletionRequest,
-        text: str,
+        suggestion: Suggestion,
         raw_text: str = "",
         scope: postprocess.Scope | None = None,
     ) -> None:
-        """Keeps the text that was shown for `request`, and the `raw_text` that the model wrote.
+        """Keeps what was suggested for `request`, and the `raw_text` that the model wrote.
 
         `scope` is how far the text was to go, by default as for this request.
         """
-        if not text and not raw_text.strip():
+        if not suggestion.text and not raw_text.strip():
             return
-        entry = _Suggestion(text, raw_text, scope or postprocess.scope(request), request.suffix)
+        entry = _Entry(suggestion, raw_text, scope or postprocess.scope(request), request.suffix)
         self._suggestions[_surroundings(request), _suffix(request), request.prefix] = entry
         while len(self._suggestions) > self.SIZE:
             self._suggestions.popitem(last=False)
 
-    def find(self, request: CompletionRequest) -> str | None:
-        """What remains of a suggestion after the user has typed a part of it: "" if nothing, None if there is none."""
+    def find(self, request: CompletionRequest) -> Remainder | None:
+        """What remains of a suggestion after the user has typed a part of it; None if there is none."""
         surroundings, suffix, prefix = _surroundings(request), _suffix(request), request.prefix
         known = {len(before) for _, _, before in self._suggestions}
         for length in range(min(MAX_TYPED, len(prefix)) + 1):
@@ -59,7 +101,7 @@ class SuggestionCache:
             if entry is not None:
                 rest = _remaining(entry, prefix[start:], request)
                 if rest is not None:
-                    return rest
+                    return Remainder(rest, entry.suggestion, length)
         return None
 
     def clear(self) -> None:
@@ -81,8 +123,11 @@ def typed_since(older: CompletionRequest, newer: CompletionRequest) -> str | Non
     return newer.prefix[len(older.prefix) :] if same else None
 
 
-def _remaining(entry: _Suggestion, typed: str, request: CompletionRequest) -> str | None:
-    if entry.suffix == request.suffix and (rest := remaining(entry.text, typed)) is not None:
+def _remaining(entry: _Entry, typed: str, request: CompletionRequest) -> str | None:
+    if (
+        entry.suffix == request.suffix
+        and (rest := remaining(entry.suggestion.text, typed)) is not None
+    ):
         return rest
     if not entry.raw_text.startswith(typed):
         return None

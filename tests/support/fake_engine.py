@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from jupyter_sc2.engines.base import Capabilities, DraftFn, no_draft
 from jupyter_sc2.models.cards import EMBEDDED, STARCODER2_STOP, ModelCard
@@ -39,6 +39,7 @@ class FakeEngine:
         self.closed = False
         self.threads = 0  # to use
         self.held = self.reading = self.slow_prefill = False
+        self.logprob: Callable[[str], float] = lambda said: -0.5  # of what comes after that
         self._hold_after: str | None = None
         self._read: tuple[int, ...] = ()
 
@@ -98,7 +99,9 @@ class FakeEngine:
                 time.sleep(0.005)
             if cancelled() or count == sampling.max_tokens + len(start):
                 return
-            yield Token(FIRST_BYTE + byte, -0.5)
+            yield Token(
+                FIRST_BYTE + byte, self.logprob(data[len(start) : count].decode(errors="ignore"))
+            )
         yield Token(SPECIAL_IDS["<file_sep>"], -0.1)
 
     def use_threads(self, count: int) -> None:

@@ -17,7 +17,7 @@ LAYERS = [
     {"notebook", "types"},
     {"source"},
     {"introspection"},
-    {"models.cards"},
+    {"models.calibration", "models.cards"},
     {"options", "settings", "prompt"},
     {"models"},
     {"engines.base", "engines.decoding", "engines.gguf", "engines.torch", "engines.onnx"},

@@ -380,6 +380,8 @@ class FrontEnd:
 
     def _count_accepted(self, action: protocol.Accepted) -> None:
         usage = self._channel.usage
+        if action.when is None:
+            self._channel.session.accepted()
         if usage is None:
             return
         if action.when is None:

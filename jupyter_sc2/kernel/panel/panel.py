@@ -174,6 +174,7 @@ class Panel:
 
     def _clear_usage(self) -> None:
         self.usage.reset()
+        self.session.reset_feedback()
         self._show_latency()
         self._show_numbers()
 

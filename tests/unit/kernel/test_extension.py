@@ -257,11 +257,11 @@ def test_a_source_that_is_switched_off_is_left_out_at_the_next_completion(runnin
 
 
 def test_how_sure_the_model_has_to_be_counts_at_once(running, fake_engine):
-    """The scripted engine is sure by e^-0.5, that is 0.61."""
     text = "def mean(xs):\n    return "
     request = CompletionRequest(text=text, offset=len(text))
     reasons = []
-    for least in (0.7, 0.5):
+    fake_engine.logprob = lambda said: -0.01
+    for least in (0.95, 0.2):
         running.settings.confidence = least
         fake_engine.answers = ["sum(xs)"]
         *_, last = running.session.complete(request)

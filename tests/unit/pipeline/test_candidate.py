@@ -39,7 +39,7 @@ def said(
     The first of a later way is what the drawing has gone back to.
     """
     words = Words()
-    candidate = Candidate(asked, Prompt((), "spm", healing_suffix), min_confidence=confidence)
+    candidate = Candidate(asked, Prompt((), "spm", healing_suffix), threshold=confidence)
     prompts = []
     for prompt, way in zip(candidate.prompts(words.encode, words.decode), ways, strict=False):
         prompts.append((words.decode(prompt.ids).decode(), prompt.healing_suffix))

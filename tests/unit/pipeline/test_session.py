@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -9,6 +10,7 @@ from jupyter_sc2.errors import GenerationError, ModelLoadError, SC2Error
 from jupyter_sc2.models.cards import ModelCard
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.options import CompletionOptions, LoadOptions
+from jupyter_sc2.pipeline.feedback import Feedback
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.runtime.exit_gate import gate
@@ -208,23 +210,103 @@ def test_a_colon_that_is_typed_while_it_is_said_has_its_block_said_as_well(sessi
     assert len(fake_engine.prompts) == 1
 
 
-# The fake engine's tokens have a probability of 0.61 each.
+# How much of a text is shown
 
 
-@pytest.mark.parametrize("asked, text", [(0.7, ""), (0.5, "np.zeros(3)")])
-def test_ghost_text_is_shown_where_the_model_is_sure_enough(session, fake_engine, asked, text):
+def surely(said: str) -> float:
+    return -0.001
+
+
+def doubtful_after(*parts: str) -> Callable[[str], float]:
+    return lambda said: -4.0 if said in parts else -0.001
+
+
+@pytest.mark.parametrize(
+    "asked, sure, text", [(0.9, -0.5, ""), (0.3, -0.001, "np.zeros(3)"), (0.0, -9.0, "np.zeros(3)")]
+)
+def test_ghost_text_is_shown_where_the_model_is_sure_enough(
+    session, fake_engine, asked, sure, text
+):
     session.configure(CompletionOptions(confidence=asked))
     fake_engine.answers = ["np.zeros(3)"]
+    fake_engine.logprob = lambda said: sure
     assert submit(session, request()).final.text == text
 
 
-def test_where_the_model_is_not_sure_it_says_so_after_a_few_tokens(session, fake_engine):
+def test_where_the_model_is_not_sure_it_says_so_at_once(session, fake_engine):
     session.configure(CompletionOptions(confidence=0.7))
     fake_engine.answers = ["np.zeros(3)"]
     answers = submit(session, request())
-    # One for the blank that is typed, and three that are judged.
-    assert (answers.final.reason, answers.final.stats.generated_tokens) == ("low_confidence", 4)
+    # One for the blank that is typed, and one that is judged.
+    assert (answers.final.reason, answers.final.stats.generated_tokens) == ("low_confidence", 2)
     assert not any(update.text for update in answers.updates)
+
+
+def test_a_doubtful_rest_is_left_out(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.3))
+    fake_engine.answers = ["np.zeros(3)[index]"]
+    fake_engine.logprob = doubtful_after("np.zeros(3)")
+    final = submit(session, request()).final
+    assert (final.text, final.finish_reason) == ("np.zeros(3)", "stop")
+
+
+def test_the_rest_comes_without_the_model_once_what_is_before_it_was_accepted(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.3))
+    fake_engine.answers = ["np.zeros(3) + other.mean()"]
+    fake_engine.logprob = lambda said: {"": -0.3, "np.zeros(3)": -0.85}.get(said, -0.0001)
+    assert submit(session, request()).final.text == "np.zeros(3)"
+    later = submit(session, request("x = np.zeros(3)")).final
+    assert (later.text, later.source) == (" + other.mean()", "cache")
+
+
+def test_what_the_model_doubts_too_much_is_asked_for_again(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.3))
+    fake_engine.answers = ["np.zeros(3)[index]", ".T"]
+    fake_engine.logprob = doubtful_after("np.zeros(3)")
+    submit(session, request()).final  # noqa: B018
+    later = submit(session, request("x = np.zeros(3)")).final
+    assert (later.text, later.source) == (".T", "model")
+
+
+def test_what_is_shown_stays_while_it_is_typed(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.3))
+    fake_engine.answers = ["np.zeros(3)"]
+    fake_engine.logprob = surely
+    submit(session, request()).final  # noqa: B018
+    for count in range(1, len("np.zeros(3)")):
+        left = submit(session, request("x = " + "np.zeros(3)"[:count])).final
+        assert left.text == "np.zeros(3)"[count:]
+
+
+def test_streamed_text_only_grows(session, fake_engine):
+    session.configure(CompletionOptions(confidence=0.2))
+    fake_engine.answers = ["np.zeros(3).reshape(shape)[index]"]
+    fake_engine.logprob = lambda said: -1.0 if said.endswith((".", "(", "[")) else -0.01
+    texts = [update.text for update in submit(session, request()).updates]
+    assert all(later.startswith(text) for text, later in pairwise(texts))
+
+
+def test_the_confidence_is_the_probability_of_all_that_is_shown(session, fake_engine):
+    fake_engine.answers = ["np.zeros(3)"]
+    fake_engine.logprob = surely
+    sure = submit(session, request()).final.confidence
+    fake_engine.answers = ["np.zeros(4)"]
+    fake_engine.logprob = doubtful_after("np.zeros(")
+    doubtful = submit(session, request("y = ")).final.confidence
+    assert 0 < doubtful < sure < 1
+
+
+def test_what_the_user_accepts_and_types_past_moves_the_threshold(fake_engine):
+    feedback = Feedback()
+    session = Session(load_engine=lambda model, **kwargs: fake_engine, feedback=feedback)
+    fake_engine.answers = ["np.zeros(3)"]
+    fake_engine.logprob = surely
+    submit(session, request()).final  # noqa: B018
+    session.accepted()
+    assert feedback.threshold(fake_engine.card.name, 0.3) < 0.3
+    submit(session, request("x = pd.concat(")).final  # noqa: B018
+    assert feedback.correction(fake_engine.card.name).suggestions == 1
+    session.close()
 
 
 def test_without_a_setting_the_models_own_confidence_counts(session, fake_engine):

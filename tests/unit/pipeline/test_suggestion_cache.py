@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jupyter_sc2.notebook import Notebook
-from jupyter_sc2.pipeline.suggestion_cache import SuggestionCache
+from jupyter_sc2.pipeline.suggestion_cache import Suggestion, SuggestionCache
 from jupyter_sc2.types import CompletionRequest, SamplingParams
 from tests.support.paths import TESTS
 
@@ -26,5 +26,6 @@ def at_cursor(cell: str) -> CompletionRequest:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_what_remains_of_a_suggestion_is_what_remains_in_the_page(case):
     cache = SuggestionCache()
-    cache.add(at_cursor(case["suggested"]), case["text"], case["text"])
-    assert (cache.find(at_cursor(case["typed"])) or None) == case["remaining"]
+    cache.add(at_cursor(case["suggested"]), Suggestion(case["text"]), case["text"])
+    found = cache.find(at_cursor(case["typed"]))
+    assert (found.text if found is not None and found.text else None) == case["remaining"]
