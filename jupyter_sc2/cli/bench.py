@@ -10,9 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from jupyter_sc2.cli.evaluate import code_of
 from jupyter_sc2.cli.options import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError
-from jupyter_sc2.notebook import Notebook
 
 if TYPE_CHECKING:
     from jupyter_sc2.pipeline.session import Session
@@ -38,6 +38,30 @@ def add_parser(commands: Any) -> None:
     replay.add_argument(
         "--ablation", action="store_true", help="repeat with each technique switched off in turn"
     )
+    replay.add_argument(
+        "--take",
+        action="store_true",
+        help="count the keys that a user saves who takes what is right; types whole notebooks, not in real time",
+    )
+    replay.add_argument(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="with --take: the setting (default: the model's own)",
+    )
+    replay.add_argument(
+        "--reading-cost",
+        type=float,
+        default=0.2,
+        metavar="KEYS",
+        help="with --take: what a wrong character that is shown costs (default: %(default)s)",
+    )
+    replay.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="with --take: file for each place's answer; a second run continues it",
+    )
     add_model_options(replay)
     replay.add_argument("--json", action="store_true", help="print one JSON object")
     replay.set_defaults(run=_replay)
@@ -49,7 +73,9 @@ def _replay(args: argparse.Namespace) -> int:
 
     if args.speed <= 0:
         raise RequestError(f"--speed must be more than 0, not {args.speed:g}.")
-    notebooks = {str(path): _code(path) for path in args.notebooks}
+    notebooks = code_of(args.notebooks)
+    if args.take:
+        return _take(notebooks, args)
     session = _open(args)
     try:
         status = session.status
@@ -85,12 +111,42 @@ def _open(args: argparse.Namespace) -> Session:
     )
 
 
-def _code(path: Path) -> list[str]:
-    cells = Notebook.from_file(path).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-    if not code:
-        raise RequestError(f"{path} has no code to type.")
-    return code
+def _take(notebooks: dict[str, list[str]], args: argparse.Namespace) -> int:
+    from jupyter_sc2.evaluation import taking
+    from jupyter_sc2.evaluation.runner import open_session
+    from jupyter_sc2.types import CompletionRequest
+
+    if args.confidence is not None and not 0 <= args.confidence <= 1:
+        raise RequestError(f"--confidence must lie between 0 and 1, not {args.confidence:g}.")
+    session = open_session(
+        load_options(args),
+        max_tokens=args.max_tokens,
+        context_tokens=args.context_tokens,
+        confidence=args.confidence,
+    )
+
+    def complete(request: CompletionRequest) -> taking.Answer:
+        *_, last = session.complete(request)
+        return taking.Answer(last.text, last.stats.total_ms)
+
+    def say(name: str, row: dict[str, Any]) -> None:
+        print(
+            f"{Path(name).name}: word by word {row['keys_saved']:.1%} of the keys", file=sys.stderr
+        )
+
+    try:
+        asker = taking.Asker(complete, args.results)
+        figures = taking.evaluate(
+            notebooks, asker, seed=args.seed, reading_cost=args.reading_cost, progress=say
+        )
+    finally:
+        session.close()
+    if args.json:
+        print_json(figures)
+        return 0
+    for way in taking.WAYS:
+        print(f"{way}: " + ", ".join(f"{key} {value}" for key, value in figures[way].items()))
+    return 0
 
 
 def _type_all(

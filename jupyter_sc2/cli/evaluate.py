@@ -12,6 +12,7 @@ from typing import Any
 from jupyter_sc2.cli.options import add_model_options, load_options, print_json
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.source.languages import canonical
 
 
@@ -59,6 +60,30 @@ def add_parser(commands: Any) -> None:
     add_model_options(live)
     live.add_argument("--json", action="store_true", help="print one JSON object")
     live.set_defaults(run=_live)
+
+    calibration = tasks.add_parser(
+        "calibration",
+        help="type notebooks, and compare how probable suggestions are said to be with how often they are right",
+    )
+    calibration.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    calibration.add_argument("--count", type=int, default=600, metavar="N", help="places in all")
+    calibration.add_argument("--seed", type=int, default=0)
+    calibration.add_argument("--max-tokens", type=int, default=48, metavar="N")
+    calibration.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="file for each place's result; a second run continues it",
+    )
+    calibration.add_argument(
+        "--fit",
+        type=Path,
+        metavar="FILE",
+        help="write the curve that fits these places best, as JSON",
+    )
+    add_model_options(calibration)
+    calibration.add_argument("--json", action="store_true", help="print one JSON object")
+    calibration.set_defaults(run=_calibration)
 
     infilling = tasks.add_parser(
         "humaneval-infilling", help="fill holes in HumanEval's functions and run their tests"
@@ -178,6 +203,61 @@ def _midline(args: argparse.Namespace) -> int:
     for row in figures["broken"]:
         print(f"breaks ({row['trigger']}, {row['kind']}): {row['line']}")
     return 0
+
+
+def _calibration(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from jupyter_sc2.evaluation import calibration
+    from jupyter_sc2.evaluation.runner import open_session
+
+    notebooks = code_of(args.notebooks)
+    session = open_session(load_options(args), max_tokens=args.max_tokens)
+    try:
+        rows = calibration.compare(
+            session,
+            notebooks,
+            count=args.count,
+            seed=args.seed,
+            kept=args.results,
+            progress="places" if _on_terminal() else None,
+        )
+        assert session.engine is not None
+        known = session.engine.card.calibration
+    finally:
+        session.close()
+    figures: dict[str, Any] = {
+        "as the model says": calibration.expected_error(rows, None),
+        "calibrated": calibration.expected_error(rows, known),
+    }
+    if args.fit is not None:
+        try:
+            fitted = calibration.fit(rows)
+        except ValueError as error:
+            raise RequestError(f"Nothing can be fitted: {error}.") from error
+        atomic_write(args.fit, (json.dumps(asdict(fitted)) + "\n").encode())
+        figures["fitted"] = calibration.expected_error(rows, fitted)
+    if args.json:
+        print_json(figures)
+        return 0
+    for name, row in figures.items():
+        print(f"{name}: {row['places']} places, expected calibration error {row['error']}")
+        for part in row["curve"]:
+            print("  " + "  ".join(f"{key} {value}" for key, value in part.items()))
+    return 0
+
+
+def code_of(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """The code cells of each notebook by its path, without blank ones. Raises RequestError if one has none."""
+    found = {}
+    for path in paths:
+        cells = Notebook.from_file(path).cells
+        found[str(path)] = [
+            cell.source for cell in cells if cell.cell_type == "code" and cell.source.strip()
+        ]
+        if not found[str(path)]:
+            raise RequestError(f"{path} has no code to type.")
+    return found
 
 
 def _infilling(args: argparse.Namespace) -> int:
