@@ -118,9 +118,14 @@ def places(cells: Sequence[str], seed: int) -> Iterator[tuple[Event, dict[int, s
 
 
 def count(
-    cells: Sequence[str], way: Way, ask: Callable[[Event, dict[int, str]], Answer], seed: int = 0
+    cells: Sequence[str],
+    way: Way,
+    ask: Callable[[Event, dict[int, str]], Answer],
+    seed: int = 0,
+    *,
+    in_a_row: int = MAX_IN_A_ROW,
 ) -> Counts:
-    """Types one notebook. `ask` gives what is shown at a place."""
+    """Types one notebook. `ask` gives what is shown at a place; `in_a_row` suggestions are read at one pause."""
     counts = Counts()
     left: dict[int, int] = {}  # by visit: the characters left to type after a suggestion was taken
     for event, there in places(cells, seed):
@@ -130,7 +135,7 @@ def count(
         if len(event.ahead) > left.get(event.visit, len(event.ahead)):
             continue
         counts.pauses += 1
-        for _ in range(MAX_IN_A_ROW):
+        for _ in range(in_a_row):
             text = ask(event, there).text
             if not text:
                 break
