@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.types import Token
@@ -17,6 +17,8 @@ AFTER_ENTER = "if total > 3:\n    print('many')"
 
 # Cells may change these. Seconds for each character: one number, or the two between which it is drawn.
 pace: float | tuple[float, float] = 0.06
+# The beginning of LINE after which the engine is not sure of what comes; else it is equally sure of all.
+sure_until: str | None = None
 # While there is one, a load goes on and tells this: a state, and how far it is.
 loading: tuple[str, float] | None = None
 # The one that was loaded last.
@@ -44,9 +46,16 @@ class SlowEngine(FakeEngine):
         turn = self._attempts % len(texts)
         ranked = (*texts[turn:], *texts[:turn], BLOCK, AFTER_ENTER)
         self.answers = [max((rest(one, text) for one in ranked), key=lambda found: found[0])[1]]
+        if sure_until is not None:
+            self.logprob = doubtful_after(LINE.removesuffix(self.answers[0]), sure_until)
         for token in super().generate(ids, sampling, *args):
             time.sleep(pace if isinstance(pace, float | int) else random.uniform(*pace))
             yield token
+
+
+def doubtful_after(there: str, sure_until: str) -> Callable[[str], float]:
+    """Log-probabilities of what comes after a text that begins with what is `there`."""
+    return lambda said: -0.85 if there + said == sure_until else -0.0001 if said else -0.3
 
 
 def rest(script: str, text: str) -> tuple[int, str]:
