@@ -385,7 +385,7 @@ def quick_cell(
     one_notebook: NotebookPage, request: pytest.FixtureRequest
 ) -> Iterator[NotebookPage]:
     """The notebook with an empty cell in front, and an engine that is not slow."""
-    one_notebook.slow(pace=0.002, loading=None, load_failure=None, failure=None)
+    one_notebook.slow(pace=0.002, loading=None, load_failure=None, failure=None, sure_until=None)
     one_notebook.enter(0)
     one_notebook.press("Control+a", "Delete", "Escape")
     one_notebook.enter(0)

@@ -58,10 +58,8 @@ def test_each_accept_is_one_step_of_undo(notebook):
 
 def test_what_was_left_out_comes_after_tab(notebook):
     sure = "result = np.arange(10)"
-    notebook.execute(
-        f"import tests.browser.slow_engine as _e; _e.sure_until = {sure!r}; del _e\n"
-        "get_ipython().run_line_magic('config', 'SC2.confidence = 0.3')"
-    )
+    notebook.slow(sure_until=sure)
+    notebook.execute("get_ipython().run_line_magic('config', 'SC2.confidence = 0.3')")
     try:
         notebook.type("result = ")
         notebook.wait_ghost("np.arange(10)")
@@ -70,10 +68,7 @@ def test_what_was_left_out_comes_after_tab(notebook):
         notebook.press("Tab")
         notebook.wait_ghost(LINE[len(sure) :])
     finally:
-        notebook.execute(
-            "import tests.browser.slow_engine as _e; _e.sure_until = None; del _e\n"
-            "get_ipython().run_line_magic('config', 'SC2.confidence = None')"
-        )
+        notebook.execute("get_ipython().run_line_magic('config', 'SC2.confidence = None')")
 
 
 def test_the_next_line_is_accepted_and_the_lines_below_stay(notebook):
