@@ -28,6 +28,7 @@ from jupyter_sc2.kernel.views import text as text_view
 from jupyter_sc2.models.cards import card_errors, cards, find_card
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.progress import Noted, note_of
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import Usage
@@ -313,7 +314,9 @@ def _wait(kernel: KernelParts, started: float) -> None:
     try:
         with progress_view.bar(kernel.shell) as bar:
             status = session.wait_ready(
-                waiting=lambda status: bar.show(status.state, status.model, status.progress)
+                waiting=lambda status: bar.show(
+                    Noted(status.state, note_of(status.stage)), status.model, status.progress
+                )
             )
     except SC2Error as error:
         raise UsageError(session.status.message or str(error)) from error
