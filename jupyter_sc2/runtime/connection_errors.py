@@ -47,16 +47,16 @@ def is_mistrust(error: BaseException) -> bool:
 
 def proxy_for(url: str) -> str:
     """The host of the proxy that the environment names for a URL; "" for none."""
-    parts = urlsplit(url)
-    if not parts.hostname or proxy_bypass(parts.hostname):
-        return ""
-    proxies = getproxies()
-    proxy = urlsplit(proxies.get(parts.scheme) or proxies.get("all") or "")
     try:
+        parts = urlsplit(url)
+        if not parts.hostname or proxy_bypass(parts.hostname):
+            return ""
+        proxies = getproxies()
+        proxy = urlsplit(proxies.get(parts.scheme) or proxies.get("all") or "")
         port = f":{proxy.port}" if proxy.port else ""
+        return f"{proxy.hostname}{port}" if proxy.hostname else ""
     except ValueError:
-        port = ""
-    return f"{proxy.hostname}{port}" if proxy.hostname else ""
+        return ""
 
 
 def _certificate(error: ssl.SSLCertVerificationError) -> str:

@@ -8,6 +8,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 
 import pytest
+from huggingface_hub import constants
 
 from jupyter_sc2.models import hub, hub_failures
 from jupyter_sc2.options import LoadOptions
@@ -15,6 +16,7 @@ from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime import http_retries
 from jupyter_sc2.runtime.http_retries import DOWNLOADS
 from jupyter_sc2.runtime.progress import note_of
+from tests.support.certificates import certificate, secure
 from tests.support.children import wait_until
 from tests.support.hub import Fault, Hub, error, reset
 from tests.unit.models.test_hub import (  # noqa: F401  (fixtures)
@@ -338,3 +340,14 @@ def test_the_status_tells_of_a_retry_and_unloading_ends_the_wait_at_once(served)
         assert time.monotonic() - began < 2
     finally:
         session.close()
+
+
+def test_a_hub_whose_certificate_is_not_trusted_is_one_line(served, clock, tmp_path, monkeypatch):  # noqa: F811
+    pytest.importorskip("cryptography")
+    monkeypatch.setattr(constants, "ENDPOINT", served.url.replace("http:", "https:"))
+    with secure(served._servers[0], certificate(tmp_path)):
+        line = message()
+    assert line.startswith(
+        "owner/name is not on this disk and the hub cannot be reached (its certificate is not trusted (self"
+    )
+    assert clock.waits == []
