@@ -24,7 +24,7 @@ from jupyter_sc2.models.cards import (
     Shape,
     find_card,
 )
-from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan
+from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan, smaller
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.runtime.characters import is_plain_name
@@ -441,14 +441,13 @@ def _shape(shape: Iterable[int]) -> str:
 # Memory
 
 
-def check_memory(needed: int, name: str, precision: str) -> None:
+def check_memory(needed: int, name: str, precision: str, *, packed: bool = False) -> None:
     """Refuses what would make the machine swap or kill the kernel. Raises ModelLoadError."""
     free = free_memory()
     if free is not None and needed > free:
-        hint = " Try precision 4bit." if precision != "4bit" else " Try a smaller model."
         raise ModelLoadError(
             f"{name} in {precision} needs about {format_bytes(needed)} of memory, and "
-            f"{format_bytes(free)} are free.{hint}"
+            f"{format_bytes(free)} are free. Try {smaller(precision, packed=packed)}."
         )
 
 
