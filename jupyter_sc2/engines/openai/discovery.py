@@ -209,10 +209,10 @@ def _within(card: ModelCard, context: int | None, folder: Path | None) -> ModelC
         with contextlib.suppress(ModelLoadError):
             config = model_files.read_config(folder)
     reach = min(
-        card.context if not config else config.get("max_position_embeddings") or card.context,
+        model_files.largest(config.get("max_position_embeddings")) or card.context,
         context or card.context,
     )
-    window = config.get("sliding_window") or (reach if config else card.window)
+    window = model_files.largest(config.get("sliding_window")) or (reach if config else card.window)
     return replace(card, context=reach, window=min(window, reach))
 
 

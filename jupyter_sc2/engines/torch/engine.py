@@ -29,7 +29,7 @@ from jupyter_sc2.engines.torch.model_builder import (
     stream_weights,
     weight_bytes,
 )
-from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models import plan
 from jupyter_sc2.models.cards import PACKED, QUANTIZED, ModelCard, Shape, with_known_layout
@@ -251,6 +251,10 @@ def _explaining_failures(name: str, precision: str, *, packed: bool) -> Iterator
                 f"try precision {'bf16' if precision == 'fp32' else 'fp32'}."
             ) from error
         raise
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ModelLoadError(
+            f"{name} cannot be computed as its config.json describes it: {in_one_line(error)}"
+        ) from error
 
 
 def _try_out(engine: TransformersEngine) -> None:
