@@ -248,7 +248,7 @@ def _explaining_failures(name: str, precision: str, *, packed: bool) -> Iterator
         if "not implemented for" in str(error):
             raise ModelLoadError(
                 f"The installed torch cannot compute {name} in {precision} on this machine: "
-                f"try precision {'bf16' if precision == 'fp32' else 'fp32'}."
+                f"try precision {' or '.join(name for name in ('bf16', 'fp32') if name != precision)}."
             ) from error
         raise
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
