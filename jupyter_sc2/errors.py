@@ -12,6 +12,8 @@ Each message is one or two sentences that can be shown to the user as they are: 
 
 from __future__ import annotations
 
+import re
+
 from jupyter_sc2.runtime.characters import escaped
 
 
@@ -53,6 +55,9 @@ class EngineLost(GenerationError):
 
 
 def in_one_line(error: Exception) -> str:
-    """The text of another package's error, at most 200 characters; its class if there is no text."""
+    """The text of another package's error, at most 200 characters; its class if there is no text.
+
+    Names of classes within, such as "TypeError: ", are left out.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:200] or type(error).__name__
+    return re.sub(r"\b\w+Error: ", "", " ".join(lines))[:200] or type(error).__name__

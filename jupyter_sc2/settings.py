@@ -246,6 +246,11 @@ class SC2(Configurable):
         return not name or bool(getattr(self, name))
 
 
+def asks_server(settings: SC2) -> bool:
+    """Whether the model is one on a server."""
+    return bool(settings.server) and settings.engine in ("auto", "openai")
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """The names in the order to set them: `server` first, as it decides which models are accepted."""
     return sorted(names, key=lambda name: name != "server")

@@ -18,17 +18,18 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.errors import ModelLoadError, SC2Error
 from jupyter_sc2.kernel import history, settings_store
 from jupyter_sc2.kernel.views import attribution as attribution_view
 from jupyter_sc2.kernel.views import progress as progress_view
 from jupyter_sc2.kernel.views import prompt as prompt_view
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.kernel.views import text as text_view
-from jupyter_sc2.models.cards import card_errors, cards, find_card
+from jupyter_sc2.models.cards import ModelCard, card_errors, cards, find_card
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime.clock import monotonic
-from jupyter_sc2.settings import SC2
+from jupyter_sc2.runtime.progress import Noted, note_of
+from jupyter_sc2.settings import SC2, asks_server
 from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import Usage
 
@@ -184,7 +185,13 @@ def license(kernel: KernelParts, arguments: Arguments) -> None:
     status = kernel.session.status
     loaded = status.state not in ("unloaded", "error")
     name = arguments.value or (status.model if loaded else kernel.settings.model)
-    print(text_view.licence(find_card(name)))
+    try:
+        card = find_card(name)
+    except ModelLoadError:
+        if name != status.model:
+            raise
+        card = ModelCard(name=name)  # that only its server knows
+    print(text_view.licence(card))
 
 
 @subcommand("indexed code that this notebook's cells match, and the suggestions accepted in them")
@@ -288,12 +295,13 @@ def load_model(
     """Loads a model and reports it in one line. Model and precision stay set if it can be loaded. Raises SC2Error."""
     kernel.check_allowed()
     session, settings = kernel.session, kernel.settings
-    card = find_card(model or settings.model)
-    if card.hub_id is not None and session.status.model != card.name:
-        from jupyter_sc2.models.files import bytes_on_disk
+    if not asks_server(settings):  # which alone knows its models, and has them
+        card = find_card(model or settings.model)
+        if card.hub_id is not None and session.status.model != card.name:
+            from jupyter_sc2.models.files import bytes_on_disk
 
-        if not bytes_on_disk(card):  # it will be downloaded for the first time
-            print(text_view.licence(card))
+            if not bytes_on_disk(card):  # it will be downloaded for the first time
+                print(text_view.licence(card))
     before = settings.load_options()
     model = model or settings.model
     started = monotonic()
@@ -314,7 +322,9 @@ def _wait(kernel: KernelParts, started: float) -> None:
     try:
         with progress_view.bar(kernel.shell) as bar:
             status = session.wait_ready(
-                waiting=lambda status: bar.show(status.state, status.model, status.progress)
+                waiting=lambda status: bar.show(
+                    Noted(status.state, note_of(status.stage)), status.model, status.progress
+                )
             )
     except SC2Error as error:
         raise UsageError(session.status.message or str(error)) from error

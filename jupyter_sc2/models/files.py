@@ -24,7 +24,7 @@ from jupyter_sc2.models.cards import (
     Shape,
     find_card,
 )
-from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan
+from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan, smaller
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.runtime.characters import is_plain_name
@@ -59,6 +59,8 @@ CONFIG_LIMITS = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), MAX_POSITIONS),
     "sliding_window": MAX_POSITIONS,
 }
+# What is an object in config.json, or null.
+TABLES = ("rope_parameters", "rope_scaling", "quantization_config")
 # Bits of safetensors' kinds of numbers.
 DTYPE_BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -130,7 +132,16 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ModelLoadError(
                 f"{file} describes no model: rope_theta has to be a number above 0, and is {_short(value)}."
             )
+        if name in TABLES:
+            raise ModelLoadError(
+                f"{file} describes no model: {name} has to be an object, and is {_short(value)}."
+            )
     return config
+
+
+def largest(value: Any) -> Any:
+    """A size in config.json, of which some models have one for each layer."""
+    return max(value, default=None) if isinstance(value, list) else value
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -146,7 +157,7 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _is_size(value: Any, most: int) -> bool:
     if isinstance(value, list):  # some models have one for each layer
-        return all(_is_size(one, most) for one in value)
+        return all(not isinstance(one, list) and _is_size(one, most) for one in value)
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
@@ -175,8 +186,8 @@ def _read_json(file: Path, most: int) -> Any:
 
 def describe(card: ModelCard, config: Mapping[str, Any], parameters: int) -> ModelCard:
     """The card with what the files say: how far positions reach, how far a layer looks back, how large it is."""
-    context = config.get("max_position_embeddings") or card.context
-    window = config.get("sliding_window") or context
+    context = largest(config.get("max_position_embeddings")) or card.context
+    window = largest(config.get("sliding_window")) or context
     size = card.parameters if card.parameters != "?" else in_billions(parameters)
     return replace(card, context=context, window=min(window, context), parameters=size)
 
@@ -441,14 +452,13 @@ def _shape(shape: Iterable[int]) -> str:
 # Memory
 
 
-def check_memory(needed: int, name: str, precision: str) -> None:
+def check_memory(needed: int, name: str, precision: str, *, packed: bool = False) -> None:
     """Refuses what would make the machine swap or kill the kernel. Raises ModelLoadError."""
     free = free_memory()
     if free is not None and needed > free:
-        hint = " Try precision 4bit." if precision != "4bit" else " Try a smaller model."
         raise ModelLoadError(
             f"{name} in {precision} needs about {format_bytes(needed)} of memory, and "
-            f"{format_bytes(free)} are free.{hint}"
+            f"{format_bytes(free)} are free. Try {smaller(precision, packed=packed)}."
         )
 
 

@@ -4,16 +4,17 @@ The hub's client (huggingface_hub) finds a repository and its files, and knows t
 The bytes are fetched here: the client (2.4.0) restarts a broken download from the beginning, compares no checksums,
 downloads in thread pools that the interpreter waits for at its exit, and draws progress bars into the user's cell. A
 file gets its name only once it is complete and its checksum is the hub's; until then it is `….incomplete`, and a later
-download resumes it. The hub's answers are not trusted: they have a size limit, names in them must be plain file names,
-and no file becomes longer than announced.
+download resumes it. What fails on the way is tried again, by the policy `DOWNLOADS` of runtime/http_retries.py. The
+hub's answers are not trusted: they have a size limit, names in them must be plain file names, and no file becomes
+longer than announced.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,22 +23,35 @@ from typing import Any
 from urllib.parse import quote
 
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.models.hub_failures import (
+    Incomplete,
+    explain,
+    is_network,
+    is_unreachable,
+    may_pass,
+    retried,
+    status_of,
+    wait_after,
+    what_failed,
+    why_not,
+)
 from jupyter_sc2.runtime.bounded_read import parse_json
 from jupyter_sc2.runtime.characters import is_plain_name, is_plain_path
-from jupyter_sc2.runtime.clock import sleep
 from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.log_filter import keep_logs_out
-from jupyter_sc2.runtime.progress import Progress
+from jupyter_sc2.runtime.progress import Noted, Progress
 
 # Seconds until the hub counts as unreachable.
 TIMEOUT_S = 5.0
-# Consecutive failures without a byte before a transfer is given up, and the seconds between them.
-MAX_RETRIES = 3
-RETRY_DELAY_S = 1.0
 READ_BYTES = 1 << 20
+# A transfer that breaks off after fewer bytes than these has failed once more; after more it is on its way again.
+MIN_HEADWAY_BYTES = 1 << 18
+MAX_REDIRECTS = 10
 # Bytes of an answer that is not a file: the listing of 50,000 files has 15 MB.
 MAX_ANSWER_BYTES = 32 << 20
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+
+# The answers that are final for a file that the hub has listed: whether the user may read it does not change by itself.
+FORBIDDEN_STATUSES = (401, 403)
 
 # Picks the files that are wanted from the names of all; raises ModelLoadError if none will do.
 Choose = Callable[[Sequence[str]], Sequence[str]]
@@ -101,8 +115,17 @@ def fetch(
             raise
 
     with keep_logs_out("huggingface_hub", "httpx", "httpx2", "filelock"):
+
+        def on_disk() -> bool:
+            """Whether there is no need to wait for a hub that is out of order."""
+            return not verify and _find_cached(hub_id, revision, choose)[0] is not None
+
         try:
-            listing = _list(hub, hub_id, revision, tell)
+            listing = retried(
+                lambda: _list(hub, hub_id, revision, tell),
+                lambda error: may_pass(error) and not is_unreachable(error) and not on_disk(),
+                tell,
+            )
             return _Download(hub, hub_id, listing, tell).folder(choose, revision or "main", verify)
         except ModelLoadError:
             raise
@@ -113,9 +136,11 @@ def fetch(
         except Exception as error:  # each version of the client has its own HTTP library and errors
             if stopped:
                 raise stopped[0] from None
-            if (message := _explain(hub, hub_id, revision, error)) is not None:
+            if may_pass(error) and (folder := _find_cached(hub_id, revision, choose)[0]):
+                return folder
+            if (message := explain(hub, hub_id, revision, error)) is not None:
                 raise ModelLoadError(message) from error
-            return _cached(hub_id, revision, choose, "the hub cannot be reached", error)
+            return _cached(hub_id, revision, choose, why_not(error), error)
 
 
 def cached_folder(hub_id: str, revision: str | None) -> Path | None:
@@ -135,16 +160,25 @@ def _cached(
     why: str,
     cause: Exception | None = None,
 ) -> Path:
+    folder, error = _find_cached(hub_id, revision, choose)
+    if folder is not None:
+        return folder
+    raise ModelLoadError(
+        f"{hub_id} is not on this disk and {why}: download it once with a network, or give a folder (./folder)."
+    ) from (cause or error)
+
+
+def _find_cached(
+    hub_id: str, revision: str | None, choose: Choose
+) -> tuple[Path | None, ModelLoadError | None]:
+    """The folder on this disk with the files that are wanted; None and perhaps an error where it has not all."""
     folder = cached_folder(hub_id, revision)
     try:
         if folder is not None:
             choose(sorted(file.name for file in folder.iterdir() if file.is_file()))
-            return folder
+        return folder, None
     except ModelLoadError as error:
-        cause = cause or error
-    raise ModelLoadError(
-        f"{hub_id} is not on this disk and {why}: download it once with a network, or give a folder (./folder)."
-    ) from cause
+        return None, error
 
 
 class _Download:
@@ -221,14 +255,24 @@ class _Download:
     def _look_up(self, name: str) -> _File:
         listed = self._listing.files[name]
         url = self._hub.hf_hub_url(self._id, name, revision=self._listing.commit)
-        found = self._hub.get_hf_file_metadata(url, timeout=TIMEOUT_S)
+        # The client tries once: it would return to its own cache, and not to ours.
+        found = retried(
+            lambda: self._hub.get_hf_file_metadata(url, timeout=TIMEOUT_S),
+            lambda error: is_network(error) or status_of(error) not in (None, *FORBIDDEN_STATUSES),
+            self._progress,
+        )
         etag = found.etag or listed.checksum
         if not is_plain_name(etag):
             raise ModelLoadError(
                 f"The hub names no checksum for {name} of {self._id}: check HF_ENDPOINT."
             )
-        size = (listed.size or 0) if found.size is None else found.size
-        return _File(name, url, etag, max(0, size))
+        size = found.size if listed.size is None else listed.size
+        if size is None or size < 0 or found.size not in (None, size):
+            sizes = "no size" if size is None or size < 0 else "two sizes"
+            raise ModelLoadError(
+                f"The hub names {sizes} for {name} of {self._id}: check HF_ENDPOINT."
+            )
+        return _File(name, url, etag, size)
 
     def _check_disk(self, files: Sequence[_File]) -> None:
         needed = sum(file.size - _size(self._partial(file)) for file in files)
@@ -268,12 +312,13 @@ class _Download:
         return self._storage / "blobs" / f"{file.etag}.incomplete"
 
     def _transfer(self, file: _File, partial: Path) -> None:
-        """Writes to `partial` what it lacks, and reconnects when the connection breaks.
+        """Writes to `partial` what it lacks, and connects again when the connection breaks or the server has an error.
 
         Each byte goes to its own offset and none is appended: flock succeeds for everybody on Lustre, GPFS and some
         NFS, and kernels that then download one file at a time write the same bytes to the same places.
 
-        Raises DownloadInterrupted if it breaks off again and again without a byte.
+        Any status counts as such an error: the hub has just announced the file, and links to it expire. Raises
+        DownloadInterrupted if it fails again and again without headway.
         """
         before, failures = self._done, 0
         partial.touch()
@@ -286,47 +331,55 @@ class _Download:
                 self._tell()
                 try:
                     self._receive(file, out, have)
-                    reason = "the connection ended early"
+                    out.flush()
+                    continue
                 except Exception as error:
-                    if not _of_the_network(error):
+                    if not is_network(error) and status_of(error) is None:
                         raise
-                    reason = str(error) or type(error).__name__
+                    failure = error
                 out.flush()
-                failures = 0 if out.tell() > have else failures + 1
-                if failures > MAX_RETRIES:
-                    raise DownloadInterrupted(reason.splitlines()[0])
-                if failures:
-                    sleep(RETRY_DELAY_S)
+                failures = 1 if out.tell() >= have + MIN_HEADWAY_BYTES else failures + 1
+                if not wait_after(failure, failures, self._tell):
+                    raise DownloadInterrupted(what_failed(failure)) from failure
 
     def _receive(self, file: _File, out: Any, have: int) -> None:
-        """One connection: writes the bytes from offset `have` on, or all where the server knows no ranges."""
+        """One connection: writes the bytes from offset `have` on, or all where the server knows no ranges.
+
+        Returns with the last byte. Raises Incomplete if the answer ends before, or what the HTTP library raises.
+        """
         utils = self._hub.utils
         # Asked for as it is: a compressed answer has no ranges.
         headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
         timeout = self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with utils.get_session().stream(
-            "GET", file.url, headers=headers, timeout=timeout, follow_redirects=True
-        ) as response:
+        with _answer(self._hub, file.url, headers=headers, timeout=timeout) as response:
             if response.status_code == 416:  # what is there cannot be the beginning of this file
-                out.seek(0)
-                out.truncate()
-                return
+                self._begin_anew(out)
+                raise Incomplete("the file has changed on the hub")
             if response.status_code >= 400:
                 utils.hf_raise_for_status(_whole(response, self._id, self._tell))
             _check_plain(response, self._id)
-            if have and response.status_code == 200:  # the server knows no ranges and sends all
+            if have and response.status_code == 206 and not _is_rest(response, have, file.size):
+                self._begin_anew(out)
+                raise Incomplete("the file has changed on the hub")
+            if have and response.status_code != 206:  # the server knows no ranges and sends all
                 out.seek(0)
                 self._done -= have
             for chunk in response.iter_raw():
                 # More than was said is no part of the file; its checksum tells whether the rest is.
                 chunk = chunk[: file.size - out.tell()]
-                if not chunk:
-                    return
                 out.write(chunk)
                 self._done += len(chunk)
                 self._tell()
+                if out.tell() >= file.size:
+                    return
+        raise Incomplete("the connection ended early")
+
+    def _begin_anew(self, out: Any) -> None:
+        self._done -= out.tell()
+        out.seek(0)
+        out.truncate()
 
     def _is_whole(self, path: Path, etag: str) -> bool:
         """Whether the file has the checksum: SHA-256 of large files, git's SHA-1 of a blob for the others."""
@@ -342,8 +395,9 @@ class _Download:
                 self._tell()  # who waits may give up
         return bool(digest.hexdigest() == etag)
 
-    def _tell(self) -> None:
-        self._progress("downloading", min(1.0, self._done / self._total) if self._total else None)
+    def _tell(self, note: str = "") -> None:
+        share = min(1.0, self._done / self._total) if self._total else None
+        self._progress(Noted("downloading", note), share)
 
     def _remember(self, revision: str) -> None:
         """Notes which commit a branch was, as the hub's client does: offline, the files are found by that."""
@@ -364,14 +418,7 @@ def _list(hub: Any, hub_id: str, revision: str | None, tell: Progress) -> _Listi
     if revision is not None:
         url += f"/revision/{quote(revision, safe='')}"
     headers = {**hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}
-    with hub.utils.get_session().stream(
-        "GET",
-        url,
-        params={"blobs": True},
-        headers=headers,
-        timeout=TIMEOUT_S,
-        follow_redirects=True,
-    ) as response:
+    with _answer(hub, url, params={"blobs": True}, headers=headers, timeout=TIMEOUT_S) as response:
         answer = _whole(response, hub_id, lambda: tell("downloading", None))
     hub.utils.hf_raise_for_status(answer)
     try:
@@ -385,6 +432,23 @@ def _list(hub: Any, hub_id: str, revision: str | None, tell: Progress) -> _Listi
         ) from error
     plain = {name: file for name, file in listed.items() if is_plain_path(name)}
     return _Listing(commit, plain, tuple(str(name) for name in listed if name not in plain))
+
+
+@contextlib.contextmanager
+def _answer(hub: Any, url: str, **options: Any) -> Iterator[Any]:
+    """The answer to a GET, behind all redirects. The client itself would read a redirect's body without an end."""
+    session = hub.utils.get_session()
+    request = session.build_request("GET", url, **options)
+    for _ in range(MAX_REDIRECTS):
+        response = session.send(request, stream=True, follow_redirects=False)
+        try:
+            request = response.next_request
+            if request is None:
+                yield response
+                return
+        finally:
+            response.close()
+    raise ModelLoadError("The hub redirects again and again: check HF_ENDPOINT.")
 
 
 def _listed(file: Any) -> _Listed:
@@ -420,6 +484,13 @@ def _check_plain(response: Any, hub_id: str) -> None:
         raise ModelLoadError(
             f"The hub sends {hub_id} compressed, which was not asked for: check HF_ENDPOINT."
         )
+
+
+def _is_rest(response: Any, first: int, size: int) -> bool:
+    """Whether an answer with status 206 is the rest of a file of this size from byte `first` on."""
+    said = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d{1,20})-\d{1,20}/(\d{1,20}|\*)", said.strip())
+    return match is not None and int(match[1]) == first and match[2] in ("*", str(size))
 
 
 def _link(blob: Path, name: Path) -> None:
@@ -461,46 +532,3 @@ def _size(file: Path) -> int:
 def _offline_by_environment() -> bool:
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
-
-
-# What went wrong
-
-
-def _status(error: Exception) -> int | None:
-    """The HTTP status of an answer that was an error."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _of_the_network(error: Exception) -> bool:
-    """Whether the connection failed; an answer with an error is none of these."""
-    # httpx of this or the next major version: which one, the hub's client decides.
-    library = type(error).__module__.partition(".")[0]
-    return library in ("httpx", "httpx2") or isinstance(error, (ConnectionError, TimeoutError))
-
-
-def _explain(hub: Any, hub_id: str, revision: str | None, error: Exception) -> str | None:
-    """What to tell the user; None where the hub cannot be reached at all."""
-    log_in = "log in with `hf auth login`"
-    status = _status(error)
-    match error:
-        case hub.errors.GatedRepoError():
-            return (
-                f"{hub_id} asks you to accept its licence first: do so on its page on the hub, then "
-                f"{log_in}."
-            )
-        case hub.errors.RevisionNotFoundError():
-            return f"{hub_id} has no revision {revision!r}."
-        case hub.errors.HFValidationError():
-            return f"{hub_id!r} cannot be the name of a model on the hub (owner/name)."
-        case _ if status == 401 and hub.get_token():
-            return f"The hub refused your token for {hub_id}: {log_in} again, or check the name."
-        case hub.errors.RepositoryNotFoundError():
-            return f"The hub has no model {hub_id}, or it is private: check the name, or {log_in}."
-        case _ if status in (401, 403):
-            return f"The hub does not let you read {hub_id} ({status}): {log_in}, or check your token's rights."
-        case _ if status == 429:
-            return f"The hub is too busy for {hub_id} (429): try again in some minutes."
-        case OSError() if error.errno in DISK_ERRORS:
-            return f"{hub_id} cannot be stored: {error.strerror}."
-    return None

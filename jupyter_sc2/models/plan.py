@@ -129,11 +129,24 @@ def check(shape: Shape, machine: Machine, *, name: str, precision: str, tokens: 
     """Refuses what would make the machine swap or kill the kernel. Raises ModelLoadError."""
     needed, free = memory(shape, precision, machine, tokens), machine.usable
     if free is not None and needed > free:
-        hint = "a smaller model" if precision in ("4bit", "Q2_K") else "precision 4bit"
+        hint = smaller(precision, packed=shape.packed)
         raise ModelLoadError(
             f"{name} in {precision} needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are free. "
             f"Try {hint}."
         )
+
+
+def smaller(precision: str, *, packed: bool = False) -> str:
+    """What to try where a model in this precision takes too much memory: one of fewer bits, else a smaller model.
+
+    `packed` models have no other precision that takes less than the one they come in.
+    """
+    if precision in ("fp32", "bf16", "fp16", "8bit") and not packed:
+        return "precision 4bit"
+    if precision in GGUF:
+        fewer = [name for name in AUTO_GGUF if GGUF.index(name) > GGUF.index(precision)]
+        return f"precision {fewer[0]}" if fewer else "a smaller model"
+    return "a smaller model"
 
 
 # Sizes, in bytes

@@ -27,6 +27,7 @@ from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
+from jupyter_sc2.runtime.progress import note_of
 from jupyter_sc2.runtime.threads import Load, threads_that_help
 
 logger = logging.getLogger(__name__)
@@ -271,7 +272,7 @@ class Workers:
                 shown = worker is self.loading
                 message = self.loading_message(stage, terms)
             if shown:  # nobody waits for a fallback
-                state, _ = STAGES.get(stage, (stage, ""))
+                state, _ = STAGES.get(stage, (str(stage), ""))
                 seconds = monotonic() - worker.began
                 status = Status(state, options.model, stage=stage, seconds=seconds)
                 self.board.publish(replace(status, progress=share, message=message))
@@ -304,6 +305,7 @@ class Workers:
         """What there is to say about a load besides how far it is; holding the lock."""
         sentences = [self.loading.cause if self.loading is not None else ""]
         sentences.append(STAGES.get(stage, (stage, ""))[1])
+        sentences.append(note_of(stage))
         if stage == "downloading":
             sentences += terms
         if self.serving is not None and self.serving.engine is not None:

@@ -9,6 +9,24 @@ from typing import TextIO
 # Called with "importing", "downloading", "waiting" (for another process), "quantizing" or "loading", and the share done
 # from 0 to 1, or None. What it raises ends the loading.
 Progress = Callable[[str, float | None], None]
+
+
+class Noted(str):
+    """A state that `progress` is called with, and a sentence on it; to whom the sentence is nothing it is the state."""
+
+    note: str
+
+    def __new__(cls, state: str, note: str) -> Noted:
+        noted = super().__new__(cls, state)
+        noted.note = note
+        return noted
+
+
+def note_of(state: str) -> str:
+    """The sentence on a state; "" for none."""
+    return getattr(state, "note", "")
+
+
 # Whether what was asked for is not wanted any more.
 Cancelled = Callable[[], bool]
 
@@ -20,11 +38,15 @@ def describe_load(state: str, model: str) -> str:
     """A sentence for each state that an engine's `progress` is called with."""
     if state == "waiting":
         return f"waiting for another process that downloads {model}"
-    return f"{state} {model}"
+    note = note_of(state)
+    return f"{state} {model} ({note.rstrip('.')})" if note else f"{state} {model}"
 
 
 class TerminalBar:
-    """A bar that is overwritten and erased at the end; none if `stream` is not a terminal."""
+    """A bar that is overwritten and erased at the end.
+
+    Where `stream` is not a terminal there is none, and only the notes on a state are printed.
+    """
 
     def __init__(self, stream: TextIO, *, delay: float = BAR_DELAY_S) -> None:
         from tqdm import tqdm
@@ -34,6 +56,7 @@ class TerminalBar:
             monitor_interval = 0
             _lock = threading.RLock()
 
+        self._stream, self._note = stream, ""
         self._bar = Bar(
             total=1.0,
             file=stream,
@@ -46,6 +69,10 @@ class TerminalBar:
     def show(self, state: str, model: str, share: float | None) -> None:
         words = describe_load(state, model)
         if self._bar.disable:
+            note, before = note_of(state), self._note
+            self._note = note
+            if note and note != before:
+                print(note, file=self._stream)
             return
         if words != self._bar.desc.removesuffix(": "):
             self._bar.set_description(words, refresh=False)

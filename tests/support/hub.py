@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 SHA = "1" * 40
+# Answers a request in place of the hub.
+Fault = Callable[[BaseHTTPRequestHandler], None]
 # Larger files are stored as the hub stores them: behind a redirect, named by their SHA-256.
 LARGE = 10_000
 
@@ -25,6 +29,7 @@ class Hub:
     the connection closes, `cuts` how often that happens; `corrupt` is how many large files arrive with a wrong byte.
     With `token` only who sends it may read; `gated` asks for a licence, `status` is what every answer is. `listing`
     changes what is said of the model; `instead` answers in the place of it, `endless` sends large files on and on.
+    `faults` are answered first, one for each request: of "listing", "announcement" (the HEAD of a file) or "transfer".
     """
 
     def __init__(self, folder: Path, hub_id: str = "owner/name") -> None:
@@ -40,6 +45,7 @@ class Hub:
         self.instead: Callable[[BaseHTTPRequestHandler], None] | None = None
         self.endless = False
         self.status: int | None = None
+        self.faults: dict[str, list[Fault]] = {"listing": [], "announcement": [], "transfer": []}
         self.stopped = False
         self.hold = threading.Event()  # cleared, it stops a transfer after its first half
         self.hold.set()
@@ -83,6 +89,27 @@ class Hub:
         return [start for asked, start in self.asked if asked == name]
 
 
+def error(status: int, **headers: str) -> Fault:
+    """An answer with this status."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """Closes the connection with a reset in place of an answer."""
+    linger = struct.pack("ii", 1, 0)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    handler.connection.close()
+    handler.close_connection = True
+
+
 def etag(data: bytes) -> str:
     if len(data) > LARGE:
         return hashlib.sha256(data).hexdigest()
@@ -107,6 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.served
         if hub.stopped:
             self.close_connection = True
+            return None
+        kind = {"api": "listing", "cdn": "transfer"}.get(path.split("/")[1], "announcement")
+        if hub.faults[kind]:
+            with suppress(OSError):  # after a reset
+                hub.faults[kind].pop(0)(self)
             return None
         if path.startswith("/cdn/"):
             if "Authorization" in self.headers:  # nobody else's business

@@ -22,6 +22,8 @@ MAX_HEADER_BYTES = 256 << 20
 MAX_ENTRIES = 10_000
 MAX_ELEMENTS = 1 << 24
 MAX_TENSORS = 1 << 18
+# Of lengths, widths and counts; the longest context that is published has 10 million tokens.
+MAX_SIZE = (1 << 31) - 1
 # GGUF's kinds of values: the bytes of those that have always the same number, and the two others.
 VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
@@ -49,9 +51,12 @@ class GGUFHeader:
                 self._bytes_in[tensor.qtype] = known + (tensor.nbytes or 0)
             self.parameters = sum(_elements(tensor.shape) for tensor in header.tensors)
             end = max((t.data_offset + (t.nbytes or 0) for t in header.tensors), default=0)
+            self._file = file
             self.architecture = str(self._values["general.architecture"])
-            self.tokens: list[str] = self._values["tokenizer.ggml.tokens"]
-            self._kinds: list[int] = self._values["tokenizer.ggml.token_type"]
+            self.tokens: list[str] = self._all("tokenizer.ggml.tokens", str)
+            self._kinds: list[int] = self._all("tokenizer.ggml.token_type", int)
+            if len(self.tokens) != len(self._kinds):
+                raise ValueError("it has not as many kinds of tokens as tokens")
         except OSError as error:
             raise ModelLoadError(f"{file} cannot be read: {error.strerror or error}.") from error
         except KeyError as error:
@@ -69,11 +74,29 @@ class GGUFHeader:
             )
 
     def number(self, key: str, default: int) -> int:
-        """A number of the model's architecture, such as "context_length"."""
-        value = self._values.get(f"{self.architecture}.{key}")
+        """A number of the model's architecture, such as "context_length"; the default for 0, too.
+
+        Raises ModelLoadError for what is no size.
+        """
+        name = f"{self.architecture}.{key}"
+        value = self._values.get(name)
+        if value is None:
+            return default
         # Some numbers differ from layer to layer.
-        value = max(value) if isinstance(value, list) and value else value
-        return int(value) if isinstance(value, (int, float)) and value else default
+        sizes = value if isinstance(value, list) else [value]
+        if not all(type(size) is int and 0 <= size <= MAX_SIZE for size in sizes):
+            raise ModelLoadError(
+                f"{self._file} is damaged ({name} has to be a whole number from 0 to {MAX_SIZE:,}): download or make "
+                "it again."
+            )
+        return max(sizes, default=0) or default
+
+    def _all(self, key: str, kind: type) -> list[Any]:
+        """The elements of an array. Raises KeyError for none, ValueError for others than of this kind."""
+        elements = self._values[key]
+        if not isinstance(elements, list) or not all(type(one) is kind for one in elements):
+            raise ValueError(f"{key} is no array of {'texts' if kind is str else 'numbers'}")
+        return elements
 
     @property
     def token_healing(self) -> bool:
@@ -93,12 +116,12 @@ class GGUFHeader:
             return str(LlamaFileType(self._values["general.file_type"]).name).removeprefix(
                 "MOSTLY_"
             )
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, TypeError):
             return ""
 
     def share_of(self, types: Collection[str]) -> float:
         """How much of the weights' bytes is in these of ggml's types, from 0 to 1."""
-        return sum(self._bytes_in.get(type, 0) for type in types) / self.weight_bytes
+        return sum(self._bytes_in.get(type, 0) for type in types) / max(1, self.weight_bytes)
 
     def kv_bytes(self, tokens: int) -> int:
         """What the KV cache takes for so many tokens, in fp16."""

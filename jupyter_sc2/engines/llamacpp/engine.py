@@ -30,7 +30,7 @@ from jupyter_sc2.engines.llamacpp.server import LlamaServer, ServerOptions
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models.cards import ModelCard, with_known_layout
-from jupyter_sc2.models.plan import SMALL_MODEL_PARAMS
+from jupyter_sc2.models.plan import SMALL_MODEL_PARAMS, smaller
 from jupyter_sc2.runtime.hardware import format_bytes, free_memory
 from jupyter_sc2.runtime.progress import Cancelled, Progress
 from jupyter_sc2.runtime.threads import cores_here, most_threads, threads_that_help
@@ -380,7 +380,7 @@ def _check_memory(header: GGUFHeader, card: ModelCard) -> None:
     if free is not None and needed > free:
         raise ModelLoadError(
             f"{card.name} in {header.precision} needs about {format_bytes(needed)} of memory, and {format_bytes(free)} "
-            "are free. Try a precision of fewer bits or a smaller model."
+            f"are free. Try {smaller(header.precision) if card.gguf else 'a file of fewer bits'}."
         )
 
 

@@ -302,7 +302,7 @@ def load(
         tokenizer,
         card,
         shape,
-        rope_theta=float(config.get("rope_parameters", {}).get("rope_theta", 10000.0)),
+        rope_theta=float((config.get("rope_parameters") or {}).get("rope_theta") or 10000.0),
         weight_bytes=size,
     )
     engine._forward([0, 0])  # shows what does not run

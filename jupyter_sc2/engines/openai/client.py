@@ -3,31 +3,32 @@
 The requests run on an event loop that only the calling thread drives, a moment at a time: so a caller can check
 between two moments whether it is cancelled, and cancelling closes the connection, which is how a
 server learns that it may stop. None of the user's event loops is touched, and the only thread beside the caller's is
-the one on which asyncio looks up names of hosts. What is read has a limit for each line and each answer, whatever a
-server sends.
+the one on which asyncio looks up names of hosts. Whatever a server sends, what is read has a limit for each line and
+each answer, and an answer has a limit of time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
+import itertools
 import json
 import os
-import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
-from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.bounded_read import parse_json
 from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.connection_errors import failure_reason, is_mistrust, proxy_for
 from jupyter_sc2.runtime.hardware import format_bytes
+from jupyter_sc2.runtime.http_retries import BUSY_STATUSES, COMPLETIONS, retry_after
 from jupyter_sc2.runtime.log_filter import keep_logs_out
 
 T = TypeVar("T")
@@ -38,14 +39,14 @@ KEYRING_SERVICE = "jupyter-sc2"
 # Seconds. A busy server on a CPU may read a long prompt for a minute before its first byte.
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 120.0
+# The same for what needs no model, with all tries.
+QUICK_ANSWER_S = 30.0
+# Between two events of a stream; from the last of them to the end of the stream; and from its mark for the end.
+MAX_PAUSE_S = 20.0
+MAX_LINGER_S = 1.0
+MAX_LINGER_DONE_S = 0.2
 # Seconds between two checks whether a waiting request is cancelled.
 POLL_INTERVAL_S = 0.02
-# Seconds before each retry of a request without a first byte, unless the server names another delay.
-RETRY_DELAYS_S = (0.25, 0.5, 1.0)
-MAX_RETRY_DELAY_S = 5.0
-# A generator of its own, so that the user's seeded numbers stay the same.
-JITTER = random.Random()
-BUSY_STATUSES = (429, 502, 503)
 # Bytes. An event has about one thousand, a list of a few hundred models one million; h11 limits headers to 100 kB.
 MAX_EVENT_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 4 << 20
@@ -144,35 +145,60 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._loop.time = monotonic  # type: ignore[method-assign]
         self._loop.set_default_executor(background.pool(1))  # which looks up names of hosts
-        self._http = httpx.AsyncClient(
-            base_url=self.address.root,
-            # A few bytes that are compressed may be gigabytes.
-            headers={"Accept-Encoding": "identity"}
-            | ({"Authorization": f"Bearer {self.key}"} if self.key else {}),
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            # What is meant for this machine must not go to a proxy that the environment names.
-            mounts={"http://": None, "https://": None} if self.address.loopback else None,
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.address.root,
+                # A few bytes that are compressed may be gigabytes.
+                headers={"Accept-Encoding": "identity"}
+                | ({"Authorization": f"Bearer {self.key}"} if self.key else {}),
+                timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                # What is meant for this machine must not go to a proxy that the environment names.
+                transport=httpx.AsyncHTTPTransport() if self.address.loopback else None,
+            )
+        except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
+            self._loop.close()
+            raise ModelLoadError(
+                f"The environment's settings for connections to {self.address.host} cannot be used (a proxy, or "
+                f"SSL_CERT_FILE): {in_one_line(error)}"
+            ) from error
 
     def get(self, path: str, cancelled: Callable[[], bool] = lambda: False) -> Any:
         """The JSON at a path; None when `cancelled`."""
-        return self._json("GET", path, None, cancelled)
+        return self._json("GET", path, None, cancelled, QUICK_ANSWER_S)
 
     def post(self, path: str, payload: Any, cancelled: Callable[[], bool] = lambda: False) -> Any:
         """The JSON that answers a JSON; None when `cancelled`."""
-        return self._json("POST", path, payload, cancelled)
+        return self._json("POST", path, payload, cancelled, READ_TIMEOUT_S)
 
     def stream(
-        self, path: str, payload: Any, cancelled: Callable[[], bool]
-    ) -> Iterator[dict[str, Any]]:
-        """The events of an answer in their order. Ends early when cancelled; closing it ends the request."""
+        self, path: str, payload: Any, cancelled: Callable[[], bool], *, seconds: float
+    ) -> Generator[dict[str, Any]]:
+        """The events of an answer in their order. Ends early when cancelled; closing it ends the request.
+
+        So it does `seconds` after the first event, and where the next does not come: what has come counts.
+        """
         events = self._events(path, payload)
+        end = pause = monotonic() + READ_TIMEOUT_S
+        begun = False
         try:
-            while True:
+            while not (begun and monotonic() >= end):
                 try:
-                    yield self._wait(anext(events), cancelled)
+                    event = self._wait(anext(events), cancelled, min(end, pause))
                 except (StopAsyncIteration, _Cancelled):
                     return
+                except _Late:
+                    if begun:
+                        return
+                    raise self._silent() from None
+                if not begun:
+                    begun, end = True, monotonic() + seconds
+                if event is None:
+                    end = min(end, monotonic() + MAX_LINGER_DONE_S)
+                    continue
+                if _is_last(event):
+                    end = min(end, monotonic() + MAX_LINGER_S)
+                yield event
+                pause = monotonic() + MAX_PAUSE_S
         finally:
             self._run(events.aclose())
 
@@ -183,14 +209,19 @@ class Client:
 
     # The loop
 
-    def _wait(self, work: Any, cancelled: Callable[[], bool]) -> Any:
-        """Drives the loop until `work` is done. Raises _Cancelled, and whatever `cancelled` raises."""
+    def _wait(self, work: Any, cancelled: Callable[[], bool], end: float) -> Any:
+        """Drives the loop until `work` is done.
+
+        Raises _Cancelled, _Late after `end`, and whatever `cancelled` raises.
+        """
         task = self._loop.create_task(_as_coroutine(work))
         try:
             while not task.done():
                 self._run(asyncio.wait({task}, timeout=POLL_INTERVAL_S))
                 if not task.done() and cancelled():
                     raise _Cancelled
+                if not task.done() and monotonic() >= end:
+                    raise _Late
             return task.result()
         finally:
             if not task.done():
@@ -210,10 +241,23 @@ class Client:
 
     # Requests
 
-    def _json(self, method: str, path: str, payload: Any, cancelled: Callable[[], bool]) -> Any:
-        with contextlib.suppress(_Cancelled):
-            return self._wait(self._read_json(method, path, payload), cancelled)
-        return None
+    def _json(
+        self,
+        method: str,
+        path: str,
+        payload: Any,
+        cancelled: Callable[[], bool],
+        seconds: float,
+    ) -> Any:
+        try:
+            work = self._read_json(method, path, payload)
+            return self._wait(work, cancelled, monotonic() + seconds)
+        except _Cancelled:
+            return None
+        except _Late:
+            raise GenerationError(
+                f"{self.address.host} has not finished its answer within {seconds:g} s."
+            ) from None
 
     async def _read_json(self, method: str, path: str, payload: Any) -> Any:
         async with self._answer(method, path, payload) as response:
@@ -259,8 +303,8 @@ class Client:
             f"{self.address.host} sends {what} of more than {format_bytes(most)}."
         )
 
-    async def _events(self, path: str, payload: Any) -> AsyncGenerator[dict[str, Any], None]:
-        """Server-sent events: lines "data: {…}", comments, and "data: [DONE]" at the end."""
+    async def _events(self, path: str, payload: Any) -> AsyncGenerator[dict[str, Any] | None, None]:
+        """Server-sent events: lines "data: {…}", comments, and "data: [DONE]" at the end, for which None stands."""
         async with self._answer("POST", path, payload) as response:
             if "event-stream" not in response.headers.get("content-type", ""):
                 yield self._checked(self._parse(await self._body(response)))
@@ -273,12 +317,12 @@ class Client:
                         continue
                     if data.strip() == b"[DONE]":
                         complete = True
+                        yield None
                         continue
                     event = self._parse(data)
                     event = self._checked({"error": event} if field_name == b"error" else event)
                     yield event
-                    choices = event.get("choices") or [{}]
-                    complete = complete or bool(choices[0].get("finish_reason"))
+                    complete = complete or _is_last(event)
             if not complete:
                 raise self._broke_off()
 
@@ -297,27 +341,33 @@ class Client:
 
     async def _send(self, method: str, path: str, payload: Any) -> httpx.Response:
         dropped = False
-        waits = [*RETRY_DELAYS_S]
-        while True:
+        for failures in itertools.count(1):
             request = self._http.build_request(method, path, json=payload)
             try:
                 response = await self._http.send(request, stream=True)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
                 # A kept connection that the server has closed meanwhile. Nothing was answered yet.
                 if dropped:
-                    raise
+                    http = self.address.root.startswith("http:")
+                    secure = ", or only https:// at this port" if http else ""
+                    raise GenerationError(
+                        f"{self.address.host} broke off before it answered: does it speak HTTP{secure}?"
+                    ) from error
                 dropped = True
                 continue
             except httpx.ConnectError as error:
-                if not waits or _is_certificate(error):
+                delay = None if is_mistrust(error) else COMPLETIONS.delay(failures)
+                if delay is None:
                     raise
-                delay = waits.pop(0)
             else:
-                if response.status_code not in BUSY_STATUSES or not waits:
+                if response.status_code not in BUSY_STATUSES:
                     return response
-                delay = max(waits.pop(0), _retry_after(response))
+                delay = COMPLETIONS.delay(failures, retry_after(response.headers))
+                if delay is None:
+                    return response
                 await response.aclose()
-            await asyncio.sleep(delay * JITTER.uniform(0.8, 1.2))
+            await asyncio.sleep(delay)
+        raise AssertionError  # never: the policy ends the count
 
     async def _check(self, response: httpx.Response) -> None:
         """Raises what a status or a content type says."""
@@ -326,6 +376,11 @@ class Client:
         if status == 200 and not html:
             return
         host = self.address.host
+        if status in (403, 407) and (proxy := self._proxy()):
+            raise UnauthorizedError(
+                f"{host}, or the proxy {proxy} before it, refuses ({status}): check the settings of the proxy, and "
+                f"the key in {KEY_VARIABLE}."
+            )
         if status in (401, 403):
             what = "does not take your key" if self.key else "wants a key"
             raise UnauthorizedError(
@@ -411,17 +466,21 @@ class Client:
                     f"{host} cannot be reached: no answer in {CONNECT_TIMEOUT_S:g} s."
                 )
             case httpx.TimeoutException():
-                return GenerationError(f"{host} has said nothing for {READ_TIMEOUT_S:g} s.")
-            case httpx.ConnectError() if _is_certificate(error):
+                return self._silent()
+            case httpx.ConnectError() if is_mistrust(error):
+                return GenerationError(f"{host} cannot be used: {failure_reason(error)}.")
+            case httpx.ConnectError() | httpx.ProxyError():
+                through = f" through the proxy {proxy}" if (proxy := self._proxy()) else ""
                 return GenerationError(
-                    f"{host} cannot be trusted: {_reason(error)}. Where your own authority signed its "
-                    "certificate, name that in SSL_CERT_FILE."
-                )
-            case httpx.ConnectError():
-                return GenerationError(
-                    f"{host} cannot be reached: {_reason(error)}. Is the server running?"
+                    f"{host} cannot be reached{through}: {failure_reason(error)}. Is the server running?"
                 )
         return self._broke_off()
+
+    def _proxy(self) -> str:
+        return "" if self.address.loopback else proxy_for(self.address.root)
+
+    def _silent(self) -> GenerationError:
+        return GenerationError(f"{self.address.host} has said nothing for {READ_TIMEOUT_S:g} s.")
 
     def _broke_off(self) -> GenerationError:
         return GenerationError(f"{self.address.host} broke off in the middle of an answer.")
@@ -431,27 +490,15 @@ class _Cancelled(Exception):
     """The request was cancelled."""
 
 
+class _Late(Exception):
+    """The answer takes too long."""
+
+
+def _is_last(event: dict[str, Any]) -> bool:
+    """Whether nothing but a summary can follow an event."""
+    choices = event.get("choices") or [{}]
+    return bool(choices[0].get("finish_reason"))
+
+
 async def _as_coroutine(work: Any) -> Any:
     return await work  # anext() gives an awaitable, and a task wants a coroutine
-
-
-def _is_certificate(error: Exception) -> bool:
-    return "CERTIFICATE" in str(error).upper()
-
-
-def _reason(error: Exception) -> str:
-    """Why a connection failed, as the system says it: the last cause is the first that happened."""
-    cause: BaseException = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-    said = getattr(cause, "verify_message", "") or str(cause)
-    if isinstance(cause, OSError) and cause.errno and cause.errno in errno.errorcode:
-        said = os.strerror(cause.errno)  # in place of asyncio's own words
-    return " ".join(str(said).split()).rstrip(".") or type(error).__name__
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """What the server asks for, in seconds; dates are not read, and nobody waits long for ghost text."""
-    with contextlib.suppress(ValueError):
-        return min(max(0.0, float(response.headers.get("retry-after", 0))), MAX_RETRY_DELAY_S)
-    return 0.0

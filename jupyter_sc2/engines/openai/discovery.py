@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,8 +47,13 @@ SAMPLE_CODE = "import numpy as np\nfor i in range(n):\n    print(i)\n"
 TOKENS_PER_TEXT_ID = 1.5
 # Characters of a model's name; longer ones are none.
 MAX_MODEL_NAME_CHARS = 300
+# Of the answer to a test request: seconds after its first event, and how many events are read.
+MAX_PROBE_S = 5.0
+MAX_PROBE_EVENTS = 8
 # How many models are named where the one that is set is not among them.
 MAX_MODELS_LISTED = 20
+# Those come first whose names are alike, by difflib's measure from 0 to 1.
+MIN_LIKENESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def find_deployment(client: Client, model: str, *, offline: bool, progress: Prog
     names = [name for role, name in card.special.items() if role != "bos"]  # servers put it there
     special = [name for name in dict.fromkeys((*names, *card.stop)) if probe.knows(name)]
     probe.complete(SAMPLE_CODE)
-    card = replace(card, context=int(card.context / TOKENS_PER_TEXT_ID))
+    card = replace(card, context=max(1, int(card.context / TOKENS_PER_TEXT_ID)))
     return Deployment(entry["id"], kind, TextVocabulary(special), card)
 
 
@@ -151,7 +158,13 @@ def choose_entry(model: str, entries: Sequence[dict[str, Any]], host: str) -> di
     own = model == EMBEDDED.name or Path(model).expanduser().is_dir()
     if own and len(entries) == 1:
         return entries[0]
-    listed = ", ".join(entry["id"] for entry in entries[:MAX_MODELS_LISTED])
+    ids = [entry["id"] for entry in entries]
+    plain = {_plain(id): id for id in ids}
+    close = difflib.get_close_matches(
+        _plain(model), plain, n=MAX_MODELS_LISTED, cutoff=MIN_LIKENESS
+    )
+    near = dict.fromkeys([*(plain[name] for name in close), *ids])
+    listed = ", ".join(list(near)[:MAX_MODELS_LISTED])
     more = (
         f" and {len(entries) - MAX_MODELS_LISTED} more" if len(entries) > MAX_MODELS_LISTED else ""
     )
@@ -196,10 +209,10 @@ def _within(card: ModelCard, context: int | None, folder: Path | None) -> ModelC
         with contextlib.suppress(ModelLoadError):
             config = model_files.read_config(folder)
     reach = min(
-        card.context if not config else config.get("max_position_embeddings") or card.context,
+        model_files.largest(config.get("max_position_embeddings")) or card.context,
         context or card.context,
     )
-    window = config.get("sliding_window") or (reach if config else card.window)
+    window = model_files.largest(config.get("sliding_window")) or (reach if config else card.window)
     return replace(card, context=reach, window=min(window, reach))
 
 
@@ -248,12 +261,11 @@ class _Probe:
         if self.tokenize(special[0] + SAMPLE_CODE) not in (None, ids):
             return False
         try:
-            answer = self.complete(ids)
+            usage = self.complete(ids)
         except ModelNotFoundError:
             raise
         except RequestRejectedError:
             return False
-        usage = answer.get("usage") if isinstance(answer, dict) else None
         read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         return read in (None, len(ids))
 
@@ -277,5 +289,16 @@ class _Probe:
         return None
 
     def complete(self, prompt: str | list[int]) -> Any:
-        payload = {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
-        return self.client.post(COMPLETIONS, payload, self.cancelled)
+        """What the server reports of the tokens that it has read to decode one; None where it does not.
+
+        A stream, for there are servers that decode on and on.
+        """
+        payload: dict[str, Any] = {
+            **{"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0},
+            **{"stream": True, "stream_options": {"include_usage": True}},
+        }
+        with contextlib.closing(
+            self.client.stream(COMPLETIONS, payload, self.cancelled, seconds=MAX_PROBE_S)
+        ) as events:
+            usages = [event.get("usage") for event in itertools.islice(events, MAX_PROBE_EVENTS)]
+        return next((usage for usage in usages if usage is not None), None)

@@ -8,7 +8,8 @@ defused. The KV cache is the server's; cancelling closes the connection, upon wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,17 @@ from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 MIN_PREFILL_TOKENS = 32
 # How many stop strings every server takes.
 MAX_STOP_STRINGS = 4
+# Servers that decode on and on, whatever they were asked for. Tokens have 3 to 4 characters on average, and those of
+# indentation up to some dozens; a longer piece of text is more than one token.
+MAX_CHARS_PER_TOKEN = 32
+# Seconds for the tokens of one request after the first: two a second are slower than reading, and have to do.
+MIN_DECODE_S = 10.0
+DECODE_S_PER_TOKEN = 0.5
+MAX_DECODE_S = 120.0
+# Some servers have -9999 for "none at all", JSON has no infinity.
+MIN_LOGPROB = -9999.0
+# Tokens that are read of a request for one.
+MAX_PREFILL_TOKENS = 8
 
 
 class OpenAIEngine:
@@ -74,8 +86,9 @@ class OpenAIEngine:
             return new
         self._read = None
         payload = self._payload(ids, SamplingParams(max_tokens=1), ())
-        for _ in self._tokens(payload, cancelled):
-            pass
+        with contextlib.closing(self._tokens(payload, cancelled)) as tokens:
+            for _ in itertools.islice(tokens, MAX_PREFILL_TOKENS):
+                pass
         if cancelled():
             return 0
         self._sent = list(ids)
@@ -187,29 +200,44 @@ class OpenAIEngine:
                 payload["stop"] = stops[:MAX_STOP_STRINGS]
         return payload
 
-    def _tokens(self, payload: dict[str, Any], cancelled: Cancelled) -> Iterator[Token]:
-        """What the server decodes; where a stop ended it that it does not show, the id of one comes last."""
+    def _tokens(self, payload: dict[str, Any], cancelled: Cancelled) -> Generator[Token]:
+        """What the server decodes; where a stop ended it that it does not show, the id of one comes last.
+
+        Ends where a server goes on for much longer than was asked for, in characters or seconds.
+        """
+        asked = payload["max_tokens"]
+        left = MAX_CHARS_PER_TOKEN * (asked + 1)
+        seconds = min(MIN_DECODE_S + DECODE_S_PER_TOKEN * asked, MAX_DECODE_S)
+        stream = self._client.stream(COMPLETIONS, payload, cancelled, seconds=seconds)
         try:
-            for event in self._client.stream(COMPLETIONS, payload, cancelled):
-                self._note_usage(event.get("usage"))
-                for choice in event.get("choices") or ():
-                    token = None
-                    try:
-                        tokens = self._tokens_of(choice)
-                    except (TypeError, ValueError, AttributeError, KeyError) as error:
-                        raise self._client.unlike() from error
+            with contextlib.closing(stream) as events:
+                for event in events:
+                    self._note_usage(event.get("usage"))
+                    choice: Any = next(iter(event.get("choices") or ()), {})  # one was asked for
+                    tokens, chars = self._tokens_within(choice, left)
                     for token in tokens:
                         yield token
                         if cancelled():
                             return
-                    if choice.get("finish_reason") == "stop" and (
-                        token is None or token.id not in self.special_ids.values()
-                    ):
-                        stop = self._stop_id(choice)
-                        if stop is not None:
-                            yield Token(stop, 0.0)
+                    if (left := left - chars) <= 0:
+                        return
         except ModelNotFoundError as error:
             raise GenerationError(f"{error} Load the model again.") from error
+
+    def _tokens_within(self, choice: dict[str, Any], most: int) -> tuple[list[Token], int]:
+        """The tokens of an event's choice, of at most so many characters, and how many these are."""
+        try:
+            text = choice.get("text") or ""
+            if len(text) > most:
+                choice = {"text": text[:most]}
+            tokens = self._tokens_of(choice)
+            shown = bool(tokens) and tokens[-1].id in self.special_ids.values()
+            if choice.get("finish_reason") == "stop" and not shown:
+                stop = self._stop_id(choice)
+                tokens += [Token(stop, 0.0)] if stop is not None else []
+            return tokens, len(text)
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise self._client.unlike() from error
 
     def _tokens_of(self, choice: dict[str, Any]) -> list[Token]:
         text = choice.get("text") or ""
@@ -219,9 +247,14 @@ class OpenAIEngine:
         if isinstance(self.vocabulary, TextVocabulary):
             if not text:
                 return []
-            special = self.special_ids.get(text)
             total = sum(_logprobs(logprobs))
-            return [Token(self.vocabulary.id_of(text) if special is None else special, total)]
+            if text in self.special_ids:
+                ids = [self.special_ids[text]]
+            elif len(text) > MAX_CHARS_PER_TOKEN:
+                ids = self.vocabulary.encode(text)
+            else:
+                ids = [self.vocabulary.id_of(text)]
+            return [Token(id, total / len(ids)) for id in ids]
         tokens = [
             Token(id, value) for id, value in zip(_ids(logprobs), _logprobs(logprobs), strict=False)
         ]
@@ -237,13 +270,14 @@ class OpenAIEngine:
     def _stop_id(self, choice: dict[str, Any]) -> int | None:
         # Of vLLM: the id or the string; nothing for the end of text.
         reason = choice.get("stop_reason")
-        if isinstance(reason, int) and isinstance(self.vocabulary, Tokenizer):
+        if isinstance(reason, int) and reason in self.special_ids.values():
             return reason
         names = [str(reason), *self.card.stop, *self.special_ids]
         return next((self.special_ids[name] for name in names if name in self.special_ids), None)
 
     def _note_usage(self, usage: Any) -> None:
-        with contextlib.suppress(TypeError, KeyError):  # many servers tell less
+        # Many servers tell less, or what is no number.
+        with contextlib.suppress(TypeError, LookupError, ValueError, ArithmeticError):
             self._read = max(
                 0, int(usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"])
             )
@@ -287,7 +321,10 @@ def _logprobs(logprobs: dict[str, Any]) -> list[float]:
     else:
         values = list(logprobs.get("token_logprobs") or ())
     # None where it is not told; what is above 0, or no number, can be none.
-    return [float(value) if value is not None and value <= 0 else 0.0 for value in values]
+    return [
+        max(float(value), MIN_LOGPROB) if value is not None and value <= 0 else 0.0
+        for value in values
+    ]
 
 
 def _at_most(sampling: SamplingParams, count: int) -> SamplingParams:

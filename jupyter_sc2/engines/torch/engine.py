@@ -29,11 +29,11 @@ from jupyter_sc2.engines.torch.model_builder import (
     stream_weights,
     weight_bytes,
 )
-from jupyter_sc2.errors import GenerationError, ModelLoadError
+from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models import plan
 from jupyter_sc2.models.cards import PACKED, QUANTIZED, ModelCard, Shape, with_known_layout
-from jupyter_sc2.models.plan import SMALL_MODEL_PARAMS
+from jupyter_sc2.models.plan import SMALL_MODEL_PARAMS, smaller
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.hardware import give_back_memory, machine
@@ -206,12 +206,12 @@ def load(
     elif precision == "auto":
         precision = best_precision(config, parameters, device)
     with (
-        _explaining_failures(card.name, precision),
+        _explaining_failures(card.name, precision, packed=PACKED in config),
         model_files.keep_logs_out("transformers", "bitsandbytes", "torch", "filelock"),
     ):
         empty = skeleton(config, stored, folder, precision=precision, device=device)
         if device.type == "cpu":
-            model_files.check_memory(empty.nbytes, card.name, precision)
+            model_files.check_memory(empty.nbytes, card.name, precision, packed=PACKED in config)
         notice = ""
         if precision in QUANTIZED:
             module, notice = quantized_cache.load(empty, folder, progress)
@@ -234,7 +234,7 @@ def load(
 
 
 @contextlib.contextmanager
-def _explaining_failures(name: str, precision: str) -> Iterator[None]:
+def _explaining_failures(name: str, precision: str, *, packed: bool) -> Iterator[None]:
     """Turns what torch raises for want of memory, or of an operation, into ModelLoadError."""
     try:
         yield
@@ -243,14 +243,18 @@ def _explaining_failures(name: str, precision: str) -> Iterator[None]:
             error
         ):
             raise ModelLoadError(
-                f"There is not enough memory for {name} in {precision}: try precision 4bit or a smaller model."
+                f"There is not enough memory for {name} in {precision}: try {smaller(precision, packed=packed)}."
             ) from error
         if "not implemented for" in str(error):
             raise ModelLoadError(
                 f"The installed torch cannot compute {name} in {precision} on this machine: "
-                "try precision bf16 or fp32."
+                f"try precision {' or '.join(name for name in ('bf16', 'fp32') if name != precision)}."
             ) from error
         raise
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ModelLoadError(
+            f"{name} cannot be computed as its config.json describes it: {in_one_line(error)}"
+        ) from error
 
 
 def _try_out(engine: TransformersEngine) -> None:

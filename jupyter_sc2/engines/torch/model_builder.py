@@ -169,14 +169,14 @@ def architecture(config: Mapping[str, Any], folder: Path) -> tuple[type[nn.Modul
         raise ModelLoadError(
             f"{folder} is of the kind {kind!r}, which the installed transformers cannot write text with."
         )
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "unknown")
+    if (quantization := config.get("quantization_config")) is not None:
+        method = quantization.get("quant_method", "unknown")
         raise ModelLoadError(
             f"{folder} is already quantized ({method}): take the original weights and set the precision."
         )
     try:
         settings = CONFIG_MAPPING[kind].from_dict(
-            {key: value for key, value in config.items() if key != "auto_map"}
+            {key: value for key, value in config.items() if not _is_no_matter(key)}
         )
     except Exception as error:  # transformers checks configurations with errors of several kinds
         raise ModelLoadError(
@@ -190,6 +190,15 @@ def architecture(config: Mapping[str, Any], folder: Path) -> tuple[type[nn.Modul
     import transformers
 
     return getattr(transformers, class_name), settings
+
+
+# Of training, and of what a model returns; some values raise in the middle of a pass.
+OTHER_KEYS = ("auto_map", "return_dict", "use_cache", "id2label", "label2id", "problem_type")
+
+
+def _is_no_matter(key: str) -> bool:
+    """Whether a key of config.json says nothing about what the weights compute: of training, of outputs, of code."""
+    return key in OTHER_KEYS or "dropout" in key or key.startswith("output_")
 
 
 def best_device() -> torch.device:

@@ -14,7 +14,7 @@ from jupyter_sc2.models.cards import EMBEDDED, ModelCard
 from jupyter_sc2.models.plan import file_bytes
 from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.runtime.hardware import format_bytes
-from jupyter_sc2.settings import SC2
+from jupyter_sc2.settings import SC2, asks_server
 from jupyter_sc2.types import CompletionRequest
 
 # Fixed colours on a fixed background are readable in the light and the dark theme.
@@ -72,8 +72,7 @@ def status(status: Status, settings: SC2) -> str:
         lines.append(status.limitations)
     if status.state == "unloaded":
         lines.append("Loads on the first request; `%sc2 load` loads it now.")
-    asks = settings.server and settings.engine in ("auto", "openai")
-    if asks and status.state in ("unloaded", "loading"):
+    if asks_server(settings) and status.state in ("unloaded", "loading"):
         lines.append(
             f"Once the model is loaded, code leaves this kernel: it is sent to {_where(settings.server)}."
         )

@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -21,8 +22,9 @@ from huggingface_hub import constants, file_download
 from jupyter_sc2 import cli
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import files as model_files
-from jupyter_sc2.models import hub
+from jupyter_sc2.models import hub, hub_failures
 from jupyter_sc2.models.cards import ModelCard
+from jupyter_sc2.runtime import http_retries
 from tests.support.hub import SHA, Hub, etag
 
 CARD = ModelCard(name="owner/name", hub_id="owner/name", gguf="owner/name")
@@ -50,7 +52,9 @@ def served(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Hub]:
                 monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(hub, "RETRY_DELAY_S", 0.01)
+        monkeypatch.setattr(
+            hub_failures, "DOWNLOADS", replace(http_retries.DOWNLOADS, first_delay_s=0.01)
+        )
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
             monkeypatch.delenv(name, raising=False)
         yield served
@@ -219,7 +223,7 @@ def test_a_gated_model_is_one_line(served):
     [
         (403, "The hub does not let you read owner/name (403): log in with `hf auth login`"),
         (429, "The hub is too busy for owner/name (429): try again in some minutes."),
-        (500, "owner/name is not on this disk and the hub cannot be reached"),
+        (500, "owner/name is not on this disk and the hub answers 500 again and again: "),
     ],
 )
 def test_a_hub_that_refuses_is_one_line(served, status, line):
@@ -249,7 +253,7 @@ def test_without_a_network_what_is_on_this_disk_is_used_and_nothing_is_logged(se
     assert fetch() == folder
     shutil.rmtree(tmp_path / "cache")
     assert message() == (
-        "owner/name is not on this disk and the hub cannot be reached: "
+        "owner/name is not on this disk and the hub cannot be reached (connection refused): "
         "download it once with a network, or give a folder (./folder)."
     )
     logger.warning("from the user's own code")

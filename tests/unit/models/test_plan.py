@@ -10,9 +10,21 @@ from jupyter_sc2.engines import load_engine
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import SHIPPED_MODEL, Shape, cards
 from jupyter_sc2.models.files import plan_for
-from jupyter_sc2.models.plan import check, choose, choose_gguf, file_bytes, memory, plan, weights
+from jupyter_sc2.models.plan import (
+    GGUF,
+    TORCH,
+    check,
+    choose,
+    choose_gguf,
+    file_bytes,
+    memory,
+    plan,
+    smaller,
+    weights,
+)
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.hardware import Machine, machine
+from jupyter_sc2.settings import PRECISIONS
 from tests.support.tiny import make_tiny_model
 
 LAPTOP = Machine(cores=2, features=("AVX2",), memory=8 << 30, free=5_000_000_000)
@@ -147,6 +159,22 @@ def test_what_does_not_fit_is_marked_and_refused(three_b):
     assert str(caught.value) == (
         "starcoder2-3b in bf16 needs about 6.1 GB of memory, and 5.0 GB are free. Try precision 4bit."
     )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("precision", [*PRECISIONS[1:], "packed", "Q5_0", ""])
+def test_where_memory_lacks_the_advice_takes_less_than_what_was_tried(three_b, precision, packed):
+    known = (*TORCH, *GGUF, "fp16", "4bit-double", "packed")
+    tried = precision
+    for _ in range(9):
+        advice = smaller(tried, packed=packed)
+        if not advice.startswith("precision "):
+            break
+        fewer = advice.removeprefix("precision ")
+        assert fewer in known and (fewer in GGUF) == (tried in GGUF)
+        assert memory(three_b, fewer, LAPTOP, 0) < memory(three_b, tried, LAPTOP, 0)
+        tried = fewer
+    assert advice == "a smaller model"
 
 
 @pytest.mark.torch

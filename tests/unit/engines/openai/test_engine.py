@@ -52,36 +52,6 @@ def never() -> bool:
     return False
 
 
-@pytest.fixture(autouse=True)
-def no_settings_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.delenv(http_client.KEY_VARIABLE, raising=False)
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.setattr(http_client, "_from_keyring", lambda host: "")
-    monkeypatch.setattr(http_client, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
-
-
-@pytest.fixture
-def server():
-    with scripted() as server:
-        yield server
-
-
-@pytest.fixture
-def engine(server):
-    engine = load_engine("embedded", server=server.url)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def text_engine():
-    """An engine on a server whose tokenizer nobody has here."""
-    with scripted({"id": "acme/coder"}) as server:
-        engine = load_engine("acme/coder", server=server.url, offline=True)
-        yield engine, server
-        engine.close()
-
-
 def text_of(engine, tokens) -> str:
     return engine.decode_bytes([token.id for token in tokens]).decode()
 
