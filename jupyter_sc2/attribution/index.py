@@ -29,6 +29,7 @@ from jupyter_sc2.attribution.sources import Item, Source, code_of, installed
 from jupyter_sc2.attribution.winnow import RUN_LEXEMES, fingerprints
 from jupyter_sc2.errors import RequestError
 from jupyter_sc2.models import checksums
+from jupyter_sc2.models.file_lock import locked
 from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.runtime.characters import is_plain_name
 from jupyter_sc2.runtime.clock import monotonic
@@ -411,11 +412,15 @@ class Writer:
 @contextmanager
 def writing(folder: Path, tell: Tell = lambda words: None) -> Iterator[Writer]:
     """The one who may change the index. Raises RequestError if another process does, or it cannot be written."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock", timeout=0):
+        with locked(folder / "lock") as alone:
+            if not alone:
+                raise RequestError(
+                    f"The index cannot be changed, for the disk of {folder} has no file locks: set JUPYTER_DATA_DIR "
+                    "to a folder on another disk."
+                )
             yield Writer(folder, tell)
     except Timeout:
         raise RequestError(f"Another process is changing the index in {folder}.") from None
