@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from jupyter_sc2.training.recipe import Recipe
 from jupyter_sc2.training.rows import IGNORED, Token
 from jupyter_sc2.training.weights import unpacked_model
 
+KEPT = {"state", "budget", "model", "optimizer", "average"}  # in a checkpoint
 STATE = ("step", "seconds", "tokens", "loss", "curve", "seed")
 MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`
 # Tolerances between compiled and plain computation, in nats and as a share. On two rows one and two threads of a CPU,
@@ -283,7 +283,13 @@ class Run:
                 continue
             try:
                 values = torch.load(path, weights_only=True, map_location=self.device)
-            except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+                if not values.keys() >= KEPT:
+                    raise ValueError("it is no checkpoint")
+            except (PermissionError, IsADirectoryError) as error:
+                raise SC2Error(f"{path} cannot be read: {error.strerror}.") from error
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # a cut or foreign file raises almost anything
                 raise SC2Error(
                     f"{path} is damaged: delete it, and the training resumes from the checkpoint before it or begins "
                     "anew."

@@ -510,3 +510,24 @@ def test_figures_of_speed_are_tokens_share_of_the_peak_and_share_of_waiting():
     assert figures["teraflops"] == 150.0
     assert speed_text(figures) == "250,000 tokens/s  15.2% of the peak  0.5% waiting for rows"
     assert meter.read()["tokens_per_second"] == 0
+
+
+@pytest.mark.parametrize("name", ["decay.pt", "checkpoint.pt"])
+@pytest.mark.parametrize("how", ["cut", "empty", "garbage", "other", "list"])
+def test_a_damaged_checkpoint_is_named_in_a_line(start: Path, tmp_path: Path, name: str, how: str):
+    import torch
+
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    torch.save({"state": {}} if how == "other" else [1], file)
+    content = file.read_bytes()
+    cut = {"cut": content[: len(content) // 2], "empty": b"", "garbage": b"garbage" * 99}
+    file.write_bytes(cut.get(how, content))
+    with pytest.raises(SC2Error, match=f"{name} is damaged: delete it"):
+        small_train(start, file.parent)
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_no_damage(start: Path, tmp_path: Path):
+    (tmp_path / "out" / "checkpoint.pt").mkdir(parents=True)
+    with pytest.raises(SC2Error, match=r"checkpoint\.pt cannot be read: Is a directory"):
+        small_train(start, tmp_path / "out")
