@@ -58,7 +58,8 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     if _is_whole(place):
         try:
             stored = session(place / GRAPH, options())
-            os.utime(place)
+            with contextlib.suppress(OSError):  # a folder that may only be read
+                os.utime(place)
             return stored
         except Exception:  # gone meanwhile
             logger.debug("The stored weights cannot be loaded", exc_info=True)

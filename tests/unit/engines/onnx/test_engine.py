@@ -1,5 +1,6 @@
 """The engine on ONNX Runtime: the same as torch says, what is cached, searched and refused."""
 
+import errno
 import math
 import os
 import shutil
@@ -439,6 +440,24 @@ def test_a_file_in_the_place_of_the_prepacked_weights_is_renamed(kept):
 def test_where_nothing_can_be_written_it_is_loaded_all_the_same(kept, tmp_path):
     (tmp_path / "cache").write_text("a file in the way")
     load_engine(str(MODEL)).close()
+
+
+def test_stored_weights_in_a_folder_that_may_only_be_read_are_loaded_once(kept, monkeypatch):
+    load_engine(str(MODEL)).close()
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    loaded = []
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(prepacked.os, "utime", refuse)
+    monkeypatch.setattr(prepacked.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda f, *a, **k: loaded.append(f) or session(f, *a, **k)
+    )
+    load_engine(str(MODEL)).close()
+    (folder,) = kept()
+    assert loaded == [str(folder / "model.onnx")]
 
 
 def test_the_least_recently_used_entries_are_deleted(kept, tmp_path, monkeypatch):
