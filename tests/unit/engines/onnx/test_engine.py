@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import weakref
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from jupyter_sc2.engines.decoding.beam_search import Hypothesis
 from jupyter_sc2.engines.onnx import engine as onnx_engine
 from jupyter_sc2.engines.onnx import prepacked
 from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.runtime.child_process import Identity
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 from tests.support.beams import beam_width
 from tests.support.paths import SMALL_MODEL
@@ -451,7 +449,7 @@ def test_stored_weights_in_a_folder_that_may_only_be_read_are_loaded_once(kept, 
     loaded = []
     session = onnxruntime.InferenceSession
     monkeypatch.setattr(prepacked.os, "utime", refuse)
-    monkeypatch.setattr(prepacked.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(prepacked.unfinished, "place_in", refuse)
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda f, *a, **k: loaded.append(f) or session(f, *a, **k)
     )
@@ -492,19 +490,6 @@ onnx.load({str(MODEL)!r})
     load_engine(str(MODEL)).close()
     (folder,) = kept()
     assert not folder.name.startswith(".")
-
-
-def test_what_living_processes_have_not_finished_is_left_and_of_unknown_ones_for_a_day(tmp_path):
-    me = Identity.of(os.getpid())
-    elsewhere = replace(me, pid=2**22 + 1, where="another machine").name
-    gone = replace(me, pid=2**22 + 1).name
-    names = [f".{me.name}.abc", f".{elsewhere}.abc", ".abcdef", "kept"]
-    for name in (*names, f".{gone}.abc", ".old", f".{elsewhere}.old"):
-        (tmp_path / name).mkdir()
-    for name in (".old", f".{elsewhere}.old", f".{me.name}.abc"):
-        os.utime(tmp_path / name, (1, 1))
-    prepacked.sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 # When there is no memory for a pass
