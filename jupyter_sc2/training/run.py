@@ -12,6 +12,7 @@ keeps some 20 kB a token for the backward pass if it is compiled and 50 kB if no
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 
-from jupyter_sc2.errors import ModelLoadError, SC2Error
+from jupyter_sc2.errors import ModelLoadError, SC2Error, in_one_line
 from jupyter_sc2.training import attention, loss
 from jupyter_sc2.training.recipe import Recipe
 from jupyter_sc2.training.rows import IGNORED, Token
@@ -272,8 +273,15 @@ class Run:
         }
         path = self.falling if progress > 1 - self.recipe.decay else self.level
         part = path.with_suffix(".part")
-        torch.save(values, part)
-        os.replace(part, path)
+        try:
+            torch.save(values, part)
+            os.replace(part, path)
+        except (OSError, RuntimeError) as error:  # the latter as torch says that a disk is full
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{path} cannot be written: {in_one_line(error)}. What was written before is as it was."
+            ) from error
         return path
 
     def load(self, budget: Budget) -> bool:

@@ -531,3 +531,24 @@ def test_a_folder_in_place_of_a_checkpoint_is_no_damage(start: Path, tmp_path: P
     (tmp_path / "out" / "checkpoint.pt").mkdir(parents=True)
     with pytest.raises(SC2Error, match=r"checkpoint\.pt cannot be read: Is a directory"):
         small_train(start, tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_full_disk_ends_a_training_in_a_line_and_leaves_the_checkpoint(
+    start: Path, tmp_path: Path
+):
+    import resource
+
+    calls = iter(range(99))
+    small_train(start, tmp_path, stop=lambda: next(calls) == 1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(SC2Error, match=r"\.pt cannot be written: "):
+            small_train(start, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not [*tmp_path.glob("*.part")]
+    assert small_train(start, tmp_path)["step"] == 6
