@@ -193,7 +193,7 @@ class Usage:
     ) -> str:
         """Calls `act` with the open file; why that failed, as a sentence, or "".
 
-        A damaged file, or a folder in its place, is renamed, and a new file started.
+        A damaged file, or what is no file in its place, is renamed, and a new file started.
         """
         failure = ""
         for _ in range(2):
@@ -217,7 +217,8 @@ class Usage:
                     f"The usage data in {self._file} cannot be used now: {in_one_line(error)}."
                 )
                 # Exactly this class, and no subclass, for a damaged file or one that is not a database.
-                damaged = type(error) is sqlite3.DatabaseError or self._file.is_dir()
+                other = os.path.lexists(self._file) and not self._file.is_file()
+                damaged = type(error) is sqlite3.DatabaseError or other
                 if not damaged or not self._set_aside(number, error):
                     break
         return failure

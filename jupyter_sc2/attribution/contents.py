@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 
 from jupyter_sc2.attribution.sources import Source
+from jupyter_sc2.runtime.bounded_read import read_limited
 
 FORMAT = 1
+MAX_FILE_BYTES = 256 << 20  # a hundred thousand sources have a fifth
 
 
 class SourceEntry(msgspec.Struct, kw_only=True):
@@ -49,7 +51,7 @@ class Contents(msgspec.Struct):
 
 def read_contents(file: Path) -> Contents:
     """Raises OSError, or ValueError for what this version cannot read."""
-    contents = msgspec.json.decode(file.read_bytes(), type=Contents)
+    contents = msgspec.json.decode(read_limited(file, MAX_FILE_BYTES), type=Contents)
     if contents.format != FORMAT:
         raise ValueError(f"format {contents.format}")
     return contents

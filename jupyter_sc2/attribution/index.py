@@ -187,12 +187,13 @@ class Writer:
 
     def _load(self, file: Path) -> None:
         """Reads index.json, or renames it if it is damaged. Raises OSError, and RequestError for another version's."""
+        if not os.path.lexists(file):
+            return
         try:
-            self.index.load()
-            return
-        except FileNotFoundError:
-            return
-        except (msgspec.DecodeError, IsADirectoryError):
+            if file.is_file():
+                self.index.load()
+                return
+        except msgspec.DecodeError:
             pass
         except ValueError:
             raise RequestError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.models import checksums
-from jupyter_sc2.runtime.bounded_read import parse_json
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,7 @@ _ARRAYS = (
     *("ends", "names", "marks", "mark_ends"),
 )
 _SOURCES, _CHECKSUMS = "sources.json", "checksums.json"
+MAX_SOURCES_BYTES = 64 << 20
 _BITS = 16  # of a hash, by which the directory tells where to look
 # Fingerprints of one hash that are considered: text that is everywhere is no evidence.
 MAX_SAME_HASH = 64
@@ -135,6 +136,9 @@ class Pack:
         import numpy as np
 
         folder = self.folder
+        for name in _ARRAYS:
+            if not (folder / f"{name}.npy").is_file():  # a pipe would be waited for
+                raise ValueError(f"there is no file {name}.npy")
         arrays = {
             # Unlike np.load it opens nothing but this format.
             name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r").view(np.ndarray)
@@ -146,7 +150,7 @@ class Pack:
         self.owners, self.sizes, self.stamps = (arrays[n] for n in ("owners", "sizes", "stamps"))
         self._ends, self._names = arrays["ends"], arrays["names"]
         self._marks, self._mark_ends = arrays["marks"], arrays["mark_ends"]
-        sources = parse_json((folder / _SOURCES).read_bytes())
+        sources = parse_json(read_limited(folder / _SOURCES, MAX_SOURCES_BYTES))
         if not isinstance(sources, list) or not all(isinstance(one, str) for one in sources):
             raise ValueError("sources.json is no list of texts")
         self.sources: list[str] = sources

@@ -465,6 +465,18 @@ def replace_by_folder(file: Path) -> None:
     file.mkdir()
 
 
+def replace_by_pipe(file: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no pipes with names")
+    file.unlink()
+    os.mkfifo(file)
+
+
+def replace_by_device(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
 def delete(file: Path) -> None:
     file.unlink()
 
@@ -478,6 +490,8 @@ DAMAGES = {
     "other owners": lambda pack: swap(pack / "owners.npy"),
     "deleted": lambda pack: delete(pack / "marks.npy"),
     "a folder": lambda pack: replace_by_folder(pack / "ends.npy"),
+    "a pipe": lambda pack: replace_by_pipe(pack / "hashes.npy"),
+    "a pipe of sources": lambda pack: replace_by_pipe(pack / "sources.json"),
     "sources": lambda pack: (pack / "sources.json").write_text("[1]"),
     "all": lambda pack: [delete(file) for file in list(pack.iterdir())],
 }
@@ -526,6 +540,14 @@ def test_what_a_damaged_pack_held_and_is_gone_is_named_and_not_counted(tmp_path,
     assert [source.files for source in writer.contents.sources.values()] == [0, 3]
 
 
+@pytest.mark.parametrize("damage", [cut, replace_by_folder, replace_by_pipe, replace_by_device])
+def test_an_indexed_file_that_is_something_else_by_now_is_not_waited_for(tmp_path, place, damage):
+    update(place, write(tmp_path / "code"))
+    damage(tmp_path / "code" / "m1.py")
+    found(place, CODES[1])  # by its fingerprints, or not at all
+    assert found(place, CODES[0]) == ["m0.py"]
+
+
 def test_what_an_earlier_version_counted_twice_is_counted_once(tmp_path, place):
     update(place, write(tmp_path / "code"))
     index = json.loads((place / "index.json").read_text())
@@ -548,15 +570,16 @@ def test_an_index_without_checksums_is_one_of_an_older_version_and_counts(tmp_pa
     assert writer.notice == ""
 
 
-@pytest.mark.parametrize("how", ["cut", "a folder"])
-def test_a_damaged_list_of_packs_is_renamed_and_named_once(tmp_path, place, how):
+@pytest.mark.parametrize("damage", [cut, replace_by_folder, replace_by_pipe, replace_by_device])
+def test_a_damaged_list_of_packs_is_renamed_and_named_once(tmp_path, place, damage):
     update(place, write(tmp_path / "code"))
     file = place / "index.json"
-    cut(file) if how == "cut" else replace_by_folder(file)
+    damage(file)
+    assert found(place, CODES[0]) == []
     with writing(place) as writer:
         writer.update([named(tmp_path / "code")])
     assert "The list of what is indexed was damaged" in writer.notice
-    assert file.with_name("index.json.aside").exists()
+    assert os.path.lexists(file.with_name("index.json.aside"))
     assert found(place, CODES[0]) == ["m0.py"]
     with writing(place) as writer:
         assert writer.update([named(tmp_path / "code")]).unchanged == 3

@@ -1,5 +1,6 @@
 """The user's own numbers."""
 
+import os
 import sqlite3
 import sys
 import time
@@ -290,13 +291,23 @@ def test_only_so_many_events_wait_for_a_file(usage, file):
     assert [event.request for event in events[-2:]] == ["5008", "5009"]
 
 
-def test_a_folder_in_place_of_the_file_is_renamed(usage, file):
-    file.mkdir(parents=True)
-    (file / "of the user").write_text("x")
+IN_ITS_PLACE = {
+    "a folder": lambda file: file.mkdir(),
+    "a pipe": lambda file: os.mkfifo(file),
+    "a device": lambda file: file.symlink_to("/dev/full"),
+    "a link to itself": lambda file: file.symlink_to(file),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no files like these")
+@pytest.mark.parametrize("what", IN_ITS_PLACE)
+def test_what_is_no_file_in_its_place_is_renamed(usage, file, what):
+    file.parent.mkdir()
+    IN_ITS_PLACE[what](file)
     a_day(usage)
     assert summary(usage.events()).shown == 21
     aside = file.with_name("usage.sqlite.damaged-1")
-    assert str(aside) in usage.problem and (aside / "of the user").read_text() == "x"
+    assert str(aside) in usage.problem and os.path.lexists(aside)
     assert summary(Usage(lambda: True, file).events()).shown == 21
 
 
