@@ -22,7 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jupyter_sc2.attribution.check import LOOKUP_TIMEOUT_S, Checker
-from jupyter_sc2.attribution.index import Index, PackEntry, SourceEntry, writing
+from jupyter_sc2.attribution.contents import PackEntry, SourceEntry
+from jupyter_sc2.attribution.index import Index, writing
 from jupyter_sc2.attribution.lexemes import HASH, lex
 from jupyter_sc2.attribution.match import THRESHOLD, Matcher
 from jupyter_sc2.attribution.packs import Draft

@@ -4,22 +4,28 @@
 gets, compared with its fair share: as many as it requested, but no more than the same limit for all.
 
 `soak`: a number of requests from three front ends in large notebooks that change all the time. How many of them got a
-last message, why, and when the last one came; meanwhile the kernel's memory, descriptors and threads.
+last message, why, and when the last one came; meanwhile the memory, descriptors and threads of the kernel and of the
+process that runs llama.cpp (`--engine llamacpp`). `--csv FILE` writes these by request, and `benchmarks.memory_curve`
+draws them. 10,000 requests take nine minutes at the default rate.
 
-The model is the embedded one on the default engine. Exits with 1 if a front end got less than half of its share, or if
-a request got no last message, or two.
+The model is the embedded one. Exits with 1 if a front end got less than half of its share, if a request got no last
+message, or two, or if memory, descriptors or threads grew after the first thousand requests, of two thousand or more.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
+import csv
 import random
 import statistics
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TextIO
+
+import psutil
 
 from benchmarks.embedded import LINES
 from benchmarks.guest import START
@@ -27,7 +33,11 @@ from tests.support.kernels import FrontEnd
 
 SLOW, FAST = 1.0, 10.0  # keys a second
 LOST_AFTER_S = 600.0  # before the last answers count as lost
-SAMPLE_INTERVAL_S = 5.0
+SAMPLES = 200  # of a soak
+SETTLED = 1000  # requests after which nothing is to grow any more
+# How much more the last quarter of what follows may take than the first: memory as a share, and numbers.
+MAX_GROWTH, MAX_MORE = 0.03, 2
+HELPER = "jupyter_sc2.engines.llamacpp.server"
 
 
 class Window:
@@ -104,14 +114,14 @@ class Window:
 
 
 class Kernel:
-    """A kernel with the default engine, and its windows."""
+    """A kernel with the embedded model, and its windows."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: str) -> None:
         self.front = FrontEnd()
         cell = self.front.start("import os; print(os.getpid())")
         self.front.finish(cell)
         self.pid = int(self.front.text(cell))
-        self.front.run(START.format(engine="auto", model="embedded", threads=0))
+        self.front.run(START.format(engine=engine, model="embedded", threads=0))
         self.windows: dict[str, Window] = {}
         self._heard = 0
         self.last_at = 0.0
@@ -123,7 +133,8 @@ class Kernel:
 
     def hear(self) -> None:
         """Takes in what has come since, and keeps none of it."""
-        news, self.front.iopub[:] = list(self.front.iopub), []
+        with self.front._news:  # or what comes in between is lost
+            news, self.front.iopub[:] = list(self.front.iopub), []
         for message in news:
             window = self.windows.get(message["content"].get("comm_id", ""))
             if window is not None and message["msg_type"] == "comm_msg":
@@ -135,14 +146,22 @@ class Kernel:
         return sum(len(one.asked) - len(one.finals) for one in self.windows.values())
 
     def taken(self) -> dict[str, float]:
-        """Resident memory in MB, open descriptors and threads."""
-        status = Path(f"/proc/{self.pid}/status").read_text("ascii").splitlines()
-        fields = dict(line.split(":", 1) for line in status)
-        return {
-            "memory": int(fields["VmRSS"].split()[0]) / 1024,
-            "descriptors": len(os.listdir(f"/proc/{self.pid}/fd")),
-            "threads": int(fields["Threads"]),
-        }
+        """Resident memory in MB, open descriptors and threads, of the kernel and of what runs llama.cpp, or 0."""
+        kernel = psutil.Process(self.pid)
+        helpers = []
+        for child in kernel.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if HELPER in child.cmdline():
+                    helpers.append(child)
+        return _taken("", [kernel]) | _taken("llamacpp ", helpers)
+
+
+def _taken(prefix: str, processes: list[psutil.Process]) -> dict[str, float]:
+    return {
+        f"{prefix}memory": round(sum(one.memory_info().rss for one in processes) / 2**20, 1),
+        f"{prefix}descriptors": sum(one.num_fds() for one in processes),
+        f"{prefix}threads": sum(one.num_threads() for one in processes),
+    }
 
 
 def fair_shares(asked: list[int], texts: int) -> list[float]:
@@ -184,21 +203,24 @@ def share(kernel: Kernel, seconds: float) -> bool:
     return all(got >= fair / 2 for got, fair in zip(texts, shares, strict=True))
 
 
-def soak(kernel: Kernel, count: int, cells: int, rate: float, invoked: float) -> bool:
+def soak(
+    kernel: Kernel, count: int, cells: int, rate: float, invoked: float, file: Path | None
+) -> bool:
     chance = random.Random(0)
     windows = [kernel.open(f"w{n}", cells=cells, lines=4, chance=chance) for n in range(3)]
-    windows[0].comm.wait_for(type="status", state="ready", timeout=120)
-    print("| requests | open | memory | descriptors | threads |\n|---|---|---|---|---|", flush=True)
-    began = told = time.monotonic()
+    windows[0].comm.wait_for(type="status", state="ready", timeout=300)
     levels: list[dict[str, float]] = []
-    for number in range(count):
-        chance.choice(windows).ask_anywhere(invoked)
-        time.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
-        if time.monotonic() - told > SAMPLE_INTERVAL_S:
-            told = time.monotonic()
-            levels.append(kernel.taken() | {"requests": number + 1})
-            row = "| {requests} | {open} | {memory:.0f} MB | {descriptors} | {threads} |"
-            print(row.format(**levels[-1], open=kernel.open_requests()), flush=True)
+    with contextlib.ExitStack() as closing:
+        table = None if file is None else closing.enter_context(file.open("w", newline=""))
+        began = time.monotonic()
+        for number in range(1, count + 1):
+            chance.choice(windows).ask_anywhere(invoked)
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            if number % max(1, count // SAMPLES) == 0:
+                seconds = round(time.monotonic() - began, 1)
+                about = {"requests": number, "seconds": seconds, "open": kernel.open_requests()}
+                levels.append(about | kernel.taken())
+                _tell(levels, table)
     ended = time.monotonic()
     at_end = kernel.open_requests()
     while kernel.open_requests() and time.monotonic() < ended + LOST_AFTER_S:
@@ -211,13 +233,38 @@ def soak(kernel: Kernel, count: int, cells: int, rate: float, invoked: float) ->
         f"open at the end {at_end}, the last answer {max(0.0, kernel.last_at - ended):.1f} s later"
     )
     print(f"without a last message {lost}, with two {twice}")
-    for part in ("memory", "descriptors", "threads"):
-        later = [level[part] for level in levels if level["requests"] >= min(1000, count // 2)]
-        if later:
-            print(
-                f"{part}: {later[0]:.0f} to {later[-1]:.0f}, median {statistics.median(later):.0f}"
-            )
-    return not lost and not twice
+    level = _is_level(levels, min(SETTLED, count // 2))
+    return (level or count < 2 * SETTLED) and not lost and not twice
+
+
+def _tell(levels: list[dict[str, float]], table: TextIO | None) -> None:
+    """Prints the last level, and writes it to the table, at once: a soak that is stopped leaves what it has."""
+    last = levels[-1]
+    if len(levels) == 1:
+        print("| " + " | ".join(last) + " |\n" + "|---" * len(last) + "|")
+    if len(levels) == 1 or len(levels) % 10 == 0:
+        print("| " + " | ".join(f"{value:g}" for value in last.values()) + " |", flush=True)
+    if table is not None:
+        writer = csv.DictWriter(table, last)
+        if len(levels) == 1:
+            writer.writeheader()
+        writer.writerow(last)
+        table.flush()
+
+
+def _is_level(levels: list[dict[str, float]], settled: int) -> bool:
+    """Prints how much the last quarter took more than the first, of what came after so many requests."""
+    later = [level for level in levels if level["requests"] >= settled]
+    quarter = max(1, len(later) // 4)
+    level = True
+    for name in [name for name in later[0] if name not in ("requests", "seconds", "open")]:
+        values = [one[name] for one in later]
+        first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
+        most = first * (1 + MAX_GROWTH) if name.endswith("memory") else first + MAX_MORE
+        level = level and last <= most
+        if last:
+            print(f"{name}: {first:g} to {last:g}, from {min(values):g} to {max(values):g}")
+    return level
 
 
 def _outcome(final: dict) -> str:
@@ -232,13 +279,15 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=200, help="of each notebook of soak")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second of soak")
     parser.add_argument("--invoked", type=float, default=0.15, help="share of these")
+    parser.add_argument("--engine", default="auto", help="auto or llamacpp")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="for the levels of soak")
     args = parser.parse_args()
-    kernel = Kernel()
+    kernel = Kernel(args.engine)
     try:
         if args.what == "share":
             good = share(kernel, args.seconds)
         else:
-            good = soak(kernel, args.count, args.cells, args.rate, args.invoked)
+            good = soak(kernel, args.count, args.cells, args.rate, args.invoked, args.csv)
     finally:
         kernel.front.close()
     sys.exit(0 if good else 1)

@@ -29,7 +29,7 @@ MAX_WAIT_S = 30.0
 RETENTION_DAYS = 180
 # Events kept in memory while the file cannot be written, and the wait for a lock on the file.
 MAX_PENDING_EVENTS = 5000
-LOCK_TIMEOUT_S = 0.5
+LOCK_TIMEOUT_S = 0.25
 
 SCHEMA = """
 create table if not exists events (
@@ -87,7 +87,8 @@ class Summary:
 class Usage:
     """Counts events and stores them in a file. Safe to call from any thread.
 
-    Counting never raises and never blocks; a file that cannot be read or written is reported as `problem`.
+    Counting never raises and never blocks. A file that cannot be read or written is reported as `problem`; the events
+    stay in memory and are written later, in the order in which they were counted.
     """
 
     def __init__(self, enabled: Callable[[], bool], file: Path | None = None) -> None:
@@ -100,12 +101,13 @@ class Usage:
         self._last_write = -MAX_WAIT_S
         # The latest times to first text of this kernel, in ms.
         self.recent: deque[float] = deque(maxlen=40)
-        self._failure = self._damage = ""  # in words for the user
+        # In words for the user.
+        self._failure = self._unreadable = self._damage = ""
 
     @property
     def problem(self) -> str:
-        """Why the data is incomplete, as a sentence for the user; "" if it is complete."""
-        return self._failure or self._damage
+        """Why the data is incomplete, or not stored, as a sentence for the user; "" if nothing is wrong."""
+        return self._failure or self._unreadable or self._damage
 
     def shown(self, notebook: str, request: str, characters: int, ms: float | None) -> None:
         """`ms` is the time to first text, None if it includes loading the model."""
@@ -153,7 +155,11 @@ class Usage:
             with self._lock:
                 events = list(self._pending)
                 self._last_write = clock.monotonic()
-            if events and self._try(lambda database: _write(database, events), create=True):
+            if not events:
+                return
+            self._failure = self._try(lambda database: _write(database, events))
+            if not self._failure:
+                self._unreadable = ""
                 written = {id(event) for event in events}
                 with self._lock:
                     self._pending = [event for event in self._pending if id(event) not in written]
@@ -162,11 +168,17 @@ class Usage:
         """All events, oldest first."""
         self.flush()
         read: list[Event] = []
+
+        def fetch(database: sqlite3.Connection) -> None:
+            read[:] = _read(database)
+
         with self._file_lock:
-            if self._file.exists():
-                self._try(lambda database: read.extend([*_read(database)]))
-        with self._lock:
-            return read + self._pending
+            exists = os.path.lexists(self._file)
+            # The user waits, and has waited once.
+            timeout = 0.0 if self._failure else LOCK_TIMEOUT_S
+            self._unreadable = self._try(fetch, timeout) if exists else ""
+            with self._lock:
+                return read + self._pending
 
     def reset(self) -> None:
         """Deletes all events. Raises SC2Error if the file cannot be removed."""
@@ -179,17 +191,22 @@ class Usage:
                 raise SC2Error(
                     f"The usage data could not be cleared: {self._file} cannot be removed ({error.strerror})."
                 ) from error
-            self._failure = self._damage = ""
+            self._failure = self._unreadable = self._damage = ""
 
-    def _try(self, act: Callable[[sqlite3.Connection], None], *, create: bool = False) -> bool:
-        """Calls `act` with the open file; False if that failed. A damaged file is renamed, and a new one started."""
+    def _try(
+        self, act: Callable[[sqlite3.Connection], None], timeout: float = LOCK_TIMEOUT_S
+    ) -> str:
+        """Calls `act` with the open file; why that failed, as a sentence, or "".
+
+        A damaged file, or what is no file in its place, is renamed, and a new file started.
+        """
+        failure = ""
         for _ in range(2):
             number = self._inode()
             try:
-                if create:
-                    self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._file.parent.mkdir(parents=True, exist_ok=True)
                 with (
-                    closing(sqlite3.connect(self._file, timeout=LOCK_TIMEOUT_S)) as database,
+                    closing(sqlite3.connect(self._file, timeout=timeout)) as database,
                     database,
                 ):
                     database.text_factory = _decoded
@@ -198,17 +215,18 @@ class Usage:
                     if columns != COLUMNS:
                         raise sqlite3.DatabaseError("it has other columns")
                     act(database)
-                self._failure = ""
-                return True
+                return ""
             except (sqlite3.Error, OSError) as error:
                 logger.debug("The usage data cannot be read or written", exc_info=True)
+                failure = (
+                    f"The usage data in {self._file} cannot be used now: {in_one_line(error)}."
+                )
                 # Exactly this class, and no subclass, for a damaged file or one that is not a database.
-                if type(error) is not sqlite3.DatabaseError or not self._set_aside(number, error):
-                    self._failure = (
-                        f"The usage data in {self._file} cannot be used now: {in_one_line(error)}."
-                    )
-                    return False
-        return False
+                other = os.path.lexists(self._file) and not self._file.is_file()
+                damaged = type(error) is sqlite3.DatabaseError or other
+                if not damaged or not self._set_aside(number, error):
+                    break
+        return failure
 
     def _inode(self) -> int | None:
         """The file's inode number, which a new file of the same name does not share; None without a file."""

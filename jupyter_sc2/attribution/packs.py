@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.runtime.bounded_read import parse_json
+from jupyter_sc2.models import checksums
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ _ARRAYS = (
     *("hashes", "places", "directory", "starts", "owners", "sizes", "stamps"),
     *("ends", "names", "marks", "mark_ends"),
 )
+_SOURCES, _CHECKSUMS = "sources.json", "checksums.json"
+MAX_SOURCES_BYTES = 64 << 20
 _BITS = 16  # of a hash, by which the directory tells where to look
 # Fingerprints of one hash that are considered: text that is everywhere is no evidence.
 MAX_SAME_HASH = 64
@@ -108,7 +111,9 @@ class Draft:
                     np.save(file, array)
                     file.flush()
                     os.fsync(file.fileno())
-            (unfinished / "sources.json").write_text(json.dumps(self.sources), "utf-8")
+            (unfinished / _SOURCES).write_text(json.dumps(self.sources), "utf-8")
+            records = {file.name: checksums.record(file) for file in unfinished.iterdir()}
+            checksums.write_record(unfinished / _CHECKSUMS, records)
             os.replace(unfinished, folder)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -116,16 +121,27 @@ class Draft:
 
 
 class Pack:
-    """A pack on the disk. Raises OSError or ValueError if it is not whole."""
+    """A pack on the disk. Raises OSError if it cannot be read, and ValueError if it is damaged."""
 
     def __init__(self, folder: Path, dead: Sequence[int] = ()) -> None:
+        self.folder, self.dead = folder, tuple(dead)
+        try:
+            self._open()
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # NumPy raises almost anything for a file that is not its own
+            raise ValueError(f"{folder.name} is damaged") from error
+
+    def _open(self) -> None:
         import numpy as np
 
-        self.folder = folder
+        folder = self.folder
+        for name in _ARRAYS:
+            if not (folder / f"{name}.npy").is_file():  # a pipe would be waited for
+                raise ValueError(f"there is no file {name}.npy")
         arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(
-                np.ndarray
-            )
+            # Unlike np.load it opens nothing but this format.
+            name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r").view(np.ndarray)
             for name in _ARRAYS
         }
         self.hashes, self.places = arrays["hashes"], arrays["places"]
@@ -134,14 +150,46 @@ class Pack:
         self.owners, self.sizes, self.stamps = (arrays[n] for n in ("owners", "sizes", "stamps"))
         self._ends, self._names = arrays["ends"], arrays["names"]
         self._marks, self._mark_ends = arrays["marks"], arrays["mark_ends"]
-        sources = parse_json((folder / "sources.json").read_bytes())
-        if not isinstance(sources, list):
-            raise ValueError("sources.json is no list")
+        sources = parse_json(read_limited(folder / _SOURCES, MAX_SOURCES_BYTES))
+        if not isinstance(sources, list) or not all(isinstance(one, str) for one in sources):
+            raise ValueError("sources.json is no list of texts")
         self.sources: list[str] = sources
-        self.dead = tuple(dead)
+        for name, array in arrays.items():
+            if array.dtype.kind != "u" or array.ndim != 1 + (name == "marks"):
+                raise ValueError(f"{name} holds something else")
+        self._check_sizes()
         self.alive = np.ones(self.files, bool)
-        if dead:
-            self.alive[np.array(dead)] = False
+        for file in self.dead:
+            self.alive[file] = False
+
+    def _check_sizes(self) -> None:
+        """Raises ValueError unless the arrays fit one another; the largest ones are not read for this."""
+        import numpy as np
+
+        count, files = len(self.hashes), self.files
+        fit = (
+            len(self.places) == count
+            and len(self.directory) == (1 << _BITS) + 1
+            and files == len(self.owners) == len(self.sizes) == len(self.stamps)
+            and files + 1 == len(self._ends) == len(self._mark_ends)
+            and (np.diff(self.directory.astype(np.int64)) >= 0).all()
+            and (np.diff(self.starts.astype(np.int64)) >= 0).all()
+            and int(self.directory[-1]) == count
+            and int(self._ends[-1]) == len(self._names)
+            and int(self._mark_ends[-1]) == len(self._marks)
+            and (not files or int(self.owners.max()) < len(self.sources))
+        )
+        if not fit:
+            raise ValueError("its arrays do not fit one another")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each file is what was written; reads them all. A pack without checksums is an older version's."""
+        records = checksums.read_record(self.folder / _CHECKSUMS)
+        if records is None:
+            return not os.path.lexists(self.folder / _CHECKSUMS)
+        names = [_SOURCES, *(f"{name}.npy" for name in _ARRAYS)]
+        return all(checksums.is_whole(self.folder / name, records.get(name)) for name in names)
 
     @property
     def files(self) -> int:
@@ -169,6 +217,20 @@ class Pack:
     def source(self, file: int) -> str:
         return self.sources[int(self.owners[file])]
 
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """The living files of each source, and their lexemes."""
+        import numpy as np
+
+        lexemes = np.diff(self.starts.astype(np.int64))[self.alive]
+        owners = np.asarray(self.owners)[self.alive]
+        files = np.bincount(owners, minlength=len(self.sources))
+        sums = np.bincount(owners, lexemes, minlength=len(self.sources))
+        counts: dict[str, tuple[int, int]] = {}
+        for name, count, total in zip(self.sources, files.tolist(), sums.tolist(), strict=True):
+            before = counts.get(name, (0, 0))
+            counts[name] = before[0] + count, before[1] + int(total)
+        return counts
+
     def files_of(self, source: str) -> list[int]:
         """The living files of a source."""
         import numpy as np
@@ -193,6 +255,7 @@ class Pack:
                 continue
             last = min(last, first + MAX_SAME_HASH)
             found = self.places[start + first : start + last]
+            found = found[found < self.starts[-1]]  # or it is damaged
             files = self.starts.searchsorted(found, "right") - 1
             alive = self.alive[files]
             within = found - self.starts[files]

@@ -7,6 +7,7 @@ counted. Links to folders are not followed, so that no cycle is possible.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -211,6 +212,8 @@ def read_again(kind: str, root: str, path: str) -> bytes | None:
             return (
                 code_of(_read(file), file.name) if file.stat().st_size <= MAX_FILE_BYTES else None
             )
+        if not Path(root).is_file():
+            return None
         if kind == "zip":
             with zipfile.ZipFile(root) as archive:
                 return code_of(_member(archive, path), path)
@@ -225,7 +228,9 @@ def read_again(kind: str, root: str, path: str) -> bytes | None:
 
 
 def _read(file: Path) -> bytes:
-    # Not a file that grows or never ends, such as a pipe.
+    if not file.is_file():  # a pipe would be waited for, and a device need not end
+        raise OSError(errno.EINVAL, "it is no file")
+    # Not all of a file that grows.
     with open(file, "rb") as opened:
         return opened.read(MAX_FILE_BYTES + 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def _index(args: argparse.Namespace) -> int:
         packs = writer.index.packs
         size = sum(pack.disk_bytes for pack in packs)
         lexemes = writer.index.lexemes
+    if writer.notice:
+        print(writer.notice, file=sys.stderr)
     if args.json:
         print_json(
             {
@@ -160,6 +163,8 @@ def _remove(args: argparse.Namespace) -> int:
                 )
             keys += found
         writer.remove(keys)
+    if writer.notice:
+        print(writer.notice, file=sys.stderr)
     print(f"Removed {len(keys)}.")
     return 0
 
@@ -174,8 +179,11 @@ def _report(args: argparse.Namespace) -> int:
         raise RequestError(
             f"--lexemes must be {LEXEMES.min} or more: shorter runs are not all found."
         )
-    matcher = Matcher(Index())
+    index = Index(verified=True)
+    matcher = Matcher(index)
     reports = [report.of_file(path, matcher, args.lexemes) for path in args.notebooks]
+    if index.problem:
+        print(index.problem, file=sys.stderr)
     if args.json:
         text = json.dumps(
             {"notebooks": [render.as_json(one) for one in reports]}, ensure_ascii=False
@@ -210,5 +218,9 @@ def _opened() -> Any:
 
     index = Index()
     if not index.refresh():
-        raise RequestError("Nothing is indexed yet: `jupyter sc2 attribution index` does that.")
+        raise RequestError(
+            index.problem or "Nothing is indexed yet: `jupyter sc2 attribution index` does that."
+        )
+    if index.problem:
+        print(index.problem, file=sys.stderr)
     return index

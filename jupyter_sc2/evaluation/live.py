@@ -11,7 +11,6 @@ state that a kernel has when a user types there.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from jupyter_sc2.evaluation.holes import similarity
-from jupyter_sc2.evaluation.runner import Row, interval, mean
+from jupyter_sc2.evaluation.runner import Row, interval, keep_row, mean
 from jupyter_sc2.introspection.facts import Facts, Path
 from jupyter_sc2.introspection.uses import uses
 from jupyter_sc2.kernel.namespace import LiveNamespace
@@ -35,7 +34,6 @@ from jupyter_sc2.pipeline.grounding import checker
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.prompt.sources import CELL_SOURCES
 from jupyter_sc2.prompt.sources import SOURCES as PROMPT_SOURCES
-from jupyter_sc2.runtime.atomic_write import append_line
 from jupyter_sc2.settings import SC2
 from jupyter_sc2.source.incomplete import is_magic_line
 from jupyter_sc2.source.parsing import parse
@@ -151,7 +149,7 @@ def evaluate(
 
     def keep(row: Row) -> None:
         if kept is not None:
-            append_line(kept, json.dumps(row, ensure_ascii=False))
+            keep_row(kept, row)
 
     for name, cells in order:
         if sum(shares.values()) >= count:

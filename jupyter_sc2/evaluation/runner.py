@@ -99,7 +99,8 @@ def answer(
     """The results of `judge` for each request's completion, in the order of the requests.
 
     With `kept`, each result is appended to that file of JSON lines at once, and requests whose results are in it
-    already are skipped. `progress` is the label of the bar on stderr; None shows none.
+    already are skipped. `progress` is the label of the bar on stderr; None shows none. Raises RequestError for a file
+    that cannot be read or written.
     """
     done = {row["id"]: row for row in _kept_rows(kept)} if kept else {}
     todo = [name for name in requests if name not in done]
@@ -107,8 +108,16 @@ def answer(
         *_, last = session.complete(requests[name])
         done[name] = {"id": name, "text": last.text, **judge(name, last)}
         if kept is not None:
-            append_line(kept, json.dumps(done[name], ensure_ascii=False))
+            keep_row(kept, done[name])
     return [done[name] for name in requests]
+
+
+def keep_row(file: Path, row: Row) -> None:
+    """Appends a result to a file of JSON lines. Raises RequestError."""
+    try:
+        append_line(file, json.dumps(row, ensure_ascii=False))
+    except OSError as error:
+        raise RequestError(f"{file} cannot be written: {error.strerror or error}.") from error
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
@@ -131,13 +140,20 @@ def middle(values: Sequence[float | None]) -> float | None:
 
 
 def _kept_rows(path: Path) -> Iterator[Row]:
-    if not path.exists():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return
-    for line in path.read_text("utf-8").splitlines():
+    except OSError as error:
+        raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
+    # Not splitlines: a text may hold other characters that end a line.
+    for line in data.split(b"\n"):
         try:
-            yield json.loads(line)
+            row = parse_json(line)
         except ValueError:  # a line that an interrupted run left incomplete
             continue
+        if isinstance(row, dict) and isinstance(row.get("id"), str):
+            yield row
 
 
 def _with_progress(names: Sequence[str], label: str | None, total: int) -> Iterable[str]:

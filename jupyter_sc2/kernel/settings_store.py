@@ -12,10 +12,12 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.errors import SettingsError
 from jupyter_sc2.runtime.atomic_write import atomic_write
+from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.settings import SC2
 
 # Next to the user's ipython_config.py, which may hold code and is never modified.
 FILE = "ipython_config.json"
+MAX_FILE_BYTES = 16 << 20
 # For administrators, in their own config file.
 ADMIN_ONLY = ("allowed",)
 
@@ -62,7 +64,9 @@ def _is_writable(folder: Path) -> bool:
 
 def _write(file: Path, values: dict[str, Any]) -> None:
     try:
-        config = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        # An empty one is what a full disk has left.
+        read = read_limited(file, MAX_FILE_BYTES) if os.path.lexists(file) else b""
+        config = parse_json(read) if read.strip() else {}
         if not isinstance(config, dict):
             raise ValueError("it is not a JSON object")
         config.pop("SC2", None)
@@ -72,5 +76,9 @@ def _write(file: Path, values: dict[str, Any]) -> None:
             atomic_write(file, (json.dumps(config, indent=2) + "\n").encode())
         else:
             file.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{file} could not be written: {error}.") from error
+    except ValueError as error:
+        raise SettingsError(
+            f"Nothing was saved: {file} does not hold JSON ({error}). Correct or delete it."
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"{file} could not be written: {error.strerror or error}.") from error

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.models import file_lock
 from jupyter_sc2.models.hub_failures import (
     Incomplete,
     explain,
@@ -234,23 +235,10 @@ class _Download:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Holds the repository's lock: other kernels wait, and then find the files."""
-        import filelock
-
         place = self._storage.parent / ".locks" / self._storage.name
-        place.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(place / "jupyter-sc2.lock")
-        try:
-            while True:
-                try:
-                    lock.acquire(timeout=0.5)
-                    break
-                except filelock.Timeout:
-                    self._progress("waiting", None)
-                except NotImplementedError:  # a file system without locks: both download
-                    break
+        # On a file system without locks both download.
+        with file_lock.locked(place / "jupyter-sc2.lock", lambda: self._progress("waiting", None)):
             yield
-        finally:
-            lock.release()
 
     def _look_up(self, name: str) -> _File:
         listed = self._listing.files[name]

@@ -8,8 +8,8 @@ from jupyter_sc2.errors import EngineLost, ModelLoadError, SC2Error
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.import_isolation import own_imports
 
-# Resources that may be free again a moment later: by the number of an error, and in the words of Python, ONNX Runtime
-# and torch.
+# Resources that may be free again a moment later: by the number of an error, and in the words of Python, ONNX Runtime,
+# torch and the loader of shared libraries.
 SCARCE = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EFBIG)
 SCARCE_IN_WORDS = (
     "can't start new thread",
@@ -17,6 +17,9 @@ SCARCE_IN_WORDS = (
     "bad allocation",
     "can't allocate",
     "allocate memory",
+    "failed to map segment",
+    "cannot map zero-fill pages",
+    "too many open files",
 )
 
 
@@ -26,7 +29,12 @@ def in_one_line(error: BaseException) -> str:
 
 
 def load_error(options: LoadOptions, error: Exception) -> ModelLoadError:
-    """The error of a load as a ModelLoadError; itself if it is one."""
+    """The error of a load as a ModelLoadError; itself if it is one, unless that is about a package to install.
+
+    A package that was not imported for want of memory is installed.
+    """
+    if isinstance(error, ModelLoadError) and isinstance(error.__cause__, ImportError):
+        error = error.__cause__ if is_transient(error.__cause__) else error
     if (hiding := own_imports.to_blame(error)) is not None:
         name, file = hiding
         failure = ModelLoadError(

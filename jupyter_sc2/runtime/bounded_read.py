@@ -18,6 +18,7 @@ from jupyter_sc2.runtime.hardware import format_bytes
 MAX_NESTING = 1000
 # Bytes of a file that is given on the command line; a notebook this large is mostly pictures.
 MAX_INPUT_BYTES = 100 << 20
+CHUNK_BYTES = 1 << 20
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[][{}]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -33,9 +34,13 @@ def read_limited(file: Path, most: int) -> bytes:
 
 def up_to(most: int, opened: IO[bytes]) -> bytes:
     """All of a stream. Raises OSError if it has more than so many bytes."""
-    if len(data := opened.read(most + 1)) > most:
+    data = bytearray()
+    # Not at once: memory for all that it may have would be taken for it.
+    while piece := opened.read(min(CHUNK_BYTES, most + 1 - len(data))):
+        data += piece
+    if len(data) > most:
         raise OSError(errno.EFBIG, f"it is larger than {format_bytes(most)}")
-    return data
+    return bytes(data)
 
 
 def parse_json(data: bytes) -> Any:

@@ -12,23 +12,24 @@ keeps some 20 kB a token for the backward pass if it is compiled and 50 kB if no
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from jupyter_sc2.errors import ModelLoadError, SC2Error
+from jupyter_sc2.errors import ModelLoadError, SC2Error, in_one_line
 from jupyter_sc2.training import attention, loss
 from jupyter_sc2.training.recipe import Recipe
 from jupyter_sc2.training.rows import IGNORED, Token
 from jupyter_sc2.training.weights import unpacked_model
 
+KEPT = {"state", "budget", "model", "optimizer", "average"}  # in a checkpoint
 STATE = ("step", "seconds", "tokens", "loss", "curve", "seed")
 MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`
 # Tolerances between compiled and plain computation, in nats and as a share. On two rows one and two threads of a CPU,
@@ -272,8 +273,15 @@ class Run:
         }
         path = self.falling if progress > 1 - self.recipe.decay else self.level
         part = path.with_suffix(".part")
-        torch.save(values, part)
-        os.replace(part, path)
+        try:
+            torch.save(values, part)
+            os.replace(part, path)
+        except (OSError, RuntimeError) as error:  # the latter as torch says that a disk is full
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{path} cannot be written: {in_one_line(error)}. What was written before is as it was."
+            ) from error
         return path
 
     def load(self, budget: Budget) -> bool:
@@ -283,7 +291,13 @@ class Run:
                 continue
             try:
                 values = torch.load(path, weights_only=True, map_location=self.device)
-            except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+                if not values.keys() >= KEPT:
+                    raise ValueError("it is no checkpoint")
+            except (PermissionError, IsADirectoryError) as error:
+                raise SC2Error(f"{path} cannot be read: {error.strerror}.") from error
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # a cut or foreign file raises almost anything
                 raise SC2Error(
                     f"{path} is damaged: delete it, and the training resumes from the checkpoint before it or begins "
                     "anew."

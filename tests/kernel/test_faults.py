@@ -12,11 +12,13 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support import without_locks
 from tests.support.children import runs, wait_until
 from tests.support.kernels import FrontEnd
 from tests.support.tiny import make_tiny_model
@@ -54,15 +56,16 @@ def temporary(tmp_path):
 
 
 class Kernel(FrontEnd):
-    """A kernel with a model on llama.cpp; counts the ends of each request."""
+    """A kernel with a model on llama.cpp, or the embedded one; counts the ends of each request."""
 
-    def __init__(self, model: Path, temporary: Path, **more: str) -> None:
+    def __init__(self, model: Path | None, temporary: Path, **more: str) -> None:
         self.temporary, self.asked = temporary, list[str]()
         super().__init__(TMPDIR=str(temporary), **more)
         self.begin(model)
 
-    def begin(self, model: Path) -> None:
-        self.run(f"%load_ext jupyter_sc2\n%config SC2.model = {str(model)!r}")
+    def begin(self, model: Path | None) -> None:
+        self.engine = "llamacpp" if model else "onnxruntime"
+        self.run(f"%load_ext jupyter_sc2\n%config SC2.model = {str(model or 'embedded')!r}")
         self.comm = self.open()
         self.comm.say({"type": "hello", "protocol": 1})
         self.comm.say({"type": "configure", "settings": {"confidence": 0.0, "max_tokens": 24}})
@@ -92,9 +95,9 @@ class Kernel(FrontEnd):
         return found
 
     def settle(self) -> None:
-        """Until llama.cpp answers."""
+        """Until its model answers."""
         wait_until(lambda: self.status.get("state") == "ready", 60)
-        assert self.status["engine"] == "llamacpp", self.status
+        assert self.status["engine"] == self.engine, self.status
 
     @property
     def status(self) -> dict:
@@ -133,8 +136,8 @@ class Kernel(FrontEnd):
 def start(model, temporary):
     kernels: list[Kernel] = []
 
-    def start(**more: str) -> Kernel:
-        kernels.append(Kernel(model, temporary, **more))
+    def start(engine: str = "llamacpp", **more: str) -> Kernel:
+        kernels.append(Kernel(model if engine == "llamacpp" else None, temporary, **more))
         return kernels[-1]
 
     yield start
@@ -158,10 +161,9 @@ def at_a_moment(kernel: Kernel, moment: str, number: int) -> psutil.Process:
             kernel.run("%sc2 unload")
             wait_until(lambda: not kernel.helpers())
             kernel.start("%sc2 load")
-        helper = kernel.helper()
     else:
         kernel.settle()
-        helper = kernel.helper()
+    helper = kernel.helper() if kernel.engine == "llamacpp" else kernel.process
     if moment == "prefilling":
         kernel.ask(f"# {number} {random.random()}\n{LONG}\nx = ")
         time.sleep(random.uniform(0.0, 0.2))
@@ -244,3 +246,90 @@ def test_nothing_is_left_of_a_kernel_that_is_started_anew(start, model, temporar
         wait_until(lambda before=before: not any(runs(one.pid) for one in before), GONE)
         assert len([*temporary.glob("sc2-*")]) == 1
         kernel.comes_back(round)
+
+
+# What the system refuses for a while
+
+
+@contextlib.contextmanager
+def limited(kernel: Kernel, kind: int, limit: Callable[[psutil.Process], int]) -> Iterator[None]:
+    """A limit for the kernel and its helpers; those that are started meanwhile are freed of it, too."""
+    _, hard = before = kernel.process.rlimit(kind)
+    for process in (kernel.process, *kernel.helpers()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.rlimit(kind, (limit(process), hard))
+    yield
+    for process in (kernel.process, *kernel.process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.rlimit(kind, before)
+
+
+def little_memory(kernel: Kernel) -> contextlib.AbstractContextManager[None]:
+    room = random.choice((1, 5, 20, 60, 200, 700)) << 20
+    return limited(kernel, psutil.RLIMIT_AS, lambda process: process.memory_info().vms + room)
+
+
+def full_disk(kernel: Kernel) -> contextlib.AbstractContextManager[None]:
+    """No file can be written."""
+    return limited(kernel, psutil.RLIMIT_FSIZE, lambda process: 0)
+
+
+@contextlib.contextmanager
+def no_threads(kernel: Kernel) -> Iterator[None]:
+    """Root has no limit of threads; but nobody has memory for a stack of this size."""
+    kernel.evaluate("__import__('threading').stack_size(1 << 46)")
+    yield
+    kernel.evaluate("__import__('threading').stack_size(0)")
+
+
+SHORTAGES = {"memory": little_memory, "threads": no_threads, "disk": full_disk}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system has such limits")
+@pytest.mark.parametrize(
+    "engine, moment, shortage",
+    [
+        pytest.param("onnxruntime", "decoding", "memory"),
+        *(
+            pytest.param(engine, moment, shortage, marks=slow)
+            for engine in ("onnxruntime", "llamacpp")
+            for moment in ("loading", "prefilling", "decoding", "idle")
+            for shortage in SHORTAGES
+            if (engine, moment, shortage) != ("onnxruntime", "decoding", "memory")
+        ),
+    ],
+)
+def test_ghost_text_is_back_when_there_is_enough_again(start, engine, moment, shortage):
+    kernel = start(engine)
+    # Libraries end a kernel that has no more memory in the middle of their import, so it is looked for before.
+    before = (engine, moment, shortage) == ("onnxruntime", "loading", "memory")
+    for round in range(ROUNDS):
+        helper = at_a_moment(kernel, "idle" if before else moment, round)
+        if before:
+            kernel.run("%sc2 unload")
+        with SHORTAGES[shortage](kernel):
+            if before:
+                kernel.start("%sc2 load")
+            if engine == "llamacpp" and round % 2 == 0:  # what is started instead needs all of it
+                helper.kill()
+            for number in range(random.randrange(1, 5)):
+                kernel.ask(f"z{round}_{number} = {random.random()}\nnp.")
+                time.sleep(random.uniform(0.0, 0.7))
+        kernel.comes_back(round)
+        kernel.run("%sc2 load")
+    kernel.each_has_one_end()
+
+
+@slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "llamacpp"])
+def test_ghost_text_comes_and_comes_back_where_file_locks_are_refused(start, tmp_path, engine):
+    library = without_locks.library(tmp_path)
+    kernel = start(engine, LD_PRELOAD=str(library))
+    assert kernel.evaluate(f"{library.name!r} in open('/proc/self/maps').read()") == "True"
+    for round in range(ROUNDS):
+        helper = at_a_moment(kernel, random.choice(("loading", "decoding", "idle")), round)
+        if engine == "llamacpp":
+            helper.kill()
+        kernel.comes_back(round)
+        kernel.run("%sc2 load")
+    kernel.each_has_one_end()

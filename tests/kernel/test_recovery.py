@@ -352,6 +352,13 @@ def test_without_a_thread_nobody_waits_for_ever_after_what_was_loaded_has_ended(
     wait_until(is_ready(running, "large"))
 
 
+def not_imported(reason: str) -> ModelLoadError:
+    """As an engine says it; the words are those of the loader of shared libraries."""
+    error = ModelLoadError(f"ONNX Runtime cannot be imported ({reason}): pip install onnxruntime.")
+    error.__cause__ = ImportError(reason)
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -359,6 +366,9 @@ def test_without_a_thread_nobody_waits_for_ever_after_what_was_loaded_has_ended(
         RuntimeError("can't start new thread"),
         OSError(12, "Cannot allocate memory"),
         RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"),
+        not_imported("/lib/x.so: failed to map segment from shared object"),
+        not_imported("libx.so.1: cannot open shared object file: Too many open files"),
+        not_imported("/lib/x.so: cannot map zero-fill pages: Cannot allocate memory"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -376,6 +386,7 @@ def test_after_a_load_for_which_there_was_no_memory_the_next_request_tries_again
     session = Session(load_engine=load)
     assert submit(session, request()).final.reason == "not_ready"
     assert session.status.state == "error" and "tries again" in session.status.message
+    assert "pip install" not in session.status.message
     time.sleep(0.1)
     assert submit(session, request()).final.text == "here"
     wait_until(is_ready(session, "embedded"))

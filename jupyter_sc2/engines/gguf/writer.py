@@ -21,6 +21,7 @@ from jupyter_sc2.engines.gguf import EXTRA
 from jupyter_sc2.engines.gguf.header import TOKEN_HEALING_KEY
 from jupyter_sc2.engines.gguf.vocabulary import Vocabulary, read_vocabulary
 from jupyter_sc2.errors import ModelLoadError
+from jupyter_sc2.models import unfinished
 from jupyter_sc2.models.cards import was_trained_here
 from jupyter_sc2.models.files import Stored, check_layers, read_config, read_headers
 from jupyter_sc2.models.quant_mix import tensor_type
@@ -52,19 +53,18 @@ def write_gguf(
     """
     check_packages()
     source = _Source(folder, precision)
-    # The name carries the process, so that two that make the same file do not write into one another's.
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.part")
+    part = unfinished.place_in(file.parent)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(file)
+        unfinished.sweep(file.parent, others=f".{glob.escape(file.name)}.*.part")
         _check_disk(file, sum(tensor.nbytes for tensor in source.tensors))
-        _write(source, unfinished, name=name, progress=progress)
-        os.replace(unfinished, file)
+        _write(source, part, name=name, progress=progress)
+        os.replace(part, file)
     except OSError as error:
         raise ModelLoadError(f"{file} cannot be written: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
 
 def check_packages() -> None:
@@ -76,16 +76,6 @@ def check_packages() -> None:
         raise ModelLoadError(
             f"Making a GGUF file needs the package {error.name}: {EXTRA}."
         ) from error
-
-
-def _tidy(file: Path) -> None:
-    """Deletes what processes left that ended in the middle of the same file."""
-    import psutil
-
-    for left in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
-        process = left.suffixes[-2][1:]
-        if not (process.isdigit() and psutil.pid_exists(int(process))):
-            left.unlink(missing_ok=True)
 
 
 def _check_disk(file: Path, needed: int) -> None:

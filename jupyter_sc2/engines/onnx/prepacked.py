@@ -14,16 +14,13 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jupyter_sc2.models import checksums
+from jupyter_sc2.models import checksums, unfinished
 from jupyter_sc2.models.cache_dir import cache_folder
 from jupyter_sc2.models.packed import GRAPH, WEIGHTS
-from jupyter_sc2.runtime.child_process import Identity
-from jupyter_sc2.runtime.clock import now
 
 # A smaller model is not worth a file.
 MIN_MODEL_BYTES = 32 << 20
@@ -33,7 +30,6 @@ FILE_SIZE_RATIO = 4
 MAX_FILES = 4
 DATA = "weights.bin"
 CHECKSUMS = "seals.json"
-DAY_S = 24 * 3600.0
 
 Options = Callable[[], Any]
 
@@ -58,43 +54,32 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     if _is_whole(place):
         try:
             stored = session(place / GRAPH, options())
-            os.utime(place)
+            with contextlib.suppress(OSError):  # a folder that may only be read
+                os.utime(place)
             return stored
         except Exception:  # gone meanwhile
             logger.debug("The stored weights cannot be loaded", exc_info=True)
     try:
         _clear(place)
         place.parent.mkdir(parents=True, exist_ok=True)
-        sweep(place.parent)
+        unfinished.sweep(place.parent, others=".*")
         free = shutil.disk_usage(place.parent).free
         if free < FILE_SIZE_RATIO * (folder / WEIGHTS).stat().st_size:
             return session(folder / GRAPH, options())
-        me = Identity.of(os.getpid()).name
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{me}.", dir=place.parent))
+        part = unfinished.place_in(place.parent)
+        part.mkdir(mode=0o700)
     except OSError:  # a disk that is full or may not be written
         return session(folder / GRAPH, options())
     try:
-        made = session(folder / GRAPH, _storing(options(), unfinished / GRAPH))
-        records = {name: checksums.record(unfinished / name) for name in (GRAPH, DATA)}
-        checksums.write_record(unfinished / CHECKSUMS, records)
-        _move(unfinished, place)
+        made = session(folder / GRAPH, _storing(options(), part / GRAPH))
+        records = {name: checksums.record(part / name) for name in (GRAPH, DATA)}
+        checksums.write_record(part / CHECKSUMS, records)
+        _move(part, place)
         return made
     except Exception:
         return session(folder / GRAPH, options())
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def sweep(folder: Path) -> None:
-    """Removes what processes that were killed have not finished: of those here at once, of others after a day."""
-    for unfinished in folder.glob(".*"):
-        with contextlib.suppress(OSError):
-            left = now() - unfinished.stat().st_mtime > DAY_S
-            with contextlib.suppress(ValueError):
-                maker = Identity.named(unfinished.name[1:].rpartition(".")[0])
-                left = left if maker is None else not maker.lives()
-            if left:
-                shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def is_stored(runtime: Any, folder: Path) -> bool:
@@ -131,11 +116,11 @@ def _storing(options: Any, file: Path) -> Any:
     return options
 
 
-def _move(unfinished: Path, place: Path) -> None:
+def _move(part: Path, place: Path) -> None:
     """Moves it to its place, unless another process was first, and deletes the least recently used entries."""
-    unfinished.chmod(0o755)
+    part.chmod(0o755)
     try:
-        unfinished.rename(place)
+        part.rename(place)
     except OSError:
         return
     stored = [path for path in place.parent.iterdir() if not path.name.startswith(".")]

@@ -3,7 +3,7 @@
 A stored model is a folder: the tensors in one safetensors file, which is mapped, and manifest.json, which names that
 file, its checksum (models/checksums.py) and its source. The manifest is written last and atomically, so the remains of
 a killed quantization are never loaded. A model that no longer matches its source, or is damaged, is made again. One
-process writes at a time, and others wait for it.
+process writes at a time, and others wait for it, except on a disk without locks.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from jupyter_sc2.engines.torch.model_builder import (
@@ -31,7 +30,7 @@ from jupyter_sc2.engines.torch.model_builder import (
     stream_weights,
 )
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import checksums
+from jupyter_sc2.models import checksums, file_lock
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models.cache_dir import cache_folder
 from jupyter_sc2.models.cards import QUANTIZED
@@ -112,11 +111,13 @@ def _store(empty: Skeleton, folder: Path, progress: Progress) -> tuple[Path, boo
     if place.exists() and not place.is_dir():
         checksums.quarantine(place)
     place.mkdir(parents=True, exist_ok=True)
-    with _only_writer(place, progress):
+    lock = place.with_name(place.name + ".lock")
+    with file_lock.locked(lock, lambda: progress("loading", None)) as alone:
         file, _ = _find_stored(place, wanted, progress)
         if file:  # another process has made it meanwhile
             return file, damaged
-        leftovers = list(place.glob("*.safetensors*"))
+        # Without locks another process may be writing one of them just now.
+        leftovers = list(place.glob("*.safetensors*")) if alone else []
         for leftover in leftovers:
             # Windows deletes no file that a process has mapped.
             with contextlib.suppress(OSError):
@@ -187,24 +188,6 @@ def _identity(empty: Skeleton, folder: Path) -> dict[str, Any]:
             [file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files
         ],
     }
-
-
-@contextlib.contextmanager
-def _only_writer(place: Path, progress: Progress) -> Iterator[None]:
-    """Waits until no other process writes there; `progress` may end the wait by an exception."""
-    lock = FileLock(place.with_name(place.name + ".lock"))
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout:
-            progress("loading", None)
-        except NotImplementedError as error:  # a file system without locks
-            raise OSError("its disk has no locks") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _read(file: Path, empty: Skeleton) -> None:

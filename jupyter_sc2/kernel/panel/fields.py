@@ -61,7 +61,8 @@ class Fields:
         """`on_error` is called with a message for a value that is not valid, and with "" after a valid one."""
         self._settings = settings
         self._on_error = on_error
-        self._updating = False
+        # Only one thread at a time gives a list new options: ipywidgets compares them in several steps.
+        self._lock, self._updating = threading.RLock(), False
         self.context = contextvars.copy_context()
         names = [name for name in SC2.settings() if name not in HIDDEN]
         self.widgets = {name: self._make(name) for name in names}
@@ -137,7 +138,7 @@ class Fields:
 
     def _widget_changed(self, change: Bunch) -> None:
         """Sets the setting to a widget's new value, or the widget back to the setting if it is not valid."""
-        if self._updating:
+        if self._is_updating:
             return
         self.context = contextvars.copy_context()
         name = next(name for name, widget in self.widgets.items() if widget is change.owner)
@@ -163,7 +164,8 @@ class Fields:
                 and change.new not in dict(widget.options).values()
             ):
                 self.relabel(change.name, CHOICES.get(change.name, {}))
-            widget.value = self._shown_value(change.name)
+            with self._while_updating():
+                widget.value = self._shown_value(change.name)
             if change.name == "model":
                 self._update_models()
 
@@ -193,7 +195,7 @@ class Fields:
         self.widgets["model"].layout.display = "none"
 
     def _model_chosen(self, change: Bunch) -> None:
-        if self._updating:
+        if self._is_updating:
             return
         if change.new == OTHER_MODEL:
             self.widgets["model"].layout.display = ""
@@ -203,12 +205,19 @@ class Fields:
 
     @contextmanager
     def _while_updating(self) -> Iterator[None]:
-        """Ignores the change when a list gets new options and falls back to the first of them."""
-        updating, self._updating = self._updating, True
-        try:
-            yield
-        finally:
-            self._updating = updating
+        """Ignores what changes in the widgets, as when a list gets new options and falls back to the first of them."""
+        with self._lock:
+            updating, self._updating = self._updating, True
+            try:
+                yield
+            finally:
+                self._updating = updating
+
+    @property
+    def _is_updating(self) -> bool:
+        """Whether the calling thread is; waits while another one is."""
+        with self._lock:
+            return self._updating
 
 
 def _text(value: object) -> str:

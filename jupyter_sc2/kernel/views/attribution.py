@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -17,7 +18,8 @@ def show(shell: InteractiveShell, threshold: int) -> None:
     from jupyter_sc2.attribution.index import Index
     from jupyter_sc2.attribution.match import Matcher
 
-    matcher = Matcher(Index())
+    index = Index(verified=True)
+    matcher = Matcher(index)
     file = notebook_file()
     if file is not None:
         found = report.of_file(file, matcher, threshold)
@@ -27,6 +29,8 @@ def show(shell: InteractiveShell, threshold: int) -> None:
         cells = [report.CellText(source=cell.source, id=cell.id) for cell in run]
         found = report.of_cells("The code executed in this session", cells, matcher, threshold)
         heading = found.notebook
+    if index.problem:
+        print(index.problem, file=sys.stderr)
     text = render.text([found], notices=False).replace(found.notebook, heading, 1)
     if found.notices:
         text += (

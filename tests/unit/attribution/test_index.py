@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
 import threading
@@ -444,3 +445,160 @@ def test_a_pack_holds_what_was_put_into_it(tmp_path):
     assert pack.look_up(hashes[5:7], places[:2]) == [(0, 1, 5), (1, 1, 6)]
     again = packs.merged([pack])
     assert again.paths == ["b.py"]
+
+
+# Damaged packs
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def swap(file: Path, start: int = 128) -> None:
+    data = bytearray(file.read_bytes())
+    data[start:] = bytes(255 - byte for byte in data[start:])
+    file.write_bytes(data)
+
+
+def replace_by_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def replace_by_pipe(file: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no pipes with names")
+    file.unlink()
+    os.mkfifo(file)
+
+
+def replace_by_device(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+DAMAGES = {
+    "cut": lambda pack: cut(pack / "hashes.npy"),
+    "empty": lambda pack: (pack / "places.npy").write_bytes(b""),
+    "garbage": lambda pack: (pack / "starts.npy").write_bytes(b"PK\3\4 garbage"),
+    "other numbers": lambda pack: swap(pack / "hashes.npy"),
+    "other places": lambda pack: swap(pack / "places.npy"),
+    "other owners": lambda pack: swap(pack / "owners.npy"),
+    "deleted": lambda pack: delete(pack / "marks.npy"),
+    "a folder": lambda pack: replace_by_folder(pack / "ends.npy"),
+    "a pipe": lambda pack: replace_by_pipe(pack / "hashes.npy"),
+    "a pipe of sources": lambda pack: replace_by_pipe(pack / "sources.json"),
+    "sources": lambda pack: (pack / "sources.json").write_text("[1]"),
+    "all": lambda pack: [delete(file) for file in list(pack.iterdir())],
+}
+
+
+@pytest.fixture
+def damaged(tmp_path, place, request):
+    """An index of two folders, of which one is damaged."""
+    update(place, write(tmp_path / "first"))
+    first = next(place.glob("pack-*"))
+    update(place, write(tmp_path / "second", 3, 10))
+    DAMAGES[getattr(request, "param", "cut")](first)
+    return first
+
+
+@pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
+def test_a_damaged_pack_is_left_out_and_what_is_in_others_is_found(damaged, place):
+    index = Index(place, verified=True)
+    assert [m.attribution.path for m in Matcher(index).find(CODES[11], HASH)] == ["m11.py"]
+    assert Matcher(index).find(CODES[1], HASH) == []
+    assert index.problem.startswith("1 of 2 parts of the index")
+    assert found(place, CODES[11]) == ["m11.py"]  # also where nothing is verified
+
+
+@pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
+def test_a_damaged_pack_is_named_once_renamed_made_anew_and_counted_once(tmp_path, damaged, place):
+    with writing(place) as writer:
+        writer.update([named(tmp_path / "second")])
+    assert writer.notice == f"1 part of the index was damaged, and renamed to *.aside in {place}."
+    index = Index(place, verified=True)
+    assert index.refresh() and not index.problem
+    assert found(place, CODES[1]) == ["m1.py"] and found(place, CODES[11]) == ["m11.py"]
+    assert [source.files for source in index.contents.sources.values()] == [3, 3]
+    assert index.lexemes == sum(pack.lexemes for pack in index.packs)
+    assert damaged.with_name(f"{damaged.name}.aside").is_dir() and not damaged.exists()
+    with writing(place) as writer:
+        done = writer.update([named(tmp_path / "first"), named(tmp_path / "second")])
+    assert (done.files, done.unchanged, writer.notice) == (0, 6, "")
+
+
+def test_what_a_damaged_pack_held_and_is_gone_is_named_and_not_counted(tmp_path, damaged, place):
+    shutil.rmtree(tmp_path / "first")
+    with writing(place) as writer:
+        writer.update([named(tmp_path / "second")])
+    assert writer.notice.endswith("could not be read again: first.")
+    assert [source.files for source in writer.contents.sources.values()] == [0, 3]
+
+
+@pytest.mark.parametrize("damage", [cut, replace_by_folder, replace_by_pipe, replace_by_device])
+def test_an_indexed_file_that_is_something_else_by_now_is_not_waited_for(tmp_path, place, damage):
+    update(place, write(tmp_path / "code"))
+    damage(tmp_path / "code" / "m1.py")
+    found(place, CODES[1])  # by its fingerprints, or not at all
+    assert found(place, CODES[0]) == ["m0.py"]
+
+
+def test_what_an_earlier_version_counted_twice_is_counted_once(tmp_path, place):
+    update(place, write(tmp_path / "code"))
+    index = json.loads((place / "index.json").read_text())
+    for source in index["sources"].values():
+        source["files"] *= 2
+        source["lexemes"] *= 2
+    (place / "index.json").write_text(json.dumps(index))
+    update(place, tmp_path / "code")
+    now = Index(place)
+    assert now.refresh()
+    assert [source.files for source in now.contents.sources.values()] == [3]
+    assert now.lexemes == sum(pack.lexemes for pack in now.packs)
+
+
+def test_an_index_without_checksums_is_one_of_an_older_version_and_counts(tmp_path, place):
+    update(place, write(tmp_path / "code"))
+    delete(next(place.glob("pack-*/checksums.json")))
+    with writing(place) as writer:
+        assert writer.update([named(tmp_path / "code")]).unchanged == 3
+    assert writer.notice == ""
+
+
+@pytest.mark.parametrize("damage", [cut, replace_by_folder, replace_by_pipe, replace_by_device])
+def test_a_damaged_list_of_packs_is_renamed_and_named_once(tmp_path, place, damage):
+    update(place, write(tmp_path / "code"))
+    file = place / "index.json"
+    damage(file)
+    assert found(place, CODES[0]) == []
+    with writing(place) as writer:
+        writer.update([named(tmp_path / "code")])
+    assert "The list of what is indexed was damaged" in writer.notice
+    assert os.path.lexists(file.with_name("index.json.aside"))
+    assert found(place, CODES[0]) == ["m0.py"]
+    with writing(place) as writer:
+        assert writer.update([named(tmp_path / "code")]).unchanged == 3
+    assert writer.notice == ""
+
+
+def test_a_pack_that_cannot_be_opened_for_now_is_not_taken_for_a_damaged_one(
+    tmp_path, place, monkeypatch
+):
+    update(place, write(tmp_path / "code"))
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    index = Index(place)
+    with monkeypatch.context() as patched:
+        patched.setattr("numpy.lib.format.open_memmap", refuse)
+        with pytest.raises(RequestError, match="Too many open files"):
+            update(place, tmp_path / "code")
+        assert not index.refresh()
+    assert index.refresh()
+    assert len(list(place.glob("pack-*"))) == 1

@@ -273,3 +273,13 @@ def test_the_command_is_found_by_jupyter(notebook):
     )
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "jupyter sc2: Cannot read nowhere.ipynb: No such file or directory.\n"
+
+
+def test_what_the_disk_refuses_is_one_line_with_the_file_in_it(tmp_path, capfd):
+    pytest.importorskip("torch")
+    code, output = tmp_path / "code", tmp_path / "output"
+    code.mkdir()
+    (code / "a.py").write_text("import os\n\n\ndef f(x):\n    return x + 1\n" * 20)
+    output.write_text("a file in the way")
+    assert cli.main(["train", str(code), str(output), "--tokens", "10", "--device", "cpu"]) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == f"jupyter sc2: {output}: File exists."

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from jupyter_sc2 import cli
+from jupyter_sc2.errors import RequestError
 from jupyter_sc2.evaluation import holes, infilling, runner
 from jupyter_sc2.notebook import Cell
 from jupyter_sc2.types import Completion
@@ -126,6 +127,30 @@ def test_a_second_run_asks_only_for_what_is_missing(session, tmp_path):
         file.write('{"id": "cut o')  # where a run was killed
     figures = holes.evaluate(completed(session, "wrong"), [ROW], kept=kept)
     assert figures["exact_match"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe", b"5", b"[]", b'{"kind": 1}', b'{"id": {}}', b"[" * 60_000, b"\0" * 4096]
+)
+def test_a_damaged_line_of_results_is_passed_over(session, tmp_path, line):
+    kept = tmp_path / "results.jsonl"
+    holes.evaluate(completed(session, "print(x)"), [ROW], kept=kept)
+    kept.write_bytes(line + b"\n" + kept.read_bytes())
+    assert holes.evaluate(completed(session, "wrong"), [ROW], kept=kept)["exact_match"] == 1.0
+
+
+def test_a_result_with_other_ends_of_lines_in_it_is_one_result(session, tmp_path):
+    kept = tmp_path / "results.jsonl"
+    row = {**ROW, "id": "a\u2028b\x85c"}
+    holes.evaluate(completed(session, "print(x)"), [row], kept=kept)
+    assert holes.evaluate(completed(session, "wrong"), [row], kept=kept)["exact_match"] == 1.0
+
+
+def test_results_that_cannot_be_read_or_written_are_an_error_in_words(session, tmp_path):
+    with pytest.raises(RequestError, match="Cannot read"):
+        holes.evaluate(completed(session, "print(x)"), [ROW], kept=tmp_path)
+    with pytest.raises(RequestError, match="cannot be written"):
+        holes.evaluate(completed(session, "print(x)"), [ROW], kept=tmp_path / "no folder" / "file")
 
 
 FUNCTION = {

@@ -1,5 +1,6 @@
 """The panel and the settings follow each other."""
 
+import sys
 import threading
 import time
 from contextvars import ContextVar
@@ -13,7 +14,7 @@ from jupyter_sc2.kernel.panel.fields import OTHER_MODEL
 from jupyter_sc2.kernel.panel.panel import Panel
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.pipeline.status import Status
-from jupyter_sc2.settings import SC2
+from jupyter_sc2.settings import PRECISIONS, SC2
 from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import Usage
 
@@ -206,6 +207,31 @@ def test_each_precision_shows_the_memory_it_needs(panel, settings, session):
     assert "GB" in labels["4bit"]
     assert labels["auto"].startswith("auto: ") and "GB" in labels["auto"]
     assert settings.precision == panel.fields["precision"].value == "auto"
+
+
+def test_two_threads_may_label_one_list_at_once(panel, settings):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    failures, begin = [], threading.Barrier(4)
+
+    def label(number: int) -> None:
+        begin.wait()
+        try:
+            for count in range(30):
+                names = {value: f"{value} {number} {count}" for value in PRECISIONS}
+                panel.form.relabel("precision", names)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=label, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before)
+    assert failures == [] and settings.precision == "auto"
+    panel.fields["precision"].value = "4bit"  # nothing is ignored afterwards
+    assert settings.precision == "4bit"
 
 
 def test_defaults_come_back_at_a_click(panel, settings):

@@ -1,6 +1,7 @@
 """Settings for good: a file that new kernels read."""
 
 import json
+import os
 import tempfile
 
 import pytest
@@ -41,7 +42,7 @@ def test_with_all_defaults_there_is_no_file(shell):
 def test_a_file_that_cannot_be_read_is_not_written_over(shell):
     file = settings_store.reset(shell)
     file.write_text("{")
-    with pytest.raises(SettingsError, match="could not be written"):
+    with pytest.raises(SettingsError, match="Nothing was saved"):
         settings_store.save(shell, SC2(seed=1))
     assert file.read_text() == "{"
 
@@ -78,3 +79,34 @@ def test_nothing_is_kept_in_a_folder_that_does_not_last(there, monkeypatch, tmp_
     with pytest.raises(SettingsError, match="IPYTHONDIR"):
         settings_store.save(shell, SC2(seed=1))
     assert not (location / settings_store.FILE).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n"])
+def test_an_empty_file_is_written_anew(shell, content):
+    file = settings_store.reset(shell)
+    file.write_bytes(content)
+    settings_store.save(shell, SC2(seed=1))
+    assert json.loads(file.read_text()) == {"SC2": {"seed": 1}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[" * 60_000, b"\xff\xfe{}", b"[]", b"null", b'{"SC2": {}}garbage'],
+    ids=["cut", "deep", "UTF-16", "a list", "null", "garbage"],
+)
+def test_a_file_that_is_no_json_object_stays_and_the_line_says_what_to_do(shell, content):
+    file = settings_store.reset(shell)
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"Nothing was saved: .* Correct or delete it\."):
+        settings_store.save(shell, SC2(seed=1))
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
+def test_what_is_no_file_is_neither_waited_for_nor_replaced(shell, make):
+    file = settings_store.reset(shell)
+    if not hasattr(os, make):
+        pytest.skip("there are no pipes with names")
+    getattr(os, make)(file)
+    with pytest.raises(SettingsError, match="could not be written"):
+        settings_store.save(shell, SC2(seed=1))

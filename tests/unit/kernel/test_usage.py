@@ -1,15 +1,26 @@
 """The user's own numbers."""
 
+import os
 import sqlite3
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from unittest import mock
 
 import pytest
 
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel.views import stats as stats_view
-from jupyter_sc2.usage import LOCK_TIMEOUT_S, RETENTION_DAYS, Event, Usage, by_notebook, summary
+from jupyter_sc2.usage import (
+    BATCH_EVENTS,
+    LOCK_TIMEOUT_S,
+    MAX_PENDING_EVENTS,
+    RETENTION_DAYS,
+    Event,
+    Usage,
+    by_notebook,
+    summary,
+)
 
 
 @pytest.fixture
@@ -213,3 +224,110 @@ def test_no_number_is_lost_where_the_user_freezes_time_in_the_future(usage):
         usage.shown("a.ipynb", "frozen", 10, 1.0)
         usage.flush()
     assert summary(usage.events()).shown == 22
+
+
+@contextmanager
+def held(file, lock):
+    """While another process, or so it seems, holds this lock of the file."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute(f"begin {lock}")
+        if lock == "deferred":
+            database.execute("select * from events").fetchone()
+        yield
+
+
+@pytest.mark.parametrize("lock", ["exclusive", "immediate", "deferred"])
+def test_what_was_counted_while_the_file_was_locked_is_written_once_and_in_order(usage, file, lock):
+    a_day(usage)
+    usage.flush()
+    with held(file, lock):
+        for number in range(3 * BATCH_EVENTS):
+            usage.shown("a.ipynb", f"later{number}", 10, 1.0)
+            if number % 20 == 0:
+                usage.flush()
+        usage.events()
+        assert "locked" in usage.problem
+    for _ in range(3):
+        usage.flush()
+    assert usage.problem == ""
+    requests = [event.request for event in Usage(lambda: True, file).events()]
+    assert requests[-3 * BATCH_EVENTS :] == [f"later{number}" for number in range(3 * BATCH_EVENTS)]
+    assert len(requests) == 28 + 3 * BATCH_EVENTS
+
+
+def test_what_was_counted_while_the_file_was_locked_is_shown_meanwhile(usage, file):
+    a_day(usage)
+    usage.flush()
+    with held(file, "immediate"):
+        usage.shown("a.ipynb", "later", 10, 1.0)
+        assert summary(usage.events()).shown == 22
+        assert "locked" in usage.problem  # although it could be read
+
+
+def test_who_looks_waits_once_for_a_locked_file(usage, file, monkeypatch):
+    a_day(usage)
+    usage.flush()
+    waits = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        "jupyter_sc2.usage.sqlite3.connect",
+        lambda file, timeout: waits.append(timeout) or connect(file, timeout=0.0),
+    )
+    with closing(connect(file, isolation_level=None)) as database:
+        database.execute("begin exclusive")
+        usage.shown("a.ipynb", "later", 10, 1.0)
+        usage.events()
+    assert sum(waits) == LOCK_TIMEOUT_S <= 0.5
+
+
+def test_only_so_many_events_wait_for_a_file(usage, file):
+    a_day(usage)
+    usage.flush()
+    with held(file, "exclusive"):
+        for number in range(MAX_PENDING_EVENTS + 10):
+            usage.shown("a.ipynb", str(number), 10, 1.0)
+        assert len(usage._pending) == MAX_PENDING_EVENTS
+    events = usage.events()
+    assert [event.request for event in events[-2:]] == ["5008", "5009"]
+
+
+IN_ITS_PLACE = {
+    "a folder": lambda file: file.mkdir(),
+    "a pipe": lambda file: os.mkfifo(file),
+    "a device": lambda file: file.symlink_to("/dev/full"),
+    "a link to itself": lambda file: file.symlink_to(file),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no files like these")
+@pytest.mark.parametrize("what", IN_ITS_PLACE)
+def test_what_is_no_file_in_its_place_is_renamed(usage, file, what):
+    file.parent.mkdir()
+    IN_ITS_PLACE[what](file)
+    a_day(usage)
+    assert summary(usage.events()).shown == 21
+    aside = file.with_name("usage.sqlite.damaged-1")
+    assert str(aside) in usage.problem and os.path.lexists(aside)
+    assert summary(Usage(lambda: True, file).events()).shown == 21
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_what_does_not_fit_on_a_full_disk_is_written_when_there_is_room(usage, file):
+    import resource
+
+    a_day(usage)
+    usage.flush()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for number in range(500):
+        usage.shown("a.ipynb", f"later{number}" * 10, 10, 1.0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, hard))
+    try:
+        usage.flush()
+        assert "cannot be used now" in usage.problem
+        assert summary(usage.events()).shown == 521
+        assert "cannot be used now" in usage.problem
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    usage.flush()
+    assert usage.problem == ""
+    assert summary(Usage(lambda: True, file).events()).shown == 521

@@ -510,3 +510,45 @@ def test_figures_of_speed_are_tokens_share_of_the_peak_and_share_of_waiting():
     assert figures["teraflops"] == 150.0
     assert speed_text(figures) == "250,000 tokens/s  15.2% of the peak  0.5% waiting for rows"
     assert meter.read()["tokens_per_second"] == 0
+
+
+@pytest.mark.parametrize("name", ["decay.pt", "checkpoint.pt"])
+@pytest.mark.parametrize("how", ["cut", "empty", "garbage", "other", "list"])
+def test_a_damaged_checkpoint_is_named_in_a_line(start: Path, tmp_path: Path, name: str, how: str):
+    import torch
+
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    torch.save({"state": {}} if how == "other" else [1], file)
+    content = file.read_bytes()
+    cut = {"cut": content[: len(content) // 2], "empty": b"", "garbage": b"garbage" * 99}
+    file.write_bytes(cut.get(how, content))
+    with pytest.raises(SC2Error, match=f"{name} is damaged: delete it"):
+        small_train(start, file.parent)
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_no_damage(start: Path, tmp_path: Path):
+    (tmp_path / "out" / "checkpoint.pt").mkdir(parents=True)
+    with pytest.raises(SC2Error, match=r"checkpoint\.pt cannot be read: Is a directory"):
+        small_train(start, tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_full_disk_ends_a_training_in_a_line_and_leaves_the_checkpoint(
+    start: Path, tmp_path: Path
+):
+    import resource
+
+    calls = iter(range(99))
+    small_train(start, tmp_path, stop=lambda: next(calls) == 1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(SC2Error, match=r"\.pt cannot be written: "):
+            small_train(start, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not [*tmp_path.glob("*.part")]
+    assert small_train(start, tmp_path)["step"] == 6

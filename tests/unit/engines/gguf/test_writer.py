@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from jupyter_sc2 import cli
 from jupyter_sc2.models.cache_dir import cache_folder
 from jupyter_sc2.models.plan import GGUF
+from jupyter_sc2.runtime.child_process import Identity
 from tests.support.tiny import make_tiny_model, make_tokenizer
 
 torch = pytest.importorskip("torch")
@@ -309,8 +311,10 @@ def test_what_is_not_finished_is_never_seen_and_tidied_up(wide, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         gguf_writer.write_gguf(wide, file, "Q8_0", name="wide", progress=stop)
     assert list(file.parent.iterdir()) == []
-    left = file.with_name(f".{file.name}.{dead_process()}.part")
-    left.write_bytes(b"cut")
+    gone = replace(Identity.of(os.getpid()), pid=dead_process())
+    for name in (f".{gone.name}.0a1b", f".{file.name}.12.part"):  # the latter by an earlier version
+        file.with_name(name).write_bytes(b"cut")
+        os.utime(file.with_name(name), (1, 1))
     gguf_writer.write_gguf(wide, file, "Q8_0", name="wide")
     assert list(file.parent.iterdir()) == [file]
 

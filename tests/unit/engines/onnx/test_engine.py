@@ -1,12 +1,12 @@
 """The engine on ONNX Runtime: the same as torch says, what is cached, searched and refused."""
 
+import errno
 import math
 import os
 import shutil
 import subprocess
 import sys
 import weakref
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from jupyter_sc2.engines.decoding.beam_search import Hypothesis
 from jupyter_sc2.engines.onnx import engine as onnx_engine
 from jupyter_sc2.engines.onnx import prepacked
 from jupyter_sc2.errors import GenerationError, ModelLoadError
-from jupyter_sc2.runtime.child_process import Identity
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 from tests.support.beams import beam_width
 from tests.support.paths import SMALL_MODEL
@@ -441,6 +440,24 @@ def test_where_nothing_can_be_written_it_is_loaded_all_the_same(kept, tmp_path):
     load_engine(str(MODEL)).close()
 
 
+def test_stored_weights_in_a_folder_that_may_only_be_read_are_loaded_once(kept, monkeypatch):
+    load_engine(str(MODEL)).close()
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    loaded = []
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(prepacked.os, "utime", refuse)
+    monkeypatch.setattr(prepacked.unfinished, "place_in", refuse)
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda f, *a, **k: loaded.append(f) or session(f, *a, **k)
+    )
+    load_engine(str(MODEL)).close()
+    (folder,) = kept()
+    assert loaded == [str(folder / "model.onnx")]
+
+
 def test_the_least_recently_used_entries_are_deleted(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(prepacked, "MAX_FILES", 1)
     load_engine(str(MODEL)).close()
@@ -473,19 +490,6 @@ onnx.load({str(MODEL)!r})
     load_engine(str(MODEL)).close()
     (folder,) = kept()
     assert not folder.name.startswith(".")
-
-
-def test_what_living_processes_have_not_finished_is_left_and_of_unknown_ones_for_a_day(tmp_path):
-    me = Identity.of(os.getpid())
-    elsewhere = replace(me, pid=2**22 + 1, where="another machine").name
-    gone = replace(me, pid=2**22 + 1).name
-    names = [f".{me.name}.abc", f".{elsewhere}.abc", ".abcdef", "kept"]
-    for name in (*names, f".{gone}.abc", ".old", f".{elsewhere}.old"):
-        (tmp_path / name).mkdir()
-    for name in (".old", f".{elsewhere}.old", f".{me.name}.abc"):
-        os.utime(tmp_path / name, (1, 1))
-    prepacked.sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 # When there is no memory for a pass

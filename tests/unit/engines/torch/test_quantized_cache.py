@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -237,10 +238,22 @@ def test_a_second_kernel_waits_for_the_first_and_takes_what_that_has_made(
         lock.release()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantized_cache.FileLock, "acquire", _in_a_breath(FileLock.acquire))
+        patch.setattr(FileLock, "acquire", _in_a_breath(FileLock.acquire))
         engine = load_engine(str(folder), precision="4bit", progress=release)
     assert asked == [None] and quantizations == ["4bit"]
     assert torch.isfinite(logits(engine)).all()
+
+
+def test_on_a_disk_without_locks_the_weights_are_kept_all_the_same(
+    folder, cache, quantizations, monkeypatch
+):
+    def refuse(self, **_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert load_engine(str(folder), precision="4bit").notice == ""
+    load_engine(str(folder), precision="4bit")
+    assert quantizations == ["4bit"]
 
 
 def _in_a_breath(acquire):
