@@ -5,7 +5,8 @@
     ├── RequestError       a request is not valid: a malformed message, an offset outside the text
     ├── ModelLoadError     a model cannot be found, downloaded or read
     └── GenerationError    a loaded model failed while it was completing
-        └── EngineLost     the process or server that runs the model has ended unexpectedly
+        └── EngineLost     the process that runs the model has ended unexpectedly
+            └── ServerLost a server that runs the model is away
 
 Each message is one or two sentences that can be shown to the user as they are: what happened, and what to do.
 """
@@ -52,6 +53,14 @@ class EngineLost(GenerationError):
     def __init__(self, happened: str) -> None:
         super().__init__(f"{happened}: load the model again.")
         self.happened = happened
+
+
+class ServerLost(EngineLost):
+    """A server cannot be reached, or does not answer; it may come back by itself."""
+
+    def __init__(self, happened: str, advice: str = "") -> None:
+        super().__init__(happened)
+        self.args = (f"{happened}{advice}",)
 
 
 def in_one_line(error: Exception) -> str:

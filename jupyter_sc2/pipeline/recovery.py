@@ -2,7 +2,7 @@
 
 Something that answers is better than nothing: what was loaded before stays, else the embedded model is loaded. An
 engine that is lost is started again once. If the system has no thread or no memory for a load, a later request tries
-again.
+again. So it does with a server that has answered before and is away, after delays that double.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import replace
 from functools import partial
 
 from jupyter_sc2.engines.base import ExternalEngine
-from jupyter_sc2.errors import EngineLost, ModelLoadError, SC2Error
+from jupyter_sc2.errors import EngineLost, ModelLoadError, SC2Error, ServerLost
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.pipeline.load_errors import is_transient, load_error, model_failed
 from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.pipeline.workers import LoadSuperseded, Worker, Workers, is_embedded
 from jupyter_sc2.runtime.clock import monotonic
+from jupyter_sc2.runtime.http_retries import LOST_SERVERS
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
 
@@ -41,6 +42,9 @@ class Recovery:
         """`taken_back` is called with the options of a load that failed for good and those of what answers instead."""
         self._workers = workers
         self._taken_back = taken_back
+        # The server that was lost, and how often it was asked in vain since. Guarded by the lock.
+        self._away: LoadOptions | None = None
+        self._away_failures = 0
 
     def report_not_started(self) -> None:
         """Handles workers whose threads did not start. Called without the lock."""
@@ -81,7 +85,8 @@ class Recovery:
                 self._do_without(worker.options, error, retry_after_s)
             instead = self._workers.serving or self._workers.fallback
             self._workers.changed.notify_all()  # who waits need not wait for the fallback
-        for_good = not worker.fallback and not is_transient(error)
+        returns = is_transient(error) or self._may_return(worker.options, error)
+        for_good = not worker.fallback and not returns
         if for_good and instead and self._taken_back(worker.options, instead.options):
             self._workers.options = instead.options
         self._report_failure(error)
@@ -92,7 +97,11 @@ class Recovery:
     ) -> None:
         """Holding the lock."""
         self._workers.load_error, self._workers.options = error, options
-        if is_transient(error):
+        if self._may_return(options, error):
+            self._away_failures += 1
+            delay = LOST_SERVERS.delay(self._away_failures)
+            self._workers.retry_at = monotonic() + (delay or 0.0)
+        elif is_transient(error):
             self._workers.retry_at = monotonic() + (
                 retry_after_s if self._workers.serving is not None else RETRY_AFTER_S
             )
@@ -102,6 +111,10 @@ class Recovery:
             and not is_embedded(options)
         ):
             self._workers.start_fallback()
+
+    def _may_return(self, options: LoadOptions, error: ModelLoadError) -> bool:
+        """Whether this is the server that was lost, and it is still away."""
+        return options == self._away and isinstance(error.__cause__, ServerLost)
 
     def _report_failure(self, error: SC2Error) -> None:
         """Publishes the status after something has failed to load."""
@@ -149,9 +162,15 @@ class Recovery:
             worker.retired, self._workers.serving = True, None
             if self._workers.loading is worker:  # it was just about to take over
                 self._workers.loading = None
-            restarts = self._workers.loading is None and self._workers.restarts.delay() is not None
+            away = isinstance(error, ServerLost)
+            if away:
+                self._away, self._away_failures = worker.options, 0
+            restarts = self._workers.loading is None and (
+                away or self._workers.restarts.delay() is not None
+            )
             if restarts and not worker.fallback:
-                self._workers.start(worker.options, f"{error.happened}: it is started again.")
+                again = "it is asked again" if away else "it is started again"
+                self._workers.start(worker.options, f"{error.happened}: {again}.")
             elif restarts:
                 self._workers.start_fallback()
             elif self._workers.loading is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -42,7 +43,7 @@ class RetryPolicy:
         """Seconds to wait after so many failures in a row; None to give up."""
         if failures > self.retries:
             return None
-        nominal = min(self.first_delay_s * 2.0 ** (failures - 1), self.max_delay_s)
+        nominal = min(self.first_delay_s * 2.0 ** min(failures - 1, 30), self.max_delay_s)
         jittered = nominal * _random.uniform(1 - JITTER_SHARE, 1 + JITTER_SHARE)
         return max(jittered, min(retry_after_s, self.max_retry_after_s))
 
@@ -50,6 +51,10 @@ class RetryPolicy:
 # A file of gigabytes is worth half a minute of waiting; who waits for ghost text does not wait for long.
 DOWNLOADS = RetryPolicy(retries=5, first_delay_s=1.0, max_delay_s=30.0, max_retry_after_s=60.0)
 COMPLETIONS = RetryPolicy(retries=3, first_delay_s=0.25, max_delay_s=1.0, max_retry_after_s=5.0)
+# A server that has answered before is asked again as long as somebody requests completions.
+LOST_SERVERS = RetryPolicy(
+    retries=sys.maxsize, first_delay_s=2.0, max_delay_s=60.0, max_retry_after_s=60.0
+)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -28,8 +29,9 @@ class ScriptedServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, *models: dict[str, Any]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, *models: dict[str, Any], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.open: list[socket.socket] = []
         self.models = list(models) or [{"id": "embedded"}]
         self.queued: dict[str, list[Answer]] = {}
         self.asked: list[tuple[str, Any]] = []
@@ -40,6 +42,16 @@ class ScriptedServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.append(request)
+        super().process_request(request, client_address)
+
+    def end_connections(self) -> None:
+        """As they end with the process of a server."""
+        for connection in self.open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def queue(self, path: str, *answers: Answer) -> None:
         self.queued.setdefault(path, []).extend(answers)
@@ -141,8 +153,8 @@ USUAL: dict[str, Answer] = {"/v1/models": _models, "/v1/completions": _completio
 
 
 @contextlib.contextmanager
-def scripted(*models: dict[str, Any]) -> Iterator[ScriptedServer]:
-    server = ScriptedServer(*models)
+def scripted(*models: dict[str, Any], port: int = 0) -> Iterator[ScriptedServer]:
+    server = ScriptedServer(*models, port=port)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -151,6 +163,7 @@ def scripted(*models: dict[str, Any]) -> Iterator[ScriptedServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+        server.end_connections()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
+from jupyter_sc2.errors import GenerationError, ModelLoadError, ServerLost, in_one_line
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.bounded_read import parse_json
 from jupyter_sc2.runtime.clock import monotonic
@@ -47,6 +47,8 @@ MAX_LINGER_S = 1.0
 MAX_LINGER_DONE_S = 0.2
 # Seconds between two checks whether a waiting request is cancelled.
 POLL_INTERVAL_S = 0.02
+# Statuses of a server that is being started, or that a proxy does not find.
+AWAY_STATUSES = (502, 503, 504)
 # Bytes. An event has about one thousand, a list of a few hundred models one million; h11 limits headers to 100 kB.
 MAX_EVENT_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 4 << 20
@@ -350,8 +352,9 @@ class Client:
                 if dropped:
                     http = self.address.root.startswith("http:")
                     secure = ", or only https:// at this port" if http else ""
-                    raise GenerationError(
-                        f"{self.address.host} broke off before it answered: does it speak HTTP{secure}?"
+                    raise ServerLost(
+                        f"{self.address.host} broke off before it answered",
+                        f": does it speak HTTP{secure}?",
                     ) from error
                 dropped = True
                 continue
@@ -398,7 +401,8 @@ class Client:
         if 400 <= status < 500 and status != 429:
             raise RequestRejectedError(f"{host} refused the request ({status}): {said}")
         busy = "is too busy" if status in BUSY_STATUSES else "failed"
-        raise GenerationError(f"{host} {busy} ({status}): {said}")
+        lost = ServerLost if status in AWAY_STATUSES else GenerationError
+        raise lost(f"{host} {busy} ({status}): {said}")
 
     async def _first_words(self, response: httpx.Response) -> bytes:
         """The beginning of an error; nothing where it is compressed."""
@@ -462,8 +466,8 @@ class Client:
         host = self.address.host
         match error:
             case httpx.ConnectTimeout() | httpx.PoolTimeout():
-                return GenerationError(
-                    f"{host} cannot be reached: no answer in {CONNECT_TIMEOUT_S:g} s."
+                return ServerLost(
+                    f"{host} cannot be reached: no answer in {CONNECT_TIMEOUT_S:g} s", "."
                 )
             case httpx.TimeoutException():
                 return self._silent()
@@ -471,8 +475,9 @@ class Client:
                 return GenerationError(f"{host} cannot be used: {failure_reason(error)}.")
             case httpx.ConnectError() | httpx.ProxyError():
                 through = f" through the proxy {proxy}" if (proxy := self._proxy()) else ""
-                return GenerationError(
-                    f"{host} cannot be reached{through}: {failure_reason(error)}. Is the server running?"
+                return ServerLost(
+                    f"{host} cannot be reached{through}: {failure_reason(error)}",
+                    ". Is the server running?",
                 )
         return self._broke_off()
 
@@ -480,7 +485,7 @@ class Client:
         return "" if self.address.loopback else proxy_for(self.address.root)
 
     def _silent(self) -> GenerationError:
-        return GenerationError(f"{self.address.host} has said nothing for {READ_TIMEOUT_S:g} s.")
+        return ServerLost(f"{self.address.host} has said nothing for {READ_TIMEOUT_S:g} s", ".")
 
     def _broke_off(self) -> GenerationError:
         return GenerationError(f"{self.address.host} broke off in the middle of an answer.")
