@@ -55,7 +55,7 @@ class Hub:
             served = hub
 
         # Large files come from another host than the hub, as they do from the real one.
-        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+        self._servers = [_Server(("127.0.0.1", 0), Handler) for _ in range(2)]
         self._threads = []
         for server in self._servers:
             server.daemon_threads = True
@@ -114,6 +114,11 @@ def etag(data: bytes) -> str:
     if len(data) > LARGE:
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is part of the play."""
 
 
 class _Handler(BaseHTTPRequestHandler):

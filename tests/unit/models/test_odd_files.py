@@ -50,6 +50,7 @@ def checked(act, *arguments: Any) -> Any:
         return line
 
 
+@pytest.mark.slow
 def test_no_field_of_a_config_can_break_a_plan(tmp_path):
     for where, changed in variants(CONFIG, [*ODD, *SIZES]):
         (tmp_path / "config.json").write_text(json.dumps(changed))
@@ -209,6 +210,7 @@ def test_a_gguf_file_that_is_cut_anywhere_is_one_line(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_gguf_header_with_any_byte_changed_is_one_line_or_read(tmp_path):
     pytest.importorskip("libgguf")
     file = gguf(tmp_path / "model.gguf", HEADER)

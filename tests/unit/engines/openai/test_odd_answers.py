@@ -87,6 +87,7 @@ def event(data: Any):
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["", "vllm"])
 def test_no_field_of_an_event_can_break_a_completion(server, kind):
     server.models[:] = [{"id": "embedded", "owned_by": kind}]
@@ -108,6 +109,7 @@ def test_no_field_of_an_event_can_break_a_completion(server, kind):
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "path"),
     [
