@@ -119,7 +119,8 @@ def fetch(
 
         def on_disk() -> bool:
             """Whether there is no need to wait for a hub that is out of order."""
-            return not verify and _find_cached(hub_id, revision, choose)[0] is not None
+            whole = not verify and not _is_begun(hub_id)
+            return whole and _find_cached(hub_id, revision, choose)[0] is not None
 
         try:
             listing = retried(
@@ -182,6 +183,11 @@ def _find_cached(
         return None, error
 
 
+def _is_begun(hub_id: str) -> bool:
+    """Whether a download of a repository has files left that it has begun, or was about to."""
+    return any((_storage(hub_id) / "blobs").glob("*.incomplete"))
+
+
 class _Download:
     """One download of some files of one commit."""
 
@@ -212,6 +218,10 @@ class _Download:
                 files = [self._look_up(name) for name in names if self._missing(name)]
                 self._check_disk(files)
                 self._total = sum(file.size for file in files)
+                for file in files:  # so that a later attempt sees that these lack
+                    partial = self._partial(file)
+                    partial.parent.mkdir(parents=True, exist_ok=True)
+                    partial.touch()
                 self._tell()
                 # The small ones first: without them the large one would be of no use.
                 for file in sorted(files, key=lambda file: file.size):
@@ -275,7 +285,7 @@ class _Download:
         blob, partial = self._storage / "blobs" / file.etag, self._partial(file)
         blob.parent.mkdir(parents=True, exist_ok=True)
         before, damaged = self._done, 0
-        while not (blob.is_file() and blob.stat().st_size == file.size):  # as of another revision
+        while not (blob.is_file() and blob.stat().st_size == file.size):
             self._done = before
             self._transfer(file, partial)
             # A kernel for which the lock does not hold may have given the file its name meanwhile, or begun it anew.
@@ -292,6 +302,7 @@ class _Download:
                     f"{file.name} of {self._id} arrived damaged twice: its checksum is not the one that the hub "
                     "gives. Try again later, or over another network."
                 )
+        partial.unlink(missing_ok=True)  # where another revision has the file already
         self._done = before + file.size
         self._tell()
         _link(blob, self._folder / file.name)

@@ -6,10 +6,12 @@ import threading
 import time
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+from jupyter_sc2 import cli
 from jupyter_sc2.models import hub, hub_failures
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.pipeline.session import Session
@@ -351,3 +353,58 @@ def test_a_hub_whose_certificate_is_not_trusted_is_one_line(served, clock, tmp_p
         "owner/name is not on this disk and the hub cannot be reached (its certificate is not trusted (self"
     )
     assert clock.waits == []
+
+
+def test_the_command_says_on_stderr_that_it_tries_again(served, clock, capfd):  # noqa: F811
+    served.faults["transfer"] = [error(503, Retry_After="7")]
+    assert cli.main(["download", "owner/name", "--no-config"]) == 0
+    out, err = capfd.readouterr()
+    assert "The hub answers 503: next try in 7 s.\n" in err
+    assert out.startswith("owner/name is on this disk (3 MB): ")
+
+
+def two_shards(folder: Path) -> None:  # noqa: F811
+    """Has the model's weights in two files, of which the index tells."""
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    (folder / "model.safetensors").rename(folder / names[0])
+    (folder / names[1]).write_bytes(WEIGHTS + bytes(5))
+
+
+def test_a_download_of_which_one_file_is_there_goes_on_after_an_error_of_the_listing(
+    served,  # noqa: F811
+    clock,
+    folder,  # noqa: F811
+):
+    two_shards(folder)
+    served.cut, served.cuts = 10, 99
+    served.faults["transfer"] = [lambda handler: sent(handler, WEIGHTS)]
+    assert "broke off" in message()
+    served.cuts = 0
+    served.faults["listing"] = [error(503)]
+    place = fetch()
+    assert sorted(file.name for file in place.glob("*.safetensors"))[1].startswith("model-00002")
+    assert list(place.parents[1].rglob("*.incomplete")) == []
+
+
+def test_a_download_that_was_killed_between_two_files_is_not_taken_for_whole(
+    served,  # noqa: F811
+    clock,
+    folder,  # noqa: F811
+):
+    two_shards(folder)
+
+    def stop(state, share):
+        if share is not None and share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(progress=stop)
+    served.faults["listing"] = [error(503)] * 5
+    assert len(list(fetch().glob("*.safetensors"))) == 2
+
+
+def sent(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
