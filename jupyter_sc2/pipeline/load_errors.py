@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-
 from jupyter_sc2.errors import EngineLost, ModelLoadError, SC2Error
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.import_isolation import own_imports
-
-# Resources that may be free again a moment later: by the number of an error, and in the words of Python, ONNX Runtime,
-# torch and the loader of shared libraries.
-SCARCE = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EFBIG)
-SCARCE_IN_WORDS = (
-    "can't start new thread",
-    "bad_alloc",
-    "bad allocation",
-    "can't allocate",
-    "allocate memory",
-    "failed to map segment",
-    "cannot map zero-fill pages",
-    "too many open files",
-)
+from jupyter_sc2.runtime.scarcity import ERRNOS, tells_of_scarcity
 
 
 def in_one_line(error: BaseException) -> str:
@@ -79,10 +64,9 @@ def is_transient(error: BaseException) -> bool:
         seen.add(id(reason))
         if isinstance(reason, MemoryError):
             return True
-        if isinstance(reason, OSError) and reason.errno in SCARCE:
+        if isinstance(reason, OSError) and reason.errno in ERRNOS:
             return True
-        text = str(reason).lower()
-        if not isinstance(reason, SC2Error) and any(words in text for words in SCARCE_IN_WORDS):
+        if not isinstance(reason, SC2Error) and tells_of_scarcity(str(reason)):
             return True
         reason = reason.__cause__ or reason.__context__
     return False

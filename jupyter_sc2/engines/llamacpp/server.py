@@ -40,6 +40,7 @@ from jupyter_sc2.runtime.child_process import (
 )
 from jupyter_sc2.runtime.clock import monotonic, sleep
 from jupyter_sc2.runtime.progress import Cancelled
+from jupyter_sc2.runtime.scarcity import tells_of_scarcity
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,9 @@ class LlamaServer:
                 raise EngineLost(
                     f"llama.cpp's process {how_it_ended(process.code)} while it loaded"
                 )
-            raise ModelLoadError(_load_error(options.model, process))
+            # Where memory or threads were lacking a later attempt may succeed.
+            scarce = MemoryError() if tells_of_scarcity(process.log()) else None
+            raise ModelLoadError(_load_error(options.model, process)) from scarce
         except BaseException:
             process.stop()
             raise
@@ -387,9 +390,10 @@ class _PollingSocket(io.RawIOBase):
 
 def _load_error(file: Path, process: ChildProcess) -> str:
     lines = process.log().splitlines()
-    # llama.cpp's own words say more than the bindings' ("error: …").
-    marks = ("error loading model: ", "error: ", "Error: ")
-    said = next((line.partition(mark)[2] for mark in marks for line in lines if mark in line), "")
+    # llama.cpp's own words say more than the bindings' ("error: …"), and those than what C++ writes at an end.
+    marks = ("error loading model: ", "error: ", "Error: ", "what():  ")
+    marked = [line.partition(mark)[2] for mark in marks for line in lines if mark in line]
+    said = next((one for one in (*marked, *filter(tells_of_scarcity, lines)) if one), "").strip()
     return f"llama.cpp could not load {file}: {said[:200] or f'its process {how_it_ended(process.code)}'}."
 
 
@@ -398,6 +402,8 @@ def _load_error(file: Path, process: ChildProcess) -> str:
 
 def serve(options: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> object:
     """Loads the model of a ServerOptions, says where it listens; what it returns serves for as long as it is kept."""
+    # Where it fails it would start gdb, and be held by it, while somebody waits for it to be started again.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     import xllamacpp
 
     cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU

@@ -33,6 +33,7 @@ from jupyter_sc2.engines.llamacpp import server as llama_server  # noqa: E402
 from jupyter_sc2.errors import EngineLost, GenerationError, ModelLoadError  # noqa: E402
 from jupyter_sc2.models.cache_dir import cache_folder  # noqa: E402
 from jupyter_sc2.options import LoadOptions  # noqa: E402
+from jupyter_sc2.pipeline.load_errors import is_transient  # noqa: E402
 from jupyter_sc2.pipeline.session import Session  # noqa: E402
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token  # noqa: E402
 from tests.unit.pipeline.test_session import invoke, submit, wait_until  # noqa: E402
@@ -548,6 +549,26 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(folder, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(ModelLoadError, match=r'pip install "jupyter-sc2\[llamacpp\]"'):
         load_engine(str(good))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system has such limits")
+@pytest.mark.parametrize("megabytes", [20, 40, 80, 120])
+def test_a_load_that_lacks_memory_says_so_and_may_be_tried_again(folder, megabytes, monkeypatch):
+    import resource
+
+    popen = subprocess.Popen
+
+    def limited(*arguments, **options):
+        size = (megabytes << 20, resource.RLIM_INFINITY)
+        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, size)  # noqa: E731
+        return popen(*arguments, preexec_fn=limit, **options)
+
+    load_engine(str(folder), engine="llamacpp").close()  # so that its file is there
+    monkeypatch.setattr("jupyter_sc2.runtime.child_process.subprocess.Popen", limited)
+    with pytest.raises(ModelLoadError, match="could not load") as raised:
+        load_engine(str(folder), engine="llamacpp")
+    assert is_transient(raised.value), raised.value
+    assert "its process has ended" not in str(raised.value) or megabytes < 40
 
 
 def test_who_asked_for_the_model_can_give_up_while_it_loads(folder):
