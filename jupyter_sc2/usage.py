@@ -218,9 +218,10 @@ class Usage:
                 return ""
             except (sqlite3.Error, OSError) as error:
                 logger.debug("The usage data cannot be read or written", exc_info=True)
-                failure = (
-                    f"The usage data in {self._file} cannot be used now: {in_one_line(error)}."
-                )
+                reason = in_one_line(error)
+                if isinstance(error, OSError):
+                    reason = f"{error.filename}: {error.strerror}"
+                failure = f"The usage data in {self._file} cannot be used now: {reason}."
                 # Exactly this class, and no subclass, for a damaged file or one that is not a database.
                 other = os.path.lexists(self._file) and not self._file.is_file()
                 damaged = type(error) is sqlite3.DatabaseError or other

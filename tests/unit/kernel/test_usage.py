@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_written_is_reported(tmp_path, capfd):
     usage = Usage(lambda: True, tmp_path / "file" / "usage.sqlite")
     a_day(usage)
     assert summary(usage.events()).shown == 21  # of this kernel
-    assert "cannot be used now" in usage.problem
+    assert usage.problem.endswith(f"cannot be used now: {tmp_path / 'file'}: File exists.")
     assert capfd.readouterr() == ("", "")
 
 
