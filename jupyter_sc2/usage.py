@@ -212,7 +212,7 @@ class Usage:
                     database.text_factory = _decoded
                     database.execute(SCHEMA)
                     columns = [row[1] for row in database.execute("pragma table_info(events)")]
-                    if columns != COLUMNS:
+                    if not set(COLUMNS) <= set(columns):  # a later version may have more
                         raise sqlite3.DatabaseError("it has other columns")
                     act(database)
                 return ""
@@ -267,7 +267,7 @@ def _decoded(stored: bytes) -> str:
 
 def _write(database: sqlite3.Connection, events: Sequence[Event]) -> None:
     database.executemany(
-        "insert into events values (?, ?, ?, ?, ?, ?, ?)",
+        f"insert into events ({', '.join(COLUMNS)}) values (?, ?, ?, ?, ?, ?, ?)",
         [(e.at, e.notebook, e.kind, e.request, e.part, e.size, e.ms) for e in events],
     )
     # By the database's clock.

@@ -175,6 +175,17 @@ def test_a_damaged_file_is_reported_and_renamed_and_counting_continues(usage, fi
     assert Usage(lambda: True, file).problem == ""
 
 
+def test_a_file_of_a_later_version_with_more_in_it_is_read_and_written(usage, file):
+    a_day(usage)
+    usage.flush()
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("alter table events add column model text")
+        database.execute("create table other (x)")
+    usage.shown("a.ipynb", "later", 10, 1.0)
+    assert summary(Usage(lambda: True, file).events()).shown == 21
+    assert summary(usage.events()).shown == 22 and usage.problem == ""
+
+
 def test_text_that_is_no_utf_8_is_read_all_the_same(usage, file):
     a_day(usage)
     usage.flush()
