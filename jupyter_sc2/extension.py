@@ -35,7 +35,7 @@ from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.settings import SC2, in_order
-from jupyter_sc2.usage import Usage, data_folder
+from jupyter_sc2.usage import LAST_LOCK_TIMEOUT_S, Usage, data_folder
 
 LoadEngine = Callable[..., Engine]
 
@@ -143,7 +143,7 @@ class Extension:
         if os.getpid() != self._process:
             return  # a forked child ends: the kernel itself writes the usage data
         self.session.close()
-        self.usage.flush()
+        self.usage.flush(LAST_LOCK_TIMEOUT_S)
         self.feedback.flush()
 
     # The settings, for front ends

@@ -30,6 +30,8 @@ RETENTION_DAYS = 180
 # Events kept in memory while the file cannot be written, and the wait for a lock on the file.
 MAX_PENDING_EVENTS = 5000
 LOCK_TIMEOUT_S = 0.25
+# The same when the kernel ends, after which there is no later: those of a server all end at once.
+LAST_LOCK_TIMEOUT_S = 1.0
 
 SCHEMA = """
 create table if not exists events (
@@ -149,7 +151,7 @@ class Usage:
         finally:
             self._write_scheduled = False
 
-    def flush(self) -> None:
+    def flush(self, timeout: float = LOCK_TIMEOUT_S) -> None:
         """Writes the events in memory; those that cannot be written stay there."""
         with self._file_lock:
             with self._lock:
@@ -157,7 +159,7 @@ class Usage:
                 self._last_write = clock.monotonic()
             if not events:
                 return
-            self._failure = self._try(lambda database: _write(database, events))
+            self._failure = self._try(lambda database: _write(database, events), timeout)
             if not self._failure:
                 self._unreadable = ""
                 written = {id(event) for event in events}

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import sys
+import threading
 import time
 from contextlib import closing, contextmanager
 from unittest import mock
@@ -13,6 +14,7 @@ from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.usage import (
     BATCH_EVENTS,
+    LAST_LOCK_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     MAX_PENDING_EVENTS,
     RETENTION_DAYS,
@@ -289,6 +291,19 @@ def test_who_looks_waits_once_for_a_locked_file(usage, file, monkeypatch):
         usage.shown("a.ipynb", "later", 10, 1.0)
         usage.events()
     assert sum(waits) == LOCK_TIMEOUT_S <= 0.5
+
+
+def test_who_ends_waits_for_a_file_that_is_locked_for_a_moment(usage, file):
+    a_day(usage)
+    usage.flush()
+    usage.shown("a.ipynb", "last", 10, 1.0)
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as database:
+        database.execute("begin exclusive")
+        free = threading.Timer(2 * LOCK_TIMEOUT_S, lambda: database.execute("rollback"))
+        free.start()
+        usage.flush(LAST_LOCK_TIMEOUT_S)
+        free.join()
+    assert usage.problem == "" and summary(Usage(lambda: True, file).events()).shown == 22
 
 
 def test_only_so_many_events_wait_for_a_file(usage, file):
