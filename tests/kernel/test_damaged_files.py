@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 # Everything that a kernel reads or writes, below folders of its own.
 FILES = (
     "data/jupyter_sc2/usage.sqlite",
+    "data/jupyter_sc2/feedback.json",
     "data/jupyter_sc2/attribution/index.json",
     "data/jupyter_sc2/attribution/lock",
     "config/jupyter_sc2_models.toml",
