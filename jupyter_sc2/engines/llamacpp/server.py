@@ -52,10 +52,11 @@ STOPPED_AFTER_S, HEALTH_CHECK_AFTER_S, DEAD_AFTER_S = 1.0, 10.0, 300.0
 HEALTH_TIMEOUT_S = 5.0
 # Seconds between two requests within which a silence counts as one.
 SAME_SILENCE_S = 2.0
-# How a process ends that others have ended, the system for want of memory among them; else llama.cpp has.
+# How a process ends that others have ended, the system for want of memory among them, or a chance that need not come
+# again; else llama.cpp has found that it cannot load this file.
 KILL_EXIT_CODES = tuple(
     -getattr(signal, name)
-    for name in ("SIGKILL", "SIGTERM", "SIGBUS", "SIGHUP")
+    for name in ("SIGKILL", "SIGTERM", "SIGBUS", "SIGHUP", "SIGSEGV")
     if hasattr(signal, name)
 )
 # Tokens that a GPU reads at once.

@@ -583,6 +583,21 @@ def test_who_asked_for_the_model_can_give_up_while_it_loads(folder):
         load_engine(str(folder), engine="llamacpp", progress=progress)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals like these")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS])
+def test_a_process_that_is_killed_while_it_loads_may_be_started_again(folder, number):
+    load_engine(str(folder), engine="llamacpp").close()  # so that its file is there
+    before = set(psutil.Process().children(recursive=True))
+
+    def progress(state, share):
+        for child in set(psutil.Process().children(recursive=True)) - before:
+            if child.ppid() != os.getpid():  # not the guard
+                child.send_signal(number)
+
+    with pytest.raises(EngineLost, match=f"signal {int(number)}, .* while it loaded"):
+        load_engine(str(folder), engine="llamacpp", progress=progress)
+
+
 def test_a_damaged_weight_is_an_error(tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
