@@ -123,33 +123,49 @@ def arrange(
     language: str = "python",
     card: ModelCard = EMBEDDED,
     state: str = "",
+    path: str = "",
+    file_extension: str = "",
 ) -> list[Segment]:
     """The parts of a prompt in their order.
 
-    `trunk` are texts of cells as `cell_text` gives them, `state` is what the kernel knows (see namespace.py).
+    `notebook_context` are texts of cells as `cell_text` gives them, or of other files; `state` is what the kernel knows
+    (see namespace.py). `path` is that of a text file, `file_extension` the ending of files in a language that is not in
+    LANGUAGES.
     """
-    ending, _ = LANGUAGES.get(language, ("txt", "#"))
+    ending, sign = LANGUAGES.get(language, (file_extension or "txt", "#"))
     first, second, middle = Special("fim_prefix"), Special("fim_suffix"), Special("fim_middle")
     bos = [Special("bos")]  # left out where the card names none, as every role is
+    # What has no place for a file's name is told the language in a comment.
+    name = f"{sign} {path or f'notebook.{ending}'}\n" if path or language != "python" else ""
     if card.notebook_layout == "jupyter":
-        return [*bos, *_as_notebook(notebook_context, prefix, suffix, mode, state)]
+        return [*bos, *_as_notebook(notebook_context, prefix, suffix, mode, f"{name}{state}")]
     if not card.notebook_is_a_file:
+        texts = [f"{sign} {text}" if _is_file(text) else text for text in notebook_context]
+        body = [*texts, name, state, prefix] if path else [name, *texts, state, prefix]
         if mode == "left-to-right":
-            return [*bos, *notebook_context, state, prefix]
-        return [*bos, first, *notebook_context, state, prefix, second, suffix, middle]
+            return [*bos, *body]
+        return [*bos, first, *body, second, suffix, middle]
     head: list[Segment] = [*bos, Special("repo_name")]
+    title = "files" if path else "notebook"
     if "repo_name" in card.special:
-        head.append("notebook" if card.path == "inside" else "notebook\n")
-    head += [Special("file_sep"), f"notebook.{ending}\n", *notebook_context]
+        head.append(title if card.path == "inside" else f"{title}\n")
+    if not path:
+        head += [Special("file_sep"), f"notebook.{ending}\n"]
+    for text in notebook_context:
+        head += [Special("file_sep"), text] if _is_file(text) else [text]
     if mode == "left-to-right":
-        return [*head, state, prefix]
+        return [*head, *([Special("file_sep"), f"{path}\n"] if path else ()), state, prefix]
     opening: list[Segment] = [Special("file_sep")]
-    block = [f"cell.{ending}\n", state, prefix]
+    block = [f"{path or f'cell.{ending}'}\n", state, prefix]
     if card.path == "before":
         opening.append(block.pop(0))
     if mode == "spm":
         return [*head, *opening, first, second, suffix, middle, *block]
     return [*head, *opening, first, *block, second, suffix, middle]
+
+
+def _is_file(text: str) -> bool:
+    return getattr(text, "source", "") == "files"
 
 
 def _as_notebook(
@@ -258,6 +274,8 @@ class PromptBuilder:
                 language=language,
                 card=self._card,
                 state=SourceText(state, "state"),
+                path=request.path,
+                file_extension=request.file_extension,
             )
 
         kept = self._kept(notebook_context, budget, len(self.encode(lay([]))))
