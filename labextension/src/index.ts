@@ -20,6 +20,8 @@ import { NewlineTrigger } from './completion/newline-trigger';
 import { Provider } from './completion/provider';
 import type { AcceptedPart, IInlineItem } from './completion/types';
 import { Documents } from './documents/documents';
+import { Companion } from './kernel/companion';
+import type { Connection } from './kernel/connection';
 import type { Editor, IDelta } from './jupyterlab/patches';
 import type { Settings } from './kernel/protocol';
 import { FrontEndSettings, type IFrontEndSettings } from './settings';
@@ -29,7 +31,7 @@ import { addCommands, addToPalette, makeMenu } from './ui/commands';
 import { showPrompt, type IMagicTarget } from './ui/magic-output';
 import { Sidebar } from './ui/sidebar';
 import { StatusItem } from './ui/status';
-import { reasonText, statusText, type IStatusText } from './ui/status-text';
+import { reasonText, statusText, type IStatusDetails, type IStatusText } from './ui/status-text';
 import { AcceptanceRecorder } from './usage/record';
 import { RetentionTracker } from './usage/retention';
 
@@ -105,10 +107,11 @@ class Extension {
     this._mark = new AttributionMark(trans);
     this._documents = new Documents({
       trackers: { notebooks, consoles, editors },
+      companion: (this._companion = new Companion(_services.app.serviceManager)),
       onError: message => this._notify(message, 'error'),
       onStale: () => this._provider.clearCache(),
       onSaved: (saved, values) => void this._adoptKernelDefaults(saved, values),
-      stateText: ({ state, busy }) => statusText(state, { busy }, trans).text
+      stateText: connection => this._connectionText(connection).text
     });
     this._provider = new Provider({
       resolveTarget: (widget, text) => this._documents.resolveTarget(widget, text),
@@ -136,6 +139,7 @@ class Extension {
     this._newlineTrigger = new NewlineTrigger({
       provider: this._provider,
       policy: () => this._documents.requestedAfterEnter(this._current),
+      rules: source => this._documents.afterEnterRules(this._current, source),
       targetKey: (editor, source) => this._targetKey(editor, source),
       invoke: () => _services.completion.inline?.invoke(this._current!.id)
     });
@@ -182,6 +186,7 @@ class Extension {
     documents.afterEnter = values.afterEnter;
     documents.isLocked = values.isLocked;
     documents.autoLoad = values.autoLoad;
+    documents.usesCompanion = values.companion;
     if (JSON.stringify(values.disabledLanguages) !== JSON.stringify(documents.disabledLanguages)) {
       documents.disabledLanguages = values.disabledLanguages;
       provider.clearCache();
@@ -196,6 +201,7 @@ class Extension {
     if (reconnects) {
       documents.reconnect();
     }
+    documents.reviewCompanion();
     this._changed.emit();
   }
 
@@ -252,8 +258,10 @@ class Extension {
       this._changed.emit();
       this._sidebar.refresh();
     });
+    this._documents.enter(this._current);
     app.shell.currentChanged?.connect(() => {
       this._provider.cancel();
+      this._documents.enter(this._current);
       this._changed.emit();
       this._sidebar.refresh();
     });
@@ -332,12 +340,21 @@ class Extension {
         ? statusText({ stage: 'no kernel' }, { busy: false }, this._trans)
         : null;
     }
-    const details = {
-      busy: connection.busy,
+    const { outcome } = this._provider;
+    const isOther = outcome.kind === 'idle' && this._documents.knowsLanguage(widget) === false;
+    return this._connectionText(connection, {
       mode: this._documents.allowedMode(widget),
-      outcome: this._provider.outcome
-    };
-    return statusText(connection.state, details, this._trans);
+      outcome: isOther ? { kind: 'nothing', reason: 'other_language' } : outcome
+    });
+  }
+
+  private _connectionText(
+    connection: Connection,
+    details: Partial<IStatusDetails> = {}
+  ): IStatusText {
+    const { busy, isCompanion, state } = connection;
+    const companion = isCompanion ? this._companion.stage : undefined;
+    return statusText(state, { busy, companion, ...details }, this._trans);
   }
 
   /** Where the panel and the prompt come from: the kernel of the widget in front, or of the current notebook. */
@@ -349,6 +366,7 @@ class Extension {
 
   private _announcer: Announcer;
   private _changed = new Signal<object, void>({});
+  private _companion: Companion;
   private _completers: InlineCompleters;
   private _documents: Documents;
   private _idleTimer: ReturnType<typeof setTimeout> | undefined;
