@@ -19,6 +19,7 @@ from typing import Literal
 from jupyter_sc2.source.brackets import CLOSED, CLOSING
 from jupyter_sc2.source.languages import LANGUAGES
 
+MAX_LINE_CHARS = 2_000
 # How blocks are written: by indentation, between braces, up to an `end`, or not at all: statements up to a semicolon
 # as in SQL, paragraphs as in Markdown.
 Family = Literal["indentation", "braces", "end", "statements", "prose"]
@@ -43,6 +44,7 @@ class Syntax:
     quotes: tuple[str, ...] = ('"', "'")
     multiline: tuple[str, ...] = ()
     block_comment: tuple[str, str] | None = None
+    balanced: bool = True  # whether every bracket outside strings has its counterpart
 
     @property
     def openers(self) -> str:
@@ -51,7 +53,8 @@ class Syntax:
 
     def is_opener(self, line: str) -> bool:
         """Whether the line opens a block."""
-        return bool(_compiled(self.opens).search(line.rstrip()))
+        # A longer line holds data, and some expressions look at it from each of its words.
+        return len(line) <= MAX_LINE_CHARS and bool(_compiled(self.opens).search(line.rstrip()))
 
     def is_closer(self, line: str) -> bool:
         """Whether the line begins with the word that closes a block."""
@@ -96,8 +99,10 @@ _PYTHON = Syntax(
     multiline=('"""', "'''"),
 )
 _END = Syntax(family="end", comment="#", opens=r"(?!)", closes=r"end\b", goes_on=r"else\b")
-_PROSE = Syntax(family="prose", comment="", opens=r":$", continued=r"(?!)", quotes=())
-_UNKNOWN = Syntax(family="braces", comment="#", opens=r"[:{]$")
+_PROSE = Syntax(
+    family="prose", comment="", opens=r":$", continued=r"(?!)", quotes=(), balanced=False
+)
+_UNKNOWN = Syntax(family="braces", comment="#", opens=r"[:{]$", balanced=False)
 
 _WORDS = r"^\s*(?:{})\b"
 _SYNTAX: dict[str, Syntax] = {
@@ -159,6 +164,7 @@ _SYNTAX: dict[str, Syntax] = {
         closes=r"(?:fi|done|esac)\b|\}|\)",
         goes_on=r"(?:else|elif)\b|;;",
         continued=r"\\|\|\|?|&&",
+        balanced=False,  # the patterns of a `case`
         quotes=('"', "'", "`"),
         multiline=('"', "'"),
     ),
@@ -218,6 +224,7 @@ _SYNTAX: dict[str, Syntax] = {
         opens=r"\\begin\{[^}]*\}(?:\[[^\]]*\]|\{[^}]*\})*$",
         closes=r"\\end\{",
         continued=r"(?!)",
+        balanced=False,
         quotes=(),
     ),
     "markdown": replace(_PROSE, opens=r"(?::|^\s*(?:```|~~~)\s*\w*)$"),
