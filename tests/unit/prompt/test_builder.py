@@ -413,3 +413,15 @@ def test_a_secret_in_a_neighbour_stays_out_of_the_prompt():
         (Cell(id="k", source="a = 1\napi_key = 'sk-abcdefghijklmnop1234'", path="k.py"),)
     )
     assert "sk-abc" not in build("x", path="m.py", notebook=files)[0]
+
+
+def test_a_cell_in_another_language_is_a_file_of_its_own_below_the_notebook():
+    cells = Notebook((Cell(id="1", source="import pandas"), Cell(id="2", source="%%sql\nSELECT 1")))
+    prompt, mode, _ = build("%%sql\nSELECT na", notebook=cells, cell_id="here")
+    assert mode == "left-to-right"
+    assert prompt == (
+        "<repo_name>notebook<file_sep>notebook.py\nimport pandas\n\n%%sql\nSELECT 1\n\n"
+        "<file_sep>cell.sql\nSELECT"
+    )
+    inside = build_with(cards()["codellama-7b"], "%%sql\nSELECT na", notebook=cells)
+    assert inside == "import pandas\n\n%%sql\nSELECT 1\n\n-- cell.sql\nSELECT"
