@@ -107,6 +107,7 @@ class Extension {
     this._mark = new AttributionMark(trans);
     this._documents = new Documents({
       trackers: { notebooks, consoles, editors },
+      contents: _services.app.serviceManager.contents,
       companion: (this._companion = new Companion(_services.app.serviceManager)),
       onError: message => this._notify(message, 'error'),
       onStale: () => this._provider.clearCache(),

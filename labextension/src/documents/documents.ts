@@ -6,6 +6,7 @@ import type { ISessionContext } from '@jupyterlab/apputils';
 import type { ICodeCellModel } from '@jupyterlab/cells';
 import type { ConsolePanel } from '@jupyterlab/console';
 import type { NotebookPanel } from '@jupyterlab/notebook';
+import type { Contents } from '@jupyterlab/services';
 import { Signal, type ISignal } from '@lumino/signaling';
 import type { Widget } from '@lumino/widgets';
 
@@ -29,12 +30,15 @@ import { codePointCount } from '../completion/suggestion';
 import type { ICompletionTarget } from '../completion/types';
 import type { Settings } from '../kernel/protocol';
 import { CompanionDocuments } from './companion-documents';
+import { Neighbours } from './neighbours';
 import { EditedDocuments, languageOfNotebook, type ITrackers } from './edited';
 
 export class Documents {
   constructor(private _options: Documents.IOptions) {
     const { companion } = _options;
-    this._edited = new EditedDocuments(_options.trackers);
+    const { trackers, contents } = _options;
+    const neighbours = new Neighbours(trackers.editors, contents);
+    this._edited = new EditedDocuments(trackers, neighbours);
     this._served = new CompanionDocuments(companion, {
       needsCompanion: widget => this._needsCompanion(widget),
       languageOf: widget => this._languageOf(widget),
@@ -368,6 +372,9 @@ export namespace Documents {
   export interface IOptions {
     trackers: ITrackers;
     companion: Companion;
+
+    /** Where files that a text file names are read from. */
+    contents: Pick<Contents.IManager, 'get'>;
 
     /** Called with the kernel's message for an error that belongs to no request. */
     onError(message: string): void;

@@ -13,6 +13,8 @@ import { METADATA_KEY, modeOf, mostRestrictive, OFF_TAG, type Mode } from '../co
 import type { ICell } from '../kernel/protocol';
 import { outputTexts } from './cell-outputs';
 import { CellCache, type IObservableCells } from './cells';
+import { languageOfMimeType } from './mime-types';
+import type { Neighbours } from './neighbours';
 
 export interface ITrackers {
   notebooks: INotebookTracker;
@@ -38,7 +40,10 @@ export interface IEditedDocument {
 }
 
 export class EditedDocuments {
-  constructor(private _trackers: ITrackers) {}
+  constructor(
+    private _trackers: ITrackers,
+    private _neighbours: Neighbours
+  ) {}
 
   /** What is edited in this widget; null where no code is. */
   in(widget: Widget): IEditedDocument | null {
@@ -56,13 +61,15 @@ export class EditedDocuments {
     if (!file || language === null) {
       return null;
     }
+    const { path } = file.context;
+    const { editor } = file.content;
     return {
-      editor: file.content.editor,
-      cellId: file.context.path,
+      editor,
+      cellId: path,
       language,
       mode: 'automatic',
-      path: file.context.path,
-      cells: () => []
+      path,
+      cells: () => this._neighbours.cells(file, path, editor.model.sharedModel.getSource())
     };
   }
 
@@ -140,19 +147,6 @@ export function languageOfNotebook(panel: NotebookPanel): string {
     named ||
     'python'
   );
-}
-
-/**
- * The language that an editor's MIME type names: "rust" for text/x-rustsrc; null for plain text.
- *
- * The kernel knows more names of a language, and goes by the file's own name first.
- */
-export function languageOfMimeType(mimeType: string): string | null {
-  const name = mimeType
-    .toLowerCase()
-    .replace(/^\w+\/(?:x-|vnd\.)?/, '')
-    .replace(/(?<=.)src$/, '');
-  return name === 'plain' || name === '' ? null : name === 'r' || name === 'rsrc' ? 'r' : name;
 }
 
 function readCell(model: ICellModel): ICell {
