@@ -4,10 +4,10 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, Notification } from '@jupyterlab/apputils';
 import { ICompletionProviderManager, IInlineCompleterFactory } from '@jupyterlab/completer';
-import { IConsoleTracker, type ConsolePanel } from '@jupyterlab/console';
+import { IConsoleTracker } from '@jupyterlab/console';
 import { IEditorTracker } from '@jupyterlab/fileeditor';
-import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
-import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
+import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
@@ -28,7 +28,7 @@ import { FrontEndSettings, type IFrontEndSettings } from './settings';
 import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
-import { showPrompt, type IMagicTarget } from './ui/magic-output';
+import { rendermimeOf, showPrompt, type IMagicTarget } from './ui/magic-output';
 import { Sidebar } from './ui/sidebar';
 import { StatusItem } from './ui/status';
 import { reasonText, statusText, type IStatusDetails, type IStatusText } from './ui/status-text';
@@ -56,6 +56,7 @@ interface IServices {
   statusBar: IStatusBar | null;
   palette: ICommandPalette | null;
   translator: ITranslator;
+  rendermime: IRenderMimeRegistry | null;
 }
 
 const plugin: JupyterFrontEndPlugin<void> = {
@@ -69,7 +70,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     ISettingRegistry,
     IStatusBar,
     ICommandPalette,
-    ITranslator
+    ITranslator,
+    IRenderMimeRegistry
   ],
   activate: (
     app: JupyterFrontEnd,
@@ -81,7 +83,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     registry: ISettingRegistry | null,
     statusBar: IStatusBar | null,
     palette: ICommandPalette | null,
-    translator: ITranslator | null
+    translator: ITranslator | null,
+    rendermime: IRenderMimeRegistry | null
   ) => {
     const page = new Extension({
       app,
@@ -93,7 +96,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
       registry,
       statusBar,
       palette,
-      translator: translator ?? nullTranslator
+      translator: translator ?? nullTranslator,
+      rendermime
     });
     page.start();
   }
@@ -303,7 +307,7 @@ class Extension {
       },
       isLocked: () => this._settings.isLocked,
       openPanel: () => app.shell.activateById(this._sidebar.id),
-      showPrompt: () => showPrompt(this._magicTarget(), trans)
+      showPrompt: () => showPrompt(this._promptTarget(), trans)
     });
     if (palette) {
       addToPalette(palette, trans);
@@ -358,11 +362,21 @@ class Extension {
     return statusText(state, { busy, companion, ...details }, this._trans);
   }
 
-  /** Where the panel and the prompt come from: the kernel of the widget in front, or of the current notebook. */
+  /** Where the panel comes from: the kernel of the widget in front, or of the current notebook. */
   private _magicTarget(): IMagicTarget {
     const owner =
       this._documents.sessionOwner(this._current) ?? this._services.notebooks.currentWidget;
-    return { connection: this._documents.connection(owner), rendermime: rendermimeOf(owner) };
+    const connection = this._documents.connection(owner);
+    // Nothing here knows the widgets of the companion's kernel.
+    return { connection, rendermime: connection?.isCompanion ? null : rendermimeOf(owner) };
+  }
+
+  /** Where the prompt comes from: the companion, too. */
+  private _promptTarget(): IMagicTarget {
+    const connection = this._documents.connection(this._current);
+    return connection?.isCompanion
+      ? { connection, rendermime: this._services.rendermime }
+      : this._magicTarget();
   }
 
   private _announcer: Announcer;
@@ -380,11 +394,6 @@ class Extension {
   private _settings: FrontEndSettings;
   private _sidebar: Sidebar;
   private _trans: TranslationBundle;
-}
-
-/** What renders the outputs of a notebook or a console, its kernel's widgets among them. */
-function rendermimeOf(owner: NotebookPanel | ConsolePanel | null): IRenderMimeRegistry | null {
-  return owner && ('console' in owner ? owner.console.rendermime : owner.content.rendermime);
 }
 
 export default plugin;

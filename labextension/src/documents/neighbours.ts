@@ -97,7 +97,11 @@ export class Neighbours {
     if (!entry || isHidden(entry.path)) {
       return null;
     }
-    const { content } = await this._contents.get(entry.path, { type: 'file', format: 'text' });
+    const { content } = await this._contents.get(entry.path, {
+      type: 'file',
+      format: 'text',
+      content: true
+    });
     return typeof content === 'string' ? { path: entry.path, text: content } : null;
   }
 
@@ -115,7 +119,7 @@ export class Neighbours {
   private _list(folder: string): Promise<Contents.IModel[]> {
     let listing = this._listings.get(folder);
     if (!listing) {
-      listing = this._contents.get(folder, { type: 'directory' }).then(
+      listing = this._contents.get(folder, { type: 'directory', content: true }).then(
         model => model.content as Contents.IModel[],
         () => []
       );

@@ -42,7 +42,7 @@ function disk(files: Record<string, string>) {
   const asked: string[] = [];
   return {
     asked,
-    get: async (path: string, { type }: { type: string }) => {
+    get: async (path: string, { type, content: isAsked }: { type: string; content: boolean }) => {
       asked.push(path);
       const below = (name: string) => name.startsWith(path === '' ? '' : `${path}/`);
       const content =
@@ -51,7 +51,7 @@ function disk(files: Record<string, string>) {
           : Object.keys(files)
               .filter(below)
               .map(name => ({ path: name, type: 'file', size: files[name].length }));
-      return { path, type, content };
+      return { path, type, content: isAsked ? content : null };
     }
   };
 }
