@@ -43,13 +43,13 @@ def last_ending(prompt: str) -> str:
 
 
 def start(model: str) -> None:
-    """Loads the extension in this kernel with this engine, which has the card of `model`."""
+    """Loads the extension in this kernel with this engine, which has the card of the model that is set: first `model`."""
     from IPython import get_ipython
 
     from jupyter_sc2 import extension
 
     def load_engine(name, *, progress, **options):  # type: ignore[no-untyped-def]
-        return ScriptedEngine(card=cards()[model])
+        return ScriptedEngine(card=cards()[name])
 
     shell = get_ipython()
     shell.config.SC2.model = model

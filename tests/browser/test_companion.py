@@ -69,10 +69,11 @@ def open_lab(
         if server.context is None:
             server.context = chromium.new_context(viewport={"width": 1100, "height": 750})
         page = server.context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{server.url}/{LAB.format(f'w{time.monotonic_ns()}')}/{name}")
-        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")
         opened.append(NotebookPage(page))
+        page.set_default_timeout(PATIENCE_MS)
+        place = LAB.format(f"w{time.monotonic_ns()}")
+        page.goto(f"{server.url}/" + (f"{place}/{name}" if name else place.removesuffix("/tree")))
+        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")
         return opened[-1]
 
     yield open_
@@ -147,6 +148,45 @@ def test_a_language_that_the_model_does_not_know_is_reported_and_gets_no_text(
     page.page.wait_for_timeout(800)
     assert page.shown_ghost() == ""
     says(page, "unsupported language")
+
+
+@pytest.mark.parametrize("name", ["c.jl", "c.md", "c.R", "c.sh"])
+def test_a_model_that_knows_all_languages_completes_them_all(server, open_lab, name):
+    server.set(kernel={"model": "starcoder2-15b"})
+    try:
+        page = open_lab(server)
+        open_file(page, server, name)
+        says(page, "companion · starcoder2-15b")
+        line = LINES[name[2:].lower()]
+        page.type(line[:6])
+        page.wait_ghost(line[6:])
+    finally:
+        server.set()
+
+
+def test_files_that_are_open_or_named_are_in_the_prompt_of_a_file(server, open_lab):
+    (server.root / "lib.R").write_text("area <- function(r) pi * r^2")
+    page = open_lab(server)
+    open_file(page, server, "beside.R", "beside_me <- 1")
+    open_file(page, server, "main.R", 'source("lib.R")\n')
+    says(page, "companion · starcoder2-3b")
+    page.type("res")
+    page.wait_ghost(LINES["r"][3:])
+    page.page.wait_for_timeout(500)
+    page.type("ult <-")
+    page.wait_ghost(LINES["r"][9:])
+    page.press("Escape")
+    page.press("Backspace")
+    page.page.wait_for_timeout(800)
+    page.press("Alt+\\")
+    page.ghost_text()
+    command(page, "jupyter_sc2:show-context")
+    prompt = page.page.locator(".jp-Dialog pre")
+    prompt.wait_for()
+    text = prompt.inner_text()
+    assert text.index("beside.R") < text.index("lib.R") < text.index("main.R")
+    assert "beside_me" in text and "pi * r^2" in text
+    page.page.keyboard.press("Escape")
 
 
 def test_an_r_notebook_is_completed_in_r_with_its_cells_as_context(server, open_lab):

@@ -351,9 +351,10 @@ class FrontEnd:
             except SC2Error as error:  # reported after the hello, which must come first
                 refused = error
         allowed = channel.settings.allowed()
+        status = channel.session.status
         self.send(
             protocol.hello(
-                channel.session.status,
+                status,
                 channel=via,
                 version=__version__,
                 models={name: card.languages for name, card in cards().items()},
@@ -362,6 +363,10 @@ class FrontEnd:
                 companion=self._companion,
             )
         )
+        # Another thread may have sent a newer status meanwhile, which the hello has just overtaken.
+        while (newest := channel.session.status) is not status:
+            status = newest
+            self.send(protocol.status(status))
         wrong = [] if channel.reported_cards else card_errors()
         channel.reported_cards = True
         for one in wrong if refused is None else [refused, *wrong]:

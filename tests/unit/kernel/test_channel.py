@@ -1145,3 +1145,21 @@ def test_the_prompt_is_prefetched_in_the_language_of_the_document(channel, comm,
     )
     [request] = requests
     assert language_at(request) == "r" and request.companion
+
+
+def test_a_status_that_is_published_while_a_hello_is_written_is_the_last_that_is_sent(
+    channel, comm, monkeypatch
+):
+    """A load that ends in this moment would else stay "loading" on the page."""
+    write = protocol.hello
+
+    def write_late(status, **fields):
+        reply = write(status, **fields)
+        channel.session._workers.board.publish(replace(status, state="loading", model="late"))
+        return reply
+
+    monkeypatch.setattr(protocol, "hello", write_late)
+    channel.settings.enabled = lambda: False  # nothing else is published
+    comm.say({"type": "hello"})
+    assert [message["type"] for message in comm.heard[-2:]] == ["hello", "status"]
+    assert comm.heard[-1]["model"] == "late"
