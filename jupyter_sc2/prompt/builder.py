@@ -130,8 +130,8 @@ def arrange(
     """The parts of a prompt in their order.
 
     `notebook_context` are texts of cells as `cell_text` gives them, or of other files; `state` is what the kernel knows
-    (see namespace.py). `path` is that of a text file. `own_language` is that of the cells above, "" where the cell is in the
-    same; `file_extension` is the ending of files in a language that is not in LANGUAGES.
+    (see namespace.py). `path` is that of a text file. `own_language` is that of the cells above, "" where the cell is
+    in the same; `file_extension` is the ending of files in a language that is not in LANGUAGES.
     """
     ending, sign = LANGUAGES.get(language, (file_extension or "txt", "#"))
     own_ending = LANGUAGES.get(own_language, (ending, ""))[0] if own_language else ending
@@ -161,7 +161,7 @@ def arrange(
     for text in notebook_context:
         head += [Special("file_sep"), text] if _is_file(text) else [text]
     if mode == "left-to-right":
-        opened = [Special("file_sep"), f"{name}\n"] if is_apart else []
+        opened: list[Segment] = [Special("file_sep"), f"{name}\n"] if is_apart else []
         return [*head, *opened, state, prefix]
     opening: list[Segment] = [Special("file_sep")]
     block = [f"{name}\n", state, prefix]

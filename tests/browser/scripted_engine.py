@@ -43,7 +43,10 @@ def last_ending(prompt: str) -> str:
 
 
 def start(model: str) -> None:
-    """Loads the extension in this kernel with this engine, which has the card of the model that is set: first `model`."""
+    """Loads the extension in this kernel with this engine, which has the card of the model that is set.
+
+    That is `model` until a setting says otherwise.
+    """
     from IPython import get_ipython
 
     from jupyter_sc2 import extension
