@@ -126,10 +126,11 @@ export class Documents {
    * or is none of ours.
    */
   connection(widget: Widget | null): Connection | null {
-    return (widget && this._served.connection(widget)) ?? this._ownConnection(widget);
+    return (widget && this._served.connection(widget)) ?? this.ownConnection(widget);
   }
 
-  private _ownConnection(widget: Widget | null): Connection | null {
+  /** The connection with this widget's own kernel, whether or not that can complete code. */
+  ownConnection(widget: Widget | null): Connection | null {
     const context = widget && this._contextOf(widget);
     if (!context) {
       return null;
@@ -311,7 +312,7 @@ export class Documents {
     if (!this.usesCompanion || !this.canComplete(widget) || this.mode === 'off') {
       return false;
     }
-    const own = this._ownConnection(widget);
+    const own = this.ownConnection(widget);
     const context = this._contextOf(widget);
     if (!own || !context) {
       return true;
