@@ -39,6 +39,7 @@ class Cell:
     cell_type: CellType = "code"
     execution_count: int | None = None
     outputs: tuple[str, ...] = ()
+    path: str = ""  # of a text file that is open beside the one that is completed
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", replace_surrogates(self.source))

@@ -57,6 +57,13 @@ class CompletionRequest:
     id: str = ""
     waited_s: float = 0.0  # seconds that it has waited already, from the key that it is for
     front_end: str = ""  # who asks; ids and places (cells) are each front end's own
+    companion: bool = (
+        False  # this kernel does not run the document: its variables mean nothing there
+    )
+    path: str = ""  # of a text file, relative to the server's root; "" for a notebook and a console
+    file_extension: str = (
+        ""  # of the kernel's language, without the dot, where the kernel names one
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
-from jupyter_sc2.pipeline import fitting
+from jupyter_sc2.pipeline import fitting, syntax_rules
 from jupyter_sc2.pipeline.fitting import (
     CLOSERS,
     OPENERS,
@@ -76,6 +76,8 @@ def scope(request: CompletionRequest) -> Scope:
         return "line"
     if request.trigger == "invoke":
         return "block"
+    if not _is_python(request):
+        return "block" if syntax_rules.opens_block(request) else "line"
     line = _last_line(request.prefix)
     opener = line if line.strip() else _line_above(request.prefix)
     return "block" if opener.rstrip().endswith(":") or opener.lstrip().startswith("#") else "line"
@@ -156,6 +158,8 @@ def _end_of_scope(text: str, request: CompletionRequest, scope: Scope, final: bo
 
 def _end_of_block(text: str, request: CompletionRequest, final: bool) -> int | None:
     """A block ends where the indentation falls back, at top level also with a blank line."""
+    if not _is_python(request):
+        return syntax_rules.end_of_block(text, request, final=final)
     line = _last_line(request.prefix)
     opened = line.rstrip().endswith(":")
     base = _indent(line)
@@ -190,7 +194,11 @@ def _continues(line: str, ended: bool) -> bool:
 def _end_of_cell(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
     """Ends where a script marks the next cell, a page its output, or an answer its end."""
     found = CELL_MARK.search(text)
-    if found is None or (found.start() == 0 and _last_line(request.prefix).strip()):
+    if (
+        syntax_rules.is_prose(request)
+        or found is None
+        or (found.start() == 0 and _last_line(request.prefix).strip())
+    ):
         return None
     return max(0, found.start() - 1)
 
@@ -202,6 +210,8 @@ def _only_comments(text: str, request: CompletionRequest, scope: Scope, final: b
 
 def _closes_twice(text: str, request: CompletionRequest, scope: Scope, final: bool) -> int | None:
     """Ends before a bracket or quote that is closed behind the cursor, or that closes nothing."""
+    if not _is_python(request) and (end := syntax_rules.closes_twice(text, request)) is not None:
+        return end
     return fitting.closes_twice(text, request, python=_is_python(request))
 
 
@@ -278,6 +288,8 @@ def strip_typed_whitespace(text: str, request: CompletionRequest) -> str:
 
 def _without_half_statement(text: str, request: CompletionRequest) -> str:
     """Cuts the last of several lines where it is only a beginning: of a block, a call, an operation."""
+    if not _is_python(request):
+        return syntax_rules.without_half_statement(text, request)
     closed = rest_of_line(request).strip()[:1] in tuple(CLOSERS)
     open_before = len(open_at_end(request.prefix)[0])
     while "\n" in text.rstrip():

@@ -37,7 +37,7 @@ from jupyter_sc2.prompt.cell_text import first_lines
 from jupyter_sc2.prompt.sources import CELL_SOURCES, SOURCES
 from jupyter_sc2.runtime.memo import cache_latest
 from jupyter_sc2.source.brackets import strip_auto_closers
-from jupyter_sc2.source.languages import LANGUAGES, of_cell_magic
+from jupyter_sc2.source.languages import LANGUAGES, canonical, of_cell_magic
 from jupyter_sc2.types import CompletionRequest, SpellingConstraint
 
 Mode = Literal["left-to-right", "spm", "psm"]
@@ -123,28 +123,48 @@ def arrange(
     language: str = "python",
     card: ModelCard = EMBEDDED,
     state: str = "",
+    path: str = "",
+    own_language: str = "",
+    file_extension: str = "",
 ) -> list[Segment]:
     """The parts of a prompt in their order.
 
-    `trunk` are texts of cells as `cell_text` gives them, `state` is what the kernel knows (see namespace.py).
+    `notebook_context` are texts of cells as `cell_text` gives them, or of other files; `state` is what the kernel knows
+    (see namespace.py). `path` is that of a text file. `own_language` is that of the cells above, "" where the cell is
+    in the same; `file_extension` is the ending of files in a language that is not in LANGUAGES.
     """
-    ending, _ = LANGUAGES.get(language, ("txt", "#"))
+    ending, sign = LANGUAGES.get(language, (file_extension or "txt", "#"))
+    own_ending = LANGUAGES.get(own_language, (ending, ""))[0] if own_language else ending
+    name = path or f"cell.{ending}"
+    # A text file, and a cell in another language than its notebook, do not go on with what is above.
+    is_apart = bool(path or own_language)
     first, second, middle = Special("fim_prefix"), Special("fim_suffix"), Special("fim_middle")
     bos = [Special("bos")]  # left out where the card names none, as every role is
+    # Where there is no place for a file's name, a comment tells the language.
+    comment = ""
+    if is_apart or language != "python":
+        comment = f"{sign} {name if is_apart else f'notebook.{ending}'}\n"
     if card.notebook_layout == "jupyter":
-        return [*bos, *_as_notebook(notebook_context, prefix, suffix, mode, state)]
+        return [*bos, *_as_notebook(notebook_context, prefix, suffix, mode, comment, state)]
     if not card.notebook_is_a_file:
+        texts = [f"{sign} {text}" if _is_file(text) else text for text in notebook_context]
+        body = [*texts, comment, state, prefix] if is_apart else [comment, *texts, state, prefix]
         if mode == "left-to-right":
-            return [*bos, *notebook_context, state, prefix]
-        return [*bos, first, *notebook_context, state, prefix, second, suffix, middle]
+            return [*bos, *body]
+        return [*bos, first, *body, second, suffix, middle]
     head: list[Segment] = [*bos, Special("repo_name")]
+    title = "files" if path else "notebook"
     if "repo_name" in card.special:
-        head.append("notebook" if card.path == "inside" else "notebook\n")
-    head += [Special("file_sep"), f"notebook.{ending}\n", *notebook_context]
+        head.append(title if card.path == "inside" else f"{title}\n")
+    if not path:
+        head += [Special("file_sep"), f"notebook.{own_ending}\n"]
+    for text in notebook_context:
+        head += [Special("file_sep"), text] if _is_file(text) else [text]
     if mode == "left-to-right":
-        return [*head, state, prefix]
+        opened: list[Segment] = [Special("file_sep"), f"{name}\n"] if is_apart else []
+        return [*head, *opened, state, prefix]
     opening: list[Segment] = [Special("file_sep")]
-    block = [f"cell.{ending}\n", state, prefix]
+    block = [f"{name}\n", state, prefix]
     if card.path == "before":
         opening.append(block.pop(0))
     if mode == "spm":
@@ -152,8 +172,17 @@ def arrange(
     return [*head, *opening, first, *block, second, suffix, middle]
 
 
+def _is_file(text: str) -> bool:
+    return getattr(text, "source", "") == "files"
+
+
 def _as_notebook(
-    notebook_context: Iterable[str], prefix: str, suffix: str, mode: Mode, state: str
+    notebook_context: Iterable[str],
+    prefix: str,
+    suffix: str,
+    mode: Mode,
+    comment: str,
+    state: str,
 ) -> list[Segment]:
     cells: list[Segment] = [Special("jupyter_start")]
     for text in notebook_context:
@@ -161,7 +190,7 @@ def _as_notebook(
         cells += [Special(source.role), text]
     if state:
         cells += [Special("jupyter_output"), state]
-    cells += [Special("jupyter_code"), prefix]
+    cells += [Special("jupyter_code"), *([comment] if comment else ()), prefix]
     if mode == "left-to-right":
         return cells
     return [Special("fim_prefix"), *cells, Special("fim_suffix"), suffix, Special("fim_middle")]
@@ -235,6 +264,7 @@ class PromptBuilder:
     ) -> PromptPlan:
         """The segments of that prompt. Where even the cursor's line is too long they may exceed the budget."""
         language, prefix, suffix = of_cell_magic(request)
+        own = canonical(request.language)
         following = strip_auto_closers(request.prefix, suffix)
         mode = mode_for(following, self._card) if self._can_fill_in() else "left-to-right"
         healing_suffix = ""
@@ -247,7 +277,7 @@ class PromptBuilder:
         if language != request.language or len(state) > chars // 4:
             state = ""
         above = request.notebook.above(request.cell_id)
-        notebook_context = self._notebook_context(above, language, budget, excluded_sources)
+        notebook_context = self._notebook_context(above, own, budget, excluded_sources)
 
         def lay(cells: Sequence[str]) -> list[Segment]:
             return arrange(
@@ -258,6 +288,9 @@ class PromptBuilder:
                 language=language,
                 card=self._card,
                 state=SourceText(state, "state"),
+                path=request.path,
+                own_language=own if cells and own != language and not request.path else "",
+                file_extension=request.file_extension,
             )
 
         kept = self._kept(notebook_context, budget, len(self.encode(lay([]))))

@@ -28,9 +28,17 @@ def cell_text(cell: Cell, language: str = "python", *, comment: bool = True) -> 
 def code_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:
     """The first lines of a code cell; nothing for other cells."""
     source = cell.source.strip("\n").rstrip()
-    if not source or cell.cell_type != "code":
+    if not source or cell.cell_type != "code" or cell.path:
         return ""
     return f"{first_lines(source, MAX_CELL)}\n\n"
+
+
+def file_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:
+    """The path and the first lines of a text file that is open beside the one that is completed."""
+    source = cell.source.strip("\n").rstrip()
+    if not source or not cell.path:
+        return ""
+    return f"{cell.path}\n{first_lines(_without_secrets(source), MAX_CELL)}\n\n"
 
 
 def markdown_text(cell: Cell, language: str = "python", *, comment: bool = True) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jupyter_sc2.notebook import Cell
-from jupyter_sc2.prompt.cell_text import code_text, markdown_text, output_text
+from jupyter_sc2.prompt.cell_text import code_text, file_text, markdown_text, output_text
 
 
 class Render(Protocol):
@@ -74,6 +74,19 @@ _SOURCES = (
             label="Code cells above",
         ),
         render=code_text,
+    ),
+    ContextSource(
+        name="files",
+        label="other open files",
+        colour="#0f7285",
+        terminal_colour="34;1",
+        setting=Setting(
+            name="context_files",
+            default=True,
+            help="Include files that a text file names or that are open beside it, in the prompt for that file.",
+            label="Other open files",
+        ),
+        render=file_text,
     ),
     ContextSource(
         name="markdown",

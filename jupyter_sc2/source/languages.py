@@ -72,15 +72,15 @@ LANGUAGES: Mapping[str, tuple[str, str]] = {
 # Other names of the languages, used by magics, kernels, models' cards and programs.
 _OTHER_NAMES = {
     "python": "py ipython ipython3 python2 python3 pypy pypy3 px pyspark",
-    "bash": "sh zsh ksh dash shell system sx ! sc terminal",
+    "bash": "sh zsh ksh dash shell shellscript system sx ! sc terminal",
     "batchfile": "cmd batch",
     "powershell": "pwsh posh",
     "sql": "bigquery bq sqlite sqlite3 duckdb dql psql mysql sparksql",
-    "javascript": "js node nodejs deno",
-    "typescript": "ts",
-    "r": "rscript rlang",
-    "latex": "tex tikz",
-    "markdown": "md rmarkdown",
+    "javascript": "js jsx node nodejs deno",
+    "typescript": "ts tsx",
+    "r": "rscript rlang rsrc",
+    "latex": "tex tikz stex",
+    "markdown": "md rmarkdown gfm ipythongfm",
     "c++": "cpp c++11 c++14 c++17 c++20 c++23",
     "c#": "csharp cs c-sharp",
     "cuda": "cu nvcc",
@@ -88,6 +88,7 @@ _OTHER_NAMES = {
     "graphviz": "dot gv",
     "matlab": "octave",
     "yaml": "yml",
+    "text": "plain",
 }
 OTHER_NAMES = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
 _OTHER_ENDINGS = {
@@ -103,13 +104,23 @@ _OTHER_ENDINGS = {
     "batchfile": "cmd",
     "fortran": "f f95 f03",
     "graphviz": "gv",
-    "markdown": "markdown",
+    "markdown": "markdown qmd rmd",
+    "r": "rprofile",
+    "json": "jsonl geojson ipynb",
+    "latex": "sty cls",
     "yaml": "yml",
 }
 ENDINGS = {ending: name for name, (ending, _) in LANGUAGES.items()} | {
     other: name for name, others in _OTHER_ENDINGS.items() for other in others.split()
 }
-FILE_NAMES = {"makefile": "makefile", "dockerfile": "dockerfile"}
+FILE_NAMES = {
+    "makefile": "makefile",
+    "dockerfile": "dockerfile",
+    ".bashrc": "bash",
+    ".bash_profile": "bash",
+    ".profile": "bash",
+    ".zshrc": "bash",
+}
 
 
 def _set(words: str) -> frozenset[str]:
@@ -161,6 +172,8 @@ def language_at(request: CompletionRequest) -> str:
 
 def runs_here(request: CompletionRequest) -> bool:
     """Whether the kernel would run the cell as Python, so that its variables matter."""
+    if request.companion:
+        return False
     at_cursor = _find_language(request)
     return at_cursor.runs_here and at_cursor.cell == "python"
 
@@ -185,6 +198,12 @@ def of_file(name: str) -> str:
     return FILE_NAMES.get(base) or ENDINGS.get(ending if dot else "", "text")
 
 
+def of_text_file(path: str, language: str) -> str:
+    """The language of a text file by its path; where that does not tell, what the editor takes it for."""
+    by_path = of_file(path)
+    return by_path if by_path != "text" else canonical(language)
+
+
 def of_cell_magics() -> dict[str, str]:
     """The language below each cell magic that is in one of LANGUAGES, by the magic's name without `%%`.
 
@@ -203,6 +222,9 @@ def not_asked(request: CompletionRequest, model: str) -> str:
 
 
 def _find_language(request: CompletionRequest) -> LanguageAtCursor:
+    if request.path:  # a text file has no magics
+        own = canonical(request.language)
+        return LanguageAtCursor(own, own, 0, True)
     return _find(request.text, request.offset, request.language, request.trigger == "invoke")
 
 

@@ -4,10 +4,10 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, Notification } from '@jupyterlab/apputils';
 import { ICompletionProviderManager, IInlineCompleterFactory } from '@jupyterlab/completer';
-import { IConsoleTracker, type ConsolePanel } from '@jupyterlab/console';
+import { IConsoleTracker } from '@jupyterlab/console';
 import { IEditorTracker } from '@jupyterlab/fileeditor';
-import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
-import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
+import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
@@ -20,16 +20,18 @@ import { NewlineTrigger } from './completion/newline-trigger';
 import { Provider } from './completion/provider';
 import type { AcceptedPart, IInlineItem } from './completion/types';
 import { Documents } from './documents/documents';
+import { Companion } from './kernel/companion';
+import type { Connection } from './kernel/connection';
 import type { Editor, IDelta } from './jupyterlab/patches';
 import type { Settings } from './kernel/protocol';
 import { FrontEndSettings, type IFrontEndSettings } from './settings';
 import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
-import { showPrompt, type IMagicTarget } from './ui/magic-output';
+import { rendermimeOf, showPrompt, type IMagicTarget } from './ui/magic-output';
 import { Sidebar } from './ui/sidebar';
 import { StatusItem } from './ui/status';
-import { reasonText, statusText, type IStatusText } from './ui/status-text';
+import { reasonText, statusText, type IStatusDetails, type IStatusText } from './ui/status-text';
 import { AcceptanceRecorder } from './usage/record';
 import { RetentionTracker } from './usage/retention';
 
@@ -54,6 +56,7 @@ interface IServices {
   statusBar: IStatusBar | null;
   palette: ICommandPalette | null;
   translator: ITranslator;
+  rendermime: IRenderMimeRegistry | null;
 }
 
 const plugin: JupyterFrontEndPlugin<void> = {
@@ -67,7 +70,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     ISettingRegistry,
     IStatusBar,
     ICommandPalette,
-    ITranslator
+    ITranslator,
+    IRenderMimeRegistry
   ],
   activate: (
     app: JupyterFrontEnd,
@@ -79,7 +83,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     registry: ISettingRegistry | null,
     statusBar: IStatusBar | null,
     palette: ICommandPalette | null,
-    translator: ITranslator | null
+    translator: ITranslator | null,
+    rendermime: IRenderMimeRegistry | null
   ) => {
     const page = new Extension({
       app,
@@ -91,7 +96,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
       registry,
       statusBar,
       palette,
-      translator: translator ?? nullTranslator
+      translator: translator ?? nullTranslator,
+      rendermime
     });
     page.start();
   }
@@ -105,10 +111,12 @@ class Extension {
     this._mark = new AttributionMark(trans);
     this._documents = new Documents({
       trackers: { notebooks, consoles, editors },
+      contents: _services.app.serviceManager.contents,
+      companion: (this._companion = new Companion(_services.app.serviceManager)),
       onError: message => this._notify(message, 'error'),
       onStale: () => this._provider.clearCache(),
       onSaved: (saved, values) => void this._adoptKernelDefaults(saved, values),
-      stateText: ({ state, busy }) => statusText(state, { busy }, trans).text
+      stateText: connection => this._connectionText(connection).text
     });
     this._provider = new Provider({
       resolveTarget: (widget, text) => this._documents.resolveTarget(widget, text),
@@ -136,6 +144,7 @@ class Extension {
     this._newlineTrigger = new NewlineTrigger({
       provider: this._provider,
       policy: () => this._documents.requestedAfterEnter(this._current),
+      rules: source => this._documents.afterEnterRules(this._current, source),
       targetKey: (editor, source) => this._targetKey(editor, source),
       invoke: () => _services.completion.inline?.invoke(this._current!.id)
     });
@@ -182,6 +191,7 @@ class Extension {
     documents.afterEnter = values.afterEnter;
     documents.isLocked = values.isLocked;
     documents.autoLoad = values.autoLoad;
+    documents.usesCompanion = values.companion;
     if (JSON.stringify(values.disabledLanguages) !== JSON.stringify(documents.disabledLanguages)) {
       documents.disabledLanguages = values.disabledLanguages;
       provider.clearCache();
@@ -196,6 +206,7 @@ class Extension {
     if (reconnects) {
       documents.reconnect();
     }
+    documents.reviewCompanion();
     this._changed.emit();
   }
 
@@ -252,8 +263,10 @@ class Extension {
       this._changed.emit();
       this._sidebar.refresh();
     });
+    this._documents.enter(this._current);
     app.shell.currentChanged?.connect(() => {
       this._provider.cancel();
+      this._documents.enter(this._current);
       this._changed.emit();
       this._sidebar.refresh();
     });
@@ -294,7 +307,7 @@ class Extension {
       },
       isLocked: () => this._settings.isLocked,
       openPanel: () => app.shell.activateById(this._sidebar.id),
-      showPrompt: () => showPrompt(this._magicTarget(), trans)
+      showPrompt: () => showPrompt(this._promptTarget(), trans)
     });
     if (palette) {
       addToPalette(palette, trans);
@@ -332,23 +345,43 @@ class Extension {
         ? statusText({ stage: 'no kernel' }, { busy: false }, this._trans)
         : null;
     }
-    const details = {
-      busy: connection.busy,
+    const { outcome } = this._provider;
+    const isOther = outcome.kind === 'idle' && this._documents.knowsLanguage(widget) === false;
+    return this._connectionText(connection, {
       mode: this._documents.allowedMode(widget),
-      outcome: this._provider.outcome
-    };
-    return statusText(connection.state, details, this._trans);
+      outcome: isOther ? { kind: 'nothing', reason: 'other_language' } : outcome
+    });
   }
 
-  /** Where the panel and the prompt come from: the kernel of the widget in front, or of the current notebook. */
+  private _connectionText(
+    connection: Connection,
+    details: Partial<IStatusDetails> = {}
+  ): IStatusText {
+    const { busy, isCompanion, state } = connection;
+    const companion = isCompanion ? this._companion.stage : undefined;
+    return statusText(state, { busy, companion, ...details }, this._trans);
+  }
+
+  /** Where the panel comes from: the kernel of the widget in front, or of the current notebook. */
   private _magicTarget(): IMagicTarget {
     const owner =
       this._documents.sessionOwner(this._current) ?? this._services.notebooks.currentWidget;
-    return { connection: this._documents.connection(owner), rendermime: rendermimeOf(owner) };
+    const connection = this._documents.connection(owner);
+    // Nothing here knows the widgets of the companion's kernel.
+    return { connection, rendermime: connection?.isCompanion ? null : rendermimeOf(owner) };
+  }
+
+  /** Where the prompt comes from: the companion, too. */
+  private _promptTarget(): IMagicTarget {
+    const connection = this._documents.connection(this._current);
+    return connection?.isCompanion
+      ? { connection, rendermime: this._services.rendermime }
+      : this._magicTarget();
   }
 
   private _announcer: Announcer;
   private _changed = new Signal<object, void>({});
+  private _companion: Companion;
   private _completers: InlineCompleters;
   private _documents: Documents;
   private _idleTimer: ReturnType<typeof setTimeout> | undefined;
@@ -361,11 +394,6 @@ class Extension {
   private _settings: FrontEndSettings;
   private _sidebar: Sidebar;
   private _trans: TranslationBundle;
-}
-
-/** What renders the outputs of a notebook or a console, its kernel's widgets among them. */
-function rendermimeOf(owner: NotebookPanel | ConsolePanel | null): IRenderMimeRegistry | null {
-  return owner && ('console' in owner ? owner.console.rendermime : owner.content.rendermime);
 }
 
 export default plugin;

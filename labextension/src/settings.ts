@@ -13,6 +13,9 @@ export interface IFrontEndSettings {
   /** Whether only an administrator may set the mode. */
   isLocked: boolean;
   autoLoad: boolean;
+
+  /** Whether the companion completes code where a document's own kernel cannot. */
+  companion: boolean;
   debounceMs: number;
   candidates: number;
   disabledLanguages: string[];
@@ -102,6 +105,7 @@ export class FrontEndSettings {
       afterEnter,
       isLocked: this.isLocked,
       autoLoad: values.autoLoad !== false,
+      companion: values.companion !== false,
       debounceMs: numberOr(values.debounce, 100),
       candidates: Math.min(10, Math.max(1, Math.round(numberOr(values.candidates, 3)))),
       disabledLanguages: Array.isArray(values.languagesOff) ? values.languagesOff.map(String) : [],

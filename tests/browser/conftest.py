@@ -128,14 +128,16 @@ class Server:
                     ) from None
                 time.sleep(0.2)
 
-    def notebook(self, name: str, *sources: str, kernel: str = "python3") -> str:
+    def notebook(
+        self, name: str, *sources: str, kernel: str = "python3", language: str = "python"
+    ) -> str:
         """Writes a notebook with these code cells; returns its name."""
         cells = [nbformat.v4.new_code_cell(source) for source in sources]
         document = nbformat.v4.new_notebook(cells=cells)
         document.metadata["kernelspec"] = {
             "name": kernel,
             "display_name": "Python 3 (ipykernel)" if kernel == "python3" else kernel,
-            "language": "python",
+            "language": language,
         }
         nbformat.write(document, self.root / name)
         return name

@@ -63,7 +63,8 @@ def test_a_wrong_model_name_is_said_in_words_and_changes_nothing(quick_cell):
     says(quick_cell, "embedded")
 
 
-def test_a_kernel_without_the_package_says_what_installs_it(slow_lab, open_notebook):
+def test_a_kernel_without_the_package_says_what_installs_it(slow_lab, open_notebook, settings):
+    settings(companion=False)
     bare = slow_lab.kernel("bare", "import sys; sys.modules['jupyter_sc2'] = None")
     notebook = open_notebook(slow_lab, slow_lab.notebook("bare.ipynb", "", kernel=bare))
     says(notebook, "not installed in this kernel")

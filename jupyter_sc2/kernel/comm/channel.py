@@ -240,6 +240,7 @@ class FrontEnd:
         self._context = context
         self._notebook: Notebook | None = None
         self._path = ""
+        self._companion = False  # whether this kernel does not run the front end's document
         # The front end's ids of requests, by the session's.
         self._open_requests: dict[str, str] = {}
         # Not comm.on_msg: that fires pre_execute and post_execute for every message, and matplotlib then
@@ -322,11 +323,11 @@ class FrontEnd:
     def _act_on(self, action: protocol.Message, via: protocol.Channel) -> None:
         match action:
             case protocol.Hello():
-                self._path = action.notebook
+                self._path, self._companion = action.notebook, action.companion
                 self._on_hello(via, action.settings)
             case protocol.NotebookState():
                 self._notebook = action.notebook(self._notebook)
-                self._prefetch(self._notebook, action.active, action.offset)
+                self._prefetch(self._notebook, action)
             case protocol.Complete():
                 self._complete(action)
             case protocol.Cancel():
@@ -350,16 +351,22 @@ class FrontEnd:
             except SC2Error as error:  # reported after the hello, which must come first
                 refused = error
         allowed = channel.settings.allowed()
+        status = channel.session.status
         self.send(
             protocol.hello(
-                channel.session.status,
+                status,
                 channel=via,
                 version=__version__,
-                models=list(cards()),
+                models={name: card.languages for name, card in cards().items()},
                 allowed=allowed,
                 settings=channel.settings.values(),
+                companion=self._companion,
             )
         )
+        # Another thread may have sent a newer status meanwhile, which the hello has just overtaken.
+        while (newest := channel.session.status) is not status:
+            status = newest
+            self.send(protocol.status(status))
         wrong = [] if channel.reported_cards else card_errors()
         channel.reported_cards = True
         for one in wrong if refused is None else [refused, *wrong]:
@@ -402,7 +409,9 @@ class FrontEnd:
     def _complete(self, action: protocol.Complete) -> None:
         # Front ends choose their ids, so two of them may choose the same one.
         id = f"{self.comm.comm_id}/{next(self._channel.ids)}"
-        request = action.request(self._notebook or Notebook(), id, self.comm.comm_id)
+        request = action.request(
+            self._notebook or Notebook(), id, self.comm.comm_id, companion=self._companion
+        )
         reason = self._channel.settings.refusal(action.trigger)
         if reason is None and language_at(request) in map(canonical, action.languages_off):
             reason = "disabled"
@@ -436,16 +445,22 @@ class FrontEnd:
             self._channel.session.cancel(id)
             raise
 
-    def _prefetch(self, notebook: Notebook, active: str | None, offset: int | None) -> None:
+    def _prefetch(self, notebook: Notebook, state: protocol.NotebookState) -> None:
         """Prefills the prompt at the idle cursor, where the user may type next."""
         for cell in notebook.cells:
-            if cell.id == active and cell.cell_type == "code" and self._channel.settings.enabled():
+            if (
+                cell.id == state.active
+                and cell.cell_type == "code"
+                and self._channel.settings.enabled()
+            ):
                 request = CompletionRequest(
                     text=cell.source,
-                    offset=len(cell.source) if offset is None else offset,
+                    offset=len(cell.source) if state.offset is None else state.offset,
                     notebook=notebook,
                     cell_id=cell.id,
+                    language=state.language or "python",
                     front_end=self.comm.comm_id,
+                    companion=self._companion,
                 )
                 self._channel.session.prefetch(request)
 

@@ -10,11 +10,12 @@ that is not one of these raises `BadMessage`, whose `code` the front end can act
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, cast, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType, to_builtins
+from msgspec.structs import replace
 
 from jupyter_sc2.errors import (
     GenerationError,
@@ -26,6 +27,7 @@ from jupyter_sc2.errors import (
 from jupyter_sc2.notebook import Cell, CellType, Notebook, output_texts, replace_surrogates
 from jupyter_sc2.pipeline.status import Status as SessionStatus
 from jupyter_sc2.source import languages
+from jupyter_sc2.source.syntax import syntax_of
 from jupyter_sc2.types import Completion, CompletionRequest, FinishReason, Source, Trigger
 
 PROTOCOL = 1
@@ -78,6 +80,7 @@ class Hello(Message, tag="hello", frozen=True):
     client: str = ""
     notebook: str = ""  # the notebook's path
     settings: dict[str, Any] | None = None  # the front end's settings for all kernels
+    companion: bool = False  # the kernel does not run this front end's document
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -86,6 +89,7 @@ class CellState(msgspec.Struct, frozen=True):
     cell_type: CellType = "code"
     execution_count: int | None = None
     outputs: list[Any] = []
+    path: str = ""  # of a text file
 
     def cell(self) -> Cell:
         return Cell(
@@ -94,6 +98,7 @@ class CellState(msgspec.Struct, frozen=True):
             cell_type=self.cell_type,
             execution_count=self.execution_count,
             outputs=output_texts(self.outputs),
+            path=replace_surrogates(self.path),
         )
 
 
@@ -106,6 +111,7 @@ class NotebookState(Message, tag="notebook", frozen=True):
     order: list[str] | None = None
     active: str | None = None  # the cell in which the cursor is idle
     offset: int | None = None  # the cursor's offset in it; its end by default
+    language: str | None = None  # the kernel's, if it is not Python
 
     def notebook(self, known: Notebook | None) -> Notebook:
         """The notebook after this message. Raises BadMessage if it builds on a revision that is not `known`."""
@@ -134,19 +140,28 @@ class Complete(Message, tag="complete", frozen=True):
     rev: int | None = None
     waited: float = 0.0  # milliseconds since the keystroke
     languages_off: list[str] = []  # disabled languages, by any of their names
+    path: str = ""  # of a text file
+    file_extension: str = ""  # of the kernel's language, as its kernel_info has it
 
-    def request(self, notebook: Notebook, id: str, front_end: str = "") -> CompletionRequest:
+    def request(
+        self, notebook: Notebook, id: str, front_end: str = "", *, companion: bool = False
+    ) -> CompletionRequest:
+        path = replace_surrogates(self.path)
+        language = self.language or "python"
         return CompletionRequest(
             text=self.text,
             offset=self.offset,
             notebook=notebook,
             cell_id=self.cell_id,
-            language=self.language or "python",
+            language=languages.of_text_file(path, language) if path else language,
             trigger=self.trigger,
             candidates=self.candidates,
             id=id,
             waited_s=self.waited / 1000,
             front_end=front_end,
+            companion=companion,
+            path=path,
+            file_extension=replace_surrogates(self.file_extension).lstrip("."),
         )
 
 
@@ -212,6 +227,13 @@ class Reply(msgspec.Struct, tag_field="type", gc=False):
     """The base of all messages from the kernel."""
 
 
+class AfterEnter(msgspec.Struct):
+    """After which lines a new line is completed, in one language."""
+
+    comment: str  # what a comment begins with
+    openers: str  # a regular expression for the end of a line that opens something
+
+
 class Languages(msgspec.Struct):
     """Which cells are in another language than the notebook: the table of source/languages.py."""
 
@@ -219,6 +241,8 @@ class Languages(msgspec.Struct):
     own: list[str]  # cell magics whose cells are in the notebook's own language
     files: list[str]  # cell magics that write a file, whose ending says the language
     endings: dict[str, str]  # the language of a file, by its ending without the dot
+    models: dict[str, list[str]]  # the languages of each model that is known by name; "*" for all
+    after_enter: dict[str, AfterEnter]  # by language
 
 
 class HelloReply(Reply, tag="hello"):
@@ -233,6 +257,7 @@ class HelloReply(Reply, tag="hello"):
     allowed: bool  # whether the configuration lets anything be completed
     settings: dict[str, Any]
     languages: Languages
+    companion: bool | UnsetType = UNSET  # true for a front end whose hello says so
     stage: Stage | UnsetType = UNSET
     seconds: float | UnsetType = UNSET
     message: str | UnsetType = UNSET
@@ -303,6 +328,7 @@ class Error(Reply, tag="error"):
 
 
 DownMessage = HelloReply | Settings | Status | Update | Error
+_NO_MODELS: Mapping[str, Collection[str]] = {}
 
 
 def hello(
@@ -310,9 +336,10 @@ def hello(
     *,
     channel: Channel,
     version: str,
-    models: Sequence[str] = (),
+    models: Mapping[str, Collection[str]] = _NO_MODELS,
     allowed: bool = True,
     settings: Mapping[str, Any] | None = None,
+    companion: bool = False,
 ) -> dict[str, Any]:
     message = HelloReply(
         protocol=PROTOCOL,
@@ -325,8 +352,10 @@ def hello(
         models=list(models),
         allowed=allowed,
         settings=dict(settings or {}),
-        languages=_LANGUAGES,
+        languages=replace(_LANGUAGES, models=_names_of(models)),
     )
+    if companion:
+        message.companion = True
     _add_load_details(message, status)
     return _builtins(message)
 
@@ -336,7 +365,20 @@ _LANGUAGES = Languages(
     own=sorted(languages.OWN),
     files=sorted(languages.FILES),
     endings=dict(languages.ENDINGS),
+    models={},
+    after_enter={
+        name: AfterEnter(syntax.comment, syntax.openers)
+        for name, syntax in ((name, syntax_of(name)) for name in languages.LANGUAGES)
+    },
 )
+
+
+def _names_of(models: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """The languages of each model, by the names that requests have."""
+    return {
+        model: sorted({languages.canonical(name) for name in names})
+        for model, names in models.items()
+    }
 
 
 def settings(values: Mapping[str, Any], saved: bool | None = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 import type { CodeEditor } from '@jupyterlab/codeeditor';
 
 import { shouldTriggerAfterEnter, type AfterEnter } from './policy';
+import type { IAfterEnter } from '../kernel/languages';
 import type { Provider } from './provider';
 import { isAtLineStart, type ICursorContext } from './suggestion';
 
@@ -29,7 +30,12 @@ export class NewlineTrigger {
       if (
         context &&
         (provider.hasSuggestion(context) ||
-          (isEnter && shouldTriggerAfterEnter(this._options.policy(), context.prefix)))
+          (isEnter &&
+            shouldTriggerAfterEnter(
+              this._options.policy(),
+              context.prefix,
+              this._options.rules(context.prefix)
+            )))
       ) {
         this._request();
       }
@@ -75,6 +81,9 @@ export namespace NewlineTrigger {
 
     /** When to complete a new line, in the document in front. */
     policy(): AfterEnter;
+
+    /** After which lines a new line is completed, in this cell of the document in front. */
+    rules(source: string): IAfterEnter | undefined;
 
     /** The key of the completion target in this editor; null if it is not completed automatically. */
     targetKey(editor: CodeEditor.IEditor, source: string): string | null;

@@ -2,6 +2,8 @@
  * When to complete: what the settings, the notebook and the cell allow, and after which lines Enter triggers a request.
  */
 
+import type { IAfterEnter } from '../kernel/languages';
+
 /** Ghost text while typing; only on request, with Alt+\; or not at all. */
 export type Mode = 'automatic' | 'manual' | 'off';
 
@@ -29,12 +31,23 @@ export function modeOf(metadata: unknown): Mode | undefined {
   return MODES.find(known => known === mode);
 }
 
+/** What holds while a kernel has not said otherwise. */
+const PYTHON: IAfterEnter = { comment: '#', openers: '[:([{,\\\\]$' };
+
+function isComment(line: string, { comment }: IAfterEnter): boolean {
+  return comment !== '' && line.startsWith(comment);
+}
+
 /**
  * Whether to complete the blank line after Enter, with the cursor behind `prefix`.
  *
  * The smart policy does so where the line above opens a block or a bracket, or is a comment that says what comes.
  */
-export function shouldTriggerAfterEnter(policy: AfterEnter, prefix: string): boolean {
+export function shouldTriggerAfterEnter(
+  policy: AfterEnter,
+  prefix: string,
+  rules: IAfterEnter = PYTHON
+): boolean {
   if (policy === 'off') {
     return false;
   }
@@ -45,5 +58,5 @@ export function shouldTriggerAfterEnter(policy: AfterEnter, prefix: string): boo
   // A blank line in between ends the thought.
   const isNextLine = (prefix.slice(above.length).match(/\n/g) ?? []).length === 1;
   const line = above.slice(above.lastIndexOf('\n') + 1).trim();
-  return isNextLine && (/[:([{,\\]$/.test(line) || line.startsWith('#'));
+  return isNextLine && (isComment(line, rules) || new RegExp(rules.openers, 'i').test(line));
 }

@@ -241,6 +241,8 @@ export class Provider implements IInlineCompletionProvider {
       candidates,
       language: target.language,
       languages_off: [...target.disabledLanguages],
+      ...(target.path === undefined ? {} : { path: target.path }),
+      ...(target.fileExtension === undefined ? {} : { file_extension: target.fileExtension }),
       waited: waitedMs
     };
     const updates = target.client.complete(query, target.cells(), suggestion.signal);

@@ -23,6 +23,12 @@ export interface ICompletionTarget {
   /** The kernel's language. */
   language: string;
 
+  /** The path of a text file; absent for a notebook and a console. */
+  path?: string;
+
+  /** The ending of files in the kernel's language, if the kernel names one. */
+  fileExtension?: string;
+
   /** The languages in which the user wants no ghost text. */
   disabledLanguages: readonly string[];
 

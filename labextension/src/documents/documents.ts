@@ -3,49 +3,49 @@
  * the mode that is allowed there.
  */
 import type { ISessionContext } from '@jupyterlab/apputils';
-import type { CodeEditor } from '@jupyterlab/codeeditor';
-import type { ICellModel, ICodeCellModel } from '@jupyterlab/cells';
-import type { ConsolePanel, IConsoleTracker } from '@jupyterlab/console';
-import type { IEditorTracker } from '@jupyterlab/fileeditor';
-import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
+import type { ICodeCellModel } from '@jupyterlab/cells';
+import type { ConsolePanel } from '@jupyterlab/console';
+import type { NotebookPanel } from '@jupyterlab/notebook';
+import type { Contents } from '@jupyterlab/services';
 import { Signal, type ISignal } from '@lumino/signaling';
 import type { Widget } from '@lumino/widgets';
 
 import {
   AFTER_ENTER,
-  METADATA_KEY,
-  modeOf,
   MODES,
-  OFF_TAG,
   mostRestrictive,
   type AfterEnter,
   type Mode
 } from '../completion/policy';
-import { Connection } from '../kernel/connection';
+import type { Companion } from '../kernel/companion';
+import { Connection, type IKernelSource } from '../kernel/connection';
+import {
+  afterEnterRules,
+  knowsLanguage,
+  languageOfCell,
+  languageOfFile,
+  type IAfterEnter
+} from '../kernel/languages';
 import { codePointCount } from '../completion/suggestion';
-import { outputTexts } from './cell-outputs';
 import type { ICompletionTarget } from '../completion/types';
-import type { ICell, Settings } from '../kernel/protocol';
-import { CellCache, type IObservableCells } from './cells';
-
-export interface ITrackers {
-  notebooks: INotebookTracker;
-  consoles: IConsoleTracker | null;
-  editors: IEditorTracker | null;
-}
-
-/** What the user edits in one document: the cell with the cursor, and the others. */
-interface IEditedDocument {
-  editor: CodeEditor.IEditor | null;
-  cellId: string;
-  language: string;
-  mode: Mode;
-  /** All cells; the source of the one whose id is `current` may be old. */
-  cells(current?: string): ICell[];
-}
+import type { Settings } from '../kernel/protocol';
+import { CompanionDocuments } from './companion-documents';
+import { Neighbours } from './neighbours';
+import { EditedDocuments, languageOfNotebook, type ITrackers } from './edited';
 
 export class Documents {
-  constructor(private _options: Documents.IOptions) {}
+  constructor(private _options: Documents.IOptions) {
+    const { companion } = _options;
+    const { trackers, contents } = _options;
+    const neighbours = new Neighbours(trackers.editors, contents);
+    this._edited = new EditedDocuments(trackers, neighbours);
+    this._served = new CompanionDocuments(companion, {
+      needsCompanion: widget => this._needsCompanion(widget),
+      languageOf: widget => this._languageOf(widget),
+      connect: (companion, widget) => this._connect(companion, widget)
+    });
+    companion.kernelChanged.connect(() => this._changed.emit());
+  }
 
   /** What JupyterLab's settings say, which holds unless a kernel's settings say otherwise. */
   mode: Mode = 'automatic';
@@ -59,6 +59,9 @@ export class Documents {
 
   /** Whether the extension may be loaded into kernels. */
   autoLoad = true;
+
+  /** Whether the companion completes code where a document's own kernel cannot. */
+  usesCompanion = true;
 
   /** What JupyterLab's settings say for every kernel. */
   labSettings: Settings = {};
@@ -75,7 +78,24 @@ export class Documents {
       tracker?.forEach(panel => this.connection(panel));
       tracker?.widgetAdded.connect((_, panel) => void this.connection(panel));
     }
+    this._options.companion.endIfUnused(); // It may be left over from a page that was closed.
+    this._hasStarted = true;
+    this.enter(this._front);
     this._changed.emit();
+  }
+
+  /** The user has come to this widget. */
+  enter(widget: Widget | null): void {
+    this._front = widget;
+    if (this._hasStarted) {
+      this._served.enter(widget);
+    }
+  }
+
+  /** Settings have changed: another document may need the companion, or none. */
+  reviewCompanion(): void {
+    this._options.companion.reset();
+    this._served.reviewAll();
   }
 
   /** Connects again with every kernel with which there is no connection. */
@@ -101,15 +121,27 @@ export class Documents {
     return AFTER_ENTER.find(known => known === set) ?? this.afterEnter;
   }
 
-  /** The connection with the kernel of this widget; null if it has none, or is none of ours. */
+  /**
+   * The connection with the kernel that completes code in this widget: its own, or the companion; null if it has none,
+   * or is none of ours.
+   */
   connection(widget: Widget | null): Connection | null {
+    return (widget && this._served.connection(widget)) ?? this.ownConnection(widget);
+  }
+
+  /** The connection with this widget's own kernel, whether or not that can complete code. */
+  ownConnection(widget: Widget | null): Connection | null {
     const context = widget && this._contextOf(widget);
     if (!context) {
       return null;
     }
     let connection = this._connections.get(context);
     if (!connection) {
-      connection = this._connect(context, widget);
+      const made = this._connect(context, widget);
+      this._connections.set(context, made);
+      made.changed.connect(() => this._reviewShown(context));
+      context.disposed.connect(() => made.dispose());
+      connection = made;
     }
     return connection;
   }
@@ -127,18 +159,37 @@ export class Documents {
   /** Whether code can be completed in this widget, once it has a kernel. */
   canComplete(widget: Widget | null): boolean {
     const kind = widget && this._kindOf(widget);
-    return kind === 'file' ? this._editedIn(widget!) !== null : !!kind;
+    if (kind !== 'file') {
+      return !!kind;
+    }
+    const edited = this._edited.in(widget!);
+    return edited !== null && (this.usesCompanion || edited.language === 'python');
+  }
+
+  /** Whether the model that completes code in this widget knows its language; undefined if that is not known. */
+  knowsLanguage(widget: Widget | null): boolean | undefined {
+    const client = this.connection(widget)?.client;
+    const language = widget && this._languageOf(widget);
+    return client && language ? knowsLanguage(client, language) : undefined;
+  }
+
+  /** The rules for a new line in this cell's language; undefined where the kernel has none. */
+  afterEnterRules(widget: Widget | null, source: string): IAfterEnter | undefined {
+    const languages = this.connection(widget)?.client?.hello?.languages;
+    const own = widget && this._languageOf(widget);
+    return own ? afterEnterRules(languageOfCell(source, own, languages), languages) : undefined;
   }
 
   /** What to complete in this widget; null if it is none of ours, or a text that says why nothing can be now. */
   resolveTarget(widget: Widget, text: string): ICompletionTarget | string | null {
-    const edited = this._editedIn(widget);
+    const edited = this.canComplete(widget) ? this._edited.in(widget) : null;
     if (!edited?.editor || edited.editor.model.sharedModel.getSource() !== text) {
       return null;
     }
     const connection = this.connection(widget);
     const client = connection?.client;
     if (!client) {
+      this._served.wake(widget);
       return connection && this._options.stateText(connection);
     }
     return {
@@ -146,6 +197,8 @@ export class Documents {
       key: `${widget.id}/${edited.cellId}/${client.status?.model}`,
       cellId: edited.cellId,
       language: edited.language,
+      path: edited.path,
+      fileExtension: edited.fileExtension,
       disabledLanguages: this.disabledLanguages,
       mode: mostRestrictive(this.requestedMode(widget), edited.mode),
       cells: () => edited.cells(edited.cellId),
@@ -161,7 +214,7 @@ export class Documents {
   allowedMode(widget: Widget | null): Mode {
     return mostRestrictive(
       this.requestedMode(widget),
-      (widget && this._editedIn(widget)?.mode) || undefined
+      (widget && this._edited.in(widget)?.mode) || undefined
     );
   }
 
@@ -178,7 +231,7 @@ export class Documents {
 
   /** Tells the kernel where the cursor is idle in this widget's active cell, so that it can read the prompt ahead. */
   notifyCursorIdle(widget: Widget | null): void {
-    const edited = widget && this._editedIn(widget);
+    const edited = widget && this._edited.in(widget);
     const { editor } = edited || {};
     if (edited && editor && !editor.isDisposed && this.allowedMode(widget) === 'automatic') {
       const source = editor.model.sharedModel.getSource();
@@ -186,7 +239,8 @@ export class Documents {
       this.connection(widget)?.client?.cursorIdle(
         edited.cells(),
         edited.cellId,
-        codePointCount(before)
+        codePointCount(before),
+        edited.language
       );
     }
   }
@@ -241,104 +295,87 @@ export class Documents {
     return assigned ?? console?.sessionContext ?? null;
   }
 
-  private _connect(context: ISessionContext, widget: Widget): Connection {
+  /** The documents of this kernel that are in front or use the companion may need it now, or no longer. */
+  private _reviewShown(context: ISessionContext): void {
+    const { notebooks, consoles, editors } = this._options.trackers;
+    for (const tracker of [notebooks, consoles, editors]) {
+      tracker?.forEach(panel => {
+        if (this._contextOf(panel) === context) {
+          this._served.review(panel);
+        }
+      });
+    }
+  }
+
+  /** Whether code is to be completed in this widget, and its own kernel, if it has one, cannot do it. */
+  private _needsCompanion(widget: Widget): boolean {
+    if (!this.usesCompanion || !this.canComplete(widget) || this.mode === 'off') {
+      return false;
+    }
+    const own = this.ownConnection(widget);
+    const context = this._contextOf(widget);
+    if (!own || !context) {
+      return true;
+    }
+    const { stage } = own.state;
+    const hasNoKernel = stage === 'no kernel' && context.isReady && !context.session?.kernel;
+    return hasNoKernel || stage === 'not Python' || stage === 'not installed';
+  }
+
+  private _languageOf(widget: Widget): string | null {
     const notebook = this._options.trackers.notebooks.find(panel => panel === widget);
-    const connection = new Connection(context, {
+    if (notebook) {
+      return languageOfNotebook(notebook);
+    }
+    const edited = this._edited.in(widget);
+    const languages = this.connection(widget)?.client?.hello?.languages;
+    return edited?.path === undefined
+      ? (edited?.language ?? null)
+      : languageOfFile(edited.path, languages, edited.language);
+  }
+
+  private _connect(source: IKernelSource, widget: Widget): Connection {
+    const { companion, trackers } = this._options;
+    const notebook = trackers.notebooks.find(panel => panel === widget);
+    const isCompanion = source === companion;
+    const connection: Connection = new Connection(source, {
       isRunningCells: () =>
-        notebook ? isRunningCells(notebook) : context.session?.kernel?.status === 'busy',
-      mayLoad: () => this.autoLoad && this.mode !== 'off',
+        !isCompanion &&
+        (notebook ? isRunningCells(notebook) : source.session?.kernel?.status === 'busy'),
+      companionFor: isCompanion ? () => this._pathOf(widget) : undefined,
+      mayLoad: () => (this.autoLoad || isCompanion) && this.mode !== 'off',
       labSettings: () => this.labSettings,
       onSaved: this._options.onSaved,
       onStale: this._options.onStale,
       onError: this._options.onError
     });
-    this._connections.set(context, connection);
     this._all.add(connection);
     connection.changed.connect(() => this._changed.emit());
-    context.disposed.connect(() => {
-      this._all.delete(connection);
-      connection.dispose();
-    });
+    connection.disposed.connect(() => this._all.delete(connection));
     return connection;
   }
 
-  private _editedIn(widget: Widget): IEditedDocument | null {
-    const { notebooks, consoles, editors } = this._options.trackers;
-    const notebook = notebooks.find(panel => panel === widget);
-    if (notebook) {
-      const cell = notebook.content?.activeCell;
-      return cell?.model.type === 'code'
-        ? {
-            editor: cell.editor,
-            cellId: cell.model.id,
-            language: notebook.model?.defaultKernelLanguage || 'python',
-            mode: mostRestrictive(
-              modeOf(notebook.model?.getMetadata(METADATA_KEY)),
-              isTaggedOff(cell.model) ? 'off' : undefined
-            ),
-            cells: current => {
-              const models = notebook.content.model?.cells;
-              return models ? this._cellsOf(models, models).read(current) : [];
-            }
-          }
-        : null;
-    }
-    const panel = consoles?.find(panel => panel === widget);
-    if (panel) {
-      const prompt = panel.console.promptCell;
-      return (
-        prompt && {
-          editor: prompt.editor,
-          cellId: prompt.model.id,
-          language: 'python',
-          mode: 'automatic',
-          cells: () => {
-            const { cells } = panel.console;
-            const models = {
-              changed: cells.changed,
-              *[Symbol.iterator]() {
-                for (const { model } of Array.from(cells)) {
-                  yield model;
-                }
-              }
-            };
-            return [...this._cellsOf(cells, models).read(), readCell(prompt.model)];
-          }
-        }
-      );
-    }
-    const file = editors?.find(panel => panel === widget);
-    if (file && file.content.editor.model.mimeType === 'text/x-python') {
-      return {
-        editor: file.content.editor,
-        cellId: file.context.path,
-        language: 'python',
-        mode: 'automatic',
-        cells: () => []
-      };
-    }
-    return null;
-  }
-
-  private _cellsOf(list: object, models: IObservableCells<ICellModel>): CellCache<ICellModel> {
-    let cells = this._cells.get(list);
-    if (!cells) {
-      cells = new CellCache(models, readCell);
-      this._cells.set(list, cells);
-    }
-    return cells;
+  private _pathOf(widget: Widget): string {
+    return this._contextOf(widget)?.path ?? this.pathOf(widget) ?? '';
   }
 
   private _all = new Set<Connection>();
-  private _cells = new WeakMap<object, CellCache<ICellModel>>();
   private _changed = new Signal<this, void>(this);
   private _connections = new WeakMap<ISessionContext, Connection>();
   private _assigned = new WeakMap<Widget, ISessionContext>();
+  private _edited: EditedDocuments;
+  private _front: Widget | null = null;
+  private _hasStarted = false;
+  private _served: CompanionDocuments;
 }
 
 export namespace Documents {
   export interface IOptions {
     trackers: ITrackers;
+    companion: Companion;
+
+    /** Where files that a text file names are read from. */
+    contents: Pick<Contents.IManager, 'get'>;
 
     /** Called with the kernel's message for an error that belongs to no request. */
     onError(message: string): void;
@@ -352,23 +389,6 @@ export namespace Documents {
     /** Says in a few words why the kernel of this connection cannot complete code now. */
     stateText(connection: Connection): string;
   }
-}
-
-function readCell(model: ICellModel): ICell {
-  const code = model.type === 'code' ? (model as ICodeCellModel) : null;
-  const outputs = code ? outputTexts(code) : [];
-  return {
-    id: model.id,
-    cell_type: model.type as ICell['cell_type'],
-    source: model.sharedModel.getSource(),
-    execution_count: code?.executionCount ?? null,
-    ...(outputs.length > 0 && { outputs })
-  };
-}
-
-function isTaggedOff(model: ICellModel): boolean {
-  const tags = model.getMetadata('tags') as unknown;
-  return Array.isArray(tags) && tags.includes(OFF_TAG);
 }
 
 function isRunningCells(panel: NotebookPanel): boolean {

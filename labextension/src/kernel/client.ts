@@ -35,6 +35,7 @@ export class KernelClient {
     this._onStale = options.onStale ?? (() => undefined);
     this._labSettings = options.labSettings ?? (() => ({}));
     this._notebook = options.notebook;
+    this._isCompanion = options.isCompanion ?? false;
     this._timeoutMs = options.timeoutMs ?? 2000;
   }
 
@@ -129,8 +130,8 @@ export class KernelClient {
   }
 
   /** The cursor is idle at this code point of a cell, so the kernel may read the prompt for it ahead. */
-  cursorIdle(cells: ICell[], cellId: string, offset: number): void {
-    this._send(this._snapshot.withCursor(cells, cellId, offset));
+  cursorIdle(cells: ICell[], cellId: string, offset: number, language: string): void {
+    this._send({ ...this._snapshot.withCursor(cells, cellId, offset), language });
   }
 
   accepted(accepted: Omit<IAccepted, 'type'>): void {
@@ -180,7 +181,8 @@ export class KernelClient {
       protocol: PROTOCOL,
       client: 'jupyterlab',
       settings: this._labSettings(),
-      ...(this._notebook === undefined ? {} : { notebook: this._notebook })
+      ...(this._notebook === undefined ? {} : { notebook: this._notebook }),
+      ...(this._isCompanion ? { companion: true } : {})
     });
     return this._helloAnswered(comm);
   }
@@ -278,6 +280,7 @@ export class KernelClient {
   private _disposed = false;
   private _labSettings: () => Settings;
   private _hello: IHelloReply | null = null;
+  private _isCompanion: boolean;
   private _kernel: Kernel.IKernelConnection;
   private _notebook: string | undefined;
   private _onClose: () => void;
@@ -316,6 +319,9 @@ export namespace KernelClient {
 
     /** The path of the notebook. */
     notebook?: string;
+
+    /** Whether the kernel does not run the document. */
+    isCompanion?: boolean;
 
     /** How long an idle kernel may take to answer, on each channel. */
     timeoutMs?: number;

@@ -25,6 +25,9 @@ export interface IConnected {
   channel: Channel;
   model: string;
   precision?: string;
+
+  /** Whether it is the companion, not the document's own kernel. */
+  isCompanion?: boolean;
   modelState: ModelState;
 
   /** From 0 to 1, while a model is downloaded or loaded. */

@@ -1,8 +1,7 @@
 /**
  * Follows one document's kernel over restarts and changes of the kernel, and says who completes code there.
  */
-import type { ISessionContext } from '@jupyterlab/apputils';
-import type { Kernel, KernelMessage } from '@jupyterlab/services';
+import type { Kernel, KernelMessage, Session } from '@jupyterlab/services';
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import { KernelClient } from './client';
@@ -13,29 +12,37 @@ import { within } from './timing';
 
 const ALL_CHANNELS: readonly Channel[] = ['control', 'subshell', 'shell'];
 
+/** Where the kernel comes from: a document's session context, or the companion. */
+export interface IKernelSource {
+  readonly path: string;
+  readonly session: Session.ISessionConnection | null;
+  readonly kernelChanged: ISignal<unknown, unknown>;
+  readonly statusChanged: ISignal<unknown, Kernel.Status>;
+  readonly iopubMessage: ISignal<unknown, KernelMessage.IMessage>;
+}
+
 export class Connection {
   constructor(
-    private _context: ISessionContext,
+    private _context: IKernelSource,
     private _options: Connection.IOptions
   ) {
-    this._context.kernelChanged.connect(() => {
-      if (!this._isFreshKernel) {
-        this._kernelStartedAt = null; // It was running before this page came to it.
-        this._startupTimes = {};
-      }
-      this._restart();
-    });
-    this._context.statusChanged.connect((_, status) => this._onKernelStatus(status));
+    // With `this`, so that clearData ends them: the companion outlives its documents.
+    this._context.kernelChanged.connect(() => this._onKernelChanged(), this);
+    this._context.statusChanged.connect((_, status) => this._onKernelStatus(status), this);
     this._context.iopubMessage.connect((_, message) => {
       if (endsExecution(message)) {
         this._options.onStale();
       }
-    });
+    }, this);
     this._restart();
   }
 
   get changed(): ISignal<this, void> {
     return this._changed;
+  }
+
+  get disposed(): ISignal<this, void> {
+    return this._disposedSignal;
   }
 
   get state(): ConnectionState {
@@ -47,8 +54,13 @@ export class Connection {
     return this._options.isRunningCells();
   }
 
-  get context(): ISessionContext {
+  get context(): IKernelSource {
     return this._context;
+  }
+
+  /** Whether the kernel is the companion, not the document's own. */
+  get isCompanion(): boolean {
+    return this._options.companionFor !== undefined;
   }
 
   /** The kernel's client, once the kernel has said hello in a version of the protocol that we understand. */
@@ -93,11 +105,23 @@ export class Connection {
   }
 
   dispose(): void {
+    if (this._disposed) {
+      return;
+    }
     this._attempt++;
     this._disposed = true;
+    this._disposedSignal.emit();
     clearInterval(this._ticking);
     this._disposeClient();
     Signal.clearData(this);
+  }
+
+  private _onKernelChanged(): void {
+    if (!this._isFreshKernel) {
+      this._kernelStartedAt = null; // It was running before this page came to it.
+      this._startupTimes = {};
+    }
+    this._restart();
   }
 
   private _onKernelStatus(status: Kernel.Status): void {
@@ -142,7 +166,8 @@ export class Connection {
       return;
     }
     const client = new KernelClient(kernel, {
-      notebook: this._context.path,
+      notebook: this._options.companionFor?.() ?? this._context.path,
+      isCompanion: this.isCompanion,
       onStatus: () => this._updateState(client),
       onClose: () => this._setState({ stage: 'not loaded' }),
       onError: this._options.onError,
@@ -269,6 +294,7 @@ export class Connection {
   private _changed = new Signal<this, void>(this);
   private _client: KernelClient | null = null;
   private _disposed = false;
+  private _disposedSignal = new Signal<this, void>(this);
   private _isFreshKernel = false; // No page can have loaded anything into the kernel yet.
   private _kernelStartedAt: number | null = null; // In ms as of Date.now(); null if that was before this page.
   private _startupTimes: IStartupTimes = {};
@@ -280,6 +306,9 @@ export namespace Connection {
   export interface IOptions {
     /** Whether a cell is running or queued. */
     isRunningCells(): boolean;
+
+    /** The path of the document, if the kernel is the companion; absent for the document's own kernel. */
+    companionFor?(): string;
 
     /** Whether the extension may be loaded into the kernel. */
     mayLoad(): boolean;
@@ -344,6 +373,7 @@ function stateOf(client: KernelClient, startupTimes: IStartupTimes): ConnectionS
     channel: hello.channel,
     model,
     precision: precision || undefined,
+    isCompanion: hello.companion,
     modelState: state,
     progress,
     message,

@@ -59,13 +59,15 @@ export interface ICell {
   execution_count: number | null;
   /** Short texts of the cell's outputs; absent if it has none. */
   outputs?: string[];
+  /** The path of a text file that is open beside the one that is completed; absent for a cell. */
+  path?: string;
 }
 
 // Up: from the front end to the kernel.
 
 /**
  * `notebook` is the path of the notebook, for the usage statistics; `settings` is everything that JupyterLab's settings
- * say for every kernel.
+ * say for every kernel; `companion` says that the kernel does not run this document.
  */
 export interface IHello {
   type: 'hello';
@@ -73,6 +75,7 @@ export interface IHello {
   client: string;
   notebook?: string;
   settings?: Settings;
+  companion?: boolean;
 }
 
 /** The whole notebook, or, with `base`, the cells that changed since that revision and the order of all ids. */
@@ -88,6 +91,9 @@ export interface INotebook {
 
   /** The cursor's offset in that cell, in code points. */
   offset?: number;
+
+  /** The language of the document's kernel, if it is not Python. */
+  language?: string;
 }
 
 export interface IComplete {
@@ -101,6 +107,12 @@ export interface IComplete {
   language?: string;
   languages_off?: string[];
   rev?: number;
+
+  /** The path of a text file. */
+  path?: string;
+
+  /** The ending of files in the kernel's language, as the kernel's info has it. */
+  file_extension?: string;
 
   /** Milliseconds since the key was pressed. */
   waited?: number;
@@ -146,6 +158,15 @@ export interface ILanguages {
   own: string[];
   files: string[];
   endings: Record<string, string>;
+
+  /** The languages of each model that is known by name; "*" for all. */
+  models: Record<string, string[]>;
+
+  /**
+   * After which lines a new line is completed, by language: what a comment begins with, and a regular expression for
+   * a line that opens something.
+   */
+  after_enter: Record<string, { comment: string; openers: string }>;
 }
 
 export interface IHelloReply {
@@ -169,6 +190,9 @@ export interface IHelloReply {
 
   /** Which cells are in another language than the notebook. */
   languages?: ILanguages;
+
+  /** Whether the kernel does not run the document of this front end, as its hello said. */
+  companion?: boolean;
 
   stage?: Stage;
   seconds?: number;

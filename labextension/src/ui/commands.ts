@@ -192,7 +192,7 @@ function addPanelCommands(options: ICommandOptions): void {
   const { app, documents, trans } = options;
   const { commands } = app;
   const connection = () => documents.connection(app.shell.currentWidget);
-  const stage = () => connection()?.state.stage;
+  const stage = () => documents.ownConnection(app.shell.currentWidget)?.state.stage;
   commands.addCommand(COMMANDS.openPanel, {
     label: trans.__('Open Panel'),
     execute: () => options.openPanel()

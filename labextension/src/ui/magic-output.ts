@@ -2,6 +2,8 @@
  * Shows the output of one of our magics outside a notebook, rendered by the notebook, which knows the kernel's widgets.
  */
 import { Dialog } from '@jupyterlab/apputils';
+import type { ConsolePanel } from '@jupyterlab/console';
+import type { NotebookPanel } from '@jupyterlab/notebook';
 import { OutputAreaModel, SimplifiedOutputArea } from '@jupyterlab/outputarea';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { TranslationBundle } from '@jupyterlab/translation';
@@ -61,4 +63,11 @@ export function showPrompt(target: IMagicTarget, trans: TranslationBundle): void
     body,
     buttons: [Dialog.okButton({ label: trans.__('Close') })]
   }).launch();
+}
+
+/** What renders the outputs of a notebook or a console, its kernel's widgets among them. */
+export function rendermimeOf(
+  owner: NotebookPanel | ConsolePanel | null
+): IRenderMimeRegistry | null {
+  return owner && ('console' in owner ? owner.console.rendermime : owner.content.rendermime);
 }

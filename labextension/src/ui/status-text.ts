@@ -5,6 +5,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { Mode } from '../completion/policy';
 import type { IOutcome } from '../completion/types';
+import type { CompanionStage } from '../kernel/companion';
 import type { ConnectionState, IConnected, IStartupTimes } from '../kernel/connection-state';
 
 export interface IStatusText {
@@ -22,6 +23,9 @@ export interface IStatusDetails {
   mode?: Mode;
 
   outcome?: IOutcome;
+
+  /** The companion, where it completes the document. */
+  companion?: CompanionStage;
 
   /** The present time, in ms as of Date.now(). */
   now?: number;
@@ -105,11 +109,14 @@ type Lines = [short: string, ...lines: (string | undefined)[]];
 
 function notConnected(
   state: Exclude<ConnectionState, IConnected>,
-  { busy }: IStatusDetails,
+  { busy, companion }: IStatusDetails,
   trans: TranslationBundle
 ): Lines {
   switch (state.stage) {
     case 'no kernel':
+      if (companion) {
+        return companionLines(companion, trans);
+      }
       return [
         trans.__('no kernel'),
         trans.__('Code is completed by a model in the kernel, and no kernel is running here.'),
@@ -159,6 +166,19 @@ function notConnected(
   }
 }
 
+/** What is said of the companion while its kernel is not there. */
+function companionLines(stage: CompanionStage, trans: TranslationBundle): Lines {
+  return stage === 'ended'
+    ? [
+        trans.__('companion · stopped'),
+        trans.__('The kernel for code completion was shut down. It starts again when you type.')
+      ]
+    : [
+        trans.__('companion · starting'),
+        trans.__('A kernel for code completion is started, as no kernel of this document has it.')
+      ];
+}
+
 function connected(
   state: IConnected,
   { busy, mode, outcome, now }: IStatusDetails,
@@ -168,19 +188,26 @@ function connected(
     return waiting(trans);
   }
   const { model, precision, modelState, message } = state;
-  const name = precision ? `${model} ${precision}` : model;
-  const modelLine = trans.__('Model: %1', name);
+  const withPrecision = precision ? `${model} ${precision}` : model;
+  const named = (text: string) => (state.isCompanion ? trans.__('companion · %1', text) : text);
+  const name = named(withPrecision);
+  const modelLine = [
+    trans.__('Model: %1', withPrecision),
+    ...(state.isCompanion
+      ? [trans.__('It runs in a kernel of its own, the companion, listed as "Code completion".')]
+      : [])
+  ].join('\n');
   switch (modelState) {
     case 'loading':
     case 'downloading': {
       const [short, ...lines] = loading(state, now ?? Date.now(), trans);
-      return [short, modelLine, ...lines, message];
+      return [named(short), modelLine, ...lines, message];
     }
     case 'error':
-      return [trans.__('%1 · error', model), modelLine, message];
+      return [trans.__('%1 · error', named(model)), modelLine, message];
     case 'unloaded':
       return [
-        trans.__('%1 · not loaded', model),
+        trans.__('%1 · not loaded', named(model)),
         modelLine,
         trans.__('Loads on the first request, or from this menu.'),
         message

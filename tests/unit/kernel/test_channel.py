@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_sc2.errors import SettingsError
+from jupyter_sc2.kernel.comm import protocol
 from jupyter_sc2.kernel.comm.channel import COMM_MESSAGES, TARGET, Channel
+from jupyter_sc2.notebook import Notebook
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.status import Status
-from jupyter_sc2.source.languages import language_at
+from jupyter_sc2.source.languages import language_at, runs_here
 from jupyter_sc2.types import CompletionRequest
 from jupyter_sc2.usage import Usage
 from tests.support.fake_engine import FakeEngine
@@ -1085,3 +1087,79 @@ def test_an_error_does_not_end_a_request_that_is_still_to_be_answered(comm, fake
     comm.say(bad)
     wait_until(lambda: [m for m in comm.heard if m["type"] == "error"][1:])
     assert [m.get("id") for m in comm.heard if m["type"] == "error"] == [None, "a"]
+
+
+# Documents that the kernel does not run
+
+
+def test_a_hello_that_says_companion_is_answered_by_one(channel):
+    own, served = FakeComm(channel, "own"), FakeComm(channel, "served")
+    own.say({"type": "hello"})
+    served.say({"type": "hello", "companion": True})
+    assert "companion" not in own.wait_for(type="hello")
+    assert served.wait_for(type="hello")["companion"] is True
+
+
+def test_hello_names_the_languages_of_each_model_by_the_names_of_requests(comm):
+    comm.say({"type": "hello"})
+    models = comm.wait_for(type="hello")["languages"]["models"]
+    assert models["embedded"] == ["python"] and models["starcoder2-15b"] == ["*"]
+    assert {"bash", "r", "rust"} <= set(models["starcoder2-3b"])
+
+
+def test_hello_sends_rules_for_a_new_line_in_each_language(comm):
+    comm.say({"type": "hello"})
+    languages = comm.wait_for(type="hello")["languages"]
+    assert languages["after_enter"].keys() >= set(languages["endings"].values())
+    assert languages["after_enter"]["sql"]["comment"] == "--"
+
+
+@pytest.mark.parametrize(
+    ("path", "language", "found"),
+    [
+        ("src/main.rs", None, "rust"),
+        ("analysis.R", "rsrc", "r"),
+        ("Dockerfile", "plain", "dockerfile"),
+        ("notes.txt", "python", "python"),
+        ("a.unheard", "erlang", "erlang"),
+        ("query.sql", "python", "sql"),
+    ],
+)
+def test_a_text_file_is_in_the_language_of_its_name_or_of_its_editor(path, language, found):
+    message = protocol.parse(complete("%%bash\nls ", path=path, language=language))
+    assert language_at(message.request(Notebook(), "1")) == found
+
+
+def test_the_variables_of_a_companion_mean_nothing_in_its_documents():
+    message = protocol.parse(complete("df."))
+    assert runs_here(message.request(Notebook(), "1"))
+    assert not runs_here(message.request(Notebook(), "1", companion=True))
+
+
+def test_the_prompt_is_prefetched_in_the_language_of_the_document(channel, comm, session):
+    requests = []
+    session.prefetch = requests.append
+    comm.say({"type": "hello", "companion": True})
+    comm.say(
+        {"type": "notebook", "rev": 1, "cells": cells("x <- 1"), "active": "c0", "language": "R"}
+    )
+    [request] = requests
+    assert language_at(request) == "r" and request.companion
+
+
+def test_a_status_that_is_published_while_a_hello_is_written_is_the_last_that_is_sent(
+    channel, comm, monkeypatch
+):
+    """A load that ends in this moment would else stay "loading" on the page."""
+    write = protocol.hello
+
+    def write_late(status, **fields):
+        reply = write(status, **fields)
+        channel.session._workers.board.publish(replace(status, state="loading", model="late"))
+        return reply
+
+    monkeypatch.setattr(protocol, "hello", write_late)
+    channel.settings.enabled = lambda: False  # nothing else is published
+    comm.say({"type": "hello"})
+    assert [message["type"] for message in comm.heard[-2:]] == ["hello", "status"]
+    assert comm.heard[-1]["model"] == "late"

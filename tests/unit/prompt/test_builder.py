@@ -338,3 +338,90 @@ def test_a_bracket_that_an_editor_closes_leaves_the_prompt_as_it_was():
     before, *_ = build("x = 1\ny = \nz = 3", 10)
     opened, *_ = build("x = 1\ny = f()\nz = 3", 12)
     assert opened == before + "f("
+
+
+# Text files, and notebooks in other languages
+
+
+FILES = Notebook(
+    (
+        Cell(id="src/util.rs", source="pub fn area() {}", path="src/util.rs"),
+        Cell(id="src/main.rs", source=""),
+    )
+)
+
+
+def build_with(card: ModelCard, text: str, offset: int | None = None, **fields) -> str:
+    engine = FakeEngine()
+    builder = PromptBuilder(card, engine.encode, engine.special_ids)
+    request = CompletionRequest(text=text, offset=len(text) if offset is None else offset, **fields)
+    engine.prompts.append(builder.build(request, budget=4000).ids)
+    return engine.asked()
+
+
+def test_a_text_file_is_a_file_of_its_own_name_behind_its_neighbours():
+    head = "<repo_name>files<file_sep>src/util.rs\npub fn area() {}\n\n"
+    fields = {
+        "path": "src/main.rs",
+        "language": "rust",
+        "notebook": FILES,
+        "cell_id": "src/main.rs",
+    }
+    assert build("use ut", **fields)[0] == f"{head}<file_sep>src/main.rs\nuse"
+    inside, mode, _ = build("use \nfn main() {}", 4, **fields)
+    assert mode == "spm"
+    block = "<file_sep><fim_prefix><fim_suffix>\nfn main() {}<fim_middle>src/main.rs\nuse "
+    assert inside == head + block
+
+
+def test_an_excluded_source_leaves_the_neighbours_out():
+    engine = FakeEngine()
+    builder = PromptBuilder(EMBEDDED, engine.encode, engine.special_ids)
+    request = CompletionRequest(
+        text="use ut", offset=6, path="src/main.rs", language="rust", notebook=FILES
+    )
+    prompt = builder.build(request, budget=4000, excluded_sources={"files"})
+    engine.prompts.append(prompt.ids)
+    assert "util.rs" not in engine.asked()
+
+
+def test_a_model_without_file_separators_reads_the_names_of_files_in_comments():
+    card = cards()["codellama-7b"]
+    assert not card.notebook_is_a_file
+    prompt = build_with(
+        card, "use ut", path="src/main.rs", language="rust", notebook=FILES, cell_id="src/main.rs"
+    )
+    assert prompt == "// src/util.rs\npub fn area() {}\n\n// src/main.rs\nuse"
+    cells = Notebook((Cell(id="a", source="library(dplyr)"),))
+    assert build_with(card, "x <- m", language="R", notebook=cells) == (
+        "# notebook.r\nlibrary(dplyr)\n\nx <-"
+    )
+    assert build_with(card, "x = m", notebook=cells) == "library(dplyr)\n\nx ="
+
+
+@pytest.mark.parametrize(
+    ("language", "extension", "ending"),
+    [("R", ".r", "r"), ("julia", "jl", "jl"), ("gnuplot", "gp", "gp"), ("Unheard", "", "txt")],
+)
+def test_a_notebook_is_named_by_the_ending_of_its_language(language, extension, ending):
+    prompt = build("x", language=language, file_extension=extension.lstrip("."))[0]
+    assert f"notebook.{ending}\n" in prompt
+
+
+def test_a_secret_in_a_neighbour_stays_out_of_the_prompt():
+    files = Notebook(
+        (Cell(id="k", source="a = 1\napi_key = 'sk-abcdefghijklmnop1234'", path="k.py"),)
+    )
+    assert "sk-abc" not in build("x", path="m.py", notebook=files)[0]
+
+
+def test_a_cell_in_another_language_is_a_file_of_its_own_below_the_notebook():
+    cells = Notebook((Cell(id="1", source="import pandas"), Cell(id="2", source="%%sql\nSELECT 1")))
+    prompt, mode, _ = build("%%sql\nSELECT na", notebook=cells, cell_id="here")
+    assert mode == "left-to-right"
+    assert prompt == (
+        "<repo_name>notebook<file_sep>notebook.py\nimport pandas\n\n%%sql\nSELECT 1\n\n"
+        "<file_sep>cell.sql\nSELECT"
+    )
+    inside = build_with(cards()["codellama-7b"], "%%sql\nSELECT na", notebook=cells)
+    assert inside == "import pandas\n\n%%sql\nSELECT 1\n\n-- cell.sql\nSELECT"

@@ -30,3 +30,13 @@ test('the policy always completes every new line, and off none', () => {
   assert.equal(shouldTriggerAfterEnter('always', 'x = 1\n'), true);
   assert.equal(shouldTriggerAfterEnter('off', 'if x:\n    '), false);
 });
+
+test('after Enter the rules of the language count', () => {
+  const bash = { comment: '#', openers: '(?:(?:then|do)$|\\|$)' };
+  const sql = { comment: '--', openers: '\\bselect$' };
+  assert.equal(shouldTriggerAfterEnter('smart', 'for f in *; do\n', bash), true);
+  assert.equal(shouldTriggerAfterEnter('smart', 'x = {:\n', bash), false);
+  assert.equal(shouldTriggerAfterEnter('smart', '# list them\n', bash), true);
+  assert.equal(shouldTriggerAfterEnter('smart', '# no comment\n', sql), false);
+  assert.equal(shouldTriggerAfterEnter('smart', 'SELECT\n', sql), true);
+});

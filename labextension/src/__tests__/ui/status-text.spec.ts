@@ -148,3 +148,23 @@ test('every text comes from the translator', () => {
     tooltip.split('\n').forEach(line => assert.match(line, /^«.*»$/));
   }
 });
+
+test('the status says that the companion completes', () => {
+  const companion: ConnectionState = { ...READY, isCompanion: true };
+  assert.equal(text(companion), 'SC2: companion · embedded · ready');
+  assert.equal(
+    text({ ...companion, modelState: 'unloaded' }),
+    'SC2: companion · embedded · not loaded'
+  );
+  assert.equal(text({ ...companion, modelState: 'loading' }), 'SC2: companion · loading');
+  const outcome = { kind: 'nothing', reason: 'other_language' } as const;
+  assert.equal(text(companion, { outcome }), 'SC2: companion · embedded · unsupported language');
+});
+
+test('the status says whether the companion is coming or was shut down', () => {
+  assert.equal(
+    text({ stage: 'no kernel' }, { companion: 'starting' }),
+    'SC2: companion · starting'
+  );
+  assert.equal(text({ stage: 'no kernel' }, { companion: 'ended' }), 'SC2: companion · stopped');
+});

@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { Signal } from '@lumino/signaling';
+
+import { Companion, COMPANION } from '../../kernel/companion';
+import { settle } from '../fakes';
+
+interface IModel {
+  id: string;
+  type: string;
+  kernel: { id: string; name: string };
+}
+
+/** The sessions and kernels of a server, which several pages may see. */
+class FakeServer {
+  models: IModel[] = [];
+  started: string[] = [];
+  connections = new Map<string, number>();
+
+  /** What each page does from time to time: it looks which sessions are running. */
+  polls: (() => void)[] = [];
+
+  names = ['python3', 'other', 'R'];
+
+  page() {
+    const runningChanged = new Signal<object, IModel[]>({});
+    this.polls.push(() => void runningChanged.emit(this.models));
+    const connectTo = ({ model }: { model: IModel }) => {
+      this.connections.set(model.id, (this.connections.get(model.id) ?? 0) + 1);
+      const session = {
+        id: model.id,
+        kernel: {
+          name: model.kernel.name,
+          info: Promise.resolve(),
+          requestExecute: () => ({ done: Promise.resolve() })
+        },
+        dispose: () => {
+          this.connections.set(model.id, this.connections.get(model.id)! - 1);
+          session.disposed.emit();
+        },
+        shutdown: async () => this.end(model.id)
+      } as any;
+      for (const name of ['disposed', 'statusChanged', 'iopubMessage', 'connectionStatusChanged']) {
+        session[name] = new Signal<object, any>(session);
+      }
+      return session;
+    };
+    const services: any = {
+      sessions: {
+        ready: Promise.resolve(),
+        runningChanged,
+        refreshRunning: async () => runningChanged.emit(this.models),
+        running: () => this.models,
+        connectTo,
+        startNew: async ({ type, kernel }: any) => {
+          this.started.push(kernel.name);
+          const id = `s${9 - this.started.length}`;
+          await settle();
+          const model = { id, type, kernel: { id: `k-${id}`, name: kernel.name } };
+          this.models = [...this.models, model];
+          return connectTo({ model });
+        },
+        shutdown: async (id: string) => this.end(id)
+      },
+      kernels: {
+        refreshRunning: async () => undefined,
+        running: () =>
+          this.models.map(({ id, kernel }) => ({
+            id: kernel.id,
+            connections: this.connections.get(id) ?? 0
+          }))
+      },
+      kernelspecs: {
+        ready: Promise.resolve(),
+        specs: {
+          default: 'other',
+          kernelspecs: Object.fromEntries(
+            this.names.map(name => [name, { language: name === 'R' ? 'R' : 'python' }])
+          )
+        }
+      }
+    };
+    return new Companion(services, 5);
+  }
+
+  end(id: string) {
+    this.models = this.models.filter(model => model.id !== id);
+  }
+}
+
+test('nothing is started before a document requires it, and one for all of them', async () => {
+  const server = new FakeServer();
+  const companion = server.page();
+  await settle(5);
+  assert.deepEqual(server.started, []);
+  for (let i = 0; i < 10; i++) {
+    companion.require({});
+  }
+  await settle(5);
+  assert.deepEqual(server.started, ['python3']);
+  assert.equal(companion.stage, 'running');
+  assert.equal(server.models[0].type, COMPANION.type);
+});
+
+test('it ends when no document requires it', async () => {
+  const server = new FakeServer();
+  const companion = server.page();
+  const documents = [{}, {}];
+  documents.forEach(each => companion.require(each));
+  await settle(5);
+  companion.release(documents[0]);
+  await settle(600);
+  assert.equal(server.models.length, 1);
+  companion.release(documents[1]);
+  await settle(700);
+  assert.equal(server.models.length, 0);
+});
+
+test('it stays while another page uses it', async () => {
+  const server = new FakeServer();
+  const [first, second] = [server.page(), server.page()];
+  const document = {};
+  first.require(document);
+  await settle(5);
+  second.require({});
+  await settle(5);
+  assert.deepEqual(server.started, ['python3']);
+  first.release(document);
+  await settle(700);
+  assert.equal(server.models.length, 1);
+});
+
+test('two pages that start one at the same moment come to share it', async () => {
+  const server = new FakeServer();
+  const [first, second] = [server.page(), server.page()];
+  first.require({});
+  second.require({});
+  await settle(20);
+  assert.equal(server.started.length, 2);
+  server.polls.forEach(poll => poll());
+  await settle(20);
+  assert.equal(server.models.length, 1);
+  assert.equal(first.session?.id, second.session?.id);
+});
+
+test('a kernel that lacks the package is replaced by that of the next kernelspec', async () => {
+  const server = new FakeServer();
+  const companion = server.page();
+  companion.require({});
+  await settle(5);
+  companion.reject(companion.session!.kernel!);
+  await settle(5);
+  assert.deepEqual(server.started, ['python3', 'other']);
+  companion.reject(companion.session!.kernel!);
+  await settle(5);
+  assert.equal(companion.stage, 'unavailable');
+  assert.deepEqual(server.models, []);
+  companion.require({});
+  await settle(5);
+  assert.equal(server.started.length, 2);
+});
+
+test('one that was shut down is started again when a document requires it again', async () => {
+  const server = new FakeServer();
+  const companion = server.page();
+  const document = {};
+  companion.require(document);
+  await settle(5);
+  server.end(companion.session!.id);
+  companion.session!.dispose();
+  assert.equal(companion.stage, 'ended');
+  companion.require(document);
+  await settle(5);
+  assert.equal(companion.stage, 'running');
+});

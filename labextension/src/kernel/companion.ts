@@ -1,0 +1,257 @@
+/**
+ * The companion: one hidden Python kernel for the documents whose own kernel cannot complete code.
+ *
+ * It is a session of the Jupyter server like any other, listed as "Code completion" among the running kernels. All
+ * pages of a server share it: the session's path tells which it is. It is started for the first document that requires
+ * it, and ended when no document of any page does.
+ */
+import type { Kernel, KernelMessage, ServiceManager, Session } from '@jupyterlab/services';
+import { Signal, type ISignal } from '@lumino/signaling';
+
+import type { IKernelSource } from './connection';
+import { sleep } from './timing';
+
+/** How the session is listed. No file has this path: the server's folders have no such type of session. */
+export const COMPANION = {
+  path: 'jupyter-sc2/Code completion',
+  name: 'Code completion',
+  type: 'code-completion'
+} as const;
+
+/** How long the companion stays when nothing requires it: a document may be reopened, a page reloaded. */
+const UNUSED_MS = 10_000;
+
+/** How often, and for how long apart, it is looked whether the server has noticed that our connection is gone. */
+const CHECKS = 5;
+const CHECK_MS = 500;
+
+/** How many kernelspecs are tried until one has the package. */
+const MAX_TRIED = 4;
+
+export type CompanionStage = 'starting' | 'running' | 'ended' | 'unavailable';
+
+type Services = Pick<ServiceManager.IManager, 'sessions' | 'kernels' | 'kernelspecs'>;
+
+export class Companion implements IKernelSource {
+  constructor(
+    private _services: Services,
+    private _unusedMs = UNUSED_MS
+  ) {
+    _services.sessions.runningChanged.connect((_, models) => this._onRunningChanged(models));
+  }
+
+  readonly path = COMPANION.path;
+
+  get session(): Session.ISessionConnection | null {
+    return this._session;
+  }
+
+  get kernelChanged(): ISignal<this, unknown> {
+    return this._kernelChanged;
+  }
+
+  get statusChanged(): ISignal<this, Kernel.Status> {
+    return this._statusChanged;
+  }
+
+  get iopubMessage(): ISignal<this, KernelMessage.IMessage> {
+    return this._iopubMessage;
+  }
+
+  /** "ended" if it was shut down; it is started again when a document requires it again. */
+  get stage(): CompanionStage {
+    if (this._starting) {
+      return 'starting';
+    }
+    return this._session ? 'running' : this._isUnavailable ? 'unavailable' : 'ended';
+  }
+
+  /** The kernelspecs that were tried and whose environments lack the package. */
+  get rejected(): readonly string[] {
+    return this._rejected;
+  }
+
+  /** A document requires the companion from now on. Starts it, or finds the running one, unless that was done. */
+  require(document: object): void {
+    this._documents.add(document);
+    clearTimeout(this._unused);
+    if (!this._session && !this._starting && !this._isUnavailable) {
+      this._starting = this._start().finally(() => {
+        this._starting = null;
+        this._kernelChanged.emit(undefined);
+      });
+    }
+  }
+
+  /** A document requires it no longer. */
+  release(document: object): void {
+    if (this._documents.delete(document) && this._documents.size === 0) {
+      this.endIfUnused();
+    }
+  }
+
+  /** Ends a running companion after a while if no page uses it by then. */
+  endIfUnused(): void {
+    clearTimeout(this._unused);
+    this._unused = setTimeout(
+      () => void this._endIfUnused().catch(() => undefined),
+      this._unusedMs
+    );
+  }
+
+  /** This kernel's environment lacks the package: tries that of the next kernelspec. */
+  reject(kernel: Kernel.IKernelConnection): void {
+    const session = this._session;
+    if (!session || session.kernel !== kernel) {
+      return;
+    }
+    this._rejected.push(kernel.name);
+    this._setSession(null);
+    void session.shutdown().catch(() => undefined);
+    const [first] = this._documents;
+    if (first) {
+      this.require(first);
+    }
+  }
+
+  /** Tries again what has failed: packages or settings may have changed. */
+  reset(): void {
+    this._rejected = [];
+    this._isUnavailable = false;
+  }
+
+  private async _start(): Promise<void> {
+    const { sessions, kernelspecs } = this._services;
+    this._statusChanged.emit('starting');
+    try {
+      await Promise.all([sessions.ready, kernelspecs.ready]);
+      await sessions.refreshRunning();
+      let model = oldest(sessions.running());
+      if (model && !this._rejected.includes(model.kernel?.name ?? '')) {
+        this._setSession(sessions.connectTo({ model }));
+        return;
+      }
+      const name = kernelNames(kernelspecs.specs, this._rejected)[0];
+      if (name === undefined || this._rejected.length >= MAX_TRIED) {
+        this._isUnavailable = true;
+        return;
+      }
+      const { path, name: label, type } = COMPANION;
+      const session = await sessions.startNew({ path, name: label, type, kernel: { name } });
+      await sessions.refreshRunning();
+      model = oldest(sessions.running());
+      if (model && model.id !== session.id) {
+        // Another page has started one at the same moment.
+        await session.shutdown();
+        this._setSession(sessions.connectTo({ model }));
+      } else {
+        this._setSession(session);
+      }
+    } catch {
+      this._isUnavailable = this._session === null;
+    }
+  }
+
+  private async _endIfUnused(): Promise<void> {
+    const { sessions, kernels } = this._services;
+    await this._starting;
+    if (this._documents.size > 0) {
+      return;
+    }
+    const session = this._session;
+    this._setSession(null);
+    session?.dispose();
+    for (let i = 0; i < CHECKS; i++) {
+      await sleep(CHECK_MS);
+      await Promise.all([sessions.refreshRunning(), kernels.refreshRunning()]);
+      const model = oldest(sessions.running());
+      if (!model || this._documents.size > 0) {
+        return;
+      }
+      const kernel = [...kernels.running()].find(({ id }) => id === model.kernel?.id);
+      if (!kernel?.connections) {
+        await sessions.shutdown(model.id);
+        return;
+      }
+    }
+  }
+
+  /** Two pages may have started one each: all of them move to the same. */
+  private _onRunningChanged(models: Iterable<Session.IModel>): void {
+    const session = this._session;
+    const model = oldest(models);
+    if (session && model && model.id < session.id && !this._starting) {
+      this._setSession(this._services.sessions.connectTo({ model }));
+      void session.shutdown().catch(() => undefined);
+    }
+  }
+
+  private _setSession(session: Session.ISessionConnection | null): void {
+    this._session = session;
+    if (session) {
+      session.statusChanged.connect((_, status) => {
+        if (session === this._session) {
+          this._statusChanged.emit(status);
+        }
+      });
+      session.iopubMessage.connect((_, message) => {
+        if (session === this._session) {
+          this._iopubMessage.emit(message);
+        }
+      });
+      session.connectionStatusChanged.connect((_, status) => {
+        if (status === 'connected') {
+          void reportStatus(session);
+        }
+      });
+      void reportStatus(session);
+      session.disposed.connect(() => {
+        if (session === this._session) {
+          this._setSession(null);
+        }
+      });
+    }
+    this._kernelChanged.emit(undefined);
+  }
+
+  private _documents = new Set<object>();
+  private _iopubMessage = new Signal<this, KernelMessage.IMessage>(this);
+  private _isUnavailable = false;
+  private _kernelChanged = new Signal<this, unknown>(this);
+  private _rejected: string[] = [];
+  private _session: Session.ISessionConnection | null = null;
+  private _starting: Promise<void> | null = null;
+  private _statusChanged = new Signal<this, Kernel.Status>(this);
+  private _unused: ReturnType<typeof setTimeout> | undefined;
+}
+
+/**
+ * Makes JupyterLab learn the kernel's status. It ignores the status that comes with most kinds of messages, also with
+ * those that it sends itself, so a kernel in which nobody runs code would stay "unknown".
+ */
+async function reportStatus({ kernel }: Session.ISessionConnection): Promise<void> {
+  try {
+    await kernel?.info;
+    await kernel?.requestExecute({ code: '', silent: true, store_history: false }).done;
+  } catch {
+    // The kernel is gone, or is replaced: its next connection reports again.
+  }
+}
+
+/** The companion among these sessions, the same one for every page; undefined if there is none. */
+function oldest(models: Iterable<Session.IModel>): Session.IModel | undefined {
+  return [...models]
+    .filter(({ type }) => type === COMPANION.type)
+    .sort((one, other) => (one.id < other.id ? -1 : 1))[0];
+}
+
+/** The Python kernelspecs in the order in which they are tried: the server's own environment first. */
+function kernelNames(
+  specs: ServiceManager.IManager['kernelspecs']['specs'],
+  rejected: readonly string[]
+): string[] {
+  const isPython = (name: string) =>
+    specs?.kernelspecs[name]?.language.toLowerCase() === 'python' && !rejected.includes(name);
+  const others = Object.keys(specs?.kernelspecs ?? {}).sort();
+  return [...new Set(['python3', specs?.default ?? '', ...others])].filter(isPython);
+}
