@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,6 +232,25 @@ def plan_for(
         precision=options.precision,
     )
     return card, here, rows
+
+
+def plans_for(
+    options: LoadOptions, models: Iterable[str], *, tokens: int
+) -> dict[str, list[PrecisionOption]]:
+    """The same for several models, without those whose sizes are not known. Never imports torch.
+
+    Without torch a GPU is not seen: speeds are those of the processor.
+    """
+    here = machine(by_torch="torch" in sys.modules)
+    found = {}
+    for model in dict.fromkeys(models):
+        with suppress(ModelLoadError):
+            card, shape = card_and_shape(model)
+            limit = min(tokens, card.window)
+            found[model] = plan(
+                shape, here, tokens=limit, engine=options.engine, precision=options.precision
+            )
+    return found
 
 
 # Downloading

@@ -27,6 +27,7 @@ import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
 import { showPrompt, type IMagicTarget } from './ui/magic-output';
+import { nameControls } from './ui/panel-labels';
 import { Sidebar } from './ui/sidebar';
 import { StatusItem } from './ui/status';
 import { reasonText, statusText, type IStatusText } from './ui/status-text';
@@ -151,6 +152,7 @@ class Extension {
     // Only then: nothing may be loaded into a kernel if the settings forbid it.
     void this._settings.load().then(() => this._documents.start());
     app.shell.add(this._sidebar, 'right', { rank: 900 });
+    nameControls(document);
     this._addCommands();
     this._addStatus();
     this._followUser();

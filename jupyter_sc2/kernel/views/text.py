@@ -10,9 +10,11 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.introspection.secrets import in_text
 from jupyter_sc2.kernel.views import stats as stats_view
+from jupyter_sc2.kernel.views.chart import bar_chart
 from jupyter_sc2.models.cards import EMBEDDED, ModelCard
 from jupyter_sc2.models.plan import file_bytes
 from jupyter_sc2.pipeline.status import Status
+from jupyter_sc2.runtime import clock
 from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.settings import SC2, asks_server
 from jupyter_sc2.types import CompletionRequest
@@ -53,7 +55,7 @@ def plot(shell: InteractiveShell, days: Sequence[tuple[int, int]]) -> None:
     if hasattr(shell, "kernel"):
         from IPython.display import publish_display_data
 
-        publish_display_data({"text/plain": line, "text/html": stats_view.plot(days)})  # type: ignore[no-untyped-call]
+        publish_display_data({"text/plain": line, "text/html": bar_chart(days, clock.now())})  # type: ignore[no-untyped-call]
     else:
         print(line)
 

@@ -37,6 +37,9 @@ export const COMMANDS = {
   status: 'jupyter_sc2:say'
 };
 
+/** The menu begins with the lines of the status, each an entry that cannot be clicked. */
+const MAX_STATUS_LINES = 8;
+
 export interface ICommandOptions {
   app: JupyterFrontEnd;
   documents: Documents;
@@ -211,8 +214,11 @@ function addPanelCommands(options: ICommandOptions): void {
       Notification.info(trans.__('Copied; run %1 in a cell.', command), { autoClose: 4000 });
     }
   });
+  const statusLine = ({ line }: { line?: unknown }) =>
+    options.statusText()?.tooltip.split('\n')[Number(line ?? 0)] ?? '';
   commands.addCommand(COMMANDS.status, {
-    label: () => options.statusText()?.tooltip.split('\n').join(' · ') ?? '',
+    label: args => statusLine(args),
+    isVisible: args => statusLine(args) !== '',
     isEnabled: () => false,
     execute: () => undefined
   });
@@ -222,8 +228,10 @@ function addPanelCommands(options: ICommandOptions): void {
 export function makeMenu(app: JupyterFrontEnd): Menu {
   const menu = new MenuSvg({ commands: app.commands });
   menu.addClass('jp-sc2-Menu');
-  menu.addItem({ command: COMMANDS.status });
-  menu.addItem({ type: 'separator' });
+  for (let line = 0; line < MAX_STATUS_LINES; line++) {
+    menu.addItem({ command: COMMANDS.status, args: { line } });
+  }
+  // Lines between them are drawn by the stylesheet: Lumino's separators are no valid children of a menu.
   for (const command of [
     COMMANDS.copyCommand,
     COMMANDS.toggle,
@@ -231,13 +239,12 @@ export function makeMenu(app: JupyterFrontEnd): Menu {
     COMMANDS.toggleRecord,
     COMMANDS.load,
     COMMANDS.chooseModel,
-    COMMANDS.chooseKernel
+    COMMANDS.chooseKernel,
+    COMMANDS.openPanel,
+    COMMANDS.showPrompt
   ]) {
     menu.addItem({ command });
   }
-  menu.addItem({ type: 'separator' });
-  menu.addItem({ command: COMMANDS.openPanel });
-  menu.addItem({ command: COMMANDS.showPrompt });
   return menu;
 }
 

@@ -38,9 +38,7 @@ type ShortAndLong = [short: string, long?: string];
 const REASONS: Record<string, (trans: TranslationBundle) => [string, string]> = {
   disabled: trans => [
     trans.__('off here'),
-    trans.__(
-      'Code completion is off: in this kernel (SC2.mode), or in cells or languages like this one.'
-    )
+    trans.__('Code completion is off for this kernel, cell or language.')
   ],
   low_confidence: trans => [
     trans.__('low confidence'),
@@ -61,15 +59,15 @@ const REASONS: Record<string, (trans: TranslationBundle) => [string, string]> = 
   ],
   queue_full: trans => [
     trans.__('queue full'),
-    trans.__('Too many requests are waiting for the model. Try again in a moment.')
+    trans.__('Too many requests are waiting. Try again in a moment.')
   ],
   refuted: trans => [
     trans.__('rejected'),
-    trans.__("The suggestion contradicted the kernel's variables or Python's syntax.")
+    trans.__("It contradicted live variables or Python's syntax.")
   ],
   matches_indexed_code: trans => [
     trans.__('matches indexed code'),
-    trans.__('The suggestion matches indexed code, which the setting attribution blocks.')
+    trans.__('It matches indexed code; the setting attribution blocks it.')
   ]
 };
 
@@ -112,8 +110,8 @@ function notConnected(
     case 'no kernel':
       return [
         trans.__('no kernel'),
-        trans.__('Code is completed by a model in the kernel, and no kernel is running here.'),
-        trans.__('A file uses the kernel of its console, or the one that you choose in this menu.')
+        trans.__('The model runs in the kernel, and no kernel runs here.'),
+        trans.__("A file uses its console's kernel, or one chosen here.")
       ];
     case 'not Python':
       return [
@@ -127,27 +125,20 @@ function notConnected(
     case 'waiting':
       return waiting(trans);
     case 'not loaded':
-      return [
-        trans.__('not loaded'),
-        trans.__('Run %1 to start code completion in this kernel.', START)
-      ];
+      return [trans.__('not loaded'), trans.__('Run %1 to start it in this kernel.', START)];
     case 'not installed':
       return [
         trans.__('not installed in this kernel'),
-        trans.__(
-          "jupyter-sc2 is not installed in the kernel's environment. Run %1 in a cell, then restart the kernel.",
-          INSTALL
-        )
+        trans.__("jupyter-sc2 is missing in the kernel's environment."),
+        trans.__('Run %1 and restart the kernel.', INSTALL)
       ];
     case 'not allowed':
       return [trans.__('not allowed'), reasonText('not_allowed', trans)];
     case 'version mismatch':
       return [
         trans.__('version mismatch'),
-        trans.__(
-          'jupyter-sc2 %1 in the kernel is not compatible with jupyter-sc2 in JupyterLab. Install the same version for both.',
-          state.version
-        )
+        trans.__('The kernel has jupyter-sc2 %1, JupyterLab another.', state.version),
+        trans.__('Install the same version for both.')
       ];
     case 'not responding':
       return [
@@ -168,7 +159,7 @@ function connected(
     return waiting(trans);
   }
   const { model, precision, modelState, message } = state;
-  const name = precision ? `${model} ${precision}` : model;
+  const name = precision ? `${model} ${precisionText(precision)}` : model;
   const modelLine = trans.__('Model: %1', name);
   switch (modelState) {
     case 'loading':
@@ -206,12 +197,16 @@ function loading(
   now: number,
   trans: TranslationBundle
 ): Lines {
+  const named = progress === undefined;
   const [short, long] =
     loading?.stage === 'importing'
       ? [trans.__('importing'), trans.__('Importing the libraries that run the model.')]
       : modelState === 'downloading'
-        ? [trans.__('downloading'), trans.__('Downloading the model.')]
-        : [trans.__('loading'), trans.__('Loading the model.')];
+        ? [
+            named ? trans.__('downloading model') : trans.__('downloading'),
+            trans.__('Downloading the model.')
+          ]
+        : [named ? trans.__('loading model') : trans.__('loading'), trans.__('Loading the model.')];
   const percent = progress === undefined ? '' : ` ${Math.round(100 * progress)}%`;
   const seconds = loading === undefined ? 0 : Math.floor((now - loading.since) / 1000);
   if (seconds <= 0) {
@@ -283,4 +278,9 @@ function waiting(trans: TranslationBundle): Lines {
 /** A code of the kernel's, readable where there is no text for it. */
 function withBlanks(code: string): string {
   return code.replace(/_/g, ' ');
+}
+
+/** A precision as people write it; the others are written as they are typed. */
+function precisionText(precision: string): string {
+  return precision === 'packed' ? '4-bit' : precision;
 }

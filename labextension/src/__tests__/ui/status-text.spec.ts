@@ -25,7 +25,7 @@ test('the status names the model and its state', () => {
 
 test('the status of a load says how far it is', () => {
   assert.equal(text({ ...READY, modelState: 'loading', progress: 0.434 }), 'SC2: loading 43%');
-  assert.equal(text({ ...READY, modelState: 'downloading' }), 'SC2: downloading');
+  assert.equal(text({ ...READY, modelState: 'downloading' }), 'SC2: downloading model');
 });
 
 test('the status of a load says what is being done and for how many seconds', () => {
@@ -46,7 +46,51 @@ test('the status of a load says what is being done and for how many seconds', ()
 
 test('the status of a load of less than a second names no seconds', () => {
   const loading: ConnectionState = { ...READY, modelState: 'loading', loading: { since: 10_000 } };
-  assert.equal(text(loading, { now: 10_900 }), 'SC2: loading');
+  assert.equal(text(loading, { now: 10_900 }), 'SC2: loading model');
+  assert.equal(text(loading, { now: 12_100 }), 'SC2: loading model · 2 s');
+});
+
+test('the weights of the embedded model are called 4-bit', () => {
+  assert.equal(text({ ...READY, precision: 'packed' }), 'SC2: embedded 4-bit · ready');
+});
+
+test('no line of the status is longer than 60 characters', () => {
+  const states: ConnectionState[] = [
+    { stage: 'no kernel' },
+    { stage: 'not Python' },
+    { stage: 'connecting' },
+    { stage: 'waiting' },
+    { stage: 'not loaded' },
+    { stage: 'not installed' },
+    { stage: 'not allowed' },
+    { stage: 'version mismatch', version: '10.10.10' },
+    { stage: 'not responding' },
+    { ...READY, modelState: 'unloaded' },
+    { ...READY, modelState: 'downloading', loading: { since: 0 } },
+    { ...READY, modelState: 'loading', loading: { stage: 'importing', since: 0 } },
+    {
+      ...READY,
+      startupTimes: { loadSeconds: 10.17, readySeconds: 10.24, firstSuggestionSeconds: 13.05 }
+    }
+  ];
+  const reasons = [
+    ...['disabled', 'low_confidence', 'not_allowed', 'not_ready', 'nothing_to_add', 'queue_full'],
+    ...['other_language', 'refuted', 'matches_indexed_code']
+  ];
+  const all = [
+    ...states.map(state => statusText(state, { busy: false, now: 99_000 }, ENGLISH)),
+    ...reasons.map(reason =>
+      statusText(READY, { busy: false, outcome: { kind: 'nothing', reason } }, ENGLISH)
+    ),
+    statusText(READY, { busy: false, outcome: { kind: 'timed out' } }, ENGLISH),
+    statusText(READY, { busy: false, mode: 'manual' }, ENGLISH),
+    statusText(READY, { busy: false, mode: 'off' }, ENGLISH)
+  ];
+  const lines = all.flatMap(({ text, tooltip }) => [text, ...tooltip.split('\n')]);
+  assert.deepEqual(
+    lines.filter(line => line.length > 60),
+    []
+  );
 });
 
 test('the tooltip says when a kernel was ready and when the first suggestion came', () => {
