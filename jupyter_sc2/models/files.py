@@ -211,7 +211,7 @@ def card_and_shape(model: str) -> tuple[ModelCard, Shape]:
     config = read_config(folder)
     shape = Shape.from_config(config)
     if shape is None:
-        raise ModelLoadError(f"{folder}/config.json does not tell the sizes of the model.")
+        raise ModelLoadError(f"{folder}/config.json does not give the sizes of the model.")
     return describe(card, config, shape.parameters), shape
 
 
@@ -266,9 +266,7 @@ def download(
     if precision in GGUF:
         return gguf(card, precision, offline=offline, progress=progress, verify=verify)
     if card.hub_id is None:
-        raise ModelLoadError(
-            f"{card.name} is no model of the hub, so there is nothing to download."
-        )
+        raise ModelLoadError(f"{card.name} is not a Hub model; there is nothing to download.")
     return hub.fetch(
         card.hub_id,
         card.revision,
@@ -390,7 +388,7 @@ def _shards(folder: Path) -> list[Path]:
         listed = _read_json(index, MAX_INDEX_BYTES)["weight_map"].values()
         names = sorted({name if is_plain_name(name) else repr(name) for name in listed})
     except (KeyError, TypeError, AttributeError) as error:
-        raise ModelLoadError(f"{index} does not tell which file has which weights.") from error
+        raise ModelLoadError(f"{index} does not say which file has which weights.") from error
     for name in names:
         if not is_plain_name(name) or not (folder / name).is_file():
             raise ModelLoadError(

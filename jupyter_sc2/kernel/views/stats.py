@@ -1,4 +1,4 @@
-"""The usage data for `%sc2 stats` and the panel: lines of text, tiles and a sparkline."""
+"""The usage data for `%sc2 stats` and the panel: tables, tiles and a sparkline."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import html
 import re
 from collections.abc import Sequence
 
+from jupyter_sc2.kernel.views.chart import bar_chart
+from jupyter_sc2.kernel.views.table import Block, Markup, Table
 from jupyter_sc2.kernel.views.wording import milliseconds, number
 from jupyter_sc2.kernel.views.wording import share as _share
 from jupyter_sc2.runtime import clock
@@ -19,22 +21,37 @@ DAY_S = 86400.0
 MAX_NOTEBOOKS = 10
 
 
-def lines(events: Sequence[Event]) -> list[str]:
-    """The figures of all notebooks together, then of each."""
+def report(events: Sequence[Event]) -> list[Block]:
+    """`%sc2 stats`: the figures of all notebooks together, then of each, then by day."""
     whole = summary(events)
     if not whole.shown:
         return ["No usage data yet: counting starts with the first ghost text in a notebook."]
-    found = [
-        f"shown {whole.shown}, accepted {whole.accepted} ({_share(whole.accepted, whole.shown)}): "
-        f"{whole.in_full} in full, {whole.by_word} by word, {whole.by_line} by line",
-        f"characters saved {whole.characters}",
-        f"still there after 30 s {_fraction(whole.after_30s)}, at the next run {_fraction(whole.at_next_run)}",
-        f"time to first text: median {milliseconds(whole.p50_ms)}, 95th percentile {milliseconds(whole.p95_ms)}",
+    accepted = (
+        f"{number(whole.accepted)} of {number(whole.shown)} ({_share(whole.accepted, whole.shown)})"
+    )
+    wait = milliseconds(whole.p50_ms)
+    if whole.p95_ms is not None:
+        wait += f" (95% under {milliseconds(whole.p95_ms)})"
+    found: list[Block] = [
+        Table(
+            rows=[
+                ("Suggestions accepted", accepted),
+                ("Accepted in full, by word, by line", _counts(whole)),
+                ("Characters saved", number(whole.characters)),
+                ("Kept after 30 s", _fraction(whole.after_30s)),
+                ("Kept at the next run", _fraction(whole.at_next_run)),
+                ("Typical wait", wait),
+            ]
+        )
     ]
     notebooks = by_notebook(events)
     if len(notebooks) > 1:
-        found += [""] + [_row(one) for one in notebooks[:MAX_NOTEBOOKS]]
-    return found
+        head = ("shown", "accepted", "", "characters saved", "typical wait", "notebook")
+        rows = [_row(one) for one in notebooks[:MAX_NOTEBOOKS]]
+        found += ["", Table(head=head, rows=rows, right=range(5))]
+    days = per_day(events)
+    line = f"shown on each of the last {len(days)} days: {sparkline([shown for shown, _ in days])}"
+    return [*found, Markup(line, bar_chart(days, clock.now()))]
 
 
 def escaped(line: str) -> str:
@@ -109,12 +126,19 @@ def details(whole: Summary, recent: Sequence[float]) -> list[str]:
     return found
 
 
-def _row(one: Summary) -> str:
-    name = one.notebook or "(no name)"
+def _row(one: Summary) -> tuple[str, ...]:
     return (
-        f"{name}: shown {one.shown}, accepted {one.accepted} ({_share(one.accepted, one.shown)}), "
-        f"{one.characters} characters, median {milliseconds(one.p50_ms)}"
+        number(one.shown),
+        number(one.accepted),
+        _share(one.accepted, one.shown),
+        number(one.characters),
+        milliseconds(one.p50_ms),
+        one.notebook or "(no name)",
     )
+
+
+def _counts(one: Summary) -> str:
+    return ", ".join(map(number, (one.in_full, one.by_word, one.by_line)))
 
 
 def _fraction(counts: tuple[int, int]) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from jupyter_sc2.models.cards import PACKED
-
-# Precisions whose key says little to a user; the others are shown as they are typed.
-PRECISIONS = {PACKED: "4-bit"}
+from jupyter_sc2.models.cards import PRECISION_NAMES
 
 
 def precision(key: str) -> str:
-    return PRECISIONS.get(key, key)
+    return PRECISION_NAMES.get(key, key)
 
 
 def number(count: int) -> str:

@@ -13,6 +13,7 @@ import pytest
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.kernel.views.chart import bar_chart, rounded_up
+from jupyter_sc2.kernel.views.wording import duration
 from jupyter_sc2.usage import (
     BATCH_EVENTS,
     LOCK_TIMEOUT_S,
@@ -106,17 +107,39 @@ def test_nothing_of_the_code_is_kept(usage, file):
     assert b"secret" not in file.read_bytes()
 
 
-def test_the_lines_say_what_was_counted(usage):
-    assert stats_view.lines(usage.events())[0].startswith("No usage data yet")
+def test_the_report_says_what_was_counted(usage):
+    assert stats_view.report(usage.events())[0].startswith("No usage data yet")
     a_day(usage)
-    said = stats_view.lines(usage.events())
-    assert said[:4] == [
-        "shown 21, accepted 3 (14%): 1 in full, 2 by word, 1 by line",
-        "characters saved 22",
-        "still there after 30 s 1 of 2, at the next run 1 of 1",
-        "time to first text: median 0.01 s, 95th percentile 0.02 s",
+    whole, _, notebooks, plot = stats_view.report(usage.events())
+    assert whole.rows == [
+        ("Suggestions accepted", "3 of 21 (14%)"),
+        ("Accepted in full, by word, by line", "1, 2, 1"),
+        ("Characters saved", "22"),
+        ("Kept after 30 s", "1 of 2"),
+        ("Kept at the next run", "1 of 1"),
+        ("Typical wait", "0.01 s (95% under 0.02 s)"),
     ]
-    assert said[5].startswith("a.ipynb: shown 20, accepted 2 (10%)")
+    assert notebooks.rows[0][:3] == ("20", "2", "10%") and notebooks.rows[0][-1] == "a.ipynb"
+    assert plot.plain.startswith("shown on each of the last 14 days: ▁")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "-"),
+        (0.0, "0.00 s"),
+        (0.054, "0.05 s"),
+        (0.0999, "0.1 s"),
+        (0.5, "0.5 s"),
+        (9.96, "10 s"),
+        (20.468, "20 s"),
+        (59.7, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (3725, "1 h 2 min"),
+    ],
+)
+def test_a_time_is_written_as_people_do(seconds, words):
+    assert duration(seconds) == words
 
 
 def test_the_chart_has_a_bar_for_what_was_shown_and_one_for_what_was_accepted(usage):
@@ -158,7 +181,8 @@ def test_a_notebook_of_any_name_is_counted(usage, file, name):
     usage.flush()
     events = Usage(lambda: True, file).events()
     assert [event.size for event in events] == [10, 10]
-    "\n".join(stats_view.lines(events)).encode()
+    for block in stats_view.report(events):
+        (block if isinstance(block, str) else getattr(block, "plain", "") or block.text()).encode()
 
 
 def damage(file, how):
