@@ -11,6 +11,7 @@ import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
+import { Platform } from '@lumino/domutils';
 import { Signal } from '@lumino/signaling';
 import type { Widget } from '@lumino/widgets';
 
@@ -26,6 +27,8 @@ import { FrontEndSettings, type IFrontEndSettings } from './settings';
 import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
+import { FirstHint } from './ui/first-hint';
+import { installCommand } from './ui/install-command';
 import { showPrompt, type IMagicTarget } from './ui/magic-output';
 import { nameControls } from './ui/panel-labels';
 import { Sidebar } from './ui/sidebar';
@@ -104,6 +107,11 @@ class Extension {
     const trans = (this._trans = translator.load('jupyter_sc2'));
     this._announcer = new Announcer(trans);
     this._mark = new AttributionMark(trans);
+    this._hint = new FirstHint({
+      trans,
+      isMac: Platform.IS_MAC,
+      onSeen: () => void this._settings.set('hint', false)
+    });
     this._documents = new Documents({
       trackers: { notebooks, consoles, editors },
       onError: message => this._notify(message, 'error'),
@@ -131,7 +139,11 @@ class Extension {
       onTextChanged: (editor, delta) => this._onTextChanged(editor, delta),
       onCursorMoved: editor => this._onCursorMoved(editor),
       onShown: read => this._announcer.onChanged(read),
-      onItemChanged: (item, host) => this._mark.update(item, host),
+      onItemChanged: (item, host) => {
+        this._mark.update(item, host);
+        this._hint.update(item !== undefined, host);
+      },
+      onDismissed: () => this._hint.putAway(),
       onAccepted: (item, part, text) => this._onAccepted(item, part, text)
     });
     this._newlineTrigger = new NewlineTrigger({
@@ -191,6 +203,7 @@ class Extension {
     provider.debounceMs = values.debounceMs;
     provider.candidates = values.candidates;
     this._announcer.enabled = values.announce;
+    this._hint.enabled = values.hint;
     if (JSON.stringify(values.labSettings) !== JSON.stringify(documents.labSettings)) {
       documents.labSettings = values.labSettings;
       documents.sendLabSettings();
@@ -229,6 +242,7 @@ class Extension {
   }
 
   private _onAccepted(item: IInlineItem, part: AcceptedPart, text: string): void {
+    this._hint.putAway();
     this._retention.onAccepted(item, part, text);
     const panel = this._services.notebooks.currentWidget;
     const version = this._documents.connection(panel)?.client?.hello?.version;
@@ -337,7 +351,8 @@ class Extension {
     const details = {
       busy: connection.busy,
       mode: this._documents.allowedMode(widget),
-      outcome: this._provider.outcome
+      outcome: this._provider.outcome,
+      install: installCommand()
     };
     return statusText(connection.state, details, this._trans);
   }
@@ -353,6 +368,7 @@ class Extension {
   private _changed = new Signal<object, void>({});
   private _completers: InlineCompleters;
   private _documents: Documents;
+  private _hint: FirstHint;
   private _idleTimer: ReturnType<typeof setTimeout> | undefined;
   private _isTyping = false;
   private _mark: AttributionMark;

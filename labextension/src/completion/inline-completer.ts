@@ -60,6 +60,7 @@ export class InlineCompleters {
 
   /** Removes the ghost text; the cursor stays. */
   dismiss(): void {
+    this._options.onDismissed();
     this._focused()?.model?.reset();
     this._options.provider.cancel();
   }
@@ -161,6 +162,9 @@ export namespace InlineCompleters {
     onItemChanged(item: IInlineItem | undefined, host: HTMLElement): void;
 
     onAccepted(item: IInlineItem, part: AcceptedPart, text: string): void;
+
+    /** The user has dismissed the ghost text. */
+    onDismissed(): void;
   }
 }
 

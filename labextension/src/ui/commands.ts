@@ -19,7 +19,8 @@ import { METADATA_KEY, modeOf, type Mode } from '../completion/policy';
 import type { AcceptedPart } from '../completion/types';
 import type { Documents } from '../documents/documents';
 import { isRecording, withMetadataValue } from '../usage/record';
-import { INSTALL, START, type IStatusText } from './status-text';
+import { installCommand } from './install-command';
+import { START, type IStatusText } from './status-text';
 
 export const COMMANDS = {
   acceptWord: 'jupyter_sc2:accept-word',
@@ -39,6 +40,9 @@ export const COMMANDS = {
 
 /** The menu begins with the lines of the status, each an entry that cannot be clicked. */
 const MAX_STATUS_LINES = 8;
+
+/** A command with a long path is not written out in the menu. */
+const MAX_COMMAND_LENGTH = 50;
 
 export interface ICommandOptions {
   app: JupyterFrontEnd;
@@ -196,6 +200,7 @@ function addPanelCommands(options: ICommandOptions): void {
   const { commands } = app;
   const connection = () => documents.connection(app.shell.currentWidget);
   const stage = () => connection()?.state.stage;
+  const command = () => (stage() === 'not loaded' ? START : installCommand());
   commands.addCommand(COMMANDS.openPanel, {
     label: trans.__('Open Panel'),
     execute: () => options.openPanel()
@@ -206,12 +211,14 @@ function addPanelCommands(options: ICommandOptions): void {
     execute: () => options.showPrompt()
   });
   commands.addCommand(COMMANDS.copyCommand, {
-    label: () => trans.__('Copy %1', stage() === 'not loaded' ? START : INSTALL),
+    label: () =>
+      command().length <= MAX_COMMAND_LENGTH
+        ? trans.__('Copy %1', command())
+        : trans.__('Copy the Command That Installs It'),
     isVisible: () => stage() === 'not loaded' || stage() === 'not installed',
     execute: () => {
-      const command = stage() === 'not loaded' ? START : INSTALL;
-      Clipboard.copyToSystem(command);
-      Notification.info(trans.__('Copied; run %1 in a cell.', command), { autoClose: 4000 });
+      Clipboard.copyToSystem(command());
+      Notification.info(trans.__('Copied; run %1 in a cell.', command()), { autoClose: 4000 });
     }
   });
   const statusLine = ({ line }: { line?: unknown }) =>

@@ -23,12 +23,14 @@ export interface IStatusDetails {
 
   outcome?: IOutcome;
 
+  /** The command that installs jupyter-sc2 in the kernel's environment. */
+  install?: string;
+
   /** The present time, in ms as of Date.now(). */
   now?: number;
 }
 
-/** The commands that install jupyter-sc2 in a kernel's environment, and start it in the kernel. */
-export const INSTALL = '%pip install jupyter-sc2';
+/** The command that starts jupyter-sc2 in a kernel. */
 export const START = '%load_ext jupyter_sc2';
 
 /** In a few words, and in a sentence. */
@@ -103,7 +105,7 @@ type Lines = [short: string, ...lines: (string | undefined)[]];
 
 function notConnected(
   state: Exclude<ConnectionState, IConnected>,
-  { busy }: IStatusDetails,
+  { busy, install }: IStatusDetails,
   trans: TranslationBundle
 ): Lines {
   switch (state.stage) {
@@ -130,7 +132,7 @@ function notConnected(
       return [
         trans.__('not installed in this kernel'),
         trans.__("jupyter-sc2 is missing in the kernel's environment."),
-        trans.__('Run %1 and restart the kernel.', INSTALL)
+        trans.__('Run %1 and restart the kernel.', install ?? '')
       ];
     case 'not allowed':
       return [trans.__('not allowed'), reasonText('not_allowed', trans)];

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import type { ConnectionState, IConnected } from '../../kernel/connection-state';
-import { statusText, INSTALL, reasonText, type IStatusDetails } from '../../ui/status-text';
+import { statusText, reasonText, type IStatusDetails } from '../../ui/status-text';
 import { ENGLISH } from '../fakes';
 
 const READY: IConnected = {
@@ -78,7 +78,9 @@ test('no line of the status is longer than 60 characters', () => {
     ...['other_language', 'refuted', 'matches_indexed_code']
   ];
   const all = [
-    ...states.map(state => statusText(state, { busy: false, now: 99_000 }, ENGLISH)),
+    ...states.map(state =>
+      statusText(state, { busy: false, now: 99_000, install: '%pip install jupyter-sc2' }, ENGLISH)
+    ),
     ...reasons.map(reason =>
       statusText(READY, { busy: false, outcome: { kind: 'nothing', reason } }, ENGLISH)
     ),
@@ -126,9 +128,10 @@ test('the status says why nothing is completed, and the tooltip what helps', () 
   assert.equal(text(READY, { mode: 'off' }), 'SC2: off');
   assert.equal(text(READY, { mode: 'manual' }), 'SC2: embedded · on demand');
   assert.equal(text({ stage: 'not Python' }), 'SC2: Python kernels only');
-  const missing = statusText({ stage: 'not installed' }, { busy: false }, ENGLISH);
+  const install = '%pip install /here/jupyter-sc2';
+  const missing = statusText({ stage: 'not installed' }, { busy: false, install }, ENGLISH);
   assert.equal(missing.text, 'SC2: not installed in this kernel');
-  assert.ok(missing.tooltip.includes(INSTALL));
+  assert.ok(missing.tooltip.includes(install));
   const failed = statusText({ stage: 'failed', message: 'No torch.' }, { busy: false }, ENGLISH);
   assert.match(failed.tooltip, /No torch\./);
   const other = statusText({ stage: 'version mismatch', version: '9.0' }, { busy: false }, ENGLISH);
