@@ -19,6 +19,7 @@ import { InlineCompleters } from './completion/inline-completer';
 import { matchesOf } from './completion/inline-items';
 import { NewlineTrigger } from './completion/newline-trigger';
 import { Provider } from './completion/provider';
+import { Snooze } from './completion/snooze';
 import type { AcceptedPart, IInlineItem } from './completion/types';
 import { Documents } from './documents/documents';
 import type { Editor, IDelta } from './jupyterlab/patches';
@@ -26,6 +27,7 @@ import type { Settings } from './kernel/protocol';
 import { FrontEndSettings, type IFrontEndSettings } from './settings';
 import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
+import { CandidateCount } from './ui/candidate-count';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
 import { FirstHint } from './ui/first-hint';
 import { installCommand } from './ui/install-command';
@@ -107,6 +109,7 @@ class Extension {
     const trans = (this._trans = translator.load('jupyter_sc2'));
     this._announcer = new Announcer(trans);
     this._mark = new AttributionMark(trans);
+    this._count = new CandidateCount(trans);
     this._hint = new FirstHint({
       trans,
       isMac: Platform.IS_MAC,
@@ -119,6 +122,7 @@ class Extension {
       onSaved: (saved, values) => void this._adoptKernelDefaults(saved, values),
       stateText: ({ state, busy }) => statusText(state, { busy }, trans).text
     });
+    this._documents.isSnoozed = () => this._snooze.isActive;
     this._provider = new Provider({
       resolveTarget: (widget, text) => this._documents.resolveTarget(widget, text),
       settled: widget => this._documents.settled(widget),
@@ -139,7 +143,8 @@ class Extension {
       onTextChanged: (editor, delta) => this._onTextChanged(editor, delta),
       onCursorMoved: editor => this._onCursorMoved(editor),
       onShown: read => this._announcer.onChanged(read),
-      onItemChanged: (item, host) => {
+      onItemChanged: (item, host, position) => {
+        this._count.update(item !== undefined, host, position);
         this._mark.update(item, host);
         this._hint.update(item !== undefined, host);
       },
@@ -309,6 +314,7 @@ class Extension {
         await this._settings.set('mode', mode);
       },
       isLocked: () => this._settings.isLocked,
+      snooze: this._snooze,
       openPanel: () => app.shell.activateById(this._sidebar.id),
       showPrompt: () => showPrompt(this._magicTarget(), trans)
     });
@@ -322,7 +328,7 @@ class Extension {
     const status = new StatusItem({
       statusText: () => this._statusText(),
       changed: this._changed,
-      menu: makeMenu(app)
+      menu: makeMenu(app, this._trans)
     });
     if (statusBar) {
       statusBar.registerStatusItem(PLUGIN, {
@@ -352,7 +358,8 @@ class Extension {
       busy: connection.busy,
       mode: this._documents.allowedMode(widget),
       outcome: this._provider.outcome,
-      install: installCommand()
+      install: installCommand(),
+      snoozedMinutes: this._snooze.minutesLeft
     };
     return statusText(connection.state, details, this._trans);
   }
@@ -367,6 +374,7 @@ class Extension {
   private _announcer: Announcer;
   private _changed = new Signal<object, void>({});
   private _completers: InlineCompleters;
+  private _count: CandidateCount;
   private _documents: Documents;
   private _hint: FirstHint;
   private _idleTimer: ReturnType<typeof setTimeout> | undefined;
@@ -378,6 +386,7 @@ class Extension {
   private _retention = new RetentionTracker();
   private _settings: FrontEndSettings;
   private _sidebar: Sidebar;
+  private _snooze = new Snooze(() => this._changed.emit());
   private _trans: TranslationBundle;
 }
 

@@ -49,6 +49,9 @@ export class Documents {
 
   /** What JupyterLab's settings say, which holds unless a kernel's settings say otherwise. */
   mode: Mode = 'automatic';
+
+  /** Whether suggestions while typing are paused, in all documents. */
+  isSnoozed = (): boolean => false;
   afterEnter: AfterEnter = 'smart';
 
   /** Whether no kernel may allow more than the settings do. */
@@ -147,7 +150,7 @@ export class Documents {
       cellId: edited.cellId,
       language: edited.language,
       disabledLanguages: this.disabledLanguages,
-      mode: mostRestrictive(this.requestedMode(widget), edited.mode),
+      mode: mostRestrictive(this.requestedMode(widget), edited.mode, this._snoozedMode()),
       cells: () => edited.cells(edited.cellId),
       isAt: offset => {
         const { editor } = edited;
@@ -161,8 +164,14 @@ export class Documents {
   allowedMode(widget: Widget | null): Mode {
     return mostRestrictive(
       this.requestedMode(widget),
-      (widget && this._editedIn(widget)?.mode) || undefined
+      (widget && this._editedIn(widget)?.mode) || undefined,
+      this._snoozedMode()
     );
+  }
+
+  /** While suggestions are paused, Alt+\ still brings one. */
+  private _snoozedMode(): Mode | undefined {
+    return this.isSnoozed() ? 'manual' : undefined;
   }
 
   /** The notebook or console whose kernel completes code in this widget, and which renders that kernel's widgets. */

@@ -21,6 +21,9 @@ export interface IStatusDetails {
 
   mode?: Mode;
 
+  /** Minutes until suggestions are no longer paused; Infinity until the page is reloaded, 0 or nothing for no pause. */
+  snoozedMinutes?: number;
+
   outcome?: IOutcome;
 
   /** The command that installs jupyter-sc2 in the kernel's environment. */
@@ -154,7 +157,7 @@ function notConnected(
 
 function connected(
   state: IConnected,
-  { busy, mode, outcome, now }: IStatusDetails,
+  { busy, mode, outcome, now, snoozedMinutes }: IStatusDetails,
   trans: TranslationBundle
 ): Lines {
   if (state.channel === 'shell' && busy) {
@@ -180,6 +183,19 @@ function connected(
       ];
   }
   const [short, long] = outcomeText(outcome, trans);
+  if (mode === 'manual' && snoozedMinutes) {
+    const isTimed = Number.isFinite(snoozedMinutes);
+    return [
+      isTimed
+        ? trans.__('%1 · snoozed, %2 min left', name, snoozedMinutes)
+        : trans.__('%1 · snoozed', name),
+      modelLine,
+      isTimed
+        ? trans.__('Press Alt+\\ for a suggestion meanwhile.')
+        : trans.__('Until the page is reloaded, Alt+\\ brings a suggestion.'),
+      message
+    ];
+  }
   if (mode === 'manual') {
     return [
       `${name} · ${short ?? trans.__('on demand')}`,

@@ -138,6 +138,13 @@ test('the status says why nothing is completed, and the tooltip what helps', () 
   assert.match(other.tooltip, /9\.0/);
 });
 
+test('a snooze says how long it lasts', () => {
+  const snoozed = (snoozedMinutes: number) => text(READY, { mode: 'manual', snoozedMinutes });
+  assert.equal(snoozed(5), 'SC2: embedded · snoozed, 5 min left');
+  assert.equal(snoozed(Infinity), 'SC2: embedded · snoozed');
+  assert.equal(snoozed(0), 'SC2: embedded · on demand');
+});
+
 test('a running cell is waited for on the shell only', () => {
   const shell: ConnectionState = { ...READY, channel: 'shell' };
   assert.equal(text(READY, { busy: true }), 'SC2: embedded · ready');
