@@ -45,8 +45,8 @@ BISECT = """def bisect_right(a, x, lo=0, hi=None, *, key=None):
                 """
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 README = {"ghost-light": "ghost-text", "panel-light": "panel", "attribution-light": "attribution"}
-# What is typed for the animated picture, and the keys that accept.
-TYPED = (("import numpy as ", "Tab"), ("heights = np.arr", "Tab"), ("for height in ", "Tab"))
+# What is typed for the animated picture; Tab accepts each suggestion.
+TYPED = ("import numpy as ", "import matplotlib.pyplot as ", "for name in names")
 FRAME_MS = 90
 PAUSE_MS = 1200
 
@@ -112,7 +112,7 @@ def take_typing(notebook: NotebookPage, picture: Path) -> None:
     page.set_viewport_size({"width": 760, "height": 300})
     notebook.enter(0)
     clip = {"x": 40, "y": 60, "width": 720, "height": 190}
-    for text, key in TYPED:
+    for text in TYPED:
         for character in text:
             page.keyboard.type(character)
             page.wait_for_timeout(30)
@@ -120,7 +120,7 @@ def take_typing(notebook: NotebookPage, picture: Path) -> None:
         notebook.ghost_text()
         page.wait_for_timeout(700)
         shoot(PAUSE_MS)
-        page.keyboard.press(key)
+        page.keyboard.press("Tab")
         page.wait_for_timeout(200)
         shoot(PAUSE_MS // 2)
         notebook.press("Escape")
