@@ -35,7 +35,8 @@ LABELS: Mapping[str, Label] = {
     "grounding": Label(
         "Validate against live variables", "Repairs or drops what contradicts them."
     ),
-    "confidence": Label("Confidence", "How sure the model has to be while you type."),
+    "confidence": Label("Confidence", "From how sure a word is shown while you type."),
+    "adaptive_confidence": Label("Learn from what you accept", "Adjusts the confidence a little."),
     "prose": Label("Complete text cells", "Markdown and raw cells, while you type."),
     "threads": Label("CPU threads", "0 for as many as help."),
     "offline": Label("Stay offline", "Loads only models that are on this disk."),

@@ -27,9 +27,9 @@ export class CandidateCount {
   }
 
   private _draw(host: HTMLElement, position: Position): void {
-    const ghosts = Array.from(host.querySelectorAll<HTMLElement>(GHOST_TEXT));
-    const rects = ghosts
-      .filter(ghost => ghost.offsetParent)
+    const suggestions = Array.from(host.querySelectorAll<HTMLElement>(GHOST_TEXT));
+    const rects = suggestions
+      .filter(suggestion => suggestion.offsetParent)
       .pop()
       ?.getClientRects();
     const last = rects?.[rects.length - 1];
