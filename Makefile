@@ -5,6 +5,7 @@
 # make lock    resolves constraints.txt anew: the exact versions that all of the above install
 # make newest  the engine, kernel and packaging tests with the newest versions that pyproject.toml allows
 # make oldest  the same with the lowest versions (with PYTHON=python3.10, which has wheels of all of them)
+# make wheel   the wheel in dist/, for other environments
 # make dist    sdist and wheel in dist/, checked
 #
 # All work in .venv, which the first of them makes; node comes from PyPI, none has to be installed.
@@ -43,7 +44,7 @@ OLD_DEPRECATIONS := -W default::DeprecationWarning -W default::PendingDeprecatio
 # JupyterLab asks root, as who containers run, to say so.
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab quick test lint format lock newest oldest dist clean
+.PHONY: lab quick test lint format lock newest oldest wheel dist clean
 
 lab: $(VENV)/lab $(VENV)/frontend
 	jupyter lab --LabApp.default_url=/lab/tree/examples/quickstart.ipynb $(ROOT_FLAG) $(LAB_FLAGS)
@@ -89,6 +90,13 @@ oldest: .venv-oldest/constraints.txt
 try: $(VENV)/test $(VENV)/frontend
 	pip list
 	pytest -n 2 $(TRY_FLAGS) $(TRIED)
+
+wheel: export SKIP_JUPYTER_BUILDER :=
+wheel: $(VENV)/packages
+	rm -rf dist $(VENV)/frontend
+	@$(STEP) "Front end: build for production" labextension jlpm build:prod
+	@$(STEP) "Wheel, in dist" . python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
 
 dist: export SKIP_JUPYTER_BUILDER :=
 dist: $(VENV)/dev $(VENV)/packages

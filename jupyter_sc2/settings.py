@@ -160,10 +160,11 @@ class SC2(Configurable):
         65,
         min=50,
         max=1000,
-        help="Minimum length of a match in lexemes (names, operators, literals), counting the code around it.",
+        help="Minimum length of a match, with the code around it, in names, operators and literals.",
     ).tag(config=True)
     statistics = Bool(
-        True, help="Count shown and accepted suggestions, in a file on this machine (`%sc2 stats`)."
+        True,
+        help="Keep usage statistics, in a file on this machine (`%sc2 stats`): counts and times, no code.",
     ).tag(config=True)
     allowed = Bool(
         True,

@@ -126,7 +126,7 @@ class Attribution:
         unsure = "" if self.verified else ", by the index alone"
         name = f"{self.source} {self.version}".rstrip()
         return escaped(
-            f"{name}, {self.path}{lines} ({self.licence}; {self.lexemes} lexemes{unsure})"
+            f"{name}, {self.path}{lines} ({self.licence}; {self.lexemes} words and symbols{unsure})"
         )
 
 

@@ -319,7 +319,7 @@ class Writer:
             if self._draft.lexemes >= PACK_LEXEMES:
                 self._finish()
                 self._tell(
-                    f"{source.name}: {done.lexemes:,} lexemes in {done.files:,} files so far"
+                    f"{source.name}: {done.lexemes:,} words and symbols in {done.files:,} files so far"
                 )
         for pack, file in known.values():
             self._drop(entry, pack, file)

@@ -37,11 +37,11 @@ def summary(report: Report) -> str:
         said.append("Nothing is indexed here: `jupyter sc2 attribution index` does that.")
     elif report.matched:
         said.append(
-            f"{_cells(len(report.matched), 'match')} indexed code ({report.indexed:,} lexemes; "
+            f"{_cells(len(report.matched), 'match')} indexed code ({report.indexed:,} words and symbols; "
             f"a match is {report.threshold} or more in a row)."
         )
     else:
-        said.append(f"No cell matches indexed code ({report.indexed:,} lexemes).")
+        said.append(f"No cell matches indexed code ({report.indexed:,} words and symbols).")
     return " ".join(said)
 
 

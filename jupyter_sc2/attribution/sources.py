@@ -282,7 +282,7 @@ def named(path: Path, name: str | None = None, licence: str | None = None) -> So
     notices = _notices_in(path) if kind == "folder" else ()
     stated = licences.canonical(licence) if licence else _licence_of_files(path, notices)
     if stated is None:
-        raise RequestError(f"{licence!r} is no SPDX licence, such as MIT or GPL-3.0-or-later.")
+        raise RequestError(f"{licence!r} is not an SPDX licence, such as MIT or GPL-3.0-or-later.")
     return Source(
         kind=kind, name=name or path.name, root=str(path), licence=stated, notices=notices
     )

@@ -59,7 +59,7 @@ def add_parser(commands: Any) -> None:
         type=int,
         default=LEXEMES.default_value,
         metavar="N",
-        help="minimum length of a match in lexemes (default: %(default)s)",
+        help="minimum length of a match, in words and symbols (default: %(default)s)",
     )
     kinds = report.add_mutually_exclusive_group()
     kinds.add_argument("--html", action="store_true", help="print an HTML page")
@@ -125,14 +125,14 @@ def _index(args: argparse.Namespace) -> int:
         return 0
     rate = f", {done.lexemes / done.seconds:,.0f} a second" if done.lexemes else ""
     print(
-        f"{done.files:,} files read ({done.lexemes:,} lexemes{rate}), {done.unchanged:,} unchanged, "
+        f"{done.files:,} files read ({done.lexemes:,} words and symbols{rate}), {done.unchanged:,} unchanged, "
         f"{done.gone:,} gone."
     )
     if done.left_out:
         print(
             "Left out: " + ", ".join(f"{n:,} {why}" for why, n in done.left_out.most_common()) + "."
         )
-    print(f"The index has {lexemes:,} lexemes and takes {format_bytes(size)}.")
+    print(f"The index has {lexemes:,} words and symbols and takes {format_bytes(size)}.")
     return 0
 
 

@@ -25,6 +25,7 @@ from jupyter_sc2.kernel.views import progress as progress_view
 from jupyter_sc2.kernel.views import prompt as prompt_view
 from jupyter_sc2.kernel.views import stats as stats_view
 from jupyter_sc2.kernel.views import text as text_view
+from jupyter_sc2.kernel.views.table import show
 from jupyter_sc2.models.cards import ModelCard, card_errors, cards, find_card
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime.clock import monotonic
@@ -127,7 +128,7 @@ def check(command: Subcommand, values: Sequence[str], has_load_options: bool) ->
 
 @subcommand("the loaded model, its engine, precision and memory")
 def status(kernel: KernelParts, arguments: Arguments) -> None:
-    print(text_view.status(kernel.session.status, kernel.settings))
+    show(kernel.shell, *text_view.status(kernel.session.status, kernel.settings))
 
 
 @subcommand(
@@ -155,11 +156,8 @@ def model(kernel: KernelParts, arguments: Arguments) -> None:
 
 @subcommand("list the known models, with their sizes")
 def models(kernel: KernelParts, arguments: Arguments) -> None:
-    print(
-        "\n".join(
-            [text_view.models(cards().values(), kernel.settings.model), *map(str, card_errors())]
-        )
-    )
+    table = text_view.models(cards().values(), kernel.settings.model)
+    show(kernel.shell, table, *map(str, card_errors()))
 
 
 @subcommand(
@@ -168,13 +166,12 @@ def models(kernel: KernelParts, arguments: Arguments) -> None:
 )
 def plan(kernel: KernelParts, arguments: Arguments) -> None:
     from jupyter_sc2.models.files import plan_for
-    from jupyter_sc2.models.plan import lines
 
     settings = kernel.settings
     options = replace(settings.load_options(), model=arguments.value or settings.model)
     tokens = settings.context_tokens + settings.max_tokens
     card, machine, rows = plan_for(options, tokens=tokens)
-    print("\n".join(lines(card.name, machine, rows)))
+    show(kernel.shell, *text_view.plan(card.name, machine, rows))
 
 
 @subcommand(
@@ -212,7 +209,7 @@ def settings(kernel: KernelParts, arguments: Arguments) -> None:
             f"There is no setting named {values[0]!r}. Settings are: {', '.join(known)}."
         )
     else:
-        print(text_view.settings(kernel.settings, values or list(known)))
+        show(kernel.shell, text_view.settings(kernel.settings, values or list(known)))
 
 
 @subcommand(
@@ -261,7 +258,7 @@ def panel(kernel: KernelParts, arguments: Arguments) -> None:
 
 
 @subcommand(
-    "stats [reset]: suggestions shown, accepted and kept, and latency; reset clears them",
+    "stats [reset]: suggestions shown, accepted and kept, and the typical wait; reset deletes them",
     max_values=1,
 )
 def stats(kernel: KernelParts, arguments: Arguments) -> None:
@@ -272,16 +269,12 @@ def stats(kernel: KernelParts, arguments: Arguments) -> None:
         print("Usage data cleared.")
         return
     if arguments.values:
-        raise UsageError("%sc2 stats shows your usage; %sc2 stats reset clears it.")
-    if not kernel.settings.statistics:
-        print("Counting is off: SC2.statistics is False.")
+        raise UsageError("%sc2 stats shows your usage; %sc2 stats reset deletes it.")
+    notes = [] if kernel.settings.statistics else ["Usage statistics are off (SC2.statistics)."]
     events = usage.events()
-    if usage.problem:
-        print(usage.problem)
-    if events or not usage.problem:
-        print("\n".join(stats_view.lines(events)))
-    if events:
-        text_view.plot(kernel.shell, stats_view.per_day(events))
+    notes += [usage.problem] if usage.problem else []
+    found = stats_view.report(events) if events or not usage.problem else []
+    show(kernel.shell, *notes, *found)
 
 
 @subcommand("this list")

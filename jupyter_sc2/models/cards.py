@@ -73,6 +73,8 @@ STARCODER2_STOP = (
 
 # In config.json: the tensors are those of models/packed.py. And the precision that such a model has by itself.
 PACKED = "packed"
+# What users see instead of a precision's key; the others are shown as they are typed.
+PRECISION_NAMES = {PACKED: "4-bit"}
 # The precisions that are made by quantizing on load.
 QUANTIZED = ("8bit", "4bit", "4bit-double")
 
@@ -234,7 +236,7 @@ EMBEDDED = ModelCard(
     context=2048,
     window=2048,
     confidence=0.2,  # see the table in its card
-    note="Ships with the package and works offline: small and quick, for ordinary lines only.",
+    note="Ships with the package and works offline: small and fast, for ordinary lines only.",
 )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +211,7 @@ def card_and_shape(model: str) -> tuple[ModelCard, Shape]:
     config = read_config(folder)
     shape = Shape.from_config(config)
     if shape is None:
-        raise ModelLoadError(f"{folder}/config.json does not tell the sizes of the model.")
+        raise ModelLoadError(f"{folder}/config.json does not give the sizes of the model.")
     return describe(card, config, shape.parameters), shape
 
 
@@ -232,6 +234,25 @@ def plan_for(
     return card, here, rows
 
 
+def plans_for(
+    options: LoadOptions, models: Iterable[str], *, tokens: int
+) -> dict[str, list[PrecisionOption]]:
+    """The same for several models, without those whose sizes are not known. Never imports torch.
+
+    Without torch a GPU is not seen: speeds are those of the processor.
+    """
+    here = machine(by_torch="torch" in sys.modules)
+    found = {}
+    for model in dict.fromkeys(models):
+        with suppress(ModelLoadError):
+            card, shape = card_and_shape(model)
+            limit = min(tokens, card.window)
+            found[model] = plan(
+                shape, here, tokens=limit, engine=options.engine, precision=options.precision
+            )
+    return found
+
+
 # Downloading
 
 
@@ -245,9 +266,7 @@ def download(
     if precision in GGUF:
         return gguf(card, precision, offline=offline, progress=progress, verify=verify)
     if card.hub_id is None:
-        raise ModelLoadError(
-            f"{card.name} is no model of the hub, so there is nothing to download."
-        )
+        raise ModelLoadError(f"{card.name} is not a Hub model; there is nothing to download.")
     return hub.fetch(
         card.hub_id,
         card.revision,
@@ -369,7 +388,7 @@ def _shards(folder: Path) -> list[Path]:
         listed = _read_json(index, MAX_INDEX_BYTES)["weight_map"].values()
         names = sorted({name if is_plain_name(name) else repr(name) for name in listed})
     except (KeyError, TypeError, AttributeError) as error:
-        raise ModelLoadError(f"{index} does not tell which file has which weights.") from error
+        raise ModelLoadError(f"{index} does not say which file has which weights.") from error
     for name in names:
         if not is_plain_name(name) or not (folder / name).is_file():
             raise ModelLoadError(

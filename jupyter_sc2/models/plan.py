@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models.cards import PACKED, QUANTIZED, Shape
+from jupyter_sc2.models.cards import PACKED, PRECISION_NAMES, QUANTIZED, Shape
 from jupyter_sc2.models.quant_mix import tensor_type
 from jupyter_sc2.runtime.hardware import Machine, format_bytes
 
@@ -99,7 +99,7 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
     fits; if none fits, the smallest.
     """
     if shape.packed:
-        return PACKED, "its weights come in it"
+        return PACKED, "its weights come in 4 bits"
     if shape.parameters < SMALL_MODEL_PARAMS:
         return "fp32", "a model this small gains nothing from fewer bits"
     names = TORCH[1:] if machine.quick_bf16 else (TORCH[0], *TORCH[2:])
@@ -111,7 +111,7 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
         return in_time[0], "the most exact one that fits and keeps up with typing"
     return (
         min(fitting, key=lambda name: _ms(shape, name, machine)),
-        "the quickest one that fits",
+        "the fastest one that fits",
     )
 
 
@@ -278,16 +278,31 @@ def _ms(shape: Shape, precision: str, machine: Machine) -> float:
 
 def lines(name: str, machine: Machine, rows: Sequence[PrecisionOption]) -> list[str]:
     """The plan as a table of text, and under it the choice with its reason."""
-    table = [("", "precision", "file", "memory", "fits", "speed", "engine")]
-    for row in rows:
-        fits = {True: "yes", False: "no", None: "?"}[row.fits]
-        sizes = format_bytes(row.file_bytes), format_bytes(row.memory_bytes)
-        mark = "*" if row.chosen else ""
-        table.append((mark, row.precision, *sizes, fits, row.speed, row.engine))
+    table = cells(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     texts = [
         " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
-    chosen = [f"* {row.precision} is what loading takes: {row.why}." for row in rows if row.chosen]
-    return [f"{name} on {machine}", *texts, *chosen]
+    return [f"{name} on {machine}", *texts, *choice(rows)]
+
+
+def cells(rows: Sequence[PrecisionOption]) -> list[tuple[str, ...]]:
+    """The head of the table, and a row of texts for each precision; a star marks the chosen one."""
+    table: list[tuple[str, ...]] = [("", "precision", "file", "memory", "fits", "speed", "engine")]
+    for row in rows:
+        fits = {True: "yes", False: "no", None: "?"}[row.fits]
+        sizes = format_bytes(row.file_bytes), format_bytes(row.memory_bytes)
+        mark = "*" if row.chosen else ""
+        name = PRECISION_NAMES.get(row.precision, row.precision)
+        table.append((mark, name, *sizes, fits, row.speed, row.engine))
+    return table
+
+
+def choice(rows: Sequence[PrecisionOption]) -> list[str]:
+    """What loading takes, and why, in a sentence."""
+    return [
+        f"* {PRECISION_NAMES.get(row.precision, row.precision)} is what loading takes: {row.why}."
+        for row in rows
+        if row.chosen
+    ]

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 STAGES = {
     "importing": ("loading", ""),
     "waiting": ("downloading", "Another process downloads it; this one waits."),
-    "quantizing": ("loading", "It is quantized, which is done once."),
+    "quantizing": ("loading", "Quantizing the weights; this is done once."),
 }
 
 

@@ -104,14 +104,14 @@ _SOURCES = (
     ),
     ContextSource(
         name="outputs",
-        label="outputs above",
+        label="cell outputs",
         colour="#8f5902",
         terminal_colour="36",
         setting=Setting(
             name="context_outputs",
             default=False,
             help="Include the first lines of the outputs above.",
-            label="Outputs above",
+            label="Cell outputs",
         ),
         role="jupyter_output",
         render=output_text,
@@ -125,7 +125,7 @@ _SOURCES = (
         setting=Setting(
             name="context_variables",
             default=True,
-            help="Include a description of the live variables: types, shapes, columns.",
+            help="Include the live variables: types, shapes, columns.",
             label="Live variables",
         ),
         part_of="state",
@@ -137,7 +137,7 @@ _SOURCES = (
         setting=Setting(
             name="context_values",
             default=False,
-            help="Include small samples of their values, but nothing that may be secret.",
+            help="Include small samples of their values, but no secrets.",
             label="Sample values",
             advanced=True,
         ),
@@ -145,12 +145,12 @@ _SOURCES = (
     ),
     ContextSource(
         name="error",
-        label="the last error",
+        label="last error message",
         setting=Setting(
             name="context_error",
             default=True,
             help="Include the last cell's error, if any.",
-            label="Last error",
+            label="Last error message",
         ),
         part_of="state",
         line_start="# last error: ",

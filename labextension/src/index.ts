@@ -11,6 +11,7 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
+import { Platform } from '@lumino/domutils';
 import { Signal } from '@lumino/signaling';
 import type { Widget } from '@lumino/widgets';
 
@@ -18,6 +19,7 @@ import { InlineCompleters } from './completion/inline-completer';
 import { matchesOf } from './completion/inline-items';
 import { NewlineTrigger } from './completion/newline-trigger';
 import { Provider } from './completion/provider';
+import { Snooze } from './completion/snooze';
 import type { AcceptedPart, IInlineItem } from './completion/types';
 import { Documents } from './documents/documents';
 import { Companion } from './kernel/companion';
@@ -27,8 +29,12 @@ import type { Settings } from './kernel/protocol';
 import { FrontEndSettings, type IFrontEndSettings } from './settings';
 import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
+import { CandidateCount } from './ui/candidate-count';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
+import { FirstHint } from './ui/first-hint';
+import { installCommand } from './ui/install-command';
 import { rendermimeOf, showPrompt, type IMagicTarget } from './ui/magic-output';
+import { nameControls } from './ui/panel-labels';
 import { Sidebar } from './ui/sidebar';
 import { StatusItem } from './ui/status';
 import { reasonText, statusText, type IStatusDetails, type IStatusText } from './ui/status-text';
@@ -109,6 +115,12 @@ class Extension {
     const trans = (this._trans = translator.load('jupyter_sc2'));
     this._announcer = new Announcer(trans);
     this._mark = new AttributionMark(trans);
+    this._count = new CandidateCount(trans);
+    this._hint = new FirstHint({
+      trans,
+      isMac: Platform.IS_MAC,
+      onSeen: () => void this._settings.set('hint', false)
+    });
     this._documents = new Documents({
       trackers: { notebooks, consoles, editors },
       contents: _services.app.serviceManager.contents,
@@ -118,6 +130,7 @@ class Extension {
       onSaved: (saved, values) => void this._adoptKernelDefaults(saved, values),
       stateText: connection => this._connectionText(connection).text
     });
+    this._documents.isSnoozed = () => this._snooze.isActive;
     this._provider = new Provider({
       resolveTarget: (widget, text) => this._documents.resolveTarget(widget, text),
       settled: widget => this._documents.settled(widget),
@@ -138,7 +151,12 @@ class Extension {
       onTextChanged: (editor, delta) => this._onTextChanged(editor, delta),
       onCursorMoved: editor => this._onCursorMoved(editor),
       onShown: read => this._announcer.onChanged(read),
-      onItemChanged: (item, host) => this._mark.update(item, host),
+      onItemChanged: (item, host, position) => {
+        this._count.update(item !== undefined, host, position);
+        this._mark.update(item, host);
+        this._hint.update(item !== undefined, host);
+      },
+      onDismissed: () => this._hint.putAway(),
       onAccepted: (item, part, text) => this._onAccepted(item, part, text)
     });
     this._newlineTrigger = new NewlineTrigger({
@@ -160,6 +178,7 @@ class Extension {
     // Only then: nothing may be loaded into a kernel if the settings forbid it.
     void this._settings.load().then(() => this._documents.start());
     app.shell.add(this._sidebar, 'right', { rank: 900 });
+    nameControls(document);
     this._addCommands();
     this._addStatus();
     this._followUser();
@@ -199,6 +218,7 @@ class Extension {
     provider.debounceMs = values.debounceMs;
     provider.candidates = values.candidates;
     this._announcer.enabled = values.announce;
+    this._hint.enabled = values.hint;
     if (JSON.stringify(values.labSettings) !== JSON.stringify(documents.labSettings)) {
       documents.labSettings = values.labSettings;
       documents.sendLabSettings();
@@ -238,6 +258,7 @@ class Extension {
   }
 
   private _onAccepted(item: IInlineItem, part: AcceptedPart, text: string): void {
+    this._hint.putAway();
     this._retention.onAccepted(item, part, text);
     const panel = this._services.notebooks.currentWidget;
     const version = this._documents.connection(panel)?.client?.hello?.version;
@@ -306,6 +327,7 @@ class Extension {
         await this._settings.set('mode', mode);
       },
       isLocked: () => this._settings.isLocked,
+      snooze: this._snooze,
       openPanel: () => app.shell.activateById(this._sidebar.id),
       showPrompt: () => showPrompt(this._promptTarget(), trans)
     });
@@ -319,7 +341,7 @@ class Extension {
     const status = new StatusItem({
       statusText: () => this._statusText(),
       changed: this._changed,
-      menu: makeMenu(app)
+      menu: makeMenu(app, this._trans)
     });
     if (statusBar) {
       statusBar.registerStatusItem(PLUGIN, {
@@ -349,7 +371,8 @@ class Extension {
     const isOther = outcome.kind === 'idle' && this._documents.knowsLanguage(widget) === false;
     return this._connectionText(connection, {
       mode: this._documents.allowedMode(widget),
-      outcome: isOther ? { kind: 'nothing', reason: 'other_language' } : outcome
+      outcome: isOther ? { kind: 'nothing', reason: 'other_language' } : outcome,
+      snoozedMinutes: this._snooze.minutesLeft
     });
   }
 
@@ -359,7 +382,8 @@ class Extension {
   ): IStatusText {
     const { busy, isCompanion, state } = connection;
     const companion = isCompanion ? this._companion.stage : undefined;
-    return statusText(state, { busy, companion, ...details }, this._trans);
+    const install = installCommand();
+    return statusText(state, { busy, companion, install, ...details }, this._trans);
   }
 
   /** Where the panel comes from: the kernel of the widget in front, or of the current notebook. */
@@ -383,7 +407,9 @@ class Extension {
   private _changed = new Signal<object, void>({});
   private _companion: Companion;
   private _completers: InlineCompleters;
+  private _count: CandidateCount;
   private _documents: Documents;
+  private _hint: FirstHint;
   private _idleTimer: ReturnType<typeof setTimeout> | undefined;
   private _isTyping = false;
   private _mark: AttributionMark;
@@ -393,6 +419,7 @@ class Extension {
   private _retention = new RetentionTracker();
   private _settings: FrontEndSettings;
   private _sidebar: Sidebar;
+  private _snooze = new Snooze(() => this._changed.emit());
   private _trans: TranslationBundle;
 }
 

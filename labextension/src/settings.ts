@@ -21,6 +21,9 @@ export interface IFrontEndSettings {
   disabledLanguages: string[];
   announce: boolean;
 
+  /** Whether the keys are told below the first ghost text. */
+  hint: boolean;
+
   /** What every kernel is sent: the settings for all kernels, and what the user or an administrator set of the above. */
   labSettings: Settings;
 }
@@ -56,7 +59,7 @@ export class FrontEndSettings {
     this._apply(this._values());
   }
 
-  async set(name: keyof IFrontEndSettings, value: string): Promise<void> {
+  async set(name: keyof IFrontEndSettings, value: string | boolean): Promise<void> {
     await this._settings?.set(name, value);
   }
 
@@ -110,6 +113,7 @@ export class FrontEndSettings {
       candidates: Math.min(10, Math.max(1, Math.round(numberOr(values.candidates, 3)))),
       disabledLanguages: Array.isArray(values.languagesOff) ? values.languagesOff.map(String) : [],
       announce: values.announce === true,
+      hint: values.hint !== false,
       labSettings: {
         ...(values.kernel as Settings | undefined),
         ...(this._isSet('mode') ? { mode } : {}),

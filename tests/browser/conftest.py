@@ -61,7 +61,9 @@ class Server:
         app: str = "lab",
         startup: str = "",
         overrides: dict[str, Any] | None = None,
+        without: tuple[str, ...] = (),
     ) -> None:
+        """`without` are variables of the environment that it does not get."""
         self.root = folder / "notebooks"
         self.root.mkdir(parents=True)
         home = folder / "home"
@@ -104,7 +106,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={
-                    **os.environ,
+                    **{name: value for name, value in os.environ.items() if name not in without},
                     "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
                     "JUPYTER_CONFIG_DIR": str(home / "config"),
                     "JUPYTER_DATA_DIR": str(home / "data"),

@@ -6,6 +6,7 @@ the README shows, into examples/.
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 from jupyter_sc2.attribution.index import writing
 from jupyter_sc2.attribution.sources import installed
 from tests.browser.conftest import CHROMIUM_FLAGS, EXAMPLES, NotebookPage, Server, chromium_path
+from tests.browser.test_panel_layout import USAGE
 
 CELLS = (
     "import numpy as np\nimport pandas as pd",
@@ -43,11 +45,17 @@ BISECT = """def bisect_right(a, x, lo=0, hi=None, *, key=None):
                 """
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 README = {"ghost-light": "ghost-text", "panel-light": "panel", "attribution-light": "attribution"}
+# What is typed for the animated picture; Tab accepts each suggestion.
+TYPED = ("import numpy as ", "import matplotlib.pyplot as ", "for name in names")
+FRAME_MS = 90
+PAUSE_MS = 1200
 
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        server = Server(Path(home))
+        # The kernels have the model that ships with the package, whatever this process has.
+        server = Server(Path(home), without=("JUPYTER_SC2_EMBEDDED",))
+        server.set(hint=False)
         with writing(server.root.parent / "home/data/jupyter_sc2/attribution") as writer:
             writer.update([source for source in installed() if source.name == "Python"])
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_FLAGS)
@@ -63,6 +71,12 @@ def main(folder: Path) -> None:
                 run(page, "apputils:change-theme", theme=title)
                 page.wait_for_timeout(1000)
                 take_all(notebook, folder, theme)
+            run(page, "apputils:change-theme", theme=THEMES["light"])
+            page.wait_for_timeout(1000)
+            name = server.notebook("typing.ipynb", "")
+            notebook = open_notebook(page, f"{server.url}/lab/workspaces/typing/tree/{name}")
+            page.keyboard.press("Control+b")
+            take_typing(notebook, folder / "typing.gif")
             name = server.notebook("search.ipynb", "")
             notebook = open_notebook(page, f"{server.url}/lab/workspaces/another/tree/{name}")
             page.keyboard.press("Control+b")
@@ -83,6 +97,46 @@ def open_notebook(page: Page, url: str) -> NotebookPage:
     notebook.wait_idle()
     notebook.wait_ready()
     return notebook
+
+
+def take_typing(notebook: NotebookPage, picture: Path) -> None:
+    """An animated picture of typing and accepting, a frame for each key."""
+    from PIL import Image
+
+    page = notebook.page
+    frames: list[tuple[bytes, int]] = []
+
+    def shoot(duration: int) -> None:
+        frames.append((page.screenshot(clip=clip), duration))
+
+    page.set_viewport_size({"width": 760, "height": 300})
+    notebook.enter(0)
+    clip = {"x": 40, "y": 60, "width": 720, "height": 190}
+    for text in TYPED:
+        for character in text:
+            page.keyboard.type(character)
+            page.wait_for_timeout(30)
+            shoot(FRAME_MS)
+        notebook.ghost_text()
+        page.wait_for_timeout(700)
+        shoot(PAUSE_MS)
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(200)
+        shoot(PAUSE_MS // 2)
+        notebook.press("Escape")
+        notebook.enter(0)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(100)
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data, _ in frames]
+    small = [image.quantize(64) for image in images]
+    small[0].save(
+        picture,
+        save_all=True,
+        append_images=small[1:],
+        duration=[duration for _, duration in frames],
+        loop=0,
+        optimize=True,
+    )
 
 
 def take_attribution(notebook: NotebookPage, picture: Path) -> None:
@@ -124,10 +178,12 @@ def take_all(notebook: NotebookPage, folder: Path, theme: str) -> None:
     page.locator(".jp-sc2-StatusItem-button").click()
     shoot("menu")
     page.keyboard.press("Escape")
-    page.set_viewport_size({"width": 900, "height": 860})
+    page.set_viewport_size({"width": 900, "height": 1120})
+    notebook.execute(USAGE)
     run(page, "jupyter_sc2:open-panel")
-    page.locator(".jp-sc2-Sidebar >> text=ready: embedded").wait_for()
-    page.locator(".jp-sc2-Sidebar >> text=/Code cells above · /").wait_for()
+    page.locator(".jp-sc2-Sidebar .jp-sc2-Badge", has_text="Ready").wait_for()
+    page.locator(".jp-sc2-Sidebar .jp-sc2-Tokens").wait_for()
+    page.locator(".jp-sc2-Sidebar .jp-sc2-Chart").wait_for()
     shoot("panel")
     run(page, "application:toggle-right-area")
     page.set_viewport_size({"width": 900, "height": 420})
@@ -150,3 +206,4 @@ if __name__ == "__main__":
                 (EXAMPLES / f"{readme}.png").write_bytes(
                     (Path(folder) / f"{name}.png").read_bytes()
                 )
+            (EXAMPLES / "typing.gif").write_bytes((Path(folder) / "typing.gif").read_bytes())

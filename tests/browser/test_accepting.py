@@ -44,6 +44,45 @@ def test_the_next_word_is_accepted_and_the_rest_stays_without_a_gap(notebook):
     assert notebook.page.evaluate("window.gaps") == 0
 
 
+def test_control_and_right_accepts_the_next_word_too(notebook):
+    notebook.type("result = ")
+    notebook.wait_ghost(LINE[9:])
+    for accepted in ("np", ".", "arange"):
+        before = notebook.source(0)
+        notebook.press("Control+ArrowRight")
+        notebook.page.wait_for_timeout(150)
+        assert notebook.source(0) == before + accepted
+
+
+def test_control_and_right_moves_by_words_where_there_is_no_ghost_text(notebook):
+    notebook.type("pass and no more")
+    notebook.page.wait_for_timeout(500)
+    notebook.press("Home")
+    assert notebook.shown_ghost() == ""
+    notebook.press("Control+ArrowRight")
+    notebook.type("X")
+    assert notebook.source(0) == "passX and no more"
+    notebook.press("Control+ArrowRight")
+    notebook.type("Y")
+    assert notebook.source(0) == "passX andY no more"
+
+
+def test_the_ghost_text_says_which_of_how_many_candidates_it_is(notebook):
+    count = notebook.page.locator(".jp-sc2-CandidateCount")
+    notebook.type("result = ")
+    notebook.wait_ghost(LINE[9:])
+    assert count.count() == 0
+    notebook.press("Alt+\\")
+    count.filter(has_text="1/3").wait_for()
+    ghost = notebook.page.locator(".jp-GhostText:visible").last.bounding_box()
+    box = count.bounding_box()
+    assert box["x"] >= ghost["x"] + ghost["width"] and abs(box["y"] - ghost["y"]) < 20
+    notebook.press("Alt+]")
+    count.filter(has_text="2/3").wait_for()
+    notebook.press("Escape")
+    count.wait_for(state="detached")
+
+
 def test_each_accept_is_one_step_of_undo(notebook):
     notebook.type("result = ", delay=5)
     notebook.wait_ghost(LINE[9:])

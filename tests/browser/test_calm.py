@@ -91,7 +91,8 @@ def test_the_numbers_tell_what_was_shown_and_accepted_with_a_plot(quick_cell):
     quick_cell.type("%sc2 stats")
     quick_cell.press("Control+Enter")
     output = quick_cell.cell(0).locator(".jp-OutputArea-output")
-    output.locator("text=/1 by word/").wait_for()
-    said = output.first.inner_text()
-    assert "1 in full" in said and f"characters saved {len(LINE) - 9}" in said
-    output.locator("svg").wait_for()  # an output of its own, which comes after the text
+    row = output.locator("tr", has_text="Accepted in full, by word, by line")
+    row.locator("td", has_text="1, 1, 0").wait_for()
+    row = output.locator("tr", has_text="Characters saved")
+    assert row.locator("td").last.inner_text() == str(len(LINE) - 9)
+    output.locator("svg").wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.test_places import command
@@ -31,7 +32,7 @@ def panel_row(notebook, label: str):
     if not notebook.page.locator(".jp-sc2-Sidebar").is_visible():
         command(notebook, "jupyter_sc2:open-panel")
     panel = notebook.page.locator(".jp-sc2-Sidebar")
-    panel.locator("text=ready: embedded").wait_for(timeout=PATIENCE_MS)
+    panel.locator(".jp-sc2-Badge", has_text="Ready").wait_for(timeout=PATIENCE_MS)
     return panel.locator(".widget-inline-hbox", has_text=label).first
 
 
@@ -49,7 +50,7 @@ def test_what_is_set_in_a_kernel_stays_until_jupyterlabs_setting_is_changed(
     notebook.wait_ready()
     assert setting(notebook, "max_tokens") == "33"
     config(notebook, "SC2.max_tokens = 44")
-    panel_row(notebook, "Max tokens").locator(".widget-readout", has_text="44").wait_for()
+    panel_row(notebook, "Length").locator(".widget-readout", has_text="44").wait_for()
     notebook.page.reload()
     notebook.cell(0).wait_for()
     notebook.wait_ready()
@@ -71,7 +72,7 @@ def test_ghost_text_is_chosen_in_the_settings_editor_the_panel_the_menu_or_by_co
 ):
     notebook = open_notebook(slow_lab, slow_lab.notebook("mode.ipynb", ""))
     notebook.wait_ready()
-    panel = panel_row(notebook, "Ghost text").locator("select")
+    panel = panel_row(notebook, "Show").locator("select")
     panel.select_option(label="On request (Alt+\\)")
     says(notebook, "on demand")
     assert setting(notebook, "mode") == "'manual'"
@@ -84,8 +85,8 @@ def test_ghost_text_is_chosen_in_the_settings_editor_the_panel_the_menu_or_by_co
     command(notebook, "settingeditor:open", query="Code Completion (SC2)")
     editor = notebook.page.locator("select[id$='plugin_mode']")
     editor.wait_for()
-    assert chosen(editor).startswith("On request only")
-    editor.select_option(label="Off: no suggestions, and no model is loaded")
+    assert chosen(editor).startswith("On request")
+    editor.select_option(label="Never, and no model is loaded")
     command(notebook, "docmanager:open", path="mode.ipynb")
     says(notebook, "off")
     wait_setting(notebook, "mode", "'off'")
@@ -99,7 +100,7 @@ def test_what_the_panel_saves_for_good_stands_in_both_files_and_in_new_kernels(
     settings(kernel={"max_tokens": 33})
     notebook = open_notebook(slow_lab, slow_lab.notebook("good.ipynb", ""))
     notebook.wait_ready()
-    panel_row(notebook, "Max tokens")
+    panel_row(notebook, "Length")
     config(notebook, "SC2.max_tokens = 21")
     config(notebook, "SC2.top_k = 5")
     sidebar = notebook.page.locator(".jp-sc2-Sidebar")
@@ -148,8 +149,10 @@ def test_a_source_is_switched_off_in_the_panel_where_its_tokens_stand(slow_lab, 
     notebook.type("result = ")
     notebook.ghost_text()
     sidebar = notebook.page.locator(".jp-sc2-Sidebar")
-    sidebar.locator("text=/Code cells above · \\d+ tokens/").click()
-    sidebar.locator("text=/Code cells above$/").wait_for()
+    row = sidebar.locator(".jp-sc2-Source", has_text="Code cells above")
+    row.locator(".jp-sc2-Source-tokens", has_text=re.compile(r"^\d+$")).wait_for()
+    row.get_by_role("checkbox", name="Code cells above").click()
+    row.locator(".jp-sc2-Source-tokens", has_text=re.compile(r"^$")).wait_for(state="attached")
     assert setting(notebook, "context_cells") == "False"
 
 

@@ -283,7 +283,7 @@ def tiny(tmp_path):
 def said(kernel, code):
     cell = kernel.start(code)
     kernel.finish(cell, timeout=120)
-    return kernel.text(cell) + kernel.text(cell, "stderr")
+    return kernel.text(cell) + kernel.text(cell, "stderr") + kernel.shown(cell)
 
 
 def test_a_torch_model_loads_beside_files_by_names_of_what_it_imports_and_runs_none(

@@ -187,6 +187,14 @@ class FrontEnd:
             if message["msg_type"] == "stream" and message["content"]["name"] == name
         )
 
+    def shown(self, cell: str) -> str:
+        """The plain text of what a cell displays, tables among it."""
+        return "\n".join(
+            message["content"]["data"].get("text/plain", "")
+            for message in self.outputs(cell)
+            if message["msg_type"] == "display_data"
+        )
+
     # The debugger
 
     def debug(self, command: str, timeout: float = 10.0, **arguments) -> dict:

@@ -13,7 +13,7 @@ PACKAGE = Path(jupyter_sc2.__file__).parent
 
 # Each line may import those above it, and its own; of two that fit a module the longer name counts.
 LAYERS = [
-    {"runtime", "errors", "embedded"},
+    {"runtime", "errors", "embedded", "server"},
     {"notebook", "types"},
     {"source"},
     {"introspection"},

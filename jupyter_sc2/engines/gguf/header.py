@@ -61,7 +61,7 @@ class GGUFHeader:
             raise ModelLoadError(f"{file} cannot be read: {error.strerror or error}.") from error
         except KeyError as error:
             raise ModelLoadError(
-                f"{file} is no language model: it does not tell {error}."
+                f"{file} is not a language model: it does not give {error}."
             ) from error
         except Exception as error:  # the library has errors of several kinds
             raise ModelLoadError(

@@ -42,7 +42,7 @@ def find(model: str, precision: str, *, offline: bool, progress: Progress) -> Fo
         return Found(card, Path(model).expanduser())
     if precision != "auto" and precision not in GGUF:
         raise ModelLoadError(
-            f"llama.cpp reads GGUF, where there is no precision {precision!r}: take auto or one of {', '.join(GGUF)}."
+            f"llama.cpp reads GGUF, which has no precision {precision!r}: use auto or one of {', '.join(GGUF)}."
         )
     wanted = best_precision(model) if precision == "auto" else precision
     folder = Path(model).expanduser()

@@ -275,7 +275,7 @@ def _noting_fim(card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
     roles = ("fim_prefix", "fim_middle", "fim_suffix")
     if not missing([card.special[role] for role in roles if role in card.special], tokenizer):
         return card
-    note = f"{card.note} Knows no fill-in-the-middle: it completes from what stands before the cursor.".strip()
+    note = f"{card.note} Reads only the text before the cursor.".strip()
     return replace(card, note=note)
 
 

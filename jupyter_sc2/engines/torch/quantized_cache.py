@@ -85,7 +85,7 @@ def make(folder: Path, precision: str, progress: Progress) -> Path:
     """
     if precision not in QUANTIZED:
         raise ModelLoadError(
-            f"{precision} is no precision to quantize to: take one of {', '.join(QUANTIZED)}."
+            f"{precision} is not a precision to quantize to: use one of {', '.join(QUANTIZED)}."
         )
     config, stored = model_files.read_config(folder), model_files.read_headers(folder)
     with model_files.keep_logs_out("transformers", "bitsandbytes", "torch", "filelock"):

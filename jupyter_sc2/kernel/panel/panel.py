@@ -1,6 +1,6 @@
 """The panel of ipywidgets: settings, prompt context and usage.
 
-Only this module and `fields` import ipywidgets.
+Only this package imports ipywidgets.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ from traitlets.utils.bunch import Bunch
 
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel import settings_store
-from jupyter_sc2.kernel.panel.fields import FULL_WIDTH, Fields
+from jupyter_sc2.kernel.panel import layout, markup
+from jupyter_sc2.kernel.panel.fields import Fields
 from jupyter_sc2.kernel.views import prompt as prompt_view
 from jupyter_sc2.kernel.views import stats as stats_view
-from jupyter_sc2.kernel.views import text as text_view
-from jupyter_sc2.models.cards import EMBEDDED, find_card
-from jupyter_sc2.models.plan import PrecisionOption
+from jupyter_sc2.kernel.views.chart import bar_chart
+from jupyter_sc2.models.cards import cards, find_card
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.prompt.sources import SETTINGS, tokens_by_setting
-from jupyter_sc2.runtime import background
-from jupyter_sc2.runtime.clock import sleep
-from jupyter_sc2.runtime.hardware import format_bytes
+from jupyter_sc2.runtime import background, clock
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.settings import PRECISIONS, SC2
-from jupyter_sc2.usage import Usage
+from jupyter_sc2.usage import Usage, summary
 
 # Delay after a completion before prompt size and usage are updated: they need not keep up with typing.
 REFRESH_DELAY_S = 1.0
@@ -39,9 +37,9 @@ REFRESH_DELAY_S = 1.0
 # Latencies in the sparkline: as many as fit into a sidebar.
 MAX_LATENCIES = 24
 
-BASIC_SETTINGS = ("mode", "after_enter", "max_tokens", "temperature")
+SUGGESTION_SETTINGS = ("mode", "after_enter", "max_tokens", "temperature", "confidence")
 CONTEXT_SETTINGS = tuple(name for name, setting in SETTINGS.items() if not setting.advanced)
-MODEL_SETTINGS = ("model", "engine", "precision")
+PLANNED_SETTINGS = ("model", "engine", "precision")
 
 
 class Panel:
@@ -60,45 +58,43 @@ class Panel:
         self.session = session
         self.usage = usage
         self._on_saved = on_saved
-        self._planned: tuple[str, str] | None = None
+        self._planned: tuple[str, str, bool] | None = None
         self._refresh_pending = self._failed = False
-        self.state = widgets.Label()
-        self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout=FULL_WIDTH)
+        self.state = widgets.HTML()
         # An error, the session's message, and the result of a click.
         self.refusal, self.message, self.note = (
-            widgets.Label(layout={"display": "none"}) for _ in range(3)
+            widgets.HTML(layout={"display": "none"}) for _ in range(3)
         )
-        self.refusal.add_class("jp-sc2-Panel-refusal")
         self.form = Fields(settings, self._show_error)
         self.fields = self.form.widgets
-        self.load = _button("Load", "Load the model now")
-        self.unload = _button("Unload", "Unload the model and free its memory")
-        self.prompt_size = widgets.Label()
-        self.show_prompt = _button("Show prompt", "Show the prompt of the last request")
+        self.load = layout.button("Load", "Load the model into memory")
+        self.model_facts, self.licence = widgets.HTML(), widgets.HTML()
+        self.tokens = widgets.HTML()
+        self.counts = {name: widgets.HTML() for name in CONTEXT_SETTINGS}
+        self.cell_count = widgets.HTML()
+        self.show_prompt = layout.button("Show prompt", "What the model read at the last request")
         self.prompt = widgets.HTML(layout={"display": "none"})
-        self.latency = widgets.HTML()
-        self.stats = widgets.HTML()
-        self.clear_usage = _button("Clear usage data", "Delete the counts and times")
-        self.save = _button("Save as defaults", "New kernels start with these settings")
-        self.reset_saved = _button(
-            "Reset defaults", "New kernels start with the built-in defaults again"
+        self.tiles = widgets.HTML()
+        self.chart = widgets.HTML()
+        self.details = widgets.HTML()
+        self.reset_usage = layout.button("Reset usage", "Delete the counts and times")
+        self.save = layout.button("Save as defaults", "New kernels start with these settings")
+        self.reset_saved = layout.button(
+            "Reset defaults", "New kernels start with the built-in settings"
         )
-        self.reset = _button(
-            "Reset settings", "Reset all settings of this kernel to the built-in defaults"
-        )
-        for label in (self.state, self.refusal, self.message, self.note, self.prompt_size):
-            label.add_class("jp-sc2-Panel-words")
+        self.reset = layout.button("Reset settings", "This kernel gets the built-in settings")
+        self.advanced = layout.button("Advanced", "All other settings")
         self.widget = self._layout()
-        self._on(self.load, lambda: session.load(settings.load_options()))
-        self._on(self.unload, session.unload)
+        self._on(self.load, self._toggle_model)
         self._on(self.show_prompt, self._toggle_prompt)
         self._on(self.reset, self.form.reset)
         self._on(self.save, lambda: self._save_settings(True))
         self._on(self.reset_saved, lambda: self._save_settings(False))
-        self._on(self.clear_usage, self._clear_usage)
+        self._on(self.reset_usage, self._reset_usage)
         settings.observe(self._setting_changed, list(SC2.settings()))
+        self._show_licence(settings.model)
         self._show(session.status)
-        self._show_numbers()
+        self._show_usage()
         self._show_prompt_size()
         self._unsubscribe = session.subscribe(
             lambda status: self.form.in_context(lambda: self._show(status))
@@ -112,43 +108,43 @@ class Panel:
 
     def _layout(self) -> widgets.VBox:
         """Frequently used widgets at the top, the others folded away."""
-        fields, named = self.fields, {*BASIC_SETTINGS, *CONTEXT_SETTINGS, "model", "precision"}
-        rest = [fields[name] for name in fields if name not in named]
-        boxes = [field for field in rest if isinstance(field, widgets.Checkbox)]
-        advanced = widgets.VBox(
-            [
-                *(field for field in rest if field not in boxes),
-                *boxes,
-                _row(self.reset_saved, self.clear_usage),
-            ]
+        form, fields = self.form, self.fields
+        named = {*SUGGESTION_SETTINGS, *CONTEXT_SETTINGS, "model", "precision"}
+        self.advanced_group = layout.group(
+            *(layout.explained(fields[name], name) for name in fields if name not in named),
+            layout.row(self.reset_saved),
         )
-        folded = widgets.Accordion([advanced], titles=("Advanced",), selected_index=None)
-        panel = widgets.VBox(
-            [
-                self.state,
-                self.progress,
-                self.refusal,
-                self.message,
-                self.note,
-                self.form.models,
+        layout.fold(self.advanced, self.advanced_group)
+        return layout.panel(
+            layout.group(self.state, self.refusal, self.message, self.note),
+            layout.section(
+                "Model",
+                form.models,
                 fields["model"],
+                self.model_facts,
                 fields["precision"],
-                _row(self.load, self.unload),
-                *(fields[name] for name in BASIC_SETTINGS),
-                _heading("Prompt context"),
-                *(fields[name] for name in CONTEXT_SETTINGS),
-                _row(self.prompt_size, self.show_prompt),
+                self.licence,
+                layout.row(self.load),
+            ),
+            layout.section(
+                "Suggestions",
+                *(fields[name] for name in SUGGESTION_SETTINGS),
+                layout.slider_ends("fewer, surer", "more"),
+            ),
+            layout.section(
+                "Context",
+                self.tokens,
+                *(layout.source(name, fields[name], self.counts[name]) for name in self.counts),
+                layout.source(markup.OTHER, layout.fixed("This cell"), self.cell_count),
+                layout.row(self.show_prompt),
                 self.prompt,
-                _heading("Usage"),
-                self.latency,
-                self.stats,
-                _row(self.save, self.reset),
-                folded,
-            ],
-            layout={"max_width": "44em"},
+            ),
+            layout.section(
+                "Usage", self.tiles, self.chart, self.details, layout.row(self.reset_usage)
+            ),
+            layout.section("", layout.row(self.save, self.reset)),
+            layout.section("", self.advanced, self.advanced_group),
         )
-        panel.add_class("jp-sc2-Panel")
-        return panel
 
     # Actions
 
@@ -172,11 +168,16 @@ class Panel:
             self._show_note("New kernels start with the built-in defaults again.")
         self._on_saved(for_good)
 
-    def _clear_usage(self) -> None:
+    def _reset_usage(self) -> None:
         self.usage.reset()
         self.session.reset_feedback()
-        self._show_latency()
-        self._show_numbers()
+        self._show_usage()
+
+    def _toggle_model(self) -> None:
+        if self.session.status.state in ("unloaded", "error"):
+            self.session.load(self.settings.load_options())
+        else:
+            self.session.unload()
 
     def _toggle_prompt(self) -> None:
         shown = self.prompt.layout.display == ""
@@ -185,69 +186,68 @@ class Panel:
         self._show_prompt_size()
 
     def _setting_changed(self, change: Bunch) -> None:
-        if change.name in MODEL_SETTINGS:
+        if change.name in PLANNED_SETTINGS:
             self._update_plan_soon()
-        if change.name == "model" and not self.settings.server:
-            card = find_card(change.new)
-            self.form.in_context(
-                lambda: self._show_note(text_view.licence(card) if card.hub_id else "")
-            )
+        if change.name in ("model", "server"):
+            self.form.in_context(lambda: self._show_licence(self.settings.model))
         if change.name.startswith("context_"):
             self._refresh_soon()
 
     # Display. Also called on other threads: sets widgets and prints nothing.
 
     def _show_error(self, words: str) -> None:
-        _set_text(self.refusal, words)
+        layout.set_line(self.refusal, words, "alert")
 
     def _show_note(self, words: str) -> None:
-        _set_text(self.note, words)
+        layout.set_line(self.note, words)
 
     def _show(self, status: Status) -> None:
-        self.state.value = text_view.status(status, self.settings).partition("\n")[0]
+        self.state.value = markup.header(status, self.settings.model)
         failed, message = status.state == "error", status.message or ""
-        _set_text(self.message, "" if failed else message)
+        layout.set_line(self.message, "" if failed else message)
         if failed or self._failed:
-            _set_text(self.refusal, message if failed else "")
+            self._show_error(message if failed else "")
         self._failed = failed
-        self.progress.layout.display = "none" if status.progress is None else ""
-        self.progress.value = status.progress or 0.0
-        self.unload.disabled = status.state in ("unloaded", "error")
-        self._show_latency()
+        loads = status.state in ("loading", "downloading")
+        unloaded = status.state in ("unloaded", "error")
+        self.load.description = "Load" if unloaded else "Cancel loading" if loads else "Unload"
+        self.load.tooltip = (
+            "Load the model into memory" if unloaded else "Free the memory of the model"
+        )
         if status.state == "ready":
             self._update_plan_soon()
             self._refresh_soon()
 
-    def _show_latency(self) -> None:
-        recent = list(self.usage.recent)[-MAX_LATENCIES:]
-        line = (
-            f"<tt>{stats_view.sparkline(recent)}</tt> latest {recent[-1]:.0f} ms" if recent else ""
-        )
-        self.latency.value = _small(f"Time to first text<br>{line}") if line else ""
+    def _show_licence(self, model: str) -> None:
+        """A server's models and their licences are not known here."""
+        self.licence.value = "" if self.settings.server else markup.licence(find_card(model))
 
-    def _show_numbers(self) -> None:
-        events = self.usage.events()
-        lines = stats_view.lines(events)[:4] if events or not self.usage.problem else []
-        lines = [self.usage.problem, *lines] if self.usage.problem else lines
-        rows = "<br>".join(map(stats_view.escaped, lines))
-        plot = f"<br>{stats_view.plot(stats_view.per_day(events))}" if events else ""
-        self.stats.value = _small(rows + plot)
+    def _show_usage(self) -> None:
+        events, problem = self.usage.events(), self.usage.problem
+        whole = summary(events)
+        self.tiles.value = stats_view.tiles(whole) if events or not problem else ""
+        self.chart.value = bar_chart(stats_view.per_day(events), clock.now()) if events else ""
+        recent = list(self.usage.recent)[-MAX_LATENCIES:]
+        found = [*([problem] if problem else []), *stats_view.details(whole, recent)]
+        if not self.settings.statistics:
+            found.insert(0, "Usage statistics are switched off.")
+        self.details.value = "<br>".join(map(stats_view.escaped, found))
 
     def _show_prompt_size(self) -> None:
         """Shows the tokens of each source in the prompt of the last request."""
         request = prompt_view.newest(self.session)
         explained = None if request is None else self.session.explain_prompt(request)
         if request is None or explained is None:
-            self.prompt_size.value = "Counted at the first request."
+            self.tokens.value = markup.token_bar({}, self.settings.context_tokens)
             return
         pieces, plan = explained
         counts = tokens_by_setting((one.text, one.source, one.tokens) for one in pieces)
-        for name in CONTEXT_SETTINGS:
-            label = self.fields[name].description.partition(" · ")[0]
-            tokens = counts.get(name, 0)
-            self.fields[name].description = f"{label} · {tokens} tokens" if tokens else label
-        total = sum(piece.tokens for piece in pieces)
-        self.prompt_size.value = f"{total} tokens, of at most {self.settings.context_tokens}"
+        others = sum(count for name, count in counts.items() if name not in SETTINGS)
+        by_setting = {name: counts.get(name, 0) for name in SETTINGS} | {markup.OTHER: others}
+        self.tokens.value = markup.token_bar(by_setting, self.settings.context_tokens)
+        for name, widget in self.counts.items():
+            widget.value = markup.token_count(by_setting[name])
+        self.cell_count.value = markup.token_count(others)
         if self.prompt.layout.display != "none":
             self.prompt.value = prompt_view.markup(
                 pieces,
@@ -263,19 +263,19 @@ class Panel:
             background.Thread(run, self._refresh).start()
 
     def _refresh(self) -> None:
-        sleep(REFRESH_DELAY_S)
+        clock.sleep(REFRESH_DELAY_S)
         self._refresh_pending = False
         with silence, own_imports:
             self._show_prompt_size()
-            self._show_numbers()
+            self._show_usage()
 
-    # Memory needs per precision
+    # Memory and speed of the models and precisions
 
     def _update_plan_soon(self) -> None:
-        """Plans on a separate thread, unless torch would have to be imported to look at the machine."""
-        wanted = (self.settings.model, self.settings.engine)
-        can_look = wanted[0] == EMBEDDED.name or "torch" in sys.modules
-        if wanted != self._planned and can_look and not self.settings.server:
+        """Plans on a separate thread."""
+        # A GPU is seen only once torch is imported.
+        wanted = (self.settings.model, self.settings.engine, "torch" in sys.modules)
+        if wanted != self._planned and not self.settings.server:
             self._planned = wanted
             run = self.form.context.copy().run
             background.Thread(run, self._update_plan).start()
@@ -285,43 +285,23 @@ class Panel:
             self._show_plan()
 
     def _show_plan(self) -> None:
-        from jupyter_sc2.models.files import plan_for
+        from jupyter_sc2.models.files import plans_for
 
         options = replace(self.settings.load_options(), precision="auto")
         tokens = self.settings.context_tokens + self.settings.max_tokens
-        try:
-            _, _, rows = plan_for(options, tokens=tokens)
-        except SC2Error:
-            labels = {}  # the shape is known only when the model is loaded
-        else:
-            labels = {row.precision: _memory(row) for row in rows if row.precision in PRECISIONS}
-            labels["auto"] = next(f"auto: {_memory(row)}" for row in rows if row.chosen)
+        plans = plans_for(options, (*cards(), options.model), tokens=tokens)
+        rows = plans.get(options.model, [])  # its sizes may not be known yet
+        labels = {row.precision: layout.memory(row) for row in rows if row.precision in PRECISIONS}
+        for row in rows:
+            if row.chosen:
+                labels["auto"] = f"Automatic: {layout.memory(row)}"
         self.form.relabel("precision", labels)
-
-
-def _set_text(label: widgets.Label, words: str) -> None:
-    label.value = words
-    label.layout.display = "" if words else "none"
-
-
-def _button(label: str, tooltip: str) -> widgets.Button:
-    return widgets.Button(
-        description=label, tooltip=tooltip, layout={"width": "auto", "flex": "0 0 auto"}
-    )
-
-
-def _row(*children: widgets.Widget) -> widgets.HBox:
-    return widgets.HBox(list(children), layout={"flex_flow": "row wrap"})
-
-
-def _heading(words: str) -> widgets.HTML:
-    return widgets.HTML(f"<b>{words}</b>")
-
-
-def _small(markup: str) -> str:
-    return f'<div style="line-height: 1.4">{markup}</div>'
-
-
-def _memory(row: PrecisionOption) -> str:
-    fits = " (too large)" if row.fits is False else ""
-    return f"{row.precision} · {format_bytes(row.memory_bytes)}{fits}"
+        chosen = {name: next(row for row in rows if row.chosen) for name, rows in plans.items()}
+        self.form.describe_models(
+            {name: layout.model_details(find_card(name), row) for name, row in chosen.items()}
+        )
+        own = chosen.get(options.model)
+        shown = own is None or (own.fits is not False and self.form.shows_details(options.model))
+        self.model_facts.value = (
+            "" if own is None or shown else markup.model_facts(find_card(options.model), own)
+        )

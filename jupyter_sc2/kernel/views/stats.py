@@ -1,10 +1,15 @@
-"""The usage data for `%sc2 stats` and the panel: lines of text, and a small plot."""
+"""The usage data for `%sc2 stats` and the panel: tables, tiles and a sparkline."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 
+from jupyter_sc2.kernel.views.chart import bar_chart
+from jupyter_sc2.kernel.views.table import Block, Markup, Table
+from jupyter_sc2.kernel.views.wording import milliseconds, number
+from jupyter_sc2.kernel.views.wording import share as _share
 from jupyter_sc2.runtime import clock
 from jupyter_sc2.usage import Event, Summary, by_notebook, summary
 
@@ -16,22 +21,37 @@ DAY_S = 86400.0
 MAX_NOTEBOOKS = 10
 
 
-def lines(events: Sequence[Event]) -> list[str]:
-    """The figures of all notebooks together, then of each."""
+def report(events: Sequence[Event]) -> list[Block]:
+    """`%sc2 stats`: the figures of all notebooks together, then of each, then by day."""
     whole = summary(events)
     if not whole.shown:
         return ["No usage data yet: counting starts with the first ghost text in a notebook."]
-    found = [
-        f"shown {whole.shown}, accepted {whole.accepted} ({_share(whole.accepted, whole.shown)}): "
-        f"{whole.in_full} in full, {whole.by_word} by word, {whole.by_line} by line",
-        f"characters saved {whole.characters}",
-        f"still there after 30 s {_fraction(whole.after_30s)}, at the next run {_fraction(whole.at_next_run)}",
-        f"time to first text: median {_milliseconds(whole.p50_ms)}, 95th percentile {_milliseconds(whole.p95_ms)}",
+    accepted = (
+        f"{number(whole.accepted)} of {number(whole.shown)} ({_share(whole.accepted, whole.shown)})"
+    )
+    wait = milliseconds(whole.p50_ms)
+    if whole.p95_ms is not None:
+        wait += f" (95% under {milliseconds(whole.p95_ms)})"
+    found: list[Block] = [
+        Table(
+            rows=[
+                ("Suggestions accepted", accepted),
+                ("Accepted in full, by word, by line", _counts(whole)),
+                ("Characters saved", number(whole.characters)),
+                ("Kept after 30 s", _fraction(whole.after_30s)),
+                ("Kept at the next run", _fraction(whole.at_next_run)),
+                ("Typical wait", wait),
+            ]
+        )
     ]
     notebooks = by_notebook(events)
     if len(notebooks) > 1:
-        found += [""] + [_row(one) for one in notebooks[:MAX_NOTEBOOKS]]
-    return found
+        head = ("shown", "accepted", "", "characters saved", "typical wait", "notebook")
+        rows = [_row(one) for one in notebooks[:MAX_NOTEBOOKS]]
+        found += ["", Table(head=head, rows=rows, right=range(5))]
+    days = per_day(events)
+    line = f"shown on each of the last {len(days)} days: {sparkline([shown for shown, _ in days])}"
+    return [*found, Markup(line, bar_chart(days, clock.now()))]
 
 
 def escaped(line: str) -> str:
@@ -58,42 +78,69 @@ def per_day(events: Sequence[Event], now: float | None = None) -> list[tuple[int
     return days
 
 
-def plot(days: Sequence[tuple[int, int]]) -> str:
-    """Bars for the days as SVG: shown in grey, used in blue. Readable in the light and the dark theme."""
-    width, height, step = 16 * len(days), 60, 16
-    top = max((shown for shown, _ in days), default=0) or 1
-    bars = []
-    for index, (shown, used) in enumerate(days):
-        for count, colour in ((shown, "#9e9e9e"), (min(used, shown), "#2a7fd4")):
-            tall = height * count / top
-            bars.append(
-                f'<rect x="{index * step + 2}" y="{height - tall:.1f}" width="{step - 4}" '
-                f'height="{tall:.1f}" fill="{colour}"/>'
-            )
-    label = html.escape(f"Shown (grey) and accepted (blue) on each of the last {len(days)} days")
+def tiles(whole: Summary) -> str:
+    """The four figures that matter most, as HTML."""
+    kept, looked = whole.after_30s
+    figures = [
+        (
+            _share(whole.accepted, whole.shown),
+            "accepted",
+            f"{number(whole.accepted)} of {number(whole.shown)} shown",
+        ),
+        (number(whole.characters), "characters saved", "not typed by hand"),
+        (
+            milliseconds(whole.p50_ms),
+            "typical wait",
+            f"95% under {milliseconds(whole.p95_ms)}"
+            if whole.p95_ms is not None
+            else "not measured yet",
+        ),
+        (_share(kept, looked), "kept after 30 s", f"{number(kept)} of {number(looked)} accepted"),
+    ]
+    return f'<div class="jp-sc2-Tiles">{"".join(_tile(*figure) for figure in figures)}</div>'
+
+
+def _tile(figure: str, label: str, detail: str) -> str:
+    parts = (("figure", figure), ("label", label), ("detail", detail))
+    body = "".join(
+        f'<div class="jp-sc2-Tile-{name}">{_unbroken(text)}</div>' for name, text in parts
+    )
+    return f'<div class="jp-sc2-Tile">{body}</div>'
+
+
+def _unbroken(text: str) -> str:
+    """Keeps numbers with their units on one line."""
+    return re.sub(r"(?<=\d) (?=(?:s|min|h)\b)", "&nbsp;", text)
+
+
+def details(whole: Summary, recent: Sequence[float]) -> list[str]:
+    """What the tiles leave out, in short lines."""
+    found = []
+    if whole.accepted:
+        parts = (("in full", whole.in_full), ("by word", whole.by_word), ("by line", whole.by_line))
+        found.append("Accepted " + ", ".join(f"{how} {number(count)}" for how, count in parts))
+    if whole.at_next_run[1]:
+        found.append(f"Kept at the next run: {_fraction(whole.at_next_run)}")
+    if recent:
+        found.append(f"Latest waits {sparkline(recent)} {milliseconds(recent[-1])}")
+    return found
+
+
+def _row(one: Summary) -> tuple[str, ...]:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + 2}" role="img" '
-        f'aria-label="{label}"><title>{label}</title>{"".join(bars)}'
-        f'<line x1="0" x2="{width}" y1="{height + 1}" y2="{height + 1}" stroke="#9e9e9e"/></svg>'
+        number(one.shown),
+        number(one.accepted),
+        _share(one.accepted, one.shown),
+        number(one.characters),
+        milliseconds(one.p50_ms),
+        one.notebook or "(no name)",
     )
 
 
-def _row(one: Summary) -> str:
-    name = one.notebook or "(no name)"
-    return (
-        f"{name}: shown {one.shown}, accepted {one.accepted} ({_share(one.accepted, one.shown)}), "
-        f"{one.characters} characters, median {_milliseconds(one.p50_ms)}"
-    )
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.0%}" if whole else "-"
+def _counts(one: Summary) -> str:
+    return ", ".join(map(number, (one.in_full, one.by_word, one.by_line)))
 
 
 def _fraction(counts: tuple[int, int]) -> str:
     kept, looked = counts
     return f"{kept} of {looked}"
-
-
-def _milliseconds(ms: float | None) -> str:
-    return "-" if ms is None else f"{ms:.0f} ms"

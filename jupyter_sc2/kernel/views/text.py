@@ -1,4 +1,4 @@
-"""The output of the magics: highlighted code, and status, models and settings as lines of text."""
+"""The output of the magics: highlighted code, and status, models, plan and settings as tables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.introspection.secrets import in_text
-from jupyter_sc2.kernel.views import stats as stats_view
+from jupyter_sc2.kernel.views import wording
+from jupyter_sc2.kernel.views.table import Block, Markup, Table
+from jupyter_sc2.models import plan as plan_view
 from jupyter_sc2.models.cards import EMBEDDED, ModelCard
-from jupyter_sc2.models.plan import file_bytes
+from jupyter_sc2.models.plan import PrecisionOption, file_bytes
 from jupyter_sc2.pipeline.status import Status
-from jupyter_sc2.runtime.hardware import format_bytes
+from jupyter_sc2.runtime.hardware import Machine, format_bytes
 from jupyter_sc2.settings import SC2, asks_server
 from jupyter_sc2.types import CompletionRequest
 
@@ -46,26 +48,27 @@ def candidates(shell: InteractiveShell, codes: Sequence[str]) -> None:
         print(*filter(None, (number, _coloured(code) if sys.stdout.isatty() else code)), sep="\n")
 
 
-def plot(shell: InteractiveShell, days: Sequence[tuple[int, int]]) -> None:
-    """Shows the counts of the last days: as a plot in a notebook, as a sparkline on a terminal."""
-    counts = [shown for shown, _ in days]
-    line = f"shown on each of the last {len(days)} days: {stats_view.sparkline(counts)}"
-    if hasattr(shell, "kernel"):
-        from IPython.display import publish_display_data
-
-        publish_display_data({"text/plain": line, "text/html": stats_view.plot(days)})  # type: ignore[no-untyped-call]
-    else:
-        print(line)
-
-
-def status(status: Status, settings: SC2) -> str:
-    """The text of `%sc2 status`."""
-    if status.state in ("unloaded", "error"):
-        lines = [f"{status.state}: {status.model or settings.model}"]
-    else:
-        lines = [f"{status.state}: {_described(status)}"]
+def status(status: Status, settings: SC2) -> list[Block]:
+    """`%sc2 status`: what is loaded in a line, or as a table, and what else there is to say."""
+    absent = status.state in ("unloaded", "error")
+    line = f"{status.state}: {status.model or settings.model if absent else _described(status)}"
+    state = status.state
     if status.progress is not None:
-        lines[0] += f", {status.progress:.0%}"
+        line += f", {status.progress:.0%}"
+        state += f", {status.progress:.0%}"
+    facts = [
+        ("State", state),
+        ("Model", status.model or settings.model),
+        ("Engine", "" if absent else status.engine),
+        ("Precision", "" if absent else wording.precision(status.precision)),
+        ("Memory", "" if absent or not status.memory_bytes else memory(status.memory_bytes)),
+    ]
+    table = Table(rows=[fact for fact in facts if fact[1]])
+    return [Markup(line, table.html()), *_remarks(status, settings)]
+
+
+def _remarks(status: Status, settings: SC2) -> list[str]:
+    lines = []
     if status.message:
         lines.append(status.message)
     if status.limitations:
@@ -85,22 +88,25 @@ def status(status: Status, settings: SC2) -> str:
             "This is the small model that ships with the package. `%sc2 load starcoder2-3b` or "
             "`%sc2 load ./folder` loads a larger one, `%sc2 models` lists the known ones."
         )
-    return "\n".join(lines)
+    return lines
 
 
 def loaded(status: Status, seconds: float) -> str:
     """The text of `%sc2 load`."""
-    line = f"{_described(status)}, loaded in {seconds:.1f} s."
+    line = f"{_described(status)}, loaded in {wording.duration(seconds)}."
     return f"{line}\n{status.message}" if status.message else line
 
 
-def models(cards: Iterable[ModelCard], current: str) -> str:
+def models(cards: Iterable[ModelCard], current: str) -> Table:
     """The known models with the current one marked; a current one that is not known comes last."""
-    rows = [(card.name, _about(card)) for card in cards]
-    if current not in [name for name, _ in rows]:
-        rows.append((current, ""))
-    return "\n".join(
-        f"{'*' if name == current else ' '} {name}: {note}".rstrip(": ") for name, note in rows
+    rows = [_about(card) for card in cards]
+    if current not in [row[0] for row in rows]:
+        rows.append((current, "", "", "", "", ""))
+    return Table(
+        head=("", "model", "size", "bf16", "4bit", "licence", "note"),
+        rows=[("*" if row[0] == current else "", *row) for row in rows],
+        right=(2, 3, 4),
+        bold=[index for index, row in enumerate(rows) if row[0] == current],
     )
 
 
@@ -109,19 +115,38 @@ def licence(card: ModelCard) -> str:
     return f"Licence of {card.name}: {card.licence_line}"
 
 
-def _about(card: ModelCard) -> str:
-    sizes = ""
+def _about(card: ModelCard) -> tuple[str, ...]:
+    sizes = ["", ""]
     if card.shape is not None:
-        sizes = ", ".join(
-            f"{format_bytes(file_bytes(card.shape, p))} in {p}" for p in ("bf16", "4bit")
-        )
-        sizes = f" {sizes}."
-    return f"{card.parameters} parameters, {card.licence}.{sizes} {card.note}".rstrip()
+        sizes = [format_bytes(file_bytes(card.shape, precision)) for precision in ("bf16", "4bit")]
+    parameters = "" if card.parameters == "?" else card.parameters
+    return (card.name, parameters, *sizes, card.licence, card.note)
 
 
-def settings(settings: SC2, names: Iterable[str]) -> str:
+def settings(settings: SC2, names: Sequence[str]) -> Block:
+    """All settings as a table, or one in a line."""
     traits = SC2.settings()
-    return "\n".join(f"{name} = {getattr(settings, name)!r}: {traits[name].help}" for name in names)
+    table = Table(
+        head=("setting", "value", "what it does"),
+        rows=[(name, repr(getattr(settings, name)), traits[name].help) for name in names],
+        bold=[
+            index
+            for index, name in enumerate(names)
+            if getattr(settings, name) != traits[name].default_value
+        ],
+    )
+    if len(names) > 1:
+        return table
+    ((name, value, help),) = table.rows
+    return Markup(f"{name} = {value}: {help}", table.html())
+
+
+def plan(name: str, machine: Machine, rows: Sequence[PrecisionOption]) -> list[Block]:
+    """What fits this machine, and below it the choice with its reason."""
+    head, *cells = plan_view.cells(rows)
+    chosen = [index for index, row in enumerate(rows) if row.chosen]
+    table = Table(head=head, rows=cells, right=(2, 3), bold=chosen)
+    return [f"{name} on {machine}", table, *plan_view.choice(rows)]
 
 
 def memory(size: int) -> str:
@@ -139,7 +164,7 @@ def _where(server: str) -> str:
 def _described(status: Status) -> str:
     parts = [
         status.engine,
-        status.precision,
+        wording.precision(status.precision),
         memory(status.memory_bytes) if status.memory_bytes else "",
     ]
     details = ", ".join(part for part in parts if part)

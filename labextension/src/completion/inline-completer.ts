@@ -60,6 +60,7 @@ export class InlineCompleters {
 
   /** Removes the ghost text; the cursor stays. */
   dismiss(): void {
+    this._options.onDismissed();
     this._focused()?.model?.reset();
     this._options.provider.cancel();
   }
@@ -88,7 +89,16 @@ export class InlineCompleters {
     host.classList.toggle(OWN_CLASS, own !== undefined);
     host.classList.toggle(ESCAPE_CLASS, own !== undefined && !host.querySelector('.cm-vimMode'));
     this._options.onShown(() => (own ? (completer.current?.insertText ?? '') : ''));
-    this._options.onItemChanged(own, host);
+    this._options.onItemChanged(own, host, () => this._position(completer));
+  }
+
+  /** Which of how many candidates of ours is shown, counted from 1; null where none is. */
+  private _position({ current, model }: Completer): [number, number] | null {
+    const { provider } = this._options;
+    const items = (model?.completions?.items ?? []) as IInlineCompletionItem[];
+    const own = items.filter(item => provider.inlineItem(item) !== undefined);
+    const index = own.findIndex(item => item === current);
+    return index < 0 ? null : [index + 1, own.length];
   }
 
   private _accept(completer: Completer, part: AcceptedPart): boolean {
@@ -158,9 +168,16 @@ export namespace InlineCompleters {
     onShown(read: () => string): void;
 
     /** Called then, too, with our record of the item that is shown, and the element of its editor. */
-    onItemChanged(item: IInlineItem | undefined, host: HTMLElement): void;
+    onItemChanged(
+      item: IInlineItem | undefined,
+      host: HTMLElement,
+      position: () => [number, number] | null
+    ): void;
 
     onAccepted(item: IInlineItem, part: AcceptedPart, text: string): void;
+
+    /** The user has dismissed the ghost text. */
+    onDismissed(): void;
   }
 }
 

@@ -49,6 +49,9 @@ export class Documents {
 
   /** What JupyterLab's settings say, which holds unless a kernel's settings say otherwise. */
   mode: Mode = 'automatic';
+
+  /** Whether suggestions while typing are paused, in all documents. */
+  isSnoozed = (): boolean => false;
   afterEnter: AfterEnter = 'smart';
 
   /** Whether no kernel may allow more than the settings do. */
@@ -200,7 +203,7 @@ export class Documents {
       path: edited.path,
       fileExtension: edited.fileExtension,
       disabledLanguages: this.disabledLanguages,
-      mode: mostRestrictive(this.requestedMode(widget), edited.mode),
+      mode: mostRestrictive(this.requestedMode(widget), edited.mode, this._snoozedMode()),
       cells: () => edited.cells(edited.cellId),
       isAt: offset => {
         const { editor } = edited;
@@ -214,8 +217,14 @@ export class Documents {
   allowedMode(widget: Widget | null): Mode {
     return mostRestrictive(
       this.requestedMode(widget),
-      (widget && this._edited.in(widget)?.mode) || undefined
+      (widget && this._edited.in(widget)?.mode) || undefined,
+      this._snoozedMode()
     );
+  }
+
+  /** While suggestions are paused, Alt+\ still brings one. */
+  private _snoozedMode(): Mode | undefined {
+    return this.isSnoozed() ? 'manual' : undefined;
   }
 
   /** The notebook or console whose kernel completes code in this widget, and which renders that kernel's widgets. */

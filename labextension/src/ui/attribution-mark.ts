@@ -85,7 +85,7 @@ export function shortMatch(match: IAttribution, trans: TranslationBundle): strin
   return `${match.source}, ${licenceOf(match, trans)}`;
 }
 
-/** A match in full: `pandas 3.1.1, pandas/core/frame.py, lines 10 to 20: 80 lexemes; BSD-3-Clause`. */
+/** A match in full: `pandas 3.1.1, pandas/core/frame.py, lines 10 to 20: 80 words and symbols; BSD-3-Clause`. */
 export function fullMatch(match: IAttribution, trans: TranslationBundle): string {
   const { source, version, path, lines, lexemes, verified } = match;
   const name = [source, version].filter(Boolean).join(' ');
@@ -93,11 +93,11 @@ export function fullMatch(match: IAttribution, trans: TranslationBundle): string
   const length =
     verified === false
       ? trans._n(
-          '%1 lexeme, according to the index only',
-          '%1 lexemes, according to the index only',
+          '%1 word or symbol, by the index alone',
+          '%1 words and symbols, by the index alone',
           lexemes
         )
-      : trans._n('%1 lexeme', '%1 lexemes', lexemes);
+      : trans._n('%1 word or symbol', '%1 words and symbols', lexemes);
   return `${name}, ${place}: ${length}; ${licenceOf(match, trans)}`;
 }
 

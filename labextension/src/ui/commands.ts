@@ -16,16 +16,20 @@ import type { Menu, Widget } from '@lumino/widgets';
 
 import type { InlineCompleters } from '../completion/inline-completer';
 import { METADATA_KEY, modeOf, type Mode } from '../completion/policy';
+import type { Snooze } from '../completion/snooze';
 import type { AcceptedPart } from '../completion/types';
 import type { Documents } from '../documents/documents';
 import { isRecording, withMetadataValue } from '../usage/record';
-import { INSTALL, START, type IStatusText } from './status-text';
+import { installCommand } from './install-command';
+import { START, type IStatusText } from './status-text';
 
 export const COMMANDS = {
   acceptWord: 'jupyter_sc2:accept-word',
   acceptLine: 'jupyter_sc2:accept-line',
   dismiss: 'jupyter_sc2:dismiss',
   toggle: 'jupyter_sc2:toggle',
+  snooze: 'jupyter_sc2:snooze',
+  endSnooze: 'jupyter_sc2:end-snooze',
   toggleNotebook: 'jupyter_sc2:toggle-notebook',
   toggleRecord: 'jupyter_sc2:toggle-record',
   load: 'jupyter_sc2:load',
@@ -36,6 +40,18 @@ export const COMMANDS = {
   copyCommand: 'jupyter_sc2:copy-command',
   status: 'jupyter_sc2:say'
 };
+
+/** The menu begins with the lines of the status, each an entry that cannot be clicked. */
+const MAX_STATUS_LINES = 8;
+
+/** The selector of our key bindings in the schema. */
+const OWN_GHOST_TEXT = '.jp-mod-sc2-ghost.jp-mod-inline-completer-active';
+
+/** What a snooze can be; 0 until the page is reloaded. */
+const SNOOZE_MINUTES = [5, 30, 60, 0];
+
+/** A command with a long path is not written out in the menu. */
+const MAX_COMMAND_LENGTH = 50;
 
 export interface ICommandOptions {
   app: JupyterFrontEnd;
@@ -51,6 +67,9 @@ export interface ICommandOptions {
   /** Whether only an administrator may set the mode. */
   isLocked(): boolean;
 
+  /** The pause of suggestions while typing. */
+  snooze: Snooze;
+
   /** Opens the sidebar. */
   openPanel(): void;
 
@@ -60,7 +79,9 @@ export interface ICommandOptions {
 
 export function addCommands(options: ICommandOptions): void {
   addSuggestionCommands(options);
+  preferWordKeys(options);
   addModeCommands(options);
+  addSnoozeCommands(options);
   addModelCommands(options);
   addKernelCommand(options);
   addPanelCommands(options);
@@ -76,6 +97,24 @@ function addSuggestionCommands({ app, completers, trans }: ICommandOptions): voi
     label: trans.__('Dismiss Ghost Text'),
     execute: () => completers.dismiss()
   });
+}
+
+/**
+ * Lets our keys with the right arrow come before CodeMirror's, which moves by words with them, while there is ghost text.
+ *
+ * JupyterLab looks at its key bindings after the editor has had the event.
+ */
+function preferWordKeys({ app }: ICommandOptions): void {
+  document.addEventListener(
+    'keydown',
+    event => {
+      const isOurs = event.key === 'ArrowRight' && (event.ctrlKey || event.altKey);
+      if (isOurs && event.target instanceof Element && event.target.closest(OWN_GHOST_TEXT)) {
+        app.commands.processKeydownEvent(event);
+      }
+    },
+    true
+  );
 }
 
 /** What is completed, and what is recorded of it, in all notebooks or in the one in front. */
@@ -118,6 +157,27 @@ function addModeCommands(options: ICommandOptions): void {
       const isOn = isRecording(model?.getMetadata(METADATA_KEY));
       setMetadataValue(model, 'record', isOn ? undefined : true);
     }
+  });
+}
+
+function addSnoozeCommands({ app, completers, snooze, trans }: ICommandOptions): void {
+  const { commands } = app;
+  commands.addCommand(COMMANDS.snooze, {
+    label: ({ minutes, short }) => {
+      const count = Number(minutes);
+      const length =
+        count > 0 ? trans._n('%1 Minute', '%1 Minutes', count) : trans.__('Until the Page Reloads');
+      return short ? length : trans.__('Snooze Ghost Text: %1', length);
+    },
+    execute: ({ minutes }) => {
+      completers.dismiss();
+      snooze.start(Number(minutes) > 0 ? Number(minutes) : Infinity);
+    }
+  });
+  commands.addCommand(COMMANDS.endSnooze, {
+    label: trans.__('End Snooze'),
+    isVisible: () => snooze.isActive,
+    execute: () => snooze.end()
   });
 }
 
@@ -193,6 +253,7 @@ function addPanelCommands(options: ICommandOptions): void {
   const { commands } = app;
   const connection = () => documents.connection(app.shell.currentWidget);
   const stage = () => documents.ownConnection(app.shell.currentWidget)?.state.stage;
+  const command = () => (stage() === 'not loaded' ? START : installCommand());
   commands.addCommand(COMMANDS.openPanel, {
     label: trans.__('Open Panel'),
     execute: () => options.openPanel()
@@ -203,27 +264,39 @@ function addPanelCommands(options: ICommandOptions): void {
     execute: () => options.showPrompt()
   });
   commands.addCommand(COMMANDS.copyCommand, {
-    label: () => trans.__('Copy %1', stage() === 'not loaded' ? START : INSTALL),
+    label: () =>
+      command().length <= MAX_COMMAND_LENGTH
+        ? trans.__('Copy %1', command())
+        : trans.__('Copy the Command That Installs It'),
     isVisible: () => stage() === 'not loaded' || stage() === 'not installed',
     execute: () => {
-      const command = stage() === 'not loaded' ? START : INSTALL;
-      Clipboard.copyToSystem(command);
-      Notification.info(trans.__('Copied; run %1 in a cell.', command), { autoClose: 4000 });
+      Clipboard.copyToSystem(command());
+      Notification.info(trans.__('Copied; run %1 in a cell.', command()), { autoClose: 4000 });
     }
   });
+  const statusLine = ({ line }: { line?: unknown }) =>
+    options.statusText()?.tooltip.split('\n')[Number(line ?? 0)] ?? '';
   commands.addCommand(COMMANDS.status, {
-    label: () => options.statusText()?.tooltip.split('\n').join(' · ') ?? '',
+    label: args => statusLine(args),
+    isVisible: args => statusLine(args) !== '',
     isEnabled: () => false,
     execute: () => undefined
   });
 }
 
 /** The menu that a click on the status item opens. */
-export function makeMenu(app: JupyterFrontEnd): Menu {
+export function makeMenu(app: JupyterFrontEnd, trans: TranslationBundle): Menu {
   const menu = new MenuSvg({ commands: app.commands });
+  const snooze = new MenuSvg({ commands: app.commands });
+  snooze.title.label = trans.__('Snooze');
+  for (const minutes of SNOOZE_MINUTES) {
+    snooze.addItem({ command: COMMANDS.snooze, args: { minutes, short: true } });
+  }
   menu.addClass('jp-sc2-Menu');
-  menu.addItem({ command: COMMANDS.status });
-  menu.addItem({ type: 'separator' });
+  for (let line = 0; line < MAX_STATUS_LINES; line++) {
+    menu.addItem({ command: COMMANDS.status, args: { line } });
+  }
+  // Lines between them are drawn by the stylesheet: Lumino's separators are no valid children of a menu.
   for (const command of [
     COMMANDS.copyCommand,
     COMMANDS.toggle,
@@ -231,20 +304,25 @@ export function makeMenu(app: JupyterFrontEnd): Menu {
     COMMANDS.toggleRecord,
     COMMANDS.load,
     COMMANDS.chooseModel,
-    COMMANDS.chooseKernel
+    COMMANDS.chooseKernel,
+    COMMANDS.openPanel,
+    COMMANDS.showPrompt
   ]) {
     menu.addItem({ command });
+    if (command === COMMANDS.toggle) {
+      menu.addItem({ type: 'submenu', submenu: snooze });
+      menu.addItem({ command: COMMANDS.endSnooze });
+    }
   }
-  menu.addItem({ type: 'separator' });
-  menu.addItem({ command: COMMANDS.openPanel });
-  menu.addItem({ command: COMMANDS.showPrompt });
   return menu;
 }
 
 export function addToPalette(palette: ICommandPalette, trans: TranslationBundle): void {
-  const { status, copyCommand, ...rest } = COMMANDS;
-  Object.values(rest).forEach(command =>
-    palette.addItem({ command, category: trans.__('Code Completion (SC2)') })
+  const { status, copyCommand, snooze, ...rest } = COMMANDS;
+  const category = trans.__('Code Completion (SC2)');
+  Object.values(rest).forEach(command => palette.addItem({ command, category }));
+  SNOOZE_MINUTES.forEach(minutes =>
+    palette.addItem({ command: snooze, category, args: { minutes } })
   );
 }
 

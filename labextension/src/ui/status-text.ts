@@ -22,17 +22,22 @@ export interface IStatusDetails {
 
   mode?: Mode;
 
+  /** Minutes until suggestions are no longer paused; Infinity until the page is reloaded, 0 or nothing for no pause. */
+  snoozedMinutes?: number;
+
   outcome?: IOutcome;
 
   /** The companion, where it completes the document. */
   companion?: CompanionStage;
 
+  /** The command that installs jupyter-sc2 in the kernel's environment. */
+  install?: string;
+
   /** The present time, in ms as of Date.now(). */
   now?: number;
 }
 
-/** The commands that install jupyter-sc2 in a kernel's environment, and start it in the kernel. */
-export const INSTALL = '%pip install jupyter-sc2';
+/** The command that starts jupyter-sc2 in a kernel. */
 export const START = '%load_ext jupyter_sc2';
 
 /** In a few words, and in a sentence. */
@@ -42,9 +47,7 @@ type ShortAndLong = [short: string, long?: string];
 const REASONS: Record<string, (trans: TranslationBundle) => [string, string]> = {
   disabled: trans => [
     trans.__('off here'),
-    trans.__(
-      'Code completion is off: in this kernel (SC2.mode), or in cells or languages like this one.'
-    )
+    trans.__('Code completion is off for this kernel, cell or language.')
   ],
   low_confidence: trans => [
     trans.__('low confidence'),
@@ -65,15 +68,15 @@ const REASONS: Record<string, (trans: TranslationBundle) => [string, string]> = 
   ],
   queue_full: trans => [
     trans.__('queue full'),
-    trans.__('Too many requests are waiting for the model. Try again in a moment.')
+    trans.__('Too many requests are waiting. Try again in a moment.')
   ],
   refuted: trans => [
     trans.__('rejected'),
-    trans.__("The suggestion contradicted the kernel's variables or Python's syntax.")
+    trans.__("It contradicted live variables or Python's syntax.")
   ],
   matches_indexed_code: trans => [
     trans.__('matches indexed code'),
-    trans.__('The suggestion matches indexed code, which the setting attribution blocks.')
+    trans.__('It matches indexed code; the setting attribution blocks it.')
   ]
 };
 
@@ -109,7 +112,7 @@ type Lines = [short: string, ...lines: (string | undefined)[]];
 
 function notConnected(
   state: Exclude<ConnectionState, IConnected>,
-  { busy, companion }: IStatusDetails,
+  { busy, companion, install }: IStatusDetails,
   trans: TranslationBundle
 ): Lines {
   switch (state.stage) {
@@ -119,8 +122,8 @@ function notConnected(
       }
       return [
         trans.__('no kernel'),
-        trans.__('Code is completed by a model in the kernel, and no kernel is running here.'),
-        trans.__('A file uses the kernel of its console, or the one that you choose in this menu.')
+        trans.__('The model runs in the kernel, and no kernel runs here.'),
+        trans.__("A file uses its console's kernel, or one chosen here.")
       ];
     case 'not Python':
       return [
@@ -134,27 +137,20 @@ function notConnected(
     case 'waiting':
       return waiting(trans);
     case 'not loaded':
-      return [
-        trans.__('not loaded'),
-        trans.__('Run %1 to start code completion in this kernel.', START)
-      ];
+      return [trans.__('not loaded'), trans.__('Run %1 to start it in this kernel.', START)];
     case 'not installed':
       return [
         trans.__('not installed in this kernel'),
-        trans.__(
-          "jupyter-sc2 is not installed in the kernel's environment. Run %1 in a cell, then restart the kernel.",
-          INSTALL
-        )
+        trans.__("jupyter-sc2 is missing in the kernel's environment."),
+        trans.__('Run %1 and restart the kernel.', install ?? '')
       ];
     case 'not allowed':
       return [trans.__('not allowed'), reasonText('not_allowed', trans)];
     case 'version mismatch':
       return [
         trans.__('version mismatch'),
-        trans.__(
-          'jupyter-sc2 %1 in the kernel is not compatible with jupyter-sc2 in JupyterLab. Install the same version for both.',
-          state.version
-        )
+        trans.__('The kernel has jupyter-sc2 %1, JupyterLab another.', state.version),
+        trans.__('Install the same version for both.')
       ];
     case 'not responding':
       return [
@@ -171,31 +167,29 @@ function companionLines(stage: CompanionStage, trans: TranslationBundle): Lines 
   return stage === 'ended'
     ? [
         trans.__('companion · stopped'),
-        trans.__('The kernel for code completion was shut down. It starts again when you type.')
+        trans.__('Its kernel was shut down. It starts again when you type.')
       ]
     : [
         trans.__('companion · starting'),
-        trans.__('A kernel for code completion is started, as no kernel of this document has it.')
+        trans.__('No kernel of this document has it, so one is started.')
       ];
 }
 
 function connected(
   state: IConnected,
-  { busy, mode, outcome, now }: IStatusDetails,
+  { busy, mode, outcome, now, snoozedMinutes }: IStatusDetails,
   trans: TranslationBundle
 ): Lines {
   if (state.channel === 'shell' && busy) {
     return waiting(trans);
   }
   const { model, precision, modelState, message } = state;
-  const withPrecision = precision ? `${model} ${precision}` : model;
+  const withPrecision = precision ? `${model} ${precisionText(precision)}` : model;
   const named = (text: string) => (state.isCompanion ? trans.__('companion · %1', text) : text);
   const name = named(withPrecision);
   const modelLine = [
     trans.__('Model: %1', withPrecision),
-    ...(state.isCompanion
-      ? [trans.__('It runs in a kernel of its own, the companion, listed as "Code completion".')]
-      : [])
+    ...(state.isCompanion ? [trans.__('It runs in a kernel of its own, the companion.')] : [])
   ].join('\n');
   switch (modelState) {
     case 'loading':
@@ -214,6 +208,19 @@ function connected(
       ];
   }
   const [short, long] = outcomeText(outcome, trans);
+  if (mode === 'manual' && snoozedMinutes) {
+    const isTimed = Number.isFinite(snoozedMinutes);
+    return [
+      isTimed
+        ? trans.__('%1 · snoozed, %2 min left', name, snoozedMinutes)
+        : trans.__('%1 · snoozed', name),
+      modelLine,
+      isTimed
+        ? trans.__('Press Alt+\\ for a suggestion meanwhile.')
+        : trans.__('Until the page is reloaded, Alt+\\ brings a suggestion.'),
+      message
+    ];
+  }
   if (mode === 'manual') {
     return [
       `${name} · ${short ?? trans.__('on demand')}`,
@@ -233,12 +240,16 @@ function loading(
   now: number,
   trans: TranslationBundle
 ): Lines {
+  const named = progress === undefined;
   const [short, long] =
     loading?.stage === 'importing'
       ? [trans.__('importing'), trans.__('Importing the libraries that run the model.')]
       : modelState === 'downloading'
-        ? [trans.__('downloading'), trans.__('Downloading the model.')]
-        : [trans.__('loading'), trans.__('Loading the model.')];
+        ? [
+            named ? trans.__('downloading model') : trans.__('downloading'),
+            trans.__('Downloading the model.')
+          ]
+        : [named ? trans.__('loading model') : trans.__('loading'), trans.__('Loading the model.')];
   const percent = progress === undefined ? '' : ` ${Math.round(100 * progress)}%`;
   const seconds = loading === undefined ? 0 : Math.floor((now - loading.since) / 1000);
   if (seconds <= 0) {
@@ -310,4 +321,9 @@ function waiting(trans: TranslationBundle): Lines {
 /** A code of the kernel's, readable where there is no text for it. */
 function withBlanks(code: string): string {
   return code.replace(/_/g, ' ');
+}
+
+/** A precision as people write it; the others are written as they are typed. */
+function precisionText(precision: string): string {
+  return precision === 'packed' ? '4-bit' : precision;
 }

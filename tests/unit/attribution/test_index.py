@@ -398,7 +398,7 @@ def test_a_folder_has_the_licence_of_its_file(tmp_path):
     folder = write(tmp_path / "code", LICENSE=licences.text_of("BSD-3-Clause") or "")
     assert named(folder).licence == "BSD-3-Clause"
     assert named(folder, licence="mit").licence == "MIT"
-    with pytest.raises(RequestError, match="is no SPDX licence"):
+    with pytest.raises(RequestError, match="is not an SPDX licence"):
         named(folder, licence="mine")
 
 

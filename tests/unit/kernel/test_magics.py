@@ -66,7 +66,7 @@ def test_the_possible_source_of_a_completion_is_shown_below_it(shell, run, fake_
 
     session._attributor = Known()
     fake_engine.answers = ["sum(xs)"]
-    assert "May come from acme, a.py:3-9 (MIT; 65 lexemes)" in run("%complete x = ").out
+    assert "May come from acme, a.py:3-9 (MIT; 65 words and symbols)" in run("%complete x = ").out
 
 
 @pytest.mark.parametrize("mark", ["‸", "<cursor>"])
@@ -267,6 +267,10 @@ def test_plan_shows_each_precision_and_the_one_that_loading_takes(run):
     said = run("%sc2 plan starcoder2-3b").out.splitlines()
     assert said[0].startswith("starcoder2-3b on ")
     assert said[1].split() == ["precision", "file", "memory", "fits", "speed", "engine"]
+    assert (
+        len({line.index(word) for line, word in zip(said[1:3], ("engine", "transf"), strict=True)})
+        == 1
+    )
     assert said[3].split()[:4] in (["bf16", "6.1", "GB", "6.1"], ["*", "bf16", "6.1", "GB"])
     assert " is what loading takes: " in said[-1]
 
@@ -345,7 +349,12 @@ def test_unload_frees_the_engine(run, fake_engine):
 
 def test_settings_are_shown_with_their_help(run):
     said = run("%sc2 settings").out
-    assert [line.split(" = ")[0] for line in said.splitlines()] == list(SC2.settings())
+    head, *lines = said.splitlines()
+    assert head.split() == ["setting", "value", "what", "it", "does"]
+    assert [line.split()[0] for line in lines] == list(SC2.settings())
+    place = head.index("what")
+    helps = [trait.help for trait in SC2.settings().values()]
+    assert [line[place:] for line in lines] == helps
     assert run("%sc2 settings top_k").out.startswith("top_k = 0: Sample from the k most likely")
 
 
@@ -358,7 +367,11 @@ def test_a_setting_is_set(shell, run, line):
 def test_the_current_model_is_marked_among_those_known(shell, run):
     shell.settings.model = "./mine"
     said = run("%sc2 model").out.splitlines()
-    assert said[0].startswith("  embedded: ") and said[-1] == "* ./mine"
+    assert said[0].split() == ["model", "size", "bf16", "4bit", "licence", "note"]
+    assert said[1].startswith("   embedded ") and said[-1] == "*  ./mine"
+    starcoder = next(line for line in said if line.startswith("   starcoder2-3b "))
+    assert starcoder.index("BigCode") == said[0].index("licence")
+    assert starcoder.split()[:6] == ["starcoder2-3b", "3B", "6.1", "GB", "1.8", "GB"]
 
 
 def test_stats_show_the_usage_and_reset_clears_it(shell, run):
@@ -367,7 +380,8 @@ def test_stats_show_the_usage_and_reset_clears_it(shell, run):
     usage.shown("a.ipynb", "1", 12, 40.0)
     usage.flush()
     said = run("%sc2 stats").out.splitlines()
-    assert said[0].startswith("shown 1, accepted 0 (0%)")
+    assert said[0] == "Suggestions accepted                0 of 1 (0%)"
+    assert said[-2] == "Typical wait                        0.04 s (95% under 0.04 s)"
     assert said[-1].startswith("shown on each of the last 14 days: ▁")
     assert run("%sc2 stats reset").out == "Usage data cleared.\n"
     assert run("%sc2 stats").out.startswith("No usage data yet")

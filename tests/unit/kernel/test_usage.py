@@ -1,6 +1,7 @@
 """The user's own numbers."""
 
 import os
+import re
 import sqlite3
 import sys
 import threading
@@ -12,6 +13,8 @@ import pytest
 
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.kernel.views import stats as stats_view
+from jupyter_sc2.kernel.views.chart import bar_chart, rounded_up
+from jupyter_sc2.kernel.views.wording import duration
 from jupyter_sc2.usage import (
     BATCH_EVENTS,
     LAST_LOCK_TIMEOUT_S,
@@ -106,25 +109,67 @@ def test_nothing_of_the_code_is_kept(usage, file):
     assert b"secret" not in file.read_bytes()
 
 
-def test_the_lines_say_what_was_counted(usage):
-    assert stats_view.lines(usage.events())[0].startswith("No usage data yet")
+def test_the_report_says_what_was_counted(usage):
+    assert stats_view.report(usage.events())[0].startswith("No usage data yet")
     a_day(usage)
-    said = stats_view.lines(usage.events())
-    assert said[:4] == [
-        "shown 21, accepted 3 (14%): 1 in full, 2 by word, 1 by line",
-        "characters saved 22",
-        "still there after 30 s 1 of 2, at the next run 1 of 1",
-        "time to first text: median 10 ms, 95th percentile 19 ms",
+    whole, _, notebooks, plot = stats_view.report(usage.events())
+    assert whole.rows == [
+        ("Suggestions accepted", "3 of 21 (14%)"),
+        ("Accepted in full, by word, by line", "1, 2, 1"),
+        ("Characters saved", "22"),
+        ("Kept after 30 s", "1 of 2"),
+        ("Kept at the next run", "1 of 1"),
+        ("Typical wait", "0.01 s (95% under 0.02 s)"),
     ]
-    assert said[5].startswith("a.ipynb: shown 20, accepted 2 (10%)")
+    assert notebooks.rows[0][:3] == ("20", "2", "10%") and notebooks.rows[0][-1] == "a.ipynb"
+    assert plot.plain.startswith("shown on each of the last 14 days: ▁")
 
 
-def test_the_plot_has_two_bars_for_each_day(usage):
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "-"),
+        (0.0, "0.00 s"),
+        (0.054, "0.05 s"),
+        (0.0999, "0.1 s"),
+        (0.5, "0.5 s"),
+        (9.96, "10 s"),
+        (20.468, "20 s"),
+        (59.7, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (3725, "1 h 2 min"),
+    ],
+)
+def test_a_time_is_written_as_people_do(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_the_chart_has_a_bar_for_what_was_shown_and_one_for_what_was_accepted(usage):
     a_day(usage)
     days = stats_view.per_day(usage.events())
     assert days[-1] == (21, 3)
     assert set(days[:-1]) == {(0, 0)}
-    assert stats_view.plot(days).count("<rect") == 2 * len(days)
+    chart = bar_chart(days, now=1_700_000_000)
+    assert chart.count("<g>") == len(days)
+    heights = re.findall(r'height="([\d.]+)" fill="var', chart)
+    assert heights == ["52.5", "7.5"]  # of an axis up to 40
+    assert re.findall(r"<title>([^<]*)", chart)[-1] == "14 Nov: 21 shown, 3 accepted"
+
+
+@pytest.mark.parametrize(
+    ("most", "top"),
+    [(0, 2), (1, 2), (2, 2), (3, 4), (5, 10), (10, 10), (11, 20), (399, 400), (401, 1000)],
+)
+def test_the_axis_ends_at_a_round_number_that_half_is_whole_of(most, top):
+    assert rounded_up(most) == top and top % 2 == 0
+
+
+def test_a_chart_of_days_without_suggestions_has_an_axis_too():
+    chart = bar_chart([(0, 0)] * 14, now=1_700_000_000)
+    assert "<span>2</span><span>1</span><span>0</span>" in chart
+
+
+def test_a_sparkline_is_as_high_as_its_highest_value():
     assert stats_view.sparkline([0.0, 1.0]) == "▁█"
 
 
@@ -138,7 +183,8 @@ def test_a_notebook_of_any_name_is_counted(usage, file, name):
     usage.flush()
     events = Usage(lambda: True, file).events()
     assert [event.size for event in events] == [10, 10]
-    "\n".join(stats_view.lines(events)).encode()
+    for block in stats_view.report(events):
+        (block if isinstance(block, str) else getattr(block, "plain", "") or block.text()).encode()
 
 
 def damage(file, how):

@@ -107,9 +107,7 @@ def test_tokenizer_of_another_model(folder, tmp_path):
 def test_a_model_without_fill_in_the_middle_loads_and_says_so(tmp_path):
     engine = load_engine(str(make_tiny_model(tmp_path / "plain", special=("<|endoftext|>",))))
     assert engine.special_ids == {"<|endoftext|>": 0}
-    assert engine.card.note == (
-        "A local folder. Knows no fill-in-the-middle: it completes from what stands before the cursor."
-    )
+    assert engine.card.note == ("A local folder. Reads only the text before the cursor.")
 
 
 # Weights

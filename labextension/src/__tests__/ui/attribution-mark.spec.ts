@@ -12,10 +12,10 @@ test('a match is written in short and in full', () => {
   );
   assert.equal(
     fullMatch(MATCH, ENGLISH),
-    'pandas 3.1.1, pandas/core/frame.py, lines 10 to 20: 80 lexemes; BSD-3-Clause'
+    'pandas 3.1.1, pandas/core/frame.py, lines 10 to 20: 80 words and symbols; BSD-3-Clause'
   );
   assert.match(
     fullMatch({ ...MATCH, lines: null, verified: false }, ENGLISH),
-    /according to the index only/
+    /by the index alone/
   );
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import type { ConnectionState, IConnected } from '../../kernel/connection-state';
-import { statusText, INSTALL, reasonText, type IStatusDetails } from '../../ui/status-text';
+import { statusText, reasonText, type IStatusDetails } from '../../ui/status-text';
 import { ENGLISH } from '../fakes';
 
 const READY: IConnected = {
@@ -25,7 +25,7 @@ test('the status names the model and its state', () => {
 
 test('the status of a load says how far it is', () => {
   assert.equal(text({ ...READY, modelState: 'loading', progress: 0.434 }), 'SC2: loading 43%');
-  assert.equal(text({ ...READY, modelState: 'downloading' }), 'SC2: downloading');
+  assert.equal(text({ ...READY, modelState: 'downloading' }), 'SC2: downloading model');
 });
 
 test('the status of a load says what is being done and for how many seconds', () => {
@@ -46,7 +46,53 @@ test('the status of a load says what is being done and for how many seconds', ()
 
 test('the status of a load of less than a second names no seconds', () => {
   const loading: ConnectionState = { ...READY, modelState: 'loading', loading: { since: 10_000 } };
-  assert.equal(text(loading, { now: 10_900 }), 'SC2: loading');
+  assert.equal(text(loading, { now: 10_900 }), 'SC2: loading model');
+  assert.equal(text(loading, { now: 12_100 }), 'SC2: loading model · 2 s');
+});
+
+test('the weights of the embedded model are called 4-bit', () => {
+  assert.equal(text({ ...READY, precision: 'packed' }), 'SC2: embedded 4-bit · ready');
+});
+
+test('no line of the status is longer than 60 characters', () => {
+  const states: ConnectionState[] = [
+    { stage: 'no kernel' },
+    { stage: 'not Python' },
+    { stage: 'connecting' },
+    { stage: 'waiting' },
+    { stage: 'not loaded' },
+    { stage: 'not installed' },
+    { stage: 'not allowed' },
+    { stage: 'version mismatch', version: '10.10.10' },
+    { stage: 'not responding' },
+    { ...READY, modelState: 'unloaded' },
+    { ...READY, modelState: 'downloading', loading: { since: 0 } },
+    { ...READY, modelState: 'loading', loading: { stage: 'importing', since: 0 } },
+    {
+      ...READY,
+      startupTimes: { loadSeconds: 10.17, readySeconds: 10.24, firstSuggestionSeconds: 13.05 }
+    }
+  ];
+  const reasons = [
+    ...['disabled', 'low_confidence', 'not_allowed', 'not_ready', 'nothing_to_add', 'queue_full'],
+    ...['other_language', 'refuted', 'matches_indexed_code']
+  ];
+  const all = [
+    ...states.map(state =>
+      statusText(state, { busy: false, now: 99_000, install: '%pip install jupyter-sc2' }, ENGLISH)
+    ),
+    ...reasons.map(reason =>
+      statusText(READY, { busy: false, outcome: { kind: 'nothing', reason } }, ENGLISH)
+    ),
+    statusText(READY, { busy: false, outcome: { kind: 'timed out' } }, ENGLISH),
+    statusText(READY, { busy: false, mode: 'manual' }, ENGLISH),
+    statusText(READY, { busy: false, mode: 'off' }, ENGLISH)
+  ];
+  const lines = all.flatMap(({ text, tooltip }) => [text, ...tooltip.split('\n')]);
+  assert.deepEqual(
+    lines.filter(line => line.length > 60),
+    []
+  );
 });
 
 test('the tooltip says when a kernel was ready and when the first suggestion came', () => {
@@ -82,13 +128,21 @@ test('the status says why nothing is completed, and the tooltip what helps', () 
   assert.equal(text(READY, { mode: 'off' }), 'SC2: off');
   assert.equal(text(READY, { mode: 'manual' }), 'SC2: embedded · on demand');
   assert.equal(text({ stage: 'not Python' }), 'SC2: Python kernels only');
-  const missing = statusText({ stage: 'not installed' }, { busy: false }, ENGLISH);
+  const install = '%pip install /here/jupyter-sc2';
+  const missing = statusText({ stage: 'not installed' }, { busy: false, install }, ENGLISH);
   assert.equal(missing.text, 'SC2: not installed in this kernel');
-  assert.ok(missing.tooltip.includes(INSTALL));
+  assert.ok(missing.tooltip.includes(install));
   const failed = statusText({ stage: 'failed', message: 'No torch.' }, { busy: false }, ENGLISH);
   assert.match(failed.tooltip, /No torch\./);
   const other = statusText({ stage: 'version mismatch', version: '9.0' }, { busy: false }, ENGLISH);
   assert.match(other.tooltip, /9\.0/);
+});
+
+test('a snooze says how long it lasts', () => {
+  const snoozed = (snoozedMinutes: number) => text(READY, { mode: 'manual', snoozedMinutes });
+  assert.equal(snoozed(5), 'SC2: embedded · snoozed, 5 min left');
+  assert.equal(snoozed(Infinity), 'SC2: embedded · snoozed');
+  assert.equal(snoozed(0), 'SC2: embedded · on demand');
 });
 
 test('a running cell is waited for on the shell only', () => {
@@ -156,7 +210,7 @@ test('the status says that the companion completes', () => {
     text({ ...companion, modelState: 'unloaded' }),
     'SC2: companion · embedded · not loaded'
   );
-  assert.equal(text({ ...companion, modelState: 'loading' }), 'SC2: companion · loading');
+  assert.equal(text({ ...companion, modelState: 'loading' }), 'SC2: companion · loading model');
   const outcome = { kind: 'nothing', reason: 'other_language' } as const;
   assert.equal(text(companion, { outcome }), 'SC2: companion · embedded · unsupported language');
 });

@@ -273,7 +273,7 @@ def test_stored_tensors_are_aligned_and_mapped(folder, cache):
 
 
 def test_only_precisions_with_fewer_bits_can_be_made(folder, cache):
-    with pytest.raises(ModelLoadError, match="bf16 is no precision to quantize to"):
+    with pytest.raises(ModelLoadError, match="bf16 is not a precision to quantize to"):
         quantized_cache.make(folder, "bf16", lambda state, share: None)
 
 
