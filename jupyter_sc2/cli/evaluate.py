@@ -218,6 +218,7 @@ def _calibration(args: argparse.Namespace) -> int:
             session,
             notebooks,
             count=args.count,
+            max_tokens=args.max_tokens,
             seed=args.seed,
             kept=args.results,
             progress="places" if _on_terminal() else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ from jupyter_sc2.evaluation.runner import Row, answer
 from jupyter_sc2.evaluation.typist import Event
 from jupyter_sc2.models.calibration import Calibration, log_odds
 from jupyter_sc2.pipeline.session import Session
-from jupyter_sc2.types import Completion, CompletionRequest, TextToken
+from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams, TextToken
 
 BINS = 10
 # Keeps the curve finite where all tokens were right.
@@ -32,6 +33,7 @@ def compare(
     notebooks: Mapping[str, Sequence[str]],
     *,
     count: int,
+    max_tokens: int = 48,
     seed: int = 0,
     kept: Path | None = None,
     progress: str | None = None,
@@ -51,7 +53,9 @@ def compare(
         chosen = sorted(rng.sample(range(len(found)), min(share, len(found))))
         for event, request in (found[index] for index in chosen):
             id = f"{name}:{event.cell}:{event.visit}:{event.offset}"
-            requests[id], ahead[id] = request, event.ahead
+            # With a seed of its own, which counts for nothing at temperature 0, it is not answered from a cache.
+            sampling = SamplingParams(max_tokens=max_tokens, seed=len(requests))
+            requests[id], ahead[id] = replace(request, sampling=sampling), event.ahead
 
     def judge(id: str, completion: Completion) -> Row:
         tokens = [[token.end, token.logprob] for token in completion.tokens]

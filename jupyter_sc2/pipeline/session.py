@@ -226,6 +226,15 @@ class Session:
         if self._feedback is not None and (engine := self.engine) is not None:
             self._feedback.accepted(engine.card.name)
 
+    def adjusted_confidence(self) -> float | None:
+        """The confidence that counts, where accepts and rejects have moved it; None where they have not."""
+        if self._feedback is None or (engine := self.engine) is None:
+            return None
+        wanted = self.options.confidence
+        wanted = engine.card.confidence if wanted is None else wanted
+        moved = self._feedback.threshold(engine.card.name, wanted)
+        return None if round(moved, 2) == round(wanted, 2) else moved
+
     def reset_feedback(self) -> None:
         """Forgets what the user's accepts and rejects have adjusted."""
         if self._feedback is not None:

@@ -83,7 +83,7 @@ _SOURCES = (
         setting=Setting(
             name="context_files",
             default=True,
-            help="Include files that a text file names or that are open beside it, in the prompt for that file.",
+            help="Include files that a text file names, or open beside it.",
             label="Other open files",
         ),
         render=file_text,

@@ -61,9 +61,9 @@ class Panel:
         self._planned: tuple[str, str, bool] | None = None
         self._refresh_pending = self._failed = False
         self.state = widgets.HTML()
-        # An error, the session's message, and the result of a click.
-        self.refusal, self.message, self.note = (
-            widgets.HTML(layout={"display": "none"}) for _ in range(3)
+        # An error, the session's message, the result of a click, and what accepts have changed.
+        self.refusal, self.message, self.note, self.adjusted = (
+            widgets.HTML(layout={"display": "none"}) for _ in range(4)
         )
         self.form = Fields(settings, self._show_error)
         self.fields = self.form.widgets
@@ -130,6 +130,7 @@ class Panel:
                 "Suggestions",
                 *(fields[name] for name in SUGGESTION_SETTINGS),
                 layout.slider_ends("fewer, surer", "more"),
+                self.adjusted,
             ),
             layout.section(
                 "Context",
@@ -223,6 +224,9 @@ class Panel:
         self.licence.value = "" if self.settings.server else markup.licence(find_card(model))
 
     def _show_usage(self) -> None:
+        adjusted = self.session.adjusted_confidence()
+        words = "" if adjusted is None else f"Learned from what you accept: {adjusted:.0%}."
+        layout.set_line(self.adjusted, words)
         events, problem = self.usage.events(), self.usage.problem
         whole = summary(events)
         self.tiles.value = stats_view.tiles(whole) if events or not problem else ""

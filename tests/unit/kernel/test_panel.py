@@ -17,6 +17,9 @@ from jupyter_sc2.kernel.panel.labels import MAX_TEXT, label
 from jupyter_sc2.kernel.panel.panel import Panel
 from jupyter_sc2.models.cards import find_card
 from jupyter_sc2.notebook import Cell, Notebook
+from jupyter_sc2.options import CompletionOptions
+from jupyter_sc2.pipeline.feedback import Feedback
+from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.settings import PRECISIONS, SC2
 from jupyter_sc2.types import CompletionRequest
@@ -416,3 +419,23 @@ def test_the_numbers_are_looked_at_when_typing_rests(panel, session, usage, monk
     usage.shown("a.ipynb", "1", 5, 10.0)
     panel._show(Status(state="ready", model="m"))
     wait(lambda: "0 of 1 shown" in text(panel.tiles))
+
+
+def test_the_panel_says_how_accepts_have_moved_the_confidence(shell, settings, fake_engine, usage):
+    feedback = Feedback()
+    session = Session(
+        load_engine=lambda model, **kwargs: fake_engine,
+        options=CompletionOptions(confidence=0.4),
+        feedback=feedback,
+    )
+    session.load()
+    session.wait_ready(5)
+    before = Panel(shell, settings, session, usage)
+    for _ in range(5):
+        feedback.accepted(fake_engine.card.name)
+    after = Panel(shell, settings, session, usage)
+    session.close()
+    assert (text(before.adjusted), text(after.adjusted)) == (
+        "",
+        "Learned from what you accept: 35%.",
+    )
