@@ -341,7 +341,7 @@ class Extension {
     const status = new StatusItem({
       statusText: () => this._statusText(),
       changed: this._changed,
-      menu: makeMenu(app, this._trans)
+      menu: makeMenu(app)
     });
     if (statusBar) {
       statusBar.registerStatusItem(PLUGIN, {

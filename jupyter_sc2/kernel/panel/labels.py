@@ -32,6 +32,7 @@ LABELS: Mapping[str, Label] = {
     "seed": Label("Seed", "A number makes sampling repeatable."),
     "context_tokens": Label("Prompt length", "The most tokens of a prompt; longer is slower."),
     **{name: Label(setting.label, setting.help) for name, setting in SETTINGS.items()},
+    "context_files": Label("Other open files", "Those that a text file names, or beside it."),
     "grounding": Label(
         "Validate against live variables", "Repairs or drops what contradicts them."
     ),

@@ -163,12 +163,11 @@ function addModeCommands(options: ICommandOptions): void {
 function addSnoozeCommands({ app, completers, snooze, trans }: ICommandOptions): void {
   const { commands } = app;
   commands.addCommand(COMMANDS.snooze, {
-    label: ({ minutes, short }) => {
-      const count = Number(minutes);
-      const length =
-        count > 0 ? trans._n('%1 Minute', '%1 Minutes', count) : trans.__('Until the Page Reloads');
-      return short ? length : trans.__('Snooze Ghost Text: %1', length);
-    },
+    label: ({ minutes }) =>
+      Number(minutes) > 0
+        ? trans._n('Snooze for %1 Minute', 'Snooze for %1 Minutes', Number(minutes))
+        : trans.__('Snooze Until the Page Reloads'),
+    isVisible: () => !snooze.isActive,
     execute: ({ minutes }) => {
       completers.dismiss();
       snooze.start(Number(minutes) > 0 ? Number(minutes) : Infinity);
@@ -285,18 +284,13 @@ function addPanelCommands(options: ICommandOptions): void {
 }
 
 /** The menu that a click on the status item opens. */
-export function makeMenu(app: JupyterFrontEnd, trans: TranslationBundle): Menu {
+export function makeMenu(app: JupyterFrontEnd): Menu {
   const menu = new MenuSvg({ commands: app.commands });
-  const snooze = new MenuSvg({ commands: app.commands });
-  snooze.title.label = trans.__('Snooze');
-  for (const minutes of SNOOZE_MINUTES) {
-    snooze.addItem({ command: COMMANDS.snooze, args: { minutes, short: true } });
-  }
   menu.addClass('jp-sc2-Menu');
   for (let line = 0; line < MAX_STATUS_LINES; line++) {
     menu.addItem({ command: COMMANDS.status, args: { line } });
   }
-  // Lines between them are drawn by the stylesheet: Lumino's separators are no valid children of a menu.
+  // Lines between them are drawn by the stylesheet: Lumino's separators and submenus are no valid children of a menu.
   for (const command of [
     COMMANDS.copyCommand,
     COMMANDS.toggle,
@@ -310,7 +304,9 @@ export function makeMenu(app: JupyterFrontEnd, trans: TranslationBundle): Menu {
   ]) {
     menu.addItem({ command });
     if (command === COMMANDS.toggle) {
-      menu.addItem({ type: 'submenu', submenu: snooze });
+      SNOOZE_MINUTES.forEach(minutes =>
+        menu.addItem({ command: COMMANDS.snooze, args: { minutes } })
+      );
       menu.addItem({ command: COMMANDS.endSnooze });
     }
   }
