@@ -39,10 +39,10 @@ def test_what_another_machine_has_not_finished_is_left_for_a_day(make, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", [".git", ".2024-01-02.txt", ".1-2.00-x.y", "kept", f"{GONE.name}.abc", f".{GONE.name}"]
+    "name", [".git", ".2024-01-02.txt", ".1-2.00-x.y", "kept", "{gone}.abc", ".{gone}"]
 )
 def test_what_has_another_name_is_left(make, tmp_path, name):
-    path = make(name, old=True)
+    path = make(name.format(gone=GONE.name), old=True)
     unfinished.sweep(tmp_path)
     assert path.exists()
 
