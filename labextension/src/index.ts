@@ -372,6 +372,7 @@ class Extension {
     return this._connectionText(connection, {
       mode: this._documents.allowedMode(widget),
       outcome: isOther ? { kind: 'nothing', reason: 'other_language' } : outcome,
+      isMissing: this._documents.ownConnection(widget)?.state.stage === 'not installed',
       snoozedMinutes: this._snooze.minutesLeft
     });
   }

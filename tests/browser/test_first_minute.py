@@ -153,8 +153,9 @@ def test_a_new_notebook_says_that_the_model_loads_and_for_how_long(slow_lab, ope
 
 
 def test_the_command_that_installs_comes_from_where_the_servers_copy_came_from(
-    slow_lab, open_notebook
+    slow_lab, open_notebook, settings
 ):
+    settings(companion=False)
     bare = slow_lab.kernel("bare-copy", "import sys; sys.modules['jupyter_sc2'] = None")
     notebook = open_notebook(slow_lab, slow_lab.notebook("copy.ipynb", "", kernel=bare))
     status = notebook.page.locator(".jp-sc2-StatusItem-button")

@@ -35,7 +35,8 @@ type Services = Pick<ServiceManager.IManager, 'sessions' | 'kernels' | 'kernelsp
 export class Companion implements IKernelSource {
   constructor(
     private _services: Services,
-    private _unusedMs = UNUSED_MS
+    private _unusedMs = UNUSED_MS,
+    private _checkMs = CHECK_MS
   ) {
     _services.sessions.runningChanged.connect((_, models) => this._onRunningChanged(models));
   }
@@ -76,10 +77,13 @@ export class Companion implements IKernelSource {
     this._documents.add(document);
     clearTimeout(this._unused);
     if (!this._session && !this._starting && !this._isUnavailable) {
-      this._starting = this._start().finally(() => {
-        this._starting = null;
-        this._kernelChanged.emit(undefined);
-      });
+      // If it fails, the next key tries again.
+      this._starting = this._start()
+        .catch(() => undefined)
+        .finally(() => {
+          this._starting = null;
+          this._kernelChanged.emit(undefined);
+        });
     }
   }
 
@@ -123,10 +127,10 @@ export class Companion implements IKernelSource {
   private async _start(): Promise<void> {
     const { sessions, kernelspecs } = this._services;
     this._statusChanged.emit('starting');
-    try {
-      await Promise.all([sessions.ready, kernelspecs.ready]);
+    await Promise.all([sessions.ready, kernelspecs.ready]);
+    for (;;) {
       await sessions.refreshRunning();
-      let model = oldest(sessions.running());
+      const model = oldest(sessions.running());
       if (model && !this._rejected.includes(model.kernel?.name ?? '')) {
         this._setSession(sessions.connectTo({ model }));
         return;
@@ -136,19 +140,30 @@ export class Companion implements IKernelSource {
         this._isUnavailable = true;
         return;
       }
-      const { path, name: label, type } = COMPANION;
-      const session = await sessions.startNew({ path, name: label, type, kernel: { name } });
-      await sessions.refreshRunning();
-      model = oldest(sessions.running());
-      if (model && model.id !== session.id) {
-        // Another page has started one at the same moment.
-        await session.shutdown();
-        this._setSession(sessions.connectTo({ model }));
-      } else {
-        this._setSession(session);
+      try {
+        await this._startNew(name);
+        return;
+      } catch (error) {
+        if (!(error as { response?: unknown }).response) {
+          throw error; // the server cannot be reached
+        }
+        this._rejected.push(name); // it cannot start this kernel
       }
-    } catch {
-      this._isUnavailable = this._session === null;
+    }
+  }
+
+  private async _startNew(kernelName: string): Promise<void> {
+    const { sessions } = this._services;
+    const { path, name, type } = COMPANION;
+    const session = await sessions.startNew({ path, name, type, kernel: { name: kernelName } });
+    await sessions.refreshRunning();
+    const model = oldest(sessions.running());
+    if (model && model.id !== session.id) {
+      // Another page has started one at the same moment.
+      await session.shutdown();
+      this._setSession(sessions.connectTo({ model }));
+    } else {
+      this._setSession(session);
     }
   }
 
@@ -162,7 +177,7 @@ export class Companion implements IKernelSource {
     this._setSession(null);
     session?.dispose();
     for (let i = 0; i < CHECKS; i++) {
-      await sleep(CHECK_MS);
+      await sleep(this._checkMs);
       await Promise.all([sessions.refreshRunning(), kernels.refreshRunning()]);
       const model = oldest(sessions.running());
       if (!model || this._documents.size > 0) {
@@ -192,6 +207,10 @@ export class Companion implements IKernelSource {
       session.statusChanged.connect((_, status) => {
         if (session === this._session) {
           this._statusChanged.emit(status);
+          if (status === 'dead') {
+            this._setSession(null);
+            void session.shutdown().catch(() => undefined);
+          }
         }
       });
       session.iopubMessage.connect((_, message) => {

@@ -30,6 +30,9 @@ export interface IStatusDetails {
   /** The companion, where it completes the document. */
   companion?: CompanionStage;
 
+  /** Whether the document's own kernel lacks the package, so that the companion completes it. */
+  isMissing?: boolean;
+
   /** The command that installs jupyter-sc2 in the kernel's environment. */
   install?: string;
 
@@ -139,11 +142,7 @@ function notConnected(
     case 'not loaded':
       return [trans.__('not loaded'), trans.__('Run %1 to start it in this kernel.', START)];
     case 'not installed':
-      return [
-        trans.__('not installed in this kernel'),
-        trans.__("jupyter-sc2 is missing in the kernel's environment."),
-        trans.__('Run %1 and restart the kernel.', install ?? '')
-      ];
+      return [trans.__('not installed in this kernel'), ...missingLines(install, trans)];
     case 'not allowed':
       return [trans.__('not allowed'), reasonText('not_allowed', trans)];
     case 'version mismatch':
@@ -162,6 +161,14 @@ function notConnected(
   }
 }
 
+/** What to do about a kernel that lacks the package. */
+function missingLines(install: string | undefined, trans: TranslationBundle): string[] {
+  return [
+    trans.__("jupyter-sc2 is missing in the kernel's environment."),
+    trans.__('Run %1 and restart the kernel.', install ?? '')
+  ];
+}
+
 /** What is said of the companion while its kernel is not there. */
 function companionLines(stage: CompanionStage, trans: TranslationBundle): Lines {
   return stage === 'ended'
@@ -177,7 +184,7 @@ function companionLines(stage: CompanionStage, trans: TranslationBundle): Lines 
 
 function connected(
   state: IConnected,
-  { busy, mode, outcome, now, snoozedMinutes }: IStatusDetails,
+  { busy, mode, outcome, now, snoozedMinutes, install, isMissing }: IStatusDetails,
   trans: TranslationBundle
 ): Lines {
   if (state.channel === 'shell' && busy) {
@@ -189,7 +196,8 @@ function connected(
   const name = named(withPrecision);
   const modelLine = [
     trans.__('Model: %1', withPrecision),
-    ...(state.isCompanion ? [trans.__('It runs in a kernel of its own, the companion.')] : [])
+    ...(state.isCompanion ? [trans.__('It runs in a kernel of its own, the companion.')] : []),
+    ...(isMissing ? missingLines(install, trans) : [])
   ].join('\n');
   switch (modelState) {
     case 'loading':

@@ -89,7 +89,7 @@ test('a file that is named and not open is read once its folder lists it', async
   const { it, contents } = neighbours([], { 'util.py': 'def area(): ...', 'other.py': '' });
   const text = 'import util\nimport numpy';
   assert.equal(it.cells({} as never, 'main.py', text).length, 1);
-  await settle(20);
+  await settle(100);
   const [util, mine] = it.cells({} as never, 'main.py', text);
   assert.equal(util.source, 'def area(): ...');
   assert.equal(mine.id, 'main.py');

@@ -23,6 +23,9 @@ class FakeServer {
 
   names = ['python3', 'other', 'R'];
 
+  /** What starting a kernel of this name fails with. */
+  failures: Record<string, object> = {};
+
   page() {
     const runningChanged = new Signal<object, IModel[]>({});
     this.polls.push(() => void runningChanged.emit(this.models));
@@ -55,6 +58,9 @@ class FakeServer {
         connectTo,
         startNew: async ({ type, kernel }: any) => {
           this.started.push(kernel.name);
+          if (kernel.name in this.failures) {
+            throw this.failures[kernel.name];
+          }
           const id = `s${9 - this.started.length}`;
           await settle();
           const model = { id, type, kernel: { id: `k-${id}`, name: kernel.name } };
@@ -81,7 +87,7 @@ class FakeServer {
         }
       }
     };
-    return new Companion(services, 5);
+    return new Companion(services, 5, 5);
   }
 
   end(id: string) {
@@ -92,12 +98,12 @@ class FakeServer {
 test('nothing is started before a document requires it, and one for all of them', async () => {
   const server = new FakeServer();
   const companion = server.page();
-  await settle(5);
+  await settle(100);
   assert.deepEqual(server.started, []);
   for (let i = 0; i < 10; i++) {
     companion.require({});
   }
-  await settle(5);
+  await settle(100);
   assert.deepEqual(server.started, ['python3']);
   assert.equal(companion.stage, 'running');
   assert.equal(server.models[0].type, COMPANION.type);
@@ -108,12 +114,12 @@ test('it ends when no document requires it', async () => {
   const companion = server.page();
   const documents = [{}, {}];
   documents.forEach(each => companion.require(each));
-  await settle(5);
+  await settle(100);
   companion.release(documents[0]);
-  await settle(600);
+  await settle(200);
   assert.equal(server.models.length, 1);
   companion.release(documents[1]);
-  await settle(700);
+  await settle(200);
   assert.equal(server.models.length, 0);
 });
 
@@ -122,12 +128,12 @@ test('it stays while another page uses it', async () => {
   const [first, second] = [server.page(), server.page()];
   const document = {};
   first.require(document);
-  await settle(5);
+  await settle(100);
   second.require({});
-  await settle(5);
+  await settle(100);
   assert.deepEqual(server.started, ['python3']);
   first.release(document);
-  await settle(700);
+  await settle(200);
   assert.equal(server.models.length, 1);
 });
 
@@ -136,10 +142,10 @@ test('two pages that start one at the same moment come to share it', async () =>
   const [first, second] = [server.page(), server.page()];
   first.require({});
   second.require({});
-  await settle(20);
+  await settle(100);
   assert.equal(server.started.length, 2);
   server.polls.forEach(poll => poll());
-  await settle(20);
+  await settle(100);
   assert.equal(server.models.length, 1);
   assert.equal(first.session?.id, second.session?.id);
 });
@@ -148,16 +154,16 @@ test('a kernel that lacks the package is replaced by that of the next kernelspec
   const server = new FakeServer();
   const companion = server.page();
   companion.require({});
-  await settle(5);
+  await settle(100);
   companion.reject(companion.session!.kernel!);
-  await settle(5);
+  await settle(100);
   assert.deepEqual(server.started, ['python3', 'other']);
   companion.reject(companion.session!.kernel!);
-  await settle(5);
+  await settle(100);
   assert.equal(companion.stage, 'unavailable');
   assert.deepEqual(server.models, []);
   companion.require({});
-  await settle(5);
+  await settle(100);
   assert.equal(server.started.length, 2);
 });
 
@@ -166,11 +172,49 @@ test('one that was shut down is started again when a document requires it again'
   const companion = server.page();
   const document = {};
   companion.require(document);
-  await settle(5);
+  await settle(100);
   server.end(companion.session!.id);
   companion.session!.dispose();
   assert.equal(companion.stage, 'ended');
   companion.require(document);
-  await settle(5);
+  await settle(100);
   assert.equal(companion.stage, 'running');
+});
+
+test('one whose kernel has died is started again, and the dead one is shut down', async () => {
+  const server = new FakeServer();
+  const companion = server.page();
+  companion.require({});
+  await settle(100);
+  (companion.session!.statusChanged as Signal<any, any>).emit('dead');
+  await settle(100);
+  assert.equal(companion.stage, 'ended');
+  assert.deepEqual(server.models, []);
+  companion.require({});
+  await settle(100);
+  assert.equal(companion.stage, 'running');
+});
+
+test('a kernel that the server cannot start is passed over', async () => {
+  const server = new FakeServer();
+  server.failures = { python3: { response: { status: 500 } } };
+  const companion = server.page();
+  companion.require({});
+  await settle(100);
+  assert.deepEqual(server.started, ['python3', 'other']);
+  assert.equal(companion.stage, 'running');
+});
+
+test('a server that cannot be reached is tried again with the next key', async () => {
+  const server = new FakeServer();
+  server.failures = { python3: new TypeError('Failed to fetch') };
+  const companion = server.page();
+  companion.require({});
+  await settle(100);
+  assert.equal(companion.stage, 'ended');
+  server.failures = {};
+  companion.require({});
+  await settle(100);
+  assert.equal(companion.stage, 'running');
+  assert.deepEqual(server.started, ['python3', 'python3']);
 });

@@ -222,3 +222,11 @@ test('the status says whether the companion is coming or was shut down', () => {
   );
   assert.equal(text({ stage: 'no kernel' }, { companion: 'ended' }), 'SC2: companion · stopped');
 });
+
+test('the companion of a kernel without the package says how to install it there', () => {
+  const companion: ConnectionState = { ...READY, isCompanion: true };
+  const details = { busy: false, isMissing: true, install: '%pip install jupyter-sc2' };
+  const { tooltip } = statusText(companion, details, ENGLISH);
+  assert.match(tooltip, /Run %pip install jupyter-sc2 and restart the kernel\./);
+  assert.doesNotMatch(statusText(companion, { busy: false }, ENGLISH).tooltip, /Run/);
+});
