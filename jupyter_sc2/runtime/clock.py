@@ -23,3 +23,9 @@ process_time: Callable[[], float] = _time.process_time  # seconds of processor t
 thread_time: Callable[[], float] = _time.thread_time
 now: Callable[[], float] = _time.time  # seconds since 1970
 sleep: Callable[[float], None] = _time.sleep
+
+
+def short_date(at: float) -> str:
+    """The local date of a time since 1970, such as "26 Nov"."""
+    day = _time.localtime(at)
+    return f"{day.tm_mday} {_time.strftime('%b', day)}"

@@ -89,4 +89,5 @@ def start() -> None:
 
     shell = get_ipython()
     shell.config.SC2.grounding = False  # its line is about things that are not there
+    shell.config.SC2.adaptive_confidence = False  # one test does not move what another one shows
     extension.load(shell, load_engine=load_engine)

@@ -225,7 +225,7 @@ def test_a_python_notebook_whose_kernel_lacks_the_package_is_completed(server, o
     assert page.source(0) == LINES["py"]
     page.page.locator(".jp-sc2-StatusItem-button").click()
     entries = page.page.locator(".jp-sc2-Menu .lm-Menu-itemLabel").all_text_contents()
-    assert "%pip install jupyter-sc2" in " ".join(entries)
+    assert "%pip install" in " ".join(entries)
     page.press("Escape")
     assert page.value("'jupyter_sc2' in get_ipython().extension_manager.loaded") == "False"
 

@@ -15,7 +15,7 @@ from tests.browser.slow_engine import LINE
 
 pytestmark = pytest.mark.slow
 
-SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "10"))
+SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "6"))
 SEED = int(os.environ.get("SC2_SEED", random.SystemRandom().randrange(10**6)))
 KEYS = 8
 

@@ -16,7 +16,7 @@ from tests.browser.slow_engine import AFTER_ENTER, BLOCK, LINE, OTHERS
 
 pytestmark = pytest.mark.slow
 
-SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "40"))
+SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "25"))
 SEED = int(os.environ.get("SC2_SEED", random.SystemRandom().randrange(10**6)))
 FROM = int(os.environ.get("SC2_FROM", "0"))
 ACTIONS = 12

@@ -136,10 +136,10 @@ def test_an_answer_that_takes_too_long_is_given_up_in_words(slow_lab, open_noteb
         slow_lab.set(COMPLETER)
 
 
-def test_a_kernel_of_another_language_is_left_alone(slow_lab, open_notebook):
+def test_a_notebook_in_a_language_that_the_model_does_not_know_says_so(slow_lab, open_notebook):
     other = slow_lab.kernel("other", language="julia")
     notebook = open_notebook(slow_lab, slow_lab.notebook("julia.ipynb", "", kernel=other))
-    says(notebook, "Python kernels only")
+    says(notebook, "unsupported language")
 
 
 def test_cells_and_lines_of_other_languages_say_so_and_a_timed_cell_is_completed(

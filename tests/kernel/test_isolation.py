@@ -305,9 +305,9 @@ def test_one_line_names_the_file_that_keeps_a_torch_model_from_loading(request, 
     tell_tale(notebooks, "safetensors")
     kernel = started(request, folder=notebooks)
     kernel.run("import safetensors\n%load_ext jupyter_sc2")
-    line = said(kernel, f"%sc2 load {tiny} --precision fp32").strip().splitlines()[-1]
+    lines = said(kernel, f"%sc2 load {tiny} --precision fp32")
     file = notebooks / "safetensors.py"
-    assert f"could not be loaded: {file} hides the package safetensors." in line
+    assert f"could not be loaded: {file} hides the package safetensors." in lines
 
 
 def test_variables_that_the_first_cell_sets_count_for_the_hub(request, tmp_path):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import html
 import math
-import time
 from collections.abc import Sequence
 
 from jupyter_sc2.kernel.views.wording import number
+from jupyter_sc2.runtime.clock import short_date
 
 HEIGHT = 100  # of the plot, in units of its view box
 STEP = 20  # the width of a day
@@ -24,7 +24,7 @@ def bar_chart(days: Sequence[tuple[int, int]], now: float) -> str:
     """Suggestions shown and accepted on each of these days, the last of which ends at `now` (seconds since 1970)."""
     top = rounded_up(max((shown for shown, _ in days), default=0))
     title = f"Suggestions per day, last {len(days)} days"
-    dates = [_date(now - back * 86400) for back in range(len(days) - 1, -1, -1)]
+    dates = [short_date(now - back * 86400) for back in range(len(days) - 1, -1, -1)]
     total, used = (sum(column) for column in zip(*days, strict=True)) if days else (0, 0)
     summary = f"{title}: {number(total)} shown, {number(used)} accepted"
     middle = dates[len(dates) // 2 - 1] if dates else ""
@@ -90,8 +90,3 @@ def _bars(day: int, counts: tuple[int, int], date: str, top: int) -> str:
     # Over the whole height, so that a low bar is found with the pointer, too.
     area = f'<rect x="{day * STEP}" y="0" width="{STEP}" height="{HEIGHT}" fill="transparent"/>'
     return f"<g><title>{date}: {shown} shown, {accepted} accepted</title>{bars}{area}</g>"
-
-
-def _date(at: float) -> str:
-    day = time.localtime(at)
-    return f"{day.tm_mday} {time.strftime('%b', day)}"

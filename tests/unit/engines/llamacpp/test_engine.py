@@ -585,7 +585,10 @@ def test_who_asked_for_the_model_can_give_up_while_it_loads(folder):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals like these")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS])
-def test_a_process_that_is_killed_while_it_loads_may_be_started_again(folder, number):
+def test_a_process_that_is_killed_while_it_loads_may_be_started_again(folder, number, monkeypatch):
+    monkeypatch.setattr(
+        "jupyter_sc2.runtime.child_process.POLL_INTERVAL_S", 0.001
+    )  # a small model loads in a tenth
     load_engine(str(folder), engine="llamacpp").close()  # so that its file is there
     before = set(psutil.Process().children(recursive=True))
 
