@@ -15,8 +15,8 @@ from statistics import median
 from typing import Any, Protocol
 
 from jupyter_sc2.errors import SC2Error
+from jupyter_sc2.evaluation.taking import request
 from jupyter_sc2.evaluation.typist import READING_PAUSE_S, Event
-from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime import background
 from jupyter_sc2.types import Completion, CompletionRequest
@@ -85,7 +85,7 @@ def replay(
     for event in events:
         if event.gap == READING_PAUSE_S:  # no request is open: the next prompt may be prefetched
             cells[event.cell] = event.text
-            client.prefetch(_request(event, cells, 0))
+            client.prefetch(request(event, cells, "replay-0"))
             until = time.monotonic() + (0.0 if asked else MAX_OPENING_S)
             while not client.idle and time.monotonic() < until:
                 time.sleep(0.05)
@@ -95,7 +95,7 @@ def replay(
             continue
         one = TypedRequest(event, time.monotonic())
         asked.append(one)
-        client.submit(_request(event, cells, len(asked)), one.update, one.fail)
+        client.submit(request(event, cells, f"replay-{len(asked)}"), one.update, one.fail)
         if event.pauses:
             one.done.wait(MAX_WAIT_S)
     if asked:
@@ -200,17 +200,6 @@ def _keep_busy(
         for _ in session.complete(next_request):
             if stop.is_set():
                 break
-
-
-def _request(event: Event, cells: dict[int, str], number: int) -> CompletionRequest:
-    notebook = Notebook(tuple(Cell(id=str(index), source=cells[index]) for index in sorted(cells)))
-    return CompletionRequest(
-        text=event.text,
-        offset=event.offset,
-        notebook=notebook,
-        cell_id=str(event.cell),
-        id=f"replay-{number}",
-    )
 
 
 def _last(one: TypedRequest) -> Completion:

@@ -23,6 +23,7 @@ from jupyter_sc2.evaluation.runner import Row, interval, mean
 from jupyter_sc2.evaluation.typist import Event, type_cells
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.pipeline.cut import common_length
+from jupyter_sc2.pipeline.fitting import is_word
 from jupyter_sc2.runtime.atomic_write import append_line
 from jupyter_sc2.types import CompletionRequest
 
@@ -56,7 +57,6 @@ class Counts:
     first_word_right: int = 0
     saved: float = 0.0
     wrong_characters: int = 0
-    right_characters: int = 0
 
     def add(self, other: Counts) -> None:
         for name, value in vars(other).items():
@@ -159,18 +159,13 @@ def _record(counts: Counts, text: str, ahead: str, size: int) -> None:
     counts.taken += size > 0
     counts.typed_past += size == 0
     counts.first_word_right += ahead.startswith(first) and not _goes_on(first, ahead)
-    counts.right_characters += right
     counts.wrong_characters += len(text) - right
 
 
 def _goes_on(text: str, ahead: str) -> bool:
     """Whether the word that ends the text is the beginning of a longer one in what will be typed."""
     following = ahead[len(text) : len(text) + 1]
-    return _is_word(text[-1:]) and _is_word(following)
-
-
-def _is_word(char: str) -> bool:
-    return char.isalnum() or char == "_"
+    return is_word(text[-1:]) and is_word(following)
 
 
 def _after(event: Event, taken: str) -> Event:

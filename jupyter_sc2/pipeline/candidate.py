@@ -278,7 +278,9 @@ class Candidate:
         """Whether what comes next would not be worth showing, also once all that is shown is accepted."""
         if not self._threshold:
             return False
-        return self._probability_of(self.whole) < self._threshold * self._probability_of(self.text)
+        typed, known = len(self.typed), self.certainties
+        whole, shown = (probability_at(typed + len(one), known) for one in (self.whole, self.text))
+        return whole < self._threshold * shown
 
     def _probability_of(self, text: str) -> float:
         return probability_at(len(self.typed) + len(text), self.certainties)
