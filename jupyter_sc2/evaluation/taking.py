@@ -19,10 +19,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from jupyter_sc2.engines.decoding.prefix_cache import common_length
 from jupyter_sc2.evaluation.runner import Row, interval, mean
 from jupyter_sc2.evaluation.typist import Event, type_cells
 from jupyter_sc2.notebook import Cell, Notebook
-from jupyter_sc2.pipeline.cut import common_length
 from jupyter_sc2.pipeline.fitting import is_word
 from jupyter_sc2.runtime.atomic_write import append_line
 from jupyter_sc2.types import CompletionRequest

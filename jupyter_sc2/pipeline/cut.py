@@ -28,13 +28,6 @@ UNFINISHED = re.compile(
 )
 
 
-def common_length(text: str, other: str) -> int:
-    """The number of characters that both begin with."""
-    pairs = zip(text, other, strict=False)
-    most = min(len(text), len(other))
-    return next((index for index, (one, two) in enumerate(pairs) if one != two), most)
-
-
 def probability_at(end: int, certainties: Sequence[Certainty]) -> float:
     """That a text is right up to this index."""
     probability, begins = 1.0, 0

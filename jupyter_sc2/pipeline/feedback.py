@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2.engines.decoding.prefix_cache import common_length
 from jupyter_sc2.models.calibration import Certainty
-from jupyter_sc2.pipeline.cut import common_length
 from jupyter_sc2.pipeline.suggestion_cache import typed_since
 from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
@@ -68,6 +68,7 @@ class Feedback:
     ) -> None:
         self._file, self._enabled = file, enabled
         self._lock = threading.Lock()
+        self._file_lock = threading.Lock()
         self._corrections: dict[str, Correction] | None = None
         self._shown: OrderedDict[tuple[str, str | None], _Shown] = OrderedDict()
         self._changed: set[str] = set()
@@ -131,7 +132,8 @@ class Feedback:
         with self._lock:
             self._corrections, self._changed = {}, set()
             self._shown.clear()
-            if self._file is not None:
+        if self._file is not None:
+            with self._file_lock:
                 try:
                     self._file.unlink(missing_ok=True)
                 except OSError:
@@ -143,8 +145,9 @@ class Feedback:
             if self._file is None or not self._changed:
                 return
             mine = {name: asdict(self._of(name)) for name in self._changed}
-            others = {name: asdict(one) for name, one in self._read().items()}
             self._changed, self._written = set(), monotonic()
+        with self._file_lock:  # and not the other: who reports an accept does not wait for a disk
+            others = {name: asdict(one) for name, one in self._read().items()}
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(self._file, json.dumps({**others, **mine}).encode())

@@ -137,7 +137,8 @@ def worth_caching(prompt_length: int, common: int) -> bool:
     return prompt_length - common >= MIN_TOKENS_SAVED
 
 
-def common_length(old: Sequence[int], new: Sequence[int]) -> int:
+def common_length(old: Sequence[object], new: Sequence[object]) -> int:
+    """The number of items, of tokens or characters, that both begin with."""
     limit = min(len(old), len(new))
     if tuple(old[:limit]) == tuple(new[:limit]):
         return limit
