@@ -70,11 +70,10 @@ class Server:
         self.settings = home / "settings"
         start = home / "ipython" / "profile_default" / "startup"
         start.mkdir(parents=True)
-        news = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-        news.parent.mkdir(parents=True)
-        news.write_text(
-            '{"fetchNews": "false"}'
-        )  # else JupyterLab asks, over the lower right corner
+        # Else JupyterLab asks, over the lower right corner.
+        self.set("@jupyterlab/apputils-extension:notification", fetchNews="false")
+        # JupyterLab throws away what a busy kernel offers Tab after a second.
+        self.set("@jupyterlab/completer-extension:manager", providerTimeout=PATIENCE_MS)
         if overrides:  # what an administrator writes to share/jupyter/lab/settings
             app_settings = folder / "app-settings"
             app_settings.mkdir()

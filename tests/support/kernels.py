@@ -72,8 +72,10 @@ class FrontEnd:
                 self.connect()
                 return
             except RuntimeError:  # another process has taken one of its ports meanwhile
+                died = not self.manager.is_alive()
                 self.client.stop_channels()
-                if attempt == 2 or self.manager.is_alive():
+                self.manager.shutdown_kernel(now=True)
+                if attempt == 2 or not died:
                     raise
 
     def connect(self) -> None:

@@ -95,6 +95,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.timeout(QUICK_SECONDS))
     elif any(item.get_closest_marker(mark) for mark in ("slow", "browser", "kernel")):
         item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+    if any(item.get_closest_marker(mark) for mark in ("browser", "kernel")):
+        # Real programs on a busy machine are late now and then: such a test has a second try, and the closing lines
+        # name it. What is wrong fails twice.
+        item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
