@@ -34,6 +34,7 @@ class CompletionOptions:
     attribution: str = "show"
     attribution_lexemes: int = 65
     grounding: bool = True
+    imports: str = "ask"
     confidence: float | None = None
     prose: bool = False
     # Of the sources that cells above are written from (CELL_SOURCES), those that are left out.

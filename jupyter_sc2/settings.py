@@ -37,6 +37,8 @@ PRECISIONS = (
 )
 # What to do when a suggestion matches indexed code; without an index, nothing.
 ATTRIBUTION = ("off", "show", "warn", "block")
+# What to do where a suggestion uses a well-known name that nothing imports.
+IMPORTS = ("off", "ask", "on")
 
 
 def _context_traits() -> dict[str, Any]:
@@ -127,6 +129,11 @@ class SC2(Configurable):
     locals().update(_context_traits())
     grounding = Bool(
         True, help="Repair or reject suggestions that contradict live variables or Python syntax."
+    ).tag(config=True)
+    imports = Enum(
+        IMPORTS,
+        default_value="ask",
+        help="Add the import that a suggestion lacks, such as numpy as np: off, ask (shown beside it first) or on.",
     ).tag(config=True)
     confidence = Float(
         None,
@@ -234,6 +241,7 @@ class SC2(Configurable):
             attribution=self.attribution,
             attribution_lexemes=self.attribution_lexemes,
             grounding=self.grounding,
+            imports=self.imports,
             confidence=self.confidence,
             prose=self.prose,
             excluded_sources=frozenset(

@@ -64,6 +64,7 @@ class CompletionRequest:
     file_extension: str = (
         ""  # of the kernel's language, without the dot, where the kernel names one
     )
+    adds_imports: bool = False  # the front end can add the imports that a suggestion lacks
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):
@@ -130,6 +131,18 @@ class Attribution:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class MissingImport:
+    """An import that a text lacks: the name it uses, the line that binds the name, and from where on it uses it.
+
+    `offset` is the index in the text at which the name ends, 0 if it stands before the cursor.
+    """
+
+    name: str
+    code: str
+    offset: int = 0
+
+
 @dataclass(frozen=True)
 class TextToken:
     """A token of a text: the index in the text at which it ends, and its natural-log probability under the model."""
@@ -162,6 +175,7 @@ class Completion:
         Attribution, ...
     ] = ()  # where the text may come from, the longest match first
     policy: str = ""  # with an attribution: what is to be done about it, "show", "warn" or "block"
+    imports: tuple[MissingImport, ...] = ()  # that are to be added with the text
     stats: Stats = Stats()
 
 

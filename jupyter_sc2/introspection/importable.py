@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
 from itertools import islice
 
 from jupyter_sc2.introspection.inspection import (
@@ -62,6 +63,32 @@ def modules_in(package: Path) -> frozenset[str] | None:
     below = (name[len(prefix) :] for name in plain(sys.modules) if name.startswith(prefix))
     names.update(name.partition(".")[0] for name in below)
     return frozenset(names if package else names.union(sys.builtin_module_names))
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module of the standard library or of an installed package can be imported.
+
+    Not a file of the same name in the folder in which the user works, which would be imported instead.
+    """
+    if module.partition(".")[0] in sys.builtin_module_names:
+        return True
+    path: list[str] | None = None
+    spec: ModuleSpec | None = None
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        try:
+            # Without its path this would import the package.
+            spec = PathFinder.find_spec(".".join(parts[:count]), path)
+        except (ImportError, ValueError, OSError):
+            return False
+        if spec is None or spec.origin is None:
+            return False
+        path = list(spec.submodule_search_locations or [])
+        if count == 1:
+            folder = os.path.dirname(os.path.dirname(spec.origin) if path else spec.origin)
+            if os.path.realpath(folder) == os.path.realpath(os.curdir):
+                return False
+    return True
 
 
 def members_of(module: Path) -> frozenset[str] | None:

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Literal
 
 from jupyter_sc2.introspection.facts import Path
+from jupyter_sc2.source.incomplete import complete_tree
 from jupyter_sc2.source.parsing import parse
 
 Kind = Literal["name", "attribute", "column", "argument", "module", "member"]
@@ -21,7 +22,13 @@ WORD = re.compile(r"[^\W\d]\w*")
 TYPE_PARAMETERS = frozenset({"TypeVar", "TypeVarTuple", "ParamSpec"})  # nodes of Python 3.12
 FROM = re.compile(r"from\s+")
 STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
+# Code that may define names without mentioning them.
+DEFINES_UNSEEN = re.compile(
+    r"import\s*\*|^[ \t]*%(?:run|load|store|pylab)|\b(?:exec|globals|locals|vars|setattr)\(", re.M
+)
 MAX_PATH_STEPS = 16
+# Of longer cells all words count as bound.
+MAX_CELL_CHARS = 8_000
 # Methods of a frame that take columns by name: the position of that argument, and its keyword.
 COLUMN_ARGUMENTS = {
     "groupby": (0, "by"),
@@ -126,6 +133,15 @@ def bound_names(tree: ast.Module, but: ast.stmt | None = None) -> dict[str, bool
                 for name in names:
                     bind(name)
     return bound
+
+
+@lru_cache(maxsize=2048)
+def names_bound_in(source: str) -> Mapping[str, bool]:
+    """The names that a cell binds, as `bound_names`; where it does not parse or is long, all its words."""
+    completed = complete_tree(source, "", "") if len(source) <= MAX_CELL_CHARS else None
+    if completed is None:
+        return dict.fromkeys(WORD.findall(source), False)
+    return bound_names(completed[0])
 
 
 @lru_cache(maxsize=512)

@@ -35,6 +35,7 @@ from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.warning_filters import unwarned
 from jupyter_sc2.settings import PRECISIONS, SC2
+from jupyter_sc2.source.imports import with_imports
 from jupyter_sc2.source.languages import not_asked
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
 from jupyter_sc2.usage import Usage
@@ -116,6 +117,7 @@ class SC2Magics(Magics):
                 trigger="invoke",
                 candidates=options.candidates,
                 sampling=self._sampling(options.max_tokens, options.temperature),
+                adds_imports=True,
             )
             if options.model is not None and options.model != self.parts.settings.model:
                 load_model(self.parts, options.model)
@@ -130,7 +132,11 @@ class SC2Magics(Magics):
             text_view.candidates(self.shell, [text_view.visible(request, text) for text in texts])
             for one in dict.fromkeys(one for c in completions.values() for one in c.attribution):
                 print(f"May come from {one}")
-            self.shell.set_next_input(request.prefix + texts[0] + request.suffix, replace=False)
+            imports = [one.code for one in completions[texts[0]].imports]
+            if imports:
+                print("Adds " + ", ".join(imports))
+            next_cell = with_imports(request.prefix + texts[0] + request.suffix, imports)
+            self.shell.set_next_input(next_cell, replace=False)
 
     def _complete(self, request: CompletionRequest) -> tuple[dict[str, Completion], str | None]:
         """The different suggestions, best first; or none, and the reason."""

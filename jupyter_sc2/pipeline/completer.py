@@ -20,13 +20,20 @@ from jupyter_sc2.pipeline.cut import ends_by_gain, probability_at
 from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
 from jupyter_sc2.pipeline.feedback import Feedback
 from jupyter_sc2.pipeline.generation import Generation
+from jupyter_sc2.pipeline.imports import Importable
 from jupyter_sc2.pipeline.job import CANCELLED, Job
 from jupyter_sc2.pipeline.suggestion_cache import Remainder, SuggestionCache
 from jupyter_sc2.prompt.builder import Prompt, PromptBuilder, PromptPlan
 from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.progress import Cancelled
 from jupyter_sc2.source.languages import language_at
-from jupyter_sc2.types import Attribution, Completion, CompletionRequest, SamplingParams
+from jupyter_sc2.types import (
+    Attribution,
+    Completion,
+    CompletionRequest,
+    MissingImport,
+    SamplingParams,
+)
 
 # Completions in which prompt lookup searches for draft tokens.
 LOOKUP_HISTORY = 8
@@ -96,7 +103,7 @@ class Completer:
             source="cache",
             reason=None if text else "nothing_to_add",
         )
-        return self._with_attribution(request, completion, options)
+        return self._annotated(request, completion, options)
 
     def _worth_showing(
         self, found: Remainder, request: CompletionRequest, options: CompletionOptions
@@ -161,9 +168,9 @@ class Completer:
                 finished.append(replace(completion, index=len(finished)))
                 if len(finished) < first.request.candidates:
                     whole = replace(finished[-1], finish_reason=None)
-                    yield self._with_attribution(first.request, whole, generation.options)
+                    yield self._annotated(first.request, whole, generation.options)
         last = finished[-1] if finished else CANCELLED
-        last = self._with_attribution(generation.job.request, last, generation.options)
+        last = self._annotated(generation.job.request, last, generation.options)
         yield replace(last, stats=generation.stats)
 
     def retarget(self, generation: Generation) -> Completion | None:
@@ -249,7 +256,8 @@ class Completer:
         blocks = generation.options.attribution == "block"
         if blocks and attributor is not None and attributor.active:
             return None
-        return Completion(text=text, index=len(generation.finished))
+        found = self._missing_imports(generation.job.request, text, generation.options, final=False)
+        return Completion(text=text, index=len(generation.finished), imports=found)
 
     # What a request needs
 
@@ -289,7 +297,21 @@ class Completer:
     ) -> grounding.Check | None:
         if self._namespace is None or not options.grounding or not grounding.applies(request):
             return None
-        return grounding.checker(request, self._namespace)
+        return grounding.checker(request, self._namespace, self._importable(request, options))
+
+    def _importable(
+        self, request: CompletionRequest, options: CompletionOptions
+    ) -> Importable | None:
+        """None where no import is added: without grounding nothing is looked up."""
+        if options.imports == "off" or not options.grounding:
+            return None
+        return Importable.for_request(request, self._namespace)
+
+    def _missing_imports(
+        self, request: CompletionRequest, text: str, options: CompletionOptions, *, final: bool
+    ) -> tuple[MissingImport, ...]:
+        importable = self._importable(request, options) if text else None
+        return () if importable is None else importable.missing(text, final=final)
 
     def _threshold(self, request: CompletionRequest, options: CompletionOptions) -> float:
         """0 for an invoked request, as who asks for a suggestion sees what there is, and for unknown probabilities."""
@@ -304,6 +326,14 @@ class Completer:
     ) -> bool:
         check = self._check(request, options)
         return check is not None and check(text, True) is not None
+
+    def _annotated(
+        self, request: CompletionRequest, completion: Completion, options: CompletionOptions
+    ) -> Completion:
+        """The completion with its possible origins, and the imports that it lacks."""
+        completion = self._with_attribution(request, completion, options)
+        found = self._missing_imports(request, completion.text, options, final=True)
+        return replace(completion, imports=found) if found else completion
 
     def _with_attribution(
         self, request: CompletionRequest, completion: Completion, options: CompletionOptions

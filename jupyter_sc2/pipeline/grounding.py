@@ -15,7 +15,7 @@ import ast
 import builtins
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain, islice
@@ -23,7 +23,17 @@ from typing import Literal, Protocol
 
 from jupyter_sc2.introspection.facts import Facts, Known, Path
 from jupyter_sc2.introspection.secrets import in_text
-from jupyter_sc2.introspection.uses import WORD, Kind, Use, bound_names, stored_strings, uses
+from jupyter_sc2.introspection.uses import (
+    DEFINES_UNSEEN,
+    MAX_CELL_CHARS,
+    WORD,
+    Kind,
+    Use,
+    bound_names,
+    names_bound_in,
+    stored_strings,
+    uses,
+)
 from jupyter_sc2.notebook import Notebook
 from jupyter_sc2.pipeline.fitting import is_word
 from jupyter_sc2.runtime.memo import cache_latest
@@ -32,8 +42,7 @@ from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
 from jupyter_sc2.source.languages import language_at, runs_here
 from jupyter_sc2.types import CompletionRequest
 
-# Longer cells are not checked, nor are cells with longer lines, which hold data.
-MAX_CELL_CHARS = 8_000
+# Cells with longer lines, which hold data, are not checked.
 MAX_LINE_CHARS = 1_000
 MAX_NAME_CHARS = 40  # of a name that is compared with thousands
 MAX_CHOICES = 400
@@ -60,10 +69,6 @@ BUILTINS = frozenset(dir(builtins)) | {
 }
 # With what an argument may begin, besides keywords of the function and variables of the user.
 OPERANDS = BUILTINS | {"None", "True", "False", "not", "lambda", "await"}
-# Code that may define names without mentioning them.
-DEFINES_UNSEEN = re.compile(
-    r"import\s*\*|^[ \t]*%(?:run|load|store|pylab)|\b(?:exec|globals|locals|vars|setattr)\(", re.M
-)
 # What may change a table or an object in place.
 CHANGES = re.compile(
     r"inplace|\.(?:columns|index)\s*=|\.(?:insert|pop|update|setdefault|rename_axis)\(|\bdel\b"
@@ -109,8 +114,20 @@ class Violation:
 Check = Callable[[str, bool], Violation | None]
 
 
-def checker(request: CompletionRequest, namespace: Namespace) -> Check:
-    """A function from the text of a completion so far, and whether that is all of it, to its first refutation."""
+class CanImport(Protocol):
+    def code_for(
+        self, name: str, source: str, at: int, end: int, bound: Collection[str], *, final: bool
+    ) -> str:
+        """The line that imports a name that is unbound (see imports.py); "" if there is none."""
+
+
+def checker(
+    request: CompletionRequest, namespace: Namespace, importable: CanImport | None = None
+) -> Check:
+    """A function from the text of a completion so far, and whether that is all of it, to its first refutation.
+
+    A name that is `importable` is as good as one that is bound.
+    """
     known: dict[Path, Known] = {}
     asked: set[Path] = set()
     facts: Facts | None = None
@@ -161,6 +178,14 @@ def checker(request: CompletionRequest, namespace: Namespace) -> Check:
         if not touched:
             return None
         surroundings = surroundings_of(touched, completed, start, end)
+        if importable is not None:
+            bound = surroundings.bound
+            touched = [
+                use
+                for use in touched
+                if use.kind != "name"
+                or not importable.code_for(use.word, source, use.start, end, bound, final=final)
+            ]
         return first_violation(request, text, touched, surroundings, final=final)
 
     return check
@@ -336,14 +361,14 @@ class _Others:
 def _others(notebook: Notebook, unread: tuple[str, ...]) -> _Others:
     """`unread` are the other cells that have not run."""
     code = (cell.source for cell in notebook.cells if cell.cell_type == "code")
-    pending = _joint(map(_bindings, unread))
+    pending = _joint(map(names_bound_in, unread))
     return _Others(
         open=any(map(DEFINES_UNSEEN.search, unread)),
         changing=any(map(CHANGES.search, unread)),
         strings=frozenset().union(*map(_strings_in, unread)),
         mentioned=frozenset().union(*map(WORD.findall, unread)),
         pending=pending,
-        defined=frozenset(pending).union(*map(_bindings, code)),
+        defined=frozenset(pending).union(*map(names_bound_in, code)),
     )
 
 
@@ -450,6 +475,11 @@ class _Surroundings:
         self._code = code
         self._facts = facts
 
+    @property
+    def bound(self) -> Mapping[str, bool]:
+        """The names that the completed cell binds."""
+        return self._code.bound
+
     def allowed(self, use: Use) -> Words | None:
         """All the words that may stand in place of a use; None where any may."""
         if use.kind == "name":
@@ -550,17 +580,6 @@ def valid_prefix(text: str, violation: Violation, before: str = "") -> str:
         commas = [i for i, char, quote in signs if char == "," and not quote and i > line]
         cut = commas[-1] if commas else cut
     return text[:cut].rstrip()
-
-
-@lru_cache(maxsize=2048)
-def _bindings(source: str) -> dict[str, bool]:
-    """The names that a cell binds, and whether by imports alone; where it does not parse or is long, all its words."""
-    completed = complete_tree(source, "", "") if len(source) <= MAX_CELL_CHARS else None
-    return (
-        dict.fromkeys(WORD.findall(source), False)
-        if completed is None
-        else bound_names(completed[0])
-    )
 
 
 def _strings_in(source: str) -> set[str]:

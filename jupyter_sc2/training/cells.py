@@ -7,38 +7,13 @@ import json
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from jupyter_sc2.notebook import Cell
 from jupyter_sc2.source.languages import of_cell_magic
+from jupyter_sc2.source.well_known import MODULES
 from jupyter_sc2.types import CompletionRequest
-
-# Docstrings use these names and leave their imports to the reader.
-CONVENTIONS: Mapping[str, str] = {
-    "np": "import numpy as np",
-    "pd": "import pandas as pd",
-    "plt": "import matplotlib.pyplot as plt",
-    "sns": "import seaborn as sns",
-    "nx": "import networkx as nx",
-    "xr": "import xarray as xr",
-    "sm": "import statsmodels.api as sm",
-    "smf": "import statsmodels.formula.api as smf",
-    "stats": "from scipy import stats",
-    "mpl": "import matplotlib as mpl",
-    "pl": "import polars as pl",
-    "alt": "import altair as alt",
-    "px": "import plotly.express as px",
-    "az": "import arviz as az",
-    "pm": "import pymc as pm",
-    "gpd": "import geopandas as gpd",
-    "jnp": "import jax.numpy as jnp",
-    "torch": "import torch",
-    "os": "import os",
-    "re": "import re",
-    "math": "import math",
-    "random": "import random",
-}
 
 # Lines that IPython accepts and Python does not: a magic, a shell command (also on several lines), a help query.
 SHELL_LINE = re.compile(
@@ -333,13 +308,16 @@ def _session(lines: Iterable[str]) -> list[str]:
 
 
 def with_imports(cells: list[Cell]) -> list[Cell]:
-    """The cells, with conventional imports first for the names that they use and nowhere bind."""
+    """The cells, with conventional imports first for the names that they use and nowhere bind.
+
+    Docstrings use these names and leave their imports to the reader.
+    """
     code = "\n".join(cell.source for cell in cells)
     bound = set(re.findall(r"^\s*(\w+)\s*=[^=]", code, re.MULTILINE))
     for names in re.findall(r"import (.*)", code):
         bound.update(re.findall(r"\w+", names))
     used = set(re.findall(r"(?<![\w.])(\w+)\.\w", code))
-    lines = "\n".join(line for name, line in CONVENTIONS.items() if name in used - bound)
+    lines = "\n".join(line for name, line in MODULES.items() if name in used - bound)
     if not lines:
         return cells
     if re.match(r"(?:import|from) ", cells[0].source):

@@ -32,6 +32,7 @@ import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { CandidateCount } from './ui/candidate-count';
 import { addCommands, addToPalette, makeMenu } from './ui/commands';
 import { FirstHint } from './ui/first-hint';
+import { ImportHint } from './ui/import-hint';
 import { installCommand } from './ui/install-command';
 import { rendermimeOf, showPrompt, type IMagicTarget } from './ui/magic-output';
 import { nameControls } from './ui/panel-labels';
@@ -116,6 +117,7 @@ class Extension {
     this._announcer = new Announcer(trans);
     this._mark = new AttributionMark(trans);
     this._count = new CandidateCount(trans);
+    this._imports = new ImportHint(trans);
     this._hint = new FirstHint({
       trans,
       isMac: Platform.IS_MAC,
@@ -156,6 +158,15 @@ class Extension {
         this._mark.update(item, host);
         this._hint.update(item !== undefined, host);
       },
+      onImportsChanged: (item, host, read) =>
+        this._imports.update(item?.target.showsImports === true, host, read, () => {
+          item!.suggestion.leavesImportsOut = true;
+        }),
+      onImportedAbove: imports =>
+        this._notify(
+          trans.__('Added to the first cell of imports: %1. Run it again.', imports.join(', ')),
+          'info'
+        ),
       onDismissed: () => this._hint.putAway(),
       onAccepted: (item, part, text) => this._onAccepted(item, part, text)
     });
@@ -410,6 +421,7 @@ class Extension {
   private _completers: InlineCompleters;
   private _count: CandidateCount;
   private _documents: Documents;
+  private _imports: ImportHint;
   private _hint: FirstHint;
   private _idleTimer: ReturnType<typeof setTimeout> | undefined;
   private _isTyping = false;

@@ -6,6 +6,7 @@ import pytest
 
 from tests.browser.conftest import begin_block
 from tests.browser.slow_engine import BLOCK, LINE, OTHERS
+from tests.browser.test_places import command
 
 WORD, ACCEPT_LINE = "Alt+.", "Alt+Shift+."
 
@@ -232,3 +233,64 @@ def test_blanks_typed_over_a_ghost_are_neither_lost_nor_doubled(notebook):
         assert notebook.source(0) == BLOCK
     else:
         assert notebook.source(0) == BLOCK[:23]
+
+
+@pytest.fixture
+def importing(notebook):
+    """With names looked up in the kernel, which has no numpy."""
+    config = "get_ipython().run_line_magic('config', 'SC2.grounding = {}')"
+    notebook.execute(config.format(True))
+    yield notebook
+    notebook.execute(config.format(False))
+
+
+NUMPY = "import numpy as np"
+
+
+def test_a_missing_import_is_shown_and_comes_with_the_word_that_needs_it(importing):
+    hint = importing.page.locator(".jp-sc2-ImportHint")
+    importing.type("result = ")
+    importing.wait_ghost(LINE[9:])
+    hint.filter(has_text=f"+ {NUMPY}").wait_for()
+    importing.press(WORD)
+    assert importing.source(0) == f"{NUMPY}\nresult = np"
+    importing.wait_ghost(LINE[11:])
+    hint.wait_for(state="detached")
+    importing.press("Control+z")
+    assert importing.source(0) == "result = "
+    importing.enter(0)
+    importing.press("Alt+\\")
+    importing.wait_ghost(LINE[9:])
+    hint.click()
+    hint.wait_for(state="detached")
+    importing.press("Tab")
+    assert importing.source(0) == LINE
+
+
+def test_a_missing_import_goes_into_the_first_cell_of_imports_unless_it_is_locked(importing):
+    command(importing, "notebook:insert-cell-above")
+    importing.fill(0, "import os")
+    importing.enter(1)
+    try:
+        importing.type("result = ")
+        importing.wait_ghost(LINE[9:])
+        importing.press("Tab")
+        assert importing.source(0) == f"import os\n{NUMPY}"
+        assert importing.source(1) == LINE
+        importing.press("Control+z")
+        assert importing.source(1) == "result = "
+        importing.enter(0)
+        importing.press("Control+z")
+        assert importing.source(0) == "import os"
+        importing.page.evaluate(
+            "() => window.jupyterapp.shell.currentWidget.content.widgets[0].model"
+            ".setMetadata('editable', false)"
+        )
+        importing.enter(1)
+        importing.press("Alt+\\")
+        importing.wait_ghost(LINE[9:])
+        importing.press("Tab")
+        assert importing.source(0) == "import os"
+        assert importing.source(1) == f"{NUMPY}\n{LINE}"
+    finally:
+        command(importing, "notebook:delete-cell")

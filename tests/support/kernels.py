@@ -351,13 +351,13 @@ del _extension, _engine
 """
 
 
-def scripted(milliseconds: float = 2.0):
+def scripted(milliseconds: float = 2.0, text: str = "sum(values)"):
     """What is loaded in the kernel: an engine that says the same thing at a steady pace."""
     from tests.support.fake_engine import FakeEngine
 
     class Scripted(FakeEngine):
         def generate(self, *args, **kwargs):
-            self.answers = ["sum(values)"]
+            self.answers = [text]
             for token in super().generate(*args, **kwargs):
                 time.sleep(milliseconds / 1000)
                 yield token
@@ -371,6 +371,14 @@ class Quick:
     @staticmethod
     def load(model, **kwargs):
         return scripted(2)
+
+
+class Plotting:
+    """Answers with names that need imports."""
+
+    @staticmethod
+    def load(model, **kwargs):
+        return scripted(2, "plt.plot(Counter(rows))")
 
 
 class Slow:

@@ -162,6 +162,7 @@ class Complete(Message, tag="complete", frozen=True):
             companion=companion,
             path=path,
             file_extension=replace_surrogates(self.file_extension).lstrip("."),
+            adds_imports=True,
         )
 
 
@@ -293,6 +294,14 @@ class Attribution(msgspec.Struct):
     verified: bool
 
 
+class Import(msgspec.Struct):
+    """An import that a suggestion lacks (see types.MissingImport)."""
+
+    name: str
+    code: str
+    offset: int  # in code points of the suggestion
+
+
 class Stats(msgspec.Struct):
     prompt_tokens: int
     reused_tokens: int
@@ -313,6 +322,7 @@ class Update(Reply, tag="update"):
     mean_logprob: float | UnsetType = UNSET
     attribution: list[Attribution] | UnsetType = UNSET
     policy: Policy | UnsetType = UNSET  # with an attribution
+    imports: list[Import] | UnsetType = UNSET  # to be added when the suggestion is accepted
     # Only in the last update.
     reason: Reason | UnsetType | None = UNSET
     model: str | UnsetType = UNSET
@@ -420,6 +430,8 @@ def update(id: str, completion: Completion) -> dict[str, Any]:
     if completion.attribution:
         message.attribution = [Attribution(**vars(one)) for one in completion.attribution]
         message.policy = cast(Policy, completion.policy)
+    if completion.imports:
+        message.imports = [Import(**vars(one)) for one in completion.imports]
     if completion.finish_reason is not None:
         message.reason = cast("Reason | None", completion.reason)
         message.model = completion.model

@@ -36,6 +36,7 @@ LABELS: Mapping[str, Label] = {
     "grounding": Label(
         "Validate against live variables", "Repairs or drops what contradicts them."
     ),
+    "imports": Label("Missing imports", "`import numpy as np` and the like, added on Tab."),
     "confidence": Label("Confidence", "From how sure a word is shown while you type."),
     "adaptive_confidence": Label("Learn from what you accept", "Adjusts the confidence a little."),
     "prose": Label("Complete text cells", "Markdown and raw cells, while you type."),
@@ -49,6 +50,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "mode": {"automatic": "While typing", "manual": "On request (Alt+\\)", "off": "Never"},
     "after_enter": {"smart": "Where it helps", "always": "Always", "off": "Never"},
     "precision": {"auto": "Automatic"},
+    "imports": {"off": "Leave out", "ask": "Show and add", "on": "Add"},
     "engine": {
         "auto": "Automatic",
         "onnxruntime": "ONNX Runtime",

@@ -13,8 +13,10 @@ import {
   viewOf,
   type Completer,
   type Editor,
-  type IDelta
+  type IDelta,
+  type ISharedText
 } from '../jupyterlab/patches';
+import { missingImports, placeOfImports } from './imports';
 import { matchesCursor, stillApplies } from './inline-items';
 import type { Provider } from './provider';
 import { nextLine, nextWord, type ICursorContext } from './suggestion';
@@ -90,6 +92,11 @@ export class InlineCompleters {
     host.classList.toggle(ESCAPE_CLASS, own !== undefined && !host.querySelector('.cm-vimMode'));
     this._options.onShown(() => (own ? (completer.current?.insertText ?? '') : ''));
     this._options.onItemChanged(own, host, () => this._position(completer));
+    this._options.onImportsChanged(own, host, () =>
+      own && completer.editor && !completer.editor.isDisposed
+        ? missingImports(own, cursorContext(completer.editor, own), own.item.insertText)
+        : []
+    );
   }
 
   /** Which of how many candidates of ours is shown, counted from 1; null where none is. */
@@ -118,18 +125,25 @@ export class InlineCompleters {
       return true;
     }
     const text = part === 'word' ? nextWord(shown) : part === 'line' ? nextLine(shown) : shown;
-    const transaction = state.update({
-      ...state.changeByRange(range =>
-        range.empty
-          ? {
-              changes: { from: range.head, insert: text },
-              range: EditorSelection.cursor(range.head + text.length)
-            }
-          : { range }
-      ),
-      userEvent: 'input.complete',
-      scrollIntoView: true
-    });
+    const imports = missingImports(own, context, text);
+    const cell = imports.length > 0 ? own.target.importCell() : null;
+    const top = placeOfImports(linesBefore(context.prefix));
+    const transaction = state.update(
+      // First, so that it comes before text that is inserted at the same place.
+      imports.length > 0 && !cell ? { changes: { from: top, insert: linesOf(imports) } } : {},
+      {
+        ...state.changeByRange(range =>
+          range.empty
+            ? {
+                changes: { from: range.head, insert: text },
+                range: EditorSelection.cursor(range.head + text.length)
+              }
+            : { range }
+        ),
+        userEvent: 'input.complete',
+        scrollIntoView: true
+      }
+    );
     const remaining = shown.slice(text.length);
     const changed = transaction.newDoc.toString();
     const cut = transaction.newSelection.main.head;
@@ -138,11 +152,20 @@ export class InlineCompleters {
       { cell: context.cell, prefix: changed.slice(0, cut), suffix: changed.slice(cut) },
       remaining
     );
-    inOneUndoStep(editor, () => view.dispatch(transaction));
+    const source = editor.model.sharedModel;
+    inOneUndoStep(cell ? [cell.model, source] : [source], () => {
+      if (cell) {
+        addImports(cell.model, imports);
+      }
+      view.dispatch(transaction);
+    });
     if (!remaining) {
       model.reset();
     }
     this._options.onAccepted(own, part, text);
+    if (cell?.wasRun) {
+      this._options.onImportedAbove(imports);
+    }
     return true;
   }
 
@@ -174,11 +197,37 @@ export namespace InlineCompleters {
       position: () => [number, number] | null
     ): void;
 
+    /** Called then, too; `read` returns the imports that are added with all of the text. */
+    onImportsChanged(
+      item: IInlineItem | undefined,
+      host: HTMLElement,
+      read: () => readonly string[]
+    ): void;
+
     onAccepted(item: IInlineItem, part: AcceptedPart, text: string): void;
+
+    /** These imports were added to a cell above that has run before. */
+    onImportedAbove(imports: readonly string[]): void;
 
     /** The user has dismissed the ghost text. */
     onDismissed(): void;
   }
+}
+
+/** The part of a text before the line that it ends in. */
+function linesBefore(prefix: string): string {
+  return prefix.slice(0, prefix.lastIndexOf('\n') + 1);
+}
+
+function linesOf(imports: readonly string[]): string {
+  return imports.map(code => `${code}\n`).join('');
+}
+
+function addImports(cell: ISharedText, imports: readonly string[]): void {
+  const source = cell.getSource();
+  const place = placeOfImports(source);
+  const isLast = place === source.length && !source.endsWith('\n');
+  cell.updateSource(place, place, isLast ? `\n${imports.join('\n')}` : linesOf(imports));
 }
 
 /** The cursor and the text around it now, in the cell of an item. */

@@ -13,6 +13,7 @@ import type { Widget } from '@lumino/widgets';
 
 import type { Trigger } from '../kernel/protocol';
 import { sleep, within } from '../kernel/timing';
+import { remainingImports } from './imports';
 import { InlineItems } from './inline-items';
 import type { Mode } from './policy';
 import { StreamingSuggestion } from './streaming-suggestion';
@@ -119,7 +120,8 @@ export class Provider implements IInlineCompletionProvider {
   keepRemainder(accepted: IInlineItem, context: ICursorContext, text: string): void {
     const { suggestion, index } = accepted;
     if (text && !remainingText(suggestion, context, index)) {
-      this._cache.add(StreamingSuggestion.remainder(suggestion, context, text, index));
+      const imports = remainingImports(suggestion, index, text);
+      this._cache.add(StreamingSuggestion.remainder(suggestion, context, text, index, imports));
     }
   }
 

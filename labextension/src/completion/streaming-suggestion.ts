@@ -2,7 +2,7 @@
  * A suggestion while the kernel generates it, and afterwards.
  */
 import type { KernelClient } from '../kernel/client';
-import type { IAttribution, IUpdate } from '../kernel/protocol';
+import type { IAttribution, IImport, IUpdate } from '../kernel/protocol';
 import type { ICursorContext, ISuggestion } from './suggestion';
 
 export class StreamingSuggestion implements ISuggestion {
@@ -19,13 +19,16 @@ export class StreamingSuggestion implements ISuggestion {
     suggestion: StreamingSuggestion,
     context: ICursorContext,
     text: string,
-    index = 0
+    index = 0,
+    imports: IImport[] = []
   ): StreamingSuggestion {
     const rest = new StreamingSuggestion(context, 1);
     rest.id = suggestion.id;
     rest.texts = [text];
     rest.done = true;
     rest.attributions = [suggestion.attributions[index] ?? []];
+    rest.imports = [imports];
+    rest.leavesImportsOut = suggestion.leavesImportsOut;
     rest.policy = suggestion.policy;
     rest.producedBy = suggestion.producedBy;
     return rest;
@@ -45,6 +48,10 @@ export class StreamingSuggestion implements ISuggestion {
   /** For each candidate the indexed code that it matches, and what the kernel wants done about it. */
   attributions: IAttribution[][] = [];
   policy = '';
+
+  /** For each candidate the imports that it lacks, and whether the user wants none of them. */
+  imports: IImport[][] = [];
+  leavesImportsOut = false;
 
   /** The model that generated it, as far as the kernel has reported it. */
   producedBy: Pick<IUpdate, 'model' | 'engine' | 'revision'> = {};
@@ -97,8 +104,10 @@ export class StreamingSuggestion implements ISuggestion {
     return complete;
   }
 
-  private _readMetadata({ index, attribution, policy, model, engine, revision }: IUpdate): void {
+  private _readMetadata(update: IUpdate): void {
+    const { index, attribution, policy, imports, model, engine, revision } = update;
     this.attributions[index] = attribution ?? [];
+    this.imports[index] = imports ?? [];
     this.policy = policy ?? this.policy;
     if (model) {
       this.producedBy = { model, ...(engine ? { engine } : {}), ...(revision ? { revision } : {}) };

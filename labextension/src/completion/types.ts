@@ -3,6 +3,7 @@
  */
 import type { IInlineCompletionItem } from '@jupyterlab/completer';
 
+import type { ISharedText } from '../jupyterlab/patches';
 import type { KernelClient } from '../kernel/client';
 import type { ICell } from '../kernel/protocol';
 import type { Mode } from './policy';
@@ -43,6 +44,20 @@ export interface ICompletionTarget {
 
   /** Whether the cursor is at this offset, in UTF-16 units. */
   isAt(offset: number): boolean;
+
+  /** Whether imports are shown before they are added with a suggestion. */
+  showsImports: boolean;
+
+  /** The first cell above that consists of imports; null if there is none, or it is locked. */
+  importCell(): IImportCell | null;
+}
+
+/** A cell to which an import may be added. */
+export interface IImportCell {
+  model: ISharedText;
+
+  /** Whether it has run, so that it has to be run again. */
+  wasRun: boolean;
 }
 
 /** What became of the newest request. */

@@ -209,6 +209,8 @@ export class Documents {
         const { editor } = edited;
         return !editor!.isDisposed && editor!.getOffsetAt(editor!.getCursorPosition()) === offset;
       },
+      showsImports: client.settings.imports !== 'on',
+      importCell: () => edited.importCell(),
       source: () => (edited.editor!.isDisposed ? '' : edited.editor!.model.sharedModel.getSource())
     };
   }

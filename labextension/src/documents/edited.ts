@@ -9,7 +9,9 @@ import type { IEditorTracker } from '@jupyterlab/fileeditor';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { Widget } from '@lumino/widgets';
 
+import { isImportCell } from '../completion/imports';
 import { METADATA_KEY, modeOf, mostRestrictive, OFF_TAG, type Mode } from '../completion/policy';
+import type { IImportCell } from '../completion/types';
 import type { ICell } from '../kernel/protocol';
 import { outputTexts } from './cell-outputs';
 import { CellCache, type IObservableCells } from './cells';
@@ -37,6 +39,9 @@ export interface IEditedDocument {
 
   /** All cells; the source of the one whose id is `current` may be old. */
   cells(current?: string): ICell[];
+
+  /** The first cell above that consists of imports; null if there is none, or it is locked. */
+  importCell(): IImportCell | null;
 }
 
 export class EditedDocuments {
@@ -69,7 +74,8 @@ export class EditedDocuments {
       language,
       mode: 'automatic',
       path,
-      cells: () => this._neighbours.cells(file, path, editor.model.sharedModel.getSource())
+      cells: () => this._neighbours.cells(file, path, editor.model.sharedModel.getSource()),
+      importCell: () => null
     };
   }
 
@@ -91,7 +97,8 @@ export class EditedDocuments {
       cells: current => {
         const models = panel.content.model?.cells;
         return models ? this._cellsOf(models, models).read(current) : [];
-      }
+      },
+      importCell: () => importCellAbove(panel, cell.model)
     };
   }
 
@@ -114,7 +121,8 @@ export class EditedDocuments {
             }
           };
           return [...this._cellsOf(cells, models).read(), readCell(prompt.model)];
-        }
+        },
+        importCell: () => null
       }
     );
   }
@@ -159,6 +167,20 @@ function readCell(model: ICellModel): ICell {
     execution_count: code?.executionCount ?? null,
     ...(outputs.length > 0 && { outputs })
   };
+}
+
+function importCellAbove(panel: NotebookPanel, current: ICellModel): IImportCell | null {
+  for (const model of panel.content.model?.cells ?? []) {
+    if (model === current) {
+      break;
+    }
+    if (model.type === 'code' && isImportCell(model.sharedModel.getSource())) {
+      const isLocked = panel.content.model!.readOnly || model.getMetadata('editable') === false;
+      const wasRun = (model as ICodeCellModel).executionCount !== null;
+      return isLocked ? null : { model: model.sharedModel, wasRun };
+    }
+  }
+  return null;
 }
 
 function isTaggedOff(model: ICellModel): boolean {

@@ -258,16 +258,20 @@ export function viewOf(editor: Editor | null | undefined): EditorView | undefine
   return (editor as unknown as { editor?: EditorView } | null)?.editor;
 }
 
+/** The text of a cell or file that all its editors share. */
+export type ISharedText = Editor['model']['sharedModel'];
+
 /**
- * Makes an own step of undo of what `change` does, however quickly the user typed before and after.
+ * Makes an own step of undo of what `change` does to each of these texts, however quickly the user typed before and
+ * after. Texts of a notebook whose cells have one history have one step together.
  *
  * JupyterLab's shared models have the undo manager, their interface does not.
  */
-export function inOneUndoStep(editor: Editor, change: () => void): void {
-  const { undoManager } = editor.model.sharedModel as unknown as IUndoable;
-  undoManager?.stopCapturing();
+export function inOneUndoStep(texts: readonly ISharedText[], change: () => void): void {
+  const managers = new Set(texts.map(text => (text as unknown as IUndoable).undoManager));
+  managers.forEach(manager => manager?.stopCapturing());
   change();
-  undoManager?.stopCapturing();
+  managers.forEach(manager => manager?.stopCapturing());
 }
 
 interface IUndoable {

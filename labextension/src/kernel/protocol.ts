@@ -234,6 +234,15 @@ export interface IAttribution {
   verified?: boolean;
 }
 
+/** A well-known name that a text uses and nothing binds, and the line that imports it. */
+export interface IImport {
+  name: string;
+  code: string;
+
+  /** How many code points of the text have to be accepted for the name to be used. */
+  offset: number;
+}
+
 /** What a completion cost: tokens, and milliseconds since the request arrived. */
 export interface IStats {
   prompt_tokens: number;
@@ -264,6 +273,9 @@ export interface IUpdate {
   /** The indexed code that the text matches, and what to do about it. */
   attribution?: IAttribution[];
   policy?: Policy;
+
+  /** The imports that the cell lacks with the text. */
+  imports?: IImport[];
 }
 
 export interface IError {

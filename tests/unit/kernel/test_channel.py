@@ -863,7 +863,8 @@ def test_a_status_is_pushed_to_every_front_end(channel):
     )
 
 
-def test_comms_that_reloaded_pages_left_behind_are_forgotten(channel):
+def test_comms_that_reloaded_pages_left_behind_are_forgotten(channel, settings):
+    settings.on = False  # or the hello would load the model, and tell of it
     first = FakeComm(channel, "first")
     first.say({"type": "hello"})
     first.wait_for(type="hello")

@@ -418,6 +418,56 @@ def test_a_right_hand_side_names_no_column_that_is_refuted_when_asked_for(
     assert final.text == "df['ratio'] = df['age'] / 2"
 
 
+def imports_of(completion) -> list[str]:
+    return [one.code for one in completion.imports]
+
+
+def test_a_name_that_nothing_binds_comes_with_its_import(shell, asking, fake_engine):
+    run(shell, "rows = [1]")
+    fake_engine.answers = ["math.sqrt(2)"]
+    final = asking("x = ", adds_imports=True)
+    assert final.text == "math.sqrt(2)"
+    assert imports_of(final) == ["import math"]
+
+
+def test_a_name_of_the_kernel_needs_no_import_though_the_kernel_has_run_nothing_visible(
+    shell, asking, fake_engine
+):
+    run(shell, "import math")
+    shell.user_ns_hidden["math"] = shell.user_ns["math"]  # as from a startup file
+    fake_engine.answers = ["math.sqrt(2)"]
+    assert imports_of(asking("x = ", adds_imports=True)) == []
+
+
+def test_a_module_without_such_an_attribute_is_not_imported(shell, asking, fake_engine):
+    run(shell, "rows = [1]")
+    fake_engine.answers = ["math.squareroot(2)"]
+    final = asking("x = ", adds_imports=True)
+    assert "math" not in final.text and imports_of(final) == []
+
+
+def test_the_rest_of_a_suggestion_that_is_typed_keeps_its_import(shell, asking, fake_engine):
+    fake_engine.answers = ["math.sqrt(2)"]
+    asking("x = ", adds_imports=True)
+    final = asking("x = math.s", adds_imports=True)
+    assert (final.text, final.source) == ("qrt(2)", "cache")
+    assert [(one.code, one.offset) for one in final.imports] == [("import math", 0)]
+
+
+@pytest.mark.parametrize("options", [{"imports": "off"}, {"grounding": False}])
+def test_imports_can_be_switched_off(shell, asking, fake_engine, options):
+    asking.session.configure(CompletionOptions(**options))
+    fake_engine.answers = ["math.sqrt(2)"]
+    assert imports_of(asking("x = ", adds_imports=True)) == []
+
+
+def test_without_imports_an_unbound_name_is_refuted(shell, asking, fake_engine):
+    run(shell, "rows = [1]")
+    asking.session.configure(CompletionOptions(imports="off"))
+    fake_engine.answers = ["math.sqrt(2)"]
+    assert "math" not in asking("x = ", adds_imports=True).text
+
+
 def test_grounding_can_be_switched_off(frame, asking, fake_engine):
     asking.session.configure(CompletionOptions(grounding=False))
     fake_engine.answers = ["'agee'].mean()"]

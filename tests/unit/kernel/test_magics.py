@@ -53,6 +53,12 @@ def test_a_cell_is_completed_and_put_into_the_next_one(shell, run, fake_engine):
     assert shell.rl_next_input == "def total(xs):\n    return sum(xs)"
 
 
+def test_a_missing_import_comes_into_the_next_cell_and_is_told(shell, run, fake_engine):
+    fake_engine.answers = ["math.sqrt(2)"]
+    assert "Adds import math" in run("%%complete\nimport os\nx = ").out
+    assert shell.rl_next_input == "import os\nimport math\nx = math.sqrt(2)"
+
+
 def test_the_possible_source_of_a_completion_is_shown_below_it(shell, run, fake_engine, session):
     class Known:
         active = True

@@ -99,7 +99,9 @@ function setUp(debounceMs = 0, mode: Mode = 'automatic') {
     mode,
     cells: () => [],
     source: () => cell.source,
-    isAt: () => cell.isHere
+    isAt: () => cell.isHere,
+    showsImports: true,
+    importCell: () => null
   };
   const notified: string[] = [];
   const added: IInlineCompletionItem[] = [];
