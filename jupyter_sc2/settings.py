@@ -38,6 +38,8 @@ PRECISIONS = (
 # What to do when a suggestion matches indexed code; without an index, nothing.
 ATTRIBUTION = ("off", "show", "warn", "block")
 
+NEXT_SUGGESTION = ("auto", "on", "off")
+
 
 def _context_traits() -> dict[str, Any]:
     return {
@@ -75,7 +77,7 @@ class SC2(Configurable):
     after_enter = Enum(
         AFTER_ENTER,
         default_value="smart",
-        help="Ghost text after Enter: off, smart (after `:`, an open bracket or a comment) or always.",
+        help="Ghost text after Enter: off, smart (after `:`, an open bracket, a comment or an accept) or always.",
     ).tag(config=True)
     model = Unicode(
         "embedded",
@@ -142,6 +144,11 @@ class SC2(Configurable):
     prose = Bool(False, help="Also complete Markdown and raw cells while you type.").tag(
         config=True
     )
+    next_suggestion = Enum(
+        NEXT_SUGGESTION,
+        default_value="auto",
+        help="Compute the next suggestion while one is shown: auto (unless the model is on a server), on or off.",
+    ).tag(config=True)
     threads = Int(
         0,
         min=0,
@@ -236,6 +243,7 @@ class SC2(Configurable):
             grounding=self.grounding,
             confidence=self.confidence,
             prose=self.prose,
+            next_suggestion=self.next_suggestion,
             excluded_sources=frozenset(
                 name for name in CELL_SOURCES if not self.includes(SOURCES[name])
             ),

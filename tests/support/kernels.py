@@ -349,13 +349,13 @@ del _extension, _engine
 """
 
 
-def scripted(milliseconds: float = 2.0):
+def scripted(milliseconds: float = 2.0, answer: str = "sum(values)"):
     """What is loaded in the kernel: an engine that says the same thing at a steady pace."""
     from tests.support.fake_engine import FakeEngine
 
     class Scripted(FakeEngine):
         def generate(self, *args, **kwargs):
-            self.answers = ["sum(values)"]
+            self.answers = [answer]
             for token in super().generate(*args, **kwargs):
                 time.sleep(milliseconds / 1000)
                 yield token
@@ -369,6 +369,14 @@ class Quick:
     @staticmethod
     def load(model, **kwargs):
         return scripted(2)
+
+
+class QuickLines:
+    """The same, with the end of the line."""
+
+    @staticmethod
+    def load(model, **kwargs):
+        return scripted(2, "sum(values)\n")
 
 
 class Slow:
