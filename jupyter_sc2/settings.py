@@ -40,6 +40,8 @@ ATTRIBUTION = ("off", "show", "warn", "block")
 # What to do where a suggestion uses a well-known name that nothing imports.
 IMPORTS = ("off", "ask", "on")
 
+NEXT_SUGGESTION = ("auto", "on", "off")
+
 
 def _context_traits() -> dict[str, Any]:
     return {
@@ -77,7 +79,7 @@ class SC2(Configurable):
     after_enter = Enum(
         AFTER_ENTER,
         default_value="smart",
-        help="Ghost text after Enter: off, smart (after `:`, an open bracket or a comment) or always.",
+        help="Ghost text after Enter: off, smart (after `:`, an open bracket, a comment or an accept) or always.",
     ).tag(config=True)
     model = Unicode(
         "embedded",
@@ -149,6 +151,11 @@ class SC2(Configurable):
     prose = Bool(False, help="Also complete Markdown and raw cells while you type.").tag(
         config=True
     )
+    next_suggestion = Enum(
+        NEXT_SUGGESTION,
+        default_value="auto",
+        help="Compute the next suggestion while one is shown: auto (unless the model is on a server), on or off.",
+    ).tag(config=True)
     threads = Int(
         0,
         min=0,
@@ -244,6 +251,7 @@ class SC2(Configurable):
             imports=self.imports,
             confidence=self.confidence,
             prose=self.prose,
+            next_suggestion=self.next_suggestion,
             excluded_sources=frozenset(
                 name for name in CELL_SOURCES if not self.includes(SOURCES[name])
             ),

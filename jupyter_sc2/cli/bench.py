@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import operator
 import sys
 from collections.abc import Callable
 from itertools import chain
@@ -39,6 +40,11 @@ def add_parser(commands: Any) -> None:
         "--ablation", action="store_true", help="repeat with each technique switched off in turn"
     )
     replay.add_argument(
+        "--accept",
+        action="store_true",
+        help="accept what is right at each pause, and time the text that follows",
+    )
+    replay.add_argument(
         "--take",
         action="store_true",
         help="count the keys that a user saves who takes what is right; types whole notebooks, not in real time",
@@ -47,7 +53,7 @@ def add_parser(commands: Any) -> None:
         "--confidence",
         type=float,
         metavar="P",
-        help="with --take: the setting (default: the model's own)",
+        help="the setting (default with --take: the model's own, else 0, which shows all)",
     )
     replay.add_argument(
         "--reading-cost",
@@ -73,6 +79,8 @@ def _replay(args: argparse.Namespace) -> int:
 
     if args.speed <= 0:
         raise RequestError(f"--speed must be more than 0, not {args.speed:g}.")
+    if args.confidence is not None and not 0 <= args.confidence <= 1:
+        raise RequestError(f"--confidence must lie between 0 and 1, not {args.confidence:g}.")
     notebooks = code_of(args.notebooks)
     if args.take:
         return _take(notebooks, args)
@@ -107,7 +115,9 @@ def _open(args: argparse.Namespace) -> Session:
         load_options(args),
         max_tokens=args.max_tokens,
         context_tokens=args.context_tokens,
+        confidence=0.0 if args.confidence is None else args.confidence,
         low_priority=True,  # as in a kernel
+        next_suggestion="auto",
     )
 
 
@@ -116,8 +126,6 @@ def _take(notebooks: dict[str, list[str]], args: argparse.Namespace) -> int:
     from jupyter_sc2.evaluation.runner import open_session
     from jupyter_sc2.types import CompletionRequest
 
-    if args.confidence is not None and not 0 <= args.confidence <= 1:
-        raise RequestError(f"--confidence must lie between 0 and 1, not {args.confidence:g}.")
     session = open_session(
         load_options(args),
         max_tokens=args.max_tokens,
@@ -161,18 +169,27 @@ def _type_all(
     for path, code in notebooks.items():
         events = type_cells(code, Random(args.seed), keys=args.keys)
         name = f"{label} {Path(path).name}".strip()
-        before = client.tokens_read
+        before, ahead_before = client.tokens_read, client.tokens_ahead
         typed[path] = replay(
             client,
             _with_progress(events, name),
             speed=args.speed,
             pauses_only=getattr(client, "pauses_only", False),
+            accepts=args.accept,
         )
-        rows[path] = figures(typed[path], count, read_in_all=client.tokens_read - before)
+        decoded, used = map(operator.sub, client.tokens_ahead, ahead_before)
+        rows[path] = figures(
+            typed[path],
+            count,
+            read_in_all=client.tokens_read - before,
+            ahead=(decoded, used),
+        )
         _say(name, rows[path])
     read = sum(row["prompt_tokens_per_key"]["total"] for row in rows.values())
+    ahead = [row["decoded_ahead"] for row in rows.values()]
+    decoded, used = (sum(row[name] for row in ahead) for name in ("tokens", "used"))
     return {
-        **figures(list(chain(*typed.values())), count, read_in_all=read),
+        **figures(list(chain(*typed.values())), count, read_in_all=read, ahead=(decoded, used)),
         "notebooks": rows,
     }
 

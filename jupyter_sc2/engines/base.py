@@ -38,6 +38,8 @@ class Capabilities:
     logprobs: bool = True
     # Whether tokens that were decoded greedily come with `alternatives`.
     alternatives: bool = False
+    # Whether the model is on a server, where a token that nobody reads may cost money or somebody else's time.
+    remote: bool = False
     # Which constraints hold its tokens: "none" (the bytes go back to the prompt), "suffix" (of several alternatives the
     # first) or "names".
     constraints: Literal["none", "suffix", "names"] = "none"

@@ -15,6 +15,7 @@ from jupyter_sc2.engines.decoding.prefix_cache import PrefixCache
 from jupyter_sc2.engines.decoding.prompt_lookup import PromptLookup
 from jupyter_sc2.pipeline.candidate import Candidate
 from jupyter_sc2.pipeline.debounce import AdaptiveDebounce
+from jupyter_sc2.pipeline.next_suggestion import ShownTexts
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.pipeline.suggestion_cache import SuggestionCache
 from jupyter_sc2.prompt import builder as prompt_builder
@@ -49,6 +50,7 @@ TECHNIQUES: dict[str, list[tuple[Any, str, Any]]] = {
     "trimming in steps": [(prompt_builder, "drop_oldest", _slide)],
     "prefix cache": [(PrefixCache, "pop_longer_match", lambda self, ids, held: None)],
     "prefetch": [(Session, "prefetch", lambda self, request: None)],
+    "next suggestion": [(ShownTexts, "add", lambda self, shown: None)],
     "suggestion cache": [(SuggestionCache, "find", lambda self, request: None)],
     "retargeting": [(Candidate, "is_compatible_with", lambda self, request: False)],
     "adaptive debounce": [(AdaptiveDebounce, "delay", lambda self, front_end: 0.0)],

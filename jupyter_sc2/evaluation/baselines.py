@@ -35,6 +35,7 @@ class Generate:
     pauses_only = True
     idle = True
     tokens_read = 0
+    tokens_ahead = (0, 0)
 
     def __init__(self, engine: Any, max_tokens: int, context_tokens: int) -> None:
         """`engine` is a TransformersEngine that nothing else uses at the same time."""
@@ -106,6 +107,7 @@ class Infill:
     pauses_only = False
     idle = True
     tokens_read = 0
+    tokens_ahead = (0, 0)
 
     def __init__(self, file: Path, engine: Engine, max_tokens: int, threads: int | None) -> None:
         from jupyter_sc2.engines.gguf.header import GGUFHeader

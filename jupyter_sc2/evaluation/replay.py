@@ -3,6 +3,9 @@
 Keys are sent in real time; only thinking pauses are cut short once the assistant has nothing left to do. Each key sends
 a request for ghost text, as the front end does, and the newest one wins. Entering a cell is a key, too. A notebook that
 has just been opened is left alone until it is read, a minute at most.
+
+Who accepts takes a suggestion at a pause where all of it is what they are about to type, after reading it for a moment,
+and types on behind it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from jupyter_sc2.errors import SC2Error
-from jupyter_sc2.evaluation.taking import request
+from jupyter_sc2.evaluation.taking import after, request
 from jupyter_sc2.evaluation.typist import READING_PAUSE_S, Event
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.runtime import background
@@ -24,6 +27,8 @@ from jupyter_sc2.usage import percentile
 
 MAX_WAIT_S = 120.0  # at a pause
 MAX_OPENING_S = 60.0  # after a notebook is opened, before the first key
+READING_S = 1.0  # a suggestion, before it is accepted; cut short like other pauses
+AT_ONCE_MS = 50.0  # until a text, for whom it is simply there
 
 
 @dataclass(eq=False)
@@ -35,6 +40,7 @@ class TypedRequest:
     first: float | None = None  # when the first text came
     answers: list[Completion] = field(default_factory=list)
     error: str = ""
+    accepts: bool = False  # it is sent because the text before was accepted
     done: threading.Event = field(default_factory=threading.Event)
 
     def update(self, completion: Completion) -> None:
@@ -67,6 +73,10 @@ class Client(Protocol):
     @property
     def tokens_read(self) -> int: ...
 
+    @property
+    def tokens_ahead(self) -> tuple[int, int]:
+        """Tokens decoded before anybody had requested them, and how many of them were used."""
+
 
 def replay(
     client: Client,
@@ -74,15 +84,31 @@ def replay(
     *,
     speed: float = 1.0,
     pauses_only: bool = False,
+    accepts: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[TypedRequest]:
     """Types the events into a notebook and sends a request at each key, or only where the typist pauses.
 
-    `speed` divides the gaps between keys: 2 is a typist twice as fast.
+    `speed` divides the gaps between keys: 2 is a typist twice as fast. One who `accepts` takes what is right.
     """
     cells: dict[int, str] = {}
     asked: list[TypedRequest] = []
+    left: dict[
+        int, int
+    ] = {}  # by visit: the characters left to type after a suggestion was accepted
+
+    def ask(event: Event, *, accepts: bool = False) -> TypedRequest:
+        cells[event.cell] = event.text
+        one = TypedRequest(event, time.monotonic(), accepts=accepts)
+        asked.append(one)
+        client.submit(request(event, cells, f"replay-{len(asked)}"), one.update, one.fail)
+        return one
+
     for event in events:
+        if event.visit in left:
+            if not left[event.visit] or not 0 < len(event.ahead) < left[event.visit]:
+                continue  # accepting has spared this key
+            del left[event.visit]
         if event.gap == READING_PAUSE_S:  # no request is open: the next prompt may be prefetched
             cells[event.cell] = event.text
             client.prefetch(request(event, cells, "replay-0"))
@@ -93,11 +119,18 @@ def replay(
         cells[event.cell] = event.text
         if event.kind in ("open", "run") or (pauses_only and not event.pauses):
             continue
-        one = TypedRequest(event, time.monotonic())
-        asked.append(one)
-        client.submit(request(event, cells, f"replay-{len(asked)}"), one.update, one.fail)
-        if event.pauses:
+        one = ask(event)
+        while event.pauses:
             one.done.wait(MAX_WAIT_S)
+            text = _last(one).text
+            if not (accepts and text and event.ahead.startswith(text)):
+                break
+            until = time.monotonic() + READING_S / speed
+            while not client.idle and time.monotonic() < until:
+                time.sleep(0.01)
+            event = after(event, text)
+            left[event.visit] = len(event.ahead)
+            one = ask(event, accepts=True)
     if asked:
         asked[-1].done.wait(MAX_WAIT_S)
     return asked
@@ -108,8 +141,13 @@ def figures(
     count: Callable[[str], int] = len,
     *,
     read_in_all: int | None = None,
+    ahead: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
-    """The cost of a replay. `count` gives the tokens of a text; `read_in_all` includes prefetched tokens as well."""
+    """The cost of a replay.
+
+    `count` gives the tokens of a text; `read_in_all` includes prefetched tokens as well; `ahead` are the tokens that
+    were decoded before anybody had requested them, and those of them that were used.
+    """
     paused = [one for one in asked if one.event.pauses]
     waited_s = sorted((one.first - one.at) * 1000 for one in paused if one.first is not None)
     read = sorted(_read(one) for one in asked)
@@ -136,6 +174,37 @@ def figures(
         "cached_share": round(len(cached) / len(shown), 4) if shown else 0.0,
         "decoded_per_shown_character": round(decoded / letters, 3) if letters else None,
         "keys_saved": _keys_saved(paused, len(asked)),
+        "accepts": _accepts(asked),
+        "decoded_ahead": {"tokens": ahead[0], "used": ahead[1], "wasted": ahead[0] - ahead[1]},
+    }
+
+
+def _accepts(asked: Sequence[TypedRequest]) -> dict[str, Any]:
+    """How many suggestions were accepted, the keys that this saved, and how soon the next text was there.
+
+    The next text is the first that is shown after an accept, for the accept itself or for one of the next keys, before
+    the next accept and in the same visit to the cell; it is there at once within AT_ONCE_MS of its key.
+    """
+    accepted = [index for index, one in enumerate(asked) if one.accepts]
+    saved, waited_ms = 0, []
+    for index in accepted:
+        saved += asked[index].event.offset - asked[index - 1].event.offset - 1
+        for one in asked[index:]:
+            if one.event.visit != asked[index].event.visit or (
+                one.accepts and one is not asked[index]
+            ):
+                break
+            if one.first is not None:
+                waited_ms.append((one.first - one.at) * 1000)
+                break
+    at_once = sum(ms <= AT_ONCE_MS for ms in waited_ms)
+    return {
+        "accepted": len(accepted),
+        "characters_saved": saved,
+        "followed_by_text": len(waited_ms),
+        "at_once": at_once,
+        "at_once_share": round(at_once / len(waited_ms), 4) if waited_ms else None,
+        "next_text_ms_p50": _percentile(sorted(waited_ms), 50),
     }
 
 

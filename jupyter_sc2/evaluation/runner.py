@@ -35,6 +35,7 @@ def open_session(
     low_priority: bool = False,
     namespace: Namespace | None = None,
     confidence: float | None = 0.0,
+    next_suggestion: str = "off",
 ) -> Session:
     """A session that decodes greedily or by beam search. `order` and `notebook_layout` override the model's own layout.
 
@@ -53,7 +54,10 @@ def open_session(
     session = Session(
         load_engine=load_engine,
         options=CompletionOptions(
-            sampling=sampling, context_tokens=context_tokens, confidence=confidence
+            sampling=sampling,
+            context_tokens=context_tokens,
+            confidence=confidence,
+            next_suggestion=next_suggestion,
         ),
         load_options=options,
         low_priority=low_priority,

@@ -144,7 +144,7 @@ def count(
             if not size:
                 break
             counts.saved += keys_of(text[:size]) - cost
-            event = _after(event, text[:size])
+            event = after(event, text[:size])
             left[event.visit] = len(event.ahead)
             there = {**there, event.cell: event.text}
             if not event.ahead:
@@ -168,7 +168,8 @@ def _goes_on(text: str, ahead: str) -> bool:
     return is_word(text[-1:]) and is_word(following)
 
 
-def _after(event: Event, taken: str) -> Event:
+def after(event: Event, taken: str) -> Event:
+    """The place behind a text that was taken."""
     text = event.text[: event.offset] + taken + event.text[event.offset :]
     return replace(
         event, text=text, offset=event.offset + len(taken), ahead=event.ahead[len(taken) :]

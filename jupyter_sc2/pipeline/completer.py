@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from jupyter_sc2.engines.base import Engine
+from jupyter_sc2.engines.decoding.prefix_cache import common_length
 from jupyter_sc2.engines.decoding.prompt_lookup import MAX_NGRAM, PromptLookup
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline import grounding, postprocess
@@ -37,6 +38,8 @@ from jupyter_sc2.types import (
 
 # Completions in which prompt lookup searches for draft tokens.
 LOOKUP_HISTORY = 8
+# What nobody has requested yet is not worth reading more than this; the notebook is read again where its window moves.
+MAX_TOKENS_READ_AHEAD = 256
 
 
 class Attributor(Protocol):
@@ -65,6 +68,9 @@ class Completer:
         self.builder = PromptBuilder(engine.card, engine.encode, engine.special_ids)
         self.cache = SuggestionCache()
         self.tokens_read = 0
+        # Decoded before anybody had requested them, and those of them that were shown then.
+        self.decoded_ahead = self.used_ahead = 0
+        self._last_prompt: Sequence[int] = ()
         self.debounce = debounce
         self._namespace = namespace
         self._attributor = attributor
@@ -84,7 +90,7 @@ class Completer:
         if options != self._options:
             self._options = options
             self.cache.clear()
-        if job.automatic:
+        if job.automatic and not job.speculative:
             self._feedback.typed(self.engine.card.name, request)
         if job.cancelled.is_set():
             return CANCELLED
@@ -94,8 +100,6 @@ class Completer:
         text = None if found is None else self._worth_showing(found, request, options)
         if found is None or text is None or self._is_refuted(request, text, options):
             return None
-        found.show(len(text))
-        self._feedback.show(request, text, found.certainties)
         completion = Completion(
             text=text,
             finish_reason="stop",
@@ -103,6 +107,13 @@ class Completer:
             source="cache",
             reason=None if text else "nothing_to_add",
         )
+        if job.speculative:
+            return completion
+        found.show(len(text))
+        self._feedback.show(request, text, found.certainties)
+        if text:
+            self.used_ahead += found.suggestion.tokens_ahead
+            found.suggestion.tokens_ahead = 0
         return self._annotated(request, completion, options)
 
     def _worth_showing(
@@ -133,6 +144,10 @@ class Completer:
     def prefill(self, generation: Generation) -> None:
         """Builds the generation's prompt and reads it into the KV cache."""
         generation.prompt = self._prompt(generation.job.request, generation.options)
+        if generation.job.speculative:
+            ids = generation.prompt.ids
+            if len(ids) - common_length(ids, self._last_prompt) > MAX_TOKENS_READ_AHEAD:
+                generation.job.cancelled.set()
         read = self._prefill(generation.prompt, generation.cancelled)
         generation.reused_tokens = len(generation.prompt.ids) - read
 
@@ -155,12 +170,15 @@ class Completer:
                 generation.diverged = True
                 return
             completion = candidate.finish(cancelled=generation.cancelled())
+            requested = not generation.job.speculative
             if completion.finish_reason != "cancelled":
-                self.debounce.record_latency(monotonic() - began)
+                if requested:
+                    self.debounce.record_latency(monotonic() - began)
                 if attempt == 0:
                     suggestion = candidate.suggestion(completion.text)
+                    suggestion.tokens_ahead = 0 if requested else generation.tokens_ahead
                     self.cache.add(first.request, suggestion, candidate.raw_text, candidate.scope)
-                    if first.automatic:
+                    if first.automatic and requested:
                         shown = suggestion.text[: suggestion.shown]
                         self._feedback.show(first.request, shown, suggestion.certainties)
             known = [one.text for one in finished]
@@ -170,13 +188,19 @@ class Completer:
                     whole = replace(finished[-1], finish_reason=None)
                     yield self._annotated(first.request, whole, generation.options)
         last = finished[-1] if finished else CANCELLED
+        if generation.job.speculative:
+            yield last
+            return
         last = self._annotated(generation.job.request, last, generation.options)
         yield replace(last, stats=generation.stats)
 
-    def retarget(self, generation: Generation) -> Completion | None:
-        """Moves the candidate to the later job that has taken the generation over; returns what that shows at once."""
+    def retarget(self, generation: Generation, older: Job) -> Completion | None:
+        """Moves the candidate to the job that has taken over from `older`; returns what that shows at once."""
         candidate, request = generation.candidate, generation.job.request
         assert candidate is not None
+        if older.speculative:
+            self.used_ahead += generation.tokens_ahead
+            self._feedback.typed(self.engine.card.name, request)
         shows = candidate.retarget(request, self._check(request, generation.options))
         return self._partial(generation, candidate.text) if shows else None
 
@@ -241,6 +265,7 @@ class Completer:
         ):
             # Before the token is taken: it may end what the first job asked for, but not what a later one does.
             yield None
+            self.decoded_ahead += generation.job.speculative
             generation.count_token()
             if token.id in stop_ids:
                 candidate.stopped = True
@@ -275,6 +300,7 @@ class Completer:
     def _prefill(self, prompt: Prompt, cancelled: Cancelled) -> int:
         read = self.engine.prefill(prompt.ids, cancelled)
         self.tokens_read += read
+        self._last_prompt = prompt.ids
         return read
 
     def _prompt(self, request: CompletionRequest, options: CompletionOptions) -> Prompt:

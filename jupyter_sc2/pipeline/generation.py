@@ -28,6 +28,7 @@ class Generation:
     diverged: bool = False  # the model writes something else than was typed meanwhile: begin anew
     reused_tokens: int = 0
     generated_tokens: int = 0
+    tokens_ahead: int = 0  # decoded while nobody had requested them
     first_token_ms: float | None = None
 
     def cancelled(self) -> bool:
@@ -66,6 +67,7 @@ class Generation:
 
     def count_token(self) -> None:
         self.generated_tokens += 1
+        self.tokens_ahead += self.job.speculative
         if self.first_token_ms is None:
             self.first_token_ms = (monotonic() - self.job.arrived) * 1000
 

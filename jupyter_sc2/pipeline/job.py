@@ -31,6 +31,7 @@ class Job:
     model_ready: float | None = None  # when that model was loaded
     continues_turn: bool = False  # of an older job of its front end, which it has replaced
     retried: bool = False  # the engine that worked on it first was lost
+    speculative: bool = False  # nobody has requested it yet
     _ended: threading.Lock = field(
         default_factory=threading.Lock
     )  # taken by the first end, for good

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline.generation import Generation
 from jupyter_sc2.pipeline.job import Job
+from jupyter_sc2.pipeline.next_suggestion import ShownTexts
 from jupyter_sc2.pipeline.request_queue import RequestQueue
 from jupyter_sc2.types import CompletionRequest
 
@@ -33,19 +34,29 @@ class Scheduler:
         self.running: list[Generation] = []
         self.prefetching = False
         self._prefetches: OrderedDict[str, CompletionRequest] = OrderedDict()  # by front end
+        self.shown = ShownTexts()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is completed and nothing is prefilled."""
-        return not (self.queue or self.running or self._prefetches or self.prefetching)
+        return not (
+            self.queue or self.running or self._prefetches or self.prefetching or self.shown
+        )
 
     def add(self, job: Job) -> Job | None:
         """Queues a job; returns the one that it has replaced."""
+        self.shown.drop(job.request.front_end)
         for generation in self.running:
             other = generation.job
-            if not other.is_replaced_by(job):
+            replaced = other.is_replaced_by(job)
+            continues = replaced and job.automatic and generation.can_continue_as(job.request)
+            if other.speculative:
+                if not continues:
+                    other.cancelled.set()
                 continue
-            if job.automatic and generation.can_continue_as(job.request):
+            if not replaced:
+                continue
+            if continues:
                 job.continues_turn = not other.continues_turn
             elif not (job.automatic and self._is_last_of_its_turn(other)):
                 other.cancelled.set()
@@ -115,6 +126,10 @@ class Scheduler:
 
     def prefetch(self, request: CompletionRequest) -> None:
         """Remembers what its front end may ask next, in place of what it was before."""
+        for generation in self._speculative():
+            ahead = generation.job.request
+            if ahead.front_end == request.front_end and ahead.cell_id != request.cell_id:
+                generation.job.cancelled.set()  # the user has gone elsewhere
         self._prefetches[request.front_end] = request
         self._prefetches.move_to_end(request.front_end)
         if len(self._prefetches) > MAX_PREFETCHES:
@@ -137,3 +152,25 @@ class Scheduler:
         self.prefetching = False
         if interrupted and not self.queue and request.front_end not in self._prefetches:
             self._prefetches[request.front_end] = request
+
+    # The suggestion after the next
+
+    @property
+    def may_speculate(self) -> bool:
+        return not self.kernel_is_busy and self.shown.wait_s == 0
+
+    def start_speculation(self, job: Job) -> Generation:
+        generation = Generation(job, self.options)
+        self.running.append(generation)
+        return generation
+
+    def set_kernel_busy(self, running: bool) -> None:
+        """While a cell runs, nothing is computed that nobody has requested."""
+        self.kernel_is_busy = running
+        if running:
+            self.shown.clear()
+            for generation in self._speculative():
+                generation.job.cancelled.set()
+
+    def _speculative(self) -> list[Generation]:
+        return [generation for generation in self.running if generation.job.speculative]

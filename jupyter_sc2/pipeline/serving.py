@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from jupyter_sc2.errors import EngineLost, GenerationError, SC2Error
@@ -10,6 +11,7 @@ from jupyter_sc2.pipeline.completer import Completer
 from jupyter_sc2.pipeline.generation import Generation
 from jupyter_sc2.pipeline.job import CANCELLED, Job
 from jupyter_sc2.pipeline.load_errors import in_one_line
+from jupyter_sc2.pipeline.next_suggestion import DELAY_S, ShownText
 from jupyter_sc2.pipeline.recovery import Recovery
 from jupyter_sc2.pipeline.request_queue import QUEUE_FULL
 from jupyter_sc2.pipeline.scheduler import Scheduler
@@ -18,7 +20,7 @@ from jupyter_sc2.runtime.clock import monotonic
 from jupyter_sc2.runtime.import_isolation import own_imports
 from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.runtime.priority import Pauses
-from jupyter_sc2.types import CompletionRequest
+from jupyter_sc2.types import Completion, CompletionRequest
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +41,26 @@ class ServingLoop:
     def run(self) -> None:
         scheduler, worker = self._scheduler, self._worker
         while True:
-            generation = ahead = None
+            generation = ahead = shown = None
             with self._workers.changed:
                 self._workers.changed.wait_for(
-                    lambda: self._is_over() or scheduler.queue or scheduler.may_prefetch
+                    lambda: (
+                        self._is_over()
+                        or scheduler.queue
+                        or scheduler.may_prefetch
+                        or scheduler.may_speculate
+                    ),
+                    scheduler.shown.wait_s,
                 )
                 if self._is_over():
                     return
                 late = scheduler.queue.take_late(worker.ready)
                 if scheduler.queue:
                     generation = scheduler.start_next(worker.ready)
-                else:
+                elif scheduler.may_prefetch:
                     ahead = scheduler.next_prefetch()
+                elif scheduler.may_speculate:
+                    shown = scheduler.shown.next()
             with silence, own_imports:
                 for job in late:
                     job.finish(QUEUE_FULL, self._completer.engine)
@@ -58,6 +68,8 @@ class ServingLoop:
                     self._work_on(generation)
                 elif ahead is not None:
                     self._prefetch(ahead)
+                elif shown is not None:
+                    self._speculate(shown)
 
     def _is_over(self) -> bool:
         return self._worker.retired or self._workers.closed
@@ -81,14 +93,15 @@ class ServingLoop:
             generation.job.fail(GenerationError(message))
             failed = error
         job = generation.job
+        wanted = not (job.cancelled.is_set() or job.speculative)
         with self._workers.changed:
             self._scheduler.running.remove(generation)
-            retried = lost is not None and not job.cancelled.is_set() and job.retry()
+            retried = lost is not None and wanted and job.retry()
             replaced = self._scheduler.queue.add(job) if retried else None
         if replaced is not None:
             replaced.finish(CANCELLED)
         if lost is not None:
-            if job.cancelled.is_set():
+            if not wanted:
                 job.finish(CANCELLED)
             elif not retried:
                 job.fail(lost)
@@ -96,7 +109,7 @@ class ServingLoop:
             with self._workers.changed:
                 self._workers.start_fallback_if_needed()  # the loss may have been known before
             self._recovery.report_not_started()
-        elif failed is not None:
+        elif failed is not None and not job.speculative:
             self._recovery.failed_request(self._worker, failed)
 
     def _complete(self, generation: Generation) -> None:
@@ -104,8 +117,10 @@ class ServingLoop:
         cached = completer.complete_from_cache(job, generation.options)
         if cached is not None:
             job.finish(cached, completer.engine)
+            self._note_shown(generation, cached)
             return
-        self._workers.report(self._worker, "generating")
+        if not job.speculative:
+            self._workers.report(self._worker, "generating")
         try:
             self._decode(generation)
             while generation.diverged and not self._gave_turn_away(generation.job):
@@ -121,19 +136,24 @@ class ServingLoop:
         completer, engine = self._completer, self._completer.engine
         self._use_helpful_threads()
         completer.prefill(generation)
-        if generation.job.automatic:
+        if generation.job.automatic and not generation.job.speculative:
             self._wait_for_next_key(generation.job)
         self._use_helpful_threads()
+        pause = self._pauses(generation.cancelled)
         for completion in completer.run(generation):
             if completion is None:
                 self._use_helpful_threads()
                 if (older := self._hand_over(generation)) is not None:
                     older.finish(replace(CANCELLED, text=generation.text), engine)
-                    completion = completer.retarget(generation)
+                    completion = completer.retarget(generation, older)
+                    self._workers.report(self._worker, "generating")
+                elif generation.job.speculative:
+                    pause()
             if completion is not None and completion.finish_reason is None:
                 generation.job.publish(completion, engine)
             elif completion is not None:
                 generation.job.finish(completion, engine)
+                self._note_shown(generation, completion)
 
     def _wait_for_next_key(self, job: Job) -> None:
         """As long as the debounce says, and nobody else waits."""
@@ -151,6 +171,20 @@ class ServingLoop:
         with self._workers.changed:
             return self._scheduler.hand_over(generation)
 
+    def _note_shown(self, generation: Generation, completion: Completion) -> None:
+        """What follows a text that is shown may be computed ahead, unless the settings say otherwise."""
+        job, completer = generation.job, self._completer
+        first = next(iter(generation.finished), completion)  # of several candidates
+        wanted = generation.options.next_suggestion
+        if wanted == "auto":
+            wanted = "off" if completer.engine.capabilities.remote else "on"
+        if job.speculative or not first.text or completion.finish_reason == "cancelled":
+            return
+        with self._workers.changed:
+            if wanted == "on" and not self._scheduler.kernel_is_busy:
+                shown = ShownText(job.request, first.text, job.typed_at + DELAY_S)
+                self._scheduler.shown.add(shown)
+
     def _gave_turn_away(self, job: Job) -> bool:
         """Whether a job that has to begin anew waits for another turn."""
         with self._workers.changed:
@@ -166,22 +200,15 @@ class ServingLoop:
 
     def _prefetch(self, request: CompletionRequest) -> None:
         worker, scheduler, changed = self._worker, self._scheduler, self._workers.changed
-        assert worker.load is not None
 
         def unwanted() -> bool:
             newer = scheduler.has_newer_prefetch(request)
             return bool(scheduler.queue) or newer or scheduler.kernel_is_busy or self._is_over()
 
-        def wait(seconds: float) -> None:
-            with changed:
-                changed.wait_for(unwanted, seconds)
-            self._use_helpful_threads()
-
-        pauses = Pauses(worker.load.crowded, wait)
+        pause = self._pauses(unwanted)
 
         def cancelled() -> bool:
-            if scheduler.low_priority:
-                pauses()
+            pause()
             return unwanted()
 
         try:
@@ -194,3 +221,37 @@ class ServingLoop:
         with changed:
             interrupted = scheduler.kernel_is_busy or worker.retired
             scheduler.end_prefetch(request, interrupted=interrupted)
+
+    def _pauses(self, unwanted: Callable[[], bool]) -> Callable[[], None]:
+        """Called again and again by work that nobody has requested; yields to other processes."""
+        load, changed = self._worker.load, self._workers.changed
+        assert load is not None
+        if not self._scheduler.low_priority:
+            return lambda: None
+
+        def wait(seconds: float) -> None:
+            with changed:
+                changed.wait_for(unwanted, seconds)
+            self._use_helpful_threads()
+
+        return Pauses(load.crowded, wait)
+
+    # The suggestion after the next
+
+    def _speculate(self, shown: ShownText) -> None:
+        """Completes what is likely to be requested after a text is accepted, until there is something to show."""
+        for request in shown.requests():
+            answers: list[Completion] = []
+            job = Job(request, answers.append, lambda error: None, speculative=True)
+            with self._workers.changed:
+                if self._scheduler.queue or self._scheduler.kernel_is_busy or self._is_over():
+                    return
+                generation = self._scheduler.start_speculation(job)
+            self._work_on(generation)
+            answer = answers[-1] if answers else CANCELLED
+            if answer.finish_reason == "cancelled":
+                return
+            if answer.reason != "nothing_to_add":
+                break
+        with self._workers.changed:
+            self._scheduler.shown.done(shown)

@@ -258,10 +258,17 @@ class Session:
         serving = self._workers.serving
         return serving.completer.tokens_read if serving and serving.completer else 0
 
+    @property
+    def tokens_ahead(self) -> tuple[int, int]:
+        """Tokens decoded before anybody had requested them, since the model was loaded, and how many were used."""
+        serving = self._workers.serving
+        completer = serving.completer if serving else None
+        return (completer.decoded_ahead, completer.used_ahead) if completer else (0, 0)
+
     def set_kernel_busy(self, running: bool) -> None:
-        """While a cell of the user's runs, nothing is prefilled ahead."""
+        """While a cell of the user's runs, nothing is computed ahead."""
         with self._workers.changed:
-            self._scheduler.kernel_is_busy = running
+            self._scheduler.set_kernel_busy(running)
             self._workers.changed.notify_all()
 
     def close(self) -> None:

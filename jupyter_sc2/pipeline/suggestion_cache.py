@@ -19,13 +19,15 @@ class Suggestion:
     """A text that was suggested, and how much of it was shown.
 
     `certainties` are those of its tokens; `shown` is a number of characters. The text is `partial` if decoding ended
-    before it did, as more of it was not worth showing.
+    before it did, as more of it was not worth showing. `tokens_ahead` were decoded before anybody had requested them;
+    0 once the text was requested.
     """
 
     text: str
     certainties: tuple[Certainty, ...] = ()
     shown: int = 0
     partial: bool = False
+    tokens_ahead: int = 0
 
 
 @dataclass(frozen=True)

@@ -351,13 +351,13 @@ del _extension, _engine
 """
 
 
-def scripted(milliseconds: float = 2.0, text: str = "sum(values)"):
+def scripted(milliseconds: float = 2.0, answer: str = "sum(values)"):
     """What is loaded in the kernel: an engine that says the same thing at a steady pace."""
     from tests.support.fake_engine import FakeEngine
 
     class Scripted(FakeEngine):
         def generate(self, *args, **kwargs):
-            self.answers = [text]
+            self.answers = [answer]
             for token in super().generate(*args, **kwargs):
                 time.sleep(milliseconds / 1000)
                 yield token
@@ -379,6 +379,14 @@ class Plotting:
     @staticmethod
     def load(model, **kwargs):
         return scripted(2, "plt.plot(Counter(rows))")
+
+
+class QuickLines:
+    """The same, with the end of the line."""
+
+    @staticmethod
+    def load(model, **kwargs):
+        return scripted(2, "sum(values)\n")
 
 
 class Slow:

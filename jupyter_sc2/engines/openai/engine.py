@@ -287,12 +287,12 @@ def capabilities_of(deployment: Deployment) -> Capabilities:
     """vLLM takes the ids that are allowed, llama.cpp's server a grammar; of others neither is known."""
     match deployment.kind:
         case "vllm" if isinstance(deployment.vocabulary, Tokenizer):
-            return Capabilities(constraints="names")
+            return Capabilities(remote=True, constraints="names")
         case "vllm":
-            return Capabilities()
+            return Capabilities(remote=True)
         case "llamacpp":
-            return Capabilities(constraints="suffix")
-    return Capabilities(logprobs=False)
+            return Capabilities(remote=True, constraints="suffix")
+    return Capabilities(remote=True, logprobs=False)
 
 
 def leaving(address: Address) -> str:

@@ -40,6 +40,7 @@ LABELS: Mapping[str, Label] = {
     "confidence": Label("Confidence", "From how sure a word is shown while you type."),
     "adaptive_confidence": Label("Learn from what you accept", "Adjusts the confidence a little."),
     "prose": Label("Complete text cells", "Markdown and raw cells, while you type."),
+    "next_suggestion": Label("Compute ahead", "The next suggestion, while you read one."),
     "threads": Label("CPU threads", "0 for as many as help."),
     "offline": Label("Stay offline", "Loads only models that are on this disk."),
     "attribution": Label("Matching code", "When a suggestion matches indexed code."),
@@ -51,6 +52,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "after_enter": {"smart": "Where it helps", "always": "Always", "off": "Never"},
     "precision": {"auto": "Automatic"},
     "imports": {"off": "Leave out", "ask": "Show and add", "on": "Add"},
+    "next_suggestion": {"auto": "Unless on a server", "on": "Always", "off": "Never"},
     "engine": {
         "auto": "Automatic",
         "onnxruntime": "ONNX Runtime",

@@ -27,16 +27,7 @@ export class NewlineTrigger {
         ({ insert }) => typeof insert === 'string' && /^\n[ \t]*$/.test(insert)
       );
       // A suggestion must not vanish because the user typed its line break.
-      if (
-        context &&
-        (provider.hasSuggestion(context) ||
-          (isEnter &&
-            shouldTriggerAfterEnter(
-              this._options.policy(),
-              context.prefix,
-              this._options.rules(context.prefix)
-            )))
-      ) {
+      if (context && (provider.hasSuggestion(context) || (isEnter && this._isWanted(context)))) {
         this._request();
       }
     }, 0);
@@ -59,6 +50,14 @@ export class NewlineTrigger {
         this._request();
       }
     }, EMPTY_CELL_DELAY_MS);
+  }
+
+  private _isWanted(context: ICursorContext): boolean {
+    const { policy, provider, rules } = this._options;
+    return (
+      (policy() !== 'off' && provider.followsAccepted(context)) ||
+      shouldTriggerAfterEnter(policy(), context.prefix, rules(context.prefix))
+    );
   }
 
   private _contextAtLineStart(editor: CodeEditor.IEditor): ICursorContext | null {

@@ -119,10 +119,24 @@ export class Provider implements IInlineCompletionProvider {
    */
   keepRemainder(accepted: IInlineItem, context: ICursorContext, text: string): void {
     const { suggestion, index } = accepted;
+    this._accepted = context;
     if (text && !remainingText(suggestion, context, index)) {
       const imports = remainingImports(suggestion, index, text);
       this._cache.add(StreamingSuggestion.remainder(suggestion, context, text, index, imports));
     }
+  }
+
+  /**
+   * Whether the cursor is where one types on after accepting a suggestion: behind its text, or on the next line. The
+   * kernel has computed what follows there, so there is nothing to wait for.
+   */
+  followsAccepted({ cell, prefix }: ICursorContext): boolean {
+    const accepted = this._accepted;
+    return (
+      accepted?.cell === cell &&
+      prefix.startsWith(accepted.prefix) &&
+      FOLLOWING.test(prefix.slice(accepted.prefix.length))
+    );
   }
 
   /** Cancels the request that is running, and forgets what is shown. */
@@ -190,7 +204,7 @@ export class Provider implements IInlineCompletionProvider {
       this._running?.cancel();
     }
     if (!suggestion) {
-      if (!invoked && this.debounceMs > 0) {
+      if (!invoked && this.debounceMs > 0 && !this.followsAccepted(context)) {
         await sleep(this.debounceMs);
       }
       if (superseded()) {
@@ -310,6 +324,7 @@ export class Provider implements IInlineCompletionProvider {
     this._options.onOutcome?.(outcome);
   }
 
+  private _accepted: ICursorContext | null = null;
   private _cache = new SuggestionCache<StreamingSuggestion>();
   private _fetchCount = 0;
   private _invokingAutomatically = false;
@@ -349,6 +364,9 @@ function cursorOffset(
   const units = toUtf16Offset(text, offset);
   return units !== offset && !target.isAt(units) && target.isAt(offset) ? offset : units;
 }
+
+/** What may be typed after accepting a suggestion to get to the next line. */
+const FOLLOWING = /^[)\]}"'`]*[ \t]*(?:\n[ \t]*)?$/;
 
 /** InlineCompletionTriggerKind.Invoke; the enum itself would pull in the whole of JupyterLab. */
 const INVOKE = 0;

@@ -85,6 +85,7 @@ class Listener:
 
     idle = True
     tokens_read = 0
+    tokens_ahead = (0, 0)
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -115,6 +116,57 @@ def test_what_returning_to_a_cell_costs_is_told_apart():
     back = TypedRequest(replace(one.event, kind="return", text="abcd"), at=1.0, answers=one.answers)
     expected = {"read_p50": 20, "cell_p50": 8}
     assert figures([one, back], lambda text: 2 * len(text))["returning_to_a_cell"] == expected
+
+
+class Oracle(Listener):
+    """Suggests the rest of the line that is typed, and shows it at once."""
+
+    def submit(self, request, update, fail):
+        self.asked.append(request.text)
+        line = request.prefix.rpartition("\n")[2]
+        rest = next((whole[len(line) :] for whole in LINES if line and whole.startswith(line)), "")
+        update(Completion(text=rest, finish_reason="stop"))
+
+
+LINES = SOURCES[0].split("\n")
+
+
+def typed_with_accepts() -> list[TypedRequest]:
+    events = list(type_cells(SOURCES[:1], Random(1)))
+    return replay(Oracle(), events, accepts=True, sleep=lambda seconds: None)
+
+
+def test_who_accepts_types_no_key_of_the_accepted_text():
+    asked = typed_with_accepts()
+    accepted = next(one for one in asked if one.accepts)
+    following = asked[asked.index(accepted) + 1]
+    assert following.event.offset > accepted.event.offset
+    assert len(asked) < len(typed_without_accepts())
+
+
+def typed_without_accepts() -> list[TypedRequest]:
+    events = list(type_cells(SOURCES[:1], Random(1)))
+    return replay(Oracle(), events, sleep=lambda seconds: None)
+
+
+def test_who_accepts_ends_with_the_same_cells():
+    with_accepts, without_accepts = typed_with_accepts(), typed_without_accepts()
+    assert with_accepts[-1].event.text == without_accepts[-1].event.text
+
+
+def test_the_text_after_an_accept_counts_as_there_at_once_within_50_ms():
+    before, accepted = asked("ab", "abcd"), asked("", "cd")
+    accepted.accepts = True
+    soon, late = asked("cd", "cd"), asked("cd", "cd")
+    soon.first, late.first = 1.04, 1.06
+    assert figures([before, accepted, soon])["accepts"]["at_once_share"] == 1.0
+    assert figures([before, accepted, late])["accepts"]["at_once_share"] == 0.0
+    assert figures([before, accepted])["accepts"]["at_once_share"] is None
+
+
+def test_tokens_decoded_ahead_that_nobody_used_are_wasted():
+    expected = {"tokens": 30, "used": 20, "wasted": 10}
+    assert figures([asked("a", "a")], ahead=(30, 20))["decoded_ahead"] == expected
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)

@@ -510,3 +510,49 @@ test('of a cell of megabytes only a part is sent, and typing the suggestion find
   );
   assert.equal(client.queries.length, 1);
 });
+
+/** A provider whose suggestion "1" for "x = |" was accepted. */
+async function accepted(debounceMs: number) {
+  const all = setUp(debounceMs);
+  const items = fetch(all.provider, 'x = |');
+  await new Promise(resolve => setTimeout(resolve, 2 * debounceMs));
+  await all.client.say('1', 'stop');
+  const shown = all.provider.inlineItem((await items)[0])!;
+  all.provider.keepRemainder(shown, { cell: 'panel/a', prefix: 'x = 1', suffix: '' }, '');
+  return all;
+}
+
+test('behind accepted text and on the line below, a request is sent without a delay', async () => {
+  const { client, provider } = await accepted(20);
+  for (const place of ['x = 1|', 'x = 1\n|']) {
+    const sent = client.queries.length;
+    const items = fetch(provider, place);
+    await settle();
+    assert.equal(client.queries.length, sent + 1, place);
+    provider.cancel();
+    await items;
+  }
+});
+
+test('elsewhere a request waits for the next key, also after an accept', async () => {
+  const { client, provider } = await accepted(20);
+  const items = fetch(provider, 'x = 1\ny|');
+  await settle();
+  assert.equal(client.queries.length, 1);
+  provider.cancel();
+  await items;
+});
+
+test('the cursor follows accepted text behind it, behind closers, and on the next line', async () => {
+  const { provider } = await accepted(0);
+  const follows = (prefix: string, cell = 'panel/a') =>
+    provider.followsAccepted({ cell, prefix, suffix: '' });
+  for (const rest of ['', ')', '"])', '\n', '\n    ', ')\n\t']) {
+    assert.equal(follows('x = 1' + rest), true, JSON.stringify(rest));
+  }
+  for (const rest of ['2', '\n\n', '\ny', ', ']) {
+    assert.equal(follows('x = 1' + rest), false, JSON.stringify(rest));
+  }
+  assert.equal(follows('x = '), false);
+  assert.equal(follows('x = 1', 'panel/b'), false);
+});
