@@ -13,11 +13,11 @@ import pytest
 from tests.browser.conftest import SHOWN_GHOST
 from tests.browser.slow_engine import LINE
 
-pytestmark = pytest.mark.slow
-
 SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "6"))
 SEED = int(os.environ.get("SC2_SEED", random.SystemRandom().randrange(10**6)))
 KEYS = 8
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 20 * SEQUENCES)]
 
 # Compares each frame with the one before. What was typed of the ghost text is gone from it; all else has to be there
 # still, but for the brackets and quotes at its end, which the editor may have closed itself. After a key that does not

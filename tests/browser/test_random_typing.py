@@ -14,12 +14,12 @@ import pytest
 from tests.browser.conftest import SHOWN_GHOST, Server
 from tests.browser.slow_engine import AFTER_ENTER, BLOCK, LINE, OTHERS
 
-pytestmark = pytest.mark.slow
-
 SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "25"))
 SEED = int(os.environ.get("SC2_SEED", random.SystemRandom().randrange(10**6)))
 FROM = int(os.environ.get("SC2_FROM", "0"))
 ACTIONS = 12
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 20 * SEQUENCES)]
 
 # Tells how things stood when the newest key went down, before anybody else has heard of it, and stand now.
 WATCH = f"""() => {{

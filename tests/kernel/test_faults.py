@@ -29,14 +29,15 @@ for package in ("xllamacpp", "libgguf", "gguf"):
 
 from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(sys.platform == "win32", reason="there are no signals like these"),
-]
-
 ROUNDS = int(os.environ.get("JUPYTER_SC2_FAULT_ROUNDS", "1"))
 BACK, GONE = 5.0, 10.0  # seconds until ghost text is back, and until nothing is left
 slow = pytest.mark.slow
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.timeout(300 + 60 * ROUNDS),
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no signals like these"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("torch")
     if item.config.getoption("quick"):
         item.add_marker(pytest.mark.timeout(QUICK_SECONDS))
-    elif any(item.get_closest_marker(mark) for mark in ("slow", "browser", "kernel")):
+    elif item.get_closest_marker("timeout") is None and any(
+        item.get_closest_marker(mark) for mark in ("slow", "browser", "kernel")
+    ):
         item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
     if any(item.get_closest_marker(mark) for mark in ("browser", "kernel")):
         # Real programs on a busy machine are late now and then: such a test has a second try, and the closing lines
