@@ -99,8 +99,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
     if any(item.get_closest_marker(mark) for mark in ("browser", "kernel")):
         # Real programs on a busy machine are late now and then: such a test has a second try, and the closing lines
-        # name it. What is wrong fails twice.
-        item.add_marker(pytest.mark.flaky(reruns=1))
+        # name it. What is wrong fails twice. The time limit is one for both tries, so after it there is none.
+        item.add_marker(pytest.mark.flaky(reruns=1, rerun_except="from pytest-timeout"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
