@@ -267,6 +267,18 @@ def test_a_missing_import_is_shown_and_comes_with_the_word_that_needs_it(importi
     assert importing.source(0) == LINE
 
 
+def test_a_missing_import_comes_once_for_several_cursors_and_goes_with_one_undo(importing):
+    importing.type("a = 1\nb = 2")
+    importing.press("Control+Alt+ArrowUp")
+    importing.type("; result = ")
+    importing.ghost_text()
+    importing.page.wait_for_timeout(500)
+    importing.press("Tab")
+    assert importing.source(0) == f"{NUMPY}\na = 1; {LINE}\nb = 2; {LINE}"
+    importing.press("Control+z")
+    assert importing.source(0) == "a = 1; result = \nb = 2; result = "
+
+
 def test_a_missing_import_goes_into_the_first_cell_of_imports_unless_it_is_locked(importing):
     command(importing, "notebook:insert-cell-above")
     importing.fill(0, "import os")
