@@ -37,7 +37,7 @@ ATTRIBUTE = re.compile(r"\s*\.\s*(\w*)")
 class Importable:
     """The well-known names that are not bound where a request is, and can be imported there.
 
-    `namespace` is None where the kernel does not run the document; what is installed there is not known.
+    `namespace` is None where the kernel does not run the document, and for a text file, which has imports of its own.
     """
 
     def __init__(self, request: CompletionRequest, namespace: Namespace | None) -> None:
@@ -61,7 +61,7 @@ class Importable:
             or (not request.path and is_magic_line(line))
         ):
             return None
-        return cls(request, None if request.companion else namespace)
+        return cls(request, None if request.companion or request.path else namespace)
 
     def missing(self, text: str, *, final: bool) -> tuple[MissingImport, ...]:
         """The imports that the request's cell lacks with this text at its cursor."""

@@ -45,7 +45,12 @@ def excerpt(request: CompletionRequest) -> CompletionRequest:
     if magic is not None:
         head, body = f"{magic[0].rstrip()[:MAX_REPLACEMENT_CHARS]}\n", magic.end()
     head += _replacement(text[max(body, start - BRACKET_SEARCH_CHARS) : start])
-    return replace(request, text=head + text[start:end], offset=len(head) + offset - start)
+    return replace(
+        request,
+        text=head + text[start:end],
+        offset=len(head) + offset - start,
+        adds_imports=False,  # what is imported in the part that is cut off is not known
+    )
 
 
 # The same part is removed for many keys.

@@ -30,7 +30,7 @@ import { FrontEndSettings, type IFrontEndSettings } from './settings';
 import { Announcer } from './ui/announcer';
 import { AttributionMark, fullMatch } from './ui/attribution-mark';
 import { CandidateCount } from './ui/candidate-count';
-import { addCommands, addToPalette, makeMenu } from './ui/commands';
+import { addCommands, addToPalette, COMMANDS, makeMenu } from './ui/commands';
 import { FirstHint } from './ui/first-hint';
 import { ImportHint } from './ui/import-hint';
 import { installCommand } from './ui/install-command';
@@ -177,7 +177,11 @@ class Extension {
       targetKey: (editor, source) => this._targetKey(editor, source),
       invoke: () => _services.completion.inline?.invoke(this._current!.id)
     });
-    this._sidebar = new Sidebar(() => this._magicTarget(), trans);
+    this._sidebar = new Sidebar(
+      () => this._magicTarget(),
+      () => void _services.app.commands.execute(COMMANDS.openSettings),
+      trans
+    );
     this._settings = new FrontEndSettings(registry, PLUGIN, values => this._apply(values));
   }
 
@@ -400,10 +404,13 @@ class Extension {
 
   /** Where the panel comes from: the kernel of the widget in front, or of the current notebook. */
   private _magicTarget(): IMagicTarget {
+    const current = this._documents.connection(this._current);
+    if (current?.isCompanion) {
+      return { connection: current, rendermime: null }; // Nothing here knows its kernel's widgets.
+    }
     const owner =
       this._documents.sessionOwner(this._current) ?? this._services.notebooks.currentWidget;
     const connection = this._documents.connection(owner);
-    // Nothing here knows the widgets of the companion's kernel.
     return { connection, rendermime: connection?.isCompanion ? null : rendermimeOf(owner) };
   }
 

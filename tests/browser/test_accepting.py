@@ -267,9 +267,23 @@ def test_a_missing_import_is_shown_and_comes_with_the_word_that_needs_it(importi
     assert importing.source(0) == LINE
 
 
+def test_a_missing_import_comes_once_for_several_cursors_and_goes_with_one_undo(importing):
+    importing.type("a = 1\nb = 2")
+    importing.press("Control+Alt+ArrowUp")
+    importing.type("; result = ")
+    importing.ghost_text()
+    importing.page.wait_for_timeout(500)
+    importing.press("Tab")
+    assert importing.source(0) == f"{NUMPY}\na = 1; {LINE}\nb = 2; {LINE}"
+    importing.press("Control+z")
+    assert importing.source(0) == "a = 1; result = \nb = 2; result = "
+
+
 def test_a_missing_import_goes_into_the_first_cell_of_imports_unless_it_is_locked(importing):
     command(importing, "notebook:insert-cell-above")
     importing.fill(0, "import os")
+    importing.run(0)
+    importing.wait_idle()
     importing.enter(1)
     try:
         importing.type("result = ")
@@ -277,6 +291,8 @@ def test_a_missing_import_goes_into_the_first_cell_of_imports_unless_it_is_locke
         importing.press("Tab")
         assert importing.source(0) == f"import os\n{NUMPY}"
         assert importing.source(1) == LINE
+        again = f"Added to the first cell of imports: {NUMPY}. Run it again."
+        importing.page.locator(".jp-toastContainer", has_text=again).wait_for()
         importing.press("Control+z")
         assert importing.source(1) == "result = "
         importing.enter(0)
@@ -293,4 +309,5 @@ def test_a_missing_import_goes_into_the_first_cell_of_imports_unless_it_is_locke
         assert importing.source(0) == "import os"
         assert importing.source(1) == f"{NUMPY}\n{LINE}"
     finally:
+        importing.enter(0)
         command(importing, "notebook:delete-cell")

@@ -344,6 +344,16 @@ def test_a_page_that_is_reloaded_finds_the_running_companion(server, open_lab):
     assert [one["id"] for one in companions(server)] == [companion["id"]]
 
 
+def test_the_panel_leads_to_the_settings_that_hold_in_the_companion(server, open_lab):
+    page = open_lab(server)
+    open_file(page, server, "panel.py", "res")
+    says(page, "companion · starcoder2-3b")
+    menu(page, "Open Panel")
+    page.page.locator(".jp-sc2-Sidebar", has_text="the settings for all kernels").wait_for()
+    page.page.locator(".jp-sc2-Sidebar button", has_text="Open Settings").click()
+    page.page.locator(".jp-SettingsHeader", has_text="Code Completion (SC2)").wait_for()
+
+
 def test_the_setting_switches_the_companion_off(server, open_lab):
     page = open_lab(server)
     wait_until(lambda: companions(server) == [], page)

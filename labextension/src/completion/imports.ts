@@ -59,10 +59,11 @@ export function placeOfImports(source: string): number {
   return readBeginning(source).place;
 }
 
-/** Whether a cell holds nothing but imports, besides comments and magics. */
+/** Whether a cell holds nothing but imports, besides comments and line magics. */
 export function isImportCell(source: string): boolean {
   const { end, imports, isDocumented } = readBeginning(source);
-  return imports > 0 && !isDocumented && end >= source.length;
+  const isMagic = source.trimStart().startsWith('%%'); // such as %%writefile
+  return imports > 0 && !isMagic && !isDocumented && end >= source.length;
 }
 
 /** Reads a source up to its first statement that is neither an import nor a docstring. */

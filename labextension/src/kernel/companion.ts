@@ -155,8 +155,8 @@ export class Companion implements IKernelSource {
   private async _startNew(kernelName: string): Promise<void> {
     const { sessions } = this._services;
     const { path, name, type } = COMPANION;
+    // This looks at what runs, too.
     const session = await sessions.startNew({ path, name, type, kernel: { name: kernelName } });
-    await sessions.refreshRunning();
     const model = oldest(sessions.running());
     if (model && model.id !== session.id) {
       // Another page has started one at the same moment.
@@ -223,7 +223,9 @@ export class Companion implements IKernelSource {
           void reportStatus(session);
         }
       });
-      void reportStatus(session);
+      if (session.kernel?.connectionStatus === 'connected') {
+        void reportStatus(session);
+      }
       session.disposed.connect(() => {
         if (session === this._session) {
           this._setSession(null);

@@ -188,12 +188,14 @@ export class Connection {
     if (!(await this._idle(gone))) {
       return;
     }
-    this._isFreshKernel = false;
-    info ??= await kernel.requestCommInfo({ target_name: TARGET });
-    const isLoaded = info.content.status === 'ok' && Object.keys(info.content.comms).length > 0;
-    if (gone() || (isLoaded && (await client.connect(['control'])))) {
-      return;
+    if (!this._isFreshKernel) {
+      info ??= await kernel.requestCommInfo({ target_name: TARGET });
+      const isLoaded = info.content.status === 'ok' && Object.keys(info.content.comms).length > 0;
+      if (gone() || (isLoaded && (await client.connect(['control'])))) {
+        return;
+      }
     }
+    this._isFreshKernel = false;
     const mayLoad = this._options.mayLoad();
     const loaded = await this._evaluate(kernel, mayLoad ? LOAD : CHECK, gone);
     if (gone()) {
@@ -248,13 +250,28 @@ export class Connection {
 
   /** Waits until no cell is running or queued; false if that took longer than `limitMs`, or `gone` says so. */
   private async _idle(gone: () => boolean, limitMs = Infinity): Promise<boolean> {
-    for (let waitedMs = 0; waitedMs < limitMs && !gone(); waitedMs += POLL_MS) {
+    const endsAt = Date.now() + limitMs;
+    while (Date.now() < endsAt && !gone()) {
       if (this._context.session?.kernel?.status === 'idle' && !this.busy) {
         return true;
       }
-      await new Promise(resolve => setTimeout(resolve, POLL_MS));
+      await this._nextStatus();
     }
     return false;
+  }
+
+  /** Resolves when the kernel's status changes, or after a while: cells are queued without that. */
+  private _nextStatus(): Promise<void> {
+    const { statusChanged } = this._context;
+    return new Promise(resolve => {
+      const done = () => {
+        clearTimeout(timer);
+        statusChanged.disconnect(done);
+        resolve();
+      };
+      const timer = setTimeout(done, POLL_MS);
+      statusChanged.connect(done);
+    });
   }
 
   private _disposeClient(): void {

@@ -36,6 +36,7 @@ export const COMMANDS = {
   chooseModel: 'jupyter_sc2:choose-model',
   chooseKernel: 'jupyter_sc2:choose-kernel',
   openPanel: 'jupyter_sc2:open-panel',
+  openSettings: 'jupyter_sc2:open-settings',
   showPrompt: 'jupyter_sc2:show-context',
   copyCommand: 'jupyter_sc2:copy-command',
   status: 'jupyter_sc2:say'
@@ -49,6 +50,10 @@ const OWN_GHOST_TEXT = '.jp-mod-sc2-ghost.jp-mod-inline-completer-active';
 
 /** What a snooze can be; 0 until the page is reloaded. */
 const SNOOZE_MINUTES = [5, 30, 60, 0];
+
+/** JupyterLab's settings editor, and the title under which it has ours. */
+const SETTINGS_EDITOR = 'settingeditor:open';
+const SETTINGS_TITLE = 'Code Completion (SC2)';
 
 /** A command with a long path is not written out in the menu. */
 const MAX_COMMAND_LENGTH = 50;
@@ -257,6 +262,11 @@ function addPanelCommands(options: ICommandOptions): void {
     label: trans.__('Open Panel'),
     execute: () => options.openPanel()
   });
+  commands.addCommand(COMMANDS.openSettings, {
+    label: trans.__('Open Settings for All Kernels'),
+    isVisible: () => commands.hasCommand(SETTINGS_EDITOR),
+    execute: () => commands.execute(SETTINGS_EDITOR, { query: SETTINGS_TITLE })
+  });
   commands.addCommand(COMMANDS.showPrompt, {
     label: trans.__('Show Prompt'),
     isEnabled: () => connection()?.client?.status?.state !== undefined,
@@ -300,6 +310,7 @@ export function makeMenu(app: JupyterFrontEnd): Menu {
     COMMANDS.chooseModel,
     COMMANDS.chooseKernel,
     COMMANDS.openPanel,
+    COMMANDS.openSettings,
     COMMANDS.showPrompt
   ]) {
     menu.addItem({ command });

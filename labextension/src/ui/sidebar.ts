@@ -20,6 +20,7 @@ const ICON = new LabIcon({
 export class Sidebar extends Widget {
   constructor(
     private _magicTarget: () => IMagicTarget,
+    private _openSettings: () => void,
     private _trans: TranslationBundle
   ) {
     super();
@@ -38,6 +39,18 @@ export class Sidebar extends Widget {
     const target = this._magicTarget();
     const { connection } = target;
     const client = connection?.client;
+    if (connection?.isCompanion) {
+      this._shown = null;
+      this._fill(
+        textWidget(
+          this._trans.__(
+            'The companion kernel completes code here. It has the settings for all kernels.'
+          )
+        ),
+        this._settingsButton()
+      );
+      return;
+    }
     if (!client || !target.rendermime) {
       this._shown = null;
       this._fill(
@@ -61,6 +74,14 @@ export class Sidebar extends Widget {
   protected onAfterShow(message: Message): void {
     super.onAfterShow(message);
     this.refresh();
+  }
+
+  private _settingsButton(): Widget {
+    const node = document.createElement('button');
+    node.className = 'jp-sc2-Sidebar-button jp-mod-styled jp-mod-accept';
+    node.textContent = this._trans.__('Open Settings');
+    node.addEventListener('click', this._openSettings);
+    return new Widget({ node });
   }
 
   private _fill(...widgets: Widget[]): void {

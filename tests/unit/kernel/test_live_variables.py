@@ -454,6 +454,15 @@ def test_the_rest_of_a_suggestion_that_is_typed_keeps_its_import(shell, asking, 
     assert [(one.code, one.offset) for one in final.imports] == [("import math", 0)]
 
 
+@pytest.mark.parametrize("path", ["", "long.py"])
+def test_no_import_is_offered_where_the_beginning_of_a_long_cell_is_not_looked_at(
+    shell, asking, fake_engine, path
+):
+    fake_engine.answers = ["math.sqrt(2)"]
+    long = "import math\n" + "x = 1\n" * 6000 + "y = "
+    assert imports_of(asking(long, adds_imports=True, path=path)) == []
+
+
 @pytest.mark.parametrize("options", [{"imports": "off"}, {"grounding": False}])
 def test_imports_can_be_switched_off(shell, asking, fake_engine, options):
     asking.session.configure(CompletionOptions(**options))

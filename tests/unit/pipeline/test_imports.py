@@ -152,6 +152,12 @@ def test_a_text_file_is_offered_what_it_does_not_bind_itself():
     assert offered("├np.zeros(3)┤", **{**fields, "path": "a.R", "language": "r"}) is None
 
 
+def test_a_text_file_imports_what_its_kernel_has_for_itself():
+    kernel = Kernel(np=object())
+    assert offered("├np.zeros(3)┤", path="a.py", kernel=kernel) == ["import numpy as np"]
+    assert offered("├az.plot(rows)┤", path="a.py", kernel=kernel) == []
+
+
 def test_what_is_installed_where_the_companion_does_not_run_the_document_is_not_known():
     assert offered("├az.plot(rows)┤", companion=True) == ["import arviz as az"]
 

@@ -60,7 +60,8 @@ test('a cell with other code, without an import or with a text is none', () => {
     '# import os',
     '%pip install a',
     '"""a"""\nimport b',
-    'import os; x = 1'
+    'import os; x = 1',
+    '%%writefile a.py\nimport os'
   ]) {
     assert.ok(!isImportCell(source), source);
   }

@@ -16,6 +16,9 @@ interface IModel {
 class FakeServer {
   models: IModel[] = [];
   started: string[] = [];
+
+  /** How often a page has looked which sessions are running. */
+  looks = 0;
   connections = new Map<string, number>();
 
   /** What each page does from time to time: it looks which sessions are running. */
@@ -35,6 +38,7 @@ class FakeServer {
         id: model.id,
         kernel: {
           name: model.kernel.name,
+          connectionStatus: 'connected',
           info: Promise.resolve(),
           requestExecute: () => ({ done: Promise.resolve() })
         },
@@ -53,7 +57,10 @@ class FakeServer {
       sessions: {
         ready: Promise.resolve(),
         runningChanged,
-        refreshRunning: async () => runningChanged.emit(this.models),
+        refreshRunning: async () => {
+          this.looks++;
+          runningChanged.emit(this.models);
+        },
         running: () => this.models,
         connectTo,
         startNew: async ({ type, kernel }: any) => {
@@ -65,6 +72,7 @@ class FakeServer {
           await settle();
           const model = { id, type, kernel: { id: `k-${id}`, name: kernel.name } };
           this.models = [...this.models, model];
+          await services.sessions.refreshRunning();
           return connectTo({ model });
         },
         shutdown: async (id: string) => this.end(id)
@@ -107,6 +115,13 @@ test('nothing is started before a document requires it, and one for all of them'
   assert.deepEqual(server.started, ['python3']);
   assert.equal(companion.stage, 'running');
   assert.equal(server.models[0].type, COMPANION.type);
+});
+
+test('a start takes one look at what runs before, and one after', async () => {
+  const server = new FakeServer();
+  server.page().require({});
+  await settle(100);
+  assert.equal(server.looks, 2);
 });
 
 test('it ends when no document requires it', async () => {
