@@ -37,6 +37,6 @@ class CompletionOptions:
     imports: str = "ask"
     confidence: float | None = None
     prose: bool = False
-    next_suggestion: str = "off"  # or "on", or "auto": on unless the model is on a server
+    next_suggestion: str = "auto"  # on unless the model is on a server; or "on", "off"
     # Of the sources that cells above are written from (CELL_SOURCES), those that are left out.
     excluded_sources: frozenset[str] = DEFAULT_EXCLUDED

@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 # servers that are started inherit this.
 os.environ["JUPYTER_SC2_EMBEDDED"] = str(Path(__file__).parent / "data" / "model")
 
+from jupyter_sc2.options import CompletionOptions
 from jupyter_sc2.pipeline.session import Session
 from tests.support.fake_engine import FakeEngine
 from tests.support.needs import (  # noqa: F401
@@ -60,7 +61,10 @@ def fake_engine() -> FakeEngine:
 
 @pytest.fixture
 def session(fake_engine: FakeEngine) -> Iterator[Session]:
-    """A session that loads the fake engine, whatever model is asked for."""
-    session = Session(load_engine=lambda model, **kwargs: fake_engine)
+    """A session that loads the fake engine, whatever model is asked for, and asks it for nothing on its own."""
+    session = Session(
+        load_engine=lambda model, **kwargs: fake_engine,
+        options=CompletionOptions(next_suggestion="off"),
+    )
     yield session
     session.close()

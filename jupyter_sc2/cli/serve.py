@@ -125,6 +125,11 @@ def _serve_until_stopped(
                 f"Other users of this machine also need its token in {KEY_VARIABLE}.",
                 flush=True,
             )
+            if card.beam_width > 1:
+                print(
+                    f"The server decodes greedily; in a kernel this model is searched with {card.beam_width} beams.",
+                    flush=True,
+                )
             while server is not None:
                 happened = server.wait_until_lost().happened
                 server.close()

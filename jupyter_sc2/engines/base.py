@@ -109,12 +109,16 @@ class ExternalEngine(Protocol):
 def limitations(engine: Engine) -> str:
     """What the engine leaves out of what its model is used with elsewhere, in sentences; "" if nothing."""
     found = []
-    width = engine.card.beam_width
-    if engine.capabilities.beam_width < width:
+    width, can = engine.card.beam_width, engine.capabilities
+    if can.beam_width < width:
         found.append(
             f"This engine decodes greedily; onnxruntime and transformers search {width} beams with this model."
         )
-    if not engine.capabilities.logprobs:
+    if can.constraints == "none":
+        found.append(
+            "The server takes no constraints: the model is not held to the words that are possible at the cursor."
+        )
+    if not can.logprobs:
         found.append(
             "The server promises no log-probabilities; without them the setting confidence has no effect."
         )

@@ -14,6 +14,7 @@ LINE = "result = np.arange(10).reshape(2, 5).sum(axis=0)"
 OTHERS = ("result = np.ones(3)", "result = None  # later")
 BLOCK = "for name in names:\n    print(name)\n    total += len(name)"
 AFTER_ENTER = "if total > 3:\n    print('many')"
+TWO_LINES = "first = np.zeros(2)\nsecond = np.zeros(3)"
 
 # Cells may change these. Seconds for each character: one number, or the two between which it is drawn.
 pace: float | tuple[float, float] = 0.06
@@ -44,7 +45,7 @@ class SlowEngine(FakeEngine):
         self._attempts = self._attempts + 1 if sampling.temperature > 0 else 0
         texts = (LINE, *OTHERS)
         turn = self._attempts % len(texts)
-        ranked = (*texts[turn:], *texts[:turn], BLOCK, AFTER_ENTER)
+        ranked = (*texts[turn:], *texts[:turn], BLOCK, AFTER_ENTER, TWO_LINES)
         self.answers = [max((rest(one, text) for one in ranked), key=lambda found: found[0])[1]]
         if sure_until is not None:
             self.logprob = doubtful_after(LINE.removesuffix(self.answers[0]), sure_until)

@@ -220,6 +220,15 @@ def test_enter_after_a_colon_asks_and_what_was_typed_of_it_stays(notebook):
     assert notebook.source(0) == "if total > 3:\n    print('many')"
 
 
+def test_enter_after_an_accepted_line_shows_the_next_one(notebook):
+    notebook.type("first = np.zeros")
+    notebook.wait_ghost("(2)")
+    notebook.press("Tab")
+    assert notebook.source(0) == "first = np.zeros(2)"
+    notebook.press("Enter")
+    notebook.wait_ghost("second = np.zeros(3)")
+
+
 def test_blanks_typed_over_a_ghost_are_neither_lost_nor_doubled(notebook):
     begin_block(notebook)
     notebook.wait_ghost(BLOCK[18:])
