@@ -14,7 +14,7 @@ from typing import Any
 
 from jupyter_sc2.prompt.excerpt import excerpt
 from jupyter_sc2.runtime.clock import monotonic
-from jupyter_sc2.source.brackets import open_at_end, open_closers
+from jupyter_sc2.source.brackets import innermost_open, open_at_end, open_closers
 from jupyter_sc2.source.languages import language_at
 from jupyter_sc2.types import CompletionRequest
 
@@ -65,21 +65,44 @@ class ShownText:
 def line_below(request: CompletionRequest) -> CompletionRequest | None:
     """The request after Enter at the end of the cursor's line; None where more of that line follows the cursor.
 
-    Closers that an editor has put behind the cursor are typed over. The new line is indented as the cursor's is, one
-    level deeper after a colon in Python. None as well within brackets, where editors differ.
+    Closers that an editor has put behind the cursor are typed over. The new line is indented as editors do it: as the
+    cursor's line, one level deeper after a colon in Python, and within brackets as what follows the opening one in its
+    line or, at its end, one level deeper than that line. None as well within a string.
     """
     rest, _, _ = request.suffix.partition("\n")
     line = request.prefix.rpartition("\n")[2]
-    if not line.strip() or rest.strip() != open_closers(line):
+    if not line.strip() or rest.strip() not in ("", open_closers(line)):
         return None
     before = request.prefix + rest.rstrip()
-    if any(open_at_end(before)):
+    quote = open_at_end(before)[1]
+    if quote not in ("", "#"):
         return None
-    indent = line[: len(line) - len(line.lstrip())]
-    if before.endswith(":") and language_at(request) == "python":
-        indent += "\t" if indent.startswith("\t") else INDENT
-    before += f"\n{indent}"
+    bracket = innermost_open(before)
+    if bracket is not None:
+        indent = _indent_in(before, bracket)
+    else:
+        indent = _indent_of(line)
+        if before.endswith(":") and not quote and language_at(request) == "python":
+            indent = _deeper(indent)
+    before = f"{before.rstrip(' ')}\n{indent}"
     return excerpt(replace(request, text=before + request.suffix[len(rest) :], offset=len(before)))
+
+
+def _indent_in(source: str, bracket: int) -> str:
+    """The indentation of a new line at the end of the source, in the bracket that is open there."""
+    start = source.rfind("\n", 0, bracket) + 1
+    following = source[bracket + 1 :].split("\n", 1)[0]
+    if not following.strip() or following.lstrip().startswith("#"):
+        return _deeper(_indent_of(source[start:]))
+    return " " * (bracket + 1 - start + len(following) - len(following.lstrip()))
+
+
+def _indent_of(line: str) -> str:
+    return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def _deeper(indent: str) -> str:
+    return indent + ("\t" if indent.startswith("\t") else INDENT)
 
 
 class ShownTexts:

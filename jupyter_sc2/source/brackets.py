@@ -82,6 +82,19 @@ def _open_at_end(source: str) -> tuple[tuple[str, ...], str]:
     return tuple(opened), quote
 
 
+def innermost_open(source: str) -> int | None:
+    """The index of the innermost bracket that is open at the end of the source; None if all are closed."""
+    opened: list[int] = []
+    for index, char, quote in scan(source):
+        if quote:
+            continue
+        if char in CLOSING:
+            opened.append(index)
+        elif char in CLOSED and opened:
+            opened.pop()
+    return opened[-1] if opened else None
+
+
 def scan(source: str, quote: str = "") -> Iterator[tuple[int, str, str]]:
     """Yields each character of the source with its index and the quote that is open after it: "#" in a comment, "" in
     code.

@@ -45,6 +45,13 @@ def computed(session: Session, count: int) -> None:
         ('print("a|")', 'print("a")\n|'),
         ("print(a|)\nb = 1", "print(a)\n|\nb = 1"),
         ("x = 1|  \n", "x = 1\n|\n"),
+        ("f(a,|", "f(a,\n  |"),
+        ("    f(|", "    f(\n        |"),
+        ("f(  # why\n    a,|", "f(  # why\n    a,\n    |"),
+        ("f(a, [1|])", "f(a, [1])\n|"),
+        ("  # why:|", "  # why:\n  |"),
+        ("f(\n    g(1|)\n)", "f(\n    g(1)\n    |\n)"),
+        ("x = {'(': [|", "x = {'(': [\n    |"),
     ],
 )
 def test_the_line_below_is_where_enter_leads(cursor, below):
@@ -53,10 +60,8 @@ def test_the_line_below_is_where_enter_leads(cursor, below):
     assert found.prefix + "|" + found.suffix == below
 
 
-@pytest.mark.parametrize(
-    "cursor", ["f(a|, b)", "f(a,|", "|", "    |", "x = '''a|", "y| = 2", "f(a|]"]
-)
-def test_where_enter_leads_is_unknown_inside_a_line_or_a_bracket(cursor):
+@pytest.mark.parametrize("cursor", ["f(a|, b)", "|", "    |", "x = '''a|", "y| = 2", "f(a|]"])
+def test_where_enter_leads_is_unknown_inside_a_line_or_a_string(cursor):
     assert line_below(at(cursor)) is None
 
 
