@@ -139,7 +139,7 @@ class ServingLoop:
         if generation.job.automatic and not generation.job.speculative:
             self._wait_for_next_key(generation.job)
         self._use_helpful_threads()
-        pause = self._pauses(generation.cancelled)
+        pause = self._pauses(lambda: generation.cancelled() or bool(self._scheduler.queue))
         for completion in completer.run(generation):
             if completion is None:
                 self._use_helpful_threads()

@@ -137,6 +137,7 @@ class Session:
         with self._workers.changed:
             engine, waiting = self.engine, self._scheduler.queue.clear()
             self._scheduler.cancel_running()
+            self._scheduler.shown.clear()
             self._workers.unload()
             alive = bool(self._workers.alive)
         for job in waiting:

@@ -204,6 +204,16 @@ def test_a_server_is_asked_ahead_only_where_that_is_set(
     assert len(fake_engine.prompts) == prompts
 
 
+def test_nothing_is_computed_ahead_after_the_model_was_unloaded(ahead, fake_engine):
+    fake_engine.answers = ["1\n"]
+    submit(ahead, ask("x = ")).final  # noqa: B018
+    ahead.unload()
+    ahead.load()
+    ahead.wait_ready(5)
+    time.sleep(0.4)
+    assert len(fake_engine.prompts) == 1
+
+
 def test_nothing_is_computed_for_a_text_that_is_not_shown(session, fake_engine):
     session.configure(CompletionOptions(next_suggestion="on", confidence=0.99))
     fake_engine.answers = ["1\n"]
