@@ -14,7 +14,7 @@ from jupyter_sc2.models.cards import PACKED, PRECISION_NAMES, QUANTIZED, Shape
 from jupyter_sc2.models.quant_mix import tensor_type
 from jupyter_sc2.runtime.hardware import Machine, format_bytes
 
-TORCH = ("fp32", "bf16", "8bit", "4bit")
+TORCH = ("fp32", "bf16", "8bit", "int4", "4bit")
 TORCH_PACKED = (PACKED, "fp32", "bf16")  # the first on ONNX Runtime
 GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 # What `auto` chooses from, the most exact first. A GGUF file of more bits is hardly better and slower.
@@ -30,6 +30,7 @@ NS_PER_WEIGHT = {
     "fp32": 0.26,
     "bf16": 0.13,
     "8bit": 0.12,
+    "int4": 0.04,
     "4bit": 0.053,
     PACKED: 0.13,  # the embedded model on ONNX Runtime, another shape on other cores
     "gguf": 0.044,
@@ -78,7 +79,9 @@ def plan(
 
     `engine` and `precision` are what is set; with "auto" the choice is the one that loading makes.
     """
-    torch = TORCH_PACKED if shape.packed else TORCH
+    torch: tuple[str, ...] = TORCH_PACKED if shape.packed else TORCH
+    if not has_int4(machine):
+        torch = tuple(name for name in torch if name != "int4")
     rows = [_row(shape, name, machine, tokens) for name in (*torch, *GGUF)]
     if precision == "auto":
         gguf = engine == "llamacpp"
@@ -102,7 +105,8 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
         return PACKED, "its weights come in 4 bits"
     if shape.parameters < SMALL_MODEL_PARAMS:
         return "fp32", "a model this small gains nothing from fewer bits"
-    names = TORCH[1:] if machine.quick_bf16 else (TORCH[0], *TORCH[2:])
+    exact = "bf16" if machine.quick_bf16 else "fp32"
+    names = (exact, "8bit", "int4" if has_int4(machine) else "4bit")
     fitting = [name for name in names if _fits(memory(shape, name, machine, tokens), machine)]
     if not fitting:
         return names[-1], "it is the smallest, and even that may not fit"
@@ -113,6 +117,11 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
         min(fitting, key=lambda name: _ms(shape, name, machine)),
         "the fastest one that fits",
     )
+
+
+def has_int4(machine: Machine) -> bool:
+    """Whether torch has a product for 4-bit weights on this machine."""
+    return not machine.gpu and not {"AVX2", "AVX-512"}.isdisjoint(machine.features)
 
 
 def choose_gguf(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
@@ -173,6 +182,12 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
             int(shape.linear * PACKED_MEMORY_BYTES_PER_WEIGHT + shape.embedding * 1.25)
             + shape.rest * 4
         )
+    if (
+        precision == "int4"
+    ):  # a scale and a middle for 64 weights, embeddings in 8 bits with a scale for each token
+        tables = 1 if shape.tied else 2
+        embeddings = shape.embedding + shape.vocab * tables * value
+        return int(shape.linear * (0.5 + 2 * value / 64)) + embeddings + shape.rest * value
     exact = (shape.embedding + shape.rest) * value
     if precision == "8bit":
         heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
