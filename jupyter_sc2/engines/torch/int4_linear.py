@@ -2,8 +2,7 @@
 
 Each 64 inputs of a row have a scale and a middle: a weight is (level - 8) * scale + middle. They are fitted to the
 weights by least squares, without data. Torch multiplies in the order in which `_convert_weight_to_int4pack_for_cpu`
-writes the levels. Its product runs in torch's own threads, unlike bitsandbytes', whose pool of threads and torch's get
-in each other's way: each spins for a while after its work.
+writes the levels.
 
 That product decodes each weight again for every four tokens. So many tokens, as in prefill, are multiplied another
 way: the weights are dequantized some rows at a time, and those rows multiplied with all tokens.
