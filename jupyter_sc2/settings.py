@@ -30,9 +30,9 @@ from jupyter_sc2.types import MAX_SEED, SamplingParams
 MODES = ("automatic", "manual", "off")
 AFTER_ENTER = ("off", "smart", "always")
 ENGINES = ("auto", "onnxruntime", "transformers", "llamacpp", "openai")
-# Those of torch, of bitsandbytes and, in capitals as llama.cpp writes them, of GGUF files.
+# Those of torch and bitsandbytes and, in capitals as llama.cpp writes them, of GGUF files.
 PRECISIONS = (
-    *("auto", "fp32", "bf16", "fp16", "8bit", "4bit", "4bit-double"),
+    *("auto", "fp32", "bf16", "fp16", "8bit", "int4", "4bit", "4bit-double"),
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
 )
 # What to do when a suggestion matches indexed code; without an index, nothing.
@@ -93,7 +93,7 @@ class SC2(Configurable):
     precision = Enum(
         PRECISIONS,
         default_value="auto",
-        help="Precision of the weights: auto picks what suits this machine; 8bit and 4bit quantize.",
+        help="Precision of the weights: auto picks what suits this machine; 8bit, int4 and 4bit quantize.",
     ).tag(config=True)
     server = Unicode(
         "",

@@ -17,8 +17,8 @@ from jupyter_sc2.runtime.hardware import format_bytes
 from jupyter_sc2.runtime.output_filter import silence
 from jupyter_sc2.runtime.progress import TerminalBar
 
-# bitsandbytes' formats by the names of loading's precisions.
-TORCH = {"nf4": "4bit", "int8": "8bit"}
+# The precisions of loading by the names of their formats.
+TORCH = {"int4": "int4", "nf4": "4bit", "int8": "8bit"}
 
 
 def add_parser(commands: Any) -> None:
@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
         "--to",
         choices=(*GGUF, *TORCH),
         required=True,
-        help="Q4_K_M and the like for llama.cpp, nf4 and int8 for transformers",
+        help="Q4_K_M and the like for llama.cpp, int4 (CPU), nf4 and int8 for transformers",
     )
     parser.add_argument(
         "--output",

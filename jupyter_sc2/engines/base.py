@@ -50,7 +50,7 @@ class Engine(Protocol):
 
     card: ModelCard
     capabilities: Capabilities
-    precision: str  # "fp32", "bf16", "8bit", "4bit", "Q4_K_M", …; "" if a server does not report it
+    precision: str  # "fp32", "bf16", "8bit", "int4", "4bit", "Q4_K_M", …; "" if a server does not report it
     name: str  # "onnxruntime", "transformers", "llamacpp", "openai"
     notice: str  # what the user should know about this load, in a sentence; or ""
 

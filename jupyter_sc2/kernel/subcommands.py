@@ -170,7 +170,7 @@ def plan(kernel: KernelParts, arguments: Arguments) -> None:
     settings = kernel.settings
     options = replace(settings.load_options(), model=arguments.value or settings.model)
     tokens = settings.context_tokens + settings.max_tokens
-    card, machine, rows = plan_for(options, tokens=tokens)
+    card, machine, rows = plan_for(options, tokens=tokens, may_wait=False)
     show(kernel.shell, *text_view.plan(card.name, machine, rows))
 
 

@@ -76,7 +76,7 @@ PACKED = "packed"
 # What users see instead of a precision's key; the others are shown as they are typed.
 PRECISION_NAMES = {PACKED: "4-bit"}
 # The precisions that are made by quantizing on load.
-QUANTIZED = ("8bit", "4bit", "4bit-double")
+QUANTIZED = ("8bit", "int4", "4bit", "4bit-double")
 
 
 @dataclass(frozen=True, kw_only=True)

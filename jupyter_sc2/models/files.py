@@ -26,11 +26,12 @@ from jupyter_sc2.models.cards import (
     Shape,
     find_card,
 )
+from jupyter_sc2.models.machine_speed import measured, measured_soon
 from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan, smaller
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.runtime.characters import is_plain_name
-from jupyter_sc2.runtime.hardware import Machine, format_bytes, machine
+from jupyter_sc2.runtime.hardware import Machine, format_bytes, machine, may_have_gpu
 from jupyter_sc2.runtime.hardware import free_memory as free_memory
 from jupyter_sc2.runtime.log_filter import keep_logs_out as keep_logs_out
 from jupyter_sc2.runtime.progress import Progress
@@ -216,20 +217,24 @@ def card_and_shape(model: str) -> tuple[ModelCard, Shape]:
 
 
 def plan_for(
-    options: LoadOptions, *, tokens: int
+    options: LoadOptions, *, tokens: int, may_wait: bool = True
 ) -> tuple[ModelCard, Machine, list[PrecisionOption]]:
     """What loading with these options would choose on this machine, and what else there is. Raises ModelLoadError.
 
-    `tokens` are those of the prompt that the KV cache is for. Imports torch unless the model does without.
+    `tokens` are those of the prompt that the KV cache is for. With `may_wait` the machine's speed is measured now if it
+    never was, and torch is imported unless the model does without it; otherwise torch is imported only where there is
+    a GPU to ask it for, and a thread measures.
     """
     card, shape = card_and_shape(options.model)
-    here = machine(by_torch=not shape.packed)
+    ask_torch = "torch" in sys.modules or (not shape.packed and (may_wait or may_have_gpu()))
+    here = machine(by_torch=ask_torch)
     rows = plan(
         shape,
         here,
         tokens=min(tokens, card.window),
         engine=options.engine,
         precision=options.precision,
+        speed=measured(here) if may_wait else measured_soon(here),
     )
     return card, here, rows
 
@@ -239,16 +244,21 @@ def plans_for(
 ) -> dict[str, list[PrecisionOption]]:
     """The same for several models, without those whose sizes are not known. Never imports torch.
 
-    Without torch a GPU is not seen: speeds are those of the processor.
+    Without torch a GPU is not seen: speeds are those of the processor, which is measured if it never was.
     """
     here = machine(by_torch="torch" in sys.modules)
-    found = {}
+    speed, found = measured(here), {}
     for model in dict.fromkeys(models):
         with suppress(ModelLoadError):
             card, shape = card_and_shape(model)
             limit = min(tokens, card.window)
             found[model] = plan(
-                shape, here, tokens=limit, engine=options.engine, precision=options.precision
+                shape,
+                here,
+                tokens=limit,
+                engine=options.engine,
+                precision=options.precision,
+                speed=speed,
             )
     return found
 

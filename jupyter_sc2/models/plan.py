@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import PACKED, PRECISION_NAMES, QUANTIZED, Shape
+from jupyter_sc2.models.machine_speed import Speed
 from jupyter_sc2.models.quant_mix import tensor_type
 from jupyter_sc2.runtime.hardware import Machine, format_bytes
 
-TORCH = ("fp32", "bf16", "8bit", "4bit")
+TORCH = ("fp32", "bf16", "8bit", "int4", "4bit")
 TORCH_PACKED = (PACKED, "fp32", "bf16")  # the first on ONNX Runtime
 GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 # What `auto` chooses from, the most exact first. A GGUF file of more bits is hardly better and slower.
@@ -30,6 +31,7 @@ NS_PER_WEIGHT = {
     "fp32": 0.26,
     "bf16": 0.13,
     "8bit": 0.12,
+    "int4": 0.053,
     "4bit": 0.053,
     PACKED: 0.13,  # the embedded model on ONNX Runtime, another shape on other cores
     "gguf": 0.044,
@@ -38,6 +40,26 @@ MEASURED_ON_CORES = 2
 # More cores than that wait for the memory.
 MAX_USEFUL_CORES = 8
 GPU_BYTES_PER_SECOND = 3e11
+# Where the machine's own speed is known (machine_speed.py): nanoseconds of one core for each weight, while the weights
+# come from its cache, on a core that multiplies so many float32 numbers a second; the share of the memory's speed that
+# engines reach; and milliseconds for each layer besides its matrices.
+NS_OF_ONE_CORE = {
+    "fp32": 0.31,
+    "bf16": 0.154,
+    "8bit": 0.23,
+    "int4": 0.072,
+    "4bit": 0.074,
+    PACKED: 0.03,
+    "gguf": 0.087,
+}
+REFERENCE_PRODUCTS_PER_SECOND = 4.1e9
+REACHED_MEMORY_SHARE = 0.6
+LAYER_MS = {"transformers": 0.45, "onnxruntime": 0.25, "llamacpp": 0.1}
+# Tokens of a line of code, of which the time for a line is made.
+LINE_TOKENS = 10
+# Bytes of kept or mapped weights that a load checks and reads in a second, and the seconds that come before that.
+LOADED_BYTES_PER_SECOND = 1.5e9
+LOAD_START_S = 0.5
 # Up to so many milliseconds a token: what ghost text can wait for, what it can hardly.
 SPEED_CLASSES_MS = ((40.0, "fast"), (200.0, "fair"), (500.0, "slow"), (float("inf"), "very slow"))
 
@@ -59,7 +81,11 @@ VOCABULARY_ENTRY_BYTES = 36
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionOption:
-    """One precision. `memory_bytes` includes the KV cache; `speed` is a class of the time for a token."""
+    """One precision. `memory_bytes` includes the KV cache; `speed` is a class of the time for a token.
+
+    The times are predictions for this machine: milliseconds for a token, seconds for a line of `LINE_TOKENS` tokens
+    below what is read already, and for loading what is on this disk and, if it has to be, quantized already.
+    """
 
     engine: str
     precision: str
@@ -67,19 +93,31 @@ class PrecisionOption:
     memory_bytes: int
     fits: bool | None
     speed: str
+    ms_per_token: float
+    line_seconds: float
+    load_seconds: float
     chosen: bool = False
     why: str = ""
 
 
 def plan(
-    shape: Shape, machine: Machine, *, tokens: int, engine: str = "auto", precision: str = "auto"
+    shape: Shape,
+    machine: Machine,
+    *,
+    tokens: int,
+    engine: str = "auto",
+    precision: str = "auto",
+    speed: Speed | None = None,
 ) -> list[PrecisionOption]:
     """All precisions for a model of this shape that reads `tokens` tokens, the chosen one marked.
 
-    `engine` and `precision` are what is set; with "auto" the choice is the one that loading makes.
+    `engine` and `precision` are what is set; with "auto" the choice is the one that loading makes. `speed` is what was
+    measured on this machine; without it, times are those of a usual one with as many cores.
     """
-    torch = TORCH_PACKED if shape.packed else TORCH
-    rows = [_row(shape, name, machine, tokens) for name in (*torch, *GGUF)]
+    torch: tuple[str, ...] = TORCH_PACKED if shape.packed else TORCH
+    if not has_int4(machine):
+        torch = tuple(name for name in torch if name != "int4")
+    rows = [_row(shape, name, machine, tokens, speed) for name in (*torch, *GGUF)]
     if precision == "auto":
         gguf = engine == "llamacpp"
         name, why = choose_gguf(shape, machine, tokens) if gguf else choose(shape, machine, tokens)
@@ -88,7 +126,7 @@ def plan(
     else:
         name, why = precision, "it is set"
         if name not in torch + GGUF:
-            rows.insert(len(torch), _row(shape, name, machine, tokens))
+            rows.insert(len(torch), _row(shape, name, machine, tokens, speed))
     return [replace(r, chosen=True, why=why) if r.precision == name else r for r in rows]
 
 
@@ -102,7 +140,8 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
         return PACKED, "its weights come in 4 bits"
     if shape.parameters < SMALL_MODEL_PARAMS:
         return "fp32", "a model this small gains nothing from fewer bits"
-    names = TORCH[1:] if machine.quick_bf16 else (TORCH[0], *TORCH[2:])
+    exact = "bf16" if machine.quick_bf16 else "fp32"
+    names = (exact, "8bit", "int4" if has_int4(machine) else "4bit")
     fitting = [name for name in names if _fits(memory(shape, name, machine, tokens), machine)]
     if not fitting:
         return names[-1], "it is the smallest, and even that may not fit"
@@ -113,6 +152,11 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
         min(fitting, key=lambda name: _ms(shape, name, machine)),
         "the fastest one that fits",
     )
+
+
+def has_int4(machine: Machine) -> bool:
+    """Whether torch has a product for 4-bit weights on this machine."""
+    return not machine.gpu and not {"AVX2", "AVX-512"}.isdisjoint(machine.features)
 
 
 def choose_gguf(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
@@ -173,6 +217,12 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
             int(shape.linear * PACKED_MEMORY_BYTES_PER_WEIGHT + shape.embedding * 1.25)
             + shape.rest * 4
         )
+    if (
+        precision == "int4"
+    ):  # a scale and a middle for 64 weights, embeddings in 8 bits with a scale for each token
+        tables = 1 if shape.tied else 2
+        embeddings = shape.embedding + shape.vocab * tables * value
+        return int(shape.linear * (0.5 + 2 * value / 64)) + embeddings + shape.rest * value
     exact = (shape.embedding + shape.rest) * value
     if precision == "8bit":
         heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
@@ -245,9 +295,12 @@ def _engine(precision: str) -> str:
     return "onnxruntime" if precision == PACKED else "transformers"
 
 
-def _row(shape: Shape, precision: str, machine: Machine, tokens: int) -> PrecisionOption:
+def _row(
+    shape: Shape, precision: str, machine: Machine, tokens: int, speed: Speed | None
+) -> PrecisionOption:
     needed = memory(shape, precision, machine, tokens)
     ms = _ms(shape, precision, machine)
+    predicted = predicted_ms(shape, precision, machine, speed)
     return PrecisionOption(
         engine=_engine(precision),
         precision=precision,
@@ -255,6 +308,11 @@ def _row(shape: Shape, precision: str, machine: Machine, tokens: int) -> Precisi
         memory_bytes=needed,
         fits=None if machine.usable is None else _fits(needed, machine),
         speed=next(name for limit, name in SPEED_CLASSES_MS if ms <= limit),
+        ms_per_token=round(predicted, 1),
+        line_seconds=round(LINE_TOKENS * predicted / 1e3, 3),
+        load_seconds=round(
+            LOAD_START_S + file_bytes(shape, precision) / LOADED_BYTES_PER_SECOND, 1
+        ),
     )
 
 
@@ -276,6 +334,43 @@ def _ms(shape: Shape, precision: str, machine: Machine) -> float:
     return shape.parameters * ns / cores / 1e6
 
 
+def predicted_ms(
+    shape: Shape, precision: str, machine: Machine, speed: Speed | None = None
+) -> float:
+    """The milliseconds for a token, below a short prompt; from what was measured on this machine, if there is such.
+
+    Weights come from memory as quickly as that goes, or are decoded and multiplied as quickly as the cores can. (The
+    choice of a precision does not follow from these: it would change from day to day.)
+    """
+    if speed is None or machine.gpu:
+        return _ms(shape, precision, machine)
+    cores = min(machine.cores, MAX_USEFUL_CORES)
+    slower = REFERENCE_PRODUCTS_PER_SECOND / speed.products_per_second
+    size = weights(shape, precision, machine)
+    if precision in GGUF:
+        ns = NS_OF_ONE_CORE["gguf"] * size / file_bytes(shape, "Q4_K_M")
+    else:
+        ns = NS_OF_ONE_CORE[precision.removesuffix("-double").replace("fp16", "bf16")]
+        if precision in ("bf16", "fp16") and not machine.quick_bf16:
+            ns = 4 * NS_OF_ONE_CORE["fp32"]  # emulated
+    computing = shape.parameters * ns * slower / cores / 1e6
+    reading = size / (speed.bytes_per_second * REACHED_MEMORY_SHARE) * 1e3
+    return max(computing, reading) + shape.layers * LAYER_MS[_engine(precision)] * slower
+
+
+def a_line(row: PrecisionOption) -> str:
+    """The time for a line: "about 0.9 s a line"."""
+    seconds = row.line_seconds
+    digits = (
+        f"{seconds:.0f}"
+        if seconds >= 9.95
+        else f"{seconds:.1f}"
+        if seconds >= 0.095
+        else f"{seconds:.2f}"
+    )
+    return f"about {digits} s a line"
+
+
 def lines(name: str, machine: Machine, rows: Sequence[PrecisionOption]) -> list[str]:
     """The plan as a table of text, and under it the choice with its reason."""
     table = cells(rows)
@@ -295,14 +390,24 @@ def cells(rows: Sequence[PrecisionOption]) -> list[tuple[str, ...]]:
         sizes = format_bytes(row.file_bytes), format_bytes(row.memory_bytes)
         mark = "*" if row.chosen else ""
         name = PRECISION_NAMES.get(row.precision, row.precision)
-        table.append((mark, name, *sizes, fits, row.speed, row.engine))
+        table.append((mark, name, *sizes, fits, a_line(row), row.engine))
     return table
 
 
 def choice(rows: Sequence[PrecisionOption]) -> list[str]:
-    """What loading takes, and why, in a sentence."""
+    """The times of what loading takes, in a sentence; and that it is taken, and why, in another."""
     return [
-        f"* {PRECISION_NAMES.get(row.precision, row.precision)} is what loading takes: {row.why}."
+        sentence
         for row in rows
         if row.chosen
+        for name in [PRECISION_NAMES.get(row.precision, row.precision)]
+        for sentence in (_times(name, row), f"* {name} is what loading takes: {row.why}.")
     ]
+
+
+def _times(name: str, row: PrecisionOption) -> str:
+    first = ", the first time in minutes" if row.precision in QUANTIZED else ""
+    return (
+        f"A line is {LINE_TOKENS} tokens. {name} takes about {row.ms_per_token:.0f} ms for each, and loads "
+        f"in about {row.load_seconds:.0f} s{first}."
+    )

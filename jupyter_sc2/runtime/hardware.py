@@ -50,14 +50,14 @@ class Machine:
 
 
 def machine(*, by_torch: bool = True) -> Machine:
-    """Looks at this machine through torch, which is imported; without it a GPU and bf16 are not seen."""
+    """Looks at this machine through torch, which is imported; without it a GPU is not seen, nor outside Linux bf16."""
     total, free = _memory()
     gpu, gpu_memory, gpu_free = "", None, None
-    features: tuple[str, ...] = ()
+    features = _flags()
     if by_torch:
         with silence:  # torch warns of drivers that are missing or too old
             gpu, gpu_memory, gpu_free = _gpu()
-            features = _features()
+            features = _features() or features
     return Machine(
         processor=_processor(),
         cores=_cores(),
@@ -124,6 +124,35 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def may_have_gpu() -> bool:
+    """Whether there is the driver of a GPU that torch might use; torch alone can tell."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvml.dll").exists()
+    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
+
+
+def _flags() -> tuple[str, ...]:
+    """The same features as Linux names them."""
+    flags: set[str] = set()
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines,
+    ):
+        for line in lines:
+            if line.startswith("flags"):
+                flags.update(line.partition(":")[2].split())
+                break
+    names = {
+        "AVX2": {"avx2", "fma"},
+        "AVX-512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+        "AVX512-BF16": {"avx512_bf16"},
+        "AMX": {"amx_tile"},
+    }
+    return tuple(name for name, wanted in names.items() if wanted <= flags)
 
 
 def _features() -> tuple[str, ...]:

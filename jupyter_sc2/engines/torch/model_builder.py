@@ -25,6 +25,12 @@ from jupyter_sc2.engines.torch.bnb_linear import (
     quantized_linear,
     reads_tiles,
 )
+from jupyter_sc2.engines.torch.int4_linear import (
+    Int8Embedding,
+    Int8Head,
+    bytes_in_tile,
+    int4_linear,
+)
 from jupyter_sc2.errors import ModelLoadError, in_one_line
 from jupyter_sc2.models import packed
 from jupyter_sc2.models.cards import PACKED, QUANTIZED
@@ -45,7 +51,7 @@ class Skeleton:
     device: torch.device
     dtype: torch.dtype
     precision: str
-    tiled: bool  # nf4 in the order of the CPU's kernel
+    order: str  # of 4-bit weights: "rows", or that of a CPU's kernel
     # The tensors of the model, on the meta device; tied ones under one name.
     tensors: Mapping[str, torch.Tensor]
     # The stored tensor for each of them, and its name in the folder.
@@ -96,19 +102,26 @@ def skeleton(
     source = {tied.get(name, name): (entry, name) for name, entry in stored.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in _tensors(model) if name not in tied}
     check_shapes(expected, {name: entry for name, (entry, _) in source.items()}, folder)
-    tiled = False
+    order = "rows"
     with gate, torch.inference_mode():
-        if precision in QUANTIZED:
+        if precision == "int4":
+            order = f"tiles{_int4_tile(device)}"
+            tied |= _replace_embeddings(model, dtype)
+            _replace_linear_layers(model, lambda linear: int4_linear(linear, dtype))
+        elif precision in QUANTIZED:
             bitsandbytes(precision)
             tiled = device.type == "cpu" and precision != "8bit" and reads_tiles()
-            _replace_linear_layers(model, precision, tiled)
+            order = "tiled" if tiled else "rows"
+            _replace_linear_layers(
+                model, lambda linear: quantized_linear(linear, precision, tiled=tiled)
+            )
         tensors = {
             name: tensor.to(dtype) if tensor.is_floating_point() and name in expected else tensor
             for name, tensor in _tensors(model)
             if name not in tied
         }
     source = {name: source[name] for name in expected}
-    return Skeleton(model, device, dtype, precision, tiled, tensors, source, tied)
+    return Skeleton(model, device, dtype, precision, order, tensors, source, tied)
 
 
 def stream_weights(
@@ -337,13 +350,44 @@ class Reader:
         return tensor
 
 
-def _replace_linear_layers(model: nn.Module, precision: str, tiled: bool) -> None:
-    """Puts quantized linear layers in the place of all that are worth it; the output layer stays exact."""
+def _replace_linear_layers(
+    model: nn.Module, replacement: Callable[[nn.Linear], QuantizedLinear | None]
+) -> None:
+    """Puts quantized linear layers in the place of all that are worth it, but for the output layer."""
     causal_model: Any = model
     head = causal_model.get_output_embeddings()
     for path, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and module is not head:
-            parent, _, key = path.rpartition(".")
-            layer = quantized_linear(module, precision, tiled=tiled)
+            layer = replacement(module)
             if layer is not None:
-                setattr(model.get_submodule(parent), key, layer)
+                _put_module(model, path, layer)
+
+
+def _replace_embeddings(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
+    """Puts the table of embeddings and the output layer in 8 bits, both or none; returns what is tied more by it."""
+    causal_model: Any = model
+    table, head = causal_model.get_input_embeddings(), causal_model.get_output_embeddings()
+    if type(table) is not nn.Embedding or type(head) is not nn.Linear:
+        return {}  # one that computes something else, too
+    paths = {id(module): path for path, module in model.named_modules()}
+    _put_module(model, paths[id(table)], Int8Embedding(table, dtype))
+    _put_module(model, paths[id(head)], Int8Head(head, dtype))
+    if head.weight is not table.weight:
+        return {}
+    return {f"{paths[id(head)]}.scales": f"{paths[id(table)]}.scales"}
+
+
+def _put_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, key = path.rpartition(".")
+    setattr(model.get_submodule(parent), key, module)
+
+
+def _int4_tile(device: torch.device) -> int:
+    """Bytes of a tile of 4-bit weights on this CPU. Raises ModelLoadError where torch has no product for them."""
+    size = bytes_in_tile() if device.type == "cpu" else 0
+    if not size:
+        where = "this processor" if device.type == "cpu" else "a GPU"
+        raise ModelLoadError(
+            f"int4 is for CPUs with AVX2 or AVX-512; on {where} set precision 4bit."
+        )
+    return size

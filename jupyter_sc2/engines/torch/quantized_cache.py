@@ -79,7 +79,7 @@ def load(empty: Skeleton, folder: Path, progress: Progress) -> tuple[nn.Module, 
 
 
 def make(folder: Path, precision: str, progress: Progress) -> Path:
-    """Quantizes the model in `folder` to "8bit", "4bit" or "4bit-double" for this machine; returns its folder.
+    """Quantizes the model in `folder` to one of `QUANTIZED` for this machine; returns its folder.
 
     A stored model that still matches is not made again. Raises ModelLoadError.
     """
@@ -167,9 +167,8 @@ def _place(empty: Skeleton, folder: Path) -> Path:
     home = folder.resolve()
     if home.parent.name == "snapshots":
         home = home.parent.parent
-    order = "tiled" if empty.tiled else "rows"
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
-    name = f"{home.name.removeprefix('models--')}-{empty.precision}-{order}-{digest}"
+    name = f"{home.name.removeprefix('models--')}-{empty.precision}-{empty.order}-{digest}"
     return cache_folder() / "quantized" / name
 
 
@@ -180,9 +179,9 @@ def _identity(empty: Skeleton, folder: Path) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "precision": empty.precision,
-        "order": "tiled" if empty.tiled else "rows",
+        "order": empty.order,
         "dtype": str(empty.dtype).removeprefix("torch."),
-        "bitsandbytes": version("bitsandbytes"),
+        "bitsandbytes": "" if empty.precision == "int4" else version("bitsandbytes"),
         "config": config,
         "source": [
             [file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files

@@ -94,8 +94,14 @@ def memory(row: PrecisionOption) -> str:
 def model_details(card: ModelCard, row: PrecisionOption) -> str:
     """Size, speed and memory of a model; its name may tell the size already."""
     known = card.parameters == "?" or card.parameters.lower() in card.name.lower()
-    speed = "too large" if row.fits is False else row.speed
+    speed = "too large" if row.fits is False else _a_line(row)
     return ", ".join([*([] if known else [card.parameters]), speed, format_bytes(row.memory_bytes)])
+
+
+def _a_line(row: PrecisionOption) -> str:
+    """The time for a line, as short as the list of models needs it: "0.9 s/line"."""
+    seconds = max(row.line_seconds, 0.1)
+    return f"{seconds:.0f} s/line" if seconds >= 9.95 else f"{seconds:.1f} s/line"
 
 
 def _box(name: str, *children: widgets.Widget, **options: object) -> widgets.VBox:

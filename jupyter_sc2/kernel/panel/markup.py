@@ -12,7 +12,7 @@ from jupyter_sc2.kernel.panel.labels import CHOICES, STATES
 from jupyter_sc2.kernel.views import wording
 from jupyter_sc2.kernel.views.text import memory
 from jupyter_sc2.models.cards import ModelCard
-from jupyter_sc2.models.plan import PrecisionOption
+from jupyter_sc2.models.plan import PrecisionOption, a_line
 from jupyter_sc2.pipeline.status import Status
 from jupyter_sc2.prompt.sources import SETTINGS
 from jupyter_sc2.runtime.hardware import format_bytes
@@ -73,7 +73,7 @@ def licence(card: ModelCard) -> str:
 def model_facts(card: ModelCard, row: PrecisionOption) -> str:
     """Size, speed and memory of the model that is set, with their units."""
     size = "" if card.parameters == "?" else f"{card.parameters} parameters"
-    facts = [size, row.speed, f"{format_bytes(row.memory_bytes)} of memory"]
+    facts = [size, a_line(row), f"{format_bytes(row.memory_bytes)} of memory"]
     warning = " · more than is free" if row.fits is False else ""
     return f'<div class="jp-sc2-Panel-facts">{html.escape(" · ".join(filter(None, facts)))}{warning}</div>'
 

@@ -1,6 +1,7 @@
 """The magics in an IPython shell, with a session on a scripted engine."""
 
 import io
+import re
 import signal
 import threading
 import time
@@ -278,6 +279,8 @@ def test_plan_shows_each_precision_and_the_one_that_loading_takes(run):
         == 1
     )
     assert said[3].split()[:4] in (["bf16", "6.1", "GB", "6.1"], ["*", "bf16", "6.1", "GB"])
+    assert re.search(r"  about [\d.]+ s a line ", said[3])
+    assert said[-2].startswith("A line is 10 tokens. ") and " ms for each" in said[-2]
     assert " is what loading takes: " in said[-1]
 
 

@@ -250,7 +250,7 @@ def test_each_setting_has_words_of_at_most_sixty_characters(panel):
 def test_a_list_of_models_tells_speed_and_memory(panel):
     panel._update_plan()
     labels = {value: label for label, value in panel.form.models.options}
-    assert re.fullmatch(r"starcoder2-3b, [a-z ]+, [\d.]+ GB", labels["starcoder2-3b"])
+    assert re.fullmatch(r"starcoder2-3b, [\d.]+ s/line, [\d.]+ GB", labels["starcoder2-3b"])
 
 
 def test_what_a_model_needs_stands_below_the_list_where_its_name_leaves_no_room(panel, settings):
@@ -258,7 +258,9 @@ def test_what_a_model_needs_stands_below_the_list_where_its_name_leaves_no_room(
     assert panel.model_facts.value == ""
     settings.model = "deepseek-coder-6.7b"
     panel._update_plan()
-    assert re.search(r"6.7B parameters · .* · [\d.]+ GB of memory", text(panel.model_facts))
+    assert re.search(
+        r"6.7B parameters · about [\d.]+ s a line · [\d.]+ GB of memory", text(panel.model_facts)
+    )
     labels = {value: label for label, value in panel.form.models.options}
     assert labels["deepseek-coder-6.7b"] == "deepseek-coder-6.7b"
 

@@ -39,6 +39,9 @@ GPU = Machine(
     cores=8, gpu="a GPU", gpu_memory=24 << 30, gpu_free=22_000_000_000, free=8_000_000_000
 )
 
+SMALL_ARM = Machine(cores=2, memory=8 << 30, free=5_000_000_000)
+SMALL_GPU = Machine(cores=8, gpu="a GPU", gpu_free=10_000_000_000, features=("AVX2",))
+
 
 @pytest.fixture
 def three_b() -> Shape:
@@ -48,7 +51,7 @@ def three_b() -> Shape:
 @pytest.mark.parametrize(
     ("precision", "megabytes"),
     # Counted from the tensors or the file, with random weights of this shape.
-    [("bf16", 6061), ("8bit", 3185), ("Q4_K_M", 1890), ("Q4_0", 1750)],
+    [("bf16", 6061), ("8bit", 3185), ("int4", 1772), ("Q4_K_M", 1890), ("Q4_0", 1750)],
 )
 def test_sizes_of_3b_are_those_that_were_measured(three_b, precision, megabytes):
     assert weights(three_b, precision, XEON) / 1e6 == pytest.approx(megabytes, rel=0.005)
@@ -79,7 +82,7 @@ def test_without_native_bf16_what_is_not_quantized_is_fp32(three_b):
 
 @pytest.mark.torch
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "8bit", "4bit"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "8bit", "int4", "4bit"])
 def test_computed_memory_is_what_loading_takes(tmp_path, precision):
     folder = make_tiny_model(
         tmp_path / "m", hidden=256, layers=4, intermediate=1024, vocab_size=800, context=512
@@ -96,12 +99,14 @@ def test_computed_memory_is_what_loading_takes(tmp_path, precision):
 @pytest.mark.parametrize(
     ("name", "here", "chosen"),
     [
-        ("starcoder2-3b", XEON, "4bit"),  # in bf16 a token takes 0.4 s on two cores
+        ("starcoder2-3b", XEON, "int4"),  # in bf16 a token takes 0.4 s on two cores
         ("starcoder2-3b", BIG_XEON, "bf16"),
-        ("starcoder2-3b", LAPTOP, "4bit"),
+        ("starcoder2-3b", LAPTOP, "int4"),
         ("starcoder2-3b", GPU, "bf16"),
         ("starcoder2-15b", GPU, "8bit"),
-        ("starcoder2-15b", LAPTOP, "4bit"),
+        ("starcoder2-15b", LAPTOP, "int4"),
+        ("starcoder2-3b", SMALL_ARM, "4bit"),  # torch has no quick 4-bit product there
+        ("starcoder2-15b", SMALL_GPU, "4bit"),
         ("qwen2.5-coder-0.5b", LAPTOP, "fp32"),
         ("qwen2.5-coder-0.5b", XEON, "bf16"),
     ],

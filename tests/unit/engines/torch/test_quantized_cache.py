@@ -28,7 +28,7 @@ from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.engines.torch import bnb_linear, model_builder, quantized_cache  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 
-PRECISIONS = ("8bit", "4bit", "4bit-double")
+PRECISIONS = ("8bit", "int4", "4bit", "4bit-double")
 IDS = list(range(20, 80))
 
 
@@ -97,8 +97,9 @@ def test_each_precision_has_its_own_file_and_double_quantization_a_smaller_one(f
         place = quantized_cache.make(folder, precision, lambda state, share: None)
         assert {file.suffix for file in place.iterdir()} == {".json", ".safetensors"}
         sizes[precision] = json.loads((place / "manifest.json").read_text())["size"]
-    assert len(list(cache.glob("*/manifest.json"))) == 3
+    assert len(list(cache.glob("*/manifest.json"))) == len(PRECISIONS)
     assert sizes["8bit"] > sizes["4bit"] > sizes["4bit-double"]
+    assert sizes["8bit"] > sizes["int4"]
 
 
 def test_small_models_are_not_stored(folder, cache, monkeypatch):
