@@ -52,7 +52,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     "after_enter": {"smart": "Where it helps", "always": "Always", "off": "Never"},
     "precision": {"auto": "Automatic"},
     "imports": {"off": "Leave out", "ask": "Show and add", "on": "Add"},
-    "next_suggestion": {"auto": "Unless on a server", "on": "Always", "off": "Never"},
+    "next_suggestion": {"auto": "Local models", "on": "Always", "off": "Never"},
     "engine": {
         "auto": "Automatic",
         "onnxruntime": "ONNX Runtime",
