@@ -185,9 +185,7 @@ def test_nothing_in_the_panel_is_cut_or_overlaps(panel_page, width, theme):
 
 def test_the_closed_list_shows_a_long_name_and_what_the_model_needs_stands_below(panel_page):
     set_width(panel_page, 250)
-    models = panel_page.locator(".jp-sc2-Panel .widget-dropdown", has_text="Model").locator(
-        "select"
-    )
+    models = panel_page.locator(".jp-sc2-Panel").get_by_label("Model", exact=True)
     texts = models.inner_text().replace("\xa0", " ")
     assert re.search(r"embedded, [\d.]+ s/line, \d", texts)
     assert re.search(r"deepseek-coder-6.7b, ([\d.]+ s/line|too large), \d", texts)
