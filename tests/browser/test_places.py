@@ -71,7 +71,7 @@ def test_the_panel_in_the_sidebar_and_config_are_one(quick_cell):
     quick_cell.type("%config SC2.max_tokens")
     quick_cell.press("Control+Enter")
     quick_cell.cell(0).locator(".jp-OutputArea-output", has_text="12").wait_for()
-    models = panel.locator(".widget-dropdown", has_text="Model").locator("select")
+    models = panel.get_by_label("Model", exact=True)
     assert "starcoder2-3b" in models.inner_text().replace("\xa0", " ")
     models.select_option(label="Other…")
     model = panel.locator(".widget-text", has_text="Model name").locator("input")
