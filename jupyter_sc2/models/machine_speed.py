@@ -7,8 +7,6 @@ processes, or a cell that runs, change the figures little.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_data_dir
 
 from jupyter_sc2.models import checksums
-from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime import background, clock
 from jupyter_sc2.runtime.hardware import Machine
 
 FILE = "machine_speed.json"
@@ -124,17 +122,15 @@ def _multiply() -> float:
 
 def _seconds(act: Callable[[], object]) -> float:
     """CPU time of this thread, or time where that clock is coarse, as on Windows."""
-    is_coarse = time.get_clock_info("thread_time").resolution > 1e-5
-    clock = time.perf_counter if is_coarse else time.thread_time
-    start = clock()
+    is_coarse = clock.thread_time_resolution_s > 1e-5
+    read = clock.monotonic if is_coarse else clock.thread_time
+    start = read()
     act()
-    return max(clock() - start, 1e-9)
+    return max(read() - start, 1e-9)
 
 
 def _side_by_side(act: Callable[[int], None], count: int) -> None:
-    started: list[threading.Thread] = [
-        background.Thread(act, index, name="jupyter-sc2-speed") for index in range(count)
-    ]
+    started = [background.Thread(act, index, name="jupyter-sc2-speed") for index in range(count)]
     for thread in started:
         thread.start()
     for thread in started:

@@ -53,6 +53,7 @@ class ServingLoop:
                     scheduler.shown.wait_s,
                 )
                 if self._is_over():
+                    scheduler.shown.clear()
                     return
                 late = scheduler.queue.take_late(worker.ready)
                 if scheduler.queue:

@@ -21,6 +21,7 @@ monotonic: Callable[[], float] = _time.perf_counter
 monotonic_ns: Callable[[], int] = _time.perf_counter_ns
 process_time: Callable[[], float] = _time.process_time  # seconds of processor time
 thread_time: Callable[[], float] = _time.thread_time
+thread_time_resolution_s: float = _time.get_clock_info("thread_time").resolution
 now: Callable[[], float] = _time.time  # seconds since 1970
 sleep: Callable[[float], None] = _time.sleep
 

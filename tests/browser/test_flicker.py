@@ -13,7 +13,7 @@ import pytest
 from tests.browser.conftest import SHOWN_GHOST
 from tests.browser.slow_engine import LINE
 
-SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "6"))
+SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "3"))
 SEED = int(os.environ.get("SC2_SEED", random.SystemRandom().randrange(10**6)))
 KEYS = 8
 

@@ -14,7 +14,7 @@ import pytest
 from tests.browser.conftest import SHOWN_GHOST, Server
 from tests.browser.slow_engine import AFTER_ENTER, BLOCK, LINE, OTHERS
 
-SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "25"))
+SEQUENCES = int(os.environ.get("SC2_SEQUENCES", "10"))
 SEED = int(os.environ.get("SC2_SEED", random.SystemRandom().randrange(10**6)))
 FROM = int(os.environ.get("SC2_FROM", "0"))
 ACTIONS = 12

@@ -125,7 +125,7 @@ def test_no_field_of_what_a_server_says_of_itself_can_break_a_load(server, kind,
         COMPLETIONS: {"choices": [], "usage": {"prompt_tokens": 3}},
     }
     server.models[:] = [{**MODEL, "owned_by": kind}]
-    for where, data in variants(usual[path], ODD[::4]):
+    for where, data in variants(usual[path], ODD[::8]):
         server.queued.clear()
         server.queue(path, says(200, json.dumps(data)))
 
