@@ -6,14 +6,9 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { matchesOf } from '../completion/inline-items';
 import type { IInlineItem } from '../completion/types';
 import type { IAttribution } from '../kernel/protocol';
+import { endOfGhostText, FOLLOW_MS } from './ghost-text';
 
 const CLASS = 'jp-sc2-Attribution';
-
-/** Ghost text moves while it streams, is scrolled or wraps; the mark follows in these intervals. */
-const FOLLOW_MS = 100;
-
-const GHOST_TEXT =
-  '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer):not(:empty)';
 
 export class AttributionMark {
   constructor(private _trans: TranslationBundle) {}
@@ -61,10 +56,7 @@ export class AttributionMark {
   /** Puts the mark behind the last piece of visible ghost text; without one it is hidden. */
   private _place(): void {
     const mark = this._mark!;
-    const suggestions = Array.from(this._host?.querySelectorAll<HTMLElement>(GHOST_TEXT) ?? []);
-    const box = suggestions.filter(suggestion => suggestion.offsetParent).pop();
-    const rects = box?.getClientRects();
-    const last = rects?.[rects.length - 1];
+    const last = endOfGhostText(this._host);
     mark.style.visibility = last ? 'visible' : 'hidden';
     if (last) {
       const room = window.innerWidth - mark.offsetWidth - 8;

@@ -3,11 +3,7 @@
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-/** Ghost text moves, and candidates are added, while they stream; the count follows in these intervals. */
-const FOLLOW_MS = 100;
-
-const GHOST_TEXT =
-  '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer):not(:empty)';
+import { endOfGhostText, FOLLOW_MS } from './ghost-text';
 
 /** Which of how many, counted from 1; null for no candidate of ours. */
 export type Position = [position: number, total: number] | null;
@@ -27,12 +23,7 @@ export class CandidateCount {
   }
 
   private _draw(host: HTMLElement, position: Position): void {
-    const suggestions = Array.from(host.querySelectorAll<HTMLElement>(GHOST_TEXT));
-    const rects = suggestions
-      .filter(suggestion => suggestion.offsetParent)
-      .pop()
-      ?.getClientRects();
-    const last = rects?.[rects.length - 1];
+    const last = endOfGhostText(host);
     if (!last || !position || position[1] < 2) {
       this._remove();
       return;

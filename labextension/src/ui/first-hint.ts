@@ -3,14 +3,10 @@
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-/** Ghost text moves while it streams or is scrolled; the hint follows in these intervals. */
-const FOLLOW_MS = 100;
+import { FOLLOW_MS, ghostTextIn } from './ghost-text';
 
 /** Who has had it before the eyes for so long has seen it. */
 const READ_MS = 4000;
-
-const GHOST_TEXT =
-  '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer):not(:empty)';
 
 export class FirstHint {
   constructor(private _options: FirstHint.IOptions) {}
@@ -38,8 +34,7 @@ export class FirstHint {
   }
 
   private _place(): void {
-    const suggestions = Array.from(this._host?.querySelectorAll<HTMLElement>(GHOST_TEXT) ?? []);
-    const last = suggestions.filter(suggestion => suggestion.offsetParent).pop();
+    const last = ghostTextIn(this._host).pop();
     if (!last) {
       this._remove();
       return;

@@ -3,11 +3,7 @@
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-/** Ghost text moves while it streams or is scrolled; the hint follows in these intervals. */
-const FOLLOW_MS = 100;
-
-const GHOST_TEXT =
-  '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer):not(:empty)';
+import { endOfGhostText, FOLLOW_MS } from './ghost-text';
 
 /** Other marks beside the ghost text, behind which the hint stands. */
 const OTHERS = '.jp-sc2-Attribution, .jp-sc2-CandidateCount';
@@ -44,12 +40,7 @@ export class ImportHint {
   }
 
   private _draw(host: HTMLElement, lines: readonly string[]): void {
-    const suggestions = Array.from(host.querySelectorAll<HTMLElement>(GHOST_TEXT));
-    const rects = suggestions
-      .filter(suggestion => suggestion.offsetParent)
-      .pop()
-      ?.getClientRects();
-    const last = rects?.[rects.length - 1];
+    const last = endOfGhostText(host);
     if (!last || lines.length === 0) {
       this._node?.remove();
       this._node = null;
