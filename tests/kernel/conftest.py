@@ -12,3 +12,14 @@ def version(request):
     elif IS_OLD:
         pytest.skip("this environment has ipykernel 6")
     return request.param
+
+
+@pytest.fixture
+def comm(kernel):
+    """A comm over which the module's `kernel` has answered once."""
+    comm = kernel.open("control")
+    comm.say({"type": "hello", "protocol": 1, "client": "tests"})
+    comm.wait_for(type="hello")
+    comm.answer()
+    yield comm
+    comm.leave()

@@ -37,16 +37,6 @@ def kernel(shared):
 
 
 @pytest.fixture
-def comm(kernel):
-    comm = kernel.open("control")
-    comm.say({"type": "hello", "protocol": 1, "client": "tests"})
-    comm.wait_for(type="hello")
-    comm.answer()
-    yield comm
-    comm.leave()
-
-
-@pytest.fixture
 def fresh(version):
     front_end = FrontEnd(old=version == OLD)
     yield front_end

@@ -20,16 +20,6 @@ def kernel(version):
     front_end.close()
 
 
-@pytest.fixture
-def comm(kernel):
-    comm = kernel.open("control")
-    comm.say({"type": "hello", "protocol": 1, "client": "tests"})
-    comm.wait_for(type="hello")
-    comm.answer()
-    yield comm
-    comm.leave()
-
-
 def source_after_accepting(comm, text: str) -> str:
     """Who answers on the line below once the suggestion for a text is accepted: the model or the cache."""
     shown = comm.final(comm.ask(text))["content"]["data"]["text"]
