@@ -58,6 +58,18 @@ def wait_until(condition: Callable[[], object], page: NotebookPage) -> None:
     raise AssertionError("It did not come about.")
 
 
+def fresh_lab(chromium: Browser, server: Server, name: str = "") -> NotebookPage:
+    """JupyterLab in a fresh workspace, with a file if one is named."""
+    if server.context is None:
+        server.context = chromium.new_context(viewport={"width": 1100, "height": 750})
+    page = server.context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    place = LAB.format(f"w{time.monotonic_ns()}")
+    page.goto(f"{server.url}/" + (f"{place}/{name}" if name else place.removesuffix("/tree")))
+    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")
+    return NotebookPage(page)
+
+
 @pytest.fixture
 def open_lab(
     chromium: Browser, request: pytest.FixtureRequest
@@ -66,20 +78,29 @@ def open_lab(
     opened: list[NotebookPage] = []
 
     def open_(server: Server, name: str = "") -> NotebookPage:
-        if server.context is None:
-            server.context = chromium.new_context(viewport={"width": 1100, "height": 750})
-        page = server.context.new_page()
-        opened.append(NotebookPage(page))
-        page.set_default_timeout(PATIENCE_MS)
-        place = LAB.format(f"w{time.monotonic_ns()}")
-        page.goto(f"{server.url}/" + (f"{place}/{name}" if name else place.removesuffix("/tree")))
-        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")
+        opened.append(fresh_lab(chromium, server, name))
         return opened[-1]
 
     yield open_
     for number, lab in enumerate(opened):
         keep_screenshot(request, lab.page, number)
         lab.page.close()
+
+
+@pytest.fixture(scope="module")
+def one_lab(chromium: Browser, server: Server) -> Iterator[NotebookPage]:
+    page = fresh_lab(chromium, server)
+    yield page
+    page.leave()
+
+
+@pytest.fixture
+def page(one_lab: NotebookPage, request: pytest.FixtureRequest) -> Iterator[NotebookPage]:
+    """One JupyterLab for several tests, which open documents of their own."""
+    yield one_lab
+    keep_screenshot(request, one_lab.page)
+    command(one_lab, "docmanager:save-all")  # or a dialog asks what to do
+    command(one_lab, "application:close-all")
 
 
 def open_file(lab: NotebookPage, server: Server, name: str, text: str = "") -> None:
@@ -125,8 +146,7 @@ def test_a_python_file_is_completed_without_a_kernel_of_its_own(lab, open_lab):
     ("name", "line"),
     [("a.R", LINES["r"]), ("a.sql", LINES["sql"]), ("a.rs", LINES["rs"]), ("a.py", LINES["py"])],
 )
-def test_a_file_is_completed_in_its_language(server, open_lab, name, line):
-    page = open_lab(server)
+def test_a_file_is_completed_in_its_language(server, page, name, line):
     open_file(page, server, name)
     says(page, "companion · starcoder2-3b")
     page.type(line[:8])
@@ -137,10 +157,7 @@ def test_a_file_is_completed_in_its_language(server, open_lab, name, line):
 
 
 @pytest.mark.parametrize("name", ["b.jl", "b.md"])
-def test_a_language_that_the_model_does_not_know_is_reported_and_gets_no_text(
-    server, open_lab, name
-):
-    page = open_lab(server)
+def test_a_language_that_the_model_does_not_know_is_reported_and_gets_no_text(server, page, name):
     open_file(page, server, name)
     says(page, "companion · starcoder2-3b")
     says(page, "unsupported language")
@@ -150,23 +167,22 @@ def test_a_language_that_the_model_does_not_know_is_reported_and_gets_no_text(
     says(page, "unsupported language")
 
 
-@pytest.mark.parametrize("name", ["c.jl", "c.md", "c.R", "c.sh"])
-def test_a_model_that_knows_all_languages_completes_them_all(server, open_lab, name):
+def test_a_model_that_knows_all_languages_completes_them_all(server, open_lab):
     server.set(kernel={"model": "starcoder2-15b"})
     try:
         page = open_lab(server)
-        open_file(page, server, name)
-        says(page, "companion · starcoder2-15b")
-        line = LINES[name[2:].lower()]
-        page.type(line[:6])
-        page.wait_ghost(line[6:])
+        for name in ("c.jl", "c.md", "c.R", "c.sh"):
+            open_file(page, server, name)
+            says(page, "companion · starcoder2-15b")
+            line = LINES[name[2:].lower()]
+            page.type(line[:6])
+            page.wait_ghost(line[6:])
     finally:
         server.set()
 
 
-def test_files_that_are_open_or_named_are_in_the_prompt_of_a_file(server, open_lab):
+def test_files_that_are_open_or_named_are_in_the_prompt_of_a_file(server, page):
     (server.root / "lib.R").write_text("area <- function(r) pi * r^2")
-    page = open_lab(server)
     open_file(page, server, "beside.R", "beside_me <- 1")
     open_file(page, server, "main.R", 'source("lib.R")\n')
     says(page, "companion · starcoder2-3b")
@@ -189,9 +205,9 @@ def test_files_that_are_open_or_named_are_in_the_prompt_of_a_file(server, open_l
     page.page.keyboard.press("Escape")
 
 
-def test_an_r_notebook_is_completed_in_r_with_its_cells_as_context(server, open_lab):
+def test_an_r_notebook_is_completed_in_r_with_its_cells_as_context(server, page):
     server.notebook("r.ipynb", "library(dplyr)", "", kernel="toy-r", language="R")
-    page = open_lab(server, "r.ipynb")
+    command(page, "docmanager:open", path="r.ipynb")
     says(page, "companion · starcoder2-3b")
     page.enter(1)
     page.type("result <-")
@@ -205,8 +221,7 @@ def test_an_r_notebook_is_completed_in_r_with_its_cells_as_context(server, open_
     page.page.keyboard.press("Escape")
 
 
-def test_a_console_of_an_r_kernel_is_completed_in_r(server, open_lab):
-    page = open_lab(server)
+def test_a_console_of_an_r_kernel_is_completed_in_r(server, page):
     command(page, "console:create", kernelPreference={"name": "toy-r"}, activate=True)
     page.page.locator(".jp-CodeConsole-input .cm-content").click()
     says(page, "companion · starcoder2-3b")
@@ -214,9 +229,9 @@ def test_a_console_of_an_r_kernel_is_completed_in_r(server, open_lab):
     page.wait_ghost(LINES["r"][9:])
 
 
-def test_a_python_notebook_whose_kernel_lacks_the_package_is_completed(server, open_lab):
+def test_a_python_notebook_whose_kernel_lacks_the_package_is_completed(server, page):
     server.notebook("bare.ipynb", "", kernel="bare")
-    page = open_lab(server, "bare.ipynb")
+    command(page, "docmanager:open", path="bare.ipynb")
     says(page, "companion · starcoder2-3b")
     page.enter(0)
     page.type("result = ")
@@ -344,8 +359,7 @@ def test_a_page_that_is_reloaded_finds_the_running_companion(server, open_lab):
     assert [one["id"] for one in companions(server)] == [companion["id"]]
 
 
-def test_the_panel_leads_to_the_settings_that_hold_in_the_companion(server, open_lab):
-    page = open_lab(server)
+def test_the_panel_leads_to_the_settings_that_hold_in_the_companion(server, page):
     open_file(page, server, "panel.py", "res")
     says(page, "companion · starcoder2-3b")
     menu(page, "Open Panel")
