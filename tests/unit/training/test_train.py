@@ -322,6 +322,35 @@ def test_flex_attention_sees_what_the_dense_mask_shows(run, batch, monkeypatch):
     assert apart(of_flexed, found) < 0.02
 
 
+def test_attention_in_blocks_is_the_fused_ones_with_the_same_mask(batch):
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention as fused
+
+    from jupyter_sc2.training import attention
+
+    mask = attention.dense_mask(batch)[:, :, :100, :100].float()  # no whole number of blocks
+    query, key, value = (torch.randn(4, heads, 100, 16, requires_grad=True) for heads in (4, 2, 2))
+    slope = torch.randn(4, 100, 4, 16)
+
+    def mixed_and_slopes(mixed):
+        return [mixed, *torch.autograd.grad(mixed, (query, key, value), slope)]
+
+    expected = mixed_and_slopes(
+        fused(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    )
+    found = mixed_and_slopes(attention.attend(None, query, key, value, mask)[0])
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_attention_in_blocks_reads_only_keys_that_are_seen(batch):
+    from jupyter_sc2.training.attention import _seen_blocks, dense_mask
+
+    mask = dense_mask(batch)
+    for row, at, seen, _ in _seen_blocks(mask):
+        assert (mask[row, 0, at][:, seen] == 0).any(0).all()
+
+
 @unusual
 def test_layers_that_cannot_be_compiled_are_left_as_they_are_in_one_line(run, batch):
     def backend(*_: object) -> None:
@@ -400,6 +429,17 @@ def small_train(start: Path, output: Path, lines: list[str] | None = None, **opt
     documents = options.pop("documents", DOCUMENTS)
     report = (lines if lines is not None else []).append
     return train(documents, start, output, report=report, **options)
+
+
+@unusual
+def test_compiled_layers_are_compared_before_the_first_step_only(start, tmp_path, monkeypatch):
+    from jupyter_sc2.training.run import Run
+
+    compile = Run.compile
+    monkeypatch.setattr(Run, "compile", lambda run: compile(run, "eager"))
+    lines: list[str] = []
+    small_train(start, tmp_path, lines, compiled=True)
+    assert [line for line in lines if ", layers compiled: " in line] == lines[2:3]
 
 
 def test_a_run_that_was_stopped_and_went_on_is_the_run_that_was_not(start: Path, tmp_path: Path):
