@@ -221,6 +221,7 @@ class _Loop:
         self._parameters = run.model.num_parameters()
         self._whole, self._lately = (Meter(self._parameters, peak) for _ in range(2))
         self._mark = clock()
+        self._compiles = len(run.modes) > 1  # in the first step
 
     def train(self) -> dict[str, Any]:
         """Takes steps until the budget is used up or `stop` says so; returns the figures."""
@@ -261,8 +262,7 @@ class _Loop:
         made = torch.frombuffer(self._feed.step(), dtype=torch.int32)
         batch = made.view(plan.rows_per_step, plan.length, FIELDS)
         self._size = batch[..., 0].numel()
-        self._is_first = len(run.modes) > 1
-        if self._is_first:
+        if self._compiles:
             for line in run.settle(batch):
                 self._report(line)
         return run.learn(batch, schedule(self._progress(), run.step, run.recipe))
@@ -272,9 +272,10 @@ class _Loop:
         now = self._clock()
         self._run.seconds += now - self._mark
         self._mark = now
-        # The first step includes compiling, which is not part of the overall speed.
-        for meter in (self._lately,) if self._is_first else (self._lately, self._whole):
+        # Compiling is not part of the overall speed.
+        for meter in (self._lately,) if self._compiles else (self._lately, self._whole):
             meter.add(self._size, now - self._began, self._feed.waited - self._waited)
+        self._compiles = False
 
     def _progress(self) -> float:
         return _progress(self._run.seconds, self._run.tokens, self._budget)
