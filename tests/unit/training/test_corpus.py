@@ -24,6 +24,7 @@ from jupyter_sc2.training.cells import (
     script_cells,
 )
 from jupyter_sc2.training.corpus import (
+    FOR_CALIBRATION,
     HELD_OUT,
     LIBRARY_LIMIT,
     Filter,
@@ -633,9 +634,14 @@ def test_a_notebook_that_is_a_copy_of_a_held_out_document_stays_out(archives: Pa
     assert merged(archives, path) == ARCHIVES
 
 
-@pytest.mark.parametrize("name", sorted(HELD_OUT))
-def test_repositories_of_held_out_packages_stay_out(notebooks, name: str):
-    repository = f"github:someone/{name.title()}-tutorial"
+@pytest.mark.parametrize(
+    "repository",
+    [
+        *(f"github:someone/{name.title()}-tutorial" for name in sorted(HELD_OUT)),
+        *sorted(FOR_CALIBRATION),
+    ],
+)
+def test_repositories_of_held_out_packages_and_for_calibration_stay_out(notebooks, repository: str):
     assert list(read_notebooks(notebooks((repository, OWN)), {repository})) == []
 
 
