@@ -130,7 +130,7 @@ export class Companion implements IKernelSource {
     await Promise.all([sessions.ready, kernelspecs.ready]);
     for (;;) {
       await sessions.refreshRunning();
-      const model = oldest(sessions.running());
+      const model = firstById(sessions.running());
       if (model && !this._rejected.includes(model.kernel?.name ?? '')) {
         this._setSession(sessions.connectTo({ model }));
         return;
@@ -157,7 +157,7 @@ export class Companion implements IKernelSource {
     const { path, name, type } = COMPANION;
     // This looks at what runs, too.
     const session = await sessions.startNew({ path, name, type, kernel: { name: kernelName } });
-    const model = oldest(sessions.running());
+    const model = firstById(sessions.running());
     if (model && model.id !== session.id) {
       // Another page has started one at the same moment.
       await session.shutdown();
@@ -179,7 +179,7 @@ export class Companion implements IKernelSource {
     for (let i = 0; i < CHECKS; i++) {
       await sleep(this._checkMs);
       await Promise.all([sessions.refreshRunning(), kernels.refreshRunning()]);
-      const model = oldest(sessions.running());
+      const model = firstById(sessions.running());
       if (!model || this._documents.size > 0) {
         return;
       }
@@ -194,7 +194,7 @@ export class Companion implements IKernelSource {
   /** Two pages may have started one each: all of them move to the same. */
   private _onRunningChanged(models: Iterable<Session.IModel>): void {
     const session = this._session;
-    const model = oldest(models);
+    const model = firstById(models);
     if (session && model && model.id < session.id && !this._starting) {
       this._setSession(this._services.sessions.connectTo({ model }));
       void session.shutdown().catch(() => undefined);
@@ -260,7 +260,7 @@ async function reportStatus({ kernel }: Session.ISessionConnection): Promise<voi
 }
 
 /** The companion among these sessions, the same one for every page; undefined if there is none. */
-function oldest(models: Iterable<Session.IModel>): Session.IModel | undefined {
+function firstById(models: Iterable<Session.IModel>): Session.IModel | undefined {
   return [...models]
     .filter(({ type }) => type === COMPANION.type)
     .sort((one, other) => (one.id < other.id ? -1 : 1))[0];
