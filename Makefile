@@ -54,7 +54,7 @@ quick: $(VENV)/test $(VENV)/packages
 	cd labextension && jlpm test
 
 test: $(VENV)/test $(VENV)/frontend
-	pytest -n 4 $(PYTEST_FLAGS)
+	pytest -n 3 $(PYTEST_FLAGS)
 	cd labextension && jlpm test
 
 lint: $(VENV)/dev $(VENV)/lint-packages

@@ -1,4 +1,4 @@
-"""Which tests run in one process, one after another, where several run the tests (`pytest -n 4`).
+"""Which tests run in one process, one after another, where several run the tests (`pytest -n 3`).
 
 What is dear to make is made once: a group has a file's fixtures to itself, and a browser with its two servers serves
 several files.
