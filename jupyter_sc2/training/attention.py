@@ -7,7 +7,7 @@ attention is torch's fused one with a mask.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -150,20 +150,29 @@ def _grouped(heads: torch.Tensor, groups: int) -> torch.Tensor:
     return heads.reshape(groups, -1, heads.shape[-1])
 
 
-_blocks = WeakTensorKeyDictionary()  # the same for all layers
+class Block(NamedTuple):
+    """Queries of a row, one after another."""
+
+    row: int
+    at: slice
+    seen: torch.Tensor  # the places of the keys that one of them sees, (K,)
+    mask: torch.Tensor  # of these keys, (N, K)
 
 
-def _seen_blocks(
-    mask: torch.Tensor,
-) -> list[tuple[int, slice, torch.Tensor, torch.Tensor]]:
-    """For each block of queries its row, its place there, the keys that one of them sees, and the mask of these."""
+_blocks = WeakTensorKeyDictionary()  # of each mask, the same for all layers
+
+
+def _seen_blocks(mask: torch.Tensor) -> list[Block]:
     if mask not in _blocks:
         _blocks[mask] = [
-            (row, slice(start, start + BLOCK), seen, part.index_select(1, seen))
+            _block(row, slice(start, start + BLOCK), of_row)
             for row, of_row in enumerate(mask[:, 0])
             for start in range(0, len(of_row), BLOCK)
-            for part in (of_row[start : start + BLOCK],)
-            for seen in ((part == 0).any(0).nonzero()[:, 0],)
         ]
-    found: list[tuple[int, slice, torch.Tensor, torch.Tensor]] = _blocks[mask]
+    found: list[Block] = _blocks[mask]
     return found
+
+
+def _block(row: int, at: slice, mask: torch.Tensor) -> Block:
+    seen = (mask[at] == 0).any(0).nonzero()[:, 0]
+    return Block(row, at, seen, mask[at].index_select(1, seen))
