@@ -8,18 +8,11 @@ that the embedded model is not trained on for this purpose.
 from __future__ import annotations
 
 import argparse
-import lzma
 from collections import Counter
 from pathlib import Path
 
-import nbformat
-
-from jupyter_sc2.training.corpus import FOR_CALIBRATION, is_enough, parse_document
-from jupyter_sc2.training.document import Document
-
-
-def is_wanted(document: Document) -> bool:
-    return document.package in FOR_CALIBRATION and is_enough(document)
+from benchmarks.holes import write_notebook
+from jupyter_sc2.training.corpus import FOR_CALIBRATION, read_notebooks
 
 
 def main() -> None:
@@ -29,14 +22,10 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     written: Counter[str] = Counter()
-    with lzma.open(args.notebooks) as lines:
-        documents = [document for document in map(parse_document, lines) if is_wanted(document)]
-    for document in documents:
-        cells = [cell.source for cell in document.cells if cell.cell_type == "code"]
-        notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    for document in read_notebooks(args.notebooks, FOR_CALIBRATION):
         name = document.package.rpartition("/")[2]
         written[name] += 1
-        nbformat.write(notebook, args.folder / f"{name}-{written[name]}.ipynb")
+        write_notebook(document.cells, args.folder / f"{name}-{written[name]}.ipynb")
     print(f"{written.total()} notebooks: {dict(written)}")
 
 

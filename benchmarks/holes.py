@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jupyter_sc2.evaluation.holes import cut_holes
@@ -49,14 +50,19 @@ def main() -> None:
 
 
 def write_ten(notebooks: list[tuple[str, tuple[Cell, ...]]], folder: Path) -> None:
-    import nbformat
-
     folder.mkdir(parents=True, exist_ok=True)
     for number in TEN:
         name, cells = notebooks[number]
-        code = [cell.source for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-        notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, code)))
-        nbformat.write(notebook, folder / f"{name}.ipynb")
+        write_notebook(cells, folder / f"{name}.ipynb")
+
+
+def write_notebook(cells: Sequence[Cell], file: Path) -> None:
+    """Writes the code cells that are not blank."""
+    import nbformat
+
+    code = [cell.source for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, code)))
+    nbformat.write(notebook, file)
 
 
 if __name__ == "__main__":

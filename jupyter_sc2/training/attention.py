@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from jupyter_sc2.training.rows import visible
 
 NAME = "sc2-tree"  # among transformers' kinds of attention
-BLOCK = 128  # tokens whose keys are gathered together; 32, 64 and 256 were slower
+BLOCK = 128  # tokens whose keys are gathered together; 32 and 64 were slower
 
 
 def install(model: Any) -> None:

@@ -168,7 +168,8 @@ def build_corpus(
     if notebooks:
         repositories = read_sources(notebooks)
         origins += repositories
-        documents += read_notebooks(notebooks, {source.name for source in repositories})
+        names = {source.name for source in repositories} - FOR_CALIBRATION
+        documents += read_notebooks(notebooks, names)
     # Held-out packages first, so that the other copy is dropped.
     documents.sort(key=lambda d: (d.package not in HELD_OUT, KINDS.index(d.kind), d.package))
     if isinstance(exclude, Path):
@@ -272,19 +273,17 @@ def read_sources(notebooks: Path) -> list[Source]:
 def read_notebooks(path: Path, packages: Collection[str]) -> Iterator[Document]:
     """The documents of these packages in a file that holds one a line, as `dump` writes them, compressed or not.
 
-    Repositories of the held-out packages and those for calibration are passed over.
+    Repositories of the held-out packages are passed over.
     """
     number = 0
     with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
         try:
             for line in file:
                 number += 1
-                document = parse_document(line)
+                document = _parse(line)
                 cells = make_cells((cell.cell_type, cell.source) for cell in document.cells)
                 document = replace(document, cells=tuple(cells))
-                held_out = document.package in FOR_CALIBRATION or any(
-                    name in document.package.lower() for name in HELD_OUT
-                )
+                held_out = any(name in document.package.lower() for name in HELD_OUT)
                 if document.package in packages and not held_out and is_enough(document):
                     yield document
         except (lzma.LZMAError, EOFError) as error:
@@ -371,11 +370,10 @@ def dump(document: Document) -> str:
 def load_documents(path: Path) -> Iterator[Document]:
     """The documents of a corpus, as `build_corpus` wrote them."""
     with path.open("rb") as file:
-        yield from map(parse_document, file)
+        yield from map(_parse, file)
 
 
-def parse_document(line: bytes) -> Document:
-    """A document from its line, as `dump` writes it. Raises ValueError, KeyError or TypeError."""
+def _parse(line: bytes) -> Document:
     row = json.loads(line)
     if row["kind"] not in KINDS:
         raise ValueError(f"{row['kind']!r} is no kind of document")

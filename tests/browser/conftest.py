@@ -328,12 +328,17 @@ def settings(slow_lab: Server) -> Iterator[Callable[..., None]]:
     slow_lab.set()
 
 
-def open_page(chromium: Browser, server: Server, name: str, path: str) -> NotebookPage:
-    """Opens a notebook in a fresh workspace, and waits for its kernel."""
+def new_page(chromium: Browser, server: Server) -> Page:
     if server.context is None:
         server.context = chromium.new_context(viewport={"width": 1100, "height": 750})
     page = server.context.new_page()
     page.set_default_timeout(PATIENCE_MS)
+    return page
+
+
+def open_page(chromium: Browser, server: Server, name: str, path: str) -> NotebookPage:
+    """Opens a notebook in a fresh workspace, and waits for its kernel."""
+    page = new_page(chromium, server)
     workspace = f"w{time.monotonic_ns()}"
     page.goto(f"{server.url}/{path.format(workspace)}/{name}")
     notebook = NotebookPage(page)

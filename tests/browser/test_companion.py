@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.conftest import LAB, PATIENCE_MS, NotebookPage, Server, keep_screenshot, kernels
+from tests.browser.conftest import (
+    LAB,
+    PATIENCE_MS,
+    NotebookPage,
+    Server,
+    keep_screenshot,
+    kernels,
+    new_page,
+)
 from tests.browser.scripted_engine import LINES
 from tests.browser.test_places import command
 from tests.browser.test_standing import menu, says
@@ -60,10 +68,7 @@ def wait_until(condition: Callable[[], object], page: NotebookPage) -> None:
 
 def fresh_lab(chromium: Browser, server: Server, name: str = "") -> NotebookPage:
     """JupyterLab in a fresh workspace, with a file if one is named."""
-    if server.context is None:
-        server.context = chromium.new_context(viewport={"width": 1100, "height": 750})
-    page = server.context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
+    page = new_page(chromium, server)
     place = LAB.format(f"w{time.monotonic_ns()}")
     page.goto(f"{server.url}/" + (f"{place}/{name}" if name else place.removesuffix("/tree")))
     page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")

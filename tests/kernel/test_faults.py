@@ -31,9 +31,8 @@ for package in ("xllamacpp", "libgguf", "gguf"):
 
 from jupyter_sc2.engines.gguf import writer as gguf_writer  # noqa: E402
 
-ROUNDS = int(os.environ.get("JUPYTER_SC2_FAULT_ROUNDS", "0"))
-WHOLE = ROUNDS > 0
-ROUNDS = max(1, ROUNDS)
+WHOLE = "JUPYTER_SC2_FAULT_ROUNDS" in os.environ
+ROUNDS = int(os.environ.get("JUPYTER_SC2_FAULT_ROUNDS", "1"))
 BACK, GONE = 5.0, 10.0  # seconds until ghost text is back, and until nothing is left
 slow = pytest.mark.slow
 
