@@ -26,14 +26,17 @@ class Elsewhere(FakeEngine):
 
     def __init__(self, *answers: str) -> None:
         super().__init__(*answers, card=ModelCard(name="large"))
-        self.tell = None
+        self._watched = threading.Event()
+        self._tell = None
 
     def when_lost(self, tell) -> None:
-        self.tell = tell
+        self._tell = tell
+        self._watched.set()
 
     def end(self) -> None:
-        """While nothing is asked."""
-        self.tell(EngineLost(ENDED))
+        """While nothing is asked; a session watches an engine a moment after it is ready."""
+        assert self._watched.wait(5)
+        self._tell(EngineLost(ENDED))
 
     def end_when_asked(self) -> None:
         self.error = EngineLost(ENDED)
