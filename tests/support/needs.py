@@ -97,10 +97,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.get_closest_marker(mark) for mark in ("slow", "browser", "kernel")
     ):
         item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
-    if any(item.get_closest_marker(mark) for mark in ("browser", "kernel")):
-        # Real programs on a busy machine are late now and then: such a test has a second try, and the closing lines
-        # name it. What is wrong fails twice. The time limit is one for both tries, so after it there is none.
-        item.add_marker(pytest.mark.flaky(reruns=1, rerun_except="from pytest-timeout"))
+    # Programs and threads are late now and then on a busy machine: a test has a second try, and the closing lines name
+    # it. What is wrong fails twice. The time limit is one for both tries, so after it there is none.
+    item.add_marker(pytest.mark.flaky(reruns=1, rerun_except="from pytest-timeout"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
