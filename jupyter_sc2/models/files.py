@@ -27,7 +27,7 @@ from jupyter_sc2.models.cards import (
     find_card,
 )
 from jupyter_sc2.models.machine_speed import measured, measured_soon
-from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, PrecisionOption, plan, smaller
+from jupyter_sc2.models.plan import AUTO_GGUF, GGUF, TORCH, PrecisionOption, plan, smaller
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.runtime.bounded_read import parse_json, read_limited
 from jupyter_sc2.runtime.characters import is_plain_name
@@ -485,9 +485,10 @@ def check_memory(needed: int, name: str, precision: str, *, packed: bool = False
     """Refuses what would make the machine swap or kill the kernel. Raises ModelLoadError."""
     free = free_memory()
     if free is not None and needed > free:
+        here = machine(by_torch=precision in TORCH)
         raise ModelLoadError(
             f"{name} in {precision} needs about {format_bytes(needed)} of memory, and "
-            f"{format_bytes(free)} are free. Try {smaller(precision, packed=packed)}."
+            f"{format_bytes(free)} are free. Try {smaller(precision, here, packed=packed)}."
         )
 
 

@@ -141,7 +141,7 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
     if shape.parameters < SMALL_MODEL_PARAMS:
         return "fp32", "a model this small gains nothing from fewer bits"
     exact = "bf16" if machine.quick_bf16 else "fp32"
-    names = (exact, "8bit", "int4" if has_int4(machine) else "4bit")
+    names = (exact, "8bit", _in_4_bits(machine))
     fitting = [name for name in names if _fits(memory(shape, name, machine, tokens), machine)]
     if not fitting:
         return names[-1], "it is the smallest, and even that may not fit"
@@ -159,6 +159,10 @@ def has_int4(machine: Machine) -> bool:
     return not machine.gpu and not {"AVX2", "AVX-512"}.isdisjoint(machine.features)
 
 
+def _in_4_bits(machine: Machine) -> str:
+    return "int4" if has_int4(machine) else "4bit"
+
+
 def choose_gguf(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
     """The same for llama.cpp."""
     for name in AUTO_GGUF:
@@ -173,20 +177,21 @@ def check(shape: Shape, machine: Machine, *, name: str, precision: str, tokens: 
     """Refuses what would make the machine swap or kill the kernel. Raises ModelLoadError."""
     needed, free = memory(shape, precision, machine, tokens), machine.usable
     if free is not None and needed > free:
-        hint = smaller(precision, packed=shape.packed)
+        hint = smaller(precision, machine, packed=shape.packed)
         raise ModelLoadError(
             f"{name} in {precision} needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are free. "
             f"Try {hint}."
         )
 
 
-def smaller(precision: str, *, packed: bool = False) -> str:
+def smaller(precision: str, machine: Machine = REFERENCE_MACHINE, *, packed: bool = False) -> str:
     """What to try where a model in this precision takes too much memory: one of fewer bits, else a smaller model.
 
-    `packed` models have no other precision that takes less than the one they come in.
+    `packed` models have no other precision that takes less than the one they come in. The machine matters only where
+    torch's precisions are tried.
     """
     if precision in ("fp32", "bf16", "fp16", "8bit") and not packed:
-        return "precision 4bit"
+        return f"precision {_in_4_bits(machine)}"
     if precision in GGUF:
         fewer = [name for name in AUTO_GGUF if GGUF.index(name) > GGUF.index(precision)]
         return f"precision {fewer[0]}" if fewer else "a smaller model"

@@ -243,7 +243,8 @@ def _explaining_failures(name: str, precision: str, *, packed: bool) -> Iterator
             error
         ):
             raise ModelLoadError(
-                f"There is not enough memory for {name} in {precision}: try {smaller(precision, packed=packed)}."
+                f"There is not enough memory for {name} in {precision}: "
+                f"try {smaller(precision, machine(), packed=packed)}."
             ) from error
         if "not implemented for" in str(error):
             raise ModelLoadError(

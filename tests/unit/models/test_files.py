@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 from jupyter_sc2.models import files as model_files  # noqa: E402
+from jupyter_sc2.runtime.hardware import Machine  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +264,9 @@ def test_missing_bitsandbytes(folder, monkeypatch):
 
 def test_too_large_for_this_machine(folder, monkeypatch):
     monkeypatch.setattr(model_files, "free_memory", lambda: 10)
+    monkeypatch.setattr(model_files, "machine", lambda **_: Machine(features=("AVX2",)))
     assert message(folder, precision="fp32") == (
-        "model in fp32 needs about 0 MB of memory, and 0 MB are free. Try precision 4bit."
+        "model in fp32 needs about 0 MB of memory, and 0 MB are free. Try precision int4."
     )
 
 

@@ -17,6 +17,7 @@ from jupyter_sc2.models.plan import (
     choose,
     choose_gguf,
     file_bytes,
+    has_int4,
     memory,
     plan,
     smaller,
@@ -162,22 +163,26 @@ def test_what_does_not_fit_is_marked_and_refused(three_b):
     with pytest.raises(ModelLoadError) as caught:
         check(three_b, LAPTOP, name="starcoder2-3b", precision="bf16", tokens=2048)
     assert str(caught.value) == (
-        "starcoder2-3b in bf16 needs about 6.1 GB of memory, and 5.0 GB are free. Try precision 4bit."
+        "starcoder2-3b in bf16 needs about 6.1 GB of memory, and 5.0 GB are free. Try precision int4."
     )
 
 
+@pytest.mark.parametrize("on", [LAPTOP, SMALL_ARM, SMALL_GPU], ids=["laptop", "arm", "gpu"])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("precision", [*PRECISIONS[1:], "packed", "Q5_0", ""])
-def test_where_memory_lacks_the_advice_takes_less_than_what_was_tried(three_b, precision, packed):
+def test_where_memory_lacks_the_advice_takes_less_than_what_was_tried(
+    three_b, precision, packed, on
+):
     known = (*TORCH, *GGUF, "fp16", "4bit-double", "packed")
     tried = precision
     for _ in range(9):
-        advice = smaller(tried, packed=packed)
+        advice = smaller(tried, on, packed=packed)
         if not advice.startswith("precision "):
             break
         fewer = advice.removeprefix("precision ")
         assert fewer in known and (fewer in GGUF) == (tried in GGUF)
-        assert memory(three_b, fewer, LAPTOP, 0) < memory(three_b, tried, LAPTOP, 0)
+        assert memory(three_b, fewer, on, 0) < memory(three_b, tried, on, 0)
+        assert fewer != "int4" or has_int4(on)
         tried = fewer
     assert advice == "a smaller model"
 
