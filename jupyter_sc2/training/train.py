@@ -38,13 +38,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.models.cards import TRAINING_FILE
+from jupyter_sc2.models.file_lock import locked
 from jupyter_sc2.training.corpus import HELD_OUT, load_documents
 from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.examples import build_example
@@ -125,27 +126,28 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     budget = (None if minutes is None else minutes * 60, tokens)
-    run = _resumed(recipe, start, output, device, seed, budget, report)
-    if workers is None:
-        workers = max(1, (os.cpu_count() or 2) - 1) if kind != "cpu" else 0
-    with _feed(documents, output, run, workers) as feed, _sigterm() as terminated:
-        held_out, fixed = _measured_rows(documents, output, recipe.held_out)
-        figures: dict[str, Any] = {"device": _name(device)}
-        figures["fixed_row"] = run.losses_on(fixed, digits=4)["held_out"]
-        report(f"{figures['device']}: loss of the fixed row {figures['fixed_row']}")
-        if _worth_compiling(kind, budget, run) if compiled is None else compiled:
-            report("compiling: the first step takes a minute or two")
-            run.compile()
-        if kind != "cpu" and not run.step:
-            report(f"before: {json.dumps(run.measure(held_out))}")
-        peak = peak or known_peak(figures["device"])
-        loop = _Loop(
-            run, feed, held_out, budget, peak, lambda: stop() or terminated(), clock, report
-        )
-        figures |= loop.train()
-    figures["memory_gb"] = memory_used(kind)
-    _write(run, output, figures, report)
-    return figures
+    with _alone(output):
+        run = _resumed(recipe, start, output, device, seed, budget, report)
+        if workers is None:
+            workers = max(1, (os.cpu_count() or 2) - 1) if kind != "cpu" else 0
+        with _feed(documents, output, run, workers) as feed, _sigterm() as terminated:
+            held_out, fixed = _measured_rows(documents, output, recipe.held_out)
+            figures: dict[str, Any] = {"device": _name(device)}
+            figures["fixed_row"] = run.losses_on(fixed, digits=4)["held_out"]
+            report(f"{figures['device']}: loss of the fixed row {figures['fixed_row']}")
+            if _worth_compiling(kind, budget, run) if compiled is None else compiled:
+                report("compiling: the first step takes a minute or two")
+                run.compile()
+            if kind != "cpu" and not run.step:
+                report(f"before: {json.dumps(run.measure(held_out))}")
+            peak = peak or known_peak(figures["device"])
+            loop = _Loop(
+                run, feed, held_out, budget, peak, lambda: stop() or terminated(), clock, report
+            )
+            figures |= loop.train()
+        figures["memory_gb"] = memory_used(kind)
+        _write(run, output, figures, report)
+        return figures
 
 
 def _device(device: str | None) -> tuple[str, str, float]:
@@ -165,6 +167,23 @@ def _device(device: str | None) -> tuple[str, str, float]:
     return device, kind, torch.cuda.get_device_properties(device).total_memory / 1e9
 
 
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keeps other processes from training in this folder: they would overwrite each other's checkpoints."""
+    import filelock
+
+    from jupyter_sc2.training.run import TrainingError
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(output / ".lock"))
+        except filelock.Timeout:
+            raise TrainingError(
+                f"Another process trains in {output}. Wait until it has ended, or choose another folder."
+            ) from None
+        yield
+
+
 def _resumed(
     recipe: Recipe,
     start: Path,
@@ -177,7 +196,6 @@ def _resumed(
     """The run in the folder `output`, from its checkpoint if there is one, else from the weights in `start`."""
     from jupyter_sc2.training.run import Run
 
-    output.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER:
         (output / name).write_bytes((start / name).read_bytes())
     run = Run(recipe, start, output, device=device, seed=seed)

@@ -18,6 +18,7 @@ import pytest
 
 from jupyter_sc2 import cli
 from jupyter_sc2.errors import ModelLoadError, SC2Error
+from jupyter_sc2.models.file_lock import locked
 from jupyter_sc2.notebook import Cell
 from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.feed import Feed, FeedError, Plan
@@ -392,6 +393,14 @@ def test_a_loss_that_is_no_number_ends_the_training(run, batch):
     next(run.model.parameters()).data.fill_(float("nan"))
     with pytest.raises(TrainingError, match="The loss of step 0 is nan"):
         run.learn(batch, 1.0)
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(start: Path, tmp_path: Path):
+    from jupyter_sc2.training.run import TrainingError
+
+    with locked(tmp_path / ".lock"), pytest.raises(TrainingError, match="Another process trains"):
+        train(DOCUMENTS, start, tmp_path, tokens=1)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_an_output_layer_that_does_more_than_a_product_is_refused(run):
