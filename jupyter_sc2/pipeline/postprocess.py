@@ -50,6 +50,7 @@ UNFINISHED = re.compile(
 MAX_INDENT_CHARS = 400
 # Of the next cell; a completion is shorter.
 MAX_NEXT_CELL_CHARS = 4_000
+OWN_MAGIC = re.compile(r"\s*%sc2\s")
 EMPTY_LINES = re.compile(r"(?:[ \t]*\n)+([ \t]*)(?=\S)")
 REPEAT = re.compile(r"(.{4,40}?)\1{3}")
 
@@ -66,6 +67,8 @@ def skip_reason(request: CompletionRequest, *, prose: bool = False) -> str | Non
     if not request.text.strip() and not request.notebook.above(request.cell_id):
         return "nothing_to_add"
     if inside_word(request):  # the user is editing, not writing
+        return "nothing_to_add"
+    if OWN_MAGIC.match(_last_line(request.prefix)):  # Tab knows its arguments, and no model does
         return "nothing_to_add"
     return None
 

@@ -73,6 +73,12 @@ def test_an_invoked_request_is_always_tried():
     assert skip_reason(request("imp", "ort numpy", trigger="invoke")) is None
 
 
+@pytest.mark.parametrize("line", ["%sc2 ", "x = 1\n  %sc2 load star"])
+def test_the_arguments_of_our_own_magic_are_left_to_tab(line):
+    assert skip_reason(request(line)) == "nothing_to_add"
+    assert skip_reason(request(line + "\n")) is None
+
+
 @pytest.mark.parametrize("cell_type", ["markdown", "raw"])
 def test_prose_is_completed_only_where_that_is_wanted(cell_type):
     notebook = Notebook((Cell(id="a", source="We", cell_type=cell_type),))
