@@ -22,7 +22,8 @@ from jupyter_sc2.errors import ModelLoadError
 WEIGHTS_PER_SCALE = 64  # weights with one scale
 SCALES_PER_SCALE = 256  # scales with one scale of their own, where they are quantized too
 TILE_ROWS = 32  # rows that the CPU's kernel interleaves
-# From this many tokens nf4 is dequantized on the CPU. Measured on a Xeon with AMX; at 512 it takes a seventh.
+# From this many tokens 4-bit weights are dequantized on the CPU. Measured on a Xeon with AMX; of 512 tokens nf4 takes a
+# seventh of the time so.
 DEQUANTIZE_FROM_TOKENS = 64
 # Rows dequantized at a time: 25 MB as bf16 where they are longest. Each of a dozen operations ends when its slowest
 # thread does, so where the cores have other work too, as in a kernel whose cell runs, small pieces are slower by far;

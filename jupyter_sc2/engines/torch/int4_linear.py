@@ -15,7 +15,11 @@ import functools
 import torch
 from torch import nn
 
-from jupyter_sc2.engines.torch.bnb_linear import QUANTIZED_AT_ONCE, QuantizedLinear
+from jupyter_sc2.engines.torch.bnb_linear import (
+    DEQUANTIZE_FROM_TOKENS,
+    QUANTIZED_AT_ONCE,
+    QuantizedLinear,
+)
 
 INPUTS_PER_SCALE = 64
 LEVELS = 16
@@ -24,8 +28,6 @@ RANGES = (1.0, 0.9, 0.8)
 FIT_ROUNDS = 2
 # A layer's rows must be a multiple of this.
 ROWS_AT_ONCE = 64
-# From this many tokens weights are dequantized, and multiplied as they are.
-DEQUANTIZE_FROM_TOKENS = 32
 # Weights dequantized at a time, 8 MB as bf16.
 DEQUANTIZED_AT_ONCE = 1 << 22
 # The lower half of every other byte of an int32, and what makes of such a half v the bf16 number 128 + v.
