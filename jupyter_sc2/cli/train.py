@@ -44,6 +44,12 @@ def add_parser(commands: Any) -> None:
         "--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one, else cpu)"
     )
     parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="processes that compute, on a CPU (default: one for each core, as far as memory allows)",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
@@ -75,7 +81,7 @@ def _train(args: argparse.Namespace) -> int:
 
     if args.minutes is None and args.tokens is None:
         args.minutes = 60.0
-    for name in ("minutes", "tokens"):
+    for name in ("minutes", "tokens", "processes"):
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise RequestError(f"--{name} must be more than 0, not {value:g}.")
@@ -97,6 +103,7 @@ def _train(args: argparse.Namespace) -> int:
         tokens=None if args.tokens is None else int(args.tokens),
         seed=args.seed,
         device=args.device,
+        processes=args.processes,
         workers=args.workers,
     )
     made = args.output

@@ -60,7 +60,7 @@ def machine(*, by_torch: bool = True) -> Machine:
             features = _features() or features
     return Machine(
         processor=_processor(),
-        cores=_cores(),
+        cores=usable_cores(),
         features=features,
         memory=total,
         free=free,
@@ -119,7 +119,7 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """The cores that this process may use, which a container may have fewer of than the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -126,6 +126,20 @@ class Feed:
         self.close()
 
 
+def start_module(
+    name: str, *arguments: str, stderr: IO[bytes], stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Starts a process that runs this module and finds what this one finds; its output is a pipe."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen(
+        [sys.executable, "-m", name, *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
+    )
+
+
 class _Worker:
     """A process that makes rows, and the thread that reads them."""
 
@@ -134,16 +148,8 @@ class _Worker:
         self._size = size
         self._made: queue.Queue[bytes] = queue.Queue(ahead)
         self._errors = plan.with_name(f"{first}.errors")
-        command = [sys.executable, "-m", __name__, str(plan), str(first), str(every)]
-        path = os.pathsep.join(filter(None, sys.path))
         with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
-            )
+            self._process = start_module(__name__, str(plan), str(first), str(every), stderr=errors)
         background.Thread(self._drain, name=f"sc2-rows-{first}").start()
 
     def take(self) -> bytes:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -86,6 +86,10 @@ class Run:
         self.seed = seed
         self._piece: loss.Piece = loss.slopes
         self.modes = [Mode(flex=False, compiled=False)]  # tried in this order
+        # Adds the gradients of a step's rows to those of the weights, and returns the loss.
+        self.compute: Callable[[torch.Tensor], torch.Tensor] = lambda rows: self.slopes(
+            rows, self.modes[0]
+        )
 
     def compile(self, backend: str = "inductor") -> None:
         """Compiles the operations between a layer's matrix products into one kernel, and on CUDA its attention into
@@ -107,12 +111,12 @@ class Run:
         """Takes one step on rows (R, T, 7), at this factor of the recipe's rate; returns the rows' loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * factor
-        found = self.slopes(rows, self.modes[0])
+        found = self.compute(rows)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         if not torch.isfinite(found):
             raise TrainingError(f"The loss of step {self.step} is {found}; a lower rate may help.")
         self.optimizer.step()
-        self._forget_slopes()
+        self.forget_slopes()
         self.step += 1
         self.tokens += rows.shape[0] * rows.shape[1]
         total = float(found)
@@ -120,14 +124,17 @@ class Run:
         self._take_average()
         return total
 
-    def slopes(self, rows: torch.Tensor, mode: Mode, *, share: int = 1) -> torch.Tensor:
+    def slopes(
+        self, rows: torch.Tensor, mode: Mode, *, share: int = 1, weight: float | None = None
+    ) -> torch.Tensor:
         """Adds the gradients of the rows' loss to those of the weights; returns the loss.
 
-        Some rows are read at a time, `share` times fewer than usual, which changes only the memory.
+        Some rows are read at a time, `share` times fewer than usual, which changes only the memory. `weight` is
+        that of all tokens of a step (`weight_of`) of which these rows are a part.
         """
         rows = rows.to(self.device)
         weights = _weights(rows, self.recipe.weights)
-        weights /= weights.sum()
+        weights /= weights.sum() if weight is None else weight
         size = micro_rows(len(rows), rows.shape[1], self.recipe.micro_batch // share)
         total = torch.zeros((), device=self.device)
         for part, of_part in zip(torch.split(rows, size), torch.split(weights, size), strict=True):
@@ -169,16 +176,16 @@ class Run:
                 if apart < LOSS_TOLERANCE and norm_apart < SLOPE_TOLERANCE:
                     return [*lines, f"{mode}: {told}"]
                 reason = f"wrong ({told})"
-            self._forget_slopes()
+            self.forget_slopes()
             self.modes.pop(0)
             lines.append(f"{mode} does not work here, {self.modes[0]} goes on: {reason}")
         return lines
 
     def _try(self, rows: torch.Tensor, mode: Mode, share: int = 1) -> tuple[float, float]:
-        self._forget_slopes()
+        self.forget_slopes()
         found = self.slopes(rows, mode, share=share)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), float("inf"))
-        self._forget_slopes()
+        self.forget_slopes()
         return float(found), float(norm)
 
     def measure(self, held_out: Sequence[Sequence[Token]]) -> dict[str, Any]:
@@ -235,7 +242,7 @@ class Run:
         with mode.stance(), torch.autocast(self.kind, dtype=torch.bfloat16):
             yield
 
-    def _forget_slopes(self) -> None:
+    def forget_slopes(self) -> None:
         # Zeroed, not freed: new pages for half a gigabyte cost more than writing to it.
         self.optimizer.zero_grad(set_to_none=False)
 
@@ -341,6 +348,11 @@ class Mode:
 
     def stance(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.compiled else torch.compiler.set_stance("force_eager")
+
+
+def weight_of(rows: torch.Tensor, recipe: Recipe) -> float:
+    """The weight of the loss of all tokens in these rows, by which each token's is divided."""
+    return float(_weights(rows, recipe.weights).sum())
 
 
 def micro_rows(rows: int, length: int, tokens: int) -> int:

@@ -38,7 +38,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.models.cards import TRAINING_FILE
 from jupyter_sc2.models.file_lock import locked
+from jupyter_sc2.runtime.hardware import usable_cores
 from jupyter_sc2.training.corpus import HELD_OUT, load_documents
 from jupyter_sc2.training.document import Document
 from jupyter_sc2.training.examples import build_example
@@ -98,6 +99,7 @@ def train(
     recipe: Recipe | None = None,
     device: str | None = None,
     workers: int | None = None,
+    processes: int | None = 1,
     threads: int | None = None,
     compiled: bool | None = None,
     peak: float | None = None,
@@ -110,8 +112,9 @@ def train(
     `minutes` and `tokens` count from the beginning of the training, over all of its runs. Minutes include compiling,
     measuring and checkpoints, but not the time before the first step and after the last. `device` is by default CUDA if
     there is a GPU; `peak` is its TFLOP/s in bf16, needed only for an unknown GPU. `workers` are processes that prepare
-    rows: by default none on a CPU, elsewhere one fewer than there are cores. Returns the figures that are also written
-    to `training.json`.
+    rows: by default none on a CPU, elsewhere one fewer than there are cores. On a CPU several `processes` can compute
+    together (replicas.py), with None one for each core as far as memory allows; `threads` are those of each, by default
+    as many as there are cores for it. Returns the figures that are also written to `training.json`.
     """
     # Before torch loads: a thread that spins while it waits keeps the core that its slower sibling could move to,
     # which on a machine with other work made steps ten times as long.
@@ -123,11 +126,14 @@ def train(
     device, kind, memory_gb = _device(device)
     recipe = recipe or Recipe.for_device(kind, memory_gb)
     torch.manual_seed(seed)
-    if threads:
-        torch.set_num_threads(threads)
     budget = (None if minutes is None else minutes * 60, tokens)
     with _alone(output):
         run = _resumed(recipe, start, output, device, seed, budget, report)
+        processes = _processes(run, processes)
+        if processes > 1 and not threads:
+            threads = max(1, usable_cores() // processes)
+        if threads:
+            torch.set_num_threads(threads)
         if workers is None:
             workers = max(1, (os.cpu_count() or 2) - 1) if kind != "cpu" else 0
         with _feed(documents, output, run, workers) as feed, _sigterm() as terminated:
@@ -135,7 +141,9 @@ def train(
             figures: dict[str, Any] = {"device": _name(device)}
             figures["fixed_row"] = run.losses_on(fixed, digits=4)["held_out"]
             report(f"{figures['device']}: loss of the fixed row {figures['fixed_row']}")
-            if _worth_compiling(kind, budget, run) if compiled is None else compiled:
+            if compiled is None:
+                compiled = _worth_compiling(kind, budget, run)
+            if compiled:
                 report("compiling: the first step takes a minute or two")
                 run.compile()
             if kind != "cpu" and not run.step:
@@ -144,7 +152,8 @@ def train(
             loop = _Loop(
                 run, feed, held_out, budget, peak, lambda: stop() or terminated(), clock, report
             )
-            figures |= loop.train()
+            with _replicas(run, start, processes, threads, compiled, report):
+                figures |= loop.train()
         figures["memory_gb"] = memory_used(kind)
         _write(run, output, figures, report)
         return figures
@@ -218,6 +227,37 @@ def _feed(documents: Sequence[Document] | Path, tokenizer: Path, run: Run, worke
         held_out=recipe.held_out,
     )
     return Feed(plan, start=run.step, workers=workers)
+
+
+def _processes(run: Run, wanted: int | None) -> int:
+    """How many processes compute."""
+    if run.kind != "cpu" or wanted == 1:
+        return 1
+    from jupyter_sc2.training.replicas import default_processes
+
+    rows = max(1, run.recipe.tokens_per_step // run.recipe.row)
+    if wanted is None:
+        wanted = default_processes(run.recipe, run.model.num_parameters())
+    return min(rows, wanted)
+
+
+def _replicas(
+    run: Run,
+    start: Path,
+    processes: int,
+    threads: int | None,
+    compiled: bool,
+    report: Callable[[str], None],
+) -> AbstractContextManager[Any]:
+    """The processes that compute beside this one."""
+    if processes == 1:
+        return nullcontext()
+    from jupyter_sc2.training.replicas import Replicas
+
+    report(f"{processes} processes compute, with {threads} thread{'s' * (threads != 1)} each")
+    return Replicas(
+        run, start, count=processes - 1, threads=threads or 1, compiled=compiled, report=report
+    )
 
 
 class _Loop:

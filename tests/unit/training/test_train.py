@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import nbformat
+import psutil
 import pytest
 
 from jupyter_sc2 import cli
@@ -27,6 +28,7 @@ from jupyter_sc2.training.recipe import Recipe, schedule
 from jupyter_sc2.training.rows import IGNORED, Sampler, packed_row, rows
 from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 from jupyter_sc2.training.train import train
+from tests.support.paths import ROOT
 from tests.support.tiny import make_tiny_model
 
 CELL = """\
@@ -475,6 +477,50 @@ def test_workers_make_no_difference_to_a_run(start: Path, tmp_path: Path):
     alone = small_train(start, tmp_path / "alone")
     helped = small_train(start, tmp_path / "helped", workers=2)
     assert alone["loss"] == helped["loss"]
+
+
+def test_processes_that_compute_together_take_the_steps_of_one(start: Path, tmp_path: Path):
+    lines: list[str] = []
+    alone = small_train(start, tmp_path / "alone")
+    together = small_train(start, tmp_path / "together", lines, processes=2)
+    assert "2 processes compute, with 1 thread each" in lines
+    assert together["loss"] == pytest.approx(alone["loss"], abs=1e-4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no file that is mapped")
+def test_a_killed_training_leaves_neither_processes_nor_files(start: Path, tmp_path: Path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from tests.unit.training.test_train import DOCUMENTS, SMALL, train
+from jupyter_sc2.training import replicas
+
+replicas.MEMORY_FILES = Path({str(tmp_path)!r})
+train(DOCUMENTS, Path({str(start)!r}), Path({str(tmp_path / "out")!r}), tokens=10**9, recipe=SMALL, device="cpu",
+      processes=2, stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    deadline = time.monotonic() + 20
+    while list(tmp_path.glob("sc2-replicas-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not list(tmp_path.glob("sc2-replicas-*"))
+
+
+def test_a_training_goes_on_without_a_process_that_has_ended(start: Path, tmp_path: Path):
+    lines: list[str] = []
+
+    def stop() -> bool:
+        for child in psutil.Process().children():
+            child.kill()
+        return False
+
+    alone = small_train(start, tmp_path / "alone")
+    left = small_train(start, tmp_path / "left", lines, processes=2, stop=stop)
+    assert [line for line in lines if "ended" in line] == [
+        "A process that computed gradients has ended (status -9). The training goes on without it."
+    ]
+    assert left["loss"] == pytest.approx(alone["loss"], abs=1e-4)
 
 
 def test_whichever_of_minutes_and_tokens_is_over_first_ends_a_run(start: Path, tmp_path: Path):
