@@ -1,4 +1,4 @@
-"""Where suggested text may come from: a local index of code, what matches it, and a record of what was accepted.
+"""Where suggested text may come from: a local index of code, its matches, and a record of accepted suggestions.
 
-Nothing here asks anybody: the index is made from code on this machine, and looked up on it.
+Nothing here uses the network: the index is built from code on this machine, and lookups stay on it.
 """

@@ -1,4 +1,4 @@
-"""Checks each suggestion, in its cell, against the index before it is shown."""
+"""The check of each suggestion, together with the code around it, against the index before it is shown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jupyter_sc2.types import Attribution, CompletionRequest
 
 logger = logging.getLogger(__name__)
 
-# Characters on either side of a suggestion that are looked at with it: many times what makes a match.
+# Characters on either side of a suggestion that are looked up together with it: far more than a match needs.
 CONTEXT_CHARS = 3_000
-# Seconds that the check of candidates may take: there may be many, and a disk may be slow. The most likely one is
-# first, and files that were read for one key are cached for the next.
+# Seconds for verifying candidates: there may be many, and the disk may be slow. The most likely ones come first, and
+# files that were read after one keystroke are cached for the next.
 LOOKUP_TIMEOUT_S = 0.015
 # The same text is often in several packages.
 MAX_MATCHES_SHOWN = 5
@@ -38,9 +38,9 @@ class Checker:
     def matches(
         self, request: CompletionRequest, text: str, threshold: int, *, certain: bool = False
     ) -> tuple[Attribution, ...]:
-        """Where `text`, standing at the request's cursor, may come from; the longest match first.
+        """Where `text` may come from if it is inserted at the request's cursor, the longest match first.
 
-        It takes no longer than a user notices or, with `certain`, as long as it needs.
+        Verifying candidates ends after `LOOKUP_TIMEOUT_S`; with `certain` it takes as long as it needs.
         """
         if not text.strip() or not self.index.exists:
             return ()
@@ -49,9 +49,9 @@ class Checker:
 
             if not isinstance(self._matcher, Matcher):
                 self._matcher = Matcher(self.index)
-            before, behind = _around(request)
+            before, after = _around(request)
             found = self._matcher.find(
-                before + text + behind,
+                before + text + after,
                 family_of_language(language_at(request)),
                 threshold=threshold,
                 within=(len(before), len(before) + len(text)),
@@ -60,16 +60,17 @@ class Checker:
         except Exception:
             logger.debug("A suggestion could not be looked up", exc_info=True)
             return ()
-        told: dict[tuple[str, str], Attribution] = {}
+        longest: dict[tuple[str, str], Attribution] = {}  # by file
         for match in found:
-            told.setdefault((match.attribution.source, match.attribution.path), match.attribution)
-        return tuple(told.values())[:MAX_MATCHES_SHOWN]
+            file = (match.attribution.source, match.attribution.path)
+            longest.setdefault(file, match.attribution)
+        return tuple(longest.values())[:MAX_MATCHES_SHOWN]
 
 
 def _around(request: CompletionRequest) -> tuple[str, str]:
-    """The code on either side of the cursor, whole lines of it."""
-    before, behind = request.prefix, request.suffix
+    """The code before and after the cursor; the part that is left of a long prefix begins with a line."""
+    before, after = request.prefix, request.suffix
     if len(before) > CONTEXT_CHARS:
         before = before[-CONTEXT_CHARS:]
         before = before[before.find("\n") + 1 :]
-    return before, behind[:CONTEXT_CHARS]
+    return before, after[:CONTEXT_CHARS]

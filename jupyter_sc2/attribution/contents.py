@@ -10,11 +10,11 @@ from jupyter_sc2.attribution.sources import Source
 from jupyter_sc2.runtime.bounded_read import read_limited
 
 FORMAT = 1
-MAX_FILE_BYTES = 256 << 20  # a hundred thousand sources have a fifth
+MAX_FILE_BYTES = 256 << 20  # 100,000 sources take a fifth of this
 
 
 class SourceEntry(msgspec.Struct, kw_only=True):
-    """What is known of a source; `lexemes` and `files` are those that are in the index."""
+    """A source in the index; `lexemes` and `files` count those of its lexemes and files that are in the index."""
 
     kind: str
     name: str
@@ -37,6 +37,8 @@ class SourceEntry(msgspec.Struct, kw_only=True):
 
 
 class PackEntry(msgspec.Struct):
+    """A valid pack; `dead` are the numbers of its files that were replaced or removed since it was written."""
+
     name: str
     dead: list[int] = []
 
@@ -50,7 +52,7 @@ class Contents(msgspec.Struct):
 
 
 def read_contents(file: Path) -> Contents:
-    """Raises OSError, or ValueError for what this version cannot read."""
+    """The content of an `index.json`. Raises OSError, or ValueError if this version cannot read it."""
     contents = msgspec.json.decode(read_limited(file, MAX_FILE_BYTES), type=Contents)
     if contents.format != FORMAT:
         raise ValueError(f"format {contents.format}")

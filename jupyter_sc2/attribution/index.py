@@ -1,9 +1,9 @@
 """The index of code on this machine: its content, its updates and its lookups.
 
-A folder holds packs (see packs.py) and `index.json`, which lists the valid ones. A pack is written beside the
-others, and counts from the moment at which `index.json` is replaced, whole: an end in the middle or a full disk leaves
-what was there, and a run that is begun again goes on behind the last pack that was finished. A damaged pack is left out
-when something is looked up; the next run renames it, and reads again what was in it.
+A folder holds packs (see packs.py) and `index.json`, which lists the valid ones. A new pack is written next to the
+others and becomes valid when `index.json` is replaced, in one step. So an interruption or a full disk leaves the index
+as it was, and the next run continues after the last finished pack. Lookups leave a damaged pack out; the next run
+renames it and reads its sources again.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Lexemes after which a pack is written: what is lost at most when a run ends in the middle.
+# A pack is written after so many lexemes: the most that an interrupted run loses.
 PACK_LEXEMES = 4_000_000
-# A suggestion is looked up in each pack, so there are to be few.
+# A suggestion is looked up in each pack, so there should be few.
 MAX_PACKS = 6
-# A pack that is made of others has at most so many, since it is put together in memory.
+# The most lexemes of a merged pack, as it is put together in memory.
 MAX_MERGED_LEXEMES = 400_000_000
-# Sources that a sentence names.
+# The most sources that a message names.
 MAX_NAMED = 5
-# Of the process or the machine, and no damage.
-_FOR_NOW = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-
-Tell = Callable[[str], None]
+# Errors that come from a limit of the process or the machine: the pack is not damaged, and is tried again.
+_TEMPORARY_ERRORS = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
-class Find:
-    """A fingerprint that is in the index: where in the text asked about, and in which file it begins where."""
+class Hit:
+    """A fingerprint that the text being looked up shares with an indexed file.
+
+    It begins at lexeme `at` of the text, and at lexeme `place` of the file with the number `file` in `pack`.
+    """
 
     at: int
     pack: Pack
@@ -65,8 +66,11 @@ class Find:
 
 
 @dataclass
-class Done:
-    """The result of a run."""
+class UpdateResult:
+    """The counts of an update: files that were read (`files`), unchanged, gone, or left out, by reason.
+
+    `lexemes` and `bytes` are those of the files that were read, `seconds` is the time of the update.
+    """
 
     files: int = 0
     unchanged: int = 0
@@ -84,9 +88,10 @@ def default_folder() -> Path:
 
 
 class Index:
-    """The index in a folder, for looking up. Follows what other processes do to it.
+    """The index in a folder, for lookups. `refresh` picks up what other processes have changed.
 
-    With `verified`, each pack is read and compared with its checksums; else damage is noticed where it matters.
+    With `verified`, each pack is read in full and compared with its checksums. Otherwise only damage that keeps a pack
+    from being opened is noticed.
     """
 
     def __init__(self, folder: Path | None = None, *, verified: bool = False) -> None:
@@ -104,13 +109,13 @@ class Index:
 
     @property
     def problem(self) -> str:
-        """What is left out, as a sentence for the user; "" if nothing is."""
+        """A sentence for the user about the packs that are left out; "" if there are none."""
         if not self.damaged:
             return ""
         listed = len(self.contents.packs)
         return (
-            f"{len(self.damaged)} of {listed} parts of the index in {self.folder} cannot be read, and what is in there "
-            "is not found: `jupyter sc2 attribution index` makes them anew."
+            f"{len(self.damaged)} of {listed} parts of the index in {self.folder} cannot be read, so code in them is "
+            "not found. Run `jupyter sc2 attribution index` to index it again."
         )
 
     @property
@@ -118,7 +123,7 @@ class Index:
         return sum(source.lexemes for source in self.contents.sources.values())
 
     def refresh(self) -> bool:
-        """Reads what is new since the last call; whether there is anything to look things up in."""
+        """Reads the index if it has changed since the last call; returns whether there is code to look up."""
         try:
             stat = self._file.stat()
             stamp = (stat.st_mtime_ns, stat.st_ino)
@@ -133,7 +138,7 @@ class Index:
         return bool(self.packs)
 
     def load(self) -> None:
-        """Reads it, whether or not it has changed. Raises OSError, or ValueError for what this version cannot read."""
+        """Reads the index, even if it has not changed. Raises OSError, or ValueError if this version cannot read it."""
         contents = read_contents(self._file)
         known = {pack.folder.name: pack for pack in self.packs}
         packs, damaged = [], []
@@ -147,7 +152,7 @@ class Index:
             except (OSError, ValueError) as error:
                 logger.debug("A pack cannot be read", exc_info=True)
                 damaged.append(entry.name)
-                if isinstance(error, OSError) and error.errno in _FOR_NOW:
+                if isinstance(error, OSError) and error.errno in _TEMPORARY_ERRORS:
                     self._stamp = None  # so that it is tried again
                     if self._verified:
                         raise
@@ -155,30 +160,31 @@ class Index:
 
     def _open(self, entry: PackEntry) -> Pack:
         if not is_plain_name(entry.name):
-            raise ValueError("a pack has no plain name")
+            raise ValueError("the name of a pack is not a plain file name")
         pack = Pack(self.folder / entry.name, entry.dead)
         if self._verified and not pack.is_whole:
-            raise ValueError("a pack is not what was written")
+            raise ValueError("a pack does not match its checksums")
         return pack
 
-    def look_up(self, hashes: npt.NDArray[np.uint32], places: npt.NDArray[np.uint32]) -> list[Find]:
+    def look_up(self, hashes: npt.NDArray[np.uint32], places: npt.NDArray[np.uint32]) -> list[Hit]:
+        """The hits of fingerprints that begin at these lexemes of a text."""
         return [
-            Find(at, pack, file, place)
+            Hit(at, pack, file, place)
             for pack in self.packs
             for at, file, place in pack.look_up(hashes, places)
         ]
 
-    def source_of(self, find: Find) -> SourceEntry | None:
-        return self.contents.sources.get(find.pack.source(find.file))
+    def source_of(self, hit: Hit) -> SourceEntry | None:
+        return self.contents.sources.get(hit.pack.source(hit.file))
 
 
 class Writer:
-    """Changes the index in a folder. Got by `writing`, as only one process may at a time."""
+    """Changes the index in a folder. Made by `writing`, which lets only one process at a time change it."""
 
-    def __init__(self, folder: Path, tell: Tell) -> None:
+    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         self.index = Index(folder, verified=True)
-        self.notice = ""  # what was damaged and what became of it, in sentences for the user
-        self._tell = tell
+        self.notice = ""  # sentences for the user: what was damaged, and what was done about it
+        self._report = report
         self._load(folder / "index.json")
         self.contents = self.index.contents
         self._draft, self._dead = Draft(), set[tuple[str, int]]()
@@ -186,7 +192,7 @@ class Writer:
         self._sweep()
 
     def _load(self, file: Path) -> None:
-        """Reads index.json, or renames it if it is damaged. Raises OSError, and RequestError for another version's."""
+        """Reads index.json, or renames it if it is damaged. Raises OSError, or RequestError for another version's."""
         if not os.path.lexists(file):
             return
         try:
@@ -197,16 +203,17 @@ class Writer:
             pass
         except ValueError:
             raise RequestError(
-                f"The index in {file.parent} was made by another version. Delete that folder to index anew."
+                f"The index in {file.parent} was made by another version. Delete that folder to start a new index."
             ) from None
         checksums.quarantine(file)
         self.notice = (
             f"The list of what is indexed was damaged. It was renamed to {file.name}{checksums.REPLACED_SUFFIX} "
-            f"in {file.parent}, and the index is made anew: index again what is not in this run."
+            f"in {file.parent}, and a new index was started. Sources that this run does not read have to be indexed "
+            "again."
         )
 
     def _rename_damaged(self) -> set[str]:
-        """Renames damaged packs, counts what is left, and returns the keys of the sources that have lost something."""
+        """Renames damaged packs and corrects the counts; returns the keys of the sources that have lost files."""
         damaged = set(self.index.damaged)
         for name in damaged:
             if is_plain_name(name) and os.path.lexists(self.index.folder / name):
@@ -222,7 +229,7 @@ class Writer:
         for key, entry in self.contents.sources.items():
             if damaged and (entry.files, entry.lexemes) != (counts[key], lexemes[key]):
                 lost.add(key)
-            # Earlier versions counted twice what they had read again.
+            # Earlier versions counted twice the files that they had read again.
             entry.files, entry.lexemes = counts[key], lexemes[key]
         if damaged:
             several = len(damaged) > 1
@@ -232,33 +239,34 @@ class Writer:
             )
         return lost
 
-    def update(self, sources: Sequence[Source]) -> Done:
-        """Brings these sources up to date: new and changed files in, vanished ones out. Raises OSError, RequestError.
+    def update(self, sources: Sequence[Source]) -> UpdateResult:
+        """Adds the new and changed files of these sources, and removes deleted ones. Raises OSError, RequestError.
 
-        What is finished when it is interrupted or fails stays, and is not read again by the next run.
+        Files that were finished before an interruption or a failure stay in the index, and the next run does not read
+        them again.
         """
-        done, began = Done(), monotonic()
+        result, began = UpdateResult(), monotonic()
         lost = self._lost_sources({source.key for source in sources})
         try:
             for number, source in enumerate([*sources, *lost], 1):
                 count = len(sources) + len(lost)
-                self._tell(f"{number} of {count}: {source.name} {source.version}".rstrip())
+                self._report(f"{number} of {count}: {source.name} {source.version}".rstrip())
                 try:
-                    self._update(source, done)
+                    self._update(source, result)
                 except RequestError:
-                    if source not in lost:  # nobody has asked for those
+                    if source not in lost:  # the user has not named those
                         raise
                     continue
                 self._lost.discard(source.key)
         finally:
             self._finish()
         self._merge()
-        self._tell_of_lost()
-        done.seconds = monotonic() - began
-        return done
+        self._note_lost()
+        result.seconds = monotonic() - began
+        return result
 
     def remove(self, keys: Sequence[str]) -> None:
-        """Takes these sources out. Raises OSError."""
+        """Removes these sources from the index. Raises OSError."""
         for key in keys:
             for pack, file in self._known(key).values():
                 self._dead.add((pack.folder.name, file))
@@ -268,7 +276,7 @@ class Writer:
         self._merge()
 
     def _lost_sources(self, chosen: set[str]) -> list[Source]:
-        """Those that damaged packs held, besides the chosen ones, as far as they are still there."""
+        """The sources that lost files with a damaged pack and still exist, except for the chosen ones."""
         lost = self._lost - chosen
         packages = {one.key: one for one in installed()} if lost else {}
         found = [packages.get(key) for key in sorted(lost)]
@@ -278,28 +286,29 @@ class Writer:
             if key in lost and entry.kind != "package" and os.path.exists(entry.root)
         ]
 
-    def _tell_of_lost(self) -> None:
+    def _note_lost(self) -> None:
+        """Adds the sources that could not be read again to `notice`."""
         entries = [self.contents.sources[key] for key in sorted(self._lost)]
         if entries:
             names = [one.name for one in entries[:MAX_NAMED]]
             if more := len(entries) - len(names):
                 names.append(f"{more} more")
             self.notice += (
-                f" What is not there any more could not be read again: {', '.join(names)}."
+                f" Sources that no longer exist could not be read again: {', '.join(names)}."
             )
 
-    def _update(self, source: Source, done: Done) -> None:
+    def _update(self, source: Source, result: UpdateResult) -> None:
         known, entry = self._known(source.key), self._entry(source)
-        for item in source.items(done.left_out):
+        for item in source.items(result.left_out):
             stamp = item.stamp % (1 << 64)
             old = known.pop(item.path, None)
             if old is not None:
                 pack, file = old
                 if (int(pack.sizes[file]), int(pack.stamps[file])) == (item.size, stamp):
-                    done.unchanged += 1
+                    result.unchanged += 1
                     continue
                 self._drop(entry, pack, file)
-            lexemes = self._read(item, done)
+            lexemes = self._read(item, result)
             if lexemes is None:
                 continue
             self._draft.add(
@@ -313,31 +322,32 @@ class Writer:
             )
             entry.files += 1
             entry.lexemes += len(lexemes)
-            done.files += 1
-            done.lexemes += len(lexemes)
-            done.bytes += item.size
+            result.files += 1
+            result.lexemes += len(lexemes)
+            result.bytes += item.size
             if self._draft.lexemes >= PACK_LEXEMES:
                 self._finish()
-                self._tell(
-                    f"{source.name}: {done.lexemes:,} words and symbols in {done.files:,} files so far"
+                self._report(
+                    f"{source.name}: {result.lexemes:,} words and symbols in {result.files:,} files so far"
                 )
         for pack, file in known.values():
             self._drop(entry, pack, file)
-            done.gone += 1
+            result.gone += 1
 
-    def _read(self, item: Item, done: Done) -> Lexemes | None:
+    def _read(self, item: Item, result: UpdateResult) -> Lexemes | None:
+        """The lexemes of a file; None if it is left out."""
         family = family_of_file(item.path)
         try:
             code = code_of(item.read(), item.path)
-        except Exception:  # an archive may be damaged in many ways, and may want a password
-            done.left_out["unreadable"] += 1
+        except Exception:  # an archive may be damaged in many ways, or need a password
+            result.left_out["unreadable"] += 1
             return None
         if code is None or family is None:
-            done.left_out["binary or minified"] += 1
+            result.left_out["binary or minified"] += 1
             return None
         lexemes = lex(code, family)
         if len(lexemes) < RUN_LEXEMES:
-            done.left_out["too short"] += 1
+            result.left_out["too short"] += 1
             return None
         return lexemes
 
@@ -350,7 +360,7 @@ class Writer:
         return entry
 
     def _known(self, key: str) -> dict[str, tuple[Pack, int]]:
-        """The living files of a source by their paths."""
+        """The valid files of a source, by path."""
         return {
             pack.path(file): (pack, file)
             for pack in self.index.packs
@@ -365,7 +375,7 @@ class Writer:
     # Writing
 
     def _finish(self) -> None:
-        """Writes what was read so far, and makes it count together with what it replaces."""
+        """Writes the files read so far as a pack, and makes it valid in one step with the removal of replaced files."""
         draft, self._draft = self._draft, Draft()
         if draft.paths:
             name = f"pack-{uuid.uuid4().hex[:12]}"
@@ -384,17 +394,17 @@ class Writer:
         self.index.refresh()
 
     def _merge(self) -> None:
-        """Makes one of the smaller packs where there are many, and of those that hold little any more."""
+        """Merges packs in which many files are no longer valid and, if there are too many packs, the smaller ones."""
         packs = sorted(self.index.packs, key=lambda pack: pack.lexemes)
-        few = [pack for pack in packs if pack.alive.mean() < 0.7]
-        many = packs[: -MAX_PACKS // 2] if len(packs) > MAX_PACKS else []
+        sparse = [pack for pack in packs if pack.alive.mean() < 0.7]
+        small = packs[: -MAX_PACKS // 2] if len(packs) > MAX_PACKS else []
         chosen: list[Pack] = []
-        for pack in {id(pack): pack for pack in [*few, *many]}.values():
+        for pack in {id(pack): pack for pack in [*sparse, *small]}.values():
             if sum(one.lexemes for one in chosen) + pack.lexemes < MAX_MERGED_LEXEMES:
                 chosen.append(pack)
-        if not chosen or (len(chosen) == 1 and not few):
+        if not chosen or (len(chosen) == 1 and not sparse):
             return
-        self._tell("Putting the index in order.")
+        self._report("Merging parts of the index.")
         draft = merged(chosen)
         gone = {pack.folder.name for pack in chosen}
         self.contents.packs = [entry for entry in self.contents.packs if entry.name not in gone]
@@ -403,26 +413,29 @@ class Writer:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Deletes what does not count: unfinished packs, and those that others have replaced."""
-        counting = {entry.name for entry in self.contents.packs}
+        """Deletes packs that `index.json` does not list: unfinished ones, and those that were merged."""
+        listed = {entry.name for entry in self.contents.packs}
         for folder in self.index.folder.glob("pack-*"):
-            if folder.name not in counting and folder.suffix != checksums.REPLACED_SUFFIX:
+            if folder.name not in listed and folder.suffix != checksums.REPLACED_SUFFIX:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def writing(folder: Path, tell: Tell = lambda words: None) -> Iterator[Writer]:
-    """The one who may change the index. Raises RequestError if another process does, or it cannot be written."""
+def writing(folder: Path, report: Callable[[str], None] = lambda text: None) -> Iterator[Writer]:
+    """The writer of an index, which stays locked inside the block; `report` is called with its progress.
+
+    Raises RequestError if another process is changing the index, or if it cannot be written.
+    """
     from filelock import Timeout
 
     try:
-        with locked(folder / "lock") as alone:
-            if not alone:
+        with locked(folder / "lock") as held:
+            if not held:
                 raise RequestError(
-                    f"The index cannot be changed, for the disk of {folder} has no file locks: set JUPYTER_DATA_DIR "
+                    f"The index cannot be changed because the disk of {folder} has no file locks. Set JUPYTER_DATA_DIR "
                     "to a folder on another disk."
                 )
-            yield Writer(folder, tell)
+            yield Writer(folder, report)
     except Timeout:
         raise RequestError(f"Another process is changing the index in {folder}.") from None
     except OSError as error:

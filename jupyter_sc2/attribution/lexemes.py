@@ -1,10 +1,10 @@
-"""Code as a row of numbers, one for each lexeme: what two texts have in common however they are laid out.
+"""Code as a sequence of lexemes, each a number. It is the same for texts that differ only in layout and literals.
 
-Left out are comments, white space, and what a formatter adds or takes away: trailing commas, brackets that only
-group, semicolons. All literals are one lexeme, and so is a row of them. Names are kept.
+Comments, docstrings and white space are left out, and so is what formatters add or remove: trailing commas, semicolons,
+and brackets that only group. All literals are the same lexeme, and several in a row count as one. Names are unchanged.
 
-A text need not be whole or valid, and its language need be known only as far as its comments go: a string that is not
-closed ends with its line. Texts are bytes, so that a wrong encoding changes nothing but the names that hold it.
+A text may be incomplete or invalid, and of its language only comments and strings matter. Texts are bytes, so a wrong
+encoding affects only the names that contain such characters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _NAME = rb"[A-Za-z_\x80-\xff$][\w\x80-\xff$]*"
 _NUMBER = rb"\.?\d[\w.]*(?:(?<=[eE])[+-]\d+)?"
-# What opens a string closes it, on the same line or, after three quotes, anywhere; if nothing does, the line's end.
+# A string ends with the quotes that opened it. Where they are missing it ends with the line or, after three quotes or a
+# backtick, with the text.
 _DOUBLE = rb"[^\\\n\"]*(?:\\.[^\\\n\"]*)*\"?"
 _SINGLE = rb"[^\\\n']*(?:\\.[^\\\n']*)*'?"
 _LONG_DOUBLE = rb"\"\"(?s:.*?)(?:\"\"\"|\Z)"
@@ -36,7 +37,10 @@ _BLOCK = rb"(?s:/\*.*?(?:\*/|\Z))"
 
 @dataclass(frozen=True)
 class Family:
-    """Languages that write comments and strings alike. `closers` end what a text that is cut out may begin in."""
+    """Languages that write comments and strings alike.
+
+    `closers` end the docstrings and comments inside which an excerpt may begin.
+    """
 
     name: str
     pattern: re.Pattern[bytes]
@@ -47,10 +51,13 @@ class Family:
 def _family(
     name: str, *others: bytes, comments: tuple[bytes, ...], closers: tuple[bytes, ...]
 ) -> Family:
-    """Most lexemes are names and signs that begin nothing, so these are tried first."""
+    """A family whose pattern tries names, numbers and the symbols that begin neither comment nor string first.
+
+    Most lexemes are one of these.
+    """
     begin = b"".join(comment[:1] for comment in comments)
-    signs = rb"[^\s\\;\"'`\w%s]" % re.escape(begin)
-    pattern = b"|".join([_NAME, _NUMBER, signs, *others, rb"[^\s\\;\"'\w]"])
+    symbols = rb"[^\s\\;\"'`\w%s]" % re.escape(begin)
+    pattern = b"|".join([_NAME, _NUMBER, symbols, *others, rb"[^\s\\;\"'\w]"])
     return Family(name, re.compile(pattern), comments, closers)
 
 
@@ -81,7 +88,7 @@ _LANGUAGES = {
 
 
 def family_of_file(path: str) -> Family | None:
-    """By the file's ending; None for what is no code."""
+    """The family of a file, by its suffix; None if the file is not code."""
     return FAMILIES.get(PurePath(path).suffix.lower())
 
 
@@ -90,7 +97,7 @@ def family_of_language(language: str) -> Family:
 
 
 class _Numbers(dict[bytes, int]):
-    """A number of 64 bits for each lexeme; 0 for a comment. Always the same, as they are kept on disk."""
+    """A 64-bit number for each lexeme, 0 for a comment. It may not change, as indexes on disk depend on it."""
 
     MAX_NAMES = 1 << 20
 
@@ -105,7 +112,7 @@ class _Numbers(dict[bytes, int]):
         if lexeme.startswith((b'"""', b"'''")):
             return _LONG
         literal = lexeme[:2].lstrip(b".")[:1].isdigit() or (first in b"\"'`" and len(lexeme) > 1)
-        if literal and len(lexeme) > 12:  # it will hardly come again
+        if literal and len(lexeme) > 12:  # hardly ever repeated, so not worth storing
             return LITERAL
         if len(self) > self.MAX_NAMES:
             self.clear()
@@ -114,35 +121,35 @@ class _Numbers(dict[bytes, int]):
 
 
 def _number(lexeme: bytes) -> int:
-    """The last bit tells words from signs."""
+    """A hash of the lexeme, with the last bit 1 for words and 0 for symbols."""
     digest = int.from_bytes(hashlib.blake2b(lexeme, digest_size=8).digest(), "little")
     return digest | 1 if len(lexeme) > 1 or lexeme.isalpha() or lexeme in b"_$" else digest & ~1
 
 
 LITERAL = 2
 _LONG = 4  # a string with three quotes, before it is known whether it is a docstring
-_COMMA, _OPEN, _CLOSE = (_number(sign) for sign in b", ( )".split())
-_CLOSERS = [_number(sign) for sign in (b")", b"]", b"}")]
-# Behind these a bracket calls nothing: it groups, or holds a tuple.
+_COMMA, _OPEN, _CLOSE = (_number(symbol) for symbol in b", ( )".split())
+_CLOSERS = [_number(symbol) for symbol in (b")", b"]", b"}")]
+# After these words a bracket is not a call: it groups, or holds a tuple.
 _WORDS = """return in and or not if elif else while for yield await assert del lambda is import from with as except
     raise case match switch catch throw new typeof function"""
 _GROUPING = [_number(word) for word in _WORDS.encode().split()]
-# Behind these a string is a value, and no docstring.
-_BEFORE_VALUE = [*(_number(sign) for sign in b"= ( [ , + % return in".split()), LITERAL]
+# After these a string is a value and not a docstring.
+_BEFORE_VALUE = [*(_number(lexeme) for lexeme in b"= ( [ , + % return in".split()), LITERAL]
 _PREFIXES = [_number(word) for word in b"r b u f t rb br fr rf R B U F T Rb RB BR Br FR Fr".split()]
-# Bytes between two marks, about.
+# The approximate distance between two marks.
 MARK_INTERVAL_BYTES = 4 << 10
 
-_known: dict[str, _Numbers] = {}
+_numbers_by_family: dict[str, _Numbers] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Lexemes:
-    """The lexemes of a text: `numbers`, and `places`, the index of each among all tokens, comments not excepted.
+    """The lexemes of a text: their `numbers`, and `places`, the index of each among all tokens, comments included.
 
-    `counted` tells of each token how many there are up to it, comments excepted but not what else is left out. `marks`
-    are bytes at which tokens begin, some thousand apart, and how many are before them: from any of them the text can
-    be read alone.
+    `counted` has for each token the number of tokens up to and including it, without comments. `marks` are places where
+    reading can start, a few thousand bytes apart: pairs of the byte at which a token begins and the number of tokens
+    before it.
     """
 
     text: bytes
@@ -156,23 +163,24 @@ class Lexemes:
         return len(self.numbers)
 
     def marked(self) -> list[tuple[int, int]]:
-        """The marks with the number of lexemes, not of tokens, before each."""
+        """The marks, with the number of lexemes instead of tokens before each."""
         return [(byte, int(self.places.searchsorted(token))) for byte, token in self.marks]
 
     def length(self, first: int, last: int) -> int:
-        """How long the run from one lexeme up to another is, brackets and literals that are left out included."""
+        """The length of the run from lexeme `first` up to but not including `last`, with the tokens that are left out
+        of `numbers`, except for comments."""
         start, end = int(self.places[first]), int(self.places[last - 1])
         return int(self.counted[end] - self.counted[start]) + 1
 
     def span(self, index: int) -> tuple[int, int]:
-        """Where a lexeme stands in the text, in bytes."""
+        """The start and end of a lexeme in the text, in bytes."""
         token = int(self.places[index])
         byte, before = max(mark for mark in self.marks if mark[1] <= token)
         tokens = self.family.pattern.finditer(self.text, byte)
         return next(itertools.islice(tokens, token - before, None)).span()
 
     def starting_before(self, end: int) -> int:
-        """How many lexemes begin before this byte."""
+        """The number of lexemes that begin before this byte."""
         byte, token = max((mark for mark in self.marks if mark[0] <= end), default=(0, 0))
         for match in self.family.pattern.finditer(self.text, byte):
             if match.start() >= end:
@@ -182,14 +190,20 @@ class Lexemes:
 
 
 def lex(text: bytes, family: Family) -> Lexemes:
-    """The lexemes of a text, whatever it is; a megabyte takes some tenths of a second."""
+    """The lexemes of any text, valid or not; a megabyte takes a few tenths of a second."""
     import numpy as np
 
-    numbers_of = _known.setdefault(family.name, _Numbers(family))
+    numbers_of = _numbers_by_family.setdefault(family.name, _Numbers(family))
     tokens, marks = _tokens(text, family.pattern)
     numbers = np.fromiter(map(numbers_of.__getitem__, tokens), np.uint64, len(tokens))
     places, counted = np.flatnonzero(numbers), np.cumsum(numbers != 0)
-    for dropped in (_prefixes, _docstrings, _trailing, _grouping, _rows):
+    for dropped in (
+        _string_prefixes,
+        _docstrings,
+        _trailing_commas,
+        _grouping_brackets,
+        _later_literals,
+    ):
         left = numbers[places]
         if len(left):
             places = places[~dropped(left)]
@@ -198,7 +212,10 @@ def lex(text: bytes, family: Family) -> Lexemes:
 
 
 def _tokens(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[tuple[int, int]]]:
-    """All tokens and comments, and the marks. What is last in a piece may be cut, and is read again with the next."""
+    """All tokens, comments included, and the marks.
+
+    The text is read in pieces. The last token of a piece may be cut off, so the next piece begins with it.
+    """
     tokens: list[bytes] = []
     marks: list[tuple[int, int]] = []
     at, size = 0, MARK_INTERVAL_BYTES
@@ -219,9 +236,9 @@ def _tokens(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[
 
 
 def readings(text: bytes, family: Family) -> Iterator[tuple[int, Lexemes]]:
-    """The lexemes of a text that may be cut out of the middle of another, and where each reading begins, in bytes.
+    """The possible readings of an excerpt: the byte at which each begins, and its lexemes.
 
-    It may begin in the middle of a docstring or a comment; then only what follows its end is code.
+    An excerpt may begin inside a docstring or a comment, and then only what follows the end of that is code.
     """
     yield 0, lex(text, family)
     for closer in family.closers:
@@ -230,8 +247,8 @@ def readings(text: bytes, family: Family) -> Iterator[tuple[int, Lexemes]]:
             yield start + len(closer), lex(text[start + len(closer) :], family)
 
 
-def _prefixes(numbers: Any) -> Any:
-    """Which are the letters before a string."""
+def _string_prefixes(numbers: Any) -> Any:
+    """A mask of the prefixes of strings, such as `f` and `rb`."""
     import numpy as np
 
     dropped = np.zeros(len(numbers), bool)
@@ -241,7 +258,7 @@ def _prefixes(numbers: Any) -> Any:
 
 
 def _docstrings(numbers: Any) -> Any:
-    """Which are strings with three quotes that are no values."""
+    """A mask of the strings with three quotes that are not values."""
     import numpy as np
 
     dropped = numbers == _LONG
@@ -249,8 +266,8 @@ def _docstrings(numbers: Any) -> Any:
     return dropped
 
 
-def _grouping(numbers: Any) -> Any:
-    """Which are brackets that call nothing, both of each pair; or the first, where the second is yet to come."""
+def _grouping_brackets(numbers: Any) -> Any:
+    """A mask of the brackets that are neither calls nor empty: both of a pair, or an opening one that is not closed."""
     import numpy as np
 
     dropped = np.zeros(len(numbers), bool)
@@ -276,8 +293,8 @@ def _grouping(numbers: Any) -> Any:
     return dropped
 
 
-def _trailing(numbers: Any) -> Any:
-    """Which are commas before a closing bracket."""
+def _trailing_commas(numbers: Any) -> Any:
+    """A mask of the commas before a closing bracket."""
     import numpy as np
 
     dropped = np.zeros(len(numbers), bool)
@@ -286,8 +303,8 @@ def _trailing(numbers: Any) -> Any:
     return dropped
 
 
-def _rows(numbers: Any) -> Any:
-    """Which are literals, and the commas before them, that go on a row of literals."""
+def _later_literals(numbers: Any) -> Any:
+    """A mask of all but the first of several literals in a row, and of the commas between them."""
     import numpy as np
 
     dropped = np.zeros(len(numbers), bool)

@@ -8,8 +8,8 @@ from functools import cache
 
 UNKNOWN = "NOASSERTION"
 
-# What metadata say instead of an id. A bare "BSD" does not say which, and its text has to tell.
-_SPOKEN = {
+# Names that metadata give instead of an id. A bare "BSD" may be any of several: there the text decides.
+_COMMON_NAMES = {
     "mit": "MIT",
     "expat": "MIT",
     "mit license": "MIT",
@@ -56,24 +56,24 @@ _SPOKEN = {
     "gnu affero general public license v3": "AGPL-3.0-only",
     "gnu affero general public license v3 or later (agplv3+)": "AGPL-3.0-or-later",
 }
-# The licences that are told by their texts.
+# The licences that are recognised by their text.
 _TEXTS = (
     *("Apache-2.0", "MPL-2.0", "GPL-3.0", "GPL-2.0", "AGPL-3.0", "LGPL-3.0", "LGPL-2.1"),
     *("BSD-3-Clause", "BSD-2-Clause", "MIT", "ISC", "Unlicense", "CC0-1.0", "Zlib", "BSL-1.0", "HPND"),
 )  # fmt: skip
-_ENOUGH = 0.8  # of a licence's runs of words in a text that is taken for it
-_RUN = 5
+_MIN_SHARE = 0.8  # of a licence's runs of words, for a text to be taken for it
+_RUN_WORDS = 5
 _VARIABLE = re.compile(r"<<var;.*?original=(.*?);match=.*?>>", re.DOTALL)
 _IDENTIFIER = re.compile(rb"SPDX-License-Identifier:[ \t]*([\w.+ ()-]{1,120})")
 
 
 def canonical(words: str) -> str | None:
-    """The SPDX expression that these words are, or stand for; None if they are none."""
+    """The SPDX expression that these words are or stand for; None if there is none."""
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-    spoken = _SPOKEN.get(" ".join(words.lower().split()).rstrip("."))
-    if spoken is not None:
-        return spoken
+    known = _COMMON_NAMES.get(" ".join(words.lower().split()).rstrip("."))
+    if known is not None:
+        return known
     if len(words) > 200:
         return None
     try:
@@ -85,7 +85,7 @@ def canonical(words: str) -> str | None:
 def of_metadata(
     expression: str, licence: str, classifiers: Iterable[str], texts: Iterable[str] = ()
 ) -> str:
-    """What a package's metadata state, as an SPDX expression; its licence files count where they are not clear."""
+    """A package's licence as an SPDX expression, by its metadata or, if they are not clear, by its licence files."""
     for words in (expression, licence):
         if words.strip() and (found := canonical(words.strip())) is not None:
             return found
@@ -97,14 +97,14 @@ def of_metadata(
 
 
 def of_text(text: str) -> str | None:
-    """The licence whose text this is; None if it is none of the usual ones."""
+    """The SPDX id of the licence whose text this is; None if it is not one of `_TEXTS`."""
     words = set(_runs(text))
 
     def score(id: str) -> float:
-        """Some licences hold most of another: what is missing counts against them."""
+        """The runs of words that were found, less the missing ones: some licences contain most of another."""
         wanted = _runs_of(id)
         found = len(wanted & words)
-        return 2 * found - len(wanted) if found >= _ENOUGH * len(wanted) else 0
+        return 2 * found - len(wanted) if found >= _MIN_SHARE * len(wanted) else 0
 
     best = max(_TEXTS, key=score)
     if score(best) <= 0:
@@ -113,20 +113,20 @@ def of_text(text: str) -> str | None:
 
 
 def of_file(code: bytes) -> str | None:
-    """What a source file states at its top in SPDX's way."""
+    """The licence in the SPDX-License-Identifier near the top of a source file; None if there is none."""
     match = _IDENTIFIER.search(code[:4096])
     return canonical(match[1].decode().strip()) if match else None
 
 
 def ids(expression: str) -> list[str]:
-    """The licences that an expression names, exceptions left out."""
+    """The licences that an expression names, without exceptions."""
     words = re.sub(r"\bWITH\s+[\w.+-]+", "", expression, flags=re.IGNORECASE)
     found = re.findall(r"[\w.+-]+", words)
     return [w for w in dict.fromkeys(found) if w.upper() not in ("AND", "OR") and w != UNKNOWN]
 
 
 def text_of(id: str) -> str | None:
-    """A licence's text by its SPDX id, with blanks where it names its holder; None if it is not at hand."""
+    """A licence's text by its SPDX id, with placeholders such as `<year>`; None if the package spdx lacks it."""
     import spdx
 
     name = _template_name(id)
@@ -139,7 +139,7 @@ def text_of(id: str) -> str | None:
 
 
 def url_of(id: str) -> str | None:
-    """Where SPDX describes it; None for what is none of its licences."""
+    """The page on which SPDX describes a licence; None for ids of one's own (LicenseRef-…)."""
     return None if id.startswith("LicenseRef-") else f"https://spdx.org/licenses/{id}.html"
 
 
@@ -162,4 +162,4 @@ def _runs_of(id: str) -> frozenset[str]:
 
 def _runs(text: str) -> Iterable[str]:
     words = re.findall(r"[a-z]+", text.lower())
-    return (" ".join(words[at : at + _RUN]) for at in range(len(words) - _RUN + 1))
+    return (" ".join(words[at : at + _RUN_WORDS]) for at in range(len(words) - _RUN_WORDS + 1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.attribution import licences
-from jupyter_sc2.attribution.index import Find, Index
+from jupyter_sc2.attribution.index import Hit, Index
 from jupyter_sc2.attribution.lexemes import Family, Lexemes, family_of_file, lex, readings
 from jupyter_sc2.attribution.sources import read_again
 from jupyter_sc2.attribution.winnow import GUARANTEED_LEXEMES, RUN_LEXEMES, fingerprints
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from jupyter_sc2.attribution.lexemes import Numbers
 
 THRESHOLD = 65
-# So many of the lexemes of a match have to be left when rows of literals are one and brackets that group are none.
+# A match needs this share of the threshold when literals in a row count as one and grouping brackets do not count.
 MIN_SIGNIFICANT_SHARE = 0.5
-# Lexemes of a suggestion that have to be in the run, if it has as many.
+# Lexemes of the suggestion that a match has to contain, or all if there are fewer.
 MIN_SUGGESTED_LEXEMES = 5
-# A run with fewer different names says too little: tables, chains of brackets. Unless it is the same to the letter,
-# what its literals say included, and not monotonous.
+# A run with fewer different names is no evidence: it may be a table, or a chain of brackets. It still counts if it is
+# the same to the letter, literals included, and has enough different lexemes.
 MIN_NAMES = 5
 MIN_DISTINCT_LEXEMES = 12
-# Candidates for each 200 lexemes that are verified, those with the most fingerprints in common first.
+# Candidates that are verified for each 200 lexemes, those with the most fingerprints in common first.
 MAX_CANDIDATES = 8
-# So many are verified however long it takes: the first time in a kernel nothing is in memory yet.
+# Candidates that are verified however long it takes: at the first lookup of a kernel nothing is in memory yet.
 ALWAYS_CHECKED = 2
-# Files kept in memory, so that the next key does not read them again.
+# Files that are cached, so that the lookup after the next keystroke does not read them again.
 MAX_CACHED_FILES = 24
 
 
@@ -48,12 +48,12 @@ class Match:
 
 @dataclass(frozen=True)
 class _Run:
-    """Lexemes of the text, `first` up to `last`, and where in a part of the file they begin."""
+    """The lexemes of the text from `first` up to but not including `last`, and where they begin in the file."""
 
     first: int
     last: int
-    find: Find
-    place: tuple[_Part, int] | None  # None where only fingerprints say so
+    hit: Hit
+    place: tuple[_Part, int] | None  # a part of the file and a lexeme of it; None if not verified
 
 
 class Matcher:
@@ -73,11 +73,11 @@ class Matcher:
         within: tuple[int, int] | None = None,
         patience: float = math.inf,
     ) -> list[Match]:
-        """The runs of at least `threshold` lexemes, the longest first; one for each file and beginning.
+        """The matches of at least `threshold` lexemes, the longest first: one for each file and start in the text.
 
-        With `within`, in code points, only those that hold the text there, or some lexemes of it. A run of which
-        fewer than `GUARANTEED_LEXEMES` are left when literals in a row are one may be missed. After `patience`,
-        in seconds, no more candidates are looked at than the likeliest.
+        `within` is a range of the text in code points; only matches that contain enough of its lexemes are returned.
+        A match may be missed if fewer than `GUARANTEED_LEXEMES` remain of it when literals in a row count as one.
+        After `patience` seconds only the `ALWAYS_CHECKED` likeliest candidates are still verified.
         """
         if not self.index.refresh():
             return []
@@ -104,39 +104,39 @@ class Matcher:
         self, lexemes: Lexemes, threshold: int, wanted: range, deadline: float
     ) -> Iterator[_Run]:
         hashes, places = fingerprints(lexemes.numbers)
-        diagonals: defaultdict[tuple[int, int, int], list[Find]] = defaultdict(list)
-        for find in self.index.look_up(hashes, places):
-            diagonals[id(find.pack), find.file, find.place - find.at].append(find)
+        diagonals: defaultdict[tuple[int, int, int], list[Hit]] = defaultdict(list)
+        for hit in self.index.look_up(hashes, places):
+            diagonals[id(hit.pack), hit.file, hit.place - hit.at].append(hit)
         near = [
-            finds
-            for finds in diagonals.values()
-            if finds[-1].at + RUN_LEXEMES + GUARANTEED_LEXEMES >= wanted.start
-            and finds[0].at - GUARANTEED_LEXEMES <= wanted.stop
+            hits
+            for hits in diagonals.values()
+            if hits[-1].at + RUN_LEXEMES + GUARANTEED_LEXEMES >= wanted.start
+            and hits[0].at - GUARANTEED_LEXEMES <= wanted.stop
         ]
         near.sort(key=len, reverse=True)
         parts: dict[tuple[bytes, int, int], _Part] = {}
         most = MAX_CANDIDATES * (1 + len(wanted) // 200)
-        for number, finds in enumerate(near[:most]):
+        for number, hits in enumerate(near[:most]):
             if number >= ALWAYS_CHECKED and monotonic() > deadline:
                 return
-            for run in self._along(lexemes, finds, parts):
+            for run in self._along(lexemes, hits, parts):
                 shared = min(run.last, wanted.stop) - max(run.first, wanted.start)
                 if (
                     shared >= min(MIN_SUGGESTED_LEXEMES, len(wanted))
                     and run.last - run.first >= MIN_SIGNIFICANT_SHARE * threshold
                     and lexemes.length(run.first, run.last) >= threshold
-                    and (_names(lexemes, run) >= MIN_NAMES or _same_to_the_letter(lexemes, run))
+                    and (_names(lexemes, run) >= MIN_NAMES or _is_verbatim(lexemes, run))
                 ):
                     yield run
 
     def _along(
-        self, lexemes: Lexemes, finds: Sequence[Find], parts: dict[tuple[bytes, int, int], _Part]
+        self, lexemes: Lexemes, hits: Sequence[Hit], parts: dict[tuple[bytes, int, int], _Part]
     ) -> Iterator[_Run]:
-        """The runs on one diagonal: as far as text and file agree, or as far as fingerprints say so."""
-        first = finds[0]
+        """The runs on one diagonal, as far as text and file agree; without the file, as far as fingerprints do."""
+        first = hits[0]
         code = self._code(first)
         if code is None:
-            yield from _unverified(finds)
+            yield from _unverified(hits)
             return
         bounds = _bounds(code, first, len(lexemes))
         if bounds is None:
@@ -147,23 +147,23 @@ class Matcher:
         part = parts[key]
         numbers, others = lexemes.numbers, part.lexemes.numbers
         end = -1
-        for find in finds:
-            if find.at < end:
+        for hit in hits:
+            if hit.at < end:
                 continue
-            here = part.find(numbers[find.at : find.at + RUN_LEXEMES], find.place)
-            if here is None:  # the file was changed, or the hash is one of two runs
+            here = part.find(numbers[hit.at : hit.at + RUN_LEXEMES], hit.place)
+            if here is None:  # the file has changed, or two runs have the same hash
                 continue
-            end = find.at + _agreeing(numbers[find.at :], others[here:])
-            back = _agreeing(numbers[: find.at][::-1], others[:here][::-1])
-            yield _Run(find.at - back, end, find, (part, here - back))
+            end = hit.at + _agreeing(numbers[hit.at :], others[here:])
+            back = _agreeing(numbers[: hit.at][::-1], others[:here][::-1])
+            yield _Run(hit.at - back, end, hit, (part, here - back))
 
-    def _code(self, find: Find) -> bytes | None:
-        """The file's text; None if it is not at hand."""
-        entry = self.index.source_of(find)
+    def _code(self, hit: Hit) -> bytes | None:
+        """The code of the file; None if it cannot be read."""
+        entry = self.index.source_of(hit)
         if entry is None:
             return None
-        path = find.pack.path(find.file)
-        key = (entry.root, path, int(find.pack.stamps[find.file]))
+        path = hit.pack.path(hit.file)
+        key = (entry.root, path, int(hit.pack.stamps[hit.file]))
         with self._lock:
             if key in self._codes:
                 self._codes.move_to_end(key)
@@ -177,7 +177,7 @@ class Matcher:
         return code
 
     def _match(self, run: _Run, lexemes: Lexemes, data: bytes, offset: int) -> Match | None:
-        entry = self.index.source_of(run.find)
+        entry = self.index.source_of(run.hit)
         if entry is None:
             return None
         start, end = lexemes.span(run.first)[0], lexemes.span(run.last - 1)[1]
@@ -193,7 +193,7 @@ class Matcher:
                 source=entry.name,
                 version=entry.version,
                 licence=licence,
-                path=run.find.pack.path(run.find.file),
+                path=run.hit.pack.path(run.hit.file),
                 lines=lines,
                 lexemes=lexemes.length(run.first, run.last),
                 verified=run.place is not None,
@@ -203,7 +203,7 @@ class Matcher:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a file, from one mark to another, as lexemes; it begins at byte `at` and about lexeme `number`."""
+    """The lexemes of a file between two marks, which begin at byte `at` and at about the file's lexeme `number`."""
 
     code: bytes
     at: int
@@ -211,7 +211,10 @@ class _Part:
     lexemes: Lexemes
 
     def find(self, run: Numbers, place: int) -> int | None:
-        """Where this run of lexemes stands, as near as may be to where it should; brackets may have moved it."""
+        """Where in the part this run of lexemes begins, as near as possible to lexeme `place` of the file.
+
+        Brackets whose partner is outside the part may have moved it. None if the run is not there.
+        """
         import numpy as np
 
         numbers = self.lexemes.numbers
@@ -223,7 +226,7 @@ class _Part:
         return None
 
     def lines(self, first: int, last: int) -> tuple[int, int]:
-        """The lines of the file in which two lexemes stand."""
+        """The lines of the file from one lexeme to another, counted from 1."""
         start, end = self.lexemes.span(first)[0], self.lexemes.span(last)[1]
         return (
             self.code.count(b"\n", 0, self.at + start) + 1,
@@ -231,40 +234,43 @@ class _Part:
         )
 
 
-def _bounds(code: bytes, find: Find, length: int) -> tuple[int, int, int] | None:
-    """What of a file so many lexemes around a find can stand in: from byte to byte, and the lexemes before."""
-    marks = find.pack.marks(find.file)
+def _bounds(code: bytes, hit: Hit, length: int) -> tuple[int, int, int] | None:
+    """The part of a file that can contain a text of `length` lexemes around a hit.
+
+    Returns its first byte, the byte after its last, and the number of lexemes before it.
+    """
+    marks = hit.pack.marks(hit.file)
     if not len(marks):
         return None
-    # One mark more on either side: brackets that group are told only where both of them are there.
+    # One mark more on either side: grouping brackets are recognised only where both of a pair are there.
     lexemes = marks[:, 1].astype(int)
-    first = max(0, int(lexemes.searchsorted(find.place - find.at, "right")) - 2)
-    last = int(lexemes.searchsorted(find.place - find.at + length)) + 1
+    first = max(0, int(lexemes.searchsorted(hit.place - hit.at, "right")) - 2)
+    last = int(lexemes.searchsorted(hit.place - hit.at + length)) + 1
     at, number = (int(value) for value in marks[first])
     end = int(marks[last, 0]) if last < len(marks) else len(code)
     return at, end, number
 
 
-def _part(code: bytes, find: Find, start: int, end: int, number: int) -> _Part:
-    family = family_of_file(find.pack.path(find.file))
+def _part(code: bytes, hit: Hit, start: int, end: int, number: int) -> _Part:
+    family = family_of_file(hit.pack.path(hit.file))
     assert family is not None  # or it would not be indexed
     return _Part(code, start, number, lex(code[start:end], family))
 
 
-def _unverified(finds: Sequence[Find]) -> Iterator[_Run]:
-    """By chance one hash is one of two runs; two with the same distance are not."""
-    chain: list[Find] = []
-    for number, find in enumerate(finds):
-        chain.append(find)
-        last = number + 1 == len(finds) or finds[number + 1].at - find.at > GUARANTEED_LEXEMES
+def _unverified(hits: Sequence[Hit]) -> Iterator[_Run]:
+    """The runs on one diagonal that two or more fingerprints indicate; a single one may be there by chance."""
+    chain: list[Hit] = []
+    for number, hit in enumerate(hits):
+        chain.append(hit)
+        last = number + 1 == len(hits) or hits[number + 1].at - hit.at > GUARANTEED_LEXEMES
         if last and len(chain) > 1:
-            yield _Run(chain[0].at, find.at + RUN_LEXEMES, chain[0], None)
+            yield _Run(chain[0].at, hit.at + RUN_LEXEMES, chain[0], None)
         if last:
             chain = []
 
 
 def _agreeing(one: Any, other: Any) -> int:
-    """How many lexemes at the beginning are the same."""
+    """The number of lexemes at the beginning that are the same in both."""
     import numpy as np
 
     length = min(len(one), len(other))
@@ -273,24 +279,25 @@ def _agreeing(one: Any, other: Any) -> int:
 
 
 def _names(lexemes: Lexemes, run: _Run) -> int:
-    """How many different names and words are in a run."""
+    """The number of different names and words in a run."""
     import numpy as np
 
     numbers = lexemes.numbers[run.first : run.last]
     return len(np.unique(numbers[(numbers & np.uint64(1)).astype(bool)]))
 
 
-def _same_to_the_letter(lexemes: Lexemes, run: _Run) -> bool:
+def _is_verbatim(lexemes: Lexemes, run: _Run) -> bool:
+    """Whether a run is the same to the letter in text and file, and has enough different lexemes."""
     if run.place is None:
         return False
     part, first = run.place
-    ours = _spelled(lexemes, run.first, run.last)
-    theirs = _spelled(part.lexemes, first, first + run.last - run.first)
+    ours = _tokens(lexemes, run.first, run.last)
+    theirs = _tokens(part.lexemes, first, first + run.last - run.first)
     return ours == theirs and len(set(ours)) >= MIN_DISTINCT_LEXEMES
 
 
-def _spelled(lexemes: Lexemes, first: int, last: int) -> list[bytes]:
-    """The code of some lexemes without white space and comments."""
+def _tokens(lexemes: Lexemes, first: int, last: int) -> list[bytes]:
+    """The code from one lexeme up to another as tokens, without comments."""
     start, end = lexemes.span(first)[0], lexemes.span(last - 1)[1]
     family = lexemes.family
     tokens = family.pattern.findall(lexemes.text, start, end)

@@ -1,7 +1,7 @@
 """A pack: fingerprints of many files, sorted, in a folder that is written once and then only read.
 
 The arrays are memory-mapped, so opening a pack reads next to nothing. A fingerprint takes eight bytes: its hash, and
-the number of the lexeme at which it begins, counted through all files of the pack.
+the number of the lexeme at which it begins, counted across all files of the pack.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ _ARRAYS = (
 )
 _SOURCES, _CHECKSUMS = "sources.json", "checksums.json"
 MAX_SOURCES_BYTES = 64 << 20
-_BITS = 16  # of a hash, by which the directory tells where to look
-# Fingerprints of one hash that are considered: text that is everywhere is no evidence.
+# The first bits of a hash: the directory has for each value of them where the hashes with it begin.
+_BITS = 16
+# The most fingerprints with one hash that are looked at: text that is everywhere is no evidence.
 MAX_SAME_HASH = 64
 
 
 @dataclass
 class Draft:
-    """What will be a pack, in memory. `sources` are the keys of those the files belong to."""
+    """A pack in memory, before it is written. `sources` are the keys of the sources that its files belong to."""
 
     sources: list[str] = field(default_factory=list)
     hashes: list[Any] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Draft:
         found: tuple[Any, Any],
         marks: Any,
     ) -> None:
-        """One file with its fingerprints, and its marks: pairs of a byte and the lexemes before it."""
+        """Adds a file with its fingerprints, and its marks: pairs of a byte and the number of lexemes before it."""
         import numpy as np
 
         if source not in self.sources[-1:]:
@@ -77,7 +78,7 @@ class Draft:
         self.lexemes += lexemes
 
     def write(self, folder: Path) -> None:
-        """All of it, or nothing. Raises OSError."""
+        """Writes the pack as a new folder, all of it or nothing. Raises OSError."""
         import numpy as np
 
         hashes = np.concatenate(self.hashes) if self.hashes else np.empty(0, np.uint32)
@@ -121,7 +122,10 @@ class Draft:
 
 
 class Pack:
-    """A pack on the disk. Raises OSError if it cannot be read, and ValueError if it is damaged."""
+    """A pack on disk. Opening it raises OSError if it cannot be read, and ValueError if it is damaged.
+
+    `dead` are the numbers of files that are no longer valid.
+    """
 
     def __init__(self, folder: Path, dead: Sequence[int] = ()) -> None:
         self.folder, self.dead = folder, tuple(dead)
@@ -137,10 +141,10 @@ class Pack:
 
         folder = self.folder
         for name in _ARRAYS:
-            if not (folder / f"{name}.npy").is_file():  # a pipe would be waited for
+            if not (folder / f"{name}.npy").is_file():  # opening a pipe would block
                 raise ValueError(f"there is no file {name}.npy")
         arrays = {
-            # Unlike np.load it opens nothing but this format.
+            # Unlike np.load it opens no other format, such as pickle.
             name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r").view(np.ndarray)
             for name in _ARRAYS
         }
@@ -152,11 +156,11 @@ class Pack:
         self._marks, self._mark_ends = arrays["marks"], arrays["mark_ends"]
         sources = parse_json(read_limited(folder / _SOURCES, MAX_SOURCES_BYTES))
         if not isinstance(sources, list) or not all(isinstance(one, str) for one in sources):
-            raise ValueError("sources.json is no list of texts")
+            raise ValueError("sources.json is not a list of strings")
         self.sources: list[str] = sources
         for name, array in arrays.items():
             if array.dtype.kind != "u" or array.ndim != 1 + (name == "marks"):
-                raise ValueError(f"{name} holds something else")
+                raise ValueError(f"{name} has another type or number of dimensions")
         self._check_sizes()
         self.alive = np.ones(self.files, bool)
         for file in self.dead:
@@ -184,7 +188,10 @@ class Pack:
 
     @property
     def is_whole(self) -> bool:
-        """Whether each file is what was written; reads them all. A pack without checksums is an older version's."""
+        """Whether all files match their checksums, for which they are read in full.
+
+        A pack of an older version has no checksums and counts as whole.
+        """
         records = checksums.read_record(self.folder / _CHECKSUMS)
         if records is None:
             return not os.path.lexists(self.folder / _CHECKSUMS)
@@ -208,7 +215,7 @@ class Pack:
         return bytes(self._names[start:end].tobytes()).decode("utf-8", "surrogateescape")
 
     def marks(self, file: int) -> npt.NDArray[np.uint32]:
-        """Bytes of the file at which it can be read alone, and how many lexemes are before each: shape (n, 2)."""
+        """The bytes of a file at which reading can start, and the number of lexemes before each: shape (n, 2)."""
         found: npt.NDArray[np.uint32] = self._marks[
             int(self._mark_ends[file]) : int(self._mark_ends[file + 1])
         ]
@@ -218,7 +225,7 @@ class Pack:
         return self.sources[int(self.owners[file])]
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """The living files of each source, and their lexemes."""
+        """The number of valid files of each source, and of their lexemes."""
         import numpy as np
 
         lexemes = np.diff(self.starts.astype(np.int64))[self.alive]
@@ -232,7 +239,7 @@ class Pack:
         return counts
 
     def files_of(self, source: str) -> list[int]:
-        """The living files of a source."""
+        """The numbers of the valid files of a source."""
         import numpy as np
 
         numbers = [n for n, name in enumerate(self.sources) if name == source]
@@ -240,8 +247,8 @@ class Pack:
         return found
 
     def look_up(self, hashes: Numbers32, places: Numbers32) -> list[tuple[int, int, int]]:
-        """Where these fingerprints are: for each find the place asked for, the file, and the place in the file."""
-        finds: list[tuple[int, int, int]] = []
+        """The hits of these fingerprints in valid files: the given place, the file, and the place in the file."""
+        hits: list[tuple[int, int, int]] = []
         directory, known = self.directory, self.hashes
         for hash, place in zip(hashes.tolist(), places.tolist(), strict=True):
             bucket = hash >> (32 - _BITS)
@@ -255,19 +262,19 @@ class Pack:
                 continue
             last = min(last, first + MAX_SAME_HASH)
             found = self.places[start + first : start + last]
-            found = found[found < self.starts[-1]]  # or it is damaged
+            found = found[found < self.starts[-1]]  # any other is damage
             files = self.starts.searchsorted(found, "right") - 1
             alive = self.alive[files]
             within = found - self.starts[files]
-            finds += [
+            hits += [
                 (place, file, at)
                 for file, at in zip(files[alive].tolist(), within[alive].tolist(), strict=True)
             ]
-        return finds
+        return hits
 
 
 def merged(packs: Sequence[Pack]) -> Draft:
-    """One pack of the living files of several."""
+    """One pack with the valid files of several."""
     import numpy as np
 
     draft = Draft()

@@ -1,8 +1,8 @@
 """Records of accepted suggestions: notes in the metadata of cells, which the front end writes.
 
-Off unless the notebook's metadata say `{"jupyter_sc2": {"record": true}}`. A note holds the accepted text, so that it
-is seen how much of it is still there, wherever the cell is moved and however it is split: a note that stands in several
-cells, by its id, is about all of them.
+Off unless the notebook's metadata say `{"jupyter_sc2": {"record": true}}`. A note contains the accepted text, so that a
+report can tell how much of it is still there, even after the cell was moved or split: a note that is in several cells,
+by its id, is about all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jupyter_sc2.runtime.bounded_read import MAX_INPUT_BYTES, read_limited
 from jupyter_sc2.types import Attribution
 
 KEY = "jupyter_sc2"
-# Shorter runs of words and signs are there by chance.
+# Shorter runs of words and symbols may be there by chance.
 MIN_FRAGMENT_LEXEMES = 3
 
 
@@ -60,7 +60,7 @@ class Retained:
 
 
 def read(path: Path) -> Any:
-    """The notebook as nbformat has it, in the format it has. Raises RequestError."""
+    """A notebook's file as nbformat reads it, without converting it to another format. Raises RequestError."""
     import nbformat
 
     try:
@@ -68,18 +68,18 @@ def read(path: Path) -> Any:
         return nbformat.reads(text, as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise RequestError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except Exception as error:  # nbformat raises what json and jsonschema happen to raise
+    except Exception as error:  # nbformat raises whatever json and jsonschema raise
         raise RequestError(f"{path} is not a notebook that can be read.") from error
 
 
 def is_on(document: Any) -> bool:
-    """Whether the notebook asks for notes."""
+    """Whether the notebook's metadata ask for a record."""
     metadata = document.get("metadata", {}).get(KEY)
     return isinstance(metadata, Mapping) and metadata.get("record") is True
 
 
 def notes(metadata: Mapping[str, Any]) -> list[Accepted]:
-    """The notes in a cell's metadata; what is malformed is left out."""
+    """The notes in a cell's metadata; malformed ones are left out."""
     own = metadata.get(KEY)
     rows = own.get("accepted") if isinstance(own, Mapping) else None
     found = []
@@ -110,7 +110,8 @@ def retained(cells: Sequence[tuple[str, Iterable[Accepted]]]) -> list[Retained]:
 
 
 def share_of(text: str, sources: Sequence[str]) -> float:
-    """The share of a text that is in the sources, from 0 to 1: by words and signs, in runs of some length."""
+    """The share of a text's words and symbols that the sources contain in runs of `MIN_FRAGMENT_LEXEMES` or more, from
+    0 to 1."""
     wanted = _words(text)
     if not wanted:
         return 0.0
@@ -126,7 +127,7 @@ def share_of(text: str, sources: Sequence[str]) -> float:
 
 
 def strip(path: Path) -> int:
-    """Takes all notes out of a notebook's file; returns from how many cells. Raises RequestError."""
+    """Removes all notes from a notebook's file; returns the number of cells that had any. Raises RequestError."""
     import nbformat
 
     document = read(path)
@@ -145,7 +146,7 @@ def strip(path: Path) -> int:
             atomic_write(path, (text if text.endswith("\n") else text + "\n").encode())
         except OSError as error:
             raise RequestError(
-                f"{path} could not be written: {error.strerror or error}. It is as it was."
+                f"{path} could not be written: {error.strerror or error}. It has not been changed."
             ) from error
     return stripped
 

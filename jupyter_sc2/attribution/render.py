@@ -10,8 +10,9 @@ from typing import Any
 from jupyter_sc2.attribution import licences
 from jupyter_sc2.attribution.report import NEXT_STEPS, CellReport, Report
 
-# Lines of a licence that are shown in a text; a page has them all.
+# Lines of a licence in a report as text; the HTML page has all of them.
 MAX_LINES_SHOWN = 12
+_BEYOND = "Only code that is indexed on this machine is found. BigCode's public search of its models' training data:"
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; color: #212121 }
 pre { background: #f8f8f8; padding: 8px; overflow-x: auto } table { border-collapse: collapse }
 td, th { text-align: left; padding: 2px 12px 2px 0; vertical-align: top } summary { cursor: pointer }
@@ -19,34 +20,33 @@ h1 { font-size: 1.4em } h2 { font-size: 1.15em } h3 { font-size: 1em }"""
 
 
 def summary(report: Report) -> str:
-    """What there is to say first, in a sentence or three."""
+    """The result in two sentences: how much accepted text is still there, and how many cells match indexed code."""
     if report.recorded:
-        characters = sum(len(one.accepted.text) for cell in report.recorded for one in cell.kept)
-        left = sum(
-            len(one.accepted.text) * one.share for cell in report.recorded for one in cell.kept
-        )
-        said = [
-            f"{_cells(len(report.recorded), 'hold')} text of a model: {characters} characters were accepted, "
+        recorded = [one for cell in report.recorded for one in cell.retained]
+        characters = sum(len(one.accepted.text) for one in recorded)
+        left = sum(len(one.accepted.text) * one.share for one in recorded)
+        sentences = [
+            f"{_cells(len(report.recorded), 'contain')} text from a model: {characters} characters were accepted, "
             f"{left / max(1, characters):.0%} of them are still there."
         ]
     elif report.records:
-        said = ["Nothing of a model's was accepted since the notebook keeps a record."]
+        sentences = ["No suggestion has been accepted since this notebook began to keep a record."]
     else:
-        said = ["This notebook keeps no record of what was accepted."]
+        sentences = ["This notebook keeps no record of accepted suggestions."]
     if not report.indexed:
-        said.append("Nothing is indexed here: `jupyter sc2 attribution index` does that.")
+        sentences.append("Nothing is indexed yet: `jupyter sc2 attribution index` does that.")
     elif report.matched:
-        said.append(
+        sentences.append(
             f"{_cells(len(report.matched), 'match')} indexed code ({report.indexed:,} words and symbols; "
             f"a match is {report.threshold} or more in a row)."
         )
     else:
-        said.append(f"No cell matches indexed code ({report.indexed:,} words and symbols).")
-    return " ".join(said)
+        sentences.append(f"No cell matches indexed code ({report.indexed:,} words and symbols).")
+    return " ".join(sentences)
 
 
 def text(reports: Sequence[Report], *, notices: bool = True) -> str:
-    """For a terminal."""
+    """Reports as plain text, for a terminal."""
     return "\n\n".join("\n".join(_lines(report, notices)) for report in reports)
 
 
@@ -54,21 +54,21 @@ def _lines(report: Report, notices: bool) -> Iterator[str]:
     yield report.notebook
     yield summary(report)
     for cell in report.cells:
-        if not cell.pieces and not cell.kept:
+        if not cell.matches and not cell.retained:
             continue
         yield ""
-        yield f"Cell {cell.number}{_named(cell)}"
-        for one in cell.kept:
-            yield f"  {_about(one.accepted)}, {one.share:.0%} still there: {_short(one.accepted.text)}"
+        yield f"Cell {cell.number}{_id_of(cell)}"
+        for one in cell.retained:
+            yield f"  {_origin(one.accepted)}, {one.share:.0%} still there: {_shortened(one.accepted.text)}"
             for place in one.accepted.attributions:
                 yield f"    matched when accepted: {place}"
-        for piece in cell.pieces:
-            first, last = piece.lines
+        for match in cell.matches:
+            first, last = match.lines
             yield f"  lines {first} to {last} match"
-            for place in piece.places:
+            for place in match.places:
                 yield f"    {place}"
-            if piece.more:
-                yield f"    and {piece.more} more"
+            if match.more:
+                yield f"    and {match.more} more"
     if report.models:
         yield ""
         yield "Models"
@@ -86,17 +86,17 @@ def _lines(report: Report, notices: bool) -> Iterator[str]:
                 if len(lines) > MAX_LINES_SHOWN:
                     yield f"    … {len(lines) - MAX_LINES_SHOWN} more lines: --html has all"
     yield ""
-    yield from _next()
+    yield from _next_steps()
 
 
-def _next() -> Iterator[str]:
-    yield "What is not indexed here is not found here. BigCode's public search of its models' training data:"
+def _next_steps() -> Iterator[str]:
+    yield _BEYOND
     for name, url in NEXT_STEPS.items():
         yield f"  {name}: {url}"
 
 
 def page(reports: Sequence[Report]) -> str:
-    """One HTML page that needs nothing else."""
+    """One HTML page that needs no other file."""
     body = "\n".join(map(fragment, reports))
     links = "".join(
         f'<li><a href="{html.escape(url)}">{html.escape(name)}</a></li>'
@@ -105,8 +105,7 @@ def page(reports: Sequence[Report]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Attribution</title>\n'
         f"<style>{_STYLE}</style></head><body>\n<h1>Attribution</h1>\n{body}\n"
-        "<h2>Next steps</h2><p>What is not indexed here is not found here. BigCode's public search of its "
-        f"models' training data:</p><ul>{links}</ul>\n</body></html>\n"
+        f"<h2>Next steps</h2><p>{_BEYOND}</p><ul>{links}</ul>\n</body></html>\n"
     )
 
 
@@ -121,22 +120,22 @@ def _section(report: Report) -> Iterator[str]:
 
     yield f"<h2>{escaped(report.notebook)}</h2><p>{escaped(summary(report))}</p>"
     for cell in report.cells:
-        if not cell.pieces and not cell.kept:
+        if not cell.matches and not cell.retained:
             continue
-        yield f"<h3>Cell {cell.number}{escaped(_named(cell))}</h3>"
-        if cell.kept:
+        yield f"<h3>Cell {cell.number}{escaped(_id_of(cell))}</h3>"
+        if cell.retained:
             rows = "".join(
-                f"<tr><td>{escaped(_about(one.accepted))}</td><td>{one.share:.0%} still there</td>"
-                f"<td><code>{escaped(_short(one.accepted.text))}</code></td></tr>"
-                for one in cell.kept
+                f"<tr><td>{escaped(_origin(one.accepted))}</td><td>{one.share:.0%} still there</td>"
+                f"<td><code>{escaped(_shortened(one.accepted.text))}</code></td></tr>"
+                for one in cell.retained
             )
             yield f"<table>{rows}</table>"
-        for piece in cell.pieces:
-            places = "".join(f"<li>{escaped(place)}</li>" for place in piece.places)
-            more = f"<li>and {piece.more} more</li>" if piece.more else ""
+        for match in cell.matches:
+            places = "".join(f"<li>{escaped(place)}</li>" for place in match.places)
+            more = f"<li>and {match.more} more</li>" if match.more else ""
             yield (
-                f"<p>Lines {piece.lines[0]} to {piece.lines[1]} match</p><ul>{places}{more}</ul>"
-                f"<pre>{escaped(piece.text)}</pre>"
+                f"<p>Lines {match.lines[0]} to {match.lines[1]} match</p><ul>{places}{more}</ul>"
+                f"<pre>{escaped(match.text)}</pre>"
             )
     if report.models:
         rows = "".join(
@@ -154,6 +153,7 @@ def _section(report: Report) -> Iterator[str]:
 
 
 def as_json(report: Report) -> dict[str, Any]:
+    """A report as a JSON object."""
     return {
         "notebook": report.notebook,
         "record": report.records,
@@ -176,19 +176,19 @@ def as_json(report: Report) -> dict[str, Any]:
                         "cells": [number + 1 for number in one.cells],
                         "matches": [asdict(place) for place in one.accepted.attributions],
                     }
-                    for one in cell.kept
+                    for one in cell.retained
                 ],
                 "matches": [
                     {
-                        "lines": piece.lines,
-                        "places": [asdict(place) for place in piece.places],
-                        "more": piece.more,
+                        "lines": match.lines,
+                        "places": [asdict(place) for place in match.places],
+                        "more": match.more,
                     }
-                    for piece in cell.pieces
+                    for match in cell.matches
                 ],
             }
             for cell in report.cells
-            if cell.kept or cell.pieces
+            if cell.retained or cell.matches
         ],
         "models": [
             {"name": m.name, "licence": m.licence, "terms": m.licence_summary, "url": m.licence_url}
@@ -205,7 +205,7 @@ def _cells(count: int, verb: str) -> str:
     return f"{count} cells {verb}"
 
 
-def _named(cell: CellReport) -> str:
+def _id_of(cell: CellReport) -> str:
     return f" ({cell.id})" if cell.id else ""
 
 
@@ -213,11 +213,11 @@ def _licence(expression: str) -> str:
     return "licence not stated" if expression == licences.UNKNOWN else expression
 
 
-def _about(accepted: Any) -> str:
+def _origin(accepted: Any) -> str:
     model = "@".join(filter(None, (accepted.model, accepted.revision[:12])))
     return ", ".join(filter(None, (accepted.time, model or "a model", accepted.engine)))
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     line = " ⏎ ".join(text.strip().splitlines())
     return line if len(line) <= 60 else line[:59] + "…"

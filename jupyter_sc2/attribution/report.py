@@ -18,7 +18,7 @@ from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import ModelCard, find_card
 from jupyter_sc2.types import Attribution
 
-# Places that are named for one match.
+# The most places that are named for one match.
 MAX_PLACES_SHOWN = 3
 NEXT_STEPS = {
     "StarCoder2 Search (full text of the training data)": "https://huggingface.co/spaces/bigcode/search-v2",
@@ -33,20 +33,20 @@ class MatchedLines:
     lines: tuple[int, int]
     text: str
     places: tuple[Attribution, ...]
-    more: int = 0  # places that are not named
+    more: int = 0  # the number of places that are not named
 
 
 @dataclass(frozen=True)
 class CellReport:
     number: int  # from 1, as a reader counts
     id: str
-    pieces: tuple[MatchedLines, ...]
-    kept: tuple[record.Retained, ...]
+    matches: tuple[MatchedLines, ...]
+    retained: tuple[record.Retained, ...]
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What has to be reproduced with code of a source: its own licence files, else the licence's text."""
+    """The notice to reproduce with code from a source: its licence files or, without any, the licence's text."""
 
     source: str
     version: str
@@ -70,16 +70,16 @@ class Report:
 
     @property
     def matched(self) -> list[CellReport]:
-        return [cell for cell in self.cells if cell.pieces]
+        return [cell for cell in self.cells if cell.matches]
 
     @property
     def recorded(self) -> list[CellReport]:
-        return [cell for cell in self.cells if cell.kept]
+        return [cell for cell in self.cells if cell.retained]
 
 
 @dataclass(frozen=True)
 class CellText:
-    """What a report needs of a cell."""
+    """A cell, as far as a report needs it."""
 
     source: str
     id: str = ""
@@ -88,7 +88,7 @@ class CellText:
 
 
 def of_file(path: Path, matcher: Matcher, threshold: int = THRESHOLD) -> Report:
-    """Of a notebook's file. Raises RequestError."""
+    """The report of a notebook's file. Raises RequestError."""
     document = record.read(path)
     metadata = document.get("metadata", {})
     language = (
@@ -119,9 +119,9 @@ def of_cells(
     *,
     records: bool = False,
 ) -> Report:
-    """Of cells, from wherever they are."""
+    """The report of cells, which need not be in a file."""
     family = family_of_language(language)
-    kept = record.retained([(cell.source, cell.notes) for cell in cells])
+    retained = record.retained([(cell.source, cell.notes) for cell in cells])
     reports = []
     for number, cell in enumerate(cells):
         matches = (
@@ -133,30 +133,30 @@ def of_cells(
             CellReport(
                 number=number + 1,
                 id=cell.id,
-                pieces=tuple(_matched_lines(cell.source, matches)),
-                kept=tuple(one for one in kept if one.cells[0] == number),
+                matches=tuple(_matched_lines(cell.source, matches)),
+                retained=tuple(one for one in retained if one.cells[0] == number),
             )
         )
     matcher.index.refresh()
     return Report(
         notebook=name,
         cells=tuple(reports),
-        records=records or bool(kept),
+        records=records or bool(retained),
         indexed=matcher.index.lexemes,
         threshold=threshold,
-        models=tuple(_cards(one.accepted.model for one in kept)),
+        models=tuple(_cards(one.accepted.model for one in retained)),
         notices=tuple(_notices(reports, matcher)),
         sources=tuple(cell.source for cell in cells),
     )
 
 
 def _matched_lines(source: str, matches: Sequence[Match]) -> Iterable[MatchedLines]:
-    """Matches of the same code as one; the longest determines the lines."""
+    """The matches with those of the same code put together; the longest of them determines the lines."""
     groups: list[list[Match]] = []
     for match in matches:  # the longest first
         for group in groups:
-            whole = group[0]
-            shared = min(match.end, whole.end) - max(match.start, whole.start)
+            longest = group[0]
+            shared = min(match.end, longest.end) - max(match.start, longest.start)
             if shared > 0.5 * (match.end - match.start):
                 group.append(match)
                 break
@@ -177,13 +177,13 @@ def _matched_lines(source: str, matches: Sequence[Match]) -> Iterable[MatchedLin
 
 
 def _notices(cells: Iterable[CellReport], matcher: Matcher) -> Iterable[Notice]:
-    """For each source that is named, once."""
+    """One notice for each source that the report names."""
     named: dict[tuple[str, str], str] = {}
     for cell in cells:
-        for piece in cell.pieces:
-            for place in piece.places:
+        for match in cell.matches:
+            for place in match.places:
                 named.setdefault((place.source, place.version), place.licence)
-        for one in cell.kept:
+        for one in cell.retained:
             for place in one.accepted.attributions[:MAX_PLACES_SHOWN]:
                 named.setdefault((place.source, place.version), place.licence)
     entries = matcher.index.contents.sources.values()

@@ -1,7 +1,7 @@
-"""Where indexed code is: installed packages, folders and archives, and how a file of one is read.
+"""The sources of code that can be indexed (installed packages, folders and archives), and how their files are read.
 
-Files that cannot be read, are not code, are larger than `MAX_FILE_BYTES` or were written by a program are left out and
-counted. Links to folders are not followed, so that no cycle is possible.
+Files that cannot be read, are larger than `MAX_FILE_BYTES`, or are binary or minified are left out and counted. Links
+to folders are not followed, so there can be no cycle.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from jupyter_sc2.attribution.lexemes import family_of_file
 from jupyter_sc2.errors import RequestError
 
 MAX_FILE_BYTES = 4 << 20
-# Bytes that are unpacked at once.
+# Bytes of a zip's member that are decompressed at once.
 _PIECE = 1 << 16
-# How packed tar files begin, and what unpacks them.
-_PACKED: dict[bytes, Callable[[Any], Any]] = {
+# The first bytes of compressed tar files, and what decompresses them.
+_COMPRESSED: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
-# What is raised for archives that are not whole.
+# The exceptions that damaged archives raise.
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
-# Longer lines on average are minified or data.
+# A file with longer lines on average is minified, or data.
 MAX_MEAN_LINE_CHARS = 400
 _LEFT_OUT = {
     *(".git", ".hg", ".svn", ".venv", ".ipynb_checkpoints"),
@@ -52,7 +52,7 @@ _LICENCE_NAMES = ("licen", "copying", "notice", "unlicense")
 
 @dataclass(frozen=True)
 class Item:
-    """One file: its path within the source, and what tells whether it changed since."""
+    """One file: its path within the source, its content, and size and stamp, by which a change is noticed."""
 
     path: str
     size: int
@@ -62,7 +62,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A package, a folder or an archive. `root` is where it stands, `notices` its licence files below that."""
+    """A package, a folder, a file or an archive. `root` is its path, `notices` are its licence files below that."""
 
     kind: str  # "package", "folder", "file", "zip", "tar" or "jsonl"
     name: str
@@ -70,7 +70,7 @@ class Source:
     version: str = ""
     licence: str = licences.UNKNOWN
     notices: tuple[str, ...] = ()
-    listed: tuple[str, ...] = field(default=(), repr=False)  # of a package: its files
+    listed: tuple[str, ...] = field(default=(), repr=False)  # the files of a package
 
     @property
     def key(self) -> str:
@@ -137,12 +137,12 @@ class Source:
                     yield Item(info.name, info.size, int(info.mtime), reader.read)
 
     def _json_items(self, left_out: Counter[str]) -> Iterator[Item]:
-        """A document for each line; its path is where the line begins, so that it is found again."""
+        """A document for each line. Its path has the byte at which the line begins, so that it can be read again."""
         at = 0
         with open(self.root, "rb") as file:
             while line := file.readline(MAX_FILE_BYTES + 1):
                 size, part = len(line), line
-                while len(part) > MAX_FILE_BYTES and not part.endswith(b"\n"):  # it goes on
+                while len(part) > MAX_FILE_BYTES and not part.endswith(b"\n"):  # the line continues
                     part = file.readline(MAX_FILE_BYTES + 1)
                     size += len(part)
                 yield Item(f"@{at}.py", size, size, partial(_document, line))
@@ -158,15 +158,16 @@ def _readable(archive: str) -> Iterator[None]:
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> bytes:
-    """What a file in a zip unpacks to. Raises ValueError beyond `MAX_FILE_BYTES`, whatever its header says of its size.
+    """The content of a file in a zip. Raises ValueError above `MAX_FILE_BYTES`, whatever size its header gives.
 
-    `ZipFile.read` unpacks all of it at once, and cuts afterwards. Of what is not deflated zipfile unpacks whatever a
-    piece holds, and 50 bytes of bzip2 may hold 45 MB: wheels and most zips have none of it.
+    `ZipFile.read` would decompress all of it at once and cut it afterwards. Compression methods other than deflate are
+    refused: zipfile decompresses a whole piece of them at once, and 50 bytes of bzip2 can contain 45 MB. Wheels and
+    most zips do not use them.
     """
     if isinstance(member, str):
         member = archive.getinfo(member)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("it is compressed in a way that is not read")
+        raise ValueError("its compression method is not supported")
     data = bytearray()
     opened: Any
     with archive.open(member) as opened:
@@ -179,11 +180,11 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> bytes:
 
 @contextmanager
 def _opened_tar(root: str) -> Iterator[tarfile.TarFile]:
-    """A tar file, packed or not, in which no header is believed to have more than `MAX_FILE_BYTES`."""
+    """A tar file, compressed or not. A header that claims more than `MAX_FILE_BYTES` raises tarfile.ReadError."""
     with open(root, "rb") as file:
         start = file.read(6)
         file.seek(0)
-        opener = next((o for magic, o in _PACKED.items() if start.startswith(magic)), None)
+        opener = next((o for magic, o in _COMPRESSED.items() if start.startswith(magic)), None)
         stream: Any = opener(file) if opener is not None else file
         bounded: Any = _Bounded(stream)
         with stream, tarfile.TarFile(fileobj=bounded) as archive:
@@ -191,7 +192,7 @@ def _opened_tar(root: str) -> Iterator[tarfile.TarFile]:
 
 
 class _Bounded:
-    """A file that is read in pieces of no more than a file may have: tarfile reads a member's long name at once."""
+    """A stream that refuses to read more than `MAX_FILE_BYTES` at once, as tarfile would for a member's long name."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -199,13 +200,13 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_FILE_BYTES + tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"one of its headers tells of {size:,} bytes")
+            raise tarfile.ReadError(f"one of its headers claims {size:,} bytes")
         data: bytes = self._stream.read(size)
         return data
 
 
 def read_again(kind: str, root: str, path: str) -> bytes | None:
-    """A file of a source as it is now; None if it is not at hand."""
+    """The code in a file of a source as it is now; None if it cannot be read."""
     try:
         if kind in ("package", "folder", "file"):
             file = Path(root) if kind == "file" else Path(root, path)
@@ -224,19 +225,22 @@ def read_again(kind: str, root: str, path: str) -> bytes | None:
                 return _document(line) if len(line) <= MAX_FILE_BYTES else None
     except (*_DAMAGED, ValueError, KeyError, RuntimeError):
         pass
-    return None  # a member of a tar file can only be had by reading all before it
+    return None  # a member of a tar file can only be reached by reading everything before it
 
 
 def _read(file: Path) -> bytes:
-    if not file.is_file():  # a pipe would be waited for, and a device need not end
-        raise OSError(errno.EINVAL, "it is no file")
-    # Not all of a file that grows.
+    if not file.is_file():  # reading a pipe would block, and a device may have no end
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    # No more than that, even if the file grows meanwhile.
     with open(file, "rb") as opened:
         return opened.read(MAX_FILE_BYTES + 1)
 
 
 def code_of(data: bytes, path: str) -> bytes | None:
-    """The code in a file, as UTF-8 or what looks like it; None if it is binary, minified or no notebook."""
+    """The code in a file, as UTF-8 unless it is in an encoding that is not recognised.
+
+    None if the file is binary or minified, or named like a notebook without being one.
+    """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         data = data.decode("utf-16", "replace").encode()
     if b"\0" in data[:8192]:
@@ -270,7 +274,7 @@ def _document(line: bytes) -> bytes:
         return b""
 
 
-# What there is to index
+# Finding what can be indexed
 
 
 def named(path: Path, name: str | None = None, licence: str | None = None) -> Source:

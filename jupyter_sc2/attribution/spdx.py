@@ -1,4 +1,4 @@
-"""Reports as an SPDX 2.3 document: the notebooks as files, what they match as packages."""
+"""Reports as an SPDX 2.3 document, with the notebooks as files and the sources that they match as packages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jupyter_sc2.attribution.report import Report
 
 
 def document(reports: Sequence[Report], version: str) -> dict[str, Any]:
-    """The document as JSON has it; `version` is that of this package, which made it."""
+    """The document as a JSON object; `version` is that of this package, which is named as its creator."""
     files: list[dict[str, Any]] = []
     packages: dict[tuple[str, str], dict[str, Any]] = {}
     relations: list[dict[str, str]] = []
@@ -33,16 +33,16 @@ def document(reports: Sequence[Report], version: str) -> dict[str, Any]:
                 if id.startswith("LicenseRef-"):
                     texts.setdefault(id, "\n\n".join(text for _, text in notice.texts) or id)
         for cell in report.cells:
-            for piece in cell.pieces:
-                for place in piece.places:
+            for match in cell.matches:
+                for place in match.places:
                     package = packages[place.source, place.version]
                     words = (
-                        f"Cell {cell.number}, lines {piece.lines[0]} to {piece.lines[1]}: {place}"
+                        f"Cell {cell.number}, lines {match.lines[0]} to {match.lines[1]}: {place}"
                     )
                     relations.append(
                         _relation(file["SPDXID"], "OTHER", package["SPDXID"], f"{words}.")
                     )
-    written: dict[str, Any] = {
+    result: dict[str, Any] = {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
@@ -57,10 +57,10 @@ def document(reports: Sequence[Report], version: str) -> dict[str, Any]:
         "relationships": relations,
     }
     if texts:
-        written["hasExtractedLicensingInfos"] = [
+        result["hasExtractedLicensingInfos"] = [
             {"licenseId": id, "extractedText": text} for id, text in texts.items()
         ]
-    return written
+    return result
 
 
 def _file(number: int, report: Report) -> dict[str, Any]:

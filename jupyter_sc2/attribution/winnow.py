@@ -1,8 +1,8 @@
-"""Fingerprints of a row of lexemes: few of many, chosen so that what two texts share is never missed.
+"""Fingerprints of a sequence of lexemes: a few hashes, chosen so that a long enough common run is never missed.
 
 Winnowing, after Schleimer, Wilkerson and Aiken (2003): each run of `RUN_LEXEMES` lexemes has a hash, and of each
-`WINDOW_RUNS` successive hashes the smallest is kept. Any `GUARANTEED_LEXEMES` lexemes that two texts have in common
-thus share a fingerprint.
+`WINDOW_RUNS` successive hashes the smallest is a fingerprint. So two texts with `GUARANTEED_LEXEMES` lexemes in a row
+in common always share a fingerprint.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _MIX = 0xD6E8FEB86659FD93
 
 
 def fingerprints(numbers: Numbers) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """The hashes that are kept, and the index of the lexeme at which the run of each begins."""
+    """The hashes that are chosen, and for each the index of the lexeme at which its run begins."""
     import numpy as np
 
     if len(numbers) < RUN_LEXEMES:
         return np.empty(0, np.uint32), np.empty(0, np.uint32)
     hashes = _hashes(numbers)
     at = np.arange(len(hashes), dtype=np.uint64)
-    # Of equal ones the last, so that the next windows choose it again.
+    # The last of equal hashes, so that the following windows choose it again.
     least = _least(hashes << np.uint64(32) | (np.uint64(0xFFFFFFFF) - at))
-    kept = least[np.append(True, least[1:] != least[:-1])]
-    found = (kept >> np.uint64(32)).astype(np.uint32)
-    places = (np.uint64(0xFFFFFFFF) - (kept & np.uint64(0xFFFFFFFF))).astype(np.uint32)
-    # In text that repeats itself every hash is the least of some window: once in a while will do.
+    chosen = least[np.append(True, least[1:] != least[:-1])]
+    found = (chosen >> np.uint64(32)).astype(np.uint32)
+    places = (np.uint64(0xFFFFFFFF) - (chosen & np.uint64(0xFFFFFFFF))).astype(np.uint32)
+    # In text that repeats itself every hash is the smallest of some window: one in each `WINDOW_RUNS` is enough.
     again = np.append(False, found[1:] == found[:-1])
     again[1:] &= places[1:] // WINDOW_RUNS == places[:-1] // WINDOW_RUNS
     return found[~again], places[~again]
 
 
 def _hashes(numbers: Any) -> Any:
-    """Of each run, 32 bits in a number of 64: a polynomial, put together from runs half as long."""
+    """The 32-bit hash of each run, as 64-bit numbers: a polynomial, computed from those of runs half as long."""
     import numpy as np
 
     hashes: Any = np.zeros(len(numbers) - RUN_LEXEMES + 1, np.uint64)
@@ -64,7 +64,7 @@ def _hashes(numbers: Any) -> Any:
 
 
 def _least(keys: Any) -> Any:
-    """The least of each window; of all, where there are fewer."""
+    """The smallest key of each window, or of all keys if there are fewer."""
     import numpy as np
 
     window = min(WINDOW_RUNS, len(keys))

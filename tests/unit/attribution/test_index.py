@@ -288,7 +288,7 @@ def test_a_tar_whose_header_lies_is_said_in_a_line(tmp_path, place, kind):
     lying_tar(tmp_path / "a.tar.gz", kind)
 
     def act():
-        with pytest.raises(RequestError, match=r"one of its headers tells of 67,108,864 bytes"):
+        with pytest.raises(RequestError, match=r"one of its headers claims 67,108,864 bytes"):
             update(place, tmp_path / "a.tar.gz")
 
     assert peak(act) < 8 * sources.MAX_FILE_BYTES
