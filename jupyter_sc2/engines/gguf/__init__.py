@@ -1,4 +1,4 @@
-"""GGUF files: read, found and made."""
+"""GGUF files: reading, finding and making them."""
 
-# How what these files need is installed.
+# The command that installs the packages for these files.
 EXTRA = 'pip install "jupyter-sc2[llamacpp]"'

@@ -1,4 +1,4 @@
-"""What a GGUF file says about itself before its weights: the model, its vocabulary, its special tokens."""
+"""The header of a GGUF file, which precedes the weights: the model's sizes, its vocabulary, its special tokens."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from jupyter_sc2.errors import ModelLoadError
 
 TOKEN_HEALING_KEY = "jupyter_sc2.heals"
 
-# Of a header. The largest that are published have 20 MB, 300,000 tokens and 2,000 tensors.
+# The limits of a header. The largest published ones have 20 MB, 300,000 tokens and 2,000 tensors.
 MAX_HEADER_BYTES = 256 << 20
 MAX_ENTRIES = 10_000
 MAX_ELEMENTS = 1 << 24
 MAX_TENSORS = 1 << 18
-# Of lengths, widths and counts; the longest context that is published has 10 million tokens.
+# The limit of lengths, widths and counts; the longest published context has 10 million tokens.
 MAX_SIZE = (1 << 31) - 1
-# GGUF's kinds of values: the bytes of those that have always the same number, and the two others.
+# GGUF's types of values: the bytes of those with a fixed size, and the two others.
 VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
 
 
 class GGUFHeader:
-    """The header of one file; its weights are not read, but that they are all there is checked."""
+    """The header of one file. The weights are not read, but the size of the file shows whether all are there."""
 
     def __init__(self, file: Path) -> None:
         """Raises ModelLoadError for a file that is missing, damaged, or not GGUF."""
@@ -56,16 +56,14 @@ class GGUFHeader:
             self.tokens: list[str] = self._all("tokenizer.ggml.tokens", str)
             self._kinds: list[int] = self._all("tokenizer.ggml.token_type", int)
             if len(self.tokens) != len(self._kinds):
-                raise ValueError("it has not as many kinds of tokens as tokens")
+                raise ValueError("its tokens and their types differ in number")
         except OSError as error:
             raise ModelLoadError(f"{file} cannot be read: {error.strerror or error}.") from error
         except KeyError as error:
+            raise ModelLoadError(f"{file} is not a language model: it has no {error}.") from error
+        except Exception as error:  # libgguf raises errors of several types
             raise ModelLoadError(
-                f"{file} is not a language model: it does not give {error}."
-            ) from error
-        except Exception as error:  # the library has errors of several kinds
-            raise ModelLoadError(
-                f"{file} is damaged or no GGUF file ({error}): download or make it again."
+                f"{file} is damaged or not a GGUF file ({error}): download or make it again."
             ) from error
         if not header.tensors or end > file.stat().st_size:
             raise ModelLoadError(
@@ -74,15 +72,14 @@ class GGUFHeader:
             )
 
     def number(self, key: str, default: int) -> int:
-        """A number of the model's architecture, such as "context_length"; the default for 0, too.
+        """A number of the model's architecture, such as "context_length"; the default if it is missing or 0.
 
-        Raises ModelLoadError for what is no size.
+        If it differs from layer to layer, the largest. Raises ModelLoadError if it is not a size.
         """
         name = f"{self.architecture}.{key}"
         value = self._values.get(name)
         if value is None:
             return default
-        # Some numbers differ from layer to layer.
         sizes = value if isinstance(value, list) else [value]
         if not all(type(size) is int and 0 <= size <= MAX_SIZE for size in sizes):
             raise ModelLoadError(
@@ -92,15 +89,15 @@ class GGUFHeader:
         return max(sizes, default=0) or default
 
     def _all(self, key: str, kind: type) -> list[Any]:
-        """The elements of an array. Raises KeyError for none, ValueError for others than of this kind."""
+        """The elements of an array. Raises KeyError if it is missing, ValueError if they are of another type."""
         elements = self._values[key]
         if not isinstance(elements, list) or not all(type(one) is kind for one in elements):
-            raise ValueError(f"{key} is no array of {'texts' if kind is str else 'numbers'}")
+            raise ValueError(f"{key} is not an array of {'strings' if kind is str else 'numbers'}")
         return elements
 
     @property
     def token_healing(self) -> bool:
-        """See ModelCard.token_healing; only files that are made here tell it."""
+        """See ModelCard.token_healing; only files that were made here state it."""
         return bool(self._values.get(TOKEN_HEALING_KEY))
 
     @property
@@ -109,7 +106,7 @@ class GGUFHeader:
 
     @cached_property
     def precision(self) -> str:
-        """ "Q4_K_M", "F16", …; "" if the file does not tell."""
+        """The precision, such as "Q4_K_M" or "F16"; empty if the file does not state it."""
         from libgguf import LlamaFileType
 
         try:
@@ -120,11 +117,11 @@ class GGUFHeader:
             return ""
 
     def share_of(self, types: Collection[str]) -> float:
-        """How much of the weights' bytes is in these of ggml's types, from 0 to 1."""
+        """The share of the weights' bytes that is in tensors of these ggml types, from 0 to 1."""
         return sum(self._bytes_in.get(type, 0) for type in types) / max(1, self.weight_bytes)
 
     def kv_bytes(self, tokens: int) -> int:
-        """What the KV cache takes for so many tokens, in fp16."""
+        """The bytes of the KV cache for so many tokens, in fp16."""
         heads = self.number("attention.head_count", 1)
         size = self.number("embedding_length", 0) // heads
         sizes = sum(self.number(f"attention.{part}_length", size) for part in ("key", "value"))
@@ -133,7 +130,7 @@ class GGUFHeader:
 
     @cached_property
     def special_ids(self) -> dict[str, int]:
-        """The tokens that steer the model, by their text; some files mark them as the user's own."""
+        """The ids of the special tokens, by their text; some files mark them as user-defined."""
         return {
             token: id
             for id, (token, kind) in enumerate(zip(self.tokens, self._kinds, strict=True))
@@ -143,7 +140,7 @@ class GGUFHeader:
 
     @cached_property
     def bytes_of(self) -> list[bytes]:
-        """The bytes of every token by its id; none for special tokens and for unused ids."""
+        """The bytes of each token, by its id; empty for special tokens and unused ids."""
         special = set(self.special_ids.values())
         byte_level = self._values.get("tokenizer.ggml.model") == "gpt2"
         spell = byte_level_bytes if byte_level else sentencepiece_bytes
@@ -159,34 +156,34 @@ class GGUFHeader:
 
     @cached_property
     def spelling(self) -> TokenPrefixIndex:
-        """For token healing; built at its first use."""
+        """The index for token healing, built at its first use."""
         return TokenPrefixIndex(self.bytes_of)
 
 
 def _check_counts(file: Path) -> None:
-    """Walks over the header before it is read into memory. Raises ValueError for what no model has, OSError.
+    """Checks a header's counts before it is read into memory. Raises OSError, and ValueError for what no model has.
 
-    An entry is a name (its length in 8 bytes, then the text), a kind (4 bytes) and a value of that kind; an array has
-    the kind and the number of its elements first. A tensor is a name, its dimensions (their number in 4 bytes, then 8
-    for each), its type (4) and its place (8). Numbers are little-endian (GGUF, version 3).
+    An entry is a name (its length in 8 bytes, then the text), a type (4 bytes) and a value of that type; an array
+    begins with the type and the number of its elements. A tensor is a name, its dimensions (their number in 4 bytes,
+    then 8 for each), its type (4) and its offset (8). Numbers are little-endian (GGUF, version 3).
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF" or size < 24:
-            raise ValueError("it does not begin as one")
+            raise ValueError("it does not begin like one")
         data = mmap.mmap(stream.fileno(), min(size, MAX_HEADER_BYTES), access=mmap.ACCESS_READ)
     with data:
         try:
             _walk(data)
         except (struct.error, OverflowError) as error:
-            raise ValueError("its header has no end") from error
+            raise ValueError("its header is cut off") from error
 
 
 def _walk(data: mmap.mmap) -> None:
     short, long = struct.Struct("<I").unpack_from, struct.Struct("<Q").unpack_from
     (tensors,), (entries,) = long(data, 8), long(data, 16)
     if tensors > MAX_TENSORS or entries > MAX_ENTRIES:
-        raise ValueError(f"its header tells of {tensors:,} tensors and {entries:,} entries")
+        raise ValueError(f"its header claims {tensors:,} tensors and {entries:,} entries")
     at = 24
     for _ in range(entries):
         at += 8 + long(data, at)[0]
@@ -196,14 +193,14 @@ def _walk(data: mmap.mmap) -> None:
             (kind,), (count,) = short(data, at), long(data, at + 4)
             at += 12
             if count > MAX_ELEMENTS:
-                raise ValueError(f"its header tells of {count:,} elements")
+                raise ValueError(f"its header claims {count:,} elements")
         if kind == STRING:
             for _ in range(count):
                 at += 8 + long(data, at)[0]
         elif kind in VALUE_BYTES:
             at += count * VALUE_BYTES[kind]
         else:
-            raise ValueError(f"its header has a value of the kind {kind}")
+            raise ValueError(f"its header has a value of the unknown type {kind}")
     for _ in range(tensors):
         at += 8 + long(data, at)[0]
         at += 16 + 8 * short(data, at)[0]

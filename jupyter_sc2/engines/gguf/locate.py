@@ -1,4 +1,4 @@
-"""Where the GGUF file of a model is: given, made here before, on the hub, or still to be made."""
+"""Finds the GGUF file of a model: one that is given, was made here earlier, is on the hub, or is made now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jupyter_sc2.runtime.progress import Progress
 
 # Below this many parameters half precision is quick enough, and nothing is lost.
 SMALL_MODEL_PARAMS = 500_000_000
-# The tokens that the KV cache is for when the precision is chosen.
+# The tokens in the KV cache for which the precision is chosen.
 PLANNED_TOKENS = 4096
 
 
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 def find(model: str, precision: str, *, offline: bool, progress: Progress) -> Found:
     """The model's GGUF file in that precision, downloaded or made if need be. Raises ModelLoadError.
 
-    One that was made here before and is damaged is replaced.
+    A damaged one that was made here earlier is replaced.
     """
     card = find_card(model)
     if model.lower().endswith(".gguf"):
@@ -48,17 +48,17 @@ def find(model: str, precision: str, *, offline: bool, progress: Progress) -> Fo
     folder = Path(model).expanduser()
     damaged = False
     if card.hub_id is not None and not folder.is_dir():
-        # What was made of a hub's model needs no original beside it any more.
+        # A file that was made from a model of the hub no longer needs the original.
         file = place(card, folder, wanted)
         if _is_whole(file, progress):
             return Found(card, file)
         damaged = os.path.lexists(file)
     try:
         if card.gguf is not None:
-            # A model's repository need not have each precision; and without a network there may be the original.
+            # Its repository may lack this precision or be out of reach, and the original may be on this disk.
             with contextlib.suppress(ModelLoadError):
                 file = model_files.gguf(card, precision, offline=offline, progress=progress)
-                return Found(card, file, _mended(card, wanted) if damaged else "")
+                return Found(card, file, _replaced_notice(card, wanted) if damaged else "")
         card, folder = model_files.find(model, offline=offline, progress=progress)
         file = place(card, folder, wanted)
         if not damaged and _is_whole(file, progress):
@@ -69,7 +69,7 @@ def find(model: str, precision: str, *, offline: bool, progress: Progress) -> Fo
         if not damaged:
             raise
         raise ModelLoadError(f"{file} is damaged, and cannot be made again: {error}") from error
-    return Found(card, file, _mended(card, wanted) if damaged else "")
+    return Found(card, file, _replaced_notice(card, wanted) if damaged else "")
 
 
 def make(card: ModelCard, folder: Path, precision: str, progress: Callable[[float], None]) -> Path:
@@ -77,10 +77,10 @@ def make(card: ModelCard, folder: Path, precision: str, progress: Callable[[floa
     from jupyter_sc2.engines.gguf.writer import write_gguf
 
     file = place(card, folder, precision)
-    _forget_older(file)
+    _delete_older(file)
     try:
         if os.path.lexists(file) and not (file.is_file() and _record_file(file).is_file()):
-            checksums.quarantine(file)  # nothing tells that it was made here
+            checksums.quarantine(file)  # nothing shows that it was made here
         write_gguf(folder, file, precision, name=card.name, progress=progress)
         checksums.write_record(_record_file(file), checksums.record(file))
     except OSError as error:
@@ -97,15 +97,15 @@ def _is_whole(file: Path, progress: Progress) -> bool:
     return checksums.is_whole(file, record, lambda: progress("loading", None))
 
 
-def _mended(card: ModelCard, precision: str) -> str:
+def _replaced_notice(card: ModelCard, precision: str) -> str:
     return (
-        f"What was kept of {card.name} in {precision} was damaged, or not made by this version, "
+        f"The stored GGUF file of {card.name} in {precision} was damaged, or not made by this version, "
         "and was replaced."
     )
 
 
 def best_precision(model: str) -> str:
-    """F16 for a small model, else what fits this machine."""
+    """The precision for this machine: F16 for a small model, else the one that fits."""
     try:
         _, shape = model_files.card_and_shape(model)
     except ModelLoadError:  # nothing of it is on this disk yet
@@ -117,7 +117,7 @@ def best_precision(model: str) -> str:
 
 
 def place(card: ModelCard, folder: Path, precision: str) -> Path:
-    """The path of the GGUF file made from a folder's weights. Other weights in the same folder have another file."""
+    """The path of the GGUF file that is made of a folder's weights; other weights in the same folder have another."""
     if card.hub_id is not None:
         name = card.hub_id.replace("/", "--")
     else:
@@ -133,8 +133,8 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
 
-def _forget_older(file: Path) -> None:
-    """Deletes what was made of weights that were in the same folder before."""
+def _delete_older(file: Path) -> None:
+    """Deletes the files that were made of earlier weights in the same folder."""
     parts = file.name.split("-")
     if len(parts) < 4 or "--" in file.name:
         return

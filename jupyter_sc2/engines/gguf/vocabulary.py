@@ -1,4 +1,4 @@
-"""A tokenizer.json in the words of GGUF: tokens, their kinds, merges or scores, and how text is cut before."""
+"""A tokenizer.json in GGUF's terms: tokens, their types, merges or scores, and how text is split into words."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer, read_spec
 from jupyter_sc2.errors import ModelLoadError
 
-# GGUF's kinds of tokens.
+# GGUF's types of tokens.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
-# GGUF's keys for the tokens that fill in the middle, and what models call them.
+# GGUF's keys for the tokens of FIM, and what models call them.
 FIM_KEYS = {
     "fim_pre": ("<fim_prefix>", "<|fim_prefix|>", "<PRE>"),
     "fim_suf": ("<fim_suffix>", "<|fim_suffix|>", "<SUF>"),
@@ -27,13 +27,16 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# llama.cpp's names for ways to cut text into words, by the pattern in tokenizer.json.
+# llama.cpp's names for ways to split text into words, by the pattern in tokenizer.json.
 PATTERNS = {_WORDS % r"\p{N}{1,3}": "llama-bpe", _WORDS % r"\p{N}": "qwen2"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """`model` and `pre` are llama.cpp's names for the algorithm and the cutting of text before it."""
+    """A vocabulary as GGUF stores it. `kinds` are the types of the tokens.
+
+    `model` and `pre` are llama.cpp's names for the algorithm and for the splitting of text before it.
+    """
 
     model: str  # "gpt2": byte-level BPE with merges; "llama": sentencepiece's with scores
     pre: str
@@ -54,7 +57,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         ids: dict[str, int] = dict(model["vocab"])
         if model["type"] != "BPE":
             raise ModelLoadError(
-                f"{file} is not a BPE tokenizer, which is all that GGUF is made of here."
+                f"{file} is not a BPE tokenizer, and GGUF files are made here only with one."
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelLoadError(f"{file} cannot be read as a tokenizer: {error}.") from error
@@ -98,7 +101,7 @@ def _kind(token: str) -> int:
 
 
 def _scores(tokens: list[str], merges: list[str]) -> list[float]:
-    """Sentencepiece's scores: what is merged earlier has the higher one. What no merge makes comes last."""
+    """SentencePiece's scores: the earlier a token is merged, the higher. Tokens that no merge makes have the lowest."""
     rank: dict[str, int] = {}
     for index, merge in enumerate(merges):
         rank.setdefault(merge.replace(" ", ""), index)
@@ -106,9 +109,9 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
 
 
 def _pre(spec: dict[str, Any], file: Path) -> str:
-    """llama.cpp's name for the way the text is cut into words before it is merged. Raises ModelLoadError."""
-    cutter = spec.get("pre_tokenizer") or {}
-    steps = cutter.get("pretokenizers", [cutter])
+    """llama.cpp's name for the way in which text is split into words before merging. Raises ModelLoadError."""
+    splitter = spec.get("pre_tokenizer") or {}
+    steps = splitter.get("pretokenizers", [splitter])
     match steps:
         case [
             {"type": "Digits", "individual_digits": True},
@@ -123,6 +126,6 @@ def _pre(spec: dict[str, Any], file: Path) -> str:
         ] if pattern in PATTERNS:
             return PATTERNS[pattern]
     raise ModelLoadError(
-        f"{file} cuts text in a way that llama.cpp has no name for: take a GGUF file that somebody made, "
+        f"{file} splits text in a way that llama.cpp has no name for: use a published GGUF file, "
         "or the engine transformers."
     )

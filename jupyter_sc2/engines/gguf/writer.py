@@ -1,8 +1,7 @@
 """Makes a GGUF file from the original weights, in any of llama.cpp's usual precisions.
 
 Tensors are read, quantized and written in blocks of some megabytes, so the peak of memory stays below a gigabyte
-whatever the model's size, and no file in between is needed. The numbers are quantized by libgguf, whose
-results are ggml's to the bit.
+whatever the model's size, and no intermediate file is needed. libgguf quantizes the numbers, bit for bit like ggml.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from jupyter_sc2.runtime.hardware import format_bytes
 if TYPE_CHECKING:
     import torch
 
-# What a model is called in config.json, and in GGUF.
+# The architectures by their names in config.json, and their names in the package gguf.
 ARCHITECTURES = {"starcoder2": "STARCODER2", "llama": "LLAMA", "gemma": "GEMMA", "qwen2": "QWEN2"}
 # Numbers that are quantized at once: 8 MB of float32.
 QUANTIZED_AT_ONCE = 1 << 21
@@ -48,8 +47,8 @@ def write_gguf(
 ) -> None:
     """Writes the model of a folder with config.json, tokenizer.json and *.safetensors to `file`.
 
-    `precision` is one of plan.GGUF; `progress` is called with the share done. `file` appears when it is whole, not
-    before. Raises ModelLoadError.
+    `precision` is one of plan.GGUF; `progress` is called with the share done. `file` appears only when it is complete.
+    Raises ModelLoadError.
     """
     check_packages()
     source = _Source(folder, precision)
@@ -91,7 +90,7 @@ def _check_disk(file: Path, needed: int) -> None:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One tensor of the file to be: its name there, its type, and where it comes from."""
+    """One tensor of the new file: its name and type there, and the stored tensor that it is made of."""
 
     name: str
     type: str
@@ -108,7 +107,7 @@ class _Tensor:
 
 
 class _Source:
-    """The folder's model: what GGUF calls its numbers, and the plan of the tensors."""
+    """The model in a folder: the sizes that GGUF asks for, and the tensors to write."""
 
     def __init__(self, folder: Path, precision: str) -> None:
         from jupyter_sc2.engines.torch.model_builder import architecture
@@ -118,15 +117,15 @@ class _Source:
         kind = raw["model_type"]
         if kind not in ARCHITECTURES:
             raise ModelLoadError(
-                f"{folder} is of the kind {kind!r}; GGUF files are made here of {', '.join(ARCHITECTURES)}."
+                f"{folder} has a model of type {kind!r}; GGUF files are made here only of {', '.join(ARCHITECTURES)}."
             )
         self.kind = kind
         _, self.config = architecture(raw, folder)
         rope = getattr(self.config, "rope_parameters", None) or {}
         if rope.get("rope_type", "default") != "default":
             raise ModelLoadError(
-                f"{folder} stretches its positions ({rope['rope_type']}), which is not translated into GGUF here: "
-                "take a GGUF file that somebody made."
+                f"{folder} scales its positions ({rope['rope_type']}), which cannot be converted to GGUF here: "
+                "use a published GGUF file."
             )
         self.rope_theta = float(rope.get("rope_theta", 10000.0))
         self.heads = int(self.config.num_attention_heads)
@@ -140,7 +139,7 @@ class _Source:
             max(entry.shape, default=0) for entry in self._stored.values()
         ):
             raise ModelLoadError(
-                f"{folder}/config.json tells of {self.config.vocab_size:,} tokens, and no tensor has so many rows."
+                f"{folder}/config.json claims {self.config.vocab_size:,} tokens, but no tensor has so many rows."
             )
         self.vocabulary: Vocabulary = read_vocabulary(folder, int(self.config.vocab_size))
         self.tensors = list(self._plan())
@@ -159,7 +158,7 @@ class _Source:
                 continue
             name = names.get_name(source, try_suffixes=(".weight", ".bias"))
             if name is None:
-                raise ModelLoadError(f"{entry.file} holds {source}, which GGUF has no name for.")
+                raise ModelLoadError(f"{entry.file} has {source}, which GGUF has no name for.")
             kind = tensor_type(
                 name,
                 entry.shape,
@@ -171,7 +170,7 @@ class _Source:
             yield _Tensor(name, kind, source, entry)
 
     def read(self, tensor: _Tensor) -> torch.Tensor:
-        """The tensor as (rows, columns), in the order of rows and with the offset that llama.cpp wants."""
+        """The tensor as (rows, columns), with the order of rows and the offset that llama.cpp expects."""
         from jupyter_sc2.engines.torch.model_builder import Reader
 
         # A view of the mapped file, unless it is packed there.
@@ -183,12 +182,15 @@ class _Source:
         elif self.kind == "llama" and ".self_attn.k_proj." in tensor.source:
             value = _interleaved(value, self.key_heads)
         elif self.kind == "gemma" and tensor.source.endswith("norm.weight"):
-            value = value.float() + 1  # Gemma stores its norms' scales less one
+            value = value.float() + 1  # Gemma stores the scales of its norms minus one
         return value.reshape(tensor.rows, -1)
 
 
 def _interleaved(value: torch.Tensor, heads: int) -> torch.Tensor:
-    """llama.cpp turns neighbouring rows of a head by an angle, transformers those half a head apart."""
+    """The rows of each head with its two halves interleaved.
+
+    Rotary embeddings turn neighbouring rows in llama.cpp, and rows half a head apart in transformers.
+    """
     rest = value.shape[1:]
     halves = value.reshape(heads, 2, value.shape[0] // heads // 2, *rest)
     return halves.swapaxes(1, 2).reshape(value.shape)
@@ -243,7 +245,7 @@ class _QuantizedTensor:
     def tofile(self, stream: BinaryIO) -> None:
         rows = max(1, QUANTIZED_AT_ONCE // self._tensor.stored.shape[-1])
         starts = range(0, self._tensor.rows, rows)
-        # A few at a time: what is packed already waits in memory for the disk.
+        # A few at a time: quantized blocks wait in memory for the disk.
         some = 2 * self._workers
         for index in range(0, len(starts), some):
             batch = starts[index : index + some]
@@ -260,11 +262,11 @@ class _QuantizedTensor:
 
 
 def _float32(value: torch.Tensor) -> Any:
-    """The numbers as float32 in numpy, which converts in the calling thread alone, as torch does not."""
+    """The numbers as float32. NumPy converts them because it uses only the calling thread; torch uses more."""
     import numpy as np
     import torch
 
-    if value.dtype == torch.bfloat16:  # unknown to numpy: the upper half of a float32
+    if value.dtype == torch.bfloat16:  # unknown to NumPy: the upper half of a float32
         upper = value.contiguous().view(torch.int16).numpy().view(np.uint16)
         return (upper.astype(np.uint32) << 16).view(np.float32)
     return value.numpy().astype(np.float32)
@@ -322,7 +324,7 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary, config: Any) -> None:
         found = found[0] if isinstance(found, list) else found
         if found is not None and 0 <= found < len(vocabulary.tokens):
             getattr(writer, f"add_{key}_token_id")(found)
-    # Prompts are laid out token by token; nothing is ever to be added to them.
+    # Prompts are built token by token, and nothing may be added to them.
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)

@@ -1,9 +1,9 @@
 """Builds a torch module from a configuration and the tensors of a folder.
 
-This replaces transformers' `from_pretrained` and takes its model classes only. That one sets the process's
-default dtype while it works, loads from a pool of threads that the interpreter waits for at its exit, draws
-progress bars into the user's cell, fills in missing tensors at random, and quantizes only after the whole
-model is in memory. Here tensors are read and quantized one by one: the peak stays near the final size.
+Of transformers only the model classes are used. Its `from_pretrained` sets the process's default dtype while it works,
+loads with a pool of threads for which the interpreter waits at exit, draws progress bars into the user's cell, fills in
+missing tensors at random, and quantizes only after the whole model is in memory. Here tensors are read and quantized
+one by one, so the peak of memory stays near the final size.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from jupyter_sc2.models.files import Stored, check_layers, check_shapes
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.progress import Progress
 
-# Up to this size tensors are copied into memory. Larger files stay mapped: that loads in a second, and the pages
-# are shared between kernels, but a mapped file that somebody overwrites in place kills the process that reads it.
+# The tensors of a model below this size are copied into memory. Larger models stay mapped: they load in a second, and
+# kernels share their pages, but a mapped file that somebody overwrites in place kills the process that reads it.
 COPY_BELOW_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A model without its weights, and where they come from. Its tensors are named as in its state."""
+    """A model without its weights, and where they come from. The names are those of the model's `state_dict`."""
 
     model: nn.Module
     device: torch.device
     dtype: torch.dtype
     precision: str
-    order: str  # of 4-bit weights: "rows", or that of a CPU's kernel
+    order: str  # of 4-bit weights in memory: "rows", or that of a kernel for the CPU
     # The tensors of the model, on the meta device; tied ones under one name.
     tensors: Mapping[str, torch.Tensor]
     # The stored tensor for each of them, and its name in the folder.
@@ -60,7 +60,7 @@ class Skeleton:
 
     @cached_property
     def nbytes(self) -> int:
-        """What all its tensors take."""
+        """The bytes of all its tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def put(self, name: str, tensor: torch.Tensor) -> None:
@@ -69,12 +69,12 @@ class Skeleton:
         _assign(self.model, name, tensor.clone() if self.nbytes < COPY_BELOW_BYTES else tensor)
 
     def complete(self) -> nn.Module:
-        """The model in eval mode; all its tensors have to be there."""
+        """The model in eval mode, once all its tensors have been put there."""
         with gate, torch.inference_mode():
             for name, source in self.tied.items():
                 _assign(self.model, name, _get(self.model, source))
             for module in self.model.modules():
-                # Tables that are computed, such as the frequencies of the positions.
+                # Computed tables, such as the frequencies of rotary embeddings.
                 for key, buffer in module.named_buffers(recurse=False):
                     module._buffers[key] = buffer.to(self.device)
                 if isinstance(module, QuantizedLinear):
@@ -90,15 +90,17 @@ def skeleton(
     precision: str,
     device: torch.device,
 ) -> Skeleton:
-    """The model that the files describe, in `precision`. Raises ModelLoadError if their tensors lack or do not fit."""
+    """The model that the files describe, in `precision`. Raises ModelLoadError if tensors are missing or do not fit."""
     model: Any = _empty_model(config, stored, folder)
     dtype = compute_dtype(precision, device)
     if PACKED in config and precision in QUANTIZED:
-        raise ModelLoadError(f"{folder} is packed in 4 bits already, and loaded as it is.")
+        raise ModelLoadError(
+            f"{folder} is packed in 4 bits already, and can only be loaded as it is."
+        )
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ROW_BY_ROW)
     tied = _tied(model)
-    # A tied tensor has two names and some files store it under both, some under either.
+    # A tied tensor has two names; some files store it under both, others under one of them.
     source = {tied.get(name, name): (entry, name) for name, entry in stored.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in _tensors(model) if name not in tied}
     check_shapes(expected, {name: entry for name, (entry, _) in source.items()}, folder)
@@ -127,16 +129,17 @@ def skeleton(
 def stream_weights(
     skeleton: Skeleton, put: Callable[[str, torch.Tensor], None], progress: Progress
 ) -> None:
-    """Reads what the folder has, tensor by tensor, and hands on what the model wants, on the CPU or the device.
+    """Reads the folder's tensors one by one, and calls `put` with those of the model, on the CPU or the device.
 
-    Views of mapped files are among it. Raises ModelLoadError for damaged files.
+    A linear layer that is to be quantized is, and its parts are put instead of its weight. Some tensors are views of
+    mapped files. Raises ModelLoadError for damaged files.
     """
     elements = {name: entry.elements for name, (entry, _) in skeleton.source.items()}
-    # Of what is quantized nothing stays, and an open file's pages would count as this process's memory.
+    # Quantized tensors are not views of the file, and the pages of an open file would count as this process's memory.
     reader = Reader(keep_open=skeleton.precision not in QUANTIZED)
     total, done = sum(elements.values()), 0
     progress("loading", 0.0)
-    # In the order of the files, which reads the disk from front to back.
+    # In the order of the files, so that the disk is read from front to back.
     for name in sorted(elements, key=lambda name: (skeleton.source[name][0].file, name)):
         entry, file_name = skeleton.source[name]
         path, _, key = name.rpartition(".")
@@ -167,7 +170,7 @@ def stream_weights(
 def architecture(config: Mapping[str, Any], folder: Path) -> tuple[type[nn.Module], Any]:
     """The model class for a config.json, and the configuration as an object. Raises ModelLoadError.
 
-    Only classes of transformers itself count; code that lies beside the weights is never run.
+    Only classes of transformers itself are used; code that comes with the weights is never run.
     """
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -180,37 +183,37 @@ def architecture(config: Mapping[str, Any], folder: Path) -> tuple[type[nn.Modul
                 f"{folder} needs Python code of its own to run (auto_map), which is never executed."
             )
         raise ModelLoadError(
-            f"{folder} is of the kind {kind!r}, which the installed transformers cannot write text with."
+            f"{folder} has a model of type {kind!r}, with which the installed transformers cannot generate text."
         )
     if (quantization := config.get("quantization_config")) is not None:
         method = quantization.get("quant_method", "unknown")
         raise ModelLoadError(
-            f"{folder} is already quantized ({method}): take the original weights and set the precision."
+            f"{folder} is already quantized ({method}): use the original weights and set the precision."
         )
     try:
         settings = CONFIG_MAPPING[kind].from_dict(
-            {key: value for key, value in config.items() if not _is_no_matter(key)}
+            {key: value for key, value in config.items() if not _is_irrelevant(key)}
         )
-    except Exception as error:  # transformers checks configurations with errors of several kinds
+    except Exception as error:  # transformers checks configurations, with errors of several types
         raise ModelLoadError(
             f"{folder}/config.json is not a configuration of {kind}: {in_one_line(error)}"
         ) from error
     croppable = {"full_attention", "sliding_attention"}
     if not croppable.issuperset(getattr(settings, "layer_types", None) or ()):
         raise ModelLoadError(
-            f"{folder} has layers whose memory cannot be cut back, so it would reread each prompt."
+            f"{folder} has layers whose cache cannot be shortened, so each prompt would be read from its start."
         )
     import transformers
 
     return getattr(transformers, class_name), settings
 
 
-# Of training, and of what a model returns; some values raise in the middle of a pass.
+# Keys about training and about what a model returns; some of their values raise an error in the middle of a pass.
 OTHER_KEYS = ("auto_map", "return_dict", "use_cache", "id2label", "label2id", "problem_type")
 
 
-def _is_no_matter(key: str) -> bool:
-    """Whether a key of config.json says nothing about what the weights compute: of training, of outputs, of code."""
+def _is_irrelevant(key: str) -> bool:
+    """Whether a key of config.json is about training, outputs or code, and not about what the weights compute."""
     return key in OTHER_KEYS or "dropout" in key or key.startswith("output_")
 
 
@@ -223,7 +226,7 @@ def best_device() -> torch.device:
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What is computed in; quantized weights are multiplied in bf16 where that is quick."""
+    """The dtype of the computation; with quantized weights it is bf16 where that is quick."""
     if precision in ("bf16", "fp16", "fp32"):
         return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     if quick_bf16(device):
@@ -232,7 +235,7 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def quick_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed natively: on the CPU that wants AVX512-BF16 or AMX."""
+    """Whether bf16 is computed natively, which on a CPU takes AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "mps":
@@ -242,13 +245,13 @@ def quick_bf16(device: torch.device) -> bool:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """What the weights take, with the scales of quantized ones; tied ones count once."""
+    """The bytes of the weights, with the scales of quantized ones; tied ones count once."""
     tensors = (*model.parameters(), *model.buffers())
     return sum({(tensor.data_ptr(), tensor.nbytes): tensor.nbytes for tensor in tensors}.values())
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Makes a module's weights without memory, in this thread only; what is computed stays real."""
+    """Creates a module's weights on the meta device, without memory, in this thread only; computed tensors are real."""
 
     def __torch_function__(
         self,
@@ -280,14 +283,14 @@ def _empty_model(
 def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and stored buffers by name, a tied one under each of its names."""
     yield from model.named_parameters(remove_duplicate=False)
-    kept = model.state_dict(keep_vars=True).keys()
+    stored = model.state_dict(keep_vars=True).keys()
     for name, buffer in model.named_buffers(remove_duplicate=False):
-        if name in kept:
+        if name in stored:
             yield name, buffer
 
 
 def _tied(model: nn.Module) -> dict[str, str]:
-    """The names of tensors that are another one's: {"lm_head.weight": "model.embed_tokens.weight"}."""
+    """The further names of tied tensors, with the first name: {"lm_head.weight": "model.embed_tokens.weight"}."""
     first: dict[int, str] = {}
     tied: dict[str, str] = {}
     for name, tensor in _tensors(model):
@@ -317,7 +320,8 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 class Reader:
-    """Reads tensors as views of a mapped file. It stays open with `keep_open`, or for as long as there are views."""
+    """Reads tensors as views of a mapped file, which stays open as long as there are views or, with `keep_open`, until
+    another file is read."""
 
     def __init__(self, *, keep_open: bool) -> None:
         self._keep_open = keep_open
@@ -325,7 +329,7 @@ class Reader:
         self._open: Any = None
 
     def read(self, file: Path, name: str, *, is_packed: bool = False) -> torch.Tensor:
-        """A tensor of the file; one that is packed there in float32, in memory of its own."""
+        """A tensor of the file; a packed one is unpacked to float32, in memory of its own."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -353,7 +357,7 @@ class Reader:
 def _replace_linear_layers(
     model: nn.Module, replacement: Callable[[nn.Linear], QuantizedLinear | None]
 ) -> None:
-    """Puts quantized linear layers in the place of all that are worth it, but for the output layer."""
+    """Replaces the linear layers that are worth quantizing, except for the output layer."""
     causal_model: Any = model
     head = causal_model.get_output_embeddings()
     for path, module in list(model.named_modules()):
@@ -364,11 +368,11 @@ def _replace_linear_layers(
 
 
 def _replace_embeddings(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
-    """Puts the table of embeddings and the output layer in 8 bits, both or none; returns what is tied more by it."""
+    """Replaces the embedding and the output layer by 8-bit ones, both or neither; returns the names that this ties."""
     causal_model: Any = model
     table, head = causal_model.get_input_embeddings(), causal_model.get_output_embeddings()
     if type(table) is not nn.Embedding or type(head) is not nn.Linear:
-        return {}  # one that computes something else, too
+        return {}  # a subclass may compute something else as well
     paths = {id(module): path for path, module in model.named_modules()}
     _put_module(model, paths[id(table)], Int8Embedding(table, dtype))
     _put_module(model, paths[id(head)], Int8Head(head, dtype))
@@ -383,7 +387,7 @@ def _put_module(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _int4_tile(device: torch.device) -> int:
-    """Bytes of a tile of 4-bit weights on this CPU. Raises ModelLoadError where torch has no product for them."""
+    """The bytes of a tile of 4-bit weights on this CPU. Raises ModelLoadError where torch has no product for them."""
     size = bytes_in_tile() if device.type == "cpu" else 0
     if not size:
         where = "this processor" if device.type == "cpu" else "a GPU"

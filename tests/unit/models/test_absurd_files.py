@@ -296,4 +296,4 @@ def test_a_gguf_file_with_absurd_counts_is_refused(tmp_path, monkeypatch, data, 
     libgguf = pytest.importorskip("libgguf")
     monkeypatch.setattr(libgguf, "read_gguf_header", lambda file: pytest.fail("was read"))
     file = gguf(tmp_path, data, **options)
-    assert refused(GGUFHeader, file).startswith(f"{file} is damaged or no GGUF file (")
+    assert refused(GGUFHeader, file).startswith(f"{file} is damaged or not a GGUF file (")

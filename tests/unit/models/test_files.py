@@ -227,7 +227,7 @@ def test_code_beside_the_weights_is_never_run(folder):
 
 def test_unknown_and_unsuited_architectures(folder):
     change_config(folder, model_type="resnet")
-    assert "is of the kind 'resnet'" in message(folder)
+    assert "has a model of type 'resnet'" in message(folder)
     change_config(folder, model_type="starcoder2", quantization_config={"quant_method": "gptq"})
     assert "already quantized (gptq)" in message(folder)
 

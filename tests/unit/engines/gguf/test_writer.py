@@ -270,7 +270,7 @@ def test_a_damaged_file_that_was_made_here_is_made_again(wide, cache, damage):
     engine.close()
     assert file.read_bytes() == sound
     assert engine.notice == (
-        "What was kept of wide in Q8_0 was damaged, or not made by this version, and was replaced."
+        "The stored GGUF file of wide in Q8_0 was damaged, or not made by this version, and was replaced."
     )
     engine = load_engine(str(wide), precision="Q8_0")
     engine.close()
@@ -334,10 +334,8 @@ def test_what_cannot_be_converted_is_refused_in_one_line(tmp_path):
 
     folder = make_tiny_model(tmp_path / "model")
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    refused("of the kind 'gpt2'", model_type="gpt2")
-    refused(
-        "tells of 9,999,999 tokens, and no tensor", model_type="starcoder2", vocab_size=9_999_999
-    )
+    refused("has a model of type 'gpt2'", model_type="gpt2")
+    refused("claims 9,999,999 tokens, but no tensor", model_type="starcoder2", vocab_size=9_999_999)
     refused("describes 900 layers, and there are", vocab_size=size, num_hidden_layers=900)
     refused("tokens and the model 100", num_hidden_layers=2, vocab_size=100)
     spec = json.loads((folder / "tokenizer.json").read_text())
