@@ -1,8 +1,8 @@
 """Attention along the trees of training rows, for transformers' models.
 
-In rows of trees a token sees a tenth of the row. On CUDA flex attention leaves out what no token of a block sees; it
-can be compiled only, and has no backward pass on a CPU. There `_Blocks` does it, with plain products; elsewhere
-attention is torch's fused one with a mask.
+In rows of trees a token sees a tenth of the row. On CUDA, flex attention leaves out the keys that no token of a block
+sees, but only if it is compiled, and it refuses a backward pass on a CPU. There `_Blocks` leaves them out, with plain
+products. Elsewhere attention is torch's fused one with a mask.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from jupyter_sc2.training.rows import visible
 
-NAME = "sc2-tree"  # among transformers' kinds of attention
-BLOCK = 128  # tokens whose keys are gathered together; 32 and 64 were slower
+NAME = "sc2-tree"  # among transformers' attention functions
+BLOCK = 128  # queries whose keys are gathered together; 32 and 64 were slower
 
 
 def install(model: Any) -> None:
-    """Makes the model attend along trees; it then takes a mask of `dense_mask` or `block_mask`."""
+    """Makes the model attend along trees; its attention mask is then one of `dense_mask` or `block_mask`."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend)
@@ -36,7 +36,7 @@ def dense_mask(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def block_mask(tokens: torch.Tensor) -> BlockMask:
-    """The same for flex attention: which blocks to look at, and what is seen within them."""
+    """The same mask for flex attention: which blocks of keys to read, and which keys are seen within them."""
     tree, shared, own = (tokens[..., n].contiguous() for n in (3, 4, 5))  # (B, T)
 
     def seen(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -57,10 +57,11 @@ def attend(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; gives (B, T, H, D)."""
-    # Positions have turned them into float32. Autocast sees to that for the one, and not in all versions for the other.
+    """The attention that transformers calls in each layer; returns (B, T, H, D)."""
+    # Rotary embeddings make them float32. Autocast converts them for fused attention, but not in all versions of torch
+    # for flex attention.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    shares = query.shape[1] // key.shape[1]
+    shared = query.shape[1] // key.shape[1]
     if isinstance(attention_mask, BlockMask):
         mixed = flex_attention(
             query,
@@ -68,12 +69,12 @@ def attend(
             value,
             block_mask=attention_mask,
             scale=scaling,
-            enable_gqa=shares > 1,
+            enable_gqa=shared > 1,
         )
     elif query.device.type == "cpu":
         return _in_blocks(query, key, value, attention_mask, scaling), None
     else:
-        key, value = (x.repeat_interleave(shares, dim=1) if shares > 1 else x for x in (key, value))
+        key, value = (x.repeat_interleave(shared, dim=1) if shared > 1 else x for x in (key, value))
         mixed = scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling
         )
@@ -94,7 +95,7 @@ def _in_blocks(
 
 
 class _Blocks(torch.autograd.Function):
-    """Attention of a block of queries at a time to the keys that one of them sees, forward and backward.
+    """Attention to the keys that at least one query of a block sees, forward and backward, one block at a time.
 
     Torch's fused kernel for the CPU computes all pairs, in the backward pass at a tenth of the speed of its products.
     """
@@ -112,54 +113,57 @@ class _Blocks(torch.autograd.Function):
         groups = key.shape[1]
         shared = heads // groups
         mixed = query.new_empty(rows, length, groups, shared, size)
-        shares = []
+        weights = []
         for row, at, seen, added in _seen_blocks(mask):
-            read = _grouped(query[row, :, at], groups)
+            queries = _grouped(query[row, :, at], groups)
             bias = added.to(query.dtype).repeat(shared, 1)
             keys = key[row].index_select(1, seen)
-            scores = torch.baddbmm(bias, read, keys.transpose(1, 2), alpha=scale)
-            share = scores.softmax(-1)
-            found = share @ value[row].index_select(1, seen)
+            scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=scale)
+            weight = scores.softmax(-1)
+            found = weight @ value[row].index_select(1, seen)
             mixed[row, at] = found.view(groups, shared, -1, size).permute(2, 0, 1, 3)
-            shares.append(share)
-        ctx.save_for_backward(query, key, value, mask, *shares)
+            weights.append(weight)
+        ctx.save_for_backward(query, key, value, mask, *weights)
         ctx.scale = scale
         return mixed.view(rows, length, heads, size)
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, mask, *shares = ctx.saved_tensors
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of the inputs; `of_x` is the gradient of `x`."""
+        query, key, value, mask, *weights = ctx.saved_tensors
         groups, size = key.shape[1], key.shape[3]
         of_query = torch.empty_like(query)
         of_key, of_value = (torch.zeros_like(x, dtype=torch.float32) for x in (key, value))
-        slope = slope.transpose(1, 2)
-        for (row, at, seen, _), share in zip(_seen_blocks(mask), shares, strict=True):
-            read, of_mixed = (_grouped(x[row, :, at], groups) for x in (query, slope))
-            of_value[row].index_add_(1, seen, (share.transpose(1, 2) @ of_mixed).float())
-            of_share = of_mixed @ value[row].index_select(1, seen).transpose(1, 2)
-            of_scores = torch._softmax_backward_data(of_share, share, -1, share.dtype)
+        gradient = gradient.transpose(1, 2)
+        for (row, at, seen, _), weight in zip(_seen_blocks(mask), weights, strict=True):
+            queries, of_mixed = (_grouped(x[row, :, at], groups) for x in (query, gradient))
+            of_value[row].index_add_(1, seen, (weight.transpose(1, 2) @ of_mixed).float())
+            of_weight = of_mixed @ value[row].index_select(1, seen).transpose(1, 2)
+            of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
             of_scores *= ctx.scale
             found = of_scores @ key[row].index_select(1, seen)
             of_query[row, :, at] = found.view(query.shape[1], -1, size)
-            of_key[row].index_add_(1, seen, (of_scores.transpose(1, 2) @ read).float())
+            of_key[row].index_add_(1, seen, (of_scores.transpose(1, 2) @ queries).float())
         return of_query, of_key.to(key.dtype), of_value.to(value.dtype), None, None
 
 
 def _grouped(heads: torch.Tensor, groups: int) -> torch.Tensor:
-    """Those of (H, N, D) that share a key one after another: (G, H / G N, D)."""
+    """Queries (H, N, D) by the head of keys that they share, (G, H / G * N, D)."""
     return heads.reshape(groups, -1, heads.shape[-1])
 
 
 class Block(NamedTuple):
-    """Queries of a row, one after another."""
+    """N successive queries of a row."""
 
     row: int
     at: slice
-    seen: torch.Tensor  # the places of the keys that one of them sees, (K,)
-    mask: torch.Tensor  # of these keys, (N, K)
+    seen: (
+        torch.Tensor
+    )  # the positions in the row of the K keys that at least one of them sees, (K,)
+    mask: torch.Tensor  # what is added to the scores of these keys, (N, K)
 
 
-_blocks = WeakTensorKeyDictionary()  # of each mask, the same for all layers
+_blocks = WeakTensorKeyDictionary()  # by mask, which is the same for all layers
 
 
 def _seen_blocks(mask: torch.Tensor) -> list[Block]:

@@ -22,17 +22,17 @@ SHELL_LINE = re.compile(
 )
 
 MAX_CELL_CHARS = 6_000
-# Cells that nobody types: one with more than this share of its characters in numbers is a table.
+# Cells that nobody types: a large one with more than this share of its characters in numbers is a table.
 NUMBER = re.compile(r"(?<![A-Za-z_])[-+]?\d[\w.+-]*[,;\s]*")
 TABLE_SHARE, TABLE_SIZE = 0.5, 400
-ENCODED = re.compile(r"(?<![\w+/.:-])[A-Za-z0-9+/]{72,}")  # but not the path of an address
-# Characters beyond Latin and Greek, for which the tokenizer has hardly a token.
+ENCODED = re.compile(r"(?<![\w+/.:-])[A-Za-z0-9+/]{72,}")  # but not the path of a URL
+# The most characters beyond Latin and Greek: the tokenizer has hardly any tokens for them.
 FOREIGN_SHARE = 0.2
 SECRET = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|hf_[A-Za-z]{34}|sk-[A-Za-z0-9]{32,}|xox[abp]-[\w-]{20,}"
     r"|AIza[\w-]{35})|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
-# Of a list of endings, as `A@B.mean` is a product of matrices; and `git@github.com` is nobody's.
+# E-mail addresses, only with these endings because `A@B.mean` is a product of matrices; `git@github.com` is nobody's.
 ADDRESS = re.compile(
     r"\b(?!git@)[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*"
     r"\.(?:com|org|net|edu|gov|ac\.uk|co\.uk|io|ai|de|fr|ch|nl|it|es|eu|ca|au|jp|cn|ru|br|se|fi|dk|be|at)\b(?!\()"
@@ -61,8 +61,10 @@ def is_python(source: str) -> bool:
 
 
 def below_magic(cell: str) -> tuple[str, str]:
-    """The language that a cell magic names, "" for none, and what a prompt holds of the cell when one types at
-    its end: without the magic's line where a language is named."""
+    """The language that a cell magic names, or "", and what a prompt has of the cell for a cursor at its end.
+
+    Where a language is named, that is the cell without the magic's line.
+    """
     request = CompletionRequest(text=cell, offset=len(cell), language="")
     language, body, _ = of_cell_magic(request)
     return language, body
@@ -71,14 +73,14 @@ def below_magic(cell: str) -> tuple[str, str]:
 def _parse(source: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other people's invalid escapes
+            warnings.simplefilter("ignore")  # invalid escapes in other people's code
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
 def notebook_cells(text: str) -> list[Cell]:
-    """The cells of an .ipynb file, outputs left out; none if it is no notebook in Python."""
+    """The cells of an .ipynb file, without outputs; none if it is not a Python notebook."""
     try:
         data = json.loads(text)
         language = data.get("metadata", {}).get("kernelspec", {}).get("language", "python")
@@ -133,7 +135,7 @@ def _statements(text: str) -> list[str]:
 
 
 def _merge(blocks: Iterable[str], lines: int = 12) -> list[str]:
-    """Joins neighbouring blocks while they stay short: blank lines in a script are closer than cells."""
+    """Joins neighbouring blocks as long as they stay short: blank lines in a script are closer together than cells."""
     merged: list[str] = []
     for block in blocks:
         defines = block.startswith(("def ", "class ", "@"))
@@ -146,9 +148,9 @@ def _merge(blocks: Iterable[str], lines: int = 12) -> list[str]:
 
 
 def _split_class(block: str, limit: int = 4_000) -> list[str]:
-    """A class that is too long for a cell as several, each with some of its methods below the class statement.
+    """A class that is too long for a cell as several cells, each with some of its methods below the class statement.
 
-    Left whole it would be left out, and what stays of many a module is its imports.
+    As one cell it would be left out, and of many modules only the imports would remain.
     """
     tree = _parse(block) if len(block) > MAX_CELL_CHARS else None
     if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.ClassDef):
@@ -178,13 +180,13 @@ def docstring_sessions(text: str) -> Iterator[list[Cell]]:
 def page_cells(text: str) -> list[Cell]:
     """The Python blocks of a text (reStructuredText, Markdown or a docstring), one cell each.
 
-    A printed result ends a cell, as it does in a notebook. Imports that are taken for granted are added.
+    A printed result ends a cell, as it does in a notebook. Conventional imports are added.
     """
     return with_imports(make_cells(("code", block) for block in code_blocks(text)))
 
 
 def myst_cells(text: str) -> list[Cell]:
-    """The cells of a notebook that is kept as a Markdown page (MyST or Jupytext); none if it is not one."""
+    """The cells of a notebook that is stored as a Markdown page (MyST or Jupytext); none if it is not one."""
     header = re.match(
         r"---\n.*?^(?:kernelspec|jupytext|file_format):.*?^---\n", text, re.DOTALL | re.M
     )
@@ -208,7 +210,7 @@ def myst_cells(text: str) -> list[Cell]:
 
 
 def code_blocks(text: str) -> Iterator[str]:
-    """What a text shows as Python: fences, directives, literal blocks, and sessions with prompts."""
+    """The Python code that a text shows: fences, directives, literal blocks, and sessions with prompts."""
     lines = text.expandtabs().splitlines()
     at = 0
     while at < len(lines):
@@ -262,7 +264,7 @@ def _margin(line: str) -> int:
 
 
 def _body(lines: Sequence[str]) -> str:
-    """A block without its indentation and without the options at its head."""
+    """A block without its indentation and without the options at its start."""
     first = next((n for n, line in enumerate(lines) if not OPTION.fullmatch(line)), len(lines))
     block = textwrap.dedent("\n".join(lines[first:])).strip("\n")
     return re.sub(r"\A---\n.*?^---\n", "", block, flags=re.DOTALL | re.MULTILINE)
@@ -308,7 +310,7 @@ def _session(lines: Iterable[str]) -> list[str]:
 
 
 def with_imports(cells: list[Cell]) -> list[Cell]:
-    """The cells, with conventional imports first for the names that they use and nowhere bind.
+    """The cells, preceded by conventional imports of the names that they use without binding them.
 
     Docstrings use these names and leave their imports to the reader.
     """
@@ -326,11 +328,11 @@ def with_imports(cells: list[Cell]) -> list[Cell]:
 
 
 def make_cells(pairs: Iterable[tuple[str, str]]) -> list[Cell]:
-    """Cells of sensible size with numbers for ids.
+    """Cells of sensible size, with numbers as ids.
 
-    Left out are long lines, tables of numbers, encoded files, keys, what is mostly in a script that the tokenizer
-    does not know, and what claims to be Python 3 and is not. A cell below the magic of another language stays as
-    it is. Addresses of people are replaced.
+    Cells are left out if they have very long lines, are tables of numbers, contain encoded files or secret keys, are
+    mostly in a writing system that the tokenizer does not know, or are not valid Python 3. Code below the magic of
+    another language is not parsed. E-mail addresses are replaced.
     """
     kept: list[Cell] = []
     for kind, source in pairs:
@@ -353,7 +355,7 @@ def _is_code(source: str) -> bool:
 
 
 def is_junk(source: str) -> bool:
-    """Whether a cell is data more than text, holds a key or is in a script that the tokenizer does not know."""
+    """Whether a cell is mostly data, has a secret key, or is in a writing system that the tokenizer does not know."""
     foreign = sum(char > "\u03ff" for char in source) if not source.isascii() else 0
     return (
         foreign > FOREIGN_SHARE * len(source)

@@ -43,8 +43,8 @@ PACKAGES = tuple(Path(__file__).with_name("packages.txt").read_text().split())
 # Whole packages that are never trained on: a model looks too good on notebooks of a package that it has seen.
 HELD_OUT = frozenset({"seaborn", "lifelines", "yellowbrick"})
 
-# Repositories among the public notebooks that are never trained on either: what the model says of its own certainty is
-# compared with how often it is right there (`jupyter sc2 eval calibration`).
+# Repositories of public notebooks that are never trained on either: on them the probabilities that the model gives are
+# compared with how often it is right (`jupyter sc2 eval calibration`).
 FOR_CALIBRATION = frozenset(
     f"github:{name}"
     for name in (
@@ -60,18 +60,19 @@ FOR_CALIBRATION = frozenset(
     )
 )
 
-# Characters of plain library code per package, whole modules that define something public. At 250,000 some 260 of 567
-# packages give all they have, and the others as much as each other: more would come from ever fewer packages.
+# Characters of plain library code per package, in whole modules that define something public. With 250,000, some 260 of
+# 567 packages contribute all they have, and the others equal amounts: more would come from ever fewer packages.
 LIBRARY_LIMIT = 250_000
 DEFINITION = re.compile(r"^(?:async def|def|class) (?!_)", re.MULTILINE)
 GENERATED = re.compile(
     r"auto-?generated|automatically generated|do not edit|(?:code|file) (?:is |was )?generated",
     re.IGNORECASE,
 )
-# A cell of at least so many characters that occurred in so many documents before is a licence, a form or the set-up of
-# a course.
+# A cell of at least so many characters that was in so many earlier documents is a licence, a form or the set-up of a
+# course.
 REPEATED, REPEATS = 200, 3
-HELD_OUT_SHARE = 0.5  # of a document's runs of words in those of the held-out packages
+# A document with this share of its runs of words in held-out packages is left out.
+HELD_OUT_SHARE = 0.5
 # Of duplicates, the one whose kind comes first here is kept.
 KINDS: tuple[Kind, ...] = ("notebook", "example", "docs", "doctest", "library")
 
@@ -87,7 +88,7 @@ UNWANTED = re.compile(
     r"|(?:^|/)(?:test_\w+|conftest|setup|conf|_?version|versioneer|__init__|__about__|noxfile)\.py$"
     r"|_pb2\.py$|_test\.py$"
 )
-# The files that are kept of an unpacked archive: a tenth of it, the rest are data and pictures.
+# The files that are kept of an unpacked archive: a tenth of it, as the rest is data and pictures.
 KEPT = re.compile(r"\.(?:ipynb|py|rst|md|txt)$|^PKG-INFO$|^(?:LICEN[CS]E|COPYING)", re.IGNORECASE)
 
 
@@ -98,13 +99,13 @@ class Source:
     name: str
     version: str
     licence: str
-    code: Mapping[Kind, int] = field(default_factory=dict)  # bytes of it
+    code: Mapping[Kind, int] = field(default_factory=dict)  # bytes of code
 
 
 def fetch(packages: Iterable[str], folder: Path, *, jobs: int = 3, timeout: float = 120) -> None:
-    """Downloads source archives and leaves what is read of them unpacked in `folder/NAME`.
+    """Downloads source archives and leaves the files that are read, unpacked, in `folder/NAME`.
 
-    A name may pin a version, `NAME==VERSION`. What cannot be had is left out.
+    A name may pin a version, `NAME==VERSION`. Packages that cannot be downloaded are left out.
     """
     # pip prepares a source archive's metadata, which for SciPy means minutes of configuring a build. Run for an
     # environment that has no build backend it fails at once, and `--no-clean` leaves the unpacked source.
@@ -156,8 +157,8 @@ def build_corpus(
     """Reads the unpacked archives and the standard library into `output/documents.jsonl`, without duplicates.
 
     `notebooks` is a file of more documents (see `read_notebooks`). Packages and repositories without a permissive
-    licence are left out, and documents that have a function of `exclude` in them: texts, or a file of an
-    evaluation's rows. `output/sources.json` says what is in.
+    licence are left out, and so are documents that contain a function of `exclude`: texts, or a file with the rows of
+    an evaluation. `output/sources.json` lists the packages and repositories that are in.
     """
     output.mkdir(parents=True, exist_ok=True)
     trees = list(unpacked(archives))
@@ -174,18 +175,16 @@ def build_corpus(
     documents.sort(key=lambda d: (d.package not in HELD_OUT, KINDS.index(d.kind), d.package))
     if isinstance(exclude, Path):
         exclude = [solution(row) for row in read_rows(exclude)]
-    kept, trim = Filter(Fragments(exclude)), Trim()
+    is_wanted, trim = Filter(Fragments(exclude)), Trim()
     code: dict[str, Counter[Kind]] = defaultdict(Counter)
     part = output / "documents.part"  # an incomplete file is not mistaken for a corpus
     with part.open("w", encoding="utf-8") as file:
-        for document in filter(is_enough, map(trim, filter(kept, documents))):
+        for document in filter(is_enough, map(trim, filter(is_wanted, documents))):
             file.write(dump(document) + "\n")
             cells = (cell.source for cell in document.cells if cell.cell_type == "code")
             code[document.package][document.kind] += sum(len(source.encode()) for source in cells)
     part.replace(output / "documents.jsonl")
-    print(
-        f"left out: {dict(kept.left_out)}, {trim.left_out} cells that come again", file=sys.stderr
-    )
+    print(f"left out: {dict(is_wanted.left_out)}, {trim.left_out} repeated cells", file=sys.stderr)
     sources: dict[str, Source] = {}
     for source in origins:
         if earlier := sources.get(source.name):
@@ -198,7 +197,7 @@ def build_corpus(
 
 
 class Filter:
-    """Lets each text through once, and none that has to stay out or is mostly from a held-out package."""
+    """Lets each text through once, except for unwanted ones and those that are mostly from a held-out package."""
 
     def __init__(self, unwanted: Fragments) -> None:
         self.left_out: Counter[str] = Counter()
@@ -230,11 +229,11 @@ class Filter:
 
 
 class Trim:
-    """Takes long cells out of a document that stood in several before it. Held-out ones stay as they are."""
+    """Removes long cells from a document that were in several documents before. Held-out documents are not changed."""
 
     def __init__(self) -> None:
         self.left_out = 0
-        self._documents: Counter[bytes] = Counter()  # that have a cell, by its digest
+        self._documents: Counter[bytes] = Counter()  # how many have a cell, by its digest
 
     def __call__(self, document: Document) -> Document:
         cells = tuple(c for c in document.cells if self._documents[_digest(c.source)] < REPEATS)
@@ -253,7 +252,7 @@ def _digest(text: str) -> bytes:
 def read_sources(notebooks: Path) -> list[Source]:
     """The repositories that a file of notebooks comes from, permissive licences only.
 
-    Beside `X.jsonl` or `X.jsonl.xz` stands `X-sources.json`: their names, licences and commits.
+    `X-sources.json`, next to `X.jsonl` or `X.jsonl.xz`, has their names, licences and commits.
     """
     stem = notebooks.name.removesuffix(".xz").removesuffix(".jsonl")
     path = notebooks.with_name(f"{stem}-sources.json")
@@ -271,16 +270,16 @@ def read_sources(notebooks: Path) -> list[Source]:
 
 
 def read_notebooks(path: Path, packages: Collection[str]) -> Iterator[Document]:
-    """The documents of these packages in a file that holds one a line, as `dump` writes them, compressed or not.
+    """The documents of these packages in a file with one per line, as `dump` writes them, compressed or not.
 
-    Repositories of the held-out packages are passed over.
+    Repositories of the held-out packages are skipped.
     """
     number = 0
     with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
         try:
             for line in file:
                 number += 1
-                document = _parse(line)
+                document = parse(line)
                 cells = make_cells((cell.cell_type, cell.source) for cell in document.cells)
                 document = replace(document, cells=tuple(cells))
                 held_out = any(name in document.package.lower() for name in HELD_OUT)
@@ -289,11 +288,11 @@ def read_notebooks(path: Path, packages: Collection[str]) -> Iterator[Document]:
         except (lzma.LZMAError, EOFError) as error:
             raise RequestError(f"{path} is cut off or not compressed by xz: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RequestError(f"{path}, line {number} is no document: {error!r}") from error
+            raise RequestError(f"{path}, line {number} is not a document: {error!r}") from error
 
 
 def unpacked(archives: Path) -> Iterator[tuple[Path, Source]]:
-    """The source trees under `archives/NAME` with what their metadata says, permissive licences only."""
+    """The source trees under `archives/NAME` with name, version and licence, permissive licences only."""
     for folder in sorted(path for path in archives.iterdir() if path.is_dir()):
         found = [*folder.glob("*/PKG-INFO"), *folder.glob("*/*/PKG-INFO")]
         for tree in sorted(path.parent for path in found)[:1]:
@@ -304,7 +303,7 @@ def unpacked(archives: Path) -> Iterator[tuple[Path, Source]]:
                 version = HeaderParser().parsestr(metadata).get("Version", "")
                 yield tree, Source(name, version, licence)
             else:
-                print(f"{name}: left out, no permissive licence that is clear", file=sys.stderr)
+                print(f"{name}: left out, it has no clear permissive licence", file=sys.stderr)
 
 
 def standard_library() -> tuple[Path, Source]:
@@ -313,9 +312,9 @@ def standard_library() -> tuple[Path, Source]:
 
 
 def read_tree(root: Path, package: str, *, own: bool = False) -> Iterator[Document]:
-    """All documents of one source tree, of the plain library only a part, unless it is somebody's own.
+    """The documents of a source tree. Plain library code is taken only in part, unless the tree is the user's `own`.
 
-    Unreadable files are passed over.
+    Unreadable files are skipped.
     """
     library: list[str] = []
     for path in sorted(root.rglob("*")):
@@ -345,7 +344,7 @@ def read_tree(root: Path, package: str, *, own: bool = False) -> Iterator[Docume
 
 
 def read_file(name: str, text: str) -> Iterator[tuple[Kind, list[Cell]]]:
-    """What looks like a notebook in a file, by its name and folder."""
+    """The parts of a file that can be read as a notebook, by its name and folder."""
     suffix = name[name.rfind(".") :]
     if suffix == ".ipynb":
         yield "notebook", notebook_cells(text)
@@ -370,13 +369,14 @@ def dump(document: Document) -> str:
 def load_documents(path: Path) -> Iterator[Document]:
     """The documents of a corpus, as `build_corpus` wrote them."""
     with path.open("rb") as file:
-        yield from map(_parse, file)
+        yield from map(parse, file)
 
 
-def _parse(line: bytes) -> Document:
+def parse(line: bytes) -> Document:
+    """The document in a line that `dump` wrote. Raises ValueError, KeyError, TypeError or AttributeError for others."""
     row = json.loads(line)
     if row["kind"] not in KINDS:
-        raise ValueError(f"{row['kind']!r} is no kind of document")
+        raise ValueError(f"{row['kind']!r} is not a kind of document")
     cells = (
         Cell(id=str(n), source=source, cell_type=kind)
         for n, (kind, source) in enumerate(row["cells"])

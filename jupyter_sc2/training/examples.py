@@ -5,7 +5,7 @@ of cells, read left to right, and several branches, each of which continues from
 
 Cuts fall where people pause (after an indentation, a bracket, a dot, an equals sign, inside a word), because uniformly
 random positions hardly ever do. With the suffix first, prefix and middle are encoded as one text: the model continues
-as it learned to, and generates the tokens that a cursor cuts again (see `ModelCard.token_healing`). With the prefix
+as it learned to, and regenerates the tokens that a cursor cuts (see `ModelCard.token_healing`). With the prefix
 first they are encoded separately, as they have to be.
 """
 
@@ -49,8 +49,8 @@ LINE_SHARE = 0.75
 FIRST_CELL_SHARE = 0.3
 MARKDOWN_DROPPED_SHARE = 0.6  # a small model has to learn code
 STATE_SHARE = 0.35
-STATE_WORD_SHARE = 0.4  # of the cuts below a state, those before a word of the state
-BRANCH_SHARE = 2.0  # characters of the branches for one of the trunk
+STATE_WORD_SHARE = 0.4  # of the cuts below a state, for those before a word of the state
+BRANCH_SHARE = 2.0  # characters of the branches for each character of the trunk
 MAX_BRANCHES = 12
 TRUNK_CHARS = (300, 700, 1_200, 2_000)
 PREFIX_CHARS = (200, 500)
@@ -58,8 +58,8 @@ SUFFIX_CHARS = (150, 300, 600)
 
 
 def head(language: str) -> tuple[Segment, ...]:
-    """The segments before everything that differs between two prompts; a left-to-right prompt ends in state and
-    prefix."""
+    """The segments that all prompts in a language begin with: a left-to-right prompt without state and prefix, its
+    last two."""
     return tuple(arrange((), "", "", mode="left-to-right", language=language)[:-2])
 
 
@@ -93,7 +93,7 @@ def choose_cut(cell: str, rng: Random, state: str = "", sign: str = "#") -> Cut:
     else:
         end = _line_end(cell, start)
         closer = CLOSERS.get(cell[start - 1 : start])
-        # Editors close brackets at once, so half of the time the closer is already behind the cursor.
+        # Editors close brackets at once, so half of the time the closer is already after the cursor.
         if closer and rng.random() < 0.5:
             end = _closed(cell, start, end, closer)
         elif kind > LINE_SHARE:
@@ -143,12 +143,11 @@ def _closed(cell: str, start: int, end: int, closer: str) -> int:
 
 @dataclass(frozen=True)
 class Branch:
-    """A cursor in a cell: how many of the trunk's texts it sees, the segments after them, and the same with the
-    completion."""
+    """A cursor in a cell, and its completion."""
 
-    above: int
-    given: tuple[Segment, ...]
-    whole: tuple[Segment, ...]
+    above: int  # the number of the trunk's texts that it sees
+    given: tuple[Segment, ...]  # the segments after these texts
+    whole: tuple[Segment, ...]  # the same, with the completion
 
 
 @dataclass(frozen=True)
@@ -164,12 +163,12 @@ class Example:
         return [*self.head, *self.trunk[: branch.above], *branch.whole]
 
     def sequence(self) -> list[Segment]:
-        """One prompt with its completion; cells without a position to fill in, such as single lines, unchanged."""
+        """The prompt of the first branch with its completion; the cells alone if there is no branch."""
         return self.prompt(self.branches[0]) if self.branches else [*self.head, *self.trunk]
 
 
 def build_example(document: Document, rng: Random) -> Example:
-    """Some of the document's cells, with rather more text in the branches than in the trunk."""
+    """An example of some of the document's cells, with about `BRANCH_SHARE` times the trunk's text in its branches."""
     texts = [
         ""
         if cell.cell_type == "markdown" and rng.random() < MARKDOWN_DROPPED_SHARE
@@ -217,11 +216,13 @@ def build_example(document: Document, rng: Random) -> Example:
 
 @dataclass(frozen=True)
 class Place:
-    """A cell as a prompt has it when the cursor is in it: below the magic of another language, without the magic's
-    line."""
+    """The part of a cell that a prompt has when the cursor is in it.
 
-    above: int  # texts of the trunk
-    index: int  # in the document
+    A cell with the magic of another language has two: the magic's line, and the code below it.
+    """
+
+    above: int  # the number of the trunk's texts before it
+    index: int  # of the cell in the document
     cell: str
     language: str = "python"
     below: str = ""  # the rest of the cell, where no cursor is placed
@@ -240,7 +241,7 @@ def _places(above: int, index: int, cell: str) -> list[Place]:
 
 
 def _branch(place: Place, state: str, rng: Random) -> Branch | None:
-    """A cursor in the cell; None if the trunk has it already: at the end of a cell, without a state."""
+    """A branch with a cursor in the cell; None if the trunk has it already: at the end of a cell, without a state."""
     _, sign = LANGUAGES.get(place.language, ("txt", "#"))
     cut = choose_cut(place.cell, rng, state, sign)
     (mode,) = rng.choices([mode for mode, _ in MODES], [share for _, share in MODES])

@@ -4,8 +4,8 @@ Worker n of N makes the rows n, n + N, n + 2N, … of the run, in order, and wri
 taken from the workers in turn. So the order is the same for any number of workers. The number of rows ahead is bounded:
 a worker blocks on its pipe, and a worker whose parent is gone finds the pipe broken and exits.
 
-They are plain processes and not those of `multiprocessing`, which would import the parent's main module again, and with
-it torch. This module runs with only `tokenizers` installed.
+The workers are plain processes and not those of `multiprocessing`, which would import the parent's main module again,
+and with it torch. This module runs with only `tokenizers` installed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Feed:
 
     def __init__(self, plan: Plan, *, start: int = 0, workers: int = 0) -> None:
         self.plan = plan
-        self.waited = 0.0  # seconds, in all, until a step's rows were there
+        self.waited = 0.0  # seconds of waiting for rows, in all
         self._next = start * plan.rows_per_step
         self._maker = None if workers else RowMaker(plan)
         self._workers: list[_Worker] = []
@@ -159,8 +159,8 @@ class _Worker:
             return row
         self._made.put(b"")  # for the next call
         code = self._process.wait()
-        said = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
-        reason = said[-1] if said else f"it ended with status {code}"
+        errors = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
+        reason = errors[-1] if errors else f"it ended with status {code}"
         raise FeedError(f"A process that makes rows has failed: {reason}")
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a package's licence lets a model learn from it, by what its archive says."""
+"""Whether a package's licence permits training on it, by the metadata and licence files in its archive."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ RESTRICTED = re.compile(
     r"|Non-?Commercial)",
     re.IGNORECASE,
 )
-# Licences of public repositories by their SPDX names. CC-BY is one for their texts: `sources.json` names the authors.
+# The permitted licences of public repositories, by SPDX id. CC-BY covers their texts and asks for the authors' names,
+# which are in `sources.json`.
 LICENCE = re.compile(
     r"MIT(?:-0)?|BSD-[23]-Clause|0BSD|Apache-2\.0|ISC|PSF-2\.0|Zlib|Unlicense|CC0-1\.0|CC-BY-4\.0"
 )
-# A sentence that only this licence has, for metadata that leave its name out.
+# Words that only this licence has, for metadata that do not name it.
 WORDINGS = {
     "MIT": r"Permission is hereby granted, free of charge, to any person obtaining a copy of this software",
     "BSD": r"Redistribution and use in source and binary forms, with or without modification, are permitted",
@@ -31,9 +32,9 @@ WORDINGS = {
 
 
 def permissive_licence(metadata: str, texts: str = "") -> str | None:
-    """The licence that a package states, or None if it is not a permissive one or not clear.
+    """The licence that a package states, or None if it is not permissive or not clear.
 
-    `metadata` is its PKG-INFO; `texts` are its licence files, which count where that names no licence.
+    `metadata` is its PKG-INFO; `texts` are its licence files, which are read if the PKG-INFO names no licence.
     """
     headers = HeaderParser().parsestr(metadata)
     classifiers = [c for c in headers.get_all("Classifier", []) if c.startswith("License ::")]
@@ -48,15 +49,15 @@ def permissive_licence(metadata: str, texts: str = "") -> str | None:
             return None
         if PERMISSIVE.search(claim):
             return claim
-    return _worded(f"{stated}\n{texts}")
+    return _licence_by_words(f"{stated}\n{texts}")
 
 
 def is_permissive(expression: str) -> bool:
-    """Whether all the licences that an SPDX expression joins by AND are permissive ones."""
+    """Whether all licences that an SPDX expression joins by AND are permitted ones."""
     return all(LICENCE.fullmatch(name) for name in expression.split(" AND "))
 
 
-def _worded(texts: str) -> str | None:
+def _licence_by_words(texts: str) -> str | None:
     words = " ".join(texts.split())
     if RESTRICTED.search(words):
         return None

@@ -1,8 +1,8 @@
-"""The cross-entropy of many tokens over a vocabulary without ever holding all of their logits.
+"""The cross-entropy of many tokens over a vocabulary, without holding all of their logits at once.
 
-In float32 those of 32,768 tokens and 16,384 words are 2.1 GB, and their slopes as much again. So the tokens are taken
-a piece at a time from the hidden states to the loss and to its slopes in hidden states and table; these alone are kept
-for the backward pass.
+In float32 the logits of 32,768 tokens for a vocabulary of 16,384 are 2.1 GB, and their gradients as much again. So a
+piece of the tokens at a time is taken from the hidden states to the loss and to its gradients with respect to hidden
+states and output layer. Only these gradients are stored for the backward pass.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def sum_of_losses(
     weights: torch.Tensor,  # (N,)
     piece: Piece | None = None,
 ) -> torch.Tensor:
-    """The sum of the tokens' losses, each times its weight. `piece` is `slopes` or a compiled form of it."""
-    total: torch.Tensor = _Sum.apply(hidden, table, labels, weights, piece or slopes)  # type: ignore[no-untyped-call]
+    """The weighted sum of the tokens' losses. `piece` is `loss_and_gradients` or a compiled form of it."""
+    piece = piece or loss_and_gradients
+    total: torch.Tensor = _Sum.apply(hidden, table, labels, weights, piece)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -40,28 +41,28 @@ def losses(hidden: torch.Tensor, table: torch.Tensor, labels: torch.Tensor) -> t
         [
             torch.nn.functional.cross_entropy(
                 (h.to(torch.bfloat16) @ weight.T).float(),
-                said.long(),
+                targets.long(),
                 ignore_index=IGNORED,
                 reduction="none",
             )
-            for h, said in _pieces(hidden, labels)
+            for h, targets in _pieces(hidden, labels)
         ]
     )
 
 
-def slopes(
+def loss_and_gradients(
     hidden: torch.Tensor, table: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The weighted sum of a piece's losses, and its slopes in the hidden states and in the table."""
+    """The weighted sum of the losses of n tokens, and its gradients with respect to `hidden` and `table`."""
     logits = (hidden @ table.T).float()  # (n, V)
-    told = labels != IGNORED
-    said = labels.clamp(min=0).long()[:, None]
-    weights = (weights * told)[:, None]
-    whole = logits.logsumexp(-1, keepdim=True)
-    total = ((whole - logits.gather(-1, said)) * weights).sum()
-    slope = (logits - whole).exp() * weights
-    slope = slope.scatter_add(-1, said, -weights).to(hidden.dtype)
-    return total, slope @ table, slope.T @ hidden
+    labelled = labels != IGNORED
+    targets = labels.clamp(min=0).long()[:, None]
+    weights = (weights * labelled)[:, None]
+    normalizer = logits.logsumexp(-1, keepdim=True)
+    total = ((normalizer - logits.gather(-1, targets)) * weights).sum()
+    of_logits = (logits - normalizer).exp() * weights
+    of_logits = of_logits.scatter_add(-1, targets, -weights).to(hidden.dtype)
+    return total, of_logits @ table, of_logits.T @ hidden
 
 
 class _Sum(torch.autograd.Function):
@@ -78,8 +79,8 @@ class _Sum(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         of_hidden = []
         of_table = torch.zeros_like(table, dtype=torch.float32)
-        for h, said, weighs in _pieces(hidden, labels, weights):
-            loss, of_h, of_weight = piece(h.to(torch.bfloat16), weight, said, weighs)
+        for h, targets, w in _pieces(hidden, labels, weights):
+            loss, of_h, of_weight = piece(h.to(torch.bfloat16), weight, targets, w)
             total += loss
             of_hidden.append(of_h)
             of_table += of_weight
@@ -87,9 +88,9 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         of_hidden, of_table = ctx.saved_tensors
-        return of_hidden * slope, of_table * slope, None, None, None
+        return of_hidden * gradient, of_table * gradient, None, None, None
 
 
 def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

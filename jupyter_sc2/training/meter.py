@@ -1,17 +1,17 @@
-"""What a training gets out of its device: tokens a second, the share of the peak, of waiting for rows, memory.
+"""The speed of a training: tokens a second, share of the device's peak, share of time spent waiting for rows, memory.
 
-For one token a model of N parameters needs some 6 N floating-point operations, attention's own left out: 652 million
-for the embedded model's 108.6. An H100's dense bf16 peak is 989 TFLOP/s by its data sheet; large products reach 798. So
-in eight minutes, at these shares of the peak:
+For one token a model with N parameters needs some 6 N floating-point operations, without those of attention: 652
+million for the 108.6 million of the embedded model. An H100's dense bf16 peak is 989 TFLOP/s by its data sheet; large
+products reach 798. So in eight minutes, at these shares of the peak:
 
     20 %   303 thousand tokens/s   146 million tokens
     35 %   531                     255
     45 %   683                     328
 
-What is to be expected is nearer to the first. Per token and layer, what stands between the products reads and writes
-some 90 kB forward and backward, 2.6 MB for 28 layers: at 3.0 TB/s that alone takes 0.9 µs. The products, with no more
-than 576 to 1,536 inputs each, take 1.3 µs if they reach 500 TFLOP/s, attention over some 300 tokens 0.3. Together 2.5
-µs are 400 thousand tokens/s, or 26 %. This is arithmetic and was not measured.
+A run should come nearer to the first. Per token and layer, the operations between the products read and write some 90
+kB forward and backward, 2.6 MB for 28 layers: at 3.0 TB/s that alone takes 0.9 µs. The products, with no more than 576
+to 1,536 inputs each, take 1.3 µs if they reach 500 TFLOP/s, and attention over some 300 tokens takes 0.3 µs. The 2.5 µs
+together are 400 thousand tokens/s, or 26 %. All this is calculated, not measured.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-# Dense bf16, in TFLOP/s, by the data sheets; the first name that the device's has in it counts.
+# Dense bf16 peaks in TFLOP/s, by the data sheets. The first key that is a part of the device's name counts.
 PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
 
 
 def known_peak(device: str) -> float | None:
+    """The peak of a device by its name, in TFLOP/s; None if it is not known."""
     return next((peak for name, peak in PEAKS.items() if name in device), None)
 
 
 class Meter:
-    """Counts steps, without the measurements and writes between them."""
+    """Counts the tokens and seconds of steps, without the measurements and checkpoints between them."""
 
     def __init__(self, parameters: int, peak: float | None = None) -> None:
         self._flop_per_token = 6 * parameters
@@ -37,7 +38,7 @@ class Meter:
         self._seconds = self._waited = 0.0
 
     def add(self, tokens: int, seconds: float, waited: float) -> None:
-        """Counts one step, with its seconds and those of them spent waiting for rows."""
+        """Counts one step, with its seconds, and how many of them were spent waiting for rows."""
         self._tokens += tokens
         self._seconds += seconds
         self._waited += waited

@@ -28,16 +28,16 @@ def runs(text: str, length: int) -> set[int]:
 
 
 def sample(text: str) -> set[int]:
-    """A quarter of a text's runs, always the same ones: it tells as much about copies as all, in a quarter of the
-    memory."""
+    """A quarter of a text's runs, always the same ones: it shows copies as well as all of them would, in a quarter of
+    the memory."""
     return {run for run in runs(text, NEAR) if run % 4 == 0}
 
 
 class Seen:
-    """Tells near duplicates: samples most of whose runs were in earlier ones, in whichever of them.
+    """The runs seen so far. It contains a sample if most of its runs were in earlier ones: a near duplicate.
 
-    Not MinHash, which compares texts one with one: a page put together from three others is no news either,
-    and this needs a set and no library.
+    MinHash compares texts in pairs, but a page put together from three others is a duplicate too; and this needs only a
+    set, and no library.
     """
 
     def __init__(self, share: float = NEAR_SHARE) -> None:
@@ -63,7 +63,7 @@ class Fragments:
                 self._named.setdefault(name, set()).update(runs(text, NAMED))
 
     def occur_in(self, text: str) -> bool:
-        """Whether a text has a long run of words of one, or defines a function of its name in its words."""
+        """Whether a text shares a long run of words with one of these, or a shorter one and the name of a function."""
         if self._copied & runs(text, COPIED):
             return True
         same = [name for name in _functions(text) if name in self._named]

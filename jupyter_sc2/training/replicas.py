@@ -1,9 +1,9 @@
 """Replicas of a model in training on a CPU: processes that compute the gradients of a part of each step's rows.
 
-Threads that share one product wait for the slowest of them at the end of each short operation: two of them are hardly
-faster than one. Processes wait for one another once a step. All map the same weights, and each has a file for its
-gradients, which the training adds to its own before it takes the step. Rows go to a replica through a pipe, and their
-loss comes back through another. A replica that ends, as without memory, is done without.
+Threads that share a product wait for the slowest of them at the end of each short operation, so two are hardly faster
+than one. Processes wait for one another once a step. All map the same weights, and each has a file for its gradients,
+which the training adds to its own before it takes the step. Rows go to a replica through a pipe, and their loss comes
+back through another. If a replica ends, for lack of memory for example, the training continues without it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from jupyter_sc2.training.run import Run, weight_of
 # Before a part's rows: how many there are, their length, and the weight of the whole step's tokens.
 HEADER = struct.Struct("<iid")
 LOSS = struct.Struct("<d")
-# Bytes for each parameter: of a replica its gradients and what is computed in bf16; of the training also its weights,
-# two moments and an average.
+# Bytes for each parameter: a replica has its gradients and what is computed in bf16, the training also the weights, two
+# moments and an average.
 REPLICA_BYTES, TRAINING_BYTES = 8, 28
-# What a corpus takes in memory.
+# Memory for the corpus.
 CORPUS_BYTES = 3e9
 MEMORY_FILES = Path("/dev/shm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a replica has to know."""
+    """The settings of the replicas, as they read them from a file."""
 
     recipe: Recipe
     start: Path
@@ -52,7 +52,7 @@ class Task:
 
 
 def default_processes(recipe: Recipe, parameters: int) -> int:
-    """How many processes compute on a CPU: one for each core, as far as the free memory goes."""
+    """The number of processes that compute on a CPU: one for each core, or as many as the free memory allows."""
     free = free_memory()
     if free is None:
         return 1
@@ -63,7 +63,7 @@ def default_processes(recipe: Recipe, parameters: int) -> int:
 
 
 class Replicas:
-    """The replicas of a run: from the moment they are made its steps are computed with them."""
+    """The replicas of a run, with which its steps are computed from now on."""
 
     def __init__(
         self,
@@ -98,15 +98,15 @@ class Replicas:
         file = folder / "task.pickle"
         file.write_bytes(pickle.dumps(task))
         self._replicas = [_Replica(file, n, self._parameters) for n in range(count)]
-        run.compute = self.slopes
+        run.compute = self.add_gradients
 
-    def slopes(self, rows: torch.Tensor) -> torch.Tensor:
+    def add_gradients(self, rows: torch.Tensor) -> torch.Tensor:
         """Adds the gradients of a step's rows to those of the weights; returns the rows' loss."""
         run, weight = self._run, weight_of(rows, self._run.recipe)
         own, *parts = torch.tensor_split(rows, 1 + len(self._replicas))
         for replica, part in zip(self._replicas, parts, strict=True):
             replica.begin(part, weight)
-        loss = run.slopes(own, run.modes[0], weight=weight)
+        loss = run.add_gradients(own, run.modes[0], weight=weight)
         for replica, part in zip(list(self._replicas), parts, strict=True):
             try:
                 found = replica.loss()
@@ -114,7 +114,7 @@ class Replicas:
                 self._report(f"{lost} The training goes on without it.")
                 self._replicas.remove(replica)
                 replica.end()
-                loss += run.slopes(part, run.modes[0], weight=weight)
+                loss += run.add_gradients(part, run.modes[0], weight=weight)
                 continue
             loss += found
             torch._foreach_add_([p.grad for p in self._parameters], replica.gradients)
@@ -136,7 +136,7 @@ class Replicas:
 
 
 class _ReplicaLost(Exception):
-    """A replica has ended; in a sentence."""
+    """A replica has ended; its text is a sentence for the user."""
 
 
 class _Replica:
@@ -155,21 +155,21 @@ class _Replica:
         """Starts computing a part of a step."""
         to = self._process.stdin
         assert to
-        with contextlib.suppress(OSError):  # where it has ended, `loss` says so
+        with contextlib.suppress(OSError):  # if the process has ended, `loss` raises
             to.write(HEADER.pack(len(rows), rows.shape[1], weight))
             to.write(rows.contiguous().numpy().tobytes())
             to.flush()
 
     def loss(self) -> float:
         """The part's loss, once its gradients are there. Raises _ReplicaLost."""
-        come = self._process.stdout
-        assert come
-        data = come.read(LOSS.size)
+        pipe = self._process.stdout
+        assert pipe
+        data = pipe.read(LOSS.size)
         if len(data) == LOSS.size:
             return float(LOSS.unpack(data)[0])
         code = self._process.wait()
-        said = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
-        reason = said[-1] if said and code > 0 else f"status {code}"
+        errors = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
+        reason = errors[-1] if errors and code > 0 else f"status {code}"
         raise _ReplicaLost(f"A process that computed gradients has ended ({reason}).")
 
     def end(self) -> None:
@@ -182,39 +182,39 @@ class _Replica:
 
 
 def mapped(file: Path, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Float32 tensors in the shapes of these, in a file whose memory all processes share that map it."""
+    """Float32 tensors in the shapes of these, in a file; all processes that map it share the memory."""
     sizes = [tensor.numel() for tensor in like]
     flat = torch.from_file(str(file), shared=True, size=sum(sizes), dtype=torch.float32)
     return [part.view_as(t) for part, t in zip(torch.split(flat, sizes), like, strict=True)]
 
 
 def _folder_for(size: int) -> Path | None:
-    """A folder of files that are memory only, if it has room; else None, for that of temporary files."""
+    """A folder whose files are in memory, if it has room; else None, for the folder of temporary files."""
     try:
         return MEMORY_FILES if shutil.disk_usage(MEMORY_FILES).free > size else None
     except OSError:
         return None
 
 
-def _work(task: Task, gradients: Path, come: IO[bytes], to: IO[bytes]) -> None:
+def _work(task: Task, file: Path, source: IO[bytes], to: IO[bytes]) -> None:
     """Computes parts until the training closes its pipe."""
     torch.set_num_threads(task.threads)
     run = Run(task.recipe, task.start, task.weights.parent)
     parameters = list(run.model.parameters())
-    shared, slopes = mapped(task.weights, parameters), mapped(gradients, parameters)
-    for parameter, values, slope in zip(parameters, shared, slopes, strict=True):
-        parameter.data, parameter.grad = values, slope
+    weights, gradients = mapped(task.weights, parameters), mapped(file, parameters)
+    for parameter, values, gradient in zip(parameters, weights, gradients, strict=True):
+        parameter.data, parameter.grad = values, gradient
     if task.compiled:
         run.compile()
-    while header := come.read(HEADER.size):
+    while header := source.read(HEADER.size):
         count, length, weight = HEADER.unpack(header)
-        data = bytearray(come.read(4 * count * length * FIELDS))
+        data = bytearray(source.read(4 * count * length * FIELDS))
         rows = torch.frombuffer(data, dtype=torch.int32).view(count, length, FIELDS)
         if len(run.modes) > 1:
             run.settle(rows)
             run.modes = run.modes[:1]
-        run.forget_slopes()
-        to.write(LOSS.pack(float(run.slopes(rows, run.modes[0], weight=weight))))
+        run.zero_gradients()
+        to.write(LOSS.pack(float(run.add_gradients(rows, run.modes[0], weight=weight))))
         to.flush()
 
 
@@ -226,7 +226,7 @@ def _main(task: str, gradients: str) -> None:
     os.dup2(2, 1)  # what libraries print is no loss
     with contextlib.suppress(BrokenPipeError):
         _work(pickle.loads(Path(task).read_bytes()), Path(gradients), sys.stdin.buffer, to)
-    # The training was killed, as otherwise it kills this process: nothing else would remove its files.
+    # The training was killed, because otherwise it would have killed this process: nothing else removes its files.
     shutil.rmtree(Path(task).parent, ignore_errors=True)
     os._exit(0)
 

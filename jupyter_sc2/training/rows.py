@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Encode = Callable[[Sequence[Segment]], list[int]]
 
-# How often each kind of document is sampled, if the corpus has it. Notebooks are what is written here; functions stand
-# in library modules.
+# How often each kind of document is sampled, if the corpus has it: mostly notebooks, because users write them, and then
+# library modules, because functions are in these.
 MIX = {"notebook": 0.56, "example": 0.14, "doctest": 0.08, "docs": 0.04, "library": 0.18}
 OTHER = 0.09  # for a kind that is not listed above
 IGNORED = -100  # the label that cross_entropy ignores
@@ -38,7 +38,7 @@ class Token(NamedTuple):
     itself."""
 
     id: int
-    label: int  # the id to come, or IGNORED
+    label: int  # the id of the next token, or IGNORED
     position: int
     tree: int
     shared: int
@@ -135,9 +135,9 @@ def tree(example: Example, encode: Encode, start: int = 0) -> Iterator[Token]:
     for branch in example.branches:
         ids, above = encode(branch.whole), ends[branch.above]
         # A token that the cursor cuts is generated again, so it belongs to the middle.
-        said = sum(takewhile(bool, map(eq, ids, encode(branch.given))))
+        given = sum(takewhile(bool, map(eq, ids, encode(branch.given))))
         for at, (id, label) in enumerate(zip(ids, _labels(ids), strict=True)):
-            part = 2 if at + 1 >= said else 1
+            part = 2 if at + 1 >= given else 1
             yield Token(id, label, above + at, start, start + above, own, part)
         own += len(ids)
 

@@ -1,13 +1,14 @@
 """A model in training: its weights, its steps, and its checkpoints.
 
-Weights, gradients and AdamW's two moments are float32, and autocast computes the products in bf16: so small steps are
-not rounded away, and converting the weights to bf16 for each micro-batch costs less than a hundredth of it. TF32 stays
-off: little is left in float32, and some versions of transformers compute the angles of the positions as a product in
-it, which TF32's 11 bits would get wrong by up to a radian at position 2,048.
+Weights, gradients and AdamW's two moments are float32, and autocast computes the products in bf16. So small steps are
+not rounded away, and converting the weights to bf16 takes less than a hundredth of a micro-batch's time. TF32 stays
+off: little is left in float32, and some versions of transformers compute the angles of rotary embeddings as a float32
+product, which TF32's 11 bits would get wrong by up to a radian at position 2,048.
 
 Memory on a GPU for 108.6 million parameters: 16 bytes each, and 4 more for the averaged weights, are 2.2 GB. A layer
-keeps some 20 kB a token for the backward pass if it is compiled and 50 kB if not: for 28 layers and micro-batches of
-32,768 tokens 18 and 46 GB. A chunk of logits (loss.py) takes 1.3 GB, a dense mask of 16 rows of 2,048 tokens 0.1.
+stores some 20 kB a token for the backward pass if it is compiled and 50 kB if not, which is 18 or 46 GB for 28 layers
+and micro-batches of 32,768 tokens. A piece of logits (loss.py) takes 1.3 GB, a dense mask of 16 rows of 2,048 tokens
+0.1 GB.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from jupyter_sc2.training.recipe import Recipe
 from jupyter_sc2.training.rows import IGNORED, Token
 from jupyter_sc2.training.weights import unpacked_model
 
-KEPT = {"state", "budget", "model", "optimizer", "average"}  # in a checkpoint
+CHECKPOINT_KEYS = {"state", "budget", "model", "optimizer", "average"}
 STATE = ("step", "seconds", "tokens", "loss", "curve", "seed")
-MIDDLES = (0.0, 0.0, 1.0)  # weights as `Recipe.weights`
-# Tolerances between compiled and plain computation, in nats and as a share. On two rows one and two threads of a CPU,
-# which add in another order, were 0.002 and 0.002 apart.
-LOSS_TOLERANCE, SLOPE_TOLERANCE = 0.01, 0.03
+MIDDLES = (0.0, 0.0, 1.0)  # as `Recipe.weights`, for the loss of the middles alone
+# How far compiled and plain computation may differ: in nats, and as a share of the gradients' norm. On two rows one and
+# two threads of a CPU, which add in another order, differed by 0.002 and 0.002.
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 0.01, 0.03
 
 Budget = tuple[float | None, int | None]  # seconds, tokens
 
@@ -58,8 +59,8 @@ class Run:
         self.recipe = recipe
         self.device = device
         self.kind = torch.device(device).type
-        self.level = output / "checkpoint.pt"  # before the rate falls
-        self.falling = output / "decay.pt"
+        self.checkpoint = output / "checkpoint.pt"  # from before the rate falls
+        self.decay_checkpoint = output / "decay.pt"  # from while it falls
         self.model: Any = unpacked_model(start).to(device)
         self.model.train()
         attention.install(self.model)
@@ -84,10 +85,10 @@ class Run:
         self.loss = 0.0  # smoothed
         self.curve: list[dict[str, Any]] = []
         self.seed = seed
-        self._piece: loss.Piece = loss.slopes
+        self._piece: loss.Piece = loss.loss_and_gradients
         self.modes = [Mode(flex=False, compiled=False)]  # tried in this order
         # Adds the gradients of a step's rows to those of the weights, and returns the loss.
-        self.compute: Callable[[torch.Tensor], torch.Tensor] = lambda rows: self.slopes(
+        self.compute: Callable[[torch.Tensor], torch.Tensor] = lambda rows: self.add_gradients(
             rows, self.modes[0]
         )
 
@@ -103,7 +104,7 @@ class Run:
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False, backend=backend)
         if self.kind == "cuda":
-            self._piece = torch.compile(loss.slopes, dynamic=False, backend=backend)
+            self._piece = torch.compile(loss.loss_and_gradients, dynamic=False, backend=backend)
         flex = [Mode(flex=True, compiled=True)] if self.kind == "cuda" else []
         self.modes = [*flex, Mode(flex=False, compiled=True), Mode(flex=False, compiled=False)]
 
@@ -116,7 +117,7 @@ class Run:
         if not torch.isfinite(found):
             raise TrainingError(f"The loss of step {self.step} is {found}; a lower rate may help.")
         self.optimizer.step()
-        self.forget_slopes()
+        self.zero_gradients()
         self.step += 1
         self.tokens += rows.shape[0] * rows.shape[1]
         total = float(found)
@@ -124,18 +125,18 @@ class Run:
         self._take_average()
         return total
 
-    def slopes(
-        self, rows: torch.Tensor, mode: Mode, *, share: int = 1, weight: float | None = None
+    def add_gradients(
+        self, rows: torch.Tensor, mode: Mode, *, split: int = 1, weight: float | None = None
     ) -> torch.Tensor:
         """Adds the gradients of the rows' loss to those of the weights; returns the loss.
 
-        Some rows are read at a time, `share` times fewer than usual, which changes only the memory. `weight` is
-        that of all tokens of a step (`weight_of`) of which these rows are a part.
+        Micro-batches are `split` times smaller than usual, which changes only the memory that is needed. `weight` is
+        that of all tokens of the step (`weight_of`) if these rows are only a part of it.
         """
         rows = rows.to(self.device)
         weights = _weights(rows, self.recipe.weights)
         weights /= weights.sum() if weight is None else weight
-        size = micro_rows(len(rows), rows.shape[1], self.recipe.micro_batch // share)
+        size = micro_rows(len(rows), rows.shape[1], self.recipe.micro_batch // split)
         total = torch.zeros((), device=self.device)
         for part, of_part in zip(torch.split(rows, size), torch.split(weights, size), strict=True):
             mask = attention.block_mask(part) if mode.flex else attention.dense_mask(part)
@@ -161,7 +162,7 @@ class Run:
         """
         lines: list[str] = []
         rows = rows[: micro_rows(len(rows), rows.shape[1], self.recipe.micro_batch)]
-        plain, plain_norm = self._try(rows, self.modes[-1], share=2)
+        plain, plain_norm = self._try(rows, self.modes[-1], split=2)
         while len(self.modes) > 1:
             mode = self.modes[0]
             try:
@@ -172,20 +173,21 @@ class Run:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             else:
                 apart, norm_apart = abs(found - plain), abs(norm / plain_norm - 1)
-                told = f"loss {found:.4f}, plainly {plain:.4f}; slope {norm:.3f}, {plain_norm:.3f}"
-                if apart < LOSS_TOLERANCE and norm_apart < SLOPE_TOLERANCE:
-                    return [*lines, f"{mode}: {told}"]
-                reason = f"wrong ({told})"
-            self.forget_slopes()
+                figures = f"loss {found:.4f}, plain {plain:.4f}; gradient norm {norm:.3f}, plain {plain_norm:.3f}"
+                if apart < LOSS_TOLERANCE and norm_apart < GRADIENT_TOLERANCE:
+                    return [*lines, f"{mode}: {figures}"]
+                reason = f"wrong ({figures})"
+            self.zero_gradients()
             self.modes.pop(0)
-            lines.append(f"{mode} does not work here, {self.modes[0]} goes on: {reason}")
+            lines.append(f"{mode} does not work here, {self.modes[0]} is used: {reason}")
         return lines
 
-    def _try(self, rows: torch.Tensor, mode: Mode, share: int = 1) -> tuple[float, float]:
-        self.forget_slopes()
-        found = self.slopes(rows, mode, share=share)
+    def _try(self, rows: torch.Tensor, mode: Mode, split: int = 1) -> tuple[float, float]:
+        """The loss of the rows and the norm of its gradients."""
+        self.zero_gradients()
+        found = self.add_gradients(rows, mode, split=split)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), float("inf"))
-        self.forget_slopes()
+        self.zero_gradients()
         return float(found), float(norm)
 
     def measure(self, held_out: Sequence[Sequence[Token]]) -> dict[str, Any]:
@@ -242,7 +244,7 @@ class Run:
         with mode.stance(), torch.autocast(self.kind, dtype=torch.bfloat16):
             yield
 
-    def forget_slopes(self) -> None:
+    def zero_gradients(self) -> None:
         # Zeroed, not freed: new pages for half a gigabyte cost more than writing to it.
         self.optimizer.zero_grad(set_to_none=False)
 
@@ -278,7 +280,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
         }
-        path = self.falling if progress > 1 - self.recipe.decay else self.level
+        path = self.decay_checkpoint if progress > 1 - self.recipe.decay else self.checkpoint
         part = path.with_suffix(".part")
         try:
             torch.save(values, part)
@@ -293,24 +295,24 @@ class Run:
 
     def load(self, budget: Budget) -> bool:
         """Resumes from the checkpoint for this budget if there is one; returns whether there was."""
-        for path in (self.falling, self.level):
+        for path in (self.decay_checkpoint, self.checkpoint):
             if not path.exists():
                 continue
             try:
                 values = torch.load(path, weights_only=True, map_location=self.device)
-                if not values.keys() >= KEPT:
-                    raise ValueError("it is no checkpoint")
+                if not values.keys() >= CHECKPOINT_KEYS:
+                    raise ValueError("it is not a checkpoint")
             except (PermissionError, IsADirectoryError) as error:
                 raise SC2Error(f"{path} cannot be read: {error.strerror}.") from error
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # a cut or foreign file raises almost anything
                 raise SC2Error(
-                    f"{path} is damaged: delete it, and the training resumes from the checkpoint before it or begins "
-                    "anew."
+                    f"{path} is damaged: delete it, and the training resumes from the checkpoint before it or starts "
+                    "again."
                 ) from error
-            if path == self.falling and values["budget"] != budget:
-                continue  # made for a shorter run
+            if path == self.decay_checkpoint and values["budget"] != budget:
+                continue  # its rate fell towards the end of another budget
             for name, value in values["state"].items():
                 setattr(self, name, value)
             self.saved_at = self.seconds

