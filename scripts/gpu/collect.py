@@ -1,10 +1,10 @@
-"""Puts together what came back from the other machine, and checks it.
+"""Joins the pieces that came back from the other machine, and checks the result.
 
     python -m scripts.gpu.collect FOLDER… --packed runs/lease --to runs/lease/model
 
-Each FOLDER holds what one call gave back. Of the newest result whose pieces are all there and whole it writes the
-model's folder, measures its loss on the rows that were measured there, and completes a few lines with it. If only bf16
-weights are there, they are rounded here. Says in one line what to do next.
+Each FOLDER has what one call gave back. Each result whose pieces are all there and intact is written as a folder with a
+model. The newest one's loss is measured on the rows that were measured there, and it completes a few lines. If only its
+bf16 weights are there, they are rounded here. The last line says what to do next.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LINES = (
 
 
 def gather(folders: Sequence[Path]) -> dict[str, Any]:
-    """What all calls said, the latest last word."""
-    told = [s for folder in folders if (s := read_json(folder / STATUS)) is not None]
-    if not told:
+    """The status of the latest call, with the pieces and results of all calls."""
+    found = [s for folder in folders if (s := read_json(folder / STATUS)) is not None]
+    if not found:
         raise SystemExit(f"No {STATUS} in {', '.join(map(str, folders))}.")
-    told.sort(key=lambda status: status["time"])
-    last: dict[str, Any] = {**told[-1], "pieces": {}, "results": {}}
-    for status in told:
+    found.sort(key=lambda status: status["time"])
+    last: dict[str, Any] = {**found[-1], "pieces": {}, "results": {}}
+    for status in found:
         last["pieces"] |= status["pieces"]
         last["results"] |= status["results"]
     return last
@@ -51,52 +51,53 @@ def gather(folders: Sequence[Path]) -> dict[str, Any]:
 def put_together(
     status: dict[str, Any], folders: Sequence[Path], to: Path, start: Path
 ) -> list[str]:
-    """Writes each result that is complete to TO/NAME, newest first; says what is missing of the others."""
+    """Writes each complete result to TO/NAME; returns their names, newest first. Prints what the others lack."""
     made = []
-    for name, told in sorted(status["pieces"].items(), key=order, reverse=True):
-        pieces = [Piece(**row) for row in told["pieces"]]
+    for name, result in sorted(status["pieces"].items(), key=order, reverse=True):
+        pieces = [Piece(**row) for row in result["pieces"]]
         target = to / name
         target.mkdir(parents=True, exist_ok=True)
         try:
-            join(pieces, folders, target / "model.safetensors", told["sha256"])
+            join(pieces, folders, target / "model.safetensors", result["sha256"])
         except Damaged as error:
             print(f"{name}: {error}")
             if not any(target.iterdir()):
                 target.rmdir()
             continue
-        for file, text in told["files"].items():
+        for file, text in result["files"].items():
             replace(target / file, text.encode())
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(start / file, target / file)
-        print(f"{name}: whole, {mib(told['bytes'])}")
+        print(f"{name}: complete, {mib(result['bytes'])}")
         made.append(name)
     return made
 
 
 def order(item: tuple[str, Any]) -> tuple[str, bool]:
+    """A key that sorts results by their steps, and for one step those in 4 bits after those in bf16."""
     form, _, step = item[0].partition("-")
     return step, form == "packed"
 
 
 def complete(model: Path) -> list[str]:
-    """A few lines as the project's own session completes them with this model."""
+    """A few lines, completed with this model by a session of the package."""
     from jupyter_sc2.evaluation.runner import open_session
     from jupyter_sc2.options import LoadOptions
     from jupyter_sc2.types import CompletionRequest
 
     session = open_session(LoadOptions(model=str(model)), max_tokens=12)
     try:
-        said = []
+        completed = []
         for line in LINES:
             *_, answer = session.complete(CompletionRequest(text=line, offset=len(line)))
-            said.append(f"{line.splitlines()[-1]}|{answer.text}")
-        return said
+            completed.append(f"{line.splitlines()[-1]}|{answer.text}")
+        return completed
     finally:
         session.close()
 
 
 def check(model: Path, expected: dict[str, Any] | None, rows: Any) -> bool:
-    """Whether the model's loss here is what it was there, as far as that is known."""
+    """Whether the model has the same loss here as there; true if that is not known."""
     from scripts.gpu.there import loss_of
 
     found = loss_of(model, rows, "cpu")
@@ -119,10 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = gather(args.folders)
     made = put_together(status, args.folders, args.to, args.start)
     if not made:
-        log = next((f / LOG for f in args.folders if (f / LOG).exists()), None)
-        print(
-            f"No result is whole. Fetch what is missing (run.py fetch --again NAME…); {log} tells more."
-        )
+        log = next((f"; see {f / LOG}" for f in args.folders if (f / LOG).exists()), "")
+        print(f"No result is complete. Fetch what is missing (run.py fetch --again NAME…){log}.")
         return 1
     newest = made[0]
     form, _, step = newest.partition("-")
@@ -150,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.no_lines:
         print("\n".join(complete(model)))
     if not good:
-        print(f"{model} computes something else than it did there: do not ship it.")
+        print(f"{model} has another loss here than there: do not ship it.")
         return 1
     print(
         f"next: jupyter sc2 eval holes ROWS.jsonl --model {model}, and the same with the start weights; "

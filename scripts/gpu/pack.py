@@ -3,10 +3,10 @@
     python -m scripts.gpu.pack CORPUS.jsonl jupyter_sc2/embedded/model --to runs/lease
     python -m scripts.gpu.pack --again NAME… --to runs/lease     # pieces that did not arrive whole
 
-`runs/lease/transfer-1`, `transfer-2`… each hold pieces that fit one transfer beside the small tree, and the manifest:
-each piece's size and checksum, and what the start weights' loss is here, which has to come out there as well. First
-come code, tokenizer, rows to measure with and some text, so that a trial can be made while the rest is under way; then
-the weights as shipped, then the corpus, as much as fits. Each piece of corpus has whole packages and is of use alone.
+`runs/lease/transfer-1`, `transfer-2`… each have pieces that fit into one transfer next to the small tree, and the
+manifest: each piece's size and checksum, and the loss of the start weights here, which has to be the same there. Code,
+tokenizer, rows for measuring and some text come first, so that a trial can be made before the rest has arrived; then
+the weights as shipped, then as much of the corpus as fits. Each piece of the corpus can be used without the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from scripts.gpu.pieces import (
 ROOT = tree.ROOT
 MANIFEST = "manifest.json"
 CODE = "code.tar.xz"
-# What runs there, and what must not be needed for it.
+# The modules that run there, and the packages that they must not need, as these are absent there.
 MODULES = (
     "training.train",
     "training.run",
@@ -68,11 +68,11 @@ ABSENT = (
 )
 DATA = ("training/packages.txt",)
 MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "training.json")
-RAW_CORPUS_PIECE = 16_000_000  # bytes of JSON lines: some 3 MB as they travel
+RAW_CORPUS_PIECE = 16_000_000  # bytes of JSON lines: some 3 MB when compressed
 MEASURED_ROWS, MEASURED_LENGTH = 8, 1024
-PACK_ROWS = 48  # of 512 tokens, by which weights are rounded
+PACK_ROWS = 48  # rows of 512 tokens for rounding the weights
 
-# Run first, it makes packages as absent as they are there.
+# Code that, when it is run first, makes imports of the absent packages fail as they do there.
 BLOCK = """\
 import sys
 class Absent:
@@ -102,8 +102,8 @@ def imported(root: Path) -> list[Path]:
     if done.returncode:
         raise SystemExit(f"The training cannot be imported alone:\n{done.stderr}")
     paths = [Path(line) for line in done.stdout.split()]
-    if strangers := [path for path in paths if root not in path.parents]:
-        raise SystemExit(f"Not from {root}: {strangers[0]}")
+    if outside := [path for path in paths if root not in path.parents]:
+        raise SystemExit(f"{outside[0]} was imported, which is outside {root}.")
     return paths
 
 
@@ -116,7 +116,7 @@ def archive(paths: Mapping[str, Path]) -> bytes:
 
 
 def code(to: Path, *, tried: bool = True) -> bytes:
-    """The code that runs there, imported from a folder where nothing else is unless it is not to be `tried`."""
+    """An archive of the code that runs there. If `tried`, it is imported from a folder that has nothing else."""
     package = ROOT / "jupyter_sc2"
     paths = [*imported(ROOT), *(package / name for name in DATA)]
     paths += sorted(Path(__file__).parent.glob("*.py"))
@@ -130,7 +130,7 @@ def code(to: Path, *, tried: bool = True) -> bytes:
     return packed
 
 
-Line = tuple[str, str, int]  # kind, package, and where among the corpus's lines
+Line = tuple[str, str, int]  # kind, package, and index in `Corpus.lines`
 
 
 class Corpus:
@@ -160,9 +160,9 @@ class Corpus:
 
 
 def choose(corpus: Corpus, most: float, mix: Mapping[str, float]) -> list[Line]:
-    """Lines of `most` bytes in all. Where not all fit, the kinds that are drawn seldom for their size give way.
+    """Lines of at most `most` bytes in all. Where not all fit, kinds that are large for their share of `mix` lose text.
 
-    A training draws by kind, so that of a kind twice as large in the same share each text is read half as often.
+    A training samples the kind first, so each text of a kind that is twice as large is read half as often.
     """
     kinds: dict[str, list[Line]] = defaultdict(list)
     for line in corpus.rest:
@@ -172,7 +172,7 @@ def choose(corpus: Corpus, most: float, mix: Mapping[str, float]) -> list[Line]:
     low, high = 0.0, max((n / mix.get(kind, other) for kind, n in sizes.items()), default=0.0)
     if sum(sizes.values()) <= most:
         return corpus.rest
-    for _ in range(50):  # bytes for each unit of the mix, halved to what fits
+    for _ in range(50):  # bisection of the bytes for each unit of the mix
         middle = (low + high) / 2
         kept = sum(min(n, middle * mix.get(kind, other)) for kind, n in sizes.items())
         low, high = (middle, high) if kept <= most else (low, middle)
@@ -187,7 +187,7 @@ def choose(corpus: Corpus, most: float, mix: Mapping[str, float]) -> list[Line]:
 
 
 def groups(corpus: Corpus, lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
-    """Lines of about `size` bytes, packages together: what is alike is compressed together."""
+    """Groups of lines, each of about `size` bytes, sorted by package: similar text compresses better together."""
     names = sorted({package for _, package, _ in lines})
     random.Random("packages").shuffle(names)
     order = {name: n for n, name in enumerate(names)}
@@ -204,7 +204,7 @@ def groups(corpus: Corpus, lines: Sequence[Line], size: int) -> Iterator[list[Li
 
 
 def measured(corpus: Corpus, start: Path, count: int, length: int) -> dict[str, Any]:
-    """Rows of held-out packages that losses are told by on both sides, and rows to round weights by."""
+    """Rows of held-out packages, on which losses are measured here and there, and rows for rounding the weights."""
     from jupyter_sc2.training.corpus import parse
     from jupyter_sc2.training.rows import Sampler, prompts, rows
     from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
@@ -231,14 +231,14 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
     from jupyter_sc2.training.corpus import HELD_OUT
 
     if to.exists() and any(to.iterdir()) and not (to / MANIFEST).exists():
-        raise SystemExit(f"{to} holds something else.")
+        raise SystemExit(f"{to} is not empty, and has no {MANIFEST}: choose another folder.")
     for old in [*to.glob("transfer-*"), to / "pieces"]:
         shutil.rmtree(old, ignore_errors=True)
     folder = to / "pieces"
     folder.mkdir(parents=True)
     small = tree.size(ROOT, below=tree.LARGE) if args.tree_mib is None else args.tree_mib * 2**20
     room = limits.transfer - limits.spare - int(small)
-    say(f"the small tree has {mib(small)}, which leaves {mib(room)} a transfer")
+    say(f"the small tree has {mib(small)}, which leaves {mib(room)} in each transfer")
 
     corpus = Corpus(args.corpus, HELD_OUT, args.most_mib * 2**20)
     say(f"corpus: {len(corpus.rest)} documents, {len(corpus.held_out)} held out")
@@ -247,11 +247,13 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
     heavy = cut(weights, folder, "weights", "weights", raw=min(RAW_PIECE, room // 4))
     taken = sum(piece.bytes for piece in (*first, *heavy))
     say(
-        f"code, rows, held-out text {mib(sum(p.bytes for p in first))}; weights {mib(taken)} with it"
+        f"code, rows, held-out text {mib(sum(p.bytes for p in first))}; {mib(taken)} with the weights"
     )
     left = args.transfers * room - taken
     if left < 0:
-        raise OverLimit(f"Code and weights do not fit {args.transfers} transfers of {mib(room)}.")
+        raise OverLimit(
+            f"Code and weights do not fit into {args.transfers} transfers of {mib(room)}."
+        )
     placed, written = place_corpus(args, corpus, folder, say, first, heavy, room, left)
 
     kinds = Counter[str]()
@@ -273,10 +275,8 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
         say(f"{transfer}: {len(list(transfer.iterdir()))} files, {mib(size)}")
     folder.rmdir()
     write_json(to / MANIFEST, manifest)
-    all_of_it = corpus.size(corpus.rest)
-    say(
-        f"corpus: {sum(kinds.values()) / 1e6:.1f} of {all_of_it / 1e6:.1f} MB travel, {dict(kinds)}"
-    )
+    whole = corpus.size(corpus.rest)
+    say(f"corpus: {sum(kinds.values()) / 1e6:.1f} of {whole / 1e6:.1f} MB are sent, {dict(kinds)}")
 
 
 def compress(corpus: Corpus, folder: Path, name: str, lines: Sequence[Line], preset: int) -> Piece:
@@ -291,9 +291,7 @@ def fixed_pieces(
     first = [write_piece(folder, CODE, "code", code(args.to, tried=not args.untried))]
     names = {name: args.start / name for name in MODEL if (args.start / name).exists()}
     first.append(write_piece(folder, "model.tar.xz", "model", archive(names)))
-    say(
-        f"code: {mib(first[0].bytes)}{'' if args.untried else ', imported with nothing else there'}"
-    )
+    say(f"code: {mib(first[0].bytes)}{'' if args.untried else ', which can be imported alone'}")
     rows = measured(corpus, args.start, args.measured_rows, MEASURED_LENGTH)
     text = json.dumps(rows).encode()
     first.append(write_piece(folder, "rows.json.xz", "rows", lzma.compress(text, preset=6)))
@@ -325,7 +323,7 @@ def place_corpus(
 ) -> tuple[list[tuple[int, Piece]], list[Line]]:
     """All pieces with the transfer that each goes into, and the lines of the corpus in them.
 
-    `room` are the bytes of a transfer, `left` those of all transfers that the other pieces do not take.
+    `room` is the bytes of a transfer, `left` the bytes of all transfers that the other pieces leave free.
     """
     from jupyter_sc2.training.rows import MIX
 
@@ -340,13 +338,13 @@ def place_corpus(
     placed: list[tuple[int, Piece]] = []
     for n, group in enumerate(gathered):
         piece = compress(corpus, folder, f"corpus-{n:02d}", group, args.preset)
-        # The first text goes along with the first pieces, for the trial; the rest where there is room.
+        # The first text is sent with the first pieces, for the trial; the rest where there is room.
         trial = [*first, *texts[:1], *heavy, *texts[1:]] if texts else [*first, piece, *heavy]
         tried = list(fill([*trial, piece] if texts else trial, rooms))
         if not any(p == piece for _, p in tried):
             (folder / piece.name).unlink()
             say(
-                f"{piece.name}: no room for its {mib(piece.bytes)}; {len(gathered) - n} are left out"
+                f"{piece.name}: no room for {mib(piece.bytes)}; {len(gathered) - n} pieces are left out"
             )
             break
         placed = tried
@@ -360,7 +358,7 @@ def place_corpus(
 
 
 def again(names: Sequence[str], to: Path) -> None:
-    """Lays the pieces of these names out as a transfer of their own; the code as it is now."""
+    """Copies the pieces with these names into a transfer of their own; the code is packed as it is now."""
     manifest = read_json(to / MANIFEST)
     if CODE in names:
         row = next(row for row in manifest["pieces"] if row["name"] == CODE)
@@ -387,23 +385,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("start", type=Path, nargs="?", help="the model to start from")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--again", nargs="+", metavar="NAME", help="only lay out these pieces again"
+        "--again", nargs="+", metavar="NAME", help="only make a transfer of these pieces"
     )
     parser.add_argument("--transfers", type=int, default=2, help="how many (default: %(default)d)")
     parser.add_argument(
-        "--tree-mib", type=float, help="what else travels (default: the tree without large files)"
+        "--tree-mib", type=float, help="what else is sent (default: the tree without large files)"
     )
     parser.add_argument(
-        "--most-mib", type=float, default=float("inf"), help="of the corpus, for a rehearsal"
+        "--most-mib", type=float, default=float("inf"), help="part of the corpus, for a rehearsal"
     )
     parser.add_argument("--raw-piece", type=int, default=RAW_CORPUS_PIECE, help=argparse.SUPPRESS)
-    parser.add_argument("--preset", type=int, default=9, help="of xz (default: %(default)d)")
+    parser.add_argument("--preset", type=int, default=9, help="xz's preset (default: %(default)d)")
     parser.add_argument(
         "--untried", action="store_true", help="do not try to import the code alone"
     )
     parser.add_argument("--no-loss", action="store_true", help="do not measure the start weights")
     parser.add_argument(
-        "--measured-rows", type=int, default=MEASURED_ROWS, help="to measure losses on"
+        "--measured-rows", type=int, default=MEASURED_ROWS, help="rows on which losses are measured"
     )
     add_limits(parser)
     args = parser.parse_args(argv)

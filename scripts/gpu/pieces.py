@@ -1,8 +1,8 @@
-"""Files cut into pieces that a transfer takes, and put together again, each with a checksum.
+"""Cuts files into pieces that fit into a transfer, each with a checksum, and joins them again.
 
-Weights are squeezed: even bytes first, then odd ones, so that the exponents of 16-bit numbers stand together, and then
-Huffman's code alone. Nothing repeats in weights that a better compressor would find: the shipped 71.5 MB become 63.7 in
-a second, xz takes forty times as long and makes more of them; of bf16 weights two thirds are left.
+Weights are compressed with Huffman's code alone, the even bytes before the odd ones, so that the exponents of 16-bit
+numbers are next to each other. Weights have no repetitions that a better compressor would find: the shipped 71.5 MB
+become 63.7 in a second, while xz takes forty times as long for a larger result. Of bf16 weights two thirds are left.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RAW_PIECE = 12 * 2**20  # bytes of a file in one piece; 71.5 MB are six
+RAW_PIECE = 12 * 2**20  # bytes of a file in one piece, before compression; 71.5 MB are six
 
 
 class Damaged(Exception):
@@ -52,7 +52,7 @@ def write_piece(folder: Path, name: str, kind: str, data: bytes) -> Piece:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Writes a file in one move: who is stopped here leaves the older one."""
+    """Replaces a file in one step: an interruption leaves the old one."""
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(data)
     os.replace(part, path)
@@ -83,7 +83,7 @@ def expand(squeezed: bytes) -> bytes:
 
 
 def cut(path: Path, folder: Path, stem: str, kind: str, *, raw: int = RAW_PIECE) -> list[Piece]:
-    """Writes `path` in squeezed pieces to the folder: STEM-00.piece, STEM-01.piece, …"""
+    """Writes `path` in compressed pieces to the folder: STEM-00.piece, STEM-01.piece, …"""
 
     def one(n: int) -> Piece:
         with path.open("rb") as file:
@@ -97,7 +97,7 @@ def cut(path: Path, folder: Path, stem: str, kind: str, *, raw: int = RAW_PIECE)
 
 
 def join(pieces: Iterable[Piece], folders: Sequence[Path], path: Path, whole: str) -> None:
-    """Writes the file that was cut into these pieces. Raises Damaged when one is missing or the whole is not right."""
+    """Writes the file that was cut into these pieces, whose checksum is `whole`. Raises Damaged if it cannot be had."""
     pieces = list(pieces)
     found = [next((f for f in folders if piece.good_in(f)), None) for piece in pieces]
     if missing := [p.name for p, folder in zip(pieces, found, strict=True) if folder is None]:
@@ -109,12 +109,15 @@ def join(pieces: Iterable[Piece], folders: Sequence[Path], path: Path, whole: st
             assert folder
             file.write(expand((folder / piece.name).read_bytes()))
     if sha256(part) != whole:
-        raise Damaged(f"{path.name}: its pieces are right, and what they make is not.")
+        raise Damaged(f"{path.name}: its pieces are intact, but the joined file is not.")
     os.replace(part, path)
 
 
 def fill(pieces: Iterable[Piece], rooms: Sequence[int]) -> Iterator[tuple[int, Piece]]:
-    """Puts each piece, in order, into the first of the rooms (bytes) that still has place for it."""
+    """Puts each piece, in order, into the first transfer that has room for it, given the bytes of room in each.
+
+    Yields the number of the transfer and the piece; pieces that fit into none are left out.
+    """
     left = list(rooms)
     for piece in pieces:
         for n, room in enumerate(left):

@@ -1,11 +1,11 @@
-"""Rehearses a training on another machine, on this one and without a GPU, with the transfers' limits enforced.
+"""Rehearses a training on another machine: on this one, without a GPU, and with the limits of transfers enforced.
 
     python -m scripts.gpu.rehearse CORPUS [--minutes 2] [--layers 2] [--calm | --stormy]
 
-The other machine is a folder: a call copies the small tree and the transfer there and nothing else, runs the command in
-a clean environment in which the packages that are not installed there cannot be imported, ends what it left running
-unless that has a session of its own, and copies back what the limits allow. In the calm lease all goes well. In the
-stormy one pieces are damaged, a call is cut off, the training is killed once, and then all of it.
+The other machine is a folder. A call copies only the small tree and the transfer there, and runs the command in a clean
+environment in which packages that are absent on the other machine cannot be imported. Then it kills what the command
+left running, except for sessions of their own, and copies back what the limits allow. In the calm lease all goes well.
+In the stormy one pieces are damaged, a call is cut off, and first the training is killed, then all its processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scripts.gpu.pieces import read_json
 ROOT = tree.ROOT
 LEASE = Path("runs/lease")
 RUN = "python3 -m scripts.gpu.run"
-SMALL = {  # of the recipe, for a CPU
+SMALL = {  # settings of the recipe for a CPU
     "row": 256,
     "tokens_per_step": 1024,
     "micro_batch": 1024,
@@ -47,9 +47,9 @@ class Answer:
 
     status: int
     seconds: float
-    sent: int  # bytes that travelled there
+    sent: int  # bytes
     folder: Path
-    said: str
+    output: str
     files: list[Path] = field(default_factory=list)
 
 
@@ -66,14 +66,14 @@ class Machine:
     def call(self, command: str, carry: Sequence[Path] = (), *, seconds: float) -> Answer:
         self.limits.check_call(command, carry, seconds)
         carried = [p for folder in carry for p in (self.checkout / folder).rglob("*")]
-        travelling = [*tree.files(self.checkout), *(p for p in carried if p.is_file())]
-        sent = sum(path.lstat().st_size for path in travelling)
+        paths = [*tree.files(self.checkout), *(p for p in carried if p.is_file())]
+        sent = sum(path.lstat().st_size for path in paths)
         self.limits.check_transfer(sent + self.limits.spare)
         there, out = self.folder / "tree", self.folder / "out"
         for old in (there, out):
             shutil.rmtree(old, ignore_errors=True)
             old.mkdir()
-        for path in travelling:
+        for path in paths:
             target = there / path.relative_to(self.checkout)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target, follow_symlinks=False)
@@ -86,14 +86,14 @@ class Machine:
         }
         began = time.monotonic()
         log = self.folder / "call.log"
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 ["bash", "-c", command],
                 cwd=there,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
         try:
@@ -120,7 +120,7 @@ class Machine:
         return answer
 
     def processes(self) -> list[int]:
-        """The training's processes: the one that supervises and the one that learns."""
+        """The training's processes: the one that learns, and the one that supervises it."""
         state = read_json(self.work / "training.json", {})
         return [state[name] for name in ("learner", "pid") if name in state]
 
@@ -130,7 +130,7 @@ class Machine:
             try:
                 os.killpg(pid, signal.SIGKILL)
             except ProcessLookupError:
-                print("    it is gone already", flush=True)
+                print("    it has ended already", flush=True)
 
     def give_back(self) -> None:
         """Ends what still runs there."""
@@ -214,7 +214,7 @@ class Lease:
 
 
 def calm(lease: Lease, minutes: float, reserve: float) -> bool:
-    """The whole of a lease in which nothing goes wrong."""
+    """A whole lease in which nothing goes wrong."""
     call, first, second = lease.machine.call, LEASE / "transfer-1", LEASE / "transfer-2"
     call(f"{lease.receive(1)} && {lease.trial(60)}", [first], seconds=120)
     half = minutes * 30 + 30 + reserve
@@ -224,7 +224,7 @@ def calm(lease: Lease, minutes: float, reserve: float) -> bool:
     call(lease.train(minutes, whole, reserve), seconds=whole + 10)
     for _ in range(3):
         answer = call(lease.fetch(reserve), seconds=reserve + 10)
-        if "nothing is left to be fetched" in answer.said:
+        if "nothing is left to be fetched" in answer.output:
             break
     return lease.collect() == 0
 
@@ -255,7 +255,7 @@ def stormy(lease: Lease, minutes: float, reserve: float) -> bool:
     pack.main(["--again", *mended, "--to", str(lease.packed)])
     shutil.rmtree(lease.checkout / again, ignore_errors=True)
     shutil.copytree(lease.packed / "transfer-again", lease.checkout / again)
-    # Cut off before it would have ended by itself, and with it nothing but the wait.
+    # Cut off before it would have ended by itself. Only the waiting ends, not the training.
     long = lease.train(minutes, minutes * 60 + reserve, reserve)
     cut = call(f"{lease.receive('again')} && {long}", [again], seconds=max(20.0, minutes * 15))
     print(f"    a call cut off left {[path.name for path in cut.files]}")
@@ -274,7 +274,7 @@ def stormy(lease: Lease, minutes: float, reserve: float) -> bool:
 
 
 def damage(folder: Path, kind: str) -> str | None:
-    """Changes a byte of the last piece of this kind in a transfer; gives its name."""
+    """Changes a byte of the last piece of this kind in a transfer; returns its name."""
     names = sorted(path.name for path in folder.glob(f"{kind}-*"))
     if not names:
         return None
@@ -291,15 +291,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--start", type=Path, default=ROOT / "jupyter_sc2/embedded/model")
-    parser.add_argument("--layers", type=int, default=2, help="of the start; 0: all of them")
+    parser.add_argument("--layers", type=int, default=2, help="of the model to start from; 0: all")
     parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--reserve", type=float, default=60.0, help="seconds to give back weights")
+    parser.add_argument("--reserve", type=float, default=60.0, help="seconds for returning weights")
     parser.add_argument("--checkpoint-every", type=float, default=15.0)
-    parser.add_argument("--most-mib", type=float, default=4.0, help="of the corpus")
+    parser.add_argument("--most-mib", type=float, default=4.0, help="part of the corpus")
     parser.add_argument("--calm", action="store_true", help="only the lease without mishaps")
-    parser.add_argument("--stormy", action="store_true", help="only the one with")
+    parser.add_argument("--stormy", action="store_true", help="only the lease with mishaps")
     parser.add_argument("--brief", action="store_true", help="only one call")
-    parser.add_argument("--keep", type=Path, help="a new folder, which is kept")
+    parser.add_argument("--keep", type=Path, help="a new folder to work in, which is not deleted")
     add_limits(parser)
     args = parser.parse_args(argv)
     limits = Limits.of(args)

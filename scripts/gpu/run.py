@@ -1,13 +1,14 @@
-"""Trains on a machine that is there for minutes: receives, tries, trains, gives back, a call at a time.
+"""Trains on a machine that is available for minutes: receives, tries, trains and gives back, one call at a time.
 
-    python3 -m scripts.gpu.run receive TRANSFER…         unpacks what came, says what is missing and what is installed
-    python3 -m scripts.gpu.run trial                     how fast which kind of attention and micro-batch is
-    python3 -m scripts.gpu.run train --minutes 6.5       in a process that outlives the call; waits, then gives back
-    python3 -m scripts.gpu.run fetch                     gives back the newest, then what did not fit before
+    python3 -m scripts.gpu.run receive TRANSFER…      unpacks transfers, lists missing pieces and installed packages
+    python3 -m scripts.gpu.run trial                  measures the speed by kind of attention and micro-batch
+    python3 -m scripts.gpu.run train --minutes 6.5    trains in a process that outlives the call, and gives back weights
+    python3 -m scripts.gpu.run fetch                  gives back the newest weights, then what did not fit before
 
 Each ends by itself within `--seconds`. What comes back is in the folder `--out`: `status.json`, `log.txt`, and as many
-pieces of weights as the limits allow: of the newest checkpoint in 4 bits, and when the training is over its bf16
-weights. Whatever fails, status and log are there, with the traceback. Called again, each goes on from where it was.
+pieces of weights as the limits allow, first of the newest checkpoint in 4 bits and, when the training is over, also of
+its bf16 weights. Status and log are there whatever fails, with the traceback. A command that is called again continues
+where it was.
 
 This file and what it imports need nothing but Python's standard library.
 """
@@ -47,9 +48,9 @@ from scripts.gpu.pieces import (
 MANIFEST = "manifest.json"
 LOG = "log.txt"
 STATUS = "status.json"
-LOG_BACK = 400_000  # bytes of its end that come back
-MARGIN = 5.0  # seconds that a call keeps for its end
-PIECES_TIME = 15.0  # to squeeze weights and write them; measured on two busy cores
+LOG_BACK = 400_000  # bytes that come back, from the end of the log
+MARGIN = 5.0  # seconds that a call reserves for ending
+PIECES_TIME = 15.0  # seconds to compress weights and write them; measured on two busy cores
 ATTEMPTS = 4
 LOSS_TOLERANCE = 0.03  # between devices, for what bf16 rounds differently
 PACKAGES = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
@@ -62,7 +63,7 @@ class TimeUp(Exception):
 
 
 class Problem(Exception):
-    """What keeps a call from going on, for the log."""
+    """The reason why a call cannot continue, for the log."""
 
 
 class Call:
@@ -89,7 +90,7 @@ class Call:
             file.write(line + "\n")
 
     def step(self, name: str, *numbers: float, seconds: float) -> bool:
-        """Runs a step of there.py in a process of its own, for at most so many seconds; whether it got through."""
+        """Runs a step of there.py in a process of its own for so many seconds at most; returns whether it succeeded."""
         began = self.log.stat().st_size if self.log.exists() else 0
         process = start(self, "there", name, str(self.work), *map(str, numbers))
         try:
@@ -156,8 +157,8 @@ def start(call: Call, module: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def receive(call: Call, args: argparse.Namespace) -> int:
-    kept = call.work / "pieces"
-    kept.mkdir(exist_ok=True)
+    received = call.work / "pieces"
+    received.mkdir(exist_ok=True)
     for folder in args.transfers:
         manifest = read_json(folder / MANIFEST)
         if manifest is None:
@@ -168,13 +169,13 @@ def receive(call: Call, args: argparse.Namespace) -> int:
             if not (folder / piece.name).exists():
                 continue
             if piece.good_in(folder):
-                if not piece.good_in(kept):
-                    shutil.copy(folder / piece.name, kept / piece.name)
-            elif not piece.good_in(kept):
+                if not piece.good_in(received):
+                    shutil.copy(folder / piece.name, received / piece.name)
+            elif not piece.good_in(received):
                 call.say(f"damaged: {piece.name}")
     unpack(call)
-    asked = "--query-gpu=name,memory.total,memory.used,driver_version"
-    call.say(f"GPU: {first_line('nvidia-smi', asked, '--format=csv,noheader')}")
+    query = "--query-gpu=name,memory.total,memory.used,driver_version"
+    call.say(f"GPU: {first_line('nvidia-smi', query, '--format=csv,noheader')}")
     call.say(f"Python {sys.version.split()[0]}, {', '.join(map(installed, PACKAGES))}")
     call.say(
         f"{os.cpu_count()} cores, {memory()}, {mib(shutil.disk_usage(call.work).free)} of disk"
@@ -200,29 +201,29 @@ def unpack(call: Call) -> None:
     manifest = read_json(call.work / MANIFEST)
     if manifest is None:
         raise Problem("Nothing has been received.")
-    kept, start = call.work / "pieces", call.work / "start"
-    here = [piece for piece in pieces_of(manifest) if piece.good_in(kept)]
+    received, start = call.work / "pieces", call.work / "start"
+    here = [piece for piece in pieces_of(manifest) if piece.good_in(received)]
     for piece in here:
         if piece.kind in ("code", "model"):
-            with tarfile.open(kept / piece.name) as tar:
+            with tarfile.open(received / piece.name) as tar:
                 tar.extractall(call.work / "code" if piece.kind == "code" else start, filter="data")
         elif piece.kind == "rows":
-            replace(call.work / "rows.json", lzma.decompress((kept / piece.name).read_bytes()))
+            replace(call.work / "rows.json", lzma.decompress((received / piece.name).read_bytes()))
     texts = call.work / "corpus"
     texts.mkdir(exist_ok=True)
 
     def text(piece: Piece) -> None:
         path = texts / piece.name.removesuffix(".xz")
         if not path.exists():
-            replace(path, lzma.decompress((kept / piece.name).read_bytes()))
+            replace(path, lzma.decompress((received / piece.name).read_bytes()))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(text, (piece for piece in here if piece.kind == "corpus")))
     weights = [piece for piece in pieces_of(manifest) if piece.kind == "weights"]
     path, whole = start / "model.safetensors", manifest["weights"]["sha256"]
     if weights and not path.exists() and all(piece in here for piece in weights):
-        join(weights, [kept], path, whole)
-        call.say(f"start weights: {mib(path.stat().st_size)}, as they were")
+        join(weights, [received], path, whole)
+        call.say(f"start weights: {mib(path.stat().st_size)}, intact")
 
 
 def installed(name: str) -> str:
@@ -235,7 +236,7 @@ def installed(name: str) -> str:
 def first_line(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        return (done.stdout.strip() or done.stderr.strip() or "it says nothing").splitlines()[0]
+        return (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[0]
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"none ({error})"
 
@@ -254,7 +255,7 @@ def memory() -> str:
 def trial(call: Call, args: argparse.Namespace) -> int:
     if gone := {p.kind for p in missing_pieces(call)} & {"code", "model"}:
         raise Problem(f"A trial needs {', '.join(sorted(gone))}, which has not arrived.")
-    settings(call, args)
+    store_settings(call, args)
     call.step("trial", call.left - 10, seconds=call.left)
     found = read_json(call.work / "trial.json", {})
     if best := found.get("best"):
@@ -269,22 +270,22 @@ def trial(call: Call, args: argparse.Namespace) -> int:
             f"{best['tokens_per_second'] * 60 / 1e6:.1f} million a minute"
         )
     else:
-        call.say("the trial found nothing: the training will use what the recipe says")
-    return 0 if right_loss(call, found) else 1
+        call.say("the trial has measured nothing: the training will use the recipe as it is")
+    return 0 if has_right_loss(call, found) else 1
 
 
-def right_loss(call: Call, found: dict[str, Any]) -> bool:
-    """Whether the start weights' loss is what it was where they were packed, as far as both are known."""
+def has_right_loss(call: Call, found: dict[str, Any]) -> bool:
+    """Whether the start weights have the same loss as where they were packed; true if one of them is not known."""
     here, there = (found.get(name) or {} for name in ("start_loss", "expected"))
     if not here.get("held_out") or not there.get("held_out"):
         return True
     apart = abs(here["held_out"] - there["held_out"])
-    call.say(f"loss of the start weights: {apart:.4f} from what it has to be")
+    call.say(f"loss of the start weights: {apart:.4f} from the expected one")
     return bool(apart <= LOSS_TOLERANCE)
 
 
-def settings(call: Call, args: argparse.Namespace) -> None:
-    """Keeps what `--set NAME=VALUE` says of the recipe."""
+def store_settings(call: Call, args: argparse.Namespace) -> None:
+    """Stores the settings of the recipe that `--set NAME=VALUE` gives."""
     recipe = read_json(call.work / "recipe.json", {})
     for one in args.set:
         name, _, value = one.partition("=")
@@ -302,16 +303,16 @@ def train(call: Call, args: argparse.Namespace) -> int:
         raise Problem(f"The training needs {' '.join(gone)}; send them again.")
     unpack(call)
     found = read_json(call.work / "trial.json", {})
-    if not args.despite_loss and not right_loss(call, found):
-        raise Problem("The start weights compute something else here (see --despite-loss).")
-    settings(call, args)
+    if not args.despite_loss and not has_right_loss(call, found):
+        raise Problem("The start weights have another loss here (see --despite-loss).")
+    store_settings(call, args)
     state = read_json(call.work / "training.json", {})
     if state.get("state") == "running" and is_alive(state["pid"]):
-        call.say("the training is under way")
+        call.say("the training is running")
     elif (
         state and not args.more and (state["state"] == "done" or time.time() > state["until"] - 45)
     ):
-        call.say(f"the training is over ({state['state']}); --more goes on from its checkpoint")
+        call.say(f"the training is over ({state['state']}); --more continues from its checkpoint")
     else:
         begin(call, args, state, missing)
     shown = call.log.stat().st_size
@@ -322,7 +323,9 @@ def train(call: Call, args: argparse.Namespace) -> int:
         if state.get("state") != "running":
             break
         if not is_alive(state["pid"]):
-            call.say("the training's processes are gone; `train` again goes on from its checkpoint")
+            call.say(
+                "the training's processes are gone; call `train` again to continue from its checkpoint"
+            )
             break
         time.sleep(min(2.0, max(0.1, call.left - args.reserve)))
     show(call.log, shown)
@@ -334,21 +337,21 @@ def begin(
 ) -> None:
     """Starts the training, or what is left of it."""
     if missing:
-        call.say(f"without {' '.join(piece.name for piece in missing)}")
+        call.say(f"starting without {' '.join(piece.name for piece in missing)}")
     texts = sorted((call.work / "corpus").glob("*.jsonl"))
     if not texts:
         raise Problem("No text has arrived.")
     with (call.work / "documents.jsonl").open("wb") as file:
         for path in texts:
             file.write(path.read_bytes())
-    # Minutes count from the first step; what comes before it gets a time of its own.
+    # Minutes count from the first step; `start_seconds` are for what comes before it.
     until = time.time() + args.minutes * 60 + args.start_seconds
     if state and not args.more:  # its processes are gone, and its end stays where it was
         until = state["until"]
     process = start(call, "run", "supervise", *common(call), str(until), str(args.minutes))
-    told = {"state": "running", "pid": process.pid, "until": until}
-    write_json(call.work / "training.json", told)
-    call.say(f"training for {args.minutes:g} minutes, over by {clock(until)} whatever happens")
+    started = {"state": "running", "pid": process.pid, "until": until}
+    write_json(call.work / "training.json", started)
+    call.say(f"training for {args.minutes:g} minutes, until {clock(until)} at the latest")
 
 
 def common(call: Call) -> list[str]:
@@ -364,23 +367,23 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except OSError:
         return False
-    try:  # a process whose end nobody asked for is still listed
+    try:  # a zombie, which has ended, is still listed
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return True
 
 
 def show(log: Path, begin: int) -> int:
-    """Prints what the log has got since; gives where it ends."""
+    """Prints the log from byte `begin` on; returns where it ends."""
     with log.open("rb") as file:
         file.seek(begin)
-        said = file.read()
-    print(said.decode("utf-8", "replace"), end="", flush=True)
-    return begin + len(said)
+        new = file.read()
+    print(new.decode("utf-8", "replace"), end="", flush=True)
+    return begin + len(new)
 
 
 def supervise(call: Call, args: argparse.Namespace) -> int:
-    """Has the training run, and starts it again from its checkpoint when it fails and there is time."""
+    """Runs the training in a process, and starts it again from its checkpoint if it fails and there is time."""
     until, minutes = float(args.numbers[0]), float(args.numbers[1])
     state = {"state": "running", "pid": os.getpid(), "until": until, "attempts": 0}
     code = 1
@@ -392,33 +395,33 @@ def supervise(call: Call, args: argparse.Namespace) -> int:
         state["learner"] = process.pid
         write_json(call.work / "training.json", state)
         try:
-            # Some steps and a checkpoint are taken after `until`, and what is written at the end.
+            # Some steps, a checkpoint and the files at the end come after `until`.
             code = process.wait(max(10.0, until + 40 - time.time()))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
-            call.say("the training did not end when it was told to, and was ended")
+            call.say("the training did not end in time, and was killed")
             break
         if code == 0:
             break
         with call.log.open("rb") as file:
             file.seek(began)
-            said = file.read()
+            output = file.read()
         call.say(f"attempt {state['attempts']} to train ended with status {code}")
-        adjust(call, said)
+        adjust(call, output)
     write_json(call.work / "training.json", {**state, "state": "done" if code == 0 else "failed"})
     return code
 
 
-def adjust(call: Call, said: bytes) -> None:
-    """Changes the recipe for the next attempt, by what the last one died of."""
+def adjust(call: Call, output: bytes) -> None:
+    """Changes the recipe for the next attempt, by the error in the output of the last one."""
     recipe = read_json(call.work / "recipe.json", {})
-    if b"OutOfMemory" in said or b"out of memory" in said:
+    if b"OutOfMemory" in output or b"out of memory" in output:
         recipe["micro_batch"] = max(2048, recipe.get("micro_batch", 2**15) // 2)
-        call.say(f"micro-batches of {recipe['micro_batch']} tokens now")
-    elif b"a lower rate may help" in said:
+        call.say(f"next with micro-batches of {recipe['micro_batch']} tokens")
+    elif b"a lower rate may help" in output:
         recipe["rate"] = recipe.get("rate", 1e-3) / 2
-        call.say(f"a rate of {recipe['rate']} now")
+        call.say(f"next with a rate of {recipe['rate']}")
     write_json(call.work / "recipe.json", recipe)
 
 
@@ -455,7 +458,7 @@ def fetch(call: Call, args: argparse.Namespace) -> int:
 
 
 def export(call: Call) -> None:
-    """Has the newest checkpoint made a model, if it is not one yet."""
+    """Makes a model of the newest checkpoint, unless that was done completely."""
     checkpoints = [p for p in (call.work / "output").glob("*.pt")]
     newest = max((p.stat().st_mtime_ns for p in checkpoints), default=0)
     done = read_json(call.work / "exported.json", {})
@@ -467,7 +470,7 @@ def export(call: Call) -> None:
 
 
 def to_send(call: Call) -> list[Piece]:
-    """What is worth giving back and has not been, the most important first."""
+    """The pieces that should be given back and have not been, the most important first."""
     folders = sorted((call.work / "results").glob("*"), reverse=True)
     packed = next((f for f in folders if (f / "packed/model.safetensors").exists()), None)
     training = read_json(call.work / "training.json", {})
@@ -480,7 +483,7 @@ def to_send(call: Call) -> list[Piece]:
 
 
 def pieces_back(call: Call, folder: Path, form: str) -> list[Piece]:
-    """The pieces of a result, cut when first asked for and listed in the status."""
+    """The pieces of a result. They are cut when this is first called, and listed in the status."""
     known = read_json(call.work / "pieces.json", {})
     name = f"{form}-{folder.name}"
     if name not in known:
@@ -515,13 +518,17 @@ def options() -> argparse.ArgumentParser:
         one = commands.add_parser(name)
         one.add_argument("--work", type=Path, default=Path("/tmp/jupyter-sc2-training"))
         one.add_argument("--out", type=Path, default=os.environ.get("OUT"), help="default: $OUT")
-        one.add_argument("--seconds", type=float, default=120.0, help="the call is over by then")
+        one.add_argument("--seconds", type=float, default=120.0, help="when the call ends")
         add_limits(one)
         if name == "receive":
             one.add_argument("transfers", type=Path, nargs="+")
         if name in ("trial", "train"):
             one.add_argument(
-                "--set", action="append", default=[], metavar="NAME=NUMBER", help="of the recipe"
+                "--set",
+                action="append",
+                default=[],
+                metavar="NAME=NUMBER",
+                help="a setting of the recipe",
             )
         if name == "train":
             one.add_argument("--minutes", type=float, required=True, help="from the first step on")
@@ -529,12 +536,21 @@ def options() -> argparse.ArgumentParser:
                 "--start-seconds", type=float, default=90.0, help="at most before the first step"
             )
             one.add_argument(
-                "--reserve", type=float, default=150.0, help="seconds kept to give back weights"
+                "--reserve",
+                type=float,
+                default=150.0,
+                help="seconds reserved for giving back weights",
             )
-            one.add_argument("--despite-loss", action="store_true")
-            one.add_argument("--more", action="store_true", help="train on what is over")
+            one.add_argument(
+                "--despite-loss",
+                action="store_true",
+                help="train even if the loss of the start weights differs",
+            )
+            one.add_argument("--more", action="store_true", help="continue a training that is over")
         if name in ("train", "fetch"):
-            one.add_argument("--again", nargs="+", default=[], metavar="PIECE")
+            one.add_argument(
+                "--again", nargs="+", default=[], metavar="PIECE", help="give back these again"
+            )
         if name == "supervise":
             one.add_argument("numbers", nargs=2)
     return parser
@@ -544,10 +560,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options()
     args = parser.parse_args(argv)
     if args.out is None:
-        parser.error("where to? Set OUT or use --out")
+        parser.error("there is no output folder: set OUT or use --out")
     args.out = Path(args.out)
     call = Call(args, Limits.of(args))
-    if args.command == "supervise":  # has no end but the training's
+    if args.command == "supervise":  # ends only with the training
         return supervise(call, args)
 
     def time_is_up(number: int, frame: FrameType | None) -> None:

@@ -1,10 +1,10 @@
-"""What needs torch on the machine with the GPU; run.py starts each of these in a process of its own.
+"""The steps that need torch on the machine with the GPU; run.py starts each in a process of its own.
 
-    python -m scripts.gpu.there trial WORK SECONDS      speed by kind of attention and micro-batch, loss of the start
-    python -m scripts.gpu.there learn WORK UNTIL MINUTES   trains, or goes on training
-    python -m scripts.gpu.there export WORK             newest checkpoint as a model in bf16, then in 4 bits
+    python -m scripts.gpu.there trial WORK SECONDS          measures the loss of the start weights, then speeds
+    python -m scripts.gpu.there learn WORK UNTIL MINUTES    trains, or resumes the training
+    python -m scripts.gpu.there export WORK                 writes the newest checkpoint in bf16, then in 4 bits
 
-Each writes what it has as soon as it has it, since it may be stopped at any time.
+Each writes its results as soon as it has them, because it may be stopped at any time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from scripts.gpu.pieces import read_json, write_json
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINTS = ("decay.pt", "checkpoint.pt")
-TRIED_SECONDS = 10.0  # after what is compiled for the first
+TRIED_SECONDS = 10.0  # for each mode, after the first pass, in which it is compiled
 TRIAL_DOCUMENTS = 1_500
 SPARE_CORES = 4  # for the training's own process and for rounding, which slows down tenfold where threads share a core
-ROWS_BESIDE = 16  # to round weights by, while the cores make rows for the training
-SPENT = 45.0  # seconds between a restart and its first step
+ROWS_BESIDE = 16  # rows for rounding weights while the training needs the cores
+RESTART_SECONDS = 45.0  # between a restart and its first step
 
 
 def say(text: str) -> None:
@@ -44,7 +44,7 @@ def device() -> str:
 
 
 def recipe_of(work: Path) -> Any:
-    """The recipe for the device with what was set or found out here."""
+    """The recipe for the device, with the settings that were given or measured here."""
     from jupyter_sc2.training.recipe import Recipe
 
     set_here = read_json(work / "recipe.json", {})
@@ -53,7 +53,7 @@ def recipe_of(work: Path) -> Any:
 
 
 def loss_of(model: Path, measured: Any, on: str) -> dict[str, float | None]:
-    """The loss of a model's folder, packed or not, on rows; the same everywhere but for rounding."""
+    """The loss of the model in a folder, packed or not, on these rows; the same everywhere except for rounding."""
     from jupyter_sc2.training.recipe import Recipe
     from jupyter_sc2.training.run import Run
 
@@ -85,7 +85,7 @@ def trial(work: Path, seconds: float) -> None:
 
     corpus = sorted((work / "corpus").glob("*.jsonl"))
     if not corpus:
-        say("no text has arrived to try on")
+        say("no text has arrived for a trial")
         return
     recipe = recipe_of(work)
     batch, found["row_speed"] = trial_batch(corpus[0], start, recipe, on)
@@ -118,7 +118,7 @@ def trial_batch(corpus: Path, start: Path, recipe: Any, on: str) -> tuple[Any, i
     ]
     batch = torch.stack(made).view(-1, recipe.row, FIELDS)
     speed = batch[..., 0].numel() / (time.monotonic() - began)
-    say(f"rows are made at {speed:,.0f} tokens/s a process, of which there are {os.cpu_count()}")
+    say(f"one process makes rows at {speed:,.0f} tokens/s; there are {os.cpu_count()} cores")
     return batch, round(speed)
 
 
@@ -143,7 +143,7 @@ def try_modes(
         for line in run.settle(batch):
             say(line)
     micro = recipe.micro_batch
-    # The most promising first: the time may be up before all are tried. Each new size is compiled anew.
+    # The most promising first: the time may be up before all are tried. Each new size is compiled.
     wanted = [(run.modes[0], micro)]
     if on == "cuda":
         wanted += [(run.modes[0], 2 * micro)]
@@ -200,7 +200,7 @@ def timed(run: Any, batch: Any, mode: Any, recipe: Any, on: str, until: float) -
 
 
 def random_model(start: Path, folder: Path) -> Path:
-    """A model of the same shape, for a trial before all weights are there."""
+    """A model of the same shape with random weights, for a trial before all weights are there."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -210,7 +210,7 @@ def random_model(start: Path, folder: Path) -> Path:
         del config.packed
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
-    say("the weights are not complete yet: random ones are tried, whose loss is that of chance")
+    say("the weights are not complete yet: random ones are used, whose loss says nothing")
     return folder
 
 
@@ -227,12 +227,12 @@ def learn(work: Path, until: float, minutes: float) -> None:
 
         of_run.Run.compile = without_flex  # type: ignore[method-assign]
     output = work / "output"
-    # A run that was cut off has to end when it would have. Its fall of the rate is for the same minutes only.
-    seconds, falls_in = state_of(output)
-    if falls_in:
-        minutes = falls_in / 60
+    # A run that is resumed has to end at the same time. Once its rate falls, its minutes cannot be changed.
+    seconds, fixed = state_of(output)
+    if fixed:
+        minutes = fixed / 60
     elif seconds:
-        minutes = (seconds + max(0.0, until - time.time() - SPENT)) / 60
+        minutes = (seconds + max(0.0, until - time.time() - RESTART_SECONDS)) / 60
     say(f"training for {minutes:.2f} minutes, of which {seconds / 60:.2f} are done")
     workers = max(1, (os.cpu_count() or 2) - SPARE_CORES)
     figures = train(
@@ -262,7 +262,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def state_of(output: Path) -> tuple[float, float | None]:
-    """Seconds that the training has run, and how many it was to run if its rate was falling already."""
+    """The seconds that the training has run and, if its rate was falling already, the seconds of its budget."""
     if path := newest(output):
         values = load(path)
         falling = values["budget"][0] if path.name == "decay.pt" else None
@@ -271,14 +271,14 @@ def state_of(output: Path) -> tuple[float, float | None]:
 
 
 def export(work: Path) -> None:
-    """Writes `results/STEP/{master,packed}` of the newest checkpoint and their figures to `figures.json`."""
+    """Writes the newest checkpoint to `results/STEP/master` and `results/STEP/packed`, with `figures.json` for both."""
     import torch
 
     # One at a time: an earlier call may have been cut off while its export continues.
     lock = (work / "export.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    beside = read_json(work / "training.json", {}).get("state") == "running"
-    if beside:  # the training has priority
+    is_training = read_json(work / "training.json", {}).get("state") == "running"
+    if is_training:  # the training has priority
         os.nice(5)
         torch.set_num_threads(max(1, min(SPARE_CORES - 1, os.cpu_count() or 1)))
     path = newest(work / "output")
@@ -308,7 +308,7 @@ def export(work: Path) -> None:
         from jupyter_sc2.engines.onnx.packing import pack
 
         began = time.monotonic()
-        some = rows["pack"][: ROWS_BESIDE if beside else None]
+        some = rows["pack"][: ROWS_BESIDE if is_training else None]
         pack(master, folder / "packed.part", some)
         write_json(folder / "packed.part" / "training.json", figures)
         os.replace(folder / "packed.part", packed)

@@ -1,13 +1,13 @@
-"""Makes the working tree small for a transfer, and whole again.
+"""Makes the working tree small for a transfer, and restores it.
 
-    python -m scripts.gpu.tree size           # what would travel
-    python -m scripts.gpu.tree aside          # large files to runs/aside, links to them in their places
-    python -m scripts.gpu.tree restore        # the files back to where they were
-    python -m scripts.gpu.tree aside -- CMD…  # the same around a command
+    python -m scripts.gpu.tree size           # shows what would be sent
+    python -m scripts.gpu.tree aside          # moves large files to runs/aside, and leaves links
+    python -m scripts.gpu.tree restore        # moves the files back
+    python -m scripts.gpu.tree aside -- CMD…  # moves them away while a command runs
 
-Tests and kernels go on working, as they follow the links; a transfer that takes a link as a link leaves the files
-behind. Nothing is removed before a copy with the same checksum is there, and nothing is put over a file that somebody
-has changed in between. Do not commit with `-a` before the files are back.
+Tests and kernels keep working, because they follow the links; a transfer that sends links as links leaves the files
+behind. No file is removed before there is a copy with the same checksum, and no file is overwritten that somebody has
+changed meanwhile. Do not commit with `-a` before the files are back.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ LARGE = 256 * 1024  # bytes: weights and tokenizers
 
 
 class TreeError(Exception):
-    """The tree is not as it has to be."""
+    """The tree is not in the state that an action needs."""
 
 
 def files(root: Path) -> list[Path]:
-    """What travels: tracked files and those that git does not ignore; a link is one, and not what it points to."""
+    """The files that are sent: tracked ones and others that git does not ignore. A link is sent as a link."""
     command = ["git", "-C", str(root), "ls-files", "-coz", "--exclude-standard"]
     listed = subprocess.run(command, check=True, capture_output=True).stdout
     paths = {root / name.decode() for name in listed.split(b"\0") if name}
@@ -42,20 +42,20 @@ def files(root: Path) -> list[Path]:
 
 
 def size(root: Path, *, below: int | None = None) -> int:
-    """Bytes that travel; with `below` without the files that are as large."""
+    """The bytes that are sent; with `below`, only those of files smaller than that."""
     sizes = (path.lstat().st_size for path in files(root))
     return sum(n for n in sizes if below is None or n < below)
 
 
 def put_aside(root: Path, *, at_least: int = LARGE) -> list[Path]:
-    """Moves the tree's large files to `runs/aside` and leaves links. Gives the paths in the tree."""
+    """Moves the tree's large files to `runs/aside` and leaves links; returns the paths in the tree."""
     folder = root / ASIDE
     ledger = folder / "ledger.json"
     if ledger.exists():
         raise TreeError(f"{ledger} says that files are aside already: restore them first.")
     ignored = subprocess.run(["git", "-C", str(root), "check-ignore", "-q", str(ASIDE / "x")])
     if ignored.returncode:
-        raise TreeError(f"git does not ignore {ASIDE}: what is put there would travel.")
+        raise TreeError(f"git does not ignore {ASIDE}: files there would be sent.")
     large = [p for p in files(root) if not p.is_symlink() and p.stat().st_size >= at_least]
     need = sum(path.stat().st_size for path in large)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def put_aside(root: Path, *, at_least: int = LARGE) -> list[Path]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
         if sha256(copy) != digest or sha256(path) != digest:
-            raise TreeError(f"The copy of {name} is not like it. It stays where it is.")
+            raise TreeError(f"The copy of {name} differs from the file, which stays where it is.")
         link = path.with_name(f"{path.name}.link")
         link.symlink_to(os.path.relpath(copy, path.parent))
         os.replace(link, path)
@@ -76,7 +76,10 @@ def put_aside(root: Path, *, at_least: int = LARGE) -> list[Path]:
 
 
 def restore(root: Path) -> list[Path]:
-    """Puts back what `put_aside` moved. What cannot be put back safely stays aside, and is told at the end."""
+    """Moves back what `put_aside` moved; returns the paths in the tree.
+
+    Files that cannot be moved back safely stay aside; the TreeError at the end names them.
+    """
     folder = root / ASIDE
     ledger = folder / "ledger.json"
     entries = read_json(ledger)
@@ -89,7 +92,7 @@ def restore(root: Path) -> list[Path]:
             if sha256(path) != digest:
                 problems.append(f"{name} was changed; its copy stays as {copy}")
         elif not copy.is_file() or sha256(copy) != digest:
-            problems.append(f"{copy} is missing or changed; `git checkout -- {name}` has the last")
+            problems.append(f"{copy} is missing or changed; `git checkout -- {name}` restores it")
         else:
             part = path.with_name(f"{path.name}.part")
             shutil.copy2(copy, part)
@@ -112,7 +115,7 @@ def restore(root: Path) -> list[Path]:
 
 @contextmanager
 def light(root: Path) -> Iterator[None]:
-    """Within it the tree is small."""
+    """Keeps the tree small inside the block."""
     put_aside(root)
     try:
         yield
@@ -143,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     small, now = size(root, below=LARGE), size(root)
-    print(f"{mib(now)} would travel; without large files {mib(small)}")
+    print(f"{mib(now)} would be sent, {mib(small)} without large files")
     return 0
 
 

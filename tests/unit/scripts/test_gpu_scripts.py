@@ -1,4 +1,4 @@
-"""Training on a machine that is lent for minutes: what travels is whole, keeps to the limits, and comes back."""
+"""Training on a GPU that is available for minutes: what is sent is whole, keeps to the limits, and comes back."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def test_what_keeps_to_the_limits_comes_back(out):
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ([("a", 1), ("b", 1), ("c", 1)], "3 files are in out, and 2 may."),
+        ([("a", 1), ("b", 1), ("c", 1)], "3 files are in out; the limit is 2."),
         ([("a", 21 * MIB)], "a has 21.00 MiB: too much for one file."),
-        ([("a", 20 * MIB), ("b", 11 * MIB)], "31.00 MiB would come back, and 30.00 MiB may."),
-        ([("a b", 1)], "a b is not of letters, digits, '.', '_' and '-' alone."),
-        ([("a/b/c/d", 1)], "a/b/c/d is more than 2 folders down."),
+        ([("a", 20 * MIB), ("b", 11 * MIB)], "31.00 MiB would come back; the limit is 30.00 MiB."),
+        ([("a b", 1)], "a b has characters other than letters, digits, '.', '_', '-'."),
+        ([("a/b/c/d", 1)], "a/b/c/d is more than 2 folders deep."),
     ],
 )
 def test_what_breaks_a_limit_is_told_in_one_line(out, files, problem: str):
@@ -61,12 +61,12 @@ def test_what_breaks_a_limit_is_told_in_one_line(out, files, problem: str):
 
 def test_a_command_has_2000_characters_at_most():
     Limits().check_call("x" * 2000, [], 600)
-    with pytest.raises(OverLimit, match="2001 characters of 2000"):
+    with pytest.raises(OverLimit, match="2001 characters; the limit is 2000"):
         Limits().check_call("x" * 2001, [], 600)
 
 
 def test_a_call_takes_ten_minutes_at_most():
-    with pytest.raises(OverLimit, match="takes up to 601 s, and 600 s it may"):
+    with pytest.raises(OverLimit, match="takes up to 601 s; the limit is 600 s"):
         Limits().check_call("true", [], 601)
 
 
