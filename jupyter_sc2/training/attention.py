@@ -157,9 +157,7 @@ class Block(NamedTuple):
 
     row: int
     at: slice
-    seen: (
-        torch.Tensor
-    )  # the positions in the row of the K keys that at least one of them sees, (K,)
+    seen: torch.Tensor  # the positions of the K keys that one of them sees, (K,)
     mask: torch.Tensor  # what is added to the scores of these keys, (N, K)
 
 
