@@ -124,6 +124,8 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     served: Hub
     protocol_version = "HTTP/1.1"
+    # The body is sent behind the headers at once, and not when these were acknowledged 40 ms later.
+    disable_nagle_algorithm = True
 
     def log_message(self, *args: Any) -> None:
         pass

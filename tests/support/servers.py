@@ -65,6 +65,8 @@ class ScriptedServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # The body is sent behind the headers at once, and not when these were acknowledged 40 ms later.
+    disable_nagle_algorithm = True
     server: ScriptedServer
 
     def do_GET(self) -> None:

@@ -232,7 +232,7 @@ print(json.dumps([engine, said[-1].finish_reason is not None]))
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "precision"),
-    [(["-OO"], "auto"), (["-W", "error"], "4bit"), (["-OO", "-bb", "-W", "error"], "4bit")],
+    [(["-OO"], "auto"), (["-OO", "-bb", "-W", "error"], "4bit")],
 )
 def test_a_torch_model_loads_whatever_python_is_told(flags, precision):
     pytest.importorskip("torch")

@@ -28,7 +28,6 @@ from jupyter_sc2.training.recipe import Recipe, schedule
 from jupyter_sc2.training.rows import IGNORED, Sampler, packed_row, rows
 from jupyter_sc2.training.tokenizer import encoder, load_tokenizer
 from jupyter_sc2.training.train import train
-from tests.support.paths import ROOT
 from tests.support.tiny import make_tiny_model
 
 CELL = """\
@@ -491,23 +490,20 @@ def test_processes_that_compute_together_take_the_steps_of_one(start: Path, tmp_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no file that is mapped")
-def test_a_killed_training_leaves_neither_processes_nor_files(start: Path, tmp_path: Path):
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests.unit.training.test_train import DOCUMENTS, SMALL, train
-from jupyter_sc2.training import replicas
+def test_a_killed_training_leaves_neither_processes_nor_files(
+    start: Path, tmp_path: Path, monkeypatch
+):
+    from jupyter_sc2.training import replicas
+    from jupyter_sc2.training.run import Run
 
-replicas.MEMORY_FILES = Path({str(tmp_path)!r})
-train(DOCUMENTS, Path({str(start)!r}), Path({str(tmp_path / "out")!r}), tokens=10**9, recipe=SMALL, device="cpu",
-      processes=2, stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    deadline = time.monotonic() + 20
-    while list(tmp_path.glob("sc2-replicas-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not list(tmp_path.glob("sc2-replicas-*"))
+    monkeypatch.setattr(replicas, "MEMORY_FILES", tmp_path)
+    run = Run(SMALL, start, tmp_path / "out")
+    with replicas.Replicas(run, start, count=1, threads=1, compiled=False, report=print):
+        (process,) = psutil.Process().children()
+        (replica,) = run.compute.__self__._replicas
+        replica._process.stdin.close()  # as the system does when the training is killed
+        psutil.wait_procs([process], timeout=60)
+        assert not list(tmp_path.glob("sc2-replicas-*"))
 
 
 def test_a_training_goes_on_without_a_process_that_has_ended(start: Path, tmp_path: Path):

@@ -539,7 +539,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(folder, tmp_path, monkeypa
         (str(tmp_path / "absent.gguf"), {}, "does not exist"),
         (write(tmp_path / "cut.gguf", data[:-1000]), {}, "is cut off"),
         (write(tmp_path / "head.gguf", data[:1000]), {}, "damaged"),
-        (write(tmp_path / "text.gguf", b"version https://git-lfs"), {}, "damaged or no GGUF"),
+        (write(tmp_path / "text.gguf", b"version https://git-lfs"), {}, "damaged or not a GGUF"),
         (write(tmp_path / "new.gguf", unknown), {}, "unknown model architecture: 'starcoder9'"),
         (str(good), {"precision": "Q2_K"}, "is in Q8_0, and Q2_K is set"),
         (str(folder), {"precision": "4bit"}, "no precision '4bit'"),
