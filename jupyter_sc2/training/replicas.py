@@ -81,6 +81,15 @@ class Replicas:
         self._folder = tempfile.TemporaryDirectory(
             prefix="sc2-replicas-", dir=_folder_for((count + 1) * size)
         )
+        self._replicas: list[_Replica] = []
+        try:
+            self._begin(start, count, threads, compiled)
+        except BaseException:
+            self.close()
+            raise
+        run.compute = self.add_gradients
+
+    def _begin(self, start: Path, count: int, threads: int, compiled: bool) -> None:
         folder = Path(self._folder.name)
         weights = folder / "weights"
         with torch.no_grad():
@@ -89,7 +98,7 @@ class Replicas:
             ):
                 parameter.data = shared.copy_(parameter)
         task = Task(
-            recipe=replace(run.recipe, average=0),
+            recipe=replace(self._run.recipe, average=0),
             start=start.absolute(),
             weights=weights,
             threads=threads,
@@ -97,8 +106,8 @@ class Replicas:
         )
         file = folder / "task.pickle"
         file.write_bytes(pickle.dumps(task))
-        self._replicas = [_Replica(file, n, self._parameters) for n in range(count)]
-        run.compute = self.add_gradients
+        for number in range(count):
+            self._replicas.append(_Replica(file, number, self._parameters))
 
     def add_gradients(self, rows: torch.Tensor) -> torch.Tensor:
         """Adds the gradients of a step's rows to those of the weights; returns the rows' loss."""

@@ -44,6 +44,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from jupyter_sc2.errors import in_one_line
 from jupyter_sc2.models.cards import TRAINING_FILE
 from jupyter_sc2.models.file_lock import locked
 from jupyter_sc2.runtime.hardware import usable_cores
@@ -254,10 +255,16 @@ def _replicas(
         return nullcontext()
     from jupyter_sc2.training.replicas import Replicas
 
+    threads = threads or 1
+    try:
+        made = Replicas(
+            run, start, count=processes - 1, threads=threads, compiled=compiled, report=report
+        )
+    except (OSError, RuntimeError) as error:  # the latter as torch says that a disk is full
+        report(f"Other processes cannot compute beside this one: {in_one_line(error)}")
+        return nullcontext()
     report(f"{processes} processes compute, with {threads} thread{'s' * (threads != 1)} each")
-    return Replicas(
-        run, start, count=processes - 1, threads=threads or 1, compiled=compiled, report=report
-    )
+    return made
 
 
 class _Loop:

@@ -506,6 +506,21 @@ def test_a_killed_training_leaves_neither_processes_nor_files(
         assert not list(tmp_path.glob("sc2-replicas-*"))
 
 
+def test_where_a_replica_finds_no_room_one_process_computes(
+    start: Path, tmp_path: Path, monkeypatch
+):
+    from jupyter_sc2.training import replicas
+
+    monkeypatch.setattr(replicas, "mapped", lambda *_: torch_error("No space left on device"))
+    lines: list[str] = []
+    assert small_train(start, tmp_path, lines, processes=2)["step"] == 6
+    assert "Other processes cannot compute beside this one: No space left on device" in lines
+
+
+def torch_error(message: str) -> None:
+    raise RuntimeError(message)
+
+
 def test_a_training_goes_on_without_a_process_that_has_ended(start: Path, tmp_path: Path):
     lines: list[str] = []
 
