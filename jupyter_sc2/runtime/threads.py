@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_sc2.runtime.clock import monotonic, process_time, sleep
+from jupyter_sc2.runtime.hardware import usable_cores
 
 # Seconds over which it is measured how busy the cores are: the system counts in steps of 10 ms. After a longer time
 # it is looked at how many threads run at the moment, as the mean says little about now.
@@ -85,7 +86,7 @@ class Load:
         """`own` tells the seconds of processor time that this process has taken."""
         self._proc, self._clock, self._own = proc, clock, own
         self._group = next(_groups(proc, cgroups), None)
-        self._usable, self._physical = _usable(), _physical()
+        self._usable, self._physical = usable_cores(), _physical()
         self._last: _Times | None = None
         self._seen = self.standing()
 
@@ -239,12 +240,6 @@ def _groups(proc: Path, cgroups: Path) -> Iterator[_Group]:
                 group = _Group(folder, accounts, second)
                 if group.quota() is not None:
                     yield group
-
-
-def _usable() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _physical() -> int:

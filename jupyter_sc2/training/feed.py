@@ -140,6 +140,12 @@ def start_module(
     )
 
 
+def last_line(errors: Path) -> str:
+    """The last line that a process has written to this file; "" if it has written none."""
+    lines = errors.read_text("utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
 class _Worker:
     """A process that makes rows, and the thread that reads them."""
 
@@ -159,8 +165,7 @@ class _Worker:
             return row
         self._made.put(b"")  # for the next call
         code = self._process.wait()
-        errors = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
-        reason = errors[-1] if errors else f"it ended with status {code}"
+        reason = last_line(self._errors) or f"it ended with status {code}"
         raise FeedError(f"A process that makes rows has failed: {reason}")
 
     def end(self) -> None:

@@ -32,6 +32,10 @@ class Recipe:
     report_every: int = 10  # steps
     held_out: frozenset[str] = field(default=HELD_OUT)
 
+    @property
+    def rows_per_step(self) -> int:
+        return max(1, self.tokens_per_step // self.row)
+
     @classmethod
     def for_device(cls, kind: str, memory_gb: float = 80.0) -> Recipe:
         """The defaults for "cuda" with so much memory, or for another kind of device.

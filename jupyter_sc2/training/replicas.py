@@ -25,7 +25,7 @@ from typing import IO
 import torch
 
 from jupyter_sc2.runtime.hardware import free_memory, usable_cores
-from jupyter_sc2.training.feed import FIELDS, start_module
+from jupyter_sc2.training.feed import FIELDS, last_line, start_module
 from jupyter_sc2.training.recipe import PLAIN_GB_PER_TOKEN, Recipe
 from jupyter_sc2.training.run import Run, weight_of
 
@@ -177,8 +177,7 @@ class _Replica:
         if len(data) == LOSS.size:
             return float(LOSS.unpack(data)[0])
         code = self._process.wait()
-        errors = self._errors.read_text("utf-8", errors="replace").strip().splitlines()
-        reason = errors[-1] if errors and code > 0 else f"status {code}"
+        reason = (last_line(self._errors) if code > 0 else "") or f"status {code}"
         raise _ReplicaLost(f"A process that computed gradients has ended ({reason}).")
 
     def end(self) -> None:

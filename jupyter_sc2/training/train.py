@@ -38,7 +38,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -184,14 +184,13 @@ def _alone(output: Path) -> Iterator[None]:
 
     from jupyter_sc2.training.run import TrainingError
 
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(output / ".lock"))
-        except filelock.Timeout:
-            raise TrainingError(
-                f"Another process is training in {output}. Wait until it has ended, or choose another folder."
-            ) from None
-        yield
+    try:
+        with locked(output / ".lock"):
+            yield
+    except filelock.Timeout:
+        raise TrainingError(
+            f"Another process is training in {output}. Wait until it has ended, or choose another folder."
+        ) from None
 
 
 def _resumed(
@@ -223,7 +222,7 @@ def _feed(documents: Sequence[Document] | Path, tokenizer: Path, run: Run, worke
         documents=documents,
         tokenizer=tokenizer.absolute(),
         seed=run.seed,
-        rows_per_step=max(1, recipe.tokens_per_step // recipe.row),
+        rows_per_step=recipe.rows_per_step,
         length=recipe.row,
         held_out=recipe.held_out,
     )
@@ -236,10 +235,9 @@ def _processes(run: Run, wanted: int | None) -> int:
         return 1
     from jupyter_sc2.training.replicas import default_processes
 
-    rows = max(1, run.recipe.tokens_per_step // run.recipe.row)
     if wanted is None:
         wanted = default_processes(run.recipe, run.model.num_parameters())
-    return min(rows, wanted)
+    return min(run.recipe.rows_per_step, wanted)
 
 
 def _replicas(
