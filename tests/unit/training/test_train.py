@@ -489,6 +489,12 @@ def test_processes_that_compute_together_take_the_steps_of_one(start: Path, tmp_
     assert together["loss"] == pytest.approx(alone["loss"], abs=1e-4)
 
 
+def replica_processes() -> list[psutil.Process]:
+    """The replicas among this process's children; torch and other tests have children too."""
+    children = psutil.Process().children()
+    return [child for child in children if "jupyter_sc2.training.replicas" in child.cmdline()]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no file that is mapped")
 def test_a_killed_training_leaves_neither_processes_nor_files(
     start: Path, tmp_path: Path, monkeypatch
@@ -499,7 +505,7 @@ def test_a_killed_training_leaves_neither_processes_nor_files(
     monkeypatch.setattr(replicas, "MEMORY_FILES", tmp_path)
     run = Run(SMALL, start, tmp_path / "out")
     with replicas.Replicas(run, start, count=1, threads=1, compiled=False, report=print):
-        (process,) = psutil.Process().children()
+        (process,) = replica_processes()
         (replica,) = run.compute.__self__._replicas
         replica._process.stdin.close()  # as the system does when the training is killed
         psutil.wait_procs([process], timeout=60)
@@ -525,8 +531,8 @@ def test_a_training_goes_on_without_a_process_that_has_ended(start: Path, tmp_pa
     lines: list[str] = []
 
     def stop() -> bool:
-        for child in psutil.Process().children():
-            child.kill()
+        for process in replica_processes():
+            process.kill()
         return False
 
     alone = small_train(start, tmp_path / "alone")
