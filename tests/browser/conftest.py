@@ -40,6 +40,12 @@ SHOWN_GHOST = """() => {
   const ghosts = '.jp-GhostText:not(.jp-GhostText-lineSpacer):not(.jp-GhostText-letterSpacer)';
   return [...document.querySelectorAll(ghosts)].filter(ghost => ghost.offsetParent).map(text).join('');
 }"""
+CLOSE_DOCUMENTS = """async () => {
+  for (const widget of [...(window.jupyterapp?.shell.widgets('main') ?? [])]) {
+    await widget.sessionContext?.shutdown();
+    widget.dispose();
+  }
+}"""
 # A kernel that starts with this completes known text slowly.
 SLOW_ENGINE = f"""
 import sys
@@ -68,6 +74,9 @@ class Server:
         self.root.mkdir(parents=True)
         home = folder / "home"
         self.settings = home / "settings"
+        self.changes, self.stopped = 0, False
+        # A JupyterLab with these settings whose documents a test has closed: the next test need not load one.
+        self.left: Page | None = None
         start = home / "ipython" / "profile_default" / "startup"
         start.mkdir(parents=True)
         # Else JupyterLab asks, over the lower right corner.
@@ -84,8 +93,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        # Of all its pages: JupyterLab is read and compiled once.
-        self.context: BrowserContext | None = None
+        self.context: BrowserContext | None = None  # of all its pages: JupyterLab is fetched once
         self.log = folder / "server.log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -145,6 +153,7 @@ class Server:
 
     def kernel(self, name: str, code: str = "", language: str = "python") -> str:
         """Adds a Python kernel that runs this code before all else; returns its name."""
+        self._change()
         run = "from ipykernel.kernelapp import launch_new_instance as run; run()"
         folder = self.root.parent / "home/data/kernels" / name
         folder.mkdir(parents=True)
@@ -155,12 +164,20 @@ class Server:
 
     def set(self, plugin: str = "jupyter-sc2:plugin", **values: object) -> None:
         """What stands in the user's settings for pages that are opened from now on; nothing for none."""
+        self._change()
         package, _, name = plugin.partition(":")
         file = self.settings / package / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
 
+    def _change(self) -> None:
+        """Pages that are open do not know what is added now."""
+        if self.left:
+            self.left.close()
+        self.changes, self.left = self.changes + 1, None
+
     def stop(self) -> None:
+        self.stopped = True
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -278,14 +295,13 @@ class NotebookPage:
         self.page.locator(".jp-sc2-StatusItem", has_text="ready").wait_for(timeout=PATIENCE_MS)
 
     def leave(self) -> None:
-        """Closes the page; a cell that still runs would only keep the processor from other tests."""
-        self.page.evaluate(
-            "async () => {"
-            " const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;"
-            " if (kernel?.status === 'busy') await kernel.interrupt();"
-            "}"
-        )
+        """Ends the kernels and closes the page."""
+        self.close_documents()
         self.page.close()
+
+    def close_documents(self) -> None:
+        """Kernels end, too; they would only keep the processor from other tests."""
+        self.page.evaluate(CLOSE_DOCUMENTS)
 
     @property
     def _panel(self) -> Locator:
@@ -337,10 +353,13 @@ def new_page(chromium: Browser, server: Server) -> Page:
 
 
 def open_page(chromium: Browser, server: Server, name: str, path: str) -> NotebookPage:
-    """Opens a notebook in a fresh workspace, and waits for its kernel."""
-    page = new_page(chromium, server)
-    workspace = f"w{time.monotonic_ns()}"
-    page.goto(f"{server.url}/{path.format(workspace)}/{name}")
+    """Opens a notebook in a JupyterLab without other documents, and waits for its kernel."""
+    if path == LAB and server.left:
+        page, server.left = server.left, None
+        page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', {path})", name)
+    else:
+        page = new_page(chromium, server)
+        page.goto(f"{server.url}/{path.format(f'w{time.monotonic_ns()}')}/{name}")
     notebook = NotebookPage(page)
     notebook.cell(0).wait_for()
     notebook.wait_idle()
@@ -359,17 +378,26 @@ def keep_screenshot(request: pytest.FixtureRequest, page: Page, number: int = 0)
 def open_notebook(
     chromium: Browser, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., NotebookPage]]:
-    """Opens a notebook in a fresh workspace, its kernel started; a failing test leaves a screenshot."""
+    """Opens a notebook, its kernel started; a failing test leaves a screenshot."""
     opened = []
 
     def open_(server: Server, name: str, path: str = LAB) -> NotebookPage:
-        opened.append(open_page(chromium, server, name, path))
-        return opened[-1]
+        notebook = open_page(chromium, server, name, path)
+        opened.append((notebook, server, server.changes, path))
+        return notebook
 
     yield open_
-    for number, notebook in enumerate(opened):
+    failed = getattr(request.node, "failed", False)
+    for number, (notebook, server, changes, path) in enumerate(opened):
         keep_screenshot(request, notebook.page, number)
-        notebook.leave()
+        if server.stopped:
+            notebook.page.close()
+            continue
+        notebook.close_documents()
+        if path == LAB and not failed and not server.left and server.changes == changes:
+            server.left = notebook.page
+        else:
+            notebook.page.close()
 
 
 @pytest.fixture(scope="module")

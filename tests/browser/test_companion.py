@@ -250,24 +250,19 @@ def test_a_python_notebook_whose_kernel_lacks_the_package_is_completed(server, p
     assert page.value("'jupyter_sc2' in get_ipython().extension_manager.loaded") == "False"
 
 
-def test_a_kernel_that_has_the_package_answers_itself_and_no_companion_is_started(
-    tmp_path, open_lab
-):
-    server = Server(tmp_path, startup=scripted("starcoder2-3b"))
-    try:
-        server.notebook("own.ipynb", "")
-        page = open_lab(server, "own.ipynb")
-        says(page, "starcoder2-3b fp32 · ready")
-        page.enter(0)
-        page.type("result = ")
-        page.wait_ghost(LINES["py"][9:])
-        (server.root / "notes.txt").write_text("nothing to complete")
-        command(page, "docmanager:open", path="notes.txt")
-        page.page.wait_for_timeout(1500)
-        assert companions(server) == []
-        assert "companion" not in page.page.locator(".jp-sc2-StatusItem").all_inner_texts()
-    finally:
-        server.stop()
+def test_a_kernel_that_has_the_package_answers_itself_and_no_companion_is_started(server, page):
+    wait_until(lambda: companions(server) == [], page)
+    server.notebook("own.ipynb", "")
+    command(page, "docmanager:open", path="own.ipynb")
+    says(page, "starcoder2-3b fp32 · ready")
+    page.enter(0)
+    page.type("result = ")
+    page.wait_ghost(LINES["py"][9:])
+    (server.root / "notes.txt").write_text("nothing to complete")
+    command(page, "docmanager:open", path="notes.txt")
+    page.page.wait_for_timeout(1500)
+    assert companions(server) == []
+    assert "companion" not in page.page.locator(".jp-sc2-StatusItem").inner_text()
 
 
 def test_ten_documents_share_one_companion_which_ends_with_the_last(server, open_lab):

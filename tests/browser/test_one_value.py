@@ -167,3 +167,4 @@ def test_what_a_cell_put_out_is_read_when_that_is_switched_on(slow_lab, open_not
     notebook.ghost_text()
     command(notebook, "jupyter_sc2:show-context")
     notebook.page.locator(".jp-sc2-Context pre", has_text="# Output:\n# seven 7").wait_for()
+    notebook.press("Escape")

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 # Two browsers at once leave no core idle; each group takes about as long as the other.
 BROWSERS = (
-    ("ghost_text", "one_value", "accepting", "streaming", "attribution"),
-    ("standing", "states", "places", "random_typing", "calm"),
+    ("companion", "ghost_text", "one_value", "accepting", "streaming", "attribution"),
+    (
+        "first_minute",
+        "standing",
+        "states",
+        "places",
+        "random_typing",
+        "calm",
+        "isolation",
+        "panel_layout",
+        "flicker",
+    ),
 )
 KERNELS = ("ipykernel 7", "ipykernel 6")
 
