@@ -299,7 +299,7 @@ class Candidate:
             return False
         if not is_settled(self._request):  # whether the text fits shows only when it is whole
             return False
-        if postprocess.may_duplicate_neighbour(self.text, self._request):
+        if postprocess.may_be_dropped(self.text, self._request):
             return False
         if self._check is not None and (found := self._check(self.whole, False)) is not None:
             if found.certain:

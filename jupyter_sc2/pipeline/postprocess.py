@@ -46,6 +46,8 @@ CELL_MARK = re.compile(
 UNFINISHED = re.compile(
     r"(?:[([{=+\-*/%|&^~<>@.\\]|\b(?:and|or|not|in|is|as|import|from|lambda|if|else))\s*$"
 )
+# Of a line that assigns a variable to itself.
+MAX_ASSIGNMENT_CHARS = 200
 # More blanks than these are not an indentation.
 MAX_INDENT_CHARS = 400
 # Of the next cell; a completion is shorter.
@@ -96,6 +98,13 @@ def trim(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> 
 
     `final` says that there is no more.
     """
+    shown, complete = _trimmed(raw, request, scope, final=final)
+    return "" if _assigns_to_itself(shown, request) else shown, complete
+
+
+def _trimmed(
+    raw: str, request: CompletionRequest, scope: Scope, *, final: bool
+) -> tuple[str, bool]:
     if not final:  # what comes next tells what these are part of
         raw = raw.rstrip("\r" + JOINERS)
     text = strip_typed_whitespace(raw.replace("\r\n", "\n"), request)
@@ -124,8 +133,8 @@ def trim(raw: str, request: CompletionRequest, scope: Scope, *, final: bool) -> 
 
 
 def stands(part: str, request: CompletionRequest, within: Scope | None = None) -> bool:
-    """Whether a part of a suggestion could be all of it: it fits, is finished, and repeats no neighbour."""
-    return trim(part, request, within or scope(request), final=True)[0] == part
+    """Whether a part of a suggestion could be shown first: it fits, is finished, and repeats no neighbour."""
+    return _trimmed(part, request, within or scope(request), final=True)[0] == part
 
 
 def fitted(text: str, request: CompletionRequest) -> str:
@@ -351,6 +360,25 @@ def _rewrites_line_above(text: str, request: CompletionRequest) -> bool:
     )
 
 
+def _assigns_to_itself(text: str, request: CompletionRequest) -> bool:
+    """Whether all that the cursor's line would do is to give a variable the value that it has."""
+    sides = _assignment(text, request)
+    return sides is not None and alike(sides[0]) == alike(sides[1])
+
+
+def _assignment(text: str, request: CompletionRequest) -> tuple[str, str] | None:
+    """What is on both sides of the assignment that the cursor's line would be; None if it is no such statement."""
+    line = _last_line(request.prefix) + text
+    if "\n" in text or len(line) > MAX_ASSIGNMENT_CHARS:
+        return None
+    target, sign, value = line.partition("=" if "=" in line else "<-")
+    value = value.rstrip(" \t;")
+    # In a bracket it gives an argument, as `data=data`.
+    if not (sign and value) or rest_of_line(request).strip() or open_at_end(request.prefix)[0]:
+        return None
+    return target, value
+
+
 REPETITIONS = (_rewrites_line_above, _rewrites_lines_below, _writes_next_cell)
 
 
@@ -363,8 +391,11 @@ def is_comment(text: str, request: CompletionRequest) -> bool:
     return _is_python(request) and not begun and text.lstrip().startswith("#")
 
 
-def may_duplicate_neighbour(text: str, request: CompletionRequest) -> bool:
-    """Whether the cursor's line may come to be the one above or below: not to be shown before it is another."""
+def may_be_dropped(text: str, request: CompletionRequest) -> bool:
+    """Whether the cursor's line may come to be one that is not worth showing: the one above or below, or `x = x`."""
+    sides = _assignment(text, request)
+    if sides is not None and alike(sides[0]).startswith(alike(sides[1])):
+        return True
     line = (_last_line(request.prefix) + text).strip()
     there = (_line_above(request.prefix), _line_below(request))
     begun = alike(line)

@@ -133,6 +133,29 @@ def test_what_may_come_to_be_the_line_below_is_not_shown_yet():
     assert candidate.add(b"avefig", Token(1, -0.1))
 
 
+def test_instead_of_the_value_that_a_variable_has_the_next_likeliest_is_said():
+    candidate, prompts = said(
+        request("df = "),
+        ["df", ("\n", -0.4, ".dropna()", -0.9)],
+        ["\n"],
+    )
+    assert prompts[1] == ("df.dropna()", b"")
+    assert candidate.finish(cancelled=False).text == "df.dropna()"
+
+
+def test_what_may_come_to_be_the_value_that_a_variable_has_is_not_shown_yet():
+    candidate = Candidate(request("df['a'] = "), Prompt((), "spm"))
+    assert not candidate.add(b"df[", Token(0, -0.1))
+    assert candidate.add(b"'b']", Token(1, -0.1))
+
+
+def test_of_a_value_that_begins_with_the_variable_a_sure_beginning_is_shown():
+    candidate, _ = said(
+        request("df = "), ["df", (".dropna()", -3.0, ".head()", -3.1), "\n"], confidence=0.5
+    )
+    assert candidate.finish(cancelled=False).text == "df"
+
+
 def test_in_the_middle_of_a_line_nothing_is_shown_before_it_is_whole():
     words = Words()
     candidate = Candidate(request("print(", ", y)"), Prompt((), "spm", b""))
