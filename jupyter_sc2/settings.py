@@ -78,8 +78,8 @@ class SC2(Configurable):
     ).tag(config=True)
     after_enter = Enum(
         AFTER_ENTER,
-        default_value="smart",
-        help="Ghost text after Enter: off, smart (after `:`, an open bracket, a comment or an accept) or always.",
+        default_value="always",
+        help="Ghost text after Enter: off, smart (below `:`, an open bracket, a comment or an accept) or always.",
     ).tag(config=True)
     model = Unicode(
         "embedded",

@@ -31,7 +31,7 @@ export interface IFrontEndSettings {
 /** The settings that a kernel has as well: their names there, and their defaults. */
 const KERNEL_SETTINGS = {
   mode: ['mode', 'automatic'],
-  afterEnter: ['after_enter', 'smart']
+  afterEnter: ['after_enter', 'always']
 } as const;
 
 type KernelSetting = keyof typeof KERNEL_SETTINGS;
@@ -102,7 +102,8 @@ export class FrontEndSettings {
     const values = (this._settings?.composite ?? {}) as Record<string, unknown>;
     const chosen = this.isLocked ? this._settings!.default('mode') : values.mode;
     const mode = MODES.find(known => known === chosen) ?? KERNEL_SETTINGS.mode[1];
-    const afterEnter = AFTER_ENTER.find(known => known === values.afterEnter) ?? 'smart';
+    const afterEnter =
+      AFTER_ENTER.find(known => known === values.afterEnter) ?? KERNEL_SETTINGS.afterEnter[1];
     return {
       mode,
       afterEnter,

@@ -8,7 +8,7 @@ import { FrontEndSettings, type IFrontEndSettings } from '../settings';
 
 type Values = Record<string, unknown>;
 
-const SCHEMA: Values = { mode: 'automatic', afterEnter: 'smart', locked: false, kernel: {} };
+const SCHEMA: Values = { mode: 'automatic', afterEnter: 'always', locked: false, kernel: {} };
 
 /** JupyterLab's settings of one plugin: the schema's defaults, an administrator's, the user's. */
 class FakeRegistered {

@@ -52,7 +52,7 @@ export class Documents {
 
   /** Whether suggestions while typing are paused, in all documents. */
   isSnoozed = (): boolean => false;
-  afterEnter: AfterEnter = 'smart';
+  afterEnter: AfterEnter = 'always';
 
   /** Whether no kernel may allow more than the settings do. */
   isLocked = false;
