@@ -46,7 +46,14 @@ BISECT = """def bisect_right(a, x, lo=0, hi=None, *, key=None):
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 README = {"ghost-light": "ghost-text", "panel-light": "panel", "attribution-light": "attribution"}
 # What is typed for the animated picture; Tab accepts each suggestion.
-TYPED = ("import numpy as ", "import matplotlib.pyplot as ", "for name in names")
+# Each up to a suggestion that Tab accepts; the last one comes after Enter.
+TYPED = (
+    "import numpy as ",
+    "import matplotlib.pyplot as ",
+    "x = np.linspace(0, 10)\nplt.plot(x, np.",
+    'plt.xlabel("x")\n',
+    "",
+)
 FRAME_MS = 90
 PAUSE_MS = 1200
 
@@ -109,9 +116,9 @@ def take_typing(notebook: NotebookPage, picture: Path) -> None:
     def shoot(duration: int) -> None:
         frames.append((page.screenshot(clip=clip), duration))
 
-    page.set_viewport_size({"width": 760, "height": 300})
+    page.set_viewport_size({"width": 760, "height": 380})
     notebook.enter(0)
-    clip = {"x": 40, "y": 60, "width": 720, "height": 190}
+    clip = {"x": 40, "y": 60, "width": 720, "height": 240}
     for text in TYPED:
         for character in text:
             page.keyboard.type(character)

@@ -49,7 +49,7 @@ LABELS: Mapping[str, Label] = {
 }
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "mode": {"automatic": "While typing", "manual": "On request (Alt+\\)", "off": "Never"},
-    "after_enter": {"smart": "Below a colon or comment", "always": "Always", "off": "Never"},
+    "after_enter": {"smart": "Below : ( and #", "always": "Always", "off": "Never"},
     "precision": {"auto": "Automatic"},
     "imports": {"off": "Leave out", "ask": "Show and add", "on": "Add"},
     "next_suggestion": {"auto": "Local models", "on": "Always", "off": "Never"},
