@@ -18,6 +18,8 @@ BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 VENV := .venv
 export PATH := $(shell pwd)/$(VENV)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Images of containers switch bytecode off; the hundreds of processes that tests start would each compile all they import.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Runs a command and prints one line with its time; what it says itself shows only if it fails.
 STEP := $(PYTHON) scripts/step.py
