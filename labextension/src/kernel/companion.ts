@@ -9,7 +9,7 @@ import type { Kernel, KernelMessage, ServiceManager, Session } from '@jupyterlab
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import type { IKernelSource } from './connection';
-import { sleep } from './timing';
+import { sleep, within } from './timing';
 
 /** How the session is listed. No file has this path: the server's folders have no such type of session. */
 export const COMPANION = {
@@ -24,6 +24,9 @@ const UNUSED_MS = 10_000;
 /** How often, and for how long apart, it is looked whether the server has noticed that our connection is gone. */
 const CHECKS = 5;
 const CHECK_MS = 500;
+
+/** How long the answer to a request for the status is waited for. */
+const REPORT_MS = 2000;
 
 /** How many kernelspecs are tried until one has the package. */
 const MAX_TRIED = 4;
@@ -248,12 +251,22 @@ export class Companion implements IKernelSource {
 
 /**
  * Makes JupyterLab learn the kernel's status. It ignores the status that comes with most kinds of messages, also with
- * those that it sends itself, so a kernel in which nobody runs code would stay "unknown".
+ * those that it sends itself, so a kernel in which nobody runs code would stay "unknown". What a kernel says while its
+ * server connects to it is lost now and then, as after a restart; so this is repeated until a status has come.
  */
-async function reportStatus({ kernel }: Session.ISessionConnection): Promise<void> {
+async function reportStatus(session: Session.ISessionConnection): Promise<void> {
+  const { kernel } = session;
   try {
     await kernel?.info;
-    await kernel?.requestExecute({ code: '', silent: true, store_history: false }).done;
+    while (kernel && kernel === session.kernel && !kernel.isDisposed) {
+      const request = kernel.requestExecute({ code: '', silent: true, store_history: false });
+      await within(request.done, REPORT_MS);
+      request.dispose();
+      if (kernel.status === 'idle' || kernel.status === 'busy' || kernel.status === 'dead') {
+        return;
+      }
+      await sleep(CHECK_MS);
+    }
   } catch {
     // The kernel is gone, or is replaced: its next connection reports again.
   }

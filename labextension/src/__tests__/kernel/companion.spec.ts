@@ -26,6 +26,10 @@ class FakeServer {
 
   names = ['python3', 'other', 'R'];
 
+  /** How many requests for a kernel's status there were, and how many of the answers get lost. */
+  statusRequests = 0;
+  lostAnswers = 0;
+
   /** What starting a kernel of this name fails with. */
   failures: Record<string, object> = {};
 
@@ -40,7 +44,11 @@ class FakeServer {
           name: model.kernel.name,
           connectionStatus: 'connected',
           info: Promise.resolve(),
-          requestExecute: () => ({ done: Promise.resolve() })
+          status: 'unknown',
+          requestExecute: () => {
+            session.kernel.status = this.statusRequests++ < this.lostAnswers ? 'unknown' : 'idle';
+            return { done: Promise.resolve(), dispose: () => undefined };
+          }
         },
         dispose: () => {
           this.connections.set(model.id, this.connections.get(model.id)! - 1);
@@ -122,6 +130,14 @@ test('a start takes one look at what runs before, and one after', async () => {
   server.page().require({});
   await settle(100);
   assert.equal(server.looks, 2);
+});
+
+test('a status that gets lost is requested again', async () => {
+  const server = new FakeServer();
+  server.lostAnswers = 1;
+  server.page().require({});
+  await new Promise(resolve => setTimeout(resolve, 800));
+  assert.equal(server.statusRequests, 2);
 });
 
 test('it ends when no document requires it', async () => {
