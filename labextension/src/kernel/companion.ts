@@ -256,19 +256,19 @@ export class Companion implements IKernelSource {
  */
 async function reportStatus(session: Session.ISessionConnection): Promise<void> {
   const { kernel } = session;
-  try {
-    await kernel?.info;
-    while (kernel && kernel === session.kernel && !kernel.isDisposed) {
+  await kernel?.info.catch(() => undefined);
+  while (kernel && kernel === session.kernel && !kernel.isDisposed) {
+    try {
       const request = kernel.requestExecute({ code: '', silent: true, store_history: false });
       await within(request.done, REPORT_MS);
       request.dispose();
-      if (kernel.status === 'idle' || kernel.status === 'busy' || kernel.status === 'dead') {
-        return;
-      }
-      await sleep(CHECK_MS);
+    } catch {
+      // A restart drops what is asked.
     }
-  } catch {
-    // The kernel is gone, or is replaced: its next connection reports again.
+    if (kernel.status === 'idle' || kernel.status === 'busy' || kernel.status === 'dead') {
+      return;
+    }
+    await sleep(CHECK_MS);
   }
 }
 
