@@ -45,8 +45,7 @@ BISECT = """def bisect_right(a, x, lo=0, hi=None, *, key=None):
                 """
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 README = {"ghost-light": "ghost-text", "panel-light": "panel", "attribution-light": "attribution"}
-# What is typed for the animated picture; Tab accepts each suggestion.
-# Each up to a suggestion that Tab accepts; the last one comes after Enter.
+# What is typed for the animated picture, up to each suggestion that Tab accepts; the last one comes after Enter.
 TYPED = (
     "import numpy as ",
     "import matplotlib.pyplot as ",

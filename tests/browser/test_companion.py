@@ -342,7 +342,7 @@ def test_text_comes_back_after_the_companion_has_ended(server, open_lab, end):
         if page.shown_ghost():
             break
     page.wait_ghost(LINES["r"][9:])
-    wait_until(lambda: len(companions(server)) == 1, page)
+    assert len(companions(server)) == 1
 
 
 def test_a_page_that_is_reloaded_finds_the_running_companion(server, open_lab):

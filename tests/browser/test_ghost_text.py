@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import PATIENCE_MS
+from tests.browser.conftest import PATIENCE_MS, Server
 
 BUSY = {
     "sleeps": "import time; time.sleep(20)",
@@ -95,3 +95,16 @@ def test_what_stands_around_a_cursor_that_rests_is_read_before_anything_is_typed
                 break
             notebook.page.wait_for_timeout(50)
         assert notebook.value(read).endswith(f"{prefix}'")
+
+
+def test_ghost_text_comes_in_notebook_7_too(tmp_path, open_notebook):
+    server = Server(tmp_path, app="notebook")
+    try:
+        notebook = open_notebook(server, server.notebook("seven.ipynb", ""), path="notebooks")
+        notebook.enter(0)
+        notebook.type("import numpy as ")
+        assert notebook.ghost_text() == "np"
+        notebook.page.keyboard.press("Tab")
+        assert notebook.source(0) == "import numpy as np"
+    finally:
+        server.stop()

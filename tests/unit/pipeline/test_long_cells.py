@@ -109,7 +109,7 @@ def test_a_key_in_a_cell_that_is_still_looked_at_takes_no_more_than_twice_for_tw
 ):
     for place in places(""):
         small, large = (
-            of_a_second_key(shell, (), *places(kinds(size)[kind])[place]) for size in (2000, 4000)
+            of_a_second_key(shell, (), *places(kinds(size)[kind])[place]) for size in (3000, 6000)
         )
         assert large <= 2.3 * small + 2000, place  # a square makes it four times as many
 
