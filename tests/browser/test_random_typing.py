@@ -54,7 +54,8 @@ class Typist:
         self.seen: list[str] = []
         self.accepted = 0
 
-    def start(self) -> None:
+    def start(self, accept: bool) -> None:
+        """Types the beginning of a script, and accepts some of its ghost text if told to."""
         self.log, self.seen = [], []
         self.notebook.press("Control+a", "Delete")
         self.notebook.page.evaluate(
@@ -67,7 +68,11 @@ class Typist:
         self.seen = [start[:length] for length in range(len(start) + 1)]
         # What is typed at random seldom goes on as a script does, so a beginning is let come to its ghost text: not
         # always, or none would come between two keys.
-        if self.chance.random() < 0.5:
+        if accept:
+            self.notebook.ghost_text()
+            self.accept(self.chance.choice(list(KEYS)))
+            assert self.accepted, "Nothing was accepted."
+        elif self.chance.random() < 0.5:
             self.notebook.page.wait_for_timeout(300)
 
     def press(self, key: str, allowed) -> None:
@@ -236,8 +241,9 @@ def test_typed_text_is_never_lost_or_doubled(slow_lab: Server, open_notebook, se
     accepted = 0
     for number in range(FROM, SEQUENCES):
         typist = Typist(notebook, random.Random(f"{SEED}-{number}"))
-        typist.start()
         try:
+            # The dice alone accept next to nothing in some short runs, which would then say little.
+            typist.start(accept=number % 4 == 0)
             for _ in range(ACTIONS):
                 typist.act()
                 notebook.page.wait_for_timeout(typist.chance.choice([0, 0, 10, 40, 120]))
@@ -246,4 +252,3 @@ def test_typed_text_is_never_lost_or_doubled(slow_lab: Server, open_notebook, se
             raise AssertionError(f"seed {SEED}, sequence {number}: {error}\n{steps}") from None
         accepted += typist.accepted
     print(f"{accepted} parts accepted in {SEQUENCES - FROM} sequences")
-    assert accepted > (SEQUENCES - FROM) // 4
