@@ -67,17 +67,15 @@ export class Neighbours {
 
   /** A file that is not open: nothing until it has been read. */
   private _readFile(name: string, from: string): IFile[] {
-    if (!this._read.has(name)) {
-      this._read.set(name, null);
+    const known = fresh(this._read, name, () => {
+      const read: { file: IFile | null } = { file: null };
       void this._fetch(name, from).then(
-        file => this._read.set(name, file),
+        file => (read.file = file),
         () => undefined // it is no file that can be read
       );
-      // It may be made or changed meanwhile.
-      setTimeout(() => this._read.delete(name), FRESH_MS);
-    }
-    const file = this._read.get(name);
-    return file ? [file] : [];
+      return read;
+    });
+    return known.file ? [known.file] : [];
   }
 
   /** Reads a file if its folder lists it: asking for one that is not there would be logged as an error. */
@@ -117,26 +115,37 @@ export class Neighbours {
   }
 
   private _list(folder: string): Promise<Contents.IModel[]> {
-    let listing = this._listings.get(folder);
-    if (!listing) {
-      listing = this._contents.get(folder, { type: 'directory', content: true }).then(
+    return fresh(this._listings, folder, () =>
+      this._contents.get(folder, { type: 'directory', content: true }).then(
         model => model.content as Contents.IModel[],
         () => []
-      );
-      this._listings.set(folder, listing);
-      setTimeout(() => this._listings.delete(folder), FRESH_MS);
-    }
-    return listing;
+      )
+    );
   }
 
   private _edited = new WeakMap<Widget, number>();
   private _edits = 0;
-  private _listings = new Map<string, Promise<Contents.IModel[]>>();
-  private _read = new Map<string, IFile | null>();
+  private _listings: Kept<Promise<Contents.IModel[]>> = new Map();
+  private _read: Kept<{ file: IFile | null }> = new Map();
 }
 
-/** How long what was read of the disk counts. */
+/** How long what was read of the disk counts: files may be made or changed meanwhile. */
 const FRESH_MS = 30_000;
+
+/** Values by path, with the time of their reading. */
+type Kept<T> = Map<string, { value: T; at: number }>;
+
+/** The value that is kept for a path, or what `read` returns if there is none or it is too old. */
+function fresh<T>(kept: Kept<T>, path: string, read: () => T): T {
+  const now = Date.now();
+  const found = kept.get(path);
+  if (found && now - found.at < FRESH_MS) {
+    return found.value;
+  }
+  const value = read();
+  kept.set(path, { value, at: now });
+  return value;
+}
 
 interface IFile {
   path: string;

@@ -117,6 +117,7 @@ function setUp(debounceMs = 0, mode: Mode = 'automatic') {
   };
   const provider = new Provider(options);
   provider.debounceMs = debounceMs;
+  provider.timeoutMs = 1000; // a test ends when its timers have
   return { client, cell, provider, options, target, notified, added };
 }
 
