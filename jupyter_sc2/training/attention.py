@@ -18,6 +18,7 @@ from jupyter_sc2.training.rows import visible
 
 NAME = "sc2-tree"  # among transformers' attention functions
 BLOCK = 128  # queries whose keys are gathered together; 32 and 64 were slower
+KEYS = 32  # the products of a CPU take so many at a time
 
 
 def install(model: Any) -> None:
@@ -98,6 +99,7 @@ class _Blocks(torch.autograd.Function):
     """Attention to the keys that at least one query of a block sees, forward and backward, one block at a time.
 
     Torch's fused kernel for the CPU computes all pairs, in the backward pass at a tenth of the speed of its products.
+    These are quick only for arrays without gaps, so queries and the keys that they see are put together in advance.
     """
 
     @staticmethod
@@ -109,72 +111,108 @@ class _Blocks(torch.autograd.Function):
         mask: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        rows, heads, length, size = query.shape
         groups = key.shape[1]
-        shared = heads // groups
-        mixed = query.new_empty(rows, length, groups, shared, size)
+        blocks, seen = _seen_blocks(mask, groups)
+        queries = _by_block(query * scale, groups)
+        keys, values = (x.reshape(-1, x.shape[-1]).index_select(0, seen) for x in (key, value))
+        mixed = torch.empty_like(queries)
         weights = []
-        for row, at, seen, added in _seen_blocks(mask):
-            queries = _grouped(query[row, :, at], groups)
-            bias = added.to(query.dtype).repeat(shared, 1)
-            keys = key[row].index_select(1, seen)
-            scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=scale)
-            weight = scores.softmax(-1)
-            found = weight @ value[row].index_select(1, seen)
-            mixed[row, at] = found.view(groups, shared, -1, size).permute(2, 0, 1, 3)
-            weights.append(weight)
-        ctx.save_for_backward(query, key, value, mask, *weights)
-        ctx.scale = scale
-        return mixed.view(rows, length, heads, size)
+        for block, of_block, into in zip(blocks, queries, mixed, strict=True):
+            scores = of_block @ block.of(keys, groups).transpose(1, 2)
+            scores.view(-1, *block.mask.shape).add_(block.mask)
+            weights.append(scores.softmax(-1))
+            torch.bmm(weights[-1], block.of(values, groups), out=into)
+        ctx.save_for_backward(queries, keys, values, mask, *weights)
+        ctx.scale, ctx.shapes = scale, (query.shape, key.shape)
+        return _from_blocks(mixed, query.shape).transpose(1, 2).contiguous()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradients of the inputs; `of_x` is the gradient of `x`."""
-        query, key, value, mask, *weights = ctx.saved_tensors
-        groups, size = key.shape[1], key.shape[3]
-        of_query = torch.empty_like(query)
-        of_key, of_value = (torch.zeros_like(x, dtype=torch.float32) for x in (key, value))
-        gradient = gradient.transpose(1, 2)
-        for (row, at, seen, _), weight in zip(_seen_blocks(mask), weights, strict=True):
-            queries, of_mixed = (_grouped(x[row, :, at], groups) for x in (query, gradient))
-            of_value[row].index_add_(1, seen, (weight.transpose(1, 2) @ of_mixed).float())
-            of_weight = of_mixed @ value[row].index_select(1, seen).transpose(1, 2)
+        queries, keys, values, mask, *weights = ctx.saved_tensors
+        query_shape, key_shape = ctx.shapes
+        groups = key_shape[1]
+        blocks, seen = _seen_blocks(mask, groups)
+        of_mixed = _by_block(gradient.transpose(1, 2), groups)
+        of_queries, of_keys, of_values = (torch.empty_like(x) for x in (queries, keys, values))
+        for number, (block, weight) in enumerate(zip(blocks, weights, strict=True)):
+            of_block = of_mixed[number]
+            torch.bmm(weight.transpose(1, 2), of_block, out=block.of(of_values, groups))
+            of_weight = of_block @ block.of(values, groups).transpose(1, 2)
             of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
-            of_scores *= ctx.scale
-            found = of_scores @ key[row].index_select(1, seen)
-            of_query[row, :, at] = found.view(query.shape[1], -1, size)
-            of_key[row].index_add_(1, seen, (of_scores.transpose(1, 2) @ queries).float())
-        return of_query, of_key.to(key.dtype), of_value.to(value.dtype), None, None
+            torch.bmm(of_scores, block.of(keys, groups), out=of_queries[number])
+            torch.bmm(of_scores.transpose(1, 2), queries[number], out=block.of(of_keys, groups))
+        of_key, of_value = (
+            torch.zeros(key_shape).view(-1, key_shape[-1]).index_add_(0, seen, x.float())
+            for x in (of_keys, of_values)
+        )
+        return (
+            _from_blocks(of_queries, query_shape) * ctx.scale,
+            of_key.view(key_shape).to(keys.dtype),
+            of_value.view(key_shape).to(values.dtype),
+            None,
+            None,
+        )
 
 
-def _grouped(heads: torch.Tensor, groups: int) -> torch.Tensor:
-    """Queries (H, N, D) by the head of keys that they share, (G, H / G * N, D)."""
-    return heads.reshape(groups, -1, heads.shape[-1])
+def _by_block(heads: torch.Tensor, groups: int) -> torch.Tensor:
+    """Queries (B, H, T, D) by block, and in it by the head of keys that they share: (N, G, H / G * BLOCK, D)."""
+    rows, _, length, size = heads.shape
+    padded = torch.nn.functional.pad(heads, (0, 0, 0, -length % BLOCK))
+    split = padded.reshape(rows, groups, -1, padded.shape[2] // BLOCK, BLOCK, size)
+    return split.permute(0, 3, 1, 2, 4, 5).reshape(-1, groups, split.shape[2] * BLOCK, size)
+
+
+def _from_blocks(blocks: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The reverse of `_by_block`, in this shape (B, H, T, D)."""
+    rows, heads, length, size = shape
+    groups = blocks.shape[1]
+    split = blocks.view(rows, -1, groups, heads // groups, BLOCK, size).permute(0, 2, 3, 1, 4, 5)
+    return split.reshape(rows, heads, -1, size)[:, :, :length]
 
 
 class Block(NamedTuple):
-    """N successive queries of a row."""
+    """BLOCK successive queries of a row, the last ones perhaps made up."""
 
     row: int
-    at: slice
-    seen: torch.Tensor  # the positions of the K keys that one of them sees, (K,)
-    mask: torch.Tensor  # what is added to the scores of these keys, (N, K)
+    at: slice  # of the row
+    gathered: slice  # of the rows of all gathered keys
+    mask: torch.Tensor  # what is added to the scores of its keys, (BLOCK, K)
+
+    def of(self, gathered: torch.Tensor, groups: int) -> torch.Tensor:
+        """This block's part of gathered keys, (G, K, D)."""
+        return gathered[self.gathered].view(groups, -1, gathered.shape[-1])
 
 
 _blocks = WeakTensorKeyDictionary()  # by mask, which is the same for all layers
 
 
-def _seen_blocks(mask: torch.Tensor) -> list[Block]:
+def _seen_blocks(mask: torch.Tensor, groups: int) -> tuple[list[Block], torch.Tensor]:
+    """The blocks of queries in the order of `_by_block`, and which rows of the keys (B G T, D) to gather for them."""
     if mask not in _blocks:
-        _blocks[mask] = [
-            _block(row, slice(start, start + BLOCK), of_row)
-            for row, of_row in enumerate(mask[:, 0])
-            for start in range(0, len(of_row), BLOCK)
-        ]
-    found: list[Block] = _blocks[mask]
+        blocks, gathered, end = [], [], 0
+        for row, of_row in enumerate(mask[:, 0]):
+            of_groups = torch.arange(row * groups, (row + 1) * groups)[:, None] * len(of_row)
+            for start in range(0, len(of_row), BLOCK):
+                at = slice(start, start + BLOCK)
+                seen, added = _seen(of_row[at])
+                gathered.append((of_groups + seen).flatten())
+                blocks.append(Block(row, at, slice(end, end + groups * len(seen)), added))
+                end += groups * len(seen)
+        _blocks[mask] = blocks, torch.cat(gathered)
+    found: tuple[list[Block], torch.Tensor] = _blocks[mask]
     return found
 
 
-def _block(row: int, at: slice, mask: torch.Tensor) -> Block:
-    seen = (mask[at] == 0).any(0).nonzero()[:, 0]
-    return Block(row, at, seen, mask[at].index_select(1, seen))
+def _seen(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positions of the keys that a block's queries see, (K,), and the mask of these, (BLOCK, K).
+
+    Keys that none of them sees make K a multiple of KEYS.
+    """
+    seen = (mask == 0).any(0).nonzero()[:, 0]
+    unseen = -len(seen) % KEYS
+    shown = torch.nn.functional.pad(mask.index_select(1, seen), (0, unseen), value=-torch.inf)
+    return (
+        torch.nn.functional.pad(seen, (0, unseen)),
+        torch.nn.functional.pad(shown, (0, 0, 0, BLOCK - len(mask))),
+    )

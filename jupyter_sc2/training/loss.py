@@ -29,6 +29,9 @@ def sum_of_losses(
 ) -> torch.Tensor:
     """The weighted sum of the tokens' losses. `piece` is `loss_and_gradients` or a compiled form of it."""
     piece = piece or loss_and_gradients
+    if hidden.device.type == "cpu":  # a GPU would have to wait until their number is known
+        labelled = (labels != IGNORED).nonzero()[:, 0]
+        hidden, labels, weights = (x.index_select(0, labelled) for x in (hidden, labels, weights))
     total: torch.Tensor = _Sum.apply(hidden, table, labels, weights, piece)  # type: ignore[no-untyped-call]
     return total
 

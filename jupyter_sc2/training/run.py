@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from jupyter_sc2.errors import ModelLoadError, SC2Error, in_one_line
+from jupyter_sc2.runtime.hardware import give_back_memory
 from jupyter_sc2.training import attention, loss
 from jupyter_sc2.training.recipe import Recipe
 from jupyter_sc2.training.rows import IGNORED, Token
@@ -36,6 +37,8 @@ MIDDLES = (0.0, 0.0, 1.0)  # as `Recipe.weights`, for the loss of the middles al
 # How far compiled and plain computation may differ: in nats, and as a share of the gradients' norm. On two rows one and
 # two threads of a CPU, which add in another order, differed by 0.002 and 0.002.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 0.01, 0.03
+# On a CPU arrays of ever different sizes leave gaps between them: 1 GB in 20 micro-batches, until they are given back.
+TRIM_EVERY = 4  # steps
 
 Budget = tuple[float | None, int | None]  # seconds, tokens
 
@@ -85,6 +88,7 @@ class Run:
         self.loss = 0.0  # smoothed
         self.curve: list[dict[str, Any]] = []
         self.seed = seed
+        self._calls = 0  # of `add_gradients`
         self._piece: loss.Piece = loss.loss_and_gradients
         self.modes = [Mode(flex=False, compiled=False)]  # tried in this order
         # Adds the gradients of a step's rows to those of the weights, and returns the loss.
@@ -103,8 +107,10 @@ class Run:
         )  # a failure is reported in one line
         for layer in self.model.get_decoder().layers:
             layer.compile(dynamic=False, backend=backend)
-        if self.kind == "cuda":
-            self._piece = torch.compile(loss.loss_and_gradients, dynamic=False, backend=backend)
+        # On a CPU pieces have several sizes.
+        self._piece = torch.compile(
+            loss.loss_and_gradients, dynamic=self.kind == "cpu", backend=backend
+        )
         flex = [Mode(flex=True, compiled=True)] if self.kind == "cuda" else []
         self.modes = [*flex, Mode(flex=False, compiled=True), Mode(flex=False, compiled=False)]
 
@@ -152,6 +158,9 @@ class Run:
             with mode.stance():
                 found.backward()  # type: ignore[no-untyped-call]
             total += found.detach()
+        self._calls += 1
+        if self.kind == "cpu" and self._calls % TRIM_EVERY == 0:
+            give_back_memory()
         return total
 
     def settle(self, rows: torch.Tensor) -> list[str]:
