@@ -355,6 +355,7 @@ def test_attention_in_blocks_reads_only_keys_that_are_seen(batch):
         keys = gathered[part] - row * mask.shape[-1]
         filling = (added[: len(of_block)] != 0).all(0)
         assert filling.sum() < KEYS
+        assert (keys[filling] == 0).all()
         assert (of_block[:, keys[~filling]] == 0).any(0).all()
 
 
