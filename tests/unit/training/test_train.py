@@ -345,9 +345,11 @@ def test_attention_in_blocks_is_the_fused_ones_with_the_same_mask(batch):
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_attention_in_blocks_reads_only_keys_that_are_seen(batch):
+def test_attention_in_blocks_reads_only_keys_that_are_seen(batch, monkeypatch):
+    from jupyter_sc2.training import attention
     from jupyter_sc2.training.attention import KEYS, _seen_blocks, dense_mask
 
+    monkeypatch.setattr(attention, "BLOCK", 16)  # of 128 tokens a row
     mask = dense_mask(batch)
     blocks, gathered = _seen_blocks(mask, groups=1)
     for row, at, part, added in blocks:
