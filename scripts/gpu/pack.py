@@ -260,9 +260,7 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
     for kind, _, n in written:
         kinds[kind] += len(corpus.lines[n])
     manifest["corpus"] = {"documents": len(written), "bytes": dict(kinds)}
-    manifest["pieces"] = [
-        {**vars(piece), "transfer": n + 1} for n, piece in sorted(placed, key=lambda p: p[0])
-    ]
+    manifest["pieces"] = listed(placed)
     for n in range(args.transfers):
         transfer = to / f"transfer-{n + 1}"
         transfer.mkdir()
@@ -277,6 +275,14 @@ def write(args: argparse.Namespace, limits: Limits) -> None:
     write_json(to / MANIFEST, manifest)
     whole = corpus.size(corpus.rest)
     say(f"corpus: {sum(kinds.values()) / 1e6:.1f} of {whole / 1e6:.1f} MB are sent, {dict(kinds)}")
+
+
+def listed(placed: Sequence[tuple[int, Piece]]) -> list[dict[str, Any]]:
+    """The manifest's rows, in the order in which the pieces of a file are joined.
+
+    That need not be the order of the transfers: a small last piece may be sent before larger ones.
+    """
+    return [{**vars(piece), "transfer": n + 1} for n, piece in placed]
 
 
 def compress(corpus: Corpus, folder: Path, name: str, lines: Sequence[Line], preset: int) -> Piece:

@@ -238,6 +238,18 @@ def test_pieces_that_were_lost_are_laid_out_again(tmp_path: Path):
     assert pieces[1].good_in(again)
 
 
+def test_weights_whose_last_piece_travels_first_are_joined_in_their_order(there, weights: Path):
+    pieces = cut(weights, there.transfer, "weights", "weights", raw=1000)
+    largest = max(piece.bytes for piece in pieces)
+    placed = list(fill(pieces, [largest + pieces[-1].bytes, largest]))
+    assert [n for n, _ in placed] == [0, 1, 0]
+    rows = pack.listed(placed)
+    manifest = {"weights": {"sha256": sha256(weights)}, "pieces": rows}
+    (there.transfer / "manifest.json").write_text(json.dumps(manifest))
+    there("receive", str(there.transfer))
+    assert (there.work / "start/model.safetensors").read_bytes() == weights.read_bytes()
+
+
 # There
 
 
