@@ -12,6 +12,8 @@ from pathlib import Path
 
 from jupyter_sc2.runtime.output_filter import silence
 
+NATIVE_BF16 = frozenset({"AVX512-BF16", "AMX"})  # features with which a processor computes in bf16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -29,7 +31,7 @@ class Machine:
     @property
     def quick_bf16(self) -> bool:
         """Whether bf16 is computed natively."""
-        return bool(self.gpu) or bool({"AVX512-BF16", "AMX"}.intersection(self.features))
+        return bool(self.gpu) or not NATIVE_BF16.isdisjoint(self.features)
 
     @property
     def usable(self) -> int | None:
@@ -133,6 +135,11 @@ def may_have_gpu() -> bool:
     if sys.platform == "win32":
         return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvml.dll").exists()
     return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
+
+
+def processor_has_bf16() -> bool:
+    """Whether this processor computes in bf16 natively; asks torch, which has to be installed."""
+    return not NATIVE_BF16.isdisjoint(_features())
 
 
 def _flags() -> tuple[str, ...]:

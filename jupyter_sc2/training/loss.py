@@ -39,11 +39,12 @@ def sum_of_losses(
 @torch.no_grad()
 def losses(hidden: torch.Tensor, table: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Each token's loss, (N,); 0 where there is no label."""
-    weight = table.to(torch.bfloat16)
+    dtype = _product_dtype(hidden)
+    weight = table.to(dtype)
     return torch.cat(
         [
             torch.nn.functional.cross_entropy(
-                (h.to(torch.bfloat16) @ weight.T).float(),
+                (h.to(dtype) @ weight.T).float(),
                 targets.long(),
                 ignore_index=IGNORED,
                 reduction="none",
@@ -78,12 +79,13 @@ class _Sum(torch.autograd.Function):
         weights: torch.Tensor,
         piece: Piece,
     ) -> torch.Tensor:
-        weight = table.to(torch.bfloat16)
+        dtype = _product_dtype(hidden)
+        weight = table.to(dtype)
         total = torch.zeros((), device=hidden.device)
         of_hidden = []
         of_table = torch.zeros_like(table, dtype=torch.float32)
         for h, targets, w in _pieces(hidden, labels, weights):
-            loss, of_h, of_weight = piece(h.to(torch.bfloat16), weight, targets, w)
+            loss, of_h, of_weight = piece(h.to(dtype), weight, targets, w)
             total += loss
             of_hidden.append(of_h)
             of_table += of_weight
@@ -94,6 +96,12 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         of_hidden, of_table = ctx.saved_tensors
         return of_hidden * gradient, of_table * gradient, None, None, None
+
+
+def _product_dtype(hidden: torch.Tensor) -> torch.dtype:
+    """The dtype of products with `hidden`: autocast's where it is on."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

@@ -36,6 +36,7 @@ from jupyter_sc2.models import packed
 from jupyter_sc2.models.cards import PACKED, QUANTIZED
 from jupyter_sc2.models.files import Stored, check_layers, check_shapes
 from jupyter_sc2.runtime.exit_gate import gate
+from jupyter_sc2.runtime.hardware import processor_has_bf16
 from jupyter_sc2.runtime.progress import Progress
 
 # The tensors of a model below this size are copied into memory. Larger models stay mapped: they load in a second, and
@@ -240,8 +241,7 @@ def quick_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "mps":
         return True
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(check() for name in names if (check := getattr(torch.cpu, name, None)) is not None)
+    return processor_has_bf16()
 
 
 def weight_bytes(model: nn.Module) -> int:

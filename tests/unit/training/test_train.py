@@ -285,6 +285,30 @@ def test_the_loss_is_the_cross_entropy_of_the_models_own_logits(run, batch):
     assert apart(found, wanted) < 0.01
 
 
+@pytest.mark.parametrize(("native", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_products_are_in_bf16_only_where_the_processor_has_it(
+    start, tmp_path, batch, monkeypatch, native: bool, dtype: str
+):
+    import torch
+
+    from jupyter_sc2.training import loss
+    from jupyter_sc2.training.run import Mode, Run
+
+    monkeypatch.setattr("jupyter_sc2.training.run.processor_has_bf16", lambda: native)
+    run = Run(Recipe(micro_batch=256), start, tmp_path)
+    found = set()
+
+    def piece(hidden, *others):
+        found.add(hidden.dtype)
+        return loss.loss_and_gradients(hidden, *others)
+
+    layer = run.model.get_decoder().layers[0].self_attn.q_proj
+    layer.register_forward_hook(lambda module, given, made: found.add(made.dtype))
+    run._piece = piece
+    run.add_gradients(batch, Mode(flex=False, compiled=True))
+    assert found == {getattr(torch, dtype)}
+
+
 def test_the_logits_of_a_piece_are_the_most_that_exists_at_once():
     torch = pytest.importorskip("torch")
     from jupyter_sc2.training import loss
