@@ -97,6 +97,7 @@ for name, module in sorted(sys.modules.items()):
 
 def imported(root: Path) -> list[Path]:
     """The project's modules that the training imports from the tree at `root`, with what is absent there blocked."""
+    root = root.resolve()
     code = IMPORT.format(absent=set(ABSENT), root=str(root), modules=MODULES)
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     if done.returncode:

@@ -488,7 +488,7 @@ def pieces_back(call: Call, folder: Path, form: str) -> list[Piece]:
     name = f"{form}-{folder.name}"
     if name not in known:
         path = folder / form / "model.safetensors"
-        raw = min(RAW_PIECE, call.limits.back_file * 3 // 4)
+        raw = min(RAW_PIECE, call.limits.back_file * 7 // 8)
         pieces = cut(path, call.work / "pieces-back", name, form, raw=raw)
         known[name] = {
             "sha256": sha256(path),

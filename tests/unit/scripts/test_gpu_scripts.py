@@ -225,6 +225,13 @@ def test_a_package_is_not_torn_apart_more_than_once(tmp_path: Path):
     assert all(len(packages) <= 3 for packages in first)
 
 
+def test_code_is_packed_into_a_folder_that_is_named_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert pack.code(Path("lease"))
+
+
 def test_pieces_that_were_lost_are_laid_out_again(tmp_path: Path):
     pieces = [
         write_piece(tmp_path / f"transfer-{n}", f"weights-{n}.piece", "weights", bytes([n]))
