@@ -1,9 +1,8 @@
 """Writes the packed form of a model: layers in 4 bits, embeddings in 8 (see models/packed.py).
 
-SmolLM2's weights come out of a 4-bit file, and what training adds to each is mostly less than half a step of that grid:
-rounded one by one they would be what they were before it. So what rounding one input's weights does to the layer's
-results is made up for by the inputs that are rounded after it, as far as inputs go together in real text (GPTQ,
-arXiv 2210.17323).
+Weights that are rounded one by one lose much of what training has added to them. So what rounding one input's weights
+does to the layer's results is made up for by the inputs that are rounded after it, as far as inputs go together in real
+text (GPTQ, arXiv 2210.17323).
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ from jupyter_sc2.models.packed import (
     read_tensors,
     write_tensors,
 )
+from jupyter_sc2.runtime.hardware import processor_has_bf16
 
 if TYPE_CHECKING:
     import torch
 
 # Of a group's range: what is cut off at its ends is rounded worse, the rest better.
 RANGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.72)
-# No range is cut off: the grid of the file that the weights come out of is kept where they have changed little.
-WHOLE = (1.0,)
 # Of the mean of its diagonal, added to the inputs' moments so that their inverse exists.
 DAMPING = 0.01
 # The order of a layer's matrices in the file: those that the graph takes as one lie next to each other.
@@ -64,11 +62,10 @@ def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None
             if tensor.ndim != 2 or not (table or packable(tensor)):
                 tensors[name] = tensor.to(torch.bfloat16)
                 continue
-            quantized = quantize_int8(tensor) if table else quantize_int4(tensor, WHOLE)
-            if (moment := moments.get(name.removesuffix(".weight"))) is not None:
-                quantized["weight"] = compensated(
-                    tensor.float(), quantized["scales"], quantized["middles"], moment
-                )
+            if table:
+                quantized = quantize_int8(tensor)
+            else:
+                quantized = quantize_int4(tensor, moments.get(name.removesuffix(".weight")))
             for key, part in quantized.items():
                 tensors[name.removesuffix("weight") + key] = part
     write_packed([_as_array(name, tensor) for name, tensor in tensors.items()], output)
@@ -158,30 +155,42 @@ def measure(source: Path, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tens
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and packable(module.weight):
             module.register_forward_hook(note(name))
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+    bf16 = processor_has_bf16()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         for row in rows:
             model(input_ids=torch.tensor([list(row)]), use_cache=False)
     return moments
 
 
-def compensated(
-    weight: torch.Tensor, scales: torch.Tensor, middles: torch.Tensor, moments: torch.Tensor
-) -> torch.Tensor:
-    """The packed levels of a weight (out, in) on the grid that scales and middles (out, in / 32) tell."""
+def packable(weight: torch.Tensor) -> bool:
+    """Whether a weight (out, in) falls into groups of inputs."""
+    return weight.shape[1] % INPUTS_PER_SCALE == 0
+
+
+def quantize_int4(
+    weight: torch.Tensor,
+    moments: torch.Tensor | None = None,
+    *,
+    ranges: Sequence[float] = RANGES,
+) -> dict[str, torch.Tensor]:
+    """The packed parts of a linear layer's `weight` (out, in).
+
+    With `moments` (in, in), as `measure` returns them, what rounding one input's weights does to the layer's results is
+    made up for by the inputs after it. A group's scale and middle are chosen when it is reached, for the weights as
+    they are then: of several ranges the one that changes the results least is taken.
+    """
     import torch
 
-    weight = weight.clone()
+    weight = weight.float().clone()
     rows, columns = weight.shape
-    moments = moments.clone()
-    moments.diagonal().add_(DAMPING * moments.diagonal().mean())
-    inverse = torch.linalg.cholesky(
-        torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True
-    )
+    inverse = torch.eye(columns) if moments is None else _inverse(moments)
     levels = torch.empty(rows, columns, dtype=torch.uint8)
+    scales, middles = torch.empty(2, rows, columns // INPUTS_PER_SCALE)
     for group in range(columns // INPUTS_PER_SCALE):
-        step, middle = scales[:, group].float(), middles[:, group].float()  # (out,) each
         here = slice(group * INPUTS_PER_SCALE, (group + 1) * INPUTS_PER_SCALE)
         part, factors = weight[:, here], inverse[here, here]
+        step, middle = best_grid(part, factors.diagonal() ** -2, ranges)
+        scales[:, group], middles[:, group] = step, middle
         errors = torch.empty_like(part)
         for index in range(INPUTS_PER_SCALE):
             column = part[:, index]
@@ -191,44 +200,46 @@ def compensated(
             part[:, index:] -= error.unsqueeze(1) * factors[index, index:].unsqueeze(0)
             errors[:, index] = error
         weight[:, here.stop :] -= errors @ inverse[here, here.stop :]
-    return pack_levels(levels)
+    return {
+        "weight": pack_levels(levels),
+        "scales": scales,
+        "middles": middles.to(torch.bfloat16),
+    }
 
 
-def packable(weight: torch.Tensor) -> bool:
-    """Whether a weight (out, in) falls into groups of inputs."""
-    return weight.shape[1] % INPUTS_PER_SCALE == 0
+def _inverse(moments: torch.Tensor) -> torch.Tensor:
+    """The upper Cholesky factor of the inverse of these moments."""
+    import torch
+
+    moments = moments.clone()
+    moments.diagonal().add_(DAMPING * moments.diagonal().mean())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
 
 
-def quantize_int4(
-    weight: torch.Tensor, ranges: Sequence[float] = RANGES
-) -> dict[str, torch.Tensor]:
-    """The packed parts of a linear layer's `weight` (out, in).
+def best_grid(
+    groups: torch.Tensor, costs: torch.Tensor, ranges: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and middle of each group (out, 32), (out,) each, rounded as they will be stored.
 
-    Of several ranges for each group the one with the smallest squared error is taken.
+    Of several ranges the one with the smallest sum of squared errors is taken; `costs` (32,) weight the inputs' errors.
     """
     import torch
 
-    rows, columns = weight.shape
-    groups = weight.float().view(rows, -1, INPUTS_PER_SCALE)  # (out, groups, 32)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-    best = torch.full((rows, columns // INPUTS_PER_SCALE, 1), torch.inf)
+    best = torch.full_like(low, torch.inf)
     scale, middle = torch.zeros_like(best), torch.zeros_like(best)
     for share in ranges:
         half = (high - low) / 2 * share
-        # Rounded as they will be stored.
         step = (half / 7.5).to(torch.bfloat16).float().clamp(min=1e-8)
         center = ((high + low) / 2 + step / 2).to(torch.bfloat16).float()
         restored = nearest_levels(groups, step, center).sub(8) * step + center
-        error = (restored - groups).square().sum(-1, keepdim=True)
+        error = ((restored - groups).square() * costs).sum(-1, keepdim=True)
         better = error < best
         best = torch.where(better, error, best)
         scale, middle = torch.where(better, step, scale), torch.where(better, center, middle)
-    levels = nearest_levels(groups, scale, middle).view(rows, columns)
-    return {
-        "weight": pack_levels(levels.to(torch.uint8)),
-        "scales": scale.squeeze(-1),
-        "middles": middle.squeeze(-1).to(torch.bfloat16),
-    }
+    return scale.squeeze(-1), middle.squeeze(-1)
 
 
 def nearest_levels(weights: torch.Tensor, step: torch.Tensor, center: torch.Tensor) -> torch.Tensor:

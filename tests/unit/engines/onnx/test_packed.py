@@ -9,7 +9,15 @@ torch = pytest.importorskip("torch")
 
 from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.engines.onnx.graph import write_graph  # noqa: E402
-from jupyter_sc2.engines.onnx.packing import compensated, pack, quantize_int4, quantize_int8, renew  # noqa: E402
+from jupyter_sc2.engines.onnx.packing import (  # noqa: E402
+    RANGES,
+    best_grid,
+    nearest_levels,
+    pack,
+    quantize_int4,
+    quantize_int8,
+    renew,
+)
 from jupyter_sc2.engines.torch import quantized_cache  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 from jupyter_sc2.models.packed import GRAPH, Tensor, as_float, read_tensors, unpacked, write_tensors  # noqa: E402
@@ -29,10 +37,11 @@ def packed(tmp_path):
     return tmp_path / "packed"
 
 
-def restored(parts, packed=None):
-    """The weights of a linear layer from its parts, `packed` levels in the place of its own."""
-    weight = parts["weight"] if packed is None else packed
-    full = unpacked(weight.numpy(), parts["scales"].numpy(), parts["middles"].float().numpy())
+def restored(parts):
+    """The weights of a linear layer from its parts."""
+    full = unpacked(
+        parts["weight"].numpy(), parts["scales"].numpy(), parts["middles"].float().numpy()
+    )
     return torch.from_numpy(full)
 
 
@@ -49,13 +58,22 @@ def test_rounding_is_made_up_for_by_the_inputs_that_go_together(weight):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(500, 8, generator=generator) @ torch.randn(8, 128, generator=generator)
     x += 0.1 * torch.randn(500, 128, generator=generator)
-    parts = quantize_int4(weight)
-    made_up = compensated(weight, parts["scales"], parts["middles"], x.T @ x)
     errors = [
-        (x @ (restored(parts, levels) - weight).T).square().mean()
-        for levels in (made_up, parts["weight"])
+        (x @ (restored(parts) - weight).T).square().mean()
+        for parts in (quantize_int4(weight, x.T @ x), quantize_int4(weight))
     ]
     assert errors[0] < errors[1] / 3
+
+
+def test_a_groups_range_is_chosen_by_what_it_does_to_the_results(weight):
+    costs = torch.tensor([100.0] * 16 + [0.01] * 16)
+    group = weight[:, :32]
+    errors = []
+    for by in (costs, torch.ones(32)):
+        step, middle = (x[:, None] for x in best_grid(group, by, RANGES))
+        rounded = (nearest_levels(group, step, middle) - 8) * step + middle
+        errors.append(((rounded - group).square() * costs).sum())
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_a_model_is_packed_by_what_it_reads(tmp_path):
@@ -76,7 +94,7 @@ def test_a_group_of_equal_weights_stays_what_it_is():
 def test_cutting_off_a_groups_ends_can_only_make_the_error_smaller(weight):
     errors = [
         (restored(parts) - weight).square().mean()
-        for parts in (quantize_int4(weight, (1.0,)), quantize_int4(weight))
+        for parts in (quantize_int4(weight, ranges=(1.0,)), quantize_int4(weight))
     ]
     assert errors[1] < errors[0]
 
