@@ -1,10 +1,9 @@
 """A model in training: its weights, its steps, and its checkpoints.
 
-Weights, gradients and AdamW's two moments are float32, and autocast computes the products in bf16, or on a processor
-without bf16 in float32. So small steps are
-not rounded away, and converting the weights to bf16 takes less than a hundredth of a micro-batch's time. TF32 stays
-off: little is left in float32, and some versions of transformers compute the angles of rotary embeddings as a float32
-product, which TF32's 11 bits would get wrong by up to a radian at position 2,048.
+Weights, gradients and AdamW's two moments are float32, so that small steps are not rounded away. Autocast computes the
+products in bf16, or in float32 on a processor without it; converting the weights takes less than a hundredth of a
+micro-batch's time. TF32 stays off: little is left in float32, and some versions of transformers compute the angles of
+rotary embeddings as a float32 product, which TF32's 11 bits would get wrong by up to a radian at position 2,048.
 
 Memory on a GPU for 108.6 million parameters: 16 bytes each, and 4 more for the averaged weights, are 2.2 GB. A layer
 stores some 20 kB a token for the backward pass if it is compiled and 50 kB if not, which is 18 or 46 GB for 28 layers
