@@ -190,6 +190,8 @@ class NotebookPage:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        # Of a page that several tests share: what opens it anew once one of them has failed.
+        self.reopen: Callable[[], NotebookPage] | None = None
 
     def cell(self, index: int) -> Locator:
         return self._panel.locator(".jp-Notebook-cell").nth(index)
@@ -400,13 +402,36 @@ def open_notebook(
             notebook.page.close()
 
 
+def shared(open_: Callable[[], NotebookPage]) -> Iterator[NotebookPage]:
+    """A page for several tests, which is opened anew after each of them that fails."""
+    notebook = open_()
+    notebook.reopen = open_
+    yield notebook
+    notebook.leave()
+
+
+@pytest.fixture(autouse=True)
+def fresh_page_after_failure(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a failed test leaves open, a dialog for instance, must not fail the tests after it."""
+    yield
+    if not getattr(request.node, "failed", False):
+        return
+    for page in [one for one in request.node.funcargs.values() if isinstance(one, NotebookPage)]:
+        if page.reopen and not page.page.is_closed():
+            page.leave()
+            page.page = page.reopen().page
+
+
 @pytest.fixture(scope="module")
 def one_notebook(chromium: Browser, slow_lab: Server) -> Iterator[NotebookPage]:
     """One notebook for a module's tests, which take a cell of it each."""
-    notebook = open_page(chromium, slow_lab, slow_lab.notebook("one.ipynb", ""), LAB)
-    notebook.wait_ready()
-    yield notebook
-    notebook.leave()
+
+    def open_() -> NotebookPage:
+        notebook = open_page(chromium, slow_lab, slow_lab.notebook("one.ipynb", ""), LAB)
+        notebook.wait_ready()
+        return notebook
+
+    yield from shared(open_)
 
 
 def begin_block(notebook: NotebookPage) -> None:
@@ -430,8 +455,10 @@ def quick_cell(
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     outcome = yield
+    if call.when == "setup":  # of a second try, maybe
+        item.failed = False  # type: ignore[attr-defined]
     if outcome.get_result().failed:  # type: ignore[attr-defined]
         item.failed = True  # type: ignore[attr-defined]
 
@@ -439,3 +466,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def kernels(server: Server) -> list[dict[str, str]]:
     with urllib.request.urlopen(f"{server.url}/api/kernels") as answer:
         return list(json.load(answer))
+
+
+def request_of(server: Server, method: str, path: str) -> None:
+    """Asks the server for something, as one of its pages would."""
+    request = urllib.request.Request(f"{server.url}/api/{path}", method=method, data=b"{}")
+    cookie = "; ".join(f"{one['name']}={one['value']}" for one in server.context.cookies())  # type: ignore[union-attr]
+    token = next(one["value"] for one in server.context.cookies() if one["name"] == "_xsrf")  # type: ignore[union-attr]
+    request.add_header("Cookie", cookie)
+    request.add_header("X-XSRFToken", token)
+    urllib.request.urlopen(request).close()

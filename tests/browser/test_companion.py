@@ -22,6 +22,8 @@ from tests.browser.conftest import (
     keep_screenshot,
     kernels,
     new_page,
+    request_of,
+    shared,
 )
 from tests.browser.scripted_engine import LINES
 from tests.browser.test_places import command
@@ -94,9 +96,7 @@ def open_lab(
 
 @pytest.fixture(scope="module")
 def one_lab(chromium: Browser, server: Server) -> Iterator[NotebookPage]:
-    page = fresh_lab(chromium, server)
-    yield page
-    page.leave()
+    yield from shared(lambda: fresh_lab(chromium, server))
 
 
 @pytest.fixture
@@ -104,6 +104,8 @@ def page(one_lab: NotebookPage, request: pytest.FixtureRequest) -> Iterator[Note
     """One JupyterLab for several tests, which open documents of their own."""
     yield one_lab
     keep_screenshot(request, one_lab.page)
+    if getattr(request.node, "failed", False):
+        return  # another page comes
     command(one_lab, "docmanager:save-all")  # or a dialog asks what to do
     command(one_lab, "application:close-all")
 
@@ -113,6 +115,16 @@ def open_file(lab: NotebookPage, server: Server, name: str, text: str = "") -> N
     command(lab, "docmanager:open", path=name)
     lab.page.locator(".jp-FileEditor:visible .cm-content").click()
     lab.page.keyboard.press("Control+End")
+
+
+def shown_prompt(lab: NotebookPage) -> str:
+    """The prompt of the last request, from the dialog that shows it."""
+    command(lab, "jupyter_sc2:show-context")
+    prompt = lab.page.locator(".jp-Dialog pre")
+    prompt.wait_for()
+    text = prompt.inner_text()
+    lab.page.keyboard.press("Escape")
+    return text
 
 
 def file_text(lab: NotebookPage) -> str:
@@ -191,9 +203,9 @@ def test_files_that_are_open_or_named_are_in_the_prompt_of_a_file(server, page):
     open_file(page, server, "beside.R", "beside_me <- 1")
     open_file(page, server, "main.R", 'source("lib.R")\n')
     says(page, "companion · starcoder2-3b")
-    page.type("res")
+    with page.page.expect_response(lambda answer: "/contents/lib.R?" in answer.url):
+        page.type("res")
     page.wait_ghost(LINES["r"][3:])
-    page.page.wait_for_timeout(500)
     page.type("ult <-")
     page.wait_ghost(LINES["r"][9:])
     page.press("Escape")
@@ -201,13 +213,9 @@ def test_files_that_are_open_or_named_are_in_the_prompt_of_a_file(server, page):
     page.page.wait_for_timeout(800)
     page.press("Alt+\\")
     page.ghost_text()
-    command(page, "jupyter_sc2:show-context")
-    prompt = page.page.locator(".jp-Dialog pre")
-    prompt.wait_for()
-    text = prompt.inner_text()
+    text = shown_prompt(page)
     assert text.index("beside.R") < text.index("lib.R") < text.index("main.R")
     assert "beside_me" in text and "pi * r^2" in text
-    page.page.keyboard.press("Escape")
 
 
 def test_an_r_notebook_is_completed_in_r_with_its_cells_as_context(server, page):
@@ -219,11 +227,8 @@ def test_an_r_notebook_is_completed_in_r_with_its_cells_as_context(server, page)
     page.wait_ghost(LINES["r"][9:])
     page.press("Tab")
     assert page.source(1) == LINES["r"]
-    command(page, "jupyter_sc2:show-context")
-    prompt = page.page.locator(".jp-Dialog pre")
-    prompt.wait_for()
-    assert "notebook.r" in prompt.inner_text() and "library(dplyr)" in prompt.inner_text()
-    page.page.keyboard.press("Escape")
+    prompt = shown_prompt(page)
+    assert "notebook.r" in prompt and "library(dplyr)" in prompt
 
 
 def test_a_console_of_an_r_kernel_is_completed_in_r(server, page):
@@ -305,15 +310,6 @@ def companion_process(server: Server) -> int:
         if folder.name.isdigit() and id.encode() in (folder / "cmdline").read_bytes():
             return int(folder.name)
     raise AssertionError("The companion has no process.")
-
-
-def request_of(server: Server, method: str, path: str) -> None:
-    request = urllib.request.Request(f"{server.url}/api/{path}", method=method, data=b"{}")
-    cookie = "; ".join(f"{one['name']}={one['value']}" for one in server.context.cookies())  # type: ignore[union-attr]
-    token = next(one["value"] for one in server.context.cookies() if one["name"] == "_xsrf")  # type: ignore[union-attr]
-    request.add_header("Cookie", cookie)
-    request.add_header("X-XSRFToken", token)
-    urllib.request.urlopen(request).close()
 
 
 def kill(server: Server) -> None:

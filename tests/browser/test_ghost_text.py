@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import PATIENCE_MS, Server
+from tests.browser.conftest import PATIENCE_MS, Server, request_of
 
 BUSY = {
     "sleeps": "import time; time.sleep(20)",
@@ -56,6 +56,23 @@ def test_ghost_text_comes_back_after_a_restart_of_the_kernel(lab, open_notebook)
     notebook.enter(1)
     notebook.type("import numpy as ")
     assert notebook.ghost_text() == "np"
+
+
+def test_ghost_text_comes_back_after_somebody_else_has_restarted_the_kernel(lab, open_notebook):
+    notebook = open_notebook(lab, lab.notebook("restarted.ipynb", ""))
+    notebook.wait_ready()
+    kernel = notebook.page.evaluate(
+        "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
+    )
+    request_of(lab, "POST", f"kernels/{kernel}/restart")
+    notebook.enter(0)
+    for _ in range(PATIENCE_MS // 1000):  # it may show only when something is asked of it
+        notebook.press("Control+a", "Delete")
+        notebook.type("import numpy as ")
+        notebook.page.wait_for_timeout(1000)
+        if notebook.shown_ghost():
+            break
+    assert notebook.shown_ghost() == "np"
 
 
 def test_an_emoji_before_the_cursor_does_not_shift_it(lab, open_notebook):

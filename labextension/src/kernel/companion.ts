@@ -9,7 +9,7 @@ import type { Kernel, KernelMessage, ServiceManager, Session } from '@jupyterlab
 import { Signal, type ISignal } from '@lumino/signaling';
 
 import type { IKernelSource } from './connection';
-import { sleep, within } from './timing';
+import { sleep } from './timing';
 
 /** How the session is listed. No file has this path: the server's folders have no such type of session. */
 export const COMPANION = {
@@ -24,9 +24,6 @@ const UNUSED_MS = 10_000;
 /** How often, and for how long apart, it is looked whether the server has noticed that our connection is gone. */
 const CHECKS = 5;
 const CHECK_MS = 500;
-
-/** How long the answer to a request for the status is waited for. */
-const REPORT_MS = 2000;
 
 /** How many kernelspecs are tried until one has the package. */
 const MAX_TRIED = 4;
@@ -221,14 +218,6 @@ export class Companion implements IKernelSource {
           this._iopubMessage.emit(message);
         }
       });
-      session.connectionStatusChanged.connect((_, status) => {
-        if (status === 'connected') {
-          void reportStatus(session);
-        }
-      });
-      if (session.kernel?.connectionStatus === 'connected') {
-        void reportStatus(session);
-      }
       session.disposed.connect(() => {
         if (session === this._session) {
           this._setSession(null);
@@ -247,29 +236,6 @@ export class Companion implements IKernelSource {
   private _starting: Promise<void> | null = null;
   private _statusChanged = new Signal<this, Kernel.Status>(this);
   private _unused: ReturnType<typeof setTimeout> | undefined;
-}
-
-/**
- * Makes JupyterLab learn the kernel's status. It ignores the status that comes with most kinds of messages, also with
- * those that it sends itself, so a kernel in which nobody runs code would stay "unknown". What a kernel says while its
- * server connects to it is lost now and then, as after a restart; so this is repeated until a status has come.
- */
-async function reportStatus(session: Session.ISessionConnection): Promise<void> {
-  const { kernel } = session;
-  await kernel?.info.catch(() => undefined);
-  while (kernel && kernel === session.kernel && !kernel.isDisposed) {
-    try {
-      const request = kernel.requestExecute({ code: '', silent: true, store_history: false });
-      await within(request.done, REPORT_MS);
-      request.dispose();
-    } catch {
-      // A restart drops what is asked.
-    }
-    if (kernel.status === 'idle' || kernel.status === 'busy' || kernel.status === 'dead') {
-      return;
-    }
-    await sleep(CHECK_MS);
-  }
 }
 
 /** The companion among these sessions, the same one for every page; undefined if there is none. */

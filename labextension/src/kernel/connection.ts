@@ -6,6 +6,7 @@ import { Signal, type ISignal } from '@lumino/signaling';
 
 import { KernelClient } from './client';
 import type { ConnectionState, IStartupTimes } from './connection-state';
+import { learnStatus } from './kernel-status';
 import { CHECK, LOAD } from './load';
 import { PROTOCOL, TARGET, type Channel, type Settings } from './protocol';
 import { within } from './timing';
@@ -30,6 +31,9 @@ export class Connection {
     this._context.kernelChanged.connect(() => this._onKernelChanged(), this);
     this._context.statusChanged.connect((_, status) => this._onKernelStatus(status), this);
     this._context.iopubMessage.connect((_, message) => {
+      if (this._isOfNewProcess(message)) {
+        this._onKernelChanged();
+      }
       if (endsExecution(message)) {
         this._options.onStale();
       }
@@ -124,6 +128,20 @@ export class Connection {
     this._restart();
   }
 
+  /**
+   * Whether this message is the first of another process than the one that said hello: somebody else has restarted the
+   * kernel, and what it said of that was lost, as its server connects to it while it says so.
+   */
+  private _isOfNewProcess({ header, content }: KernelMessage.IMessage): boolean {
+    const state = (content as { execution_state?: Kernel.Status }).execution_state;
+    if (header.msg_type !== 'status' || (state !== 'busy' && state !== 'idle')) {
+      return false; // The server sends messages in the kernel's name, but none of these.
+    }
+    const before = this._process;
+    this._process = header.session;
+    return this.client !== null && before !== null && before !== header.session;
+  }
+
   private _onKernelStatus(status: Kernel.Status): void {
     if (status === 'starting' || status === 'restarting' || status === 'autorestarting') {
       this._isFreshKernel = true;
@@ -135,8 +153,17 @@ export class Connection {
       this._disposeClient();
       this._setState({ stage: 'no kernel' });
     } else {
+      const kernel = this._context.session?.kernel;
+      if (kernel && this._client) {
+        this._learnStatus(kernel);
+      }
       this._changed.emit();
     }
+  }
+
+  /** Nobody runs code in the companion, so that its status would never come by itself. */
+  private _learnStatus(kernel: Kernel.IKernelConnection): void {
+    void learnStatus(kernel, this.isCompanion ? 0 : STATUS_MS);
   }
 
   private _restart(): void {
@@ -176,6 +203,7 @@ export class Connection {
       labSettings: this._options.labSettings
     });
     this._client = client;
+    this._learnStatus(kernel);
     // After a page reload in the middle of a cell the extension may be loaded already, and the control channel answers.
     // Not tried at once nor with a fresh kernel, which would log that it does not know our comm target.
     let info = this._isFreshKernel ? undefined : await this._commInfo(kernel, gone);
@@ -314,6 +342,7 @@ export class Connection {
   private _disposedSignal = new Signal<this, void>(this);
   private _isFreshKernel = false; // No page can have loaded anything into the kernel yet.
   private _kernelStartedAt: number | null = null; // In ms as of Date.now(); null if that was before this page.
+  private _process: string | null = null; // The session that the kernel's messages have: a new one for each process.
   private _startupTimes: IStartupTimes = {};
   private _state: ConnectionState = { stage: 'no kernel' };
   private _ticking: ReturnType<typeof setInterval> | undefined;
@@ -345,6 +374,7 @@ export namespace Connection {
 }
 
 const POLL_MS = 100;
+const STATUS_MS = 1000;
 const REPLY_TIMEOUT_MS = 1000;
 
 /** A user expression's part of an execute reply. */

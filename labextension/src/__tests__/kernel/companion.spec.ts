@@ -26,10 +26,6 @@ class FakeServer {
 
   names = ['python3', 'other', 'R'];
 
-  /** How many requests for a kernel's status there were, and how many of the answers get lost. */
-  statusRequests = 0;
-  lostAnswers = 0;
-
   /** What starting a kernel of this name fails with. */
   failures: Record<string, object> = {};
 
@@ -40,23 +36,14 @@ class FakeServer {
       this.connections.set(model.id, (this.connections.get(model.id) ?? 0) + 1);
       const session = {
         id: model.id,
-        kernel: {
-          name: model.kernel.name,
-          connectionStatus: 'connected',
-          info: Promise.resolve(),
-          status: 'unknown',
-          requestExecute: () => {
-            session.kernel.status = this.statusRequests++ < this.lostAnswers ? 'unknown' : 'idle';
-            return { done: Promise.resolve(), dispose: () => undefined };
-          }
-        },
+        kernel: { name: model.kernel.name },
         dispose: () => {
           this.connections.set(model.id, this.connections.get(model.id)! - 1);
           session.disposed.emit();
         },
         shutdown: async () => this.end(model.id)
       } as any;
-      for (const name of ['disposed', 'statusChanged', 'iopubMessage', 'connectionStatusChanged']) {
+      for (const name of ['disposed', 'statusChanged', 'iopubMessage']) {
         session[name] = new Signal<object, any>(session);
       }
       return session;
@@ -130,14 +117,6 @@ test('a start takes one look at what runs before, and one after', async () => {
   server.page().require({});
   await settle(100);
   assert.equal(server.looks, 2);
-});
-
-test('a status that gets lost is requested again', async () => {
-  const server = new FakeServer();
-  server.lostAnswers = 1;
-  server.page().require({});
-  await new Promise(resolve => setTimeout(resolve, 800));
-  assert.equal(server.statusRequests, 2);
 });
 
 test('it ends when no document requires it', async () => {

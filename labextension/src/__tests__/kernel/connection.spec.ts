@@ -62,7 +62,9 @@ function connect(kernel: PythonKernel) {
     kernel.status = status;
     context.statusChanged.emit(status);
   };
-  return { connection, say };
+  const publish = (session: string, content: object, msg_type = 'status') =>
+    context.iopubMessage.emit({ header: { msg_type, session }, parent_header: {}, content });
+  return { connection, say, publish };
 }
 
 test('a fresh kernel is connected as soon as it is idle, and is asked one thing before', async () => {
@@ -100,5 +102,32 @@ test('a kernel that becomes busy again before it is asked is waited for', async 
   say('idle');
   await settle(150);
   assert.equal(connection.state.stage, 'connected');
+  connection.dispose();
+});
+
+test('a kernel that was restarted unnoticed is connected again at its next message', async () => {
+  const kernel = new PythonKernel();
+  const { connection, publish } = connect(kernel);
+  publish('one', { execution_state: 'idle' });
+  await settle(150);
+  assert.equal(connection.state.stage, 'connected');
+  const { client } = connection;
+  publish('one', { execution_state: 'busy' });
+  assert.equal(connection.client, client);
+  publish('two', { execution_state: 'busy' });
+  assert.equal(connection.client, null);
+  await settle(150);
+  assert.equal(connection.state.stage, 'connected');
+  connection.dispose();
+});
+
+test('what the server says in the name of the kernel is not taken for a restart', async () => {
+  const { connection, publish } = connect(new PythonKernel());
+  publish('one', { execution_state: 'idle' });
+  await settle(150);
+  const { client } = connection;
+  publish('server', { name: 'stderr', text: 'IOPub data rate exceeded.' }, 'stream');
+  publish('one', { execution_state: 'idle' });
+  assert.equal(connection.client, client);
   connection.dispose();
 });
