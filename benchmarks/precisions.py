@@ -1,6 +1,8 @@
-"""Measures precisions of the torch engine in turn, in one process, so that other load meets them all; prints a table.
+"""Measures precisions of one model in turn, in one process, so that other load meets them all; prints a table.
 
 python -m benchmarks.precisions --model FOLDER [--rounds 12] [--prefill 512] [--threads 2] [bf16 4bit int4 ...]
+
+Each runs on the engine that loading chooses; "transformers:int4" names one.
 
 Loading is measured first: with what was quantized before, so run it twice for the time of a second load. Then each
 round has, for each precision, a pass over 1, 4 and 16 tokens below a hundred; the median and the least time are shown,
@@ -42,9 +44,9 @@ def main() -> None:
                 note(times[name], f"{length} tokens, ms", milliseconds)
                 print(f"  {name}, {length} tokens: {milliseconds:.0f} ms", flush=True)
     if arguments.prefill:
-        for _ in range(arguments.prefill_rounds):
+        for number in range(arguments.prefill_rounds):
             for name, engine in engines.items():
-                seconds = prefill(engine, arguments.prefill, clock)
+                seconds = prefill(engine, arguments.prefill, clock, number)
                 note(times[name], f"prefill of {arguments.prefill}, s", seconds)
     table(times)
 
@@ -53,8 +55,9 @@ def load(model: str, precision: str, threads: int | None) -> Any:
     from jupyter_sc2.engines import load_engine
 
     start = time.perf_counter()
+    engine_name, _, name = precision.rpartition(":")
     engine = load_engine(
-        model, engine="transformers", precision=precision, threads=threads, offline=True
+        model, engine=engine_name or "auto", precision=name, threads=threads, offline=True
     )
     print(f"{precision}: loaded in {time.perf_counter() - start:.1f} s, ", end="")
     print(f"{engine.memory_bytes() / 1e6:.0f} MB", flush=True)
@@ -69,15 +72,16 @@ def pass_over(engine: Any, length: int, clock: Callable[[], float]) -> float:
     return clock() - start
 
 
-def prefill(engine: Any, length: int, clock: Callable[[], float]) -> float:
+def prefill(engine: Any, length: int, clock: Callable[[], float], number: int) -> float:
+    """Seconds for another text each time: one that was read before is not read again."""
     engine.prefill([1], lambda: False)
     start = clock()
-    engine.prefill(ids(length), lambda: False)
+    engine.prefill(ids(length, number + 1), lambda: False)
     return clock() - start
 
 
-def ids(count: int) -> list[int]:
-    return [256 + 7919 * index % VOCABULARY for index in range(count)]
+def ids(count: int, shift: int = 0) -> list[int]:
+    return [256 + (7919 * index + shift) % VOCABULARY for index in range(count)]
 
 
 def note(times: dict[str, list[float]], key: str, value: float) -> None:

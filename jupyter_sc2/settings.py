@@ -88,7 +88,7 @@ class SC2(Configurable):
     engine = _EngineName(
         ENGINES,
         default_value="auto",
-        help="Inference engine: onnxruntime (embedded), transformers (PyTorch), llamacpp (GGUF) or openai (a server).",
+        help="Engine: onnxruntime (embedded, int4), transformers (PyTorch), llamacpp (GGUF) or openai (a server).",
     ).tag(config=True)
     precision = Enum(
         PRECISIONS,

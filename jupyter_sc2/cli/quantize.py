@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
         "--to",
         choices=(*GGUF, *TORCH),
         required=True,
-        help="Q4_K_M and the like for llama.cpp, int4 (CPU), nf4 and int8 for transformers",
+        help="Q4_K_M and the like for llama.cpp, int4 for CPUs, nf4 and int8 for transformers",
     )
     parser.add_argument(
         "--output",
@@ -77,6 +77,12 @@ def _quantize(args: argparse.Namespace) -> int:
 
 
 def _make(card: ModelCard, folder: Path, args: argparse.Namespace, bar: TerminalBar) -> Path:
+    if args.to == "int4":
+        from jupyter_sc2.engines.onnx import int4
+        from jupyter_sc2.models import files as model_files
+
+        if int4.can_make(model_files.read_config(folder)):
+            return int4.make(folder, lambda state, share: bar.show("quantizing", card.name, share))
     if args.to in TORCH:
         with silence:
             from jupyter_sc2.engines.torch import quantized_cache

@@ -12,10 +12,15 @@ from typing import Protocol
 
 from jupyter_sc2.engines.base import Engine
 from jupyter_sc2.errors import ModelLoadError, in_one_line
-from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED
+from jupyter_sc2.models.cards import EMBEDDED, EMBEDDED_FOLDER, PACKED, QUANTIZED, Shape
 from jupyter_sc2.models.packed import GRAPH
 from jupyter_sc2.runtime.entry_points import ENGINES_GROUP, registered
-from jupyter_sc2.runtime.hardware import address_space_left, format_bytes
+from jupyter_sc2.runtime.hardware import (
+    address_space_left,
+    format_bytes,
+    machine,
+    may_have_gpu,
+)
 from jupyter_sc2.runtime.progress import Progress
 
 # Bytes of address space that have to be left when a model is loaded in this process: the embedded one and its libraries
@@ -59,6 +64,8 @@ def load_engine(
     Raises ModelLoadError in the user's terms.
     """
     name = choose_engine(model, engine, precision, server)
+    if name == "transformers" and engine == "auto":
+        name = _without_torch(model, precision, offline, progress) or name
     match name:
         case "openai":
             from jupyter_sc2.engines.openai import engine as openai_engine
@@ -75,9 +82,23 @@ def load_engine(
         case "onnxruntime":
             _check_room(model)
             from jupyter_sc2.engines.onnx import engine as onnx_engine
+            from jupyter_sc2.engines.onnx.int4 import CannotKeep
 
             progress("loading", None)
-            return onnx_engine.load(model, threads=threads, offline=offline, progress=progress)
+            try:
+                return onnx_engine.load(model, threads=threads, offline=offline, progress=progress)
+            except CannotKeep:
+                if engine != "auto":
+                    raise
+            # Torch rounds the weights at each load, in memory.
+            return load_engine(
+                model,
+                engine="transformers",
+                precision="int4",
+                threads=threads,
+                offline=offline,
+                progress=progress,
+            )
         case "transformers":
             _check_room(model)
             from jupyter_sc2.engines.torch.docstrings import with_docstrings
@@ -139,6 +160,24 @@ def choose_engine(model: str, engine: str, precision: str, server: str) -> str:
     if precision in ("auto", PACKED, *QUANTIZED) and _is_packed(model):
         return "onnxruntime"
     return "transformers"
+
+
+def _without_torch(model: str, precision: str, offline: bool, progress: Progress) -> str:
+    """ONNX Runtime where torch is not needed: for StarCoder2 in `int4`, set or chosen for this machine; else ""."""
+    from jupyter_sc2.engines.onnx import int4
+    from jupyter_sc2.models import files, plan
+
+    if precision not in ("auto", "int4") or find_spec("onnxruntime") is None:
+        return ""
+    _, folder = files.find(model, offline=offline, progress=progress)
+    config = files.read_config(folder)
+    shape = Shape.from_config(config)
+    if shape is None or not int4.can_make(config):
+        return ""
+    here = machine(by_torch=may_have_gpu())
+    if precision == "auto":
+        precision, _ = plan.choose(shape, here, plan.PLANNED_TOKENS)
+    return "onnxruntime" if precision == "int4" and not here.gpu else ""
 
 
 def _is_packed(model: str) -> bool:

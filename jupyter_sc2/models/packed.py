@@ -1,16 +1,17 @@
-"""The packed form of a small model: linear layers in 4 bits, the table of embeddings in 8.
+"""The packed form of a model: linear layers in 4 bits, the table of embeddings in 8.
 
 It is what ONNX Runtime's MatMulNBits computes with, so the graph (model.onnx, written by `engines/onnx/graph.py`)
 refers to the bytes of model.safetensors, which exist once and are mapped. For a linear layer NAME with N outputs and K
 inputs the file has
 
     NAME.weight   (N, K / 2) uint8: of two inputs the first in the lower half
-    NAME.scales   (N, K / 32) float32, which MatMulNBits takes as they are, so that they stay mapped
-    NAME.middles  (N, K / 32) bfloat16
+    NAME.scales   (N, K / G) float32, which MatMulNBits takes as they are, so that they stay mapped
+    NAME.middles  (N, K / G) bfloat16
 
-and a weight is (q - 8) * scale + middle, q from 0 to 15. The table is (rows, columns) uint8 with scales (rows,)
-bfloat16, and its weights are (q - 128) * scale. All else is bfloat16. Neighbours that the graph multiplies with as one
-matrix (queries, keys and values; gate and up) lie next to each other.
+where G inputs share a scale: 32 in small models, 64 in large ones. A weight is (q - 8) * scale + middle, q from 0 to
+15. A table is (rows, columns) uint8 with scales (rows,) bfloat16, and its weights are (q - 128) * scale. All else is
+bfloat16 or float32. Neighbours that the graph multiplies with as one matrix (queries, keys and values; gate and up) lie
+next to each other.
 
 Imports neither torch nor ONNX Runtime.
 """
@@ -18,6 +19,7 @@ Imports neither torch nor ONNX Runtime.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,14 +32,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-INPUTS_PER_SCALE = 32  # inputs that share a scale
+INPUTS_PER_SCALE = 32  # inputs that share a scale, in small models
 GRAPH = "model.onnx"
 WEIGHTS = "model.safetensors"
 # In config.json of such a model. `version` changes when older files cannot be read any more.
 DESCRIPTION = {"linear": "int4", "embeddings": "int8", "version": 2}
 
 # Of safetensors' kinds of numbers, the bits of each.
-KINDS = {"U8": "<u1", "I8": "<i1", "BF16": "<u2", "F32": "<f4"}
+KINDS = {"U8": "<u1", "I8": "<i1", "BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,25 @@ class Tensor:
     name: str
     kind: str
     shape: tuple[int, ...]
-    data: Array
+    data: Any = None  # an Array; none where only a place in a file is planned
     offset: int = 0
 
 
-def write_tensors(file: Path, tensors: Iterable[Tensor]) -> None:
-    """Writes a safetensors file whose data lie in this order; safetensors' own writer sorts by name."""
+def write_tensors(
+    file: Path, tensors: Iterable[Tensor], data: Iterable[Array] | None = None
+) -> None:
+    """Writes a safetensors file whose data lie in this order; safetensors' own writer sorts by name.
+
+    `data` are the arrays of tensors without, one after the other, so that not all of them are in memory at once.
+    """
+    import numpy as np
+
     tensors = list(tensors)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:
-        begin, end = end, end + tensor.data.nbytes
+        size = math.prod(tensor.shape) * np.dtype(KINDS[tensor.kind]).itemsize
+        begin, end = end, end + size
         header[tensor.name] = {
             "dtype": tensor.kind,
             "shape": list(tensor.shape),
@@ -71,13 +81,13 @@ def write_tensors(file: Path, tensors: Iterable[Tensor]) -> None:
     unfinished = file.with_name(file.name + ".part")
     with unfinished.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors:
-            stream.write(tensor.data.tobytes())
+        for array in (tensor.data for tensor in tensors) if data is None else data:
+            stream.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
     os.replace(unfinished, file)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file by name, as views of the mapped file."""
+    """All tensors of these kinds in a safetensors file, by name, as views of the mapped file."""
     import numpy as np
 
     data = np.memmap(file, mode="r")
@@ -86,6 +96,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
+        if entry["dtype"] not in KINDS:
+            continue
         begin, end = (8 + length + offset for offset in entry["data_offsets"])
         shape = tuple(entry["shape"])
         view = data[begin:end].view(KINDS[entry["dtype"]]).reshape(shape)
@@ -116,9 +128,7 @@ def unpacked(
     if middles is None:
         full = (weight.astype(np.float32) - 128) * scales[:, None]
     else:
-        levels = np.stack([weight & 15, weight >> 4], axis=-1).reshape(
-            *scales.shape, INPUTS_PER_SCALE
-        )
+        levels = np.stack([weight & 15, weight >> 4], axis=-1).reshape(*scales.shape, -1)
         full = (levels.astype(np.float32) - 8) * scales[..., None] + middles[..., None]
     whole: NDArray[np.float32] = full.reshape(len(weight), -1)
     return whole

@@ -21,6 +21,8 @@ GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 # What `auto` chooses from, the most exact first. A GGUF file of more bits is hardly better and slower.
 AUTO_GGUF = ("Q4_K_M", "Q3_K_M", "Q2_K")
 
+# Tokens of the prompt that there has to be memory for when a precision is chosen.
+PLANNED_TOKENS = 2048
 # Below this many parameters a pass is more overhead than arithmetic, and fp32 is the fastest.
 SMALL_MODEL_PARAMS = 50_000_000
 # The share of the free memory that is left for activations and for the user's data.
@@ -32,6 +34,7 @@ NS_PER_WEIGHT = {
     "bf16": 0.13,
     "8bit": 0.12,
     "int4": 0.053,
+    "int4 on ONNX Runtime": 0.033,  # in turn with that of torch 60 and 98 ms a token, on other cores
     "4bit": 0.053,
     PACKED: 0.13,  # the embedded model on ONNX Runtime, another shape on other cores
     "gguf": 0.044,
@@ -48,6 +51,7 @@ NS_OF_ONE_CORE = {
     "bf16": 0.154,
     "8bit": 0.23,
     "int4": 0.072,
+    "int4 on ONNX Runtime": 0.045,
     "4bit": 0.074,
     PACKED: 0.03,
     "gguf": 0.087,
@@ -75,6 +79,9 @@ TYPE_BITS = {
 # where for 32 weights there are three numbers of 4 bytes.
 PACKED_FILE_BYTES_PER_WEIGHT = 0.6875
 PACKED_MEMORY_BYTES_PER_WEIGHT = 0.875
+# The same for `int4`, which has these for 64 weights.
+INT4_FILE_BYTES_PER_WEIGHT = 0.59375
+INT4_MEMORY_BYTES_PER_WEIGHT = 0.6875
 # Bytes of a GGUF file for each token of the vocabulary: its text, its kind, its merge.
 VOCABULARY_ENTRY_BYTES = 36
 
@@ -115,7 +122,7 @@ def plan(
     measured on this machine; without it, times are those of a usual one with as many cores.
     """
     torch: tuple[str, ...] = TORCH_PACKED if shape.packed else TORCH
-    if not has_int4(machine):
+    if not has_int4(machine, shape):
         torch = tuple(name for name in torch if name != "int4")
     rows = [_row(shape, name, machine, tokens, speed) for name in (*torch, *GGUF)]
     if precision == "auto":
@@ -141,7 +148,7 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
     if shape.parameters < SMALL_MODEL_PARAMS:
         return "fp32", "a model this small gains nothing from fewer bits"
     exact = "bf16" if machine.quick_bf16 else "fp32"
-    names = (exact, "8bit", _in_4_bits(machine))
+    names = (exact, "8bit", _in_4_bits(machine, shape))
     fitting = [name for name in names if _fits(memory(shape, name, machine, tokens), machine)]
     if not fitting:
         return names[-1], "it is the smallest, and even that may not fit"
@@ -154,13 +161,21 @@ def choose(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
     )
 
 
-def has_int4(machine: Machine) -> bool:
-    """Whether torch has a product for 4-bit weights on this machine."""
-    return not machine.gpu and not {"AVX2", "AVX-512"}.isdisjoint(machine.features)
+def has_int4(machine: Machine, shape: Shape | None = None) -> bool:
+    """Whether there is a product for 4-bit weights on this machine: for StarCoder2 always, else torch's with AVX2."""
+    if machine.gpu:
+        return False
+    torchs = not {"AVX2", "AVX-512"}.isdisjoint(machine.features)
+    return torchs or (shape is not None and on_onnxruntime(shape, "int4"))
 
 
-def _in_4_bits(machine: Machine) -> str:
-    return "int4" if has_int4(machine) else "4bit"
+def on_onnxruntime(shape: Shape, precision: str) -> bool:
+    """Whether ONNX Runtime computes this on a CPU, without torch."""
+    return precision == PACKED or (precision == "int4" and not shape.gated)
+
+
+def _in_4_bits(machine: Machine, shape: Shape | None = None) -> str:
+    return "int4" if has_int4(machine, shape) else "4bit"
 
 
 def choose_gguf(shape: Shape, machine: Machine, tokens: int) -> tuple[str, str]:
@@ -204,6 +219,8 @@ def smaller(precision: str, machine: Machine = REFERENCE_MACHINE, *, packed: boo
 def memory(shape: Shape, precision: str, machine: Machine, tokens: int) -> int:
     """Bytes of the weights and of the KV cache for `tokens` tokens."""
     value = 2 if precision in GGUF else _value_bytes(precision, machine.quick_bf16)
+    if on_onnxruntime(shape, precision):
+        value = 4
     return weights(shape, precision, machine) + tokens * shape.kv_bytes(value)
 
 
@@ -220,6 +237,11 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
     if precision == PACKED:
         return (
             int(shape.linear * PACKED_MEMORY_BYTES_PER_WEIGHT + shape.embedding * 1.25)
+            + shape.rest * 4
+        )
+    if on_onnxruntime(shape, precision):
+        return (
+            int(shape.linear * INT4_MEMORY_BYTES_PER_WEIGHT + shape.embedding * 1.125)
             + shape.rest * 4
         )
     if (
@@ -251,6 +273,8 @@ def file_bytes(shape: Shape, precision: str) -> int:
     """Bytes of a file with weights of this precision."""
     if precision == PACKED:
         return int(shape.linear * PACKED_FILE_BYTES_PER_WEIGHT) + shape.embedding + shape.rest * 2
+    if on_onnxruntime(shape, precision):
+        return int(shape.linear * INT4_FILE_BYTES_PER_WEIGHT) + shape.embedding + shape.rest * 4
     return weights(shape, precision, REFERENCE_MACHINE)
 
 
@@ -294,10 +318,10 @@ def _matrices(shape: Shape) -> Iterator[tuple[str, int, int]]:
 # Fit and speed
 
 
-def _engine(precision: str) -> str:
+def _engine(shape: Shape, precision: str) -> str:
     if precision in GGUF:
         return "llamacpp"
-    return "onnxruntime" if precision == PACKED else "transformers"
+    return "onnxruntime" if on_onnxruntime(shape, precision) else "transformers"
 
 
 def _row(
@@ -307,7 +331,7 @@ def _row(
     ms = _ms(shape, precision, machine)
     predicted = predicted_ms(shape, precision, machine, speed)
     return PrecisionOption(
-        engine=_engine(precision),
+        engine=_engine(shape, precision),
         precision=precision,
         file_bytes=file_bytes(shape, precision),
         memory_bytes=needed,
@@ -332,11 +356,18 @@ def _ms(shape: Shape, precision: str, machine: Machine) -> float:
     if precision in GGUF:  # in step with their size
         ns = NS_PER_WEIGHT["gguf"] * file_bytes(shape, precision) / file_bytes(shape, "Q4_K_M")
     else:
-        ns = NS_PER_WEIGHT[precision.removesuffix("-double").replace("fp16", "bf16")]
+        ns = NS_PER_WEIGHT[_product(shape, precision)]
         if precision in ("bf16", "fp16") and not machine.quick_bf16:
             ns = 4 * NS_PER_WEIGHT["fp32"]  # emulated
     cores = min(machine.cores, MAX_USEFUL_CORES) / MEASURED_ON_CORES
     return shape.parameters * ns / cores / 1e6
+
+
+def _product(shape: Shape, precision: str) -> str:
+    """Whose matrix product is used, as the tables of speeds name it."""
+    if precision == "int4" and on_onnxruntime(shape, precision):
+        return "int4 on ONNX Runtime"
+    return precision.removesuffix("-double").replace("fp16", "bf16")
 
 
 def predicted_ms(
@@ -355,12 +386,12 @@ def predicted_ms(
     if precision in GGUF:
         ns = NS_OF_ONE_CORE["gguf"] * size / file_bytes(shape, "Q4_K_M")
     else:
-        ns = NS_OF_ONE_CORE[precision.removesuffix("-double").replace("fp16", "bf16")]
+        ns = NS_OF_ONE_CORE[_product(shape, precision)]
         if precision in ("bf16", "fp16") and not machine.quick_bf16:
             ns = 4 * NS_OF_ONE_CORE["fp32"]  # emulated
     computing = shape.parameters * ns * slower / cores / 1e6
     reading = size / (speed.bytes_per_second * REACHED_MEMORY_SHARE) * 1e3
-    return max(computing, reading) + shape.layers * LAYER_MS[_engine(precision)] * slower
+    return max(computing, reading) + shape.layers * LAYER_MS[_engine(shape, precision)] * slower
 
 
 def a_line(row: PrecisionOption) -> str:

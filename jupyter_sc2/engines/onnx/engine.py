@@ -1,4 +1,5 @@
-"""The engine on ONNX Runtime, for packed models (packed.py): the embedded one, and what `jupyter sc2 train` makes.
+"""The engine on ONNX Runtime, for packed models (packed.py): the embedded one, what `jupyter sc2 train` makes, and
+StarCoder2 in `int4` (int4.py).
 
 It needs neither torch nor transformers. A pass is one call without the GIL, so a running cell hardly slows it. The keys
 and values are one array, which each pass reads and extends in place; its valid length is an input of the graph, so
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_sc2.engines.decoding.beam_search import Hypothesis
 from jupyter_sc2.engines.decoding.loop import DecodingEngine, LayerCache
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
-from jupyter_sc2.engines.onnx import prepacked
+from jupyter_sc2.engines.onnx import int4, prepacked
 from jupyter_sc2.engines.onnx.telemetry import without_telemetry
 from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
 from jupyter_sc2.models import files as model_files
@@ -46,8 +47,14 @@ MAX_STASHED_BYTES = 32 << 20
 CHUNK_TOKENS = 64
 # A pass over four tokens takes 1.4 times as long as one over a single token.
 MAX_DRAFT_TOKENS = 3
-# More threads wait for one another longer than they compute: a pass is some 400 operations.
+# More threads wait for one another longer than they compute: a pass is some 400 operations. Those of a large model are
+# longer.
 MAX_THREADS = 4
+MAX_THREADS_OF_LARGE = 8
+# From so many bytes of weights on a model is a large one. A pass over 32 tokens of StarCoder2-3B takes nearly a second
+# on two cores, and a token no longer than in one over 64.
+LARGE_BYTES = 1 << 30
+CHUNK_TOKENS_OF_LARGE = 32
 # Microseconds: a thread that has nothing to do looks out for more for so long before it sleeps. Waking one up takes
 # longer than most operations of a pass; looking out for longer would take the time from others on a busy machine.
 SPIN_US = 50
@@ -114,7 +121,6 @@ class OnnxEngine(DecodingEngine):
     """A loaded model and its KV cache."""
 
     name = "onnxruntime"
-    precision = PACKED
 
     _cache: KeysAndValues
 
@@ -128,11 +134,12 @@ class OnnxEngine(DecodingEngine):
         *,
         rope_theta: float,
         weight_bytes: int,
+        precision: str = PACKED,
     ) -> None:
         cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim)
-        super().__init__(
-            tokenizer, card, cache, chunk=CHUNK_TOKENS, max_draft_tokens=MAX_DRAFT_TOKENS
-        )
+        chunk = CHUNK_TOKENS if weight_bytes < LARGE_BYTES else CHUNK_TOKENS_OF_LARGE
+        super().__init__(tokenizer, card, cache, chunk=chunk, max_draft_tokens=MAX_DRAFT_TOKENS)
+        self.precision = precision
         self._open_session = open_session
         self._threads = threads
         # By their number of threads, which is fixed when a session is opened; with each its binding of arrays.
@@ -266,11 +273,20 @@ def load(
     offline: bool = False,
     progress: Progress = lambda state, share: None,
 ) -> OnnxEngine:
-    """Loads a packed model by its name or folder. Raises ModelLoadError in the user's terms, in one line."""
+    """Loads a packed model by its name or folder, or the original weights of a StarCoder2 in `int4`.
+
+    Raises ModelLoadError in the user's terms, in one line.
+    """
     card, folder = model_files.find(model, offline=offline, progress=progress)
     config = model_files.read_config(folder)
+    shape, precision = Shape.from_config(config), PACKED
+    if shape is not None and int4.can_make(config):
+        precision = "int4"
+        model_files.check_memory(plan.weights(shape, precision, Machine()), card.name, precision)
+        folder = int4.make(folder, progress, lambda made: prepacked.is_stored(_runtime(), made))
+        config = model_files.read_config(folder)
+        shape = Shape.from_config(config)
     model_files.read_headers(folder)  # tells what is damaged
-    shape = Shape.from_config(config)
     if not (folder / GRAPH).is_file() or shape is None or not shape.packed:
         raise ModelLoadError(
             f"{folder} has no {GRAPH}, which ONNX Runtime needs: `jupyter sc2 train --pack` writes one."
@@ -285,9 +301,11 @@ def load(
             f"The tokenizer of {card.name} has {len(tokenizer)} tokens and its model {shape.vocab}: "
             "they do not belong together."
         )
-    size = plan.weights(shape, PACKED, Machine())
-    model_files.check_memory(size, card.name, PACKED)
-    threads = threads or threads_that_help(cores_here(), cell_runs=False, most=MAX_THREADS)
+    size = plan.weights(shape, precision, Machine())
+    if precision == PACKED:
+        model_files.check_memory(size, card.name, precision)
+    most = MAX_THREADS if size < LARGE_BYTES else MAX_THREADS_OF_LARGE
+    threads = threads or threads_that_help(cores_here(), cell_runs=False, most=most)
     runtime = _runtime()
     first = _session(runtime, folder, threads)
 
@@ -304,6 +322,7 @@ def load(
         shape,
         rope_theta=float((config.get("rope_parameters") or {}).get("rope_theta") or 10000.0),
         weight_bytes=size,
+        precision=precision,
     )
     engine._forward([0, 0])  # shows what does not run
     engine._forget()

@@ -30,16 +30,18 @@ IR_VERSION = 9  # of the file's format; ONNX Runtime 1.23 reads up to 11
 OWN = "com.microsoft"
 # Multiply with activations in 8 bits: the quickest that MatMulNBits has on a CPU.
 ACCURACY_LEVEL = 4
+# Sums of groups are products with a matrix of zeros and ones, which is quicker than a sum where that matrix is small.
+MAX_SUMMED_BY_PRODUCT = 2048
 
 
 def check_onnx() -> None:
-    """Raises ModelLoadError where the package `onnx` is missing, which the extra `train` brings."""
+    """Raises ModelLoadError where the package `onnx` is missing."""
     try:
         import onnx  # noqa: F401
     except ImportError as error:
         raise ModelLoadError(
-            "The package onnx is not installed, which writes the graph of a packed model: "
-            'pip install "jupyter-sc2[train]".'
+            "The package onnx is not installed, which writes the graph of a model for ONNX Runtime: "
+            "pip install onnx."
         ) from error
 
 
@@ -63,6 +65,10 @@ class _Graph:
         self._heads: int = config["num_attention_heads"]
         self._key_heads: int = config["num_key_value_heads"]
         self._head_size: int = config.get("head_dim") or self._hidden // self._heads
+        # Inputs that share a scale.
+        weight = tensors["model.layers.0.self_attn.q_proj.weight"]
+        scales = tensors.get("model.layers.0.self_attn.q_proj.scales")
+        self._group = 2 * weight.shape[1] // scales.shape[1] if scales else INPUTS_PER_SCALE
         self._epsilon: float = config.get("rms_norm_eps") or config["norm_epsilon"]
 
     def build(self) -> onnx.ModelProto:
@@ -123,14 +129,19 @@ class _Graph:
         return self._node("Mul", [centered, of_rows], "embedded")
 
     def _head(self, states: str) -> None:
+        table, row_scales = "model.embed_tokens.weight", "row_scales"
         if "lm_head.weight" in self._tensors:
-            self._node("Identity", [self._linear("lm_head", ["lm_head"], states)], "logits")
-            return
-        rows, groups = self._config["vocab_size"], self._hidden // INPUTS_PER_SCALE
+            table, row_scales = "lm_head.weight", "head_row_scales"
+            scales, middles = parts(table)
+            if middles in self._tensors:
+                self._node("Identity", [self._linear("lm_head", ["lm_head"], states)], "logits")
+                return
+            self._full(row_scales, [scales], shape=(self._config["vocab_size"], 1))
+        rows, groups = self._config["vocab_size"], self._hidden // self._group
         # The bytes of the table in the shape that a matrix has.
-        self._stored("head", ["model.embed_tokens.weight"], shape=(rows, groups, INPUTS_PER_SCALE))
+        self._stored("head", [table], shape=(rows, groups, self._group))
         self._constant("scale_shape", [rows, groups])
-        self._node("Expand", ["row_scales", "scale_shape"], "head_scales")
+        self._node("Expand", [row_scales, "scale_shape"], "head_scales")
         self._node(
             "MatMulNBits",
             [states, "head", "head_scales"],
@@ -139,7 +150,7 @@ class _Graph:
             K=self._hidden,
             N=rows,
             bits=8,
-            block_size=INPUTS_PER_SCALE,
+            block_size=self._group,
             accuracy_level=ACCURACY_LEVEL,
         )
 
@@ -204,19 +215,18 @@ class _Graph:
 
     def _linear(self, name: str, layers: Sequence[str], x: str) -> str:
         """The product of x (T, K) with these layers' weights, one below the other."""
-        import numpy as np
 
         weights = [self._tensors[f"{layer}.weight"] for layer in layers]
         for layer in layers:
             if f"{layer}.scales" not in self._tensors:
                 raise ModelLoadError(
-                    f"{layer} is not packed, as its inputs are not a multiple of {INPUTS_PER_SCALE}: "
+                    f"{layer} is not packed, as its inputs are not a multiple of {self._group}: "
                     "there is no graph for such a model."
                 )
         rows, columns = sum(w.shape[0] for w in weights), 2 * weights[0].shape[1]
-        groups = columns // INPUTS_PER_SCALE
+        groups = columns // self._group
         self._stored(
-            f"{name}.weight", [w.name for w in weights], shape=(rows, groups, INPUTS_PER_SCALE // 2)
+            f"{name}.weight", [w.name for w in weights], shape=(rows, groups, self._group // 2)
         )
         scales, middles = ([f"{layer}.{part}" for layer in layers] for part in parts("weight"))
         self._stored(f"{name}.scales", scales, shape=(rows, groups))
@@ -232,16 +242,29 @@ class _Graph:
             K=columns,
             N=rows,
             bits=4,
-            block_size=INPUTS_PER_SCALE,
+            block_size=self._group,
             accuracy_level=ACCURACY_LEVEL,
         )
         # What the middles add: their products with the sums of each group of inputs.
-        if f"sums_of_{columns}" not in self._initializers:
-            matrix = np.repeat(np.eye(groups, dtype=np.float32), INPUTS_PER_SCALE, axis=0)
-            self._constant(f"sums_of_{columns}", matrix, np.float32)
-        sums = self._node("MatMul", [x, f"sums_of_{columns}"], f"{name}.sums")
+        sums = self._sums(name, x, columns)
         full = self._full(f"{name}.middles", middles, shape=(rows, groups))
         return self._node("Gemm", [sums, full, product], f"{name}.result", transB=1)
+
+    def _sums(self, name: str, x: str, columns: int) -> str:
+        """The sums (T, groups) of each group of x (T, columns)."""
+        import numpy as np
+
+        groups = columns // self._group
+        if columns > MAX_SUMMED_BY_PRODUCT:
+            axis, shape = "last_axis", f"groups_of_{columns}"
+            self._constant(axis, [-1])
+            self._constant(shape, [-1, groups, self._group])
+            grouped = self._node("Reshape", [x, shape], f"{name}.grouped")
+            return self._node("ReduceSum", [grouped, axis], f"{name}.sums", keepdims=0)
+        if f"sums_of_{columns}" not in self._initializers:
+            matrix = np.repeat(np.eye(groups, dtype=np.float32), self._group, axis=0)
+            self._constant(f"sums_of_{columns}", matrix, np.float32)
+        return self._node("MatMul", [x, f"sums_of_{columns}"], f"{name}.sums")
 
     # What a graph is made of
 

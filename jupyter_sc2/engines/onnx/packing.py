@@ -78,7 +78,7 @@ def pack(source: Path, output: Path, rows: Sequence[Sequence[int]] = ()) -> None
 def write_packed(tensors: Iterable[Tensor], output: Path) -> None:
     """Writes the tensors in their order; a graph that refers to those of before goes."""
     (output / GRAPH).unlink(missing_ok=True)
-    write_tensors(output / WEIGHTS, sorted(tensors, key=_place))
+    write_tensors(output / WEIGHTS, in_order(tensors))
 
 
 def describe(config: dict[str, Any], output: Path) -> None:
@@ -113,6 +113,11 @@ def renew(folder: Path) -> None:
     del tensors, old
     write_packed(renewed, folder)
     describe(config, folder)
+
+
+def in_order(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors in the order in which a file has them."""
+    return sorted(tensors, key=_place)
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

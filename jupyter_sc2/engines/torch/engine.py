@@ -40,8 +40,6 @@ from jupyter_sc2.runtime.hardware import give_back_memory, machine
 from jupyter_sc2.runtime.progress import Cancelled, Progress
 from jupyter_sc2.runtime.threads import Load, most_threads, threads_that_help
 
-PLANNED_TOKENS = 2048  # room for the KV cache of a prompt of this length
-
 
 class TransformersEngine(DecodingEngine):
     """A loaded model and its KV cache. Only one thread calls it at a time."""
@@ -284,7 +282,7 @@ def best_precision(config: Mapping[str, Any], parameters: int, device: torch.dev
     """The precision for this machine; if config.json does not give the shape, one that is computed natively."""
     shape = Shape.from_config(config)
     if shape is not None:
-        return plan.choose(shape, machine(), PLANNED_TOKENS)[0]
+        return plan.choose(shape, machine(), plan.PLANNED_TOKENS)[0]
     return "bf16" if parameters >= SMALL_MODEL_PARAMS and quick_bf16(device) else "fp32"
 
 

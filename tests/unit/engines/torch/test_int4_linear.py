@@ -138,7 +138,7 @@ def take_rounded_weights(exact, rounded) -> float:
 @pytest.mark.parametrize("tie", [True, False])
 def test_a_model_in_int4_has_its_tables_in_8_bits_once_if_they_are_one(tmp_path, tie):
     folder = make_tiny_model(tmp_path / "tiny", hidden=256, intermediate=1024, tie=tie)
-    engine = load_engine(str(folder), precision="int4")
+    engine = load_engine(str(folder), engine="transformers", precision="int4")
     table, head = engine._model.get_input_embeddings(), engine._model.get_output_embeddings()
     assert table.weight.dtype == torch.int8 and engine.precision == "int4"
     assert (table.weight.data_ptr() == head.weight.data_ptr()) is tie
@@ -153,7 +153,7 @@ def test_a_model_in_int4_has_its_tables_in_8_bits_once_if_they_are_one(tmp_path,
 
 def test_layers_whose_sizes_do_not_suit_stay_exact(tmp_path):
     folder = make_tiny_model(tmp_path / "tiny", hidden=128, heads=4, kv_heads=1)
-    engine = load_engine(str(folder), precision="int4")
+    engine = load_engine(str(folder), engine="transformers", precision="int4")
     kinds = {type(module).__name__ for module in engine._model.modules()}
     assert "Linear" in kinds and "Int4Linear" in kinds
     assert engine.prefill(IDS, lambda: False) == len(IDS)
@@ -163,7 +163,7 @@ def divergence(folder, precision, rows):
     """The mean Kullback-Leibler divergence from fp32, in nats."""
     found = {}
     for name in ("fp32", precision):
-        engine = load_engine(str(folder), precision=name)
+        engine = load_engine(str(folder), engine="transformers", precision=name)
         logits = []
         for row in rows:
             engine.prefill([row[0]], lambda: False)
@@ -219,7 +219,7 @@ import sys, torch
 from jupyter_sc2.engines import load_engine
 from jupyter_sc2.errors import ModelLoadError
 try:
-    engine = load_engine(sys.argv[1], precision="int4")
+    engine = load_engine(sys.argv[1], engine="transformers", precision="int4")
     engine.prefill(list(range(20, 80)), lambda: False)
     torch.save(engine._logits, sys.argv[2])
 except ModelLoadError as error:
@@ -244,7 +244,7 @@ def test_older_cpus_have_their_own_order_or_one_line_that_says_what_to_set(tmp_p
             "int4 is for CPUs with AVX2 or AVX-512; on this processor set precision 4bit.\n"
         )
         return
-    engine = load_engine(str(folder), precision="int4")
+    engine = load_engine(str(folder), engine="transformers", precision="int4")
     engine.prefill(IDS, lambda: False)
     there = torch.from_numpy(torch.load(result, weights_only=False))
     here = torch.from_numpy(engine._logits)
