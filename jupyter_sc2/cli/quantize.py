@@ -10,6 +10,7 @@ from typing import Any
 
 from jupyter_sc2.cli.config import add_config_options
 from jupyter_sc2.cli.options import add_offline_option, print_json
+from jupyter_sc2.engines import runs_without_torch
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cards import ModelCard
 from jupyter_sc2.models.plan import GGUF
@@ -77,12 +78,10 @@ def _quantize(args: argparse.Namespace) -> int:
 
 
 def _make(card: ModelCard, folder: Path, args: argparse.Namespace, bar: TerminalBar) -> Path:
-    if args.to == "int4":
+    if args.to == "int4" and runs_without_torch(folder, "int4"):
         from jupyter_sc2.engines.onnx import int4
-        from jupyter_sc2.models import files as model_files
 
-        if int4.can_make(model_files.read_config(folder)):
-            return int4.make(folder, lambda state, share: bar.show("quantizing", card.name, share))
+        return int4.make(folder, lambda state, share: bar.show("quantizing", card.name, share))
     if args.to in TORCH:
         with silence:
             from jupyter_sc2.engines.torch import quantized_cache

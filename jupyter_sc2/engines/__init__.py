@@ -64,8 +64,11 @@ def load_engine(
     Raises ModelLoadError in the user's terms.
     """
     name = choose_engine(model, engine, precision, server)
-    if name == "transformers" and engine == "auto":
-        name = _without_torch(model, precision, offline, progress) or name
+    if name == "transformers" and engine == "auto" and precision in ("auto", "int4"):
+        from jupyter_sc2.models import files
+
+        _, folder = files.find(model, offline=offline, progress=progress)
+        name = "onnxruntime" if runs_without_torch(folder, precision) else name
     match name:
         case "openai":
             from jupyter_sc2.engines.openai import engine as openai_engine
@@ -162,28 +165,32 @@ def choose_engine(model: str, engine: str, precision: str, server: str) -> str:
     return "transformers"
 
 
-def _without_torch(model: str, precision: str, offline: bool, progress: Progress) -> str:
-    """ONNX Runtime where torch is not needed: for StarCoder2 in `int4`, set or chosen for this machine; else ""."""
+def runs_without_torch(folder: Path, precision: str) -> bool:
+    """Whether original weights run on ONNX Runtime: StarCoder2 in `int4`, which is set or chosen for this machine.
+
+    Raises ModelLoadError if config.json cannot be read.
+    """
     from jupyter_sc2.engines.onnx import int4
     from jupyter_sc2.models import files, plan
 
-    if precision not in ("auto", "int4") or find_spec("onnxruntime") is None:
-        return ""
-    _, folder = files.find(model, offline=offline, progress=progress)
     config = files.read_config(folder)
     shape = Shape.from_config(config)
-    if shape is None or not int4.can_make(config):
-        return ""
+    if shape is None or not int4.can_make(config) or not _has_onnxruntime():
+        return False
     here = machine(by_torch=may_have_gpu())
     if precision == "auto":
         precision, _ = plan.choose(shape, here, plan.PLANNED_TOKENS)
-    return "onnxruntime" if precision == "int4" and not here.gpu else ""
+    return precision == "int4" and not here.gpu and plan.on_onnxruntime(shape, precision, here)
 
 
 def _is_packed(model: str) -> bool:
     """Whether it is the embedded model, or a folder, that ONNX Runtime can compute with and is there to do so."""
     folder = EMBEDDED_FOLDER if model == EMBEDDED.name else Path(model).expanduser()
+    return (folder / GRAPH).is_file() and _has_onnxruntime()
+
+
+def _has_onnxruntime() -> bool:
     try:
-        return (folder / GRAPH).is_file() and find_spec("onnxruntime") is not None
+        return find_spec("onnxruntime") is not None
     except ValueError:  # something else of the user's by that name is in sys.modules
         return True

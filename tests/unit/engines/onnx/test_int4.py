@@ -10,12 +10,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from jupyter_sc2 import engines  # noqa: E402
 from jupyter_sc2.cli import main  # noqa: E402
 from jupyter_sc2.engines import load_engine  # noqa: E402
 from jupyter_sc2.engines.onnx import int4  # noqa: E402
 from jupyter_sc2.engines.torch import int4_linear  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 from jupyter_sc2.models import files, packed  # noqa: E402
+from jupyter_sc2.runtime.hardware import Machine  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 from tests.support.tiny import make_tiny_model  # noqa: E402
 
@@ -35,7 +37,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def loaded(folder, **settings):
-    return load_engine(str(folder), **{"precision": "int4", "threads": 1, **settings})
+    return load_engine(
+        str(folder), **{"engine": "onnxruntime", "precision": "int4", "threads": 1, **settings}
+    )
 
 
 def logits(engine, ids=IDS):
@@ -85,7 +89,7 @@ def test_the_rounded_weights_are_as_near_as_torchs(folder):
 def test_starcoder2_in_int4_needs_no_torch(folder):
     code = (
         "import sys; from jupyter_sc2.engines import load_engine; "
-        "engine = load_engine(sys.argv[1], precision='int4'); "
+        "engine = load_engine(sys.argv[1], engine='onnxruntime'); "
         "engine.prefill(list(range(20, 80)), lambda: False); "
         "print(engine.name, [name for name in ('torch', 'transformers') if name in sys.modules])"
     )
@@ -99,12 +103,33 @@ def test_starcoder2_in_int4_needs_no_torch(folder):
     assert done.stdout == "onnxruntime []\n"
 
 
-def test_other_models_in_int4_stay_torchs(tmp_path):
+@pytest.fixture
+def here(monkeypatch):
+    """Sets what this machine has."""
+
+    def set_to(*features):
+        monkeypatch.setattr(engines, "machine", lambda by_torch: Machine(features=features))
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("features", "engine"),
+    [((), "onnxruntime"), (("AVX2",), "onnxruntime"), (("AVX-512", "AMX"), "transformers")],
+)
+def test_int4_runs_where_it_is_quickest(folder, here, features, engine):
+    here(*features)
+    assert loaded(folder, engine="auto").name == engine
+
+
+def test_other_models_in_int4_stay_torchs(tmp_path, here):
+    here("AVX2")
     odd = make_tiny_model(tmp_path / "odd", hidden=96, heads=3, kv_heads=1)  # no groups of 64
-    assert loaded(odd).name == "transformers"
+    assert loaded(odd, engine="auto").name == "transformers"
 
 
-def test_the_command_makes_what_loading_takes(folder, capsys):
+def test_the_command_makes_what_loading_takes(folder, here, capsys):
+    here("AVX2")
     assert main(["quantize", str(folder), "--to", "int4", "--json"]) == 0
     place = json.loads(capsys.readouterr().out)["path"]
     before = os.stat(os.path.join(place, packed.WEIGHTS)).st_mtime_ns
@@ -149,12 +174,13 @@ def test_what_breaks_off_leaves_nothing_behind(folder, cache):
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
-def test_where_nothing_can_be_kept_torch_rounds_in_memory(folder, cache):
+def test_where_nothing_can_be_kept_torch_rounds_in_memory(folder, here, cache):
+    here("AVX2")
     cache.parent.mkdir()
     cache.write_text("")
-    assert loaded(folder).name == "transformers"
+    assert loaded(folder, engine="auto").name == "transformers"
     with pytest.raises(ModelLoadError, match="cannot be written: "):
-        loaded(folder, engine="onnxruntime")
+        loaded(folder)
 
 
 def test_weights_that_are_missing_are_named(folder):
