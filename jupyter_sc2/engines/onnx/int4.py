@@ -20,7 +20,7 @@ from jupyter_sc2.engines.onnx.packing import describe, in_order
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import checksums, file_lock, unfinished
 from jupyter_sc2.models import files as model_files
-from jupyter_sc2.models.cache_dir import cache_folder
+from jupyter_sc2.models.cache_dir import quantized_place
 from jupyter_sc2.models.cards import Shape
 from jupyter_sc2.models.files import Stored
 from jupyter_sc2.models.packed import (
@@ -53,6 +53,7 @@ RANGES = (1.0, 0.9, 0.8)
 FIT_ROUNDS = 2
 # Weights that are rounded at a time, so that they stay in a core's cache.
 ROUNDED_AT_ONCE = 1 << 17
+KINDS_OF_WEIGHTS = ("BF16", "F16", "F32")
 FORMAT = 1  # raised whenever the same original gives other bytes
 RECORD = "made.json"
 FILES = ("config.json", "tokenizer.json", GRAPH, WEIGHTS)
@@ -83,7 +84,17 @@ def make(
     `unread` says of such a folder that its weights will not be read, so that their checksum need not be compared.
     Raises ModelLoadError if the original cannot be read, CannotKeep if the result cannot be written.
     """
-    stored, place = model_files.read_headers(folder), _place(folder)
+    stored, place = model_files.read_headers(folder), quantized_place(folder, "int4")
+    for name in _expected(_shape(folder)):
+        if name in stored and stored[name].dtype not in KINDS_OF_WEIGHTS:
+            raise ModelLoadError(
+                f"{stored[name].file} does not fit config.json: {name} has numbers of the kind {stored[name].dtype}, "
+                "and weights are BF16, F16 or F32."
+            )
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelLoadError(
+            f"{folder} has no tokenizer.json, and without its tokenizer a model cannot be used."
+        )
     wanted = _identity(folder, stored)
     if _matches(place, wanted, progress, unread):
         return place
@@ -155,15 +166,6 @@ def _matches(
     )
 
 
-def _place(folder: Path) -> Path:
-    # A snapshot of the hub's cache has its commit as its name; a later commit takes the place of an earlier one.
-    home = folder.resolve()
-    if home.parent.name == "snapshots":
-        home = home.parent.parent
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
-    return cache_folder() / "quantized" / f"{home.name.removeprefix('models--')}-int4-{digest}"
-
-
 def _identity(folder: Path, stored: Mapping[str, Stored]) -> dict[str, Any]:
     """What the result depends on. Weights count by name, size and time, as reading 6 GB would take long."""
     files = sorted({entry.file.resolve() for entry in stored.values()})
@@ -183,9 +185,7 @@ def _identity(folder: Path, stored: Mapping[str, Stored]) -> dict[str, Any]:
 def _write_weights(
     folder: Path, stored: Mapping[str, Stored], file: Path, progress: Progress
 ) -> None:
-    shape = Shape.from_config(model_files.read_config(folder))
-    assert shape is not None
-    expected = _expected(shape)
+    expected = _expected(_shape(folder))
     model_files.check_shapes(expected, stored, folder)
     source = {part.name: name for name in expected for part in _parts(name, expected[name])}
     planned = in_order(part for name in expected for part in _parts(name, expected[name]))
@@ -205,6 +205,12 @@ def _write_weights(
     progress("loading", 0.0)
     with background.pool(usable_cores()) as pool:
         write_tensors(file, planned, arrays())
+
+
+def _shape(folder: Path) -> Shape:
+    shape = Shape.from_config(model_files.read_config(folder))
+    assert shape is not None  # see can_make
+    return shape
 
 
 def _expected(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -272,14 +278,12 @@ def _rounded(tensor: Tensor, pool: ThreadPoolExecutor) -> dict[str, Array]:
 
 
 def _floats(tensor: Tensor, rows: slice) -> Floats:
-    """The numbers of these rows. Raises ModelLoadError for kinds of numbers that are none of a weight."""
+    """The numbers of these rows."""
     import numpy as np
 
     if tensor.kind == "BF16":
         return as_float(tensor.data[rows])
-    if tensor.kind in ("F16", "F32"):
-        return np.asarray(tensor.data[rows], np.float32)
-    raise ModelLoadError(f"{tensor.name} has numbers of the kind {tensor.kind}: no weights have.")
+    return np.asarray(tensor.data[rows], np.float32)
 
 
 # Rounding

@@ -32,7 +32,7 @@ from jupyter_sc2.engines.torch.model_builder import (
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import checksums, file_lock
 from jupyter_sc2.models import files as model_files
-from jupyter_sc2.models.cache_dir import cache_folder
+from jupyter_sc2.models.cache_dir import quantized_place
 from jupyter_sc2.models.cards import QUANTIZED
 from jupyter_sc2.runtime.characters import is_plain_name
 from jupyter_sc2.runtime.exit_gate import gate
@@ -163,13 +163,7 @@ def _reporting(progress: Progress) -> Callable[[], None]:
 
 
 def _place(empty: Skeleton, folder: Path) -> Path:
-    # A snapshot of the hub's cache has its commit as its name; a later commit takes the place of an earlier one.
-    home = folder.resolve()
-    if home.parent.name == "snapshots":
-        home = home.parent.parent
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
-    name = f"{home.name.removeprefix('models--')}-{empty.precision}-{empty.order}-{digest}"
-    return cache_folder() / "quantized" / name
+    return quantized_place(folder, f"{empty.precision}-{empty.order}")
 
 
 def _identity(empty: Skeleton, folder: Path) -> dict[str, Any]:

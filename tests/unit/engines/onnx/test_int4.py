@@ -191,6 +191,12 @@ def test_weights_that_are_missing_are_named(folder):
         loaded(folder)
 
 
+def test_a_folder_without_a_tokenizer_is_refused(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelLoadError, match=r"has no tokenizer\.json"):
+        loaded(folder)
+
+
 def test_numbers_that_are_no_weights_are_refused(folder):
     tensors = packed.read_tensors(folder / packed.WEIGHTS)
     name = "model.norm.weight"
