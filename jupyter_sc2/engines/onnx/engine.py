@@ -41,8 +41,9 @@ else:
 
 # Tokens: the arrays of keys and values grow by so many. Memory that nothing was written to costs nothing.
 BLOCK_TOKENS = 1024
-# Of stashed prompts, in half precision: 1,500 tokens of the embedded model.
+# Of stashed prompts, in half precision: 1,500 tokens of the embedded model, and 4,300 of StarCoder2-3B.
 MAX_STASHED_BYTES = 32 << 20
+MAX_STASHED_BYTES_OF_LARGE = 128 << 20
 # Tokens of a prompt that one pass reads. A pass cannot be interrupted, and with 128 a token takes a tenth less.
 CHUNK_TOKENS = 64
 # A pass over four tokens takes 1.4 times as long as one over a single token.
@@ -65,8 +66,10 @@ MIN_SPIN_VERSION = (1, 32)
 class KeysAndValues(LayerCache):
     """One array (2 x layers, kv heads, capacity, head size) of float32: of each layer first keys, then values."""
 
-    def __init__(self, layers: int, kv_heads: int, head_size: int) -> None:
-        super().__init__(MAX_STASHED_BYTES)
+    def __init__(
+        self, layers: int, kv_heads: int, head_size: int, stashed_bytes: int = MAX_STASHED_BYTES
+    ) -> None:
+        super().__init__(stashed_bytes)
         self._shape = (2 * layers, kv_heads, BLOCK_TOKENS, head_size)
         self._length = 0
         self.array = zeros(self._shape)
@@ -136,8 +139,10 @@ class OnnxEngine(DecodingEngine):
         weight_bytes: int,
         precision: str = PACKED,
     ) -> None:
-        cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim)
-        chunk = CHUNK_TOKENS if weight_bytes < LARGE_BYTES else CHUNK_TOKENS_OF_LARGE
+        large = weight_bytes >= LARGE_BYTES
+        stashed = MAX_STASHED_BYTES_OF_LARGE if large else MAX_STASHED_BYTES
+        cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim, stashed)
+        chunk = CHUNK_TOKENS_OF_LARGE if large else CHUNK_TOKENS
         super().__init__(tokenizer, card, cache, chunk=chunk, max_draft_tokens=MAX_DRAFT_TOKENS)
         self.precision = precision
         self._open_session = open_session
