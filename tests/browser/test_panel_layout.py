@@ -19,6 +19,7 @@ USAGE = """
 import time
 _usage = get_ipython().magics_manager.magics["line"]["sc2"].__self__.parts.usage
 from jupyter_sc2.usage import Event as _Event
+_usage.reset()  # a second try has other numbers else
 for _day in range(13):
     for _n in range(3 * _day + 1):
         _at, _id = time.time() - 86400 * _day - 60, f"{_day}-{_n}"
