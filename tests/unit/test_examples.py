@@ -1,8 +1,5 @@
 """The notebooks in examples/ run from the first cell to the last."""
 
-import subprocess
-import sys
-
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -12,13 +9,6 @@ from tests.support.paths import ROOT
 EXAMPLES = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
-@pytest.fixture(scope="module")
-def known_fonts():
-    """On a new machine matplotlib looks for the fonts once, and says so."""
-    subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], check=True)
-
-
-@pytest.mark.usefixtures("known_fonts")
 @pytest.mark.torch
 @pytest.mark.kernel
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
