@@ -68,6 +68,7 @@ def load_engine(
         from jupyter_sc2.models import files
 
         _, folder = files.find(model, offline=offline, progress=progress)
+        offline = True  # its files are on this disk now; the hub need not be asked again
         name = "onnxruntime" if runs_without_torch(folder, precision) else name
     match name:
         case "openai":
@@ -89,7 +90,9 @@ def load_engine(
 
             progress("loading", None)
             try:
-                return onnx_engine.load(model, threads=threads, offline=offline, progress=progress)
+                return onnx_engine.load(
+                    model, precision=precision, threads=threads, offline=offline, progress=progress
+                )
             except CannotKeep:
                 if engine != "auto":
                     raise

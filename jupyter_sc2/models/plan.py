@@ -225,7 +225,7 @@ def memory(shape: Shape, precision: str, machine: Machine, tokens: int) -> int:
     """Bytes of the weights and of the KV cache for `tokens` tokens."""
     value = 2 if precision in GGUF else _value_bytes(precision, machine.quick_bf16)
     if on_onnxruntime(shape, precision, machine):
-        value = 4
+        value = 4  # it computes in float32
     return weights(shape, precision, machine) + tokens * shape.kv_bytes(value)
 
 
@@ -239,16 +239,11 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
     value = _value_bytes(precision, machine.quick_bf16)
     if precision in ("fp32", "bf16", "fp16"):
         return shape.parameters * value
-    if precision == PACKED:
-        return (
-            int(shape.linear * PACKED_MEMORY_BYTES_PER_WEIGHT + shape.embedding * 1.25)
-            + shape.rest * 4
-        )
     if on_onnxruntime(shape, precision, machine):
-        return (
-            int(shape.linear * INT4_MEMORY_BYTES_PER_WEIGHT + shape.embedding * 1.125)
-            + shape.rest * 4
-        )
+        per_weight, per_embedding = INT4_MEMORY_BYTES_PER_WEIGHT, 1.125
+        if precision == PACKED:
+            per_weight, per_embedding = PACKED_MEMORY_BYTES_PER_WEIGHT, 1.25
+        return int(shape.linear * per_weight + shape.embedding * per_embedding) + shape.rest * 4
     if (
         precision == "int4"
     ):  # a scale and a middle for 64 weights, embeddings in 8 bits with a scale for each token
@@ -271,7 +266,7 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
 def _value_bytes(precision: str, quick_bf16: bool) -> int:
     if precision in ("bf16", "fp16"):
         return 2
-    return 4 if precision in ("fp32", PACKED) or not quick_bf16 else 2
+    return 4 if precision == "fp32" or not quick_bf16 else 2
 
 
 def file_bytes(shape: Shape, precision: str) -> int:

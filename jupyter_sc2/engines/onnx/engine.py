@@ -274,6 +274,7 @@ def zeros(shape: tuple[int, ...]) -> Floats:
 def load(
     model: str,
     *,
+    precision: str = "auto",
     threads: int | None = None,
     offline: bool = False,
     progress: Progress = lambda state, share: None,
@@ -284,9 +285,14 @@ def load(
     """
     card, folder = model_files.find(model, offline=offline, progress=progress)
     config = model_files.read_config(folder)
-    shape, precision = Shape.from_config(config), PACKED
+    shape, asked = Shape.from_config(config), precision
+    precision = PACKED
     if shape is not None and int4.can_make(config):
         precision = "int4"
+        if asked not in ("auto", precision):
+            raise ModelLoadError(
+                f"ONNX Runtime has {card.name} in int4 only: for {asked} set the engine to transformers."
+            )
         model_files.check_memory(plan.weights(shape, precision, Machine()), card.name, precision)
         folder = int4.make(folder, progress, lambda made: prepacked.is_stored(_runtime(), made))
         config = model_files.read_config(folder)

@@ -157,13 +157,13 @@ def _matches(
     sums = found.get("files")
     if not isinstance(sums, dict) or any(found.get(key) != wanted[key] for key in wanted):
         return False
-    read = [name for name in FILES if name != WEIGHTS]
-    if not (place / WEIGHTS).is_file() or not unread(place):
-        read.append(WEIGHTS)
-    return all(
-        checksums.is_whole(place / name, sums.get(name), lambda: progress("loading", None))
-        for name in read
-    )
+
+    def is_whole(name: str) -> bool:
+        return checksums.is_whole(place / name, sums.get(name), lambda: progress("loading", None))
+
+    if not all(is_whole(name) for name in FILES if name != WEIGHTS):
+        return False
+    return ((place / WEIGHTS).is_file() and unread(place)) or is_whole(WEIGHTS)
 
 
 def _identity(folder: Path, stored: Mapping[str, Stored]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from jupyter_sc2 import engines  # noqa: E402
 from jupyter_sc2.cli import main  # noqa: E402
 from jupyter_sc2.engines import load_engine  # noqa: E402
-from jupyter_sc2.engines.onnx import int4  # noqa: E402
+from jupyter_sc2.engines.onnx import int4, prepacked  # noqa: E402
 from jupyter_sc2.engines.torch import int4_linear  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 from jupyter_sc2.models import files, packed  # noqa: E402
@@ -43,7 +43,7 @@ def loaded(folder, **settings):
 
 
 def logits(engine, ids=IDS):
-    """The logits (T, V) of all these ids but the first, read in one pass or two."""
+    """The logits (T, V) of all these ids but the first."""
     engine.prefill([ids[0]], lambda: False)
     engine._forward(ids[1:])
     return np.array(engine._logits)
@@ -122,6 +122,14 @@ def test_int4_runs_where_it_is_quickest(folder, here, features, engine):
     assert loaded(folder, engine="auto").name == engine
 
 
+def test_another_precision_is_not_taken_for_int4(folder):
+    with pytest.raises(ModelLoadError) as caught:
+        loaded(folder, precision="bf16")
+    assert str(caught.value) == (
+        "ONNX Runtime has tiny in int4 only: for bf16 set the engine to transformers."
+    )
+
+
 def test_other_models_in_int4_stay_torchs(tmp_path, here):
     here("AVX2")
     odd = make_tiny_model(tmp_path / "odd", hidden=96, heads=3, kv_heads=1)  # no groups of 64
@@ -162,6 +170,13 @@ def test_it_is_made_again_when_it_does_not_match(folder, change):
         file.write_bytes(content)
     assert int4.make(folder) == place
     assert (place / int4.RECORD).stat().st_mtime_ns != before
+
+
+def test_a_graph_that_is_gone_is_written_again(folder, monkeypatch):
+    monkeypatch.setattr(prepacked, "MIN_MODEL_BYTES", 0)
+    first = logits(loaded(folder))
+    (int4.make(folder) / packed.GRAPH).unlink()
+    assert np.array_equal(logits(loaded(folder)), first)
 
 
 def test_what_breaks_off_leaves_nothing_behind(folder, cache):
