@@ -183,7 +183,7 @@ def runs_without_torch(folder: Path, precision: str) -> bool:
     here = machine(by_torch=may_have_gpu())
     if precision == "auto":
         precision, _ = plan.choose(shape, here, plan.PLANNED_TOKENS)
-    return precision == "int4" and not here.gpu and plan.on_onnxruntime(shape, precision, here)
+    return precision == "int4" and not here.gpu and plan.on_onnxruntime(shape, precision)
 
 
 def _is_packed(model: str) -> bool:

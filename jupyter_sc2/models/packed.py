@@ -23,6 +23,7 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+    Floats = NDArray[np.float32]
 
 INPUTS_PER_SCALE = 32  # inputs that share a scale, in small models
 GRAPH = "model.onnx"
@@ -63,7 +65,7 @@ def write_tensors(
 
     `data` are the arrays of tensors without, one after the other, so that not all of them are in memory at once.
     """
-    import numpy as np
+    from jupyter_sc2.runtime.own_numpy import np
 
     tensors = list(tensors)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -86,11 +88,17 @@ def write_tensors(
     os.replace(unfinished, file)
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of these kinds in a safetensors file, by name, as views of the mapped file."""
-    import numpy as np
+def map_file(file: Path) -> mmap:
+    """The bytes of a file that is not empty, read from the disk when they are looked at."""
+    with file.open("rb") as opened:
+        return mmap(opened.fileno(), 0, access=ACCESS_READ)
 
-    data = np.memmap(file, mode="r")
+
+def read_tensors(file: Path, mapped: mmap | None = None) -> dict[str, Tensor]:
+    """All tensors of these kinds in a safetensors file, by name, as views of the mapped file."""
+    from jupyter_sc2.runtime.own_numpy import np
+
+    data = np.frombuffer(map_file(file) if mapped is None else mapped, np.uint8)
     length = int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8 : 8 + length].tobytes())
     header.pop("__metadata__", None)
@@ -105,11 +113,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def as_float(bits: Array) -> NDArray[np.float32]:
+def as_float(bits: Array) -> Floats:
     """bfloat16 numbers, given as 16 bits each, in float32."""
-    import numpy as np
+    from jupyter_sc2.runtime.own_numpy import np
 
-    whole: NDArray[np.float32] = (bits.astype(np.uint32) << 16).view(np.float32)
+    whole: Floats = (bits.astype(np.uint32) << 16).view(np.float32)
     return whole
 
 
@@ -119,16 +127,14 @@ def parts(name: str) -> tuple[str, str]:
     return f"{stem}scales", f"{stem}middles"
 
 
-def unpacked(
-    weight: Array, scales: NDArray[np.float32], middles: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
+def unpacked(weight: Array, scales: Floats, middles: Floats | None) -> Floats:
     """The weights (N, K) of a linear layer, or, without middles, (rows, columns) of the table."""
-    import numpy as np
+    from jupyter_sc2.runtime.own_numpy import np
 
     if middles is None:
         full = (weight.astype(np.float32) - 128) * scales[:, None]
     else:
         levels = np.stack([weight & 15, weight >> 4], axis=-1).reshape(*scales.shape, -1)
         full = (levels.astype(np.float32) - 8) * scales[..., None] + middles[..., None]
-    whole: NDArray[np.float32] = full.reshape(len(weight), -1)
+    whole: Floats = full.reshape(len(weight), -1)
     return whole

@@ -166,17 +166,12 @@ def has_int4(machine: Machine, shape: Shape | None = None) -> bool:
     if machine.gpu:
         return False
     torchs = not {"AVX2", "AVX-512"}.isdisjoint(machine.features)
-    return torchs or (shape is not None and on_onnxruntime(shape, "int4", machine))
+    return torchs or (shape is not None and on_onnxruntime(shape, "int4"))
 
 
-def on_onnxruntime(shape: Shape, precision: str, machine: Machine) -> bool:
-    """Whether ONNX Runtime computes this on a CPU, without torch.
-
-    With AMX torch reads a prompt three times as fast, and decodes hardly more slowly.
-    """
-    if precision == "int4":
-        return not shape.gated and "AMX" not in machine.features
-    return precision == PACKED
+def on_onnxruntime(shape: Shape, precision: str) -> bool:
+    """Whether ONNX Runtime computes this on a CPU, without torch."""
+    return precision == PACKED or (precision == "int4" and not shape.gated)
 
 
 def _in_4_bits(machine: Machine, shape: Shape | None = None) -> str:
@@ -224,7 +219,7 @@ def smaller(precision: str, machine: Machine = REFERENCE_MACHINE, *, packed: boo
 def memory(shape: Shape, precision: str, machine: Machine, tokens: int) -> int:
     """Bytes of the weights and of the KV cache for `tokens` tokens."""
     value = 2 if precision in GGUF else _value_bytes(precision, machine.quick_bf16)
-    if on_onnxruntime(shape, precision, machine):
+    if on_onnxruntime(shape, precision):
         value = 4  # it computes in float32
     return weights(shape, precision, machine) + tokens * shape.kv_bytes(value)
 
@@ -239,7 +234,7 @@ def weights(shape: Shape, precision: str, machine: Machine) -> int:
     value = _value_bytes(precision, machine.quick_bf16)
     if precision in ("fp32", "bf16", "fp16"):
         return shape.parameters * value
-    if on_onnxruntime(shape, precision, machine):
+    if on_onnxruntime(shape, precision):
         per_weight, per_embedding = INT4_MEMORY_BYTES_PER_WEIGHT, 1.125
         if precision == PACKED:
             per_weight, per_embedding = PACKED_MEMORY_BYTES_PER_WEIGHT, 1.25
@@ -273,7 +268,7 @@ def file_bytes(shape: Shape, precision: str) -> int:
     """Bytes of a file with weights of this precision."""
     if precision == PACKED:
         return int(shape.linear * PACKED_FILE_BYTES_PER_WEIGHT) + shape.embedding + shape.rest * 2
-    if on_onnxruntime(shape, precision, REFERENCE_MACHINE):
+    if on_onnxruntime(shape, precision):
         return int(shape.linear * INT4_FILE_BYTES_PER_WEIGHT) + shape.embedding + shape.rest * 4
     return weights(shape, precision, REFERENCE_MACHINE)
 
@@ -321,7 +316,7 @@ def _matrices(shape: Shape) -> Iterator[tuple[str, int, int]]:
 def _engine(shape: Shape, precision: str, machine: Machine) -> str:
     if precision in GGUF:
         return "llamacpp"
-    return "onnxruntime" if on_onnxruntime(shape, precision, machine) else "transformers"
+    return "onnxruntime" if on_onnxruntime(shape, precision) else "transformers"
 
 
 def _row(
@@ -365,7 +360,7 @@ def _ms(shape: Shape, precision: str, machine: Machine) -> float:
 
 def _product(shape: Shape, precision: str, machine: Machine) -> str:
     """Whose matrix product is used, as the tables of speeds name it."""
-    if precision == "int4" and on_onnxruntime(shape, precision, machine):
+    if precision == "int4" and on_onnxruntime(shape, precision):
         return "int4 on ONNX Runtime"
     return precision.removesuffix("-double").replace("fp16", "bf16")
 

@@ -11,7 +11,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jupyter_sc2.engines.base import Capabilities, DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.beam_search import Hypothesis, common_prefix_length, prune
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Whose logits a pass is to compute.
+Logits = Literal["all", "last", "none"]
 # Prefilling more tokens than this on a CPU leaves much freed memory with the allocator: 150 MB for StarCoder2-3B and
 # 512 tokens, 20 MB for the embedded model. Returning it to the system takes 15 ms at most.
 LONG_PROMPT_TOKENS = 256
@@ -94,10 +96,12 @@ class DecodingEngine(ABC):
         ids: Sequence[int],
         aborted: Cancelled | None,
         *,
-        all_logits: bool = True,
+        logits: Logits = "all",
         hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
         """One forward pass over `ids` after the cache. `_logits` are then those of all (T, V), or of the last (1, V).
+
+        With "none" they may be either, or what they were before.
 
         With `hypotheses`, the ids are their last tokens: each sees the ids of the cache and the tokens of its own
         hypothesis. May end early if `aborted`, and then returns False; the layers hold the ids and no more.
@@ -301,7 +305,10 @@ class DecodingEngine(ABC):
             chunk = ids[position : position + self.chunk]
             here = (position, ids[position])
             again = here == self._interrupted and len(chunk) > SHORT_CHUNK_TOKENS
-            if not self._forward(chunk, None if again else cancelled, all_logits=False):
+            last = position + len(chunk) == len(ids)
+            if not self._forward(
+                chunk, None if again else cancelled, logits="last" if last else "none"
+            ):
                 self._interrupted = here
                 return position - start
             self._interrupted = None
@@ -311,10 +318,10 @@ class DecodingEngine(ABC):
         return len(ids) - start
 
     def _forward(
-        self, ids: Sequence[int], aborted: Cancelled | None = None, *, all_logits: bool = True
+        self, ids: Sequence[int], aborted: Cancelled | None = None, *, logits: Logits = "all"
     ) -> bool:
         """A pass whose ids become ids of the cache."""
-        if not self._pass(ids, aborted, all_logits=all_logits):
+        if not self._pass(ids, aborted, logits=logits):
             return False
         self._cache.ids.extend(ids)
         return True

@@ -12,20 +12,28 @@ import contextlib
 import math
 import mmap
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.engines.decoding.beam_search import Hypothesis
-from jupyter_sc2.engines.decoding.loop import DecodingEngine, LayerCache
+from jupyter_sc2.engines.decoding.loop import (
+    LONG_PROMPT_TOKENS,
+    DecodingEngine,
+    LayerCache,
+    Logits,
+)
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
-from jupyter_sc2.engines.onnx import int4, prepacked
+from jupyter_sc2.engines.onnx import int4, prefill, prepacked
+from jupyter_sc2.engines.onnx.prefill import Prefill
 from jupyter_sc2.engines.onnx.telemetry import without_telemetry
 from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models import plan
 from jupyter_sc2.models.cards import PACKED, ModelCard, Shape, with_known_layout
 from jupyter_sc2.models.packed import GRAPH
+from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.exit_gate import gate
 from jupyter_sc2.runtime.hardware import Machine, give_back_memory
 from jupyter_sc2.runtime.progress import Cancelled, Progress
@@ -56,6 +64,13 @@ MAX_THREADS_OF_LARGE = 8
 # on two cores, and a token no longer than in one over 64.
 LARGE_BYTES = 1 << 30
 CHUNK_TOKENS_OF_LARGE = 32
+# The same where prompts are read with weights in 8 bits (prefill.py), and from how many tokens on they are. A pass of a
+# large model takes seconds, and can be aborted.
+CHUNK_TOKENS_OF_PREFILL = 128
+CHUNK_TOKENS_OF_LARGE_PREFILL = 256
+MIN_PREFILL_TOKENS = 24
+# Seconds between two looks whether a pass of a large model is aborted.
+ABORT_CHECK_S = 0.02
 # Microseconds: a thread that has nothing to do looks out for more for so long before it sleeps. Waking one up takes
 # longer than most operations of a pass; looking out for longer would take the time from others on a busy machine.
 SPIN_US = 50
@@ -120,6 +135,46 @@ class KeysAndValues(LayerCache):
         self.array[:, :, : self._length] = payload
 
 
+class Computation:
+    """An InferenceSession and the arrays that are bound to its inputs and outputs."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self._binding = session, session.io_binding()
+        self._bound: tuple[Any, Any] | None = None  # what the binding knows of the next two
+
+    def run(
+        self,
+        cache: Floats,
+        rotations: tuple[Floats, Floats],
+        inputs: dict[str, NDArray[Any]],
+        logits: Floats | None = None,
+        options: Any = None,
+    ) -> None:
+        """Reads and extends `cache`; fills `logits`, where the graph has them. `options` are RunOptions."""
+        if self._bound is None or self._bound[0] is not cache or self._bound[1] is not rotations:
+            self._bind(cache, rotations)
+        # By address: `bind_cpu_input` would copy each.
+        for name, array in inputs.items():
+            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        if logits is not None:
+            self._binding.bind_output(
+                "logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data
+            )
+        self.session.run_with_iobinding(self._binding, options)
+
+    def _bind(self, cache: Floats, rotations: tuple[Floats, Floats]) -> None:
+        """Binds the keys and values as inputs and outputs of the graph, and the tables of the rotary embedding."""
+        self._bound = None  # there may be no memory for the rest, and the array before is gone
+        shape = (1, *cache.shape[1:])
+        for index, block in enumerate(cache):
+            name = f"{('keys', 'values')[index % 2]}.{index // 2}"
+            self._binding.bind_input(name, "cpu", 0, np.float32, shape, block.ctypes.data)
+            self._binding.bind_output(f"new_{name}", "cpu", 0, np.float32, shape, block.ctypes.data)
+        for name, table in zip(("cos", "sin"), rotations, strict=True):
+            self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
+        self._bound = cache, rotations
+
+
 class OnnxEngine(DecodingEngine):
     """A loaded model and its KV cache."""
 
@@ -138,96 +193,139 @@ class OnnxEngine(DecodingEngine):
         rope_theta: float,
         weight_bytes: int,
         precision: str = PACKED,
+        prefill: Prefill | None = None,
     ) -> None:
-        large = weight_bytes >= LARGE_BYTES
-        stashed = MAX_STASHED_BYTES_OF_LARGE if large else MAX_STASHED_BYTES
+        """`open_session` opens one for a number of threads, or returns None where it would take its own memory.
+
+        With `prefill`, what is new in a prompt is read by that, from MIN_PREFILL_TOKENS on.
+        """
+        self._large = weight_bytes >= LARGE_BYTES
+        stashed = MAX_STASHED_BYTES_OF_LARGE if self._large else MAX_STASHED_BYTES
         cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim, stashed)
-        chunk = CHUNK_TOKENS_OF_LARGE if large else CHUNK_TOKENS
+        chunk = CHUNK_TOKENS_OF_LARGE if self._large else CHUNK_TOKENS
+        if prefill is not None:
+            chunk = CHUNK_TOKENS_OF_LARGE_PREFILL if self._large else CHUNK_TOKENS_OF_PREFILL
         super().__init__(tokenizer, card, cache, chunk=chunk, max_draft_tokens=MAX_DRAFT_TOKENS)
         self.precision = precision
         self._open_session = open_session
-        self._threads = threads
-        # By their number of threads, which is fixed when a session is opened; with each its binding of arrays.
-        self._sessions: dict[int, tuple[Any, Any]] = {}
-        self._session: Any = None
+        self._threads = self._used = threads
+        # By their number of threads, which is fixed when a session is opened.
+        self._decoding: dict[int, Computation] = {threads: Computation(open_session(threads))}
+        self._reading: dict[int, Computation] = {}
+        self._prefill = prefill
         self._weight_bytes = weight_bytes
         self._vocabulary = shape.vocab
         self._frequencies = rope_theta ** (np.arange(0, -shape.head_dim, -2) / shape.head_dim)
-        self._bound: Any = None  # the array that the binding knows
-        self._use_session(threads)
+        self._rotations: tuple[Floats, Floats] | None = None
 
     def use_threads(self, count: int) -> None:
-        """See Engine: one thread, or as many as it was loaded with, in a session of its own each.
+        """See Engine: one thread, or as many as it was loaded with, in sessions of their own.
 
         The second is opened when it is first asked for, in 0.15 s. Both map the same weights where these are kept
         packed (prepacked.py); else there is one session, and this does nothing.
         """
         count = self._threads if count >= self._threads else 1
-        if count != self._used and self._session is not None:
-            self._use_session(count)
-
-    def _use_session(self, threads: int) -> None:
+        if count == self._used or not self._decoding:
+            return
         with gate:
-            if threads not in self._sessions:
-                session = self._open_session(threads) or self._session
-                self._sessions[threads] = session, session.io_binding()
-            self._session, self._binding = self._sessions[threads]
-            self._used = threads
-            self._bind_cache()
+            if count not in self._decoding:
+                session = self._open_session(count)
+                if session is None:
+                    return
+                self._decoding[count] = Computation(session)
+            self._used = count
 
     def memory_bytes(self) -> int:
-        return 0 if self._session is None else self._weight_bytes + self._cache.memory_bytes()
+        return self._weight_bytes + self._cache.memory_bytes() if self._decoding else 0
 
     def close(self) -> None:
         """Releases the memory, and returns it to the system where that is possible."""
         with gate:
-            self._session = self._binding = self._bound = None
-            self._sessions.clear()
+            self._decoding.clear()
+            self._reading.clear()
+            self._prefill = self._rotations = None
             self._open_session = lambda threads: None  # the one before holds a session, too
             self._forget()
             self._cache.array = zeros((1, 1, 1, 1))
         give_back_memory()
+
+    def _read_prompt(self, ids: Sequence[int], cancelled: Cancelled) -> int:
+        read = super()._read_prompt(ids, cancelled)
+        # What a large model has read with would take too long to map again after each short piece.
+        if self._prefill is not None and read >= (LONG_PROMPT_TOKENS if self._large else 1):
+            self._prefill.give_back_memory()
+        return read
 
     def _pass(
         self,
         ids: Sequence[int],
         aborted: Cancelled | None,
         *,
-        all_logits: bool = True,
+        logits: Logits = "all",
         hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
-        if self._session is None:
+        if not self._decoding:
             raise GenerationError(f"{self.card.name} is not loaded any more.")
-        count, start = len(ids), self._cache.length
+        rest = list(ids)
         with gate:
-            self._cache.make_room(count)
-            if self._bound is not self._cache.array:
-                self._bind_cache()
-            before = len(self._cache.ids)
-            positions = [before + len(hypothesis.tokens) - 1 for hypothesis in hypotheses] or [
-                *range(start, start + count)
-            ]
-            rows = np.arange(count) if all_logits else np.array([count - 1])
-            logits = np.empty((len(rows), self._vocabulary), np.float32)
-            inputs: dict[str, NDArray[Any]] = {
-                "ids": np.array(ids, np.int64),
-                "positions": np.array([positions], np.int64),
-                "last": np.array([start + count - 1], np.int32),
-                "total": np.array(start + count, np.int32),
-                "attention_bias": self._bias(count, hypotheses),
-                "rows": rows.astype(np.int64),
-            }
-            # By address: `bind_cpu_input` would copy each.
-            for name, array in inputs.items():
-                self._binding.bind_input(
-                    name, "cpu", 0, array.dtype, array.shape, array.ctypes.data
-                )
-            self._binding.bind_output(
-                "logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data
-            )
-            self._session.run_with_iobinding(self._binding)
+            if logits != "all" and len(ids) >= MIN_PREFILL_TOKENS and (reading := self._reader()):
+                assert self._prefill is not None
+                ahead = rest if logits == "none" else rest[:-1]
+                states = {"states": self._prefill.embeddings(ahead)}
+                if not self._compute(reading, len(ahead), states, aborted=aborted):
+                    return False
+                rest = rest[len(ahead) :]
+            if rest:
+                wanted = len(rest) if logits == "all" else 1
+                found = np.empty((wanted, self._vocabulary), np.float32)
+                rows = np.arange(len(rest) - wanted, len(rest))
+                inputs = {"ids": np.array(rest, np.int64), "rows": rows}
+                self._compute(self._decoding[self._used], len(rest), inputs, found, hypotheses)
+                self._logits = found
+        return True
+
+    def _reader(self) -> Computation | None:
+        """What reads prompts with weights in 8 bits; None where there are none."""
+        if self._prefill is not None and self._used not in self._reading:
+            session = self._prefill.open_session(session_options(self._prefill.runtime, self._used))
+            if session is None:
+                self._prefill = None
+            else:
+                self._reading[self._used] = Computation(session)
+        return self._reading.get(self._used) if self._prefill is not None else None
+
+    def _compute(
+        self,
+        computation: Computation,
+        count: int,
+        inputs: dict[str, NDArray[Any]],
+        logits: Floats | None = None,
+        hypotheses: Sequence[Hypothesis] = (),
+        aborted: Cancelled | None = None,
+    ) -> bool:
+        """Computes `count` tokens after the cache; False if that was aborted, which a small model's pass never is."""
+        self._cache.make_room(count)
+        start, before = self._cache.length, len(self._cache.ids)
+        positions = [before + len(hypothesis.tokens) - 1 for hypothesis in hypotheses] or [
+            *range(start, start + count)
+        ]
+        common: dict[str, NDArray[Any]] = {
+            "positions": np.array([positions], np.int64),
+            "last": np.array([start + count - 1], np.int32),
+            "total": np.array(start + count, np.int32),
+            "attention_bias": self._bias(count, hypotheses),
+        }
+        cache = self._cache.array
+        rotations = self._rotations_for(cache.shape[2])
+
+        def run(options: Any = None) -> None:
+            computation.run(cache, rotations, {**inputs, **common}, logits, options)
+
+        if aborted is None or not self._large or self._prefill is None:
+            run()
+        elif not run_until(aborted, self._prefill.runtime.RunOptions(), run):
+            return False
         self._cache.extend(count)
-        self._logits = logits
         return True
 
     def _bias(self, count: int, hypotheses: Sequence[Hypothesis]) -> Floats:
@@ -239,20 +337,34 @@ class OnnxEngine(DecodingEngine):
             bias[0, 0, row, [*hypothesis.cache_positions, length + row]] = 0
         return bias
 
-    def _bind_cache(self) -> None:
-        """Binds the keys and values as inputs and outputs of the graph, and the tables of the rotary embedding."""
-        self._bound = None  # there may be no memory for the rest, and the array before is gone
-        array = self._cache.array
-        shape = (1, *array.shape[1:])
-        for index, block in enumerate(array):
-            name = f"{('keys', 'values')[index % 2]}.{index // 2}"
-            self._binding.bind_input(name, "cpu", 0, np.float32, shape, block.ctypes.data)
-            self._binding.bind_output(f"new_{name}", "cpu", 0, np.float32, shape, block.ctypes.data)
-        angles = np.arange(shape[2])[:, None] * self._frequencies
-        self._rotations = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
-        for name, table in zip(("cos", "sin"), self._rotations, strict=True):
-            self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
-        self._bound = array
+    def _rotations_for(self, positions: int) -> tuple[Floats, Floats]:
+        """The tables of the rotary embedding for so many positions: cosines and sines."""
+        if self._rotations is None or len(self._rotations[0]) != positions:
+            angles = np.arange(positions)[:, None] * self._frequencies
+            self._rotations = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        return self._rotations
+
+
+def run_until(aborted: Cancelled, options: Any, run: Callable[[Any], None]) -> bool:
+    """Runs a pass with these RunOptions, which ends after its present operation once it is aborted; False if it was."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(ABORT_CHECK_S):
+            if aborted():
+                options.terminate = True
+                return
+
+    background.Thread(look).start()
+    try:
+        run(options)
+    except Exception:
+        if options.terminate:
+            return False
+        raise
+    finally:
+        over.set()
+    return True
 
 
 def zeros(shape: tuple[int, ...]) -> Floats:
@@ -334,6 +446,7 @@ def load(
         rope_theta=float((config.get("rope_parameters") or {}).get("rope_theta") or 10000.0),
         weight_bytes=size,
         precision=precision,
+        prefill=prefill.make(runtime, folder, progress),
     )
     engine._forward([0, 0])  # shows what does not run
     engine._forget()
@@ -355,29 +468,32 @@ def _runtime() -> Any:
 
 def _session(runtime: Any, folder: Path, threads: int) -> Any:
     """An InferenceSession that computes with so many threads. Raises ModelLoadError."""
+    try:
+        with gate:
+            return prepacked.open_session(
+                runtime, folder, lambda: session_options(runtime, threads)
+            )
+    except Exception as error:  # it raises a dozen classes, some of them plain RuntimeError
+        raise ModelLoadError(
+            f"ONNX Runtime {runtime.__version__} cannot load {folder / GRAPH}: {in_one_line(error)}"
+        ) from error
+
+
+def session_options(runtime: Any, threads: int) -> Any:
+    """New SessionOptions for so many threads."""
     version = tuple(int(part) for part in runtime.__version__.split(".")[:2])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # fatal ones; errors are raised as well
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Passes have many lengths: plans of their memory would be kept for each.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
     settings = {
         "intra_op.allow_spinning": "1" if version >= MIN_SPIN_VERSION else "0",
         "intra_op.spin_duration_us": str(SPIN_US),
         "force_spinning_stop": "1",
     }
-
-    def options() -> Any:
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4  # fatal ones; errors are raised as well
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Passes have many lengths: plans of their memory would be kept for each.
-        options.enable_mem_pattern = False
-        options.enable_cpu_mem_arena = False
-        for name, value in settings.items():
-            options.add_session_config_entry(f"session.{name}", value)
-        return options
-
-    try:
-        with gate:
-            return prepacked.open_session(runtime, folder, options)
-    except Exception as error:  # it raises a dozen classes, some of them plain RuntimeError
-        raise ModelLoadError(
-            f"ONNX Runtime {runtime.__version__} cannot load {folder / GRAPH}: {in_one_line(error)}"
-        ) from error
+    for name, value in settings.items():
+        options.add_session_config_entry(f"session.{name}", value)
+    return options

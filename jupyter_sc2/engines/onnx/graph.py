@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,20 @@ def write_graph(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     if PACKED not in config or config["model_type"] not in KINDS:
         raise ModelLoadError(f"{folder} is not a packed model of the kind {' or '.join(KINDS)}.")
-    graph = _Graph(config, read_tensors(folder / WEIGHTS)).build()
+    graph = Graph(config, read_tensors(folder / WEIGHTS)).build()
     atomic_write(folder / GRAPH, graph.SerializeToString())
 
 
-class _Graph:
+def value(name: str, kind: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
+    """An input or output of a graph."""
+    import onnx
+
+    return onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
+
+
+class Graph:
+    weights = WEIGHTS  # the file beside it that it refers to
+
     def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self._config = config
         self._tensors = tensors
@@ -65,42 +75,52 @@ class _Graph:
         self._heads: int = config["num_attention_heads"]
         self._key_heads: int = config["num_key_value_heads"]
         self._head_size: int = config.get("head_dim") or self._hidden // self._heads
-        # Inputs that share a scale.
-        weight = tensors["model.layers.0.self_attn.q_proj.weight"]
-        scales = tensors.get("model.layers.0.self_attn.q_proj.scales")
-        self._group = 2 * weight.shape[1] // scales.shape[1] if scales else INPUTS_PER_SCALE
         self._epsilon: float = config.get("rms_norm_eps") or config["norm_epsilon"]
+        projected = (self._heads + 2 * self._key_heads) * self._head_size
+        self._constant("qkv_shape", [1, -1, projected])
+        self._constant("attended_shape", [-1, self._heads * self._head_size])
+
+    @cached_property
+    def _group(self) -> int:
+        """Inputs that share a scale."""
+        weight = self._tensors["model.layers.0.self_attn.q_proj.weight"]
+        scales = self._tensors.get("model.layers.0.self_attn.q_proj.scales")
+        return 2 * weight.shape[1] // scales.shape[1] if scales else INPUTS_PER_SCALE
 
     def build(self) -> onnx.ModelProto:
-        from onnx import TensorProto, helper
-
-        def value(name: str, kind: int, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(name, kind, shape)
-
-        layers, size = self._config["num_hidden_layers"], self._head_size
-        inputs = [
-            value("ids", TensorProto.INT64, ["tokens"]),
-            value("positions", TensorProto.INT64, [1, "tokens"]),
-            value("last", TensorProto.INT32, [1]),
-            value("total", TensorProto.INT32, []),
-            value("attention_bias", TensorProto.FLOAT, [1, 1, "tokens", "length"]),
-            value("rows", TensorProto.INT64, ["rows"]),
-            value("cos", TensorProto.FLOAT, ["positions", size // 2]),
-            value("sin", TensorProto.FLOAT, ["positions", size // 2]),
-        ]
-        outputs = [value("logits", TensorProto.FLOAT, ["rows", self._config["vocab_size"]])]
-        self._constant("qkv_shape", [1, -1, (self._heads + 2 * self._key_heads) * size])
-        self._constant("attended_shape", [-1, self._heads * size])
         states, block = self._embed(), ""
-        for layer in range(layers):
+        for layer in range(self._config["num_hidden_layers"]):
             states, block = self._layer(layer, states, block)
+        normed, _ = self._norm("model.norm", block, states)
+        self._head(self._node("Gather", [normed, "rows"], "wanted", axis=0))
+        inputs = [value("ids", "INT64", ["tokens"]), value("rows", "INT64", ["rows"])]
+        outputs = [value("logits", "FLOAT", ["rows", self._config["vocab_size"]])]
+        return self._model(inputs, outputs)
+
+    def _model(
+        self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+    ) -> onnx.ModelProto:
+        """The model of the nodes so far, with these inputs and outputs and those that attention takes and gives."""
+        from onnx import helper
+
+        size = self._head_size
+        first, *more = inputs
+        inputs = [
+            first,
+            value("positions", "INT64", [1, "tokens"]),
+            value("last", "INT32", [1]),
+            value("total", "INT32", []),
+            value("attention_bias", "FLOAT", [1, 1, "tokens", "length"]),
+            *more,
+            value("cos", "FLOAT", ["positions", size // 2]),
+            value("sin", "FLOAT", ["positions", size // 2]),
+        ]
+        outputs = [*outputs]
+        for layer in range(self._config["num_hidden_layers"]):
             shape: list[int | str] = [1, self._key_heads, "capacity", size]
             for part in ("keys", "values"):
-                inputs.append(value(f"{part}.{layer}", TensorProto.FLOAT, shape))
-                outputs.append(value(f"new_{part}.{layer}", TensorProto.FLOAT, shape))
-        normed, _ = self._norm("model.norm", block, states)
-        wanted = self._node("Gather", [normed, "rows"], "wanted", axis=0)
-        self._head(wanted)
+                inputs.append(value(f"{part}.{layer}", "FLOAT", shape))
+                outputs.append(value(f"new_{part}.{layer}", "FLOAT", shape))
         graph = helper.make_graph(
             self._nodes, "packed", inputs, outputs, list(self._initializers.values())
         )
@@ -157,6 +177,24 @@ class _Graph:
     def _layer(self, layer: int, states: str, block: str) -> tuple[str, str]:
         """Of the states and the block that is to be added to them, the same after this layer."""
         name = f"model.layers.{layer}."
+        flat, states = self._attend(layer, states, block)
+        attended = self._linear(f"{name}attention", [f"{name}self_attn.o_proj"], flat)
+        normed, states = self._norm(f"{name}post_attention_layernorm", attended, states)
+        if f"{name}mlp.c_fc.weight" in self._tensors:
+            wide = self._linear(f"{name}wide", [f"{name}mlp.c_fc"], normed)
+            active = self._node("FastGelu", [wide], f"{name}inner", domain=OWN)
+            return states, self._linear(f"{name}mlp", [f"{name}mlp.c_proj"], active)
+        both = self._linear(f"{name}wide", [f"{name}mlp.gate_proj", f"{name}mlp.up_proj"], normed)
+        gate, up = f"{name}gate", f"{name}up"
+        self._node("Split", [both], [gate, up], axis=1, num_outputs=2)
+        sigmoid = self._node("Sigmoid", [gate], f"{name}sigmoid")
+        active = self._node("Mul", [gate, sigmoid], f"{name}silu")
+        inner = self._node("Mul", [active, up], f"{name}inner")
+        return states, self._linear(f"{name}mlp", [f"{name}mlp.down_proj"], inner)
+
+    def _attend(self, layer: int, states: str, block: str) -> tuple[str, str]:
+        """What the tokens of this layer attend to (T, heads * size), and the states with the block added."""
+        name = f"model.layers.{layer}."
         normed, states = self._norm(f"{name}input_layernorm", block, states)
         projected = [f"{name}self_attn.{kind}_proj" for kind in "qkv"]
         qkv = self._linear(f"{name}qkv", projected, normed)
@@ -179,19 +217,7 @@ class _Graph:
             local_window_size=window or -1,
         )
         flat = self._node("Reshape", [f"{name}attended", "attended_shape"], f"{name}attended_2d")
-        attended = self._linear(f"{name}attention", [f"{name}self_attn.o_proj"], flat)
-        normed, states = self._norm(f"{name}post_attention_layernorm", attended, states)
-        if f"{name}mlp.c_fc.weight" in self._tensors:
-            wide = self._linear(f"{name}wide", [f"{name}mlp.c_fc"], normed)
-            active = self._node("FastGelu", [wide], f"{name}inner", domain=OWN)
-            return states, self._linear(f"{name}mlp", [f"{name}mlp.c_proj"], active)
-        both = self._linear(f"{name}wide", [f"{name}mlp.gate_proj", f"{name}mlp.up_proj"], normed)
-        gate, up = f"{name}gate", f"{name}up"
-        self._node("Split", [both], [gate, up], axis=1, num_outputs=2)
-        sigmoid = self._node("Sigmoid", [gate], f"{name}sigmoid")
-        active = self._node("Mul", [gate, sigmoid], f"{name}silu")
-        inner = self._node("Mul", [active, up], f"{name}inner")
-        return states, self._linear(f"{name}mlp", [f"{name}mlp.down_proj"], inner)
+        return flat, states
 
     def _norm(self, name: str, block: str, states: str) -> tuple[str, str]:
         """The norm of the states with a block added, if there is one; and these states."""
@@ -309,13 +335,14 @@ class _Graph:
         kinds = {
             "U8": onnx.TensorProto.UINT8,
             "BF16": onnx.TensorProto.BFLOAT16,
+            "I8": onnx.TensorProto.INT8,
             "F32": onnx.TensorProto.FLOAT,
         }
         constant = onnx.TensorProto(name=name, data_type=kinds[found[0].kind])
         constant.dims.extend(shape or found[0].shape)
         constant.data_location = onnx.TensorProto.EXTERNAL
         where = {
-            "location": WEIGHTS,
+            "location": self.weights,
             "offset": found[0].offset,
             "length": sum(tensor.data.nbytes for tensor in found),
         }

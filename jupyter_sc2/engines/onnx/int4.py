@@ -2,14 +2,12 @@
 
 A weight is (level - 8) * scale + middle, and 64 inputs share scale and middle, which are fitted to the weights by least
 squares, without data. Embeddings, and an output layer of their own, have 8 bits. A folder of the cache has what
-models/packed.py describes, with the graph, and a record that names the original and the checksum of each file; its name
-is given when all is written. One process makes it at a time, and others wait.
+models/packed.py describes, with the graph (see models/kept.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from jupyter_sc2.engines.onnx import graph
 from jupyter_sc2.engines.onnx.packing import describe, in_order
 from jupyter_sc2.errors import ModelLoadError
-from jupyter_sc2.models import checksums, file_lock, unfinished
 from jupyter_sc2.models import files as model_files
 from jupyter_sc2.models.cache_dir import quantized_place
 from jupyter_sc2.models.cards import Shape
 from jupyter_sc2.models.files import Stored
+from jupyter_sc2.models.kept import Kept
 from jupyter_sc2.models.packed import (
     GRAPH,
     WEIGHTS,
@@ -33,7 +31,7 @@ from jupyter_sc2.models.packed import (
     write_tensors,
 )
 from jupyter_sc2.runtime import background
-from jupyter_sc2.runtime.hardware import format_bytes, usable_cores
+from jupyter_sc2.runtime.hardware import usable_cores
 from jupyter_sc2.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -55,10 +53,7 @@ FIT_ROUNDS = 2
 ROUNDED_AT_ONCE = 1 << 17
 KINDS_OF_WEIGHTS = ("BF16", "F16", "F32")
 FORMAT = 1  # raised whenever the same original gives other bytes
-RECORD = "made.json"
 FILES = ("config.json", "tokenizer.json", GRAPH, WEIGHTS)
-# Bytes of the disk that are left free.
-SPARE_DISK_BYTES = 1 << 30
 
 
 class CannotKeep(ModelLoadError):
@@ -95,75 +90,35 @@ def make(
         raise ModelLoadError(
             f"{folder} has no tokenizer.json, and without its tokenizer a model cannot be used."
         )
-    wanted = _identity(folder, stored)
-    if _matches(place, wanted, progress, unread):
+    kept = Kept(place, _identity(folder, stored), FILES)
+
+    def is_unread(name: str) -> bool:
+        return name == WEIGHTS and unread(place)
+
+    if kept.is_whole(progress, is_unread):
         return place
+    size = sum(entry.elements for entry in stored.values()) * 5 // 8
     try:
-        with file_lock.locked(
-            place.with_name(place.name + ".lock"), lambda: progress("loading", None)
-        ):
-            if not _matches(place, wanted, progress, unread):
-                _make(folder, stored, place, wanted, progress)
+        kept.make(lambda part: _write(folder, stored, part, progress), size, progress, is_unread)
     except OSError as error:
         raise CannotKeep(f"{place} cannot be written: {error.strerror or error}.") from error
     return place
 
 
-def _make(
-    folder: Path,
-    stored: Mapping[str, Stored],
-    place: Path,
-    wanted: Mapping[str, Any],
-    progress: Progress,
-) -> None:
+def _write(folder: Path, stored: Mapping[str, Stored], part: Path, progress: Progress) -> None:
     graph.check_onnx()
-    unfinished.sweep(place.parent)
-    needed = sum(entry.elements for entry in stored.values()) * 5 // 8
-    free = shutil.disk_usage(place.parent).free
-    if needed + SPARE_DISK_BYTES > free:
-        raise OSError(f"it takes {format_bytes(needed)}, and {format_bytes(free)} are free")
-    part = unfinished.place_in(place.parent)
-    part.mkdir(mode=0o700)
-    try:
-        _write_weights(folder, stored, part / WEIGHTS, progress)
-        config = model_files.read_config(folder)
-        theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
-        said = {
-            "norm_epsilon": config.get("norm_epsilon", 1e-5),
-            "rope_parameters": {"rope_type": "default", "rope_theta": theta},
-        }
-        describe({**config, **said}, part)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, part / name)
-        graph.write_graph(part)
-        sums = {name: checksums.record(part / name) for name in FILES}
-        checksums.write_record(part / RECORD, {**wanted, "files": sums})
-        part.chmod(0o755)
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        elif os.path.lexists(place):
-            checksums.quarantine(place)
-        part.rename(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _matches(
-    place: Path, wanted: Mapping[str, Any], progress: Progress, unread: Callable[[Path], bool]
-) -> bool:
-    """Whether what was made from this original is there and whole."""
-    found = checksums.read_record(place / RECORD) or {}
-    sums = found.get("files")
-    if not isinstance(sums, dict) or any(found.get(key) != wanted[key] for key in wanted):
-        return False
-
-    def is_whole(name: str) -> bool:
-        return checksums.is_whole(place / name, sums.get(name), lambda: progress("loading", None))
-
-    if not all(is_whole(name) for name in FILES if name != WEIGHTS):
-        return False
-    return ((place / WEIGHTS).is_file() and unread(place)) or is_whole(WEIGHTS)
+    _write_weights(folder, stored, part / WEIGHTS, progress)
+    config = model_files.read_config(folder)
+    theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
+    said = {
+        "norm_epsilon": config.get("norm_epsilon", 1e-5),
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+    }
+    describe({**config, **said}, part)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, part / name)
+    graph.write_graph(part)
 
 
 def _identity(folder: Path, stored: Mapping[str, Stored]) -> dict[str, Any]:

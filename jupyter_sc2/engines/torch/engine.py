@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from jupyter_sc2.engines.decoding.beam_search import Hypothesis
-from jupyter_sc2.engines.decoding.loop import DecodingEngine
+from jupyter_sc2.engines.decoding.loop import DecodingEngine, Logits
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer, missing
 from jupyter_sc2.engines.torch import quantized_cache
 from jupyter_sc2.engines.torch.kv_cache import KVCache, PassCancelled
@@ -111,7 +111,7 @@ class TransformersEngine(DecodingEngine):
         ids: Sequence[int],
         aborted: Cancelled | None,
         *,
-        all_logits: bool = True,
+        logits: Logits = "all",
         hypotheses: Sequence[Hypothesis] = (),
     ) -> bool:
         """See DecodingEngine. An aborted pass ends at the next layer."""
@@ -128,12 +128,12 @@ class TransformersEngine(DecodingEngine):
                     **(
                         self._sight(hypotheses)
                         if hypotheses
-                        else {"logits_to_keep": len(ids) if all_logits else 1}
+                        else {"logits_to_keep": len(ids) if logits == "all" else 1}
                     ),
                 )
-                logits = out.logits[0].to(device="cpu", dtype=torch.float32)
-                self._logits = logits.numpy().copy()
-                del logits
+                found = out.logits[0].to(device="cpu", dtype=torch.float32)
+                self._logits = found.numpy().copy()
+                del found
                 del out
             except PassCancelled:
                 self._cache.rollback()

@@ -52,15 +52,14 @@ def three_b() -> Shape:
 @pytest.mark.parametrize(
     ("precision", "megabytes"),
     # Counted from the tensors or the file, with random weights of this shape.
-    [("bf16", 6061), ("8bit", 3185), ("int4", 1772), ("Q4_K_M", 1890), ("Q4_0", 1750)],
+    [("bf16", 6061), ("8bit", 3185), ("int4", 2153), ("Q4_K_M", 1890), ("Q4_0", 1750)],
 )
 def test_sizes_of_3b_are_those_that_were_measured(three_b, precision, megabytes):
     assert weights(three_b, precision, XEON) / 1e6 == pytest.approx(megabytes, rel=0.005)
 
 
-def test_without_amx_3b_in_int4_is_onnx_runtimes(three_b):
-    assert weights(three_b, "int4", LAPTOP) / 1e6 == pytest.approx(2153, rel=0.005)
-    rows = {row.precision: row.engine for row in plan(three_b, LAPTOP, tokens=2048)}
+def test_3b_in_int4_is_onnx_runtimes(three_b):
+    rows = {row.precision: row.engine for row in plan(three_b, XEON, tokens=2048)}
     assert rows["int4"] == "onnxruntime" and rows["4bit"] == "transformers"
 
 

@@ -66,30 +66,29 @@ def logits_after(engine, ids):
 def test_one_thread_goes_on_where_two_have_read(engine, prompt, monkeypatch):
     after_both = logits_after(engine, prompt)
     monkeypatch.setattr(prepacked, "is_stored", lambda runtime, folder: True)
-    wide = engine._session
+    wide = engine._decoding[2]
     engine._forget()
     engine.prefill(prompt[:30], never)
     engine.use_threads(1)
-    narrow = engine._session
+    narrow = engine._decoding[1]
     assert engine.prefill(prompt, never) == len(prompt) - 30
     engine.use_threads(2)
-    options = (narrow.get_session_options(), wide.get_session_options())
+    options = (narrow.session.get_session_options(), wide.session.get_session_options())
     assert [one.intra_op_num_threads for one in options] == [1, 2]
-    assert engine._session is wide
+    assert engine._used == 2
     assert np.abs(engine._logits[-1] - after_both).max() < NOISE
 
 
 def test_where_no_weights_are_shared_there_is_one_session():
     engine = load_engine(str(MODEL), threads=2)
-    before = engine._session
     engine.use_threads(1)
-    assert engine._session is before
+    assert list(engine._decoding) == [engine._used] == [2]
     engine.close()
 
 
 def test_a_closed_engine_leaves_no_session_behind():
     engine = load_engine(str(MODEL), threads=2)
-    session = weakref.ref(engine._session)
+    session = weakref.ref(engine._decoding[2].session)
     engine.close()
     assert session() is None
 
@@ -163,11 +162,9 @@ def test_a_cache_that_grows_keeps_what_it_holds(engine, prompt, monkeypatch):
     monkeypatch.setattr(onnx_engine, "BLOCK_TOKENS", 16)
     cache = onnx_engine.KeysAndValues(5, 2, 80)
     monkeypatch.setattr(engine, "_cache", cache)
-    engine._bind_cache()
     found = logits_after(engine, prompt)
     assert cache.array.shape[2] == 64
     monkeypatch.undo()
-    engine._bind_cache()
     assert np.abs(found - logits_after(engine, prompt)).max() < NOISE
 
 
@@ -495,7 +492,7 @@ onnx.load({str(MODEL)!r})
 # When there is no memory for a pass
 
 
-@pytest.mark.parametrize("fails", ["zeros", "_bias", "_bind_cache", "rotations"])
+@pytest.mark.parametrize("fails", ["zeros", "_bias", "_bind", "rotations"])
 def test_after_a_pass_for_which_there_was_no_memory_the_tokens_are_the_same(
     engine, monkeypatch, fails
 ):
@@ -510,7 +507,9 @@ def test_after_a_pass_for_which_there_was_no_memory_the_tokens_are_the_same(
     with pytest.MonkeyPatch.context() as patch:
         if fails == "zeros":
             patch.setattr(onnx_engine, "zeros", no_memory)
-        elif fails == "rotations":  # in the middle of telling the graph where the new array is
+        elif fails == "_bind":  # when the graph is told where the new array is
+            patch.setattr(onnx_engine.Computation, fails, no_memory)
+        elif fails == "rotations":
             patch.setattr(onnx_engine.np, "cos", no_memory)
         else:
             patch.setattr(loaded, fails, no_memory)
