@@ -85,3 +85,10 @@ class Kept:
             part.rename(self.place)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def keep_newest(folder: Path, most: int) -> None:
+    """Deletes the least recently used of the folders in this one, where there are more."""
+    kept = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    for old in sorted(kept, key=lambda path: path.stat().st_mtime)[:-most]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -13,13 +13,15 @@ import contextlib
 import json
 import logging
 import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sc2.engines.onnx.graph import OWN, Graph, check_onnx, value
+from jupyter_sc2.engines.onnx.graph import OWN, Graph, value
+from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models.cache_dir import cache_folder, quantized_place
-from jupyter_sc2.models.kept import Kept
+from jupyter_sc2.models.kept import Kept, keep_newest
 from jupyter_sc2.models.packed import (
     GRAPH,
     WEIGHTS,
@@ -52,6 +54,8 @@ FORMAT = 1  # raised whenever the same packed weights give other bytes
 JOINED = {"self_attn.q_proj": ("k_proj", "v_proj"), "mlp.gate_proj": ("up_proj",)}
 # Fewer bytes of weights are read quickly as they are.
 MIN_BYTES = 64 << 20
+# Each environment has its own copy of the embedded model.
+MAX_MODELS = 4
 # Weights that are rounded at a time.
 ROUNDED_AT_ONCE = 1 << 20
 # A model of one product, by which a processor shows that it adds up products of 8 bits without an overflow.
@@ -127,7 +131,8 @@ def make(
     if size < MIN_BYTES or (free is not None and free < size):
         return None
     source = {"format": FORMAT, "source": [status.st_size, status.st_mtime_ns]}
-    kept = Kept(quantized_place(folder, "prefill"), source, (GRAPH, WEIGHTS))
+    place = cache_folder() / "prefill" / quantized_place(folder, "int8").name
+    kept = Kept(place, source, (GRAPH, WEIGHTS))
 
     def is_unread(name: str) -> bool:
         return name == WEIGHTS
@@ -137,9 +142,16 @@ def make(
             return None
         if not kept.is_whole(progress, is_unread):
             kept.make(lambda part: _write(folder, part, progress), size, progress, is_unread)
-    except OSError:
+            keep_newest(place.parent, MAX_MODELS)
+    except (
+        OSError,
+        ImportError,
+        ModelLoadError,
+    ):  # no room, no package onnx, another kind of model
         logger.debug("Weights in 8 bits cannot be kept", exc_info=True)
         return None
+    with contextlib.suppress(OSError):  # a folder that may only be read
+        os.utime(place)
     return Prefill(runtime, folder, kept)
 
 
@@ -184,7 +196,6 @@ def _probe() -> onnx.ModelProto:
 
 
 def _write(folder: Path, part: Path, progress: Progress) -> None:
-    check_onnx()
     tensors = read_tensors(folder / WEIGHTS)
     planned = list(_planned(tensors))
     with background.pool(usable_cores()) as pool:

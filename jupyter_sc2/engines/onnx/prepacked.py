@@ -20,6 +20,7 @@ from typing import Any
 
 from jupyter_sc2.models import checksums, unfinished
 from jupyter_sc2.models.cache_dir import cache_folder
+from jupyter_sc2.models.kept import keep_newest
 from jupyter_sc2.models.packed import GRAPH, WEIGHTS
 
 # A smaller model is not worth a file.
@@ -123,9 +124,7 @@ def _move(part: Path, place: Path) -> None:
         part.rename(place)
     except OSError:
         return
-    stored = [path for path in place.parent.iterdir() if not path.name.startswith(".")]
-    for old in sorted(stored, key=lambda path: path.stat().st_mtime)[:-MAX_FILES]:
-        shutil.rmtree(old, ignore_errors=True)
+    keep_newest(place.parent, MAX_FILES)
 
 
 def _place(folder: Path, version: str) -> Path | None:

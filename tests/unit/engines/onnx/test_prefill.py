@@ -1,5 +1,7 @@
 """Reading prompts with weights in 8 bits: what it computes, when it is used, and what is kept."""
 
+import shutil
+import sys
 import time
 
 import numpy as np
@@ -31,7 +33,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_SC2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(prefill, "adds_exactly", lambda runtime: True)
     monkeypatch.setattr(prefill, "MIN_BYTES", 0)
-    return tmp_path / "cache" / "quantized"
+    return tmp_path / "cache" / "prefill"
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_after_reading_the_weights_are_not_in_the_memory_of_the_process():
     psutil = pytest.importorskip("psutil")
     engine = loaded()
     engine.prefill(IDS, never)
-    maps = [one for one in psutil.Process().memory_maps() if "-prefill-" in one.path]
+    maps = [one for one in psutil.Process().memory_maps() if "-int8-" in one.path]
     assert maps and sum(one.rss for one in maps) < 1 << 20
 
 
@@ -172,18 +174,29 @@ def test_what_is_damaged_is_not_read_with_and_written_again(cache, monkeypatch, 
     assert (place / packed.WEIGHTS).read_bytes() == sound
 
 
-@pytest.mark.parametrize("lacks", ["exact sums", "memory", "a disk"])
+@pytest.mark.parametrize("lacks", ["exact sums", "memory", "a disk", "onnx"])
 def test_where_they_are_no_use_or_have_no_room_nothing_is_written(cache, monkeypatch, lacks):
     if lacks == "exact sums":
         monkeypatch.setattr(prefill, "adds_exactly", lambda runtime: False)
     elif lacks == "memory":
         monkeypatch.setattr(prefill, "free_memory", lambda: 1000)
+    elif lacks == "onnx":
+        monkeypatch.setitem(sys.modules, "onnx", None)
     else:
         cache.parent.mkdir()
         cache.write_text("a file in the way")
     engine = loaded()
     engine.prefill(IDS, never)
-    assert not engine._reading and not cache.is_dir()
+    assert not engine._reading and not [*cache.glob("*/made.json")]
+
+
+def test_the_weights_of_a_few_models_are_kept(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(prefill, "MAX_MODELS", 1)
+    loaded()
+    shutil.copytree(SMALL_MODEL, tmp_path / "another")
+    loaded(tmp_path / "another")
+    (place,) = (path for path in cache.iterdir() if path.is_dir())
+    assert place.name.startswith("another-")
 
 
 def test_a_damaged_probe_is_written_again(cache):
