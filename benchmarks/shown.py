@@ -21,6 +21,7 @@ from typing import Any
 from jupyter_sc2.cli.evaluate import code_of
 from jupyter_sc2.evaluation import taking
 from jupyter_sc2.evaluation.runner import open_session
+from jupyter_sc2.models.calibration import begins_line
 from jupyter_sc2.options import LoadOptions
 from jupyter_sc2.pipeline.cut import ends_by_gain
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams
@@ -47,7 +48,9 @@ class Answers:
     def cut(self, request: CompletionRequest, threshold: float) -> str:
         answer, engine = self(request), self.session.engine
         assert engine is not None
-        certainties = engine.card.calibration.certainties(answer.tokens)
+        certainties = engine.card.calibration.certainties(
+            answer.tokens, new_line=begins_line(request.prefix)
+        )
         ends = ends_by_gain(answer.text, certainties, threshold, request, final=True)
         return answer.text[: ends[0]] if ends else ""
 

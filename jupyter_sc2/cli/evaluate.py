@@ -230,6 +230,7 @@ def _calibration(args: argparse.Namespace) -> int:
     figures: dict[str, Any] = {
         "as the model says": calibration.expected_error(rows, None),
         "calibrated": calibration.expected_error(rows, known),
+        "corrected by what is typed": calibration.expected_error(rows, known, corrected=True),
     }
     if args.fit is not None:
         try:

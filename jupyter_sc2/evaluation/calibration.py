@@ -14,16 +14,18 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jupyter_sc2.evaluation import taking
 from jupyter_sc2.evaluation.runner import Row, answer
 from jupyter_sc2.evaluation.typist import Event
-from jupyter_sc2.models.calibration import Calibration, log_odds
+from jupyter_sc2.models.calibration import Calibration, Certainty, begins_line, log_odds
+from jupyter_sc2.pipeline import feedback
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams, TextToken
 
 BINS = 10
+# The probability from which a text counts as shown, where the user's typing corrects the curve: the default confidence.
+SHOWN_FROM = 0.25
 # Keeps the curve finite where all tokens were right.
 RIDGE = 0.01
 
@@ -38,7 +40,10 @@ def compare(
     kept: Path | None = None,
     progress: str | None = None,
 ) -> list[Row]:
-    """Rows with the `tokens` of a suggestion and the number of them that are `right`; as many of each notebook."""
+    """Rows with the `tokens` of a suggestion, how many of them are `right`, and whether it begins a `new_line`.
+
+    There are as many of each notebook.
+    """
     requests: dict[str, CompletionRequest] = {}
     ahead: dict[str, str] = {}
     rng = Random(seed)
@@ -64,54 +69,74 @@ def compare(
             completion.text[: completion.tokens[right].end]
         ):
             right += 1
-        return {"tokens": tokens, "right": right}
+        new_line = begins_line(requests[id].prefix)
+        return {"tokens": tokens, "right": right, "new_line": new_line}
 
     return answer(session, requests, judge, kept=kept, progress=progress)
 
 
 def fit(rows: Sequence[Row]) -> Calibration:
-    """The curve with the largest likelihood, by Newton's method. Raises ValueError if there is nothing to fit."""
-    inputs, outcomes = _inputs(rows)
+    """The curves with the largest likelihood, by Newton's method. Raises ValueError if there is nothing to fit."""
+    compared = [
+        (log_odds(logprob), float(index < row["right"]), row["new_line"] and index == 0)
+        for row in rows
+        for index, (_, logprob) in enumerate(row["tokens"][: row["right"] + 1])
+    ]
+    curve = _curve([(odds, right) for odds, right, begins in compared if not begins])
+    try:
+        line = _curve([(odds, right) for odds, right, begins in compared if begins])
+    except ValueError:  # too few new lines
+        line = curve
+    return Calibration(*curve, *line)
+
+
+def _curve(tokens: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Bias and slope of tokens with these log-odds, that are right (1) or wrong (0)."""
+    outcomes = np.array([right for _, right in tokens])
     if len(set(outcomes.tolist())) < 2:
         raise ValueError("all tokens are right, or all wrong: there is no curve to fit")
-    weights = np.zeros(inputs.shape[1])
+    inputs = np.array([[1.0, odds] for odds, _ in tokens])
+    weights = np.zeros(2)
     for _ in range(100):
         expected = 1 / (1 + np.exp(-inputs @ weights))
         gradient = inputs.T @ (outcomes - expected) - RIDGE * weights
         curvature = inputs.T @ (inputs * (expected * (1 - expected))[:, None])
-        step = np.linalg.solve(curvature + RIDGE * np.eye(len(weights)), gradient)
+        step = np.linalg.solve(curvature + RIDGE * np.eye(2), gradient)
         weights += step
         if np.abs(step).max() < 1e-8:
             break
-    bias, slope, first = (round(float(weight), 4) for weight in weights)
-    return Calibration(bias=bias, slope=max(0.0, slope), first=first)
+    return round(float(weights[0]), 4), max(0.0, round(float(weights[1]), 4))
 
 
-def _inputs(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For each compared token 1, its log-odds, and whether it is the first, (tokens, 3); and whether it is right."""
-    inputs, outcomes = [], []
-    for row in rows:
-        for index, (_, logprob) in enumerate(row["tokens"][: row["right"] + 1]):
-            inputs.append([1.0, log_odds(logprob), float(index == 0)])
-            outcomes.append(float(index < row["right"]))
-    return np.array(inputs).reshape(-1, 3), np.array(outcomes)
-
-
-def expected_error(rows: Sequence[Row], calibration: Calibration | None) -> dict[str, Any]:
+def expected_error(
+    rows: Sequence[Row], calibration: Calibration | None, *, corrected: bool = False
+) -> dict[str, Any]:
     """How far the probabilities are from what was right: {"places", "error", "curve"}.
 
     A place is the end of a token of a suggestion; the text is right up to there or not. The error is the mean over all
     places of the difference between a bin's mean probability and its share of right places (expected calibration error,
     Naeini et al., AAAI 2015, ten bins of equal width). None as calibration takes the model's word.
+
+    Where it is `corrected`, what was typed for the rows before moves the curve, as it does for a user (feedback.py).
     """
     said: list[float] = []
     right: list[float] = []
+    shift = 0.0
     for row in rows:
-        probability = 1.0
-        for index, one in enumerate(_probabilities(row, calibration)):
-            probability *= one
+        certainties = _certainties(row, calibration, shift)
+        probability, shown = 1.0, 0
+        for index, one in enumerate(certainties):
+            probability *= one.probability
             said.append(probability)
             right.append(float(index < row["right"]))
+            shown += shown == index and probability >= SHOWN_FROM
+        if corrected and shown:
+            ends = [0, *(one.end for one in certainties)]
+            begins_right = ends[min(shown, row["right"])]
+            surprise = feedback.surprise_of(
+                certainties[:shown], begins_right, wrong=row["right"] < shown
+            )
+            shift = feedback.within(shift + feedback.SHIFT_STEP * surprise, feedback.MAX_SHIFT)
     bins: list[list[int]] = [[] for _ in range(BINS)]
     for index, probability in enumerate(said):
         bins[min(BINS - 1, int(probability * BINS))].append(index)
@@ -127,8 +152,8 @@ def expected_error(rows: Sequence[Row], calibration: Calibration | None) -> dict
     return {"places": len(said), "error": round(error, 4), "curve": curve}
 
 
-def _probabilities(row: Row, calibration: Calibration | None) -> list[float]:
+def _certainties(row: Row, calibration: Calibration | None, shift: float) -> Sequence[Certainty]:
     tokens = [TextToken(end, logprob) for end, logprob in row["tokens"]]
     if calibration is None:
-        return [math.exp(token.logprob) for token in tokens]
-    return [one.probability for one in calibration.certainties(tokens)]
+        return [Certainty(token.end, math.exp(token.logprob)) for token in tokens]
+    return calibration.certainties(tokens, shift, new_line=row["new_line"])

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from jupyter_sc2.models.calibration import GENERIC, Calibration, Certainty
+from jupyter_sc2.models.calibration import GENERIC, Calibration, Certainty, begins_line
 from jupyter_sc2.pipeline import postprocess
 from jupyter_sc2.pipeline.cut import ends_by_gain, probability_at
 from jupyter_sc2.pipeline.fitting import QUOTES, is_settled
@@ -249,10 +249,9 @@ class Candidate:
         """Of the tokens of what was typed and of what may be shown: of a later request the typed ones count not."""
         typed = len(self.typed)
         tokens = self._tokens_of(self.typed + self.whole, self._visible_start - typed)
-        found = self._calibration.certainties(tokens, self._shift)
-        return tuple(
-            Certainty(one.end, 1.0 if one.end <= typed else one.probability) for one in found
-        )
+        new_line = not typed and begins_line(self._first.prefix)
+        found = self._calibration.certainties(tokens, self._shift, new_line=new_line)
+        return tuple(replace(one, probability=1.0) if one.end <= typed else one for one in found)
 
     def _ends(self, text: str, *, final: bool) -> list[int]:
         """Where the text may end, the best end first, and never before what is shown; [] shows nothing."""

@@ -49,8 +49,8 @@ class Correction:
     suggestions: int = 0
 
     def __post_init__(self) -> None:
-        self.shift = _within(self.shift, MAX_SHIFT)
-        self.margin = _within(self.margin, MAX_MARGIN)
+        self.shift = within(self.shift, MAX_SHIFT)
+        self.margin = within(self.margin, MAX_MARGIN)
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class Feedback:
                 return
             right = common_length(typed, shown.text)
             correction = self._of(model)
-            surprise = _surprise(shown.certainties, right, wrong=right < len(shown.text))
-            correction.shift = _within(correction.shift + SHIFT_STEP * surprise, MAX_SHIFT)
+            surprise = surprise_of(shown.certainties, right, wrong=right < len(shown.text))
+            correction.shift = within(correction.shift + SHIFT_STEP * surprise, MAX_SHIFT)
             if right == 0:
-                correction.margin = _within(correction.margin + TYPED_PAST_STEP, MAX_MARGIN)
+                correction.margin = within(correction.margin + TYPED_PAST_STEP, MAX_MARGIN)
             correction.suggestions += 1
             self._changed.add(model)
         self._write_now_and_then()
@@ -125,7 +125,7 @@ class Feedback:
             return
         with self._lock:
             correction = self._of(model)
-            correction.margin = _within(correction.margin + ACCEPTED_STEP, MAX_MARGIN)
+            correction.margin = within(correction.margin + ACCEPTED_STEP, MAX_MARGIN)
             self._changed.add(model)
 
     def reset(self) -> None:
@@ -186,8 +186,11 @@ def _place(request: CompletionRequest) -> tuple[str, str | None]:
     return request.front_end, request.cell_id
 
 
-def _surprise(certainties: Sequence[Certainty], right: int, *, wrong: bool) -> float:
-    """How many more tokens were right than expected, up to the first that was wrong."""
+def surprise_of(certainties: Sequence[Certainty], right: int, *, wrong: bool) -> float:
+    """How many more tokens were right than expected, up to the first that was wrong.
+
+    Of a text the first `right` characters are, and `wrong` says whether others follow.
+    """
     surprise = 0.0
     for one in certainties:
         if one.end <= right:
@@ -195,9 +198,9 @@ def _surprise(certainties: Sequence[Certainty], right: int, *, wrong: bool) -> f
         else:
             surprise -= one.probability if wrong else 0.0
             break
-    return _within(surprise, MAX_SURPRISE)
+    return within(surprise, MAX_SURPRISE)
 
 
-def _within(value: float, most: float) -> float:
+def within(value: float, most: float) -> float:
     """The value, not further from 0 than this; 0 for what is no number."""
     return 0.0 if math.isnan(value) else max(-most, min(most, value))

@@ -40,13 +40,15 @@ class Remainder:
 
     @property
     def certainties(self) -> tuple[Certainty, ...]:
-        """Of the remaining tokens; a token of which a part is typed has that of a whole one."""
-        known = self.suggestion.certainties
-        return tuple(
-            Certainty(one.end - self.typed, one.probability)
-            for one in known
-            if one.end > self.typed
-        )
+        """Of the remaining tokens."""
+        found, start = [], 0
+        for one in self.suggestion.certainties:
+            if one.end > self.typed:
+                begun = one.begun if start < self.typed else None
+                probability = one.probability if begun is None else begun
+                found.append(Certainty(one.end - self.typed, probability))
+            start = one.end
+        return tuple(found)
 
     @property
     def shown(self) -> int:

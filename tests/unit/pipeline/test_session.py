@@ -253,7 +253,7 @@ def test_a_doubtful_rest_is_left_out(session, fake_engine):
 def test_the_rest_comes_without_the_model_once_what_is_before_it_was_accepted(session, fake_engine):
     session.configure(CompletionOptions(confidence=0.3))
     fake_engine.answers = ["np.zeros(3) + other.mean()"]
-    fake_engine.logprob = lambda said: {"": -0.3, "np.zeros(3)": -0.85}.get(said, -0.0001)
+    fake_engine.logprob = lambda said: {"": -0.3, "np.zeros(3)": -1.1}.get(said, -0.0001)
     assert submit(session, request()).final.text == "np.zeros(3)"
     later = submit(session, request("x = np.zeros(3)")).final
     assert (later.text, later.source) == (" + other.mean()", "cache")
