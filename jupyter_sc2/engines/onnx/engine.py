@@ -69,6 +69,8 @@ CHUNK_TOKENS_OF_LARGE = 32
 CHUNK_TOKENS_OF_PREFILL = 128
 CHUNK_TOKENS_OF_LARGE_PREFILL = 256
 MIN_PREFILL_TOKENS = 24
+# From how many on the first time, as its session takes 0.15 s to open.
+MIN_FIRST_PREFILL_TOKENS = 128
 # Seconds between two looks whether a pass of a large model is aborted.
 ABORT_CHECK_S = 0.02
 # Microseconds: a thread that has nothing to do looks out for more for so long before it sleeps. Waking one up takes
@@ -197,7 +199,7 @@ class OnnxEngine(DecodingEngine):
     ) -> None:
         """`open_session` opens one for a number of threads, or returns None where it would take its own memory.
 
-        With `prefill`, what is new in a prompt is read by that, from MIN_PREFILL_TOKENS on.
+        With `prefill`, what is new in a prompt is read by that, unless it is short.
         """
         self._large = weight_bytes >= LARGE_BYTES
         stashed = MAX_STASHED_BYTES_OF_LARGE if self._large else MAX_STASHED_BYTES
@@ -268,7 +270,7 @@ class OnnxEngine(DecodingEngine):
             raise GenerationError(f"{self.card.name} is not loaded any more.")
         rest = list(ids)
         with gate:
-            if logits != "all" and len(ids) >= MIN_PREFILL_TOKENS and (reading := self._reader()):
+            if logits != "all" and (reading := self._reader(len(ids))):
                 assert self._prefill is not None
                 ahead = rest if logits == "none" else rest[:-1]
                 states = {"states": self._prefill.embeddings(ahead)}
@@ -284,15 +286,20 @@ class OnnxEngine(DecodingEngine):
                 self._logits = found
         return True
 
-    def _reader(self) -> Computation | None:
-        """What reads prompts with weights in 8 bits; None where there are none."""
-        if self._prefill is not None and self._used not in self._reading:
+    def _reader(self, count: int) -> Computation | None:
+        """What reads `count` tokens with weights in 8 bits; None where 4 bits are as quick, or all there is."""
+        found = self._reading.get(self._used)
+        if self._prefill is None or count < (
+            MIN_PREFILL_TOKENS if found else MIN_FIRST_PREFILL_TOKENS
+        ):
+            return None
+        if found is None:
             session = self._prefill.open_session(session_options(self._prefill.runtime, self._used))
             if session is None:
                 self._prefill = None
-            else:
-                self._reading[self._used] = Computation(session)
-        return self._reading.get(self._used) if self._prefill is not None else None
+                return None
+            found = self._reading[self._used] = Computation(session)
+        return found
 
     def _compute(
         self,

@@ -16,7 +16,7 @@ from jupyter_sc2.types import SamplingParams
 from tests.support.paths import SMALL_MODEL
 from tests.support.tiny import make_tiny_model
 
-IDS = [20 + 7 * index % 300 for index in range(120)]
+IDS = [20 + 7 * index % 300 for index in range(160)]
 GREEDY = SamplingParams(max_tokens=8)
 
 
@@ -94,14 +94,24 @@ def test_what_was_read_is_decoded_from(exact, monkeypatch):
     assert texts[0] == texts[1]
 
 
-def test_a_few_tokens_are_read_with_the_packed_weights():
-    engine = loaded()
-    engine.prefill(IDS[: onnx_engine.MIN_PREFILL_TOKENS - 1], never)
+def test_a_few_tokens_are_read_with_the_packed_weights(monkeypatch):
+    engine, computed = loaded(), passes(monkeypatch)
+    engine.prefill(IDS[: onnx_engine.MIN_FIRST_PREFILL_TOKENS - 1], never)
     assert not engine._reading
+    engine._forget()
+    engine.prefill(IDS, never)
+    assert engine._reading
+    engine._forget()
+    computed.clear()
+    engine.prefill(IDS[: onnx_engine.MIN_PREFILL_TOKENS], never)
+    engine._forget()
+    engine.prefill(IDS[: onnx_engine.MIN_PREFILL_TOKENS - 1], never)
+    assert computed == [0, 1, 1]
 
 
-def test_logits_are_computed_behind_the_prompt_only(monkeypatch):
-    engine, computed = loaded(), []
+def passes(monkeypatch):
+    """Of each pass from now on the number of logits: 0 of one that reads with weights in 8 bits."""
+    computed = []
     run = onnx_engine.Computation.run
 
     def counted(self, cache, rotations, inputs, logits=None, options=None):
@@ -109,9 +119,14 @@ def test_logits_are_computed_behind_the_prompt_only(monkeypatch):
         run(self, cache, rotations, inputs, logits, options)
 
     monkeypatch.setattr(onnx_engine.Computation, "run", counted)
-    engine.chunk = 60
+    return computed
+
+
+def test_logits_are_computed_behind_the_prompt_only(monkeypatch):
+    engine, computed = loaded(), passes(monkeypatch)
+    engine.chunk = 130
     engine.prefill(IDS, never)
-    assert computed == [0, 0, 1]  # 60, 59 and the last token
+    assert computed == [0, 0, 1]  # 130, 29 and the last token
 
 
 def test_one_thread_reads_with_them_too(monkeypatch):
@@ -141,7 +156,7 @@ def test_a_pass_of_a_large_model_ends_when_it_is_aborted(monkeypatch):
         asked.append(time.monotonic())
         return len(asked) > 1
 
-    long = IDS * 8
+    long = IDS * 6
     engine.chunk = len(long)
     assert engine.prefill(long, from_the_second_time) == 0
     assert engine._cache.length == len(engine._cache.ids) == 0
