@@ -143,11 +143,8 @@ def make(
         if not kept.is_whole(progress, is_unread):
             kept.make(lambda part: _write(folder, part, progress), size, progress, is_unread)
             keep_newest(place.parent, MAX_MODELS)
-    except (
-        OSError,
-        ImportError,
-        ModelLoadError,
-    ):  # no room, no package onnx, another kind of model
+    # No room, no package onnx, or a model of another kind.
+    except (OSError, ImportError, ModelLoadError):
         logger.debug("Weights in 8 bits cannot be kept", exc_info=True)
         return None
     with contextlib.suppress(OSError):  # a folder that may only be read
