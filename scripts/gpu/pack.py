@@ -42,8 +42,10 @@ from scripts.gpu.pieces import (
 ROOT = tree.ROOT
 MANIFEST = "manifest.json"
 CODE = "code.tar.xz"
-# The modules that run there, and the packages that they must not need, as these are absent there.
+# The modules that run there, also those that functions import, and the packages that they must not need, as these are
+# absent there.
 MODULES = (
+    "runtime.own_numpy",
     "training.train",
     "training.run",
     "training.feed",
