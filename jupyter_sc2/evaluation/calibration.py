@@ -19,13 +19,14 @@ from jupyter_sc2.evaluation import taking
 from jupyter_sc2.evaluation.runner import Row, answer
 from jupyter_sc2.evaluation.typist import Event
 from jupyter_sc2.models.calibration import Calibration, Certainty, begins_line, log_odds
+from jupyter_sc2.models.cards import EMBEDDED
 from jupyter_sc2.pipeline import feedback
 from jupyter_sc2.pipeline.session import Session
 from jupyter_sc2.types import Completion, CompletionRequest, SamplingParams, TextToken
 
 BINS = 10
-# The probability from which a text counts as shown, where the user's typing corrects the curve: the default confidence.
-SHOWN_FROM = 0.25
+# The probability from which a text counts as shown, where the user's typing corrects the curve.
+SHOWN_FROM = EMBEDDED.confidence
 # Keeps the curve finite where all tokens were right.
 RIDGE = 0.01
 

@@ -157,7 +157,6 @@ def adds_exactly(runtime: Any) -> bool:
 
     One that does not (AVX2 without VNNI) would be no quicker, either. Raises OSError.
     """
-
     file = cache_folder() / PROBE
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -222,11 +221,10 @@ def _planned(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
         layer, _, kind = name.rpartition(".")
         if not name.startswith("model.layers."):
             continue
-        joined = _joined(layer)
         if kind == "weight" and f"{layer}.scales" in tensors:
             if layer.rpartition(".")[2] in behind:
                 continue
-            rows = sum(tensors[f"{one}.weight"].shape[0] for one in joined)
+            rows = sum(tensors[f"{one}.weight"].shape[0] for one in _joined(layer))
             yield Tensor(name, "I8", (2 * tensor.shape[1], rows))
             yield Tensor(f"{layer}.scales", "F32", (rows,))
         elif kind not in ("scales", "middles"):
@@ -270,7 +268,6 @@ class _PrefillGraph(Graph):
     """It takes the embeddings of tokens, and all else that the graph for decoding takes but ids and rows."""
 
     def build(self) -> onnx.ModelProto:
-
         self._constant("one", 1, np.float32)
         self._constant("middle_level", 128, np.uint8)
         self._constant("step", 1 / 127, np.float32)
