@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jupyter_sc2.errors import RequestError
 from jupyter_sc2.evaluation import taking
 from jupyter_sc2.evaluation.runner import Row, answer
 from jupyter_sc2.evaluation.typist import Event
@@ -43,7 +44,7 @@ def compare(
 ) -> list[Row]:
     """Rows with the `tokens` of a suggestion, how many of them are `right`, and whether it begins a `new_line`.
 
-    There are as many of each notebook.
+    There are as many of each notebook. Raises RequestError if the results that are `kept` lack one of these.
     """
     requests: dict[str, CompletionRequest] = {}
     ahead: dict[str, str] = {}
@@ -73,7 +74,12 @@ def compare(
         new_line = begins_line(requests[id].prefix)
         return {"tokens": tokens, "right": right, "new_line": new_line}
 
-    return answer(session, requests, judge, kept=kept, progress=progress)
+    rows = answer(session, requests, judge, kept=kept, progress=progress)
+    if any("new_line" not in row for row in rows):
+        raise RequestError(
+            f"{kept} was written by an earlier version, which did not tell new lines: name another file."
+        )
+    return rows
 
 
 def fit(rows: Sequence[Row]) -> Calibration:

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from jupyter_sc2.cli import main
+from jupyter_sc2.errors import RequestError
 from jupyter_sc2.evaluation.calibration import compare, expected_error, fit
 from jupyter_sc2.models.calibration import Calibration
 from jupyter_sc2.types import Completion, TextToken
@@ -86,6 +87,17 @@ class Perfect:
 def test_tokens_are_right_as_far_as_they_are_what_is_typed():
     rows = compare(Perfect(), {"a": CELLS[:1]}, count=20)
     assert rows and {row["right"] for row in rows if row["tokens"][0][0] == 3} == {1}
+
+
+def test_results_of_an_earlier_version_are_refused_in_one_line(tmp_path):
+    kept = tmp_path / "rows.jsonl"
+    compare(Perfect(), {"a": CELLS[:1]}, count=5, kept=kept)
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    for row in rows:
+        del row["new_line"]
+    kept.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RequestError, match="was written by an earlier version"):
+        compare(Perfect(), {"a": CELLS[:1]}, count=5, kept=kept)
 
 
 @pytest.mark.slow
