@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,18 +46,27 @@ def record(file: Path, report: Callable[[], None] = nothing) -> ChecksumRecord:
     return {"size": file.stat().st_size, "crc32": _checksum(file, report)}
 
 
-def is_whole(file: Path, recorded: object, report: Callable[[], None] = nothing) -> bool:
+def is_whole(file: Path, recorded: Any, report: Callable[[], None] = nothing) -> bool:
     """Whether a file matches its checksum record; False if it cannot be read."""
     try:
-        return (
-            isinstance(recorded, Mapping)
-            and file.is_file()
-            and file.stat().st_size == recorded.get("size")
-            and _checksum(file, report) == recorded.get("crc32")
-        )
+        return may_be_whole(file, recorded) and _checksum(file, report) == recorded.get("crc32")
     except OSError:
         logger.debug("%s cannot be read", file, exc_info=True)
         return False
+
+
+def may_be_whole(file: Path, recorded: Any) -> bool:
+    """Whether a file has the recorded size and, if this process has read it before, the checksum."""
+    try:
+        status = file.stat()
+    except OSError:
+        return False
+    if not isinstance(recorded, Mapping) or not stat.S_ISREG(status.st_mode):
+        return False
+    identity, checksum = _known.get(str(file), ((), 0))
+    return status.st_size == recorded.get("size") and (
+        identity != _identity(status) or checksum == recorded.get("crc32")
+    )
 
 
 def write_record(file: Path, content: object) -> None:
@@ -88,9 +98,7 @@ def quarantine(path: Path) -> None:
 
 def _checksum(file: Path, report: Callable[[], None]) -> int:
     with file.open("rb", buffering=0) as stream:
-        status = os.fstat(stream.fileno())
-        # Unlike the modification time, that of the last change of status cannot be set.
-        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)  # fmt: skip
+        identity = _identity(os.fstat(stream.fileno()))
         known = _known.get(str(file))
         if known is not None and known[0] == identity:
             return known[1]
@@ -102,7 +110,11 @@ def _checksum(file: Path, report: Callable[[], None]) -> int:
             if chunks % REPORT_EVERY == 0:
                 report()
     with contextlib.suppress(OSError):  # unless it was written to meanwhile
-        after = file.stat()
-        if (after.st_mtime_ns, after.st_ctime_ns) == identity[3:]:
+        if _identity(file.stat()) == identity:
             _known[str(file)] = identity, checksum
     return checksum
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    # Unlike the modification time, that of the last change of status cannot be set.
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

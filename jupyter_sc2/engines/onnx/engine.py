@@ -437,12 +437,18 @@ def load(
     most = MAX_THREADS if size < LARGE_BYTES else MAX_THREADS_OF_LARGE
     threads = threads or threads_that_help(cores_here(), cell_runs=False, most=most)
     runtime = _runtime()
-    first = _session(runtime, folder, threads)
+    try:
+        first = _session(runtime, folder, threads)
+    except prepacked.Damaged:  # what was not checked because of it is, this time
+        return load(model, precision=asked, threads=threads, offline=offline, progress=progress)
 
     def open_session(count: int) -> Any:
         if count == threads:
             return first
-        return _session(runtime, folder, count) if prepacked.is_stored(runtime, folder) else None
+        with contextlib.suppress(prepacked.Damaged):
+            if prepacked.is_stored(runtime, folder):
+                return _session(runtime, folder, count)
+        return None
 
     engine = OnnxEngine(
         open_session,
@@ -480,6 +486,8 @@ def _session(runtime: Any, folder: Path, threads: int) -> Any:
             return prepacked.open_session(
                 runtime, folder, lambda: session_options(runtime, threads)
             )
+    except prepacked.Damaged:
+        raise
     except Exception as error:  # it raises a dozen classes, some of them plain RuntimeError
         raise ModelLoadError(
             f"ONNX Runtime {runtime.__version__} cannot load {folder / GRAPH}: {in_one_line(error)}"

@@ -18,10 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import checksums, unfinished
 from jupyter_sc2.models.cache_dir import cache_folder
 from jupyter_sc2.models.kept import keep_newest
 from jupyter_sc2.models.packed import GRAPH, WEIGHTS
+from jupyter_sc2.runtime import background
 
 # A smaller model is not worth a file.
 MIN_MODEL_BYTES = 32 << 20
@@ -37,10 +39,15 @@ Options = Callable[[], Any]
 logger = logging.getLogger(__name__)
 
 
+class Damaged(ModelLoadError):
+    """The stored weights were damaged, and are deleted."""
+
+
 def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     """An InferenceSession for `folder`/model.onnx, from the stored weights, which are made if there are none.
 
-    `runtime` is the module onnxruntime, `options` makes new SessionOptions. Raises what ONNX Runtime raises.
+    `runtime` is the module onnxruntime, `options` makes new SessionOptions. Raises Damaged, upon which the weights in
+    `folder` have to be checked if they were not, and what ONNX Runtime raises.
     """
 
     def session(file: Path, chosen: Any) -> Any:
@@ -52,14 +59,24 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
     place = _place(folder, runtime.__version__)
     if place is None:
         return session(folder / GRAPH, options())
-    if _is_whole(place):
-        try:
-            stored = session(place / GRAPH, options())
+    if is_stored(runtime, folder):
+        # ONNX Runtime loads on one core, and takes longer than a second one to read the weights for their checksum.
+        with background.pool(1) as pool:
+            whole = pool.submit(_is_whole, place)
+            try:
+                stored = session(place / GRAPH, options())
+            except Exception:  # gone meanwhile
+                stored = None
+                logger.debug("The stored weights cannot be loaded", exc_info=True)
+        if not whole.result():
+            del stored
+            with contextlib.suppress(OSError):
+                _clear(place)
+            raise Damaged(f"{place} was damaged.")
+        if stored is not None:
             with contextlib.suppress(OSError):  # a folder that may only be read
                 os.utime(place)
             return stored
-        except Exception:  # gone meanwhile
-            logger.debug("The stored weights cannot be loaded", exc_info=True)
     try:
         _clear(place)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -84,15 +101,20 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
 
 
 def is_stored(runtime: Any, folder: Path) -> bool:
-    """Whether the prepacked weights of `folder`/model.onnx are stored, so that any session maps them."""
+    """Whether the prepacked weights of `folder`/model.onnx are stored, so that any session maps them.
+
+    Of weights that this process has not read yet only the size is compared.
+    """
     place = _place(folder, runtime.__version__)
-    return place is not None and _is_whole(place)
+    return place is not None and _is_whole(place, checksums.may_be_whole)
 
 
-def _is_whole(place: Path) -> bool:
-    """Whether the files are what was written; read once by a process, 40 ms for the embedded model's."""
+def _is_whole(place: Path, compare: Callable[[Path, object], bool] = checksums.is_whole) -> bool:
+    """Whether the files are what was written; `compare` says so of the weights, which it reads once by a process."""
     records = checksums.read_record(place / CHECKSUMS) or {}
-    return all(checksums.is_whole(place / name, records.get(name)) for name in (GRAPH, DATA))
+    return checksums.is_whole(place / GRAPH, records.get(GRAPH)) and compare(
+        place / DATA, records.get(DATA)
+    )
 
 
 def _clear(place: Path) -> None:

@@ -20,6 +20,7 @@ from jupyter_sc2.engines.onnx import prepacked
 from jupyter_sc2.errors import GenerationError, ModelLoadError
 from jupyter_sc2.types import SamplingParams, SpellingConstraint, Token
 from tests.support.beams import beam_width
+from tests.support.damage import flip_a_bit
 from tests.support.paths import SMALL_MODEL
 
 MODEL = SMALL_MODEL
@@ -381,14 +382,6 @@ def zero_a_block(file):
         stream.write(bytes(4096))
 
 
-def flip_a_bit(file):
-    """As a disk does it: the size and the time of the last change are the same."""
-    data, status = bytearray(file.read_bytes()), file.stat()
-    data[len(data) // 3] ^= 1
-    file.write_bytes(data)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
 def cut_off(file):
     os.truncate(file, file.stat().st_size // 2)
 
@@ -435,6 +428,21 @@ def test_a_file_in_the_place_of_the_prepacked_weights_is_renamed(kept):
 def test_where_nothing_can_be_written_it_is_loaded_all_the_same(kept, tmp_path):
     (tmp_path / "cache").write_text("a file in the way")
     load_engine(str(MODEL)).close()
+
+
+def test_damaged_weights_that_cannot_be_deleted_are_not_used(kept, prompt, engine, monkeypatch):
+    expected = logits_after(engine, prompt)
+    load_engine(str(MODEL)).close()
+    (folder,) = kept()
+    flip_a_bit(folder / "weights.bin")
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(prepacked.shutil, "rmtree", refuse)
+    again = load_engine(str(MODEL))
+    assert np.abs(logits_after(again, prompt) - expected).max() < NOISE
+    again.close()
 
 
 def test_stored_weights_in_a_folder_that_may_only_be_read_are_loaded_once(kept, monkeypatch):

@@ -18,6 +18,7 @@ from jupyter_sc2.engines.torch import int4_linear  # noqa: E402
 from jupyter_sc2.errors import ModelLoadError  # noqa: E402
 from jupyter_sc2.models import files, kept, packed  # noqa: E402
 from jupyter_sc2.runtime.hardware import Machine  # noqa: E402
+from tests.support.damage import flip_a_bit  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 from tests.support.tiny import make_tiny_model  # noqa: E402
 
@@ -161,10 +162,7 @@ def test_it_is_made_again_when_it_does_not_match(folder, change):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 5000.0}))
     else:
-        file = place / (packed.WEIGHTS if change == "the weights" else packed.GRAPH)
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
+        flip_a_bit(place / (packed.WEIGHTS if change == "the weights" else packed.GRAPH))
     assert int4.make(folder) == place
     assert (place / kept.RECORD).stat().st_mtime_ns != before
 
@@ -173,6 +171,17 @@ def test_a_graph_that_is_gone_is_written_again(folder, monkeypatch):
     monkeypatch.setattr(prepacked, "MIN_MODEL_BYTES", 0)
     first = logits(loaded(folder))
     (int4.make(folder) / packed.GRAPH).unlink()
+    assert np.array_equal(logits(loaded(folder)), first)
+
+
+def test_where_what_onnx_runtime_stored_is_damaged_the_rounded_weights_are_compared_too(
+    folder, cache, monkeypatch
+):
+    monkeypatch.setattr(prepacked, "MIN_MODEL_BYTES", 0)
+    first = logits(loaded(folder))
+    (stored,) = (cache.parent / "onnxruntime").glob("*/weights.bin")
+    for file in (stored, int4.make(folder) / packed.WEIGHTS):
+        flip_a_bit(file)
     assert np.array_equal(logits(loaded(folder)), first)
 
 
