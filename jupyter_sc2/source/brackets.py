@@ -111,7 +111,9 @@ def scan(source: str, quote: str = "") -> Iterator[tuple[int, str, str]]:
             if char == "\\":
                 yield index, char, quote
                 index += 1
-                char = source[index : index + 1]
+                if index == len(source):
+                    return
+                char = source[index]
             elif source.startswith(quote, index):
                 index += len(quote) - 1
                 quote = ""

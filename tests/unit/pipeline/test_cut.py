@@ -54,6 +54,12 @@ def test_a_doubtful_word_is_not_shown():
     assert shown(("something", 0.1), ("_else", 0.9)) == ""
 
 
+def test_a_text_may_be_decoded_as_far_as_a_backslash_in_a_string():
+    begun = [("\\", 0.99)]
+    assert shown(*begun, prefix='line.strip("', final=False) == ""
+    assert shown(*begun, ("n", 0.99), ('")', 0.99), prefix='line.strip("') == '\\n")'
+
+
 def test_one_character_saves_no_key():
     assert shown((")", 0.99), prefix="print(x") == ""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jupyter_sc2.source.brackets import open_closers, strip_auto_closers
+from jupyter_sc2.source.brackets import open_closers, scan, strip_auto_closers
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,8 @@ def test_what_would_close_a_line(line, closers):
 )
 def test_a_suffix_without_what_the_editor_closed(prefix, suffix, without):
     assert strip_auto_closers(prefix, suffix) == without
+
+
+@pytest.mark.parametrize("source", ["'a\\", '"""a\\', "\\", "# \\"])
+def test_behind_a_backslash_at_the_end_there_is_no_character(source):
+    assert [char for _, char, _ in scan(source)][-1] == "\\"
