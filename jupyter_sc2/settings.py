@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
@@ -50,7 +50,13 @@ def _context_traits() -> dict[str, Any]:
     }
 
 
-class _EngineName(Enum[str]):
+if TYPE_CHECKING:
+    _Enum = Enum[str]
+else:  # in traitlets before 5.13 it has two type arguments, before 5.10 none
+    _Enum = Enum
+
+
+class _EngineName(_Enum):
     """An engine of this package, or one that another package registers.
 
     Those are looked up only when a name is none of ours, or when all of them are asked for.

@@ -196,6 +196,7 @@ class OnnxEngine(DecodingEngine):
         weight_bytes: int,
         precision: str = PACKED,
         prefill: Prefill | None = None,
+        window: int | None = None,
     ) -> None:
         """`open_session` opens one for a number of threads, or returns None where it would take its own memory.
 
@@ -217,6 +218,7 @@ class OnnxEngine(DecodingEngine):
         self._prefill = prefill
         self._weight_bytes = weight_bytes
         self._vocabulary = shape.vocab
+        self._window = window  # tokens that a layer looks back, the newest included
         self._frequencies = rope_theta ** (np.arange(0, -shape.head_dim, -2) / shape.head_dim)
         self._rotations: tuple[Floats, Floats] | None = None
 
@@ -320,7 +322,7 @@ class OnnxEngine(DecodingEngine):
             "positions": np.array([positions], np.int64),
             "last": np.array([start + count - 1], np.int32),
             "total": np.array(start + count, np.int32),
-            "attention_bias": self._bias(count, hypotheses),
+            "attention_bias": self._bias(positions, hypotheses),
         }
         cache = self._cache.array
         rotations = self._rotations_for(cache.shape[2])
@@ -335,10 +337,16 @@ class OnnxEngine(DecodingEngine):
         self._cache.extend(count)
         return True
 
-    def _bias(self, count: int, hypotheses: Sequence[Hypothesis]) -> Floats:
-        """(1, 1, T, L): 0 where a token sees another, -inf where not. Causality is the graph's own."""
-        before, length = len(self._cache.ids), self._cache.length
+    def _bias(self, positions: Sequence[int], hypotheses: Sequence[Hypothesis]) -> Floats:
+        """(1, 1, T, L): 0 where a token sees another, -inf where not. Causality is the graph's own.
+
+        So is the window, which in ONNX Runtime 1.23 is a token longer than the graph says.
+        """
+        before, length, count = len(self._cache.ids), self._cache.length, len(positions)
         bias = np.zeros((1, 1, count, length + count), np.float32)
+        if self._window is not None and length + count > self._window:
+            for row, position in enumerate(positions):
+                bias[0, 0, row, : max(0, position + 1 - self._window)] = -np.inf
         for row, hypothesis in enumerate(hypotheses):
             bias[0, 0, row, before:] = -np.inf
             bias[0, 0, row, [*hypothesis.cache_positions, length + row]] = 0
@@ -460,6 +468,7 @@ def load(
         weight_bytes=size,
         precision=precision,
         prefill=prefill.make(runtime, folder, progress),
+        window=config.get("sliding_window"),
     )
     engine._forward([0, 0])  # shows what does not run
     engine._forget()
