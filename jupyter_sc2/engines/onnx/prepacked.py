@@ -69,10 +69,11 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
                 stored = None
                 logger.debug("The stored weights cannot be loaded", exc_info=True)
         if not whole.result():
-            del stored
+            stored = None
             with contextlib.suppress(OSError):
                 _clear(place)
-            raise Damaged(f"{place} was damaged.")
+            if not is_stored(runtime, folder):  # so the next load does not begin with it
+                raise Damaged(f"{place} was damaged.")
         if stored is not None:
             with contextlib.suppress(OSError):  # a folder that may only be read
                 os.utime(place)

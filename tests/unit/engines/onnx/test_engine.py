@@ -445,6 +445,23 @@ def test_damaged_weights_that_cannot_be_deleted_are_not_used(kept, prompt, engin
     again.close()
 
 
+def test_stored_weights_that_can_be_neither_read_nor_deleted_are_not_used(kept, monkeypatch):
+    load_engine(str(MODEL)).close()
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(prepacked.checksums, "_checksum", fail)
+    monkeypatch.setattr(prepacked.shutil, "rmtree", fail)
+    whole = prepacked.checksums.is_whole
+    monkeypatch.setattr(
+        prepacked.checksums,
+        "is_whole",
+        lambda file, *rest: file.suffix == ".onnx" or whole(file, *rest),
+    )
+    load_engine(str(MODEL)).close()
+
+
 def test_stored_weights_in_a_folder_that_may_only_be_read_are_loaded_once(kept, monkeypatch):
     load_engine(str(MODEL)).close()
 
