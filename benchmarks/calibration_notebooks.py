@@ -20,23 +20,22 @@ from jupyter_sc2.errors import RequestError
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.training.corpus import FOR_CALIBRATION, fetch, read_notebooks
 
-UNREAD = (
-    *("allesfitter==1.0.8", "celerite==0.4.3rc3", "colorcet==3.2.1rc0", "coolprop==6.8.0"),
-    *(
-        "iminuit==2.29.0",
-        "juliet==2.2.1",
-        "mofapy2==0.6.2",
-        "poliastro==0.9.1",
-        "ptitprince==0.3.1",
-    ),
-    *(
-        "pygenomeviz==1.4.1",
-        "pytorch-ignite==0.6.0.dev20260923",
-        "rioxarray==0.2.0",
-        "sherpa==4.10.1",
-    ),
+UNREAD = [
+    "allesfitter==1.0.8",
+    "celerite==0.4.3rc3",
+    "colorcet==3.2.1rc0",
+    "coolprop==6.8.0",
+    "iminuit==2.29.0",
+    "juliet==2.2.1",
+    "mofapy2==0.6.2",
+    "poliastro==0.9.1",
+    "ptitprince==0.3.1",
+    "pygenomeviz==1.4.1",
+    "pytorch-ignite==0.6.0.dev20260923",
+    "rioxarray==0.2.0",
+    "sherpa==4.10.1",
     "sits==0.6.8",
-)
+]
 MIN_CELLS = 3
 
 

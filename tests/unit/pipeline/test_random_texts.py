@@ -22,22 +22,8 @@ LANGUAGES = ("python", "r", "julia", "bash", "javascript", "rust", "yaml", "sql"
 # What opens and closes strings, brackets, comments and lines, more often than the rest.
 SIGNS = 4 * ("\\", "'", '"', "#", "(", ")", "\n", "\n    ") + ("'''", '"""', "[", "]", "{", "}")
 FRAGMENTS = (
-    *(
-        *SIGNS,
-        "\\\n",
-        "\r\n",
-        "\u2028",
-        "\x00",
-        "\t",
-        " ",
-        "f'",
-        "rb'",
-        "//",
-        "/*",
-        "*/",
-        "`",
-        "<-",
-    ),
+    *SIGNS,
+    *("\\\n", "\r\n", "\u2028", "\x00", "\t", " ", "f'", "rb'", "//", "/*", "*/", "`", "<-"),
     *("%%bash\n", "!ls ", "?", "->", "= ", ", ", ": ", "; ", "1.", "1e5", "_", "é", "日本", "😀"),
     *("df.", "np.", "x", "print(", "import ", "from a ", "as b", "def f(", "class A:", "return "),
     *("for i in ", "if x:", "else:", "lambda x: "),
