@@ -4,6 +4,9 @@ At each load the runtime repacks the weights in the order of this processor's co
 95 MB for the embedded model. A file of them is mapped, loads in half the time, and is in memory once for all kernels.
 The file belongs to one processor, one version of the runtime and one model; where the processor is not known (other
 systems than Linux), nothing is stored. A damaged file is made again.
+
+The scales are in the file twice: the runtime packs them with the weights, and reads them as they were only while it
+loads. So it gets those from a mapping of our own, whose pages are given back afterwards.
 """
 
 from __future__ import annotations
@@ -12,19 +15,28 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
+import mmap
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.errors import ModelLoadError
 from jupyter_sc2.models import checksums, unfinished
 from jupyter_sc2.models.cache_dir import cache_folder
 from jupyter_sc2.models.kept import keep_newest
-from jupyter_sc2.models.packed import GRAPH, WEIGHTS
+from jupyter_sc2.models.packed import GRAPH, WEIGHTS, map_file
 from jupyter_sc2.runtime import background
+from jupyter_sc2.runtime.atomic_write import atomic_write
 
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    from jupyter_sc2.runtime.own_numpy import np
+
+FORMAT = 2  # raised whenever the same model gives other files
 # A smaller model is not worth a file.
 MIN_MODEL_BYTES = 32 << 20
 # The disk space that is needed, as a multiple of the model's size.
@@ -32,7 +44,10 @@ FILE_SIZE_RATIO = 4
 # A home that several kinds of machines share has a file for each.
 MAX_FILES = 4
 DATA = "weights.bin"
+SCALES = "scales.json"  # where in DATA they are: by name, the offset and the shape
 CHECKSUMS = "seals.json"
+
+FILES = (GRAPH, SCALES, DATA)
 
 Options = Callable[[], Any]
 
@@ -64,7 +79,7 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
         with background.pool(1) as pool:
             whole = pool.submit(_is_whole, place)
             try:
-                stored = session(place / GRAPH, options())
+                stored = _open_stored(runtime, place, options(), session)
             except Exception:  # gone meanwhile
                 stored = None
                 logger.debug("The stored weights cannot be loaded", exc_info=True)
@@ -91,7 +106,8 @@ def open_session(runtime: Any, folder: Path, options: Options) -> Any:
         return session(folder / GRAPH, options())
     try:
         made = session(folder / GRAPH, _storing(options(), part / GRAPH))
-        records = {name: checksums.record(part / name) for name in (GRAPH, DATA)}
+        atomic_write(part / SCALES, json.dumps(_scales(part / GRAPH)).encode())
+        records = {name: checksums.record(part / name) for name in FILES}
         checksums.write_record(part / CHECKSUMS, records)
         _move(part, place)
         return made
@@ -113,9 +129,41 @@ def is_stored(runtime: Any, folder: Path) -> bool:
 def _is_whole(place: Path, compare: Callable[[Path, object], bool] = checksums.is_whole) -> bool:
     """Whether the files are what was written; `compare` says so of the weights, which it reads once by a process."""
     records = checksums.read_record(place / CHECKSUMS) or {}
-    return checksums.is_whole(place / GRAPH, records.get(GRAPH)) and compare(
-        place / DATA, records.get(DATA)
-    )
+    return all(
+        checksums.is_whole(place / name, records.get(name)) for name in (GRAPH, SCALES)
+    ) and compare(place / DATA, records.get(DATA))
+
+
+def _open_stored(
+    runtime: Any, place: Path, options: Any, session: Callable[[Path, Any], Any]
+) -> Any:
+    """The session of stored weights."""
+    mapped = map_file(place / DATA)
+    data = np.frombuffer(mapped, np.uint8)
+    scales = []
+    for name, (offset, shape) in json.loads((place / SCALES).read_text()).items():
+        found = data[offset:][: 4 * math.prod(shape)].view(np.float32).reshape(shape)
+        scales.append(runtime.OrtValue.ortvalue_from_numpy(found))
+        options.add_initializer(name, scales[-1])
+    stored = session(place / GRAPH, options)
+    stored.scales = scales  # they have to exist as long as it does
+    with contextlib.suppress(OSError):
+        mapped.madvise(mmap.MADV_DONTNEED)
+    return stored
+
+
+def _scales(graph: Path) -> dict[str, tuple[int, list[int]]]:
+    """The offsets and shapes of the scales that a stored graph has in its file of weights, by name."""
+    import onnx
+
+    model = onnx.load(graph, load_external_data=False).graph
+    names = {node.input[2] for node in model.node if node.op_type == "MatMulNBits"}
+    scales = {}
+    for constant in model.initializer:
+        place = {entry.key: entry.value for entry in constant.external_data}
+        if constant.name in names and "offset" in place:
+            scales[constant.name] = int(place["offset"]), list(constant.dims)
+    return scales
 
 
 def _clear(place: Path) -> None:
@@ -156,7 +204,7 @@ def _place(folder: Path, version: str) -> Path | None:
     if not processor or (folder / WEIGHTS).stat().st_size < MIN_MODEL_BYTES:
         return None
     files = [(folder / name).resolve() for name in (GRAPH, WEIGHTS)]
-    about = [version, processor, *((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)]
+    about = [FORMAT, version, processor, *((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     return cache_folder() / "onnxruntime" / key
 

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -395,7 +396,7 @@ def make_it_a_folder(file):
     file.mkdir()
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "model.onnx", "seals.json"])
+@pytest.mark.parametrize("name", ["weights.bin", "model.onnx", "scales.json", "seals.json"])
 @pytest.mark.parametrize(
     "damage",
     [zero_a_block, flip_a_bit, cut_off, empty, make_it_a_folder, Path.unlink],
@@ -413,6 +414,17 @@ def test_what_is_damaged_is_packed_again(kept, prompt, engine, name, damage):
     assert kept() == [folder]
     assert len((folder / name).read_bytes()) == len(sound)
     assert prepacked.is_stored(onnxruntime, MODEL)
+
+
+def test_the_scales_that_were_packed_with_the_weights_are_not_kept_in_memory(kept, prompt):
+    load_engine(str(MODEL)).close()
+    again = load_engine(str(MODEL))
+    logits_after(again, prompt)
+    (folder,) = kept()
+    entries = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+    shared = [e for e in entries if str(folder / "weights.bin") in e and "r--s" in e.split()[1]]
+    assert [re.findall(r"(?m)^Rss: +(\d+) kB", entry) for entry in shared] == [["0"]]
+    again.close()
 
 
 def test_a_file_in_the_place_of_the_prepacked_weights_is_renamed(kept):
