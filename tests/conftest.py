@@ -25,6 +25,7 @@ from tests.support.needs import (  # noqa: F401
     pytest_itemcollected,
     pytest_runtest_makereport,
     pytest_runtest_setup,
+    pytest_terminal_summary,
     pytest_xdist_make_scheduler,
 )
 
