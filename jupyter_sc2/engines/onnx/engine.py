@@ -25,7 +25,7 @@ from jupyter_sc2.engines.decoding.loop import (
     Logits,
 )
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
-from jupyter_sc2.engines.onnx import int4, prefill, prepacked
+from jupyter_sc2.engines.onnx import int4, int8, prefill, prepacked
 from jupyter_sc2.engines.onnx.prefill import Prefill
 from jupyter_sc2.engines.onnx.telemetry import without_telemetry
 from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
@@ -195,18 +195,20 @@ class OnnxEngine(DecodingEngine):
         rope_theta: float,
         weight_bytes: int,
         precision: str = PACKED,
+        eight_bits: bool = False,
         prefill: Prefill | None = None,
         window: int | None = None,
     ) -> None:
         """`open_session` opens one for a number of threads, or returns None where it would take its own memory.
 
-        With `prefill`, what is new in a prompt is read by that, unless it is short.
+        They compute in 8 bits (int8.py) if so said. With `prefill`, what is new in a prompt is read by that, unless it
+        is short.
         """
         self._large = weight_bytes >= LARGE_BYTES
         stashed = MAX_STASHED_BYTES_OF_LARGE if self._large else MAX_STASHED_BYTES
         cache = KeysAndValues(shape.layers, shape.kv_heads, shape.head_dim, stashed)
         chunk = CHUNK_TOKENS_OF_LARGE if self._large else CHUNK_TOKENS
-        if prefill is not None:
+        if eight_bits or prefill is not None:
             chunk = CHUNK_TOKENS_OF_LARGE_PREFILL if self._large else CHUNK_TOKENS_OF_PREFILL
         super().__init__(tokenizer, card, cache, chunk=chunk, max_draft_tokens=MAX_DRAFT_TOKENS)
         self.precision = precision
@@ -445,6 +447,13 @@ def load(
     most = MAX_THREADS if size < LARGE_BYTES else MAX_THREADS_OF_LARGE
     threads = threads or threads_that_help(cores_here(), cell_runs=False, most=most)
     runtime = _runtime()
+
+    def is_stored(made: Path) -> bool:
+        return prepacked.is_stored(runtime, made)
+
+    eight_bits = int8.make(runtime, folder, progress, is_stored) if precision == PACKED else None
+    reading = prefill.make(runtime, folder, progress) if eight_bits is None else None
+    folder = eight_bits or folder
     try:
         first = _session(runtime, folder, threads)
     except prepacked.Damaged:  # what was not checked because of it is, this time
@@ -454,7 +463,7 @@ def load(
         if count == threads:
             return first
         with contextlib.suppress(prepacked.Damaged):
-            if prepacked.is_stored(runtime, folder):
+            if is_stored(folder):
                 return _session(runtime, folder, count)
         return None
 
@@ -467,7 +476,8 @@ def load(
         rope_theta=float((config.get("rope_parameters") or {}).get("rope_theta") or 10000.0),
         weight_bytes=size,
         precision=precision,
-        prefill=prefill.make(runtime, folder, progress),
+        eight_bits=eight_bits is not None,
+        prefill=reading,
         window=config.get("sliding_window"),
     )
     engine._forward([0, 0])  # shows what does not run

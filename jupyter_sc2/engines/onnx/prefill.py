@@ -49,7 +49,7 @@ else:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # raised whenever the same packed weights give other bytes
+FORMAT = 2  # raised whenever the same packed weights give other bytes
 # Layers that the graph multiplies with as one matrix: the first, and those behind it in the same matrix.
 JOINED = {"self_attn.q_proj": ("k_proj", "v_proj"), "mlp.gate_proj": ("up_proj",)}
 # Fewer bytes of weights are read quickly as they are.
@@ -204,7 +204,7 @@ def _write(folder: Path, part: Path, progress: Progress) -> None:
                 elif tensor.name.endswith(".scales"):
                     yield scales
                 else:
-                    levels, scales = _rounded(tensors, tensor.name, pool)
+                    levels, scales = in_eight_bits(tensors, tensor.name, pool)
                     yield levels
                 progress("loading", number / len(planned))
 
@@ -224,14 +224,14 @@ def _planned(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
         if kind == "weight" and f"{layer}.scales" in tensors:
             if layer.rpartition(".")[2] in behind:
                 continue
-            rows = sum(tensors[f"{one}.weight"].shape[0] for one in _joined(layer))
+            rows = sum(tensors[f"{one}.weight"].shape[0] for one in joined(layer))
             yield Tensor(name, "I8", (2 * tensor.shape[1], rows))
             yield Tensor(f"{layer}.scales", "F32", (rows,))
         elif kind not in ("scales", "middles"):
             yield Tensor(name, tensor.kind, tensor.shape, tensor.data)
 
 
-def _joined(layer: str) -> list[str]:
+def joined(layer: str) -> list[str]:
     """This layer, and those that the graph multiplies with in the same matrix."""
     for name, others in JOINED.items():
         if layer.endswith(name):
@@ -240,11 +240,16 @@ def _joined(layer: str) -> list[str]:
     return [layer]
 
 
-def _rounded(tensors: Mapping[str, Tensor], name: str, pool: Any) -> tuple[Any, Floats]:
-    """Levels (in, out) int8 and scales (out,) of the layer whose weight has this name, and of those joined to it."""
+def in_eight_bits(
+    tensors: Mapping[str, Tensor], name: str, pool: Any, factors: Floats | None = None
+) -> tuple[Any, Floats]:
+    """Levels (in, out) int8 and scales (out,) of the layer whose weight has this name, and of those joined to it.
+
+    With factors (in,) of the weights that are multiplied by them.
+    """
     packed = [
         [tensors[part].data for part in (f"{layer}.weight", *parts(f"{layer}.weight"))]
-        for layer in _joined(name.removesuffix(".weight"))
+        for layer in joined(name.removesuffix(".weight"))
     ]
     weight, scales, middles = (np.concatenate(of_all) for of_all in zip(*packed, strict=True))
     rows, columns = len(weight), 2 * weight.shape[1]
@@ -255,6 +260,8 @@ def _rounded(tensors: Mapping[str, Tensor], name: str, pool: Any) -> tuple[Any, 
     def block(first: int) -> None:
         here = slice(first, first + at_once)
         full = unpacked(weight[here], scales[here], as_float(middles[here]))
+        if factors is not None:
+            full *= factors
         step = np.maximum(np.abs(full).max(1) / 127, np.float32(1e-30))
         full /= step[:, None]
         steps[here] = step
@@ -264,21 +271,15 @@ def _rounded(tensors: Mapping[str, Tensor], name: str, pool: Any) -> tuple[Any, 
     return levels, steps
 
 
-class _PrefillGraph(Graph):
-    """It takes the embeddings of tokens, and all else that the graph for decoding takes but ids and rows."""
+class EightBits(Graph):
+    """It multiplies with weights and activations in 8 bits."""
 
-    def build(self) -> onnx.ModelProto:
+    def _layers(self) -> range:
         self._constant("one", 1, np.float32)
         self._constant("middle_level", 128, np.uint8)
-        self._constant("step", 1 / 127, np.float32)
-        self._constant("least", 1e-30, np.float32)
+        self._constant("most", 127, np.float32)
         self._constant("last_axis", [-1])
-        states, block = "states", ""
-        *layers, last = range(self._config["num_hidden_layers"])
-        for layer in layers:
-            states, block = self._layer(layer, states, block)
-        self._attend(last, states, block)
-        return self._model([value("states", "FLOAT", ["tokens", self._hidden])], [])
+        return range(self._config["num_hidden_layers"])
 
     def _linear(self, name: str, layers: Sequence[str], x: str) -> str:
         levels, steps = self._rounding(x)
@@ -299,16 +300,22 @@ class _PrefillGraph(Graph):
         return self._node("Add", [scaled, bias], f"{name}.result")
 
     def _rounding(self, x: str) -> tuple[str, str]:
-        """The levels (T, K) uint8 of x, around 128, and their steps (T, 1)."""
-        from onnx import helper
+        """The levels (T, K) uint8 of x, around 128, and their steps (T, 1); of a row of zeros the step is 0."""
+        sizes = self._node("Abs", [x], f"{x}.sizes")
+        largest = self._node("ReduceMax", [sizes, "last_axis"], f"{x}.largest", keepdims=1)
+        per_unit = self._node("Div", ["most", largest], f"{x}.per_unit")
+        scaled = self._node("Mul", [x, per_unit], f"{x}.scaled")
+        levels = self._node("QuantizeLinear", [scaled, "one", "middle_level"], f"{x}.levels")
+        return levels, self._node("Div", [largest, "most"], f"{x}.steps")
 
-        largest = self._node("ReduceMax", [x, "last_axis"], f"{x}.largest", keepdims=0)
-        smallest = self._node("ReduceMin", [x, "last_axis"], f"{x}.smallest", keepdims=0)
-        opposite = self._node("Neg", [smallest], f"{x}.opposite")
-        size = self._node("Max", [largest, opposite, "least"], f"{x}.size")
-        steps = self._node("Mul", [size, "step"], f"{x}.steps")
-        shape = self._node("Shape", [steps], f"{x}.rows")
-        middle = helper.make_tensor("value", 2, [1], [128])  # uint8
-        middles = self._node("ConstantOfShape", [shape], f"{x}.middles", value=middle)
-        levels = self._node("QuantizeLinear", [x, steps, middles], f"{x}.levels", axis=0)
-        return levels, self._node("Unsqueeze", [steps, "last_axis"], f"{x}.column")
+
+class _PrefillGraph(EightBits):
+    """It takes the embeddings of tokens, and all else that the graph for decoding takes but ids and rows."""
+
+    def build(self) -> onnx.ModelProto:
+        states, block = "states", ""
+        *layers, last = self._layers()
+        for layer in layers:
+            states, block = self._layer(layer, states, block)
+        self._attend(last, states, block)
+        return self._model([value("states", "FLOAT", ["tokens", self._hidden])], [])

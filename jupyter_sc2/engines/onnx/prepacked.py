@@ -204,7 +204,12 @@ def _place(folder: Path, version: str) -> Path | None:
     if not processor or (folder / WEIGHTS).stat().st_size < MIN_MODEL_BYTES:
         return None
     files = [(folder / name).resolve() for name in (GRAPH, WEIGHTS)]
-    about = [FORMAT, version, processor, *((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)]
+    about = [
+        FORMAT,
+        version,
+        processor,
+        *((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files),
+    ]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     return cache_folder() / "onnxruntime" / key
 
