@@ -153,7 +153,7 @@ def _write(runtime: Any, folder: Path, part: Path) -> None:
     largest = _largest_inputs(runtime, config, tensors, mapped, ids)
     with background.pool(usable_cores()) as pool:
         factors = _factors(tensors, largest, pool)
-        write_tensors(part / WEIGHTS, list(_rounded(tensors, factors, pool)))
+        write_tensors(part / WEIGHTS, _rounded(tensors, factors, pool))
     graph = _Graph(config, read_tensors(part / WEIGHTS)).build()
     atomic_write(part / GRAPH, graph.SerializeToString())
 
