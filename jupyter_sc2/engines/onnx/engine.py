@@ -26,6 +26,7 @@ from jupyter_sc2.engines.decoding.loop import (
 )
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.engines.onnx import int4, int8, prefill, prepacked
+from jupyter_sc2.engines.onnx.graph import rope_theta, rotations
 from jupyter_sc2.engines.onnx.prefill import Prefill
 from jupyter_sc2.engines.onnx.telemetry import without_telemetry
 from jupyter_sc2.errors import GenerationError, ModelLoadError, in_one_line
@@ -221,7 +222,7 @@ class OnnxEngine(DecodingEngine):
         self._weight_bytes = weight_bytes
         self._vocabulary = shape.vocab
         self._window = window  # tokens that a layer looks back, the newest included
-        self._frequencies = rope_theta ** (np.arange(0, -shape.head_dim, -2) / shape.head_dim)
+        self._rope_theta, self._head_size = rope_theta, shape.head_dim
         self._rotations: tuple[Floats, Floats] | None = None
 
     def use_threads(self, count: int) -> None:
@@ -357,8 +358,7 @@ class OnnxEngine(DecodingEngine):
     def _rotations_for(self, positions: int) -> tuple[Floats, Floats]:
         """The tables of the rotary embedding for so many positions: cosines and sines."""
         if self._rotations is None or len(self._rotations[0]) != positions:
-            angles = np.arange(positions)[:, None] * self._frequencies
-            self._rotations = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+            self._rotations = rotations(self._rope_theta, self._head_size, positions)
         return self._rotations
 
 
@@ -473,7 +473,7 @@ def load(
         tokenizer,
         card,
         shape,
-        rope_theta=float((config.get("rope_parameters") or {}).get("rope_theta") or 10000.0),
+        rope_theta=rope_theta(config),
         weight_bytes=size,
         precision=precision,
         eight_bits=eight_bits is not None,

@@ -23,7 +23,10 @@ from jupyter_sc2.models.packed import GRAPH, INPUTS_PER_SCALE, WEIGHTS, Tensor, 
 from jupyter_sc2.runtime.atomic_write import atomic_write
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+else:
+    from jupyter_sc2.runtime.own_numpy import np
 
 KINDS = ("llama", "starcoder2")
 OPSET = 18
@@ -63,6 +66,18 @@ def value(name: str, kind: str, shape: Sequence[int | str]) -> onnx.ValueInfoPro
     return onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
 
 
+def rope_theta(config: dict[str, Any]) -> float:
+    """The base of the rotary embedding's frequencies."""
+    return float((config.get("rope_parameters") or {}).get("rope_theta") or 10000.0)
+
+
+def rotations(theta: float, head_size: int, positions: int) -> tuple[Any, Any]:
+    """The graph's tables of the rotary embedding: cosines and sines (positions, head_size / 2)."""
+    frequencies = theta ** (np.arange(0, -head_size, -2) / head_size)
+    angles = np.arange(positions)[:, None] * frequencies
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
 class Graph:
     weights = WEIGHTS  # the file beside it that it refers to
 
@@ -74,11 +89,11 @@ class Graph:
         self._hidden: int = config["hidden_size"]
         self._heads: int = config["num_attention_heads"]
         self._key_heads: int = config["num_key_value_heads"]
-        self._head_size: int = config.get("head_dim") or self._hidden // self._heads
+        self.head_size: int = config.get("head_dim") or self._hidden // self._heads
         self._epsilon: float = config.get("rms_norm_eps") or config["norm_epsilon"]
-        projected = (self._heads + 2 * self._key_heads) * self._head_size
+        projected = (self._heads + 2 * self._key_heads) * self.head_size
         self._constant("qkv_shape", [1, -1, projected])
-        self._constant("attended_shape", [-1, self._heads * self._head_size])
+        self._constant("attended_shape", [-1, self._heads * self.head_size])
 
     @cached_property
     def _group(self) -> int:
@@ -103,7 +118,7 @@ class Graph:
         """The model of the nodes so far, with these inputs and outputs and those that attention takes and gives."""
         from onnx import helper
 
-        size = self._head_size
+        size = self.head_size
         first, *more = inputs
         inputs = [
             first,
@@ -134,8 +149,6 @@ class Graph:
     # The parts of the model
 
     def _embed(self) -> str:
-        import numpy as np
-
         table, scales = "model.embed_tokens.weight", parts("model.embed_tokens.weight")[0]
         self._stored("table", [table])
         levels = self._node(
@@ -213,7 +226,7 @@ class Graph:
             kv_num_heads=self._key_heads,
             do_rotary=1,
             rotary_interleaved=0,
-            scale=self._head_size**-0.5,
+            scale=self.head_size**-0.5,
             local_window_size=window or -1,
         )
         flat = self._node("Reshape", [f"{name}attended", "attended_shape"], f"{name}attended_2d")
@@ -278,8 +291,6 @@ class Graph:
 
     def _sums(self, name: str, x: str, columns: int) -> str:
         """The sums (T, groups) of each group of x (T, columns)."""
-        import numpy as np
-
         groups = columns // self._group
         if columns > MAX_SUMMED_BY_PRODUCT:
             axis, shape = "last_axis", f"groups_of_{columns}"
@@ -312,7 +323,6 @@ class Graph:
         return names[0]
 
     def _constant(self, name: str, value: Any, kind: Any = "int64") -> None:
-        import numpy as np
         from onnx import numpy_helper
 
         self._initializers[name] = numpy_helper.from_array(np.array(value, kind), name)

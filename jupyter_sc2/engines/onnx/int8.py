@@ -12,20 +12,22 @@ prepacked (prepacked.py).
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import mmap
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
-from jupyter_sc2.engines.onnx.graph import Graph, value
-from jupyter_sc2.engines.onnx.prefill import EightBits, adds_exactly, in_eight_bits, joined
-from jupyter_sc2.models.cache_dir import cache_folder, quantized_place
-from jupyter_sc2.models.kept import Kept, keep_newest
+from jupyter_sc2.engines.onnx.eight_bits import (
+    EightBits,
+    in_eight_bits,
+    joined,
+    keep,
+    size_in_eight_bits,
+)
+from jupyter_sc2.engines.onnx.graph import Graph, rope_theta, rotations, value
+from jupyter_sc2.errors import ModelLoadError, in_one_line
 from jupyter_sc2.models.packed import (
     GRAPH,
     WEIGHTS,
@@ -40,7 +42,7 @@ from jupyter_sc2.models.packed import (
 from jupyter_sc2.runtime import background
 from jupyter_sc2.runtime.atomic_write import atomic_write
 from jupyter_sc2.runtime.exit_gate import gate
-from jupyter_sc2.runtime.hardware import free_memory, usable_cores
+from jupyter_sc2.runtime.hardware import usable_cores
 from jupyter_sc2.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -52,13 +54,9 @@ if TYPE_CHECKING:
 else:
     from jupyter_sc2.runtime.own_numpy import np
 
-logger = logging.getLogger(__name__)
-
 FORMAT = 1  # raised whenever the same packed weights give other bytes
 # Smaller ones are quick anyway. Of larger ones a pass over one token reads the weights, and those in 4 bits are fewer.
 MIN_BYTES, MAX_BYTES = 32 << 20, 512 << 20
-# Each environment has its own copy of the embedded model.
-MAX_MODELS = 4
 # Smaller sizes of inputs and weights count as this.
 LEAST = 1e-5
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -116,30 +114,19 @@ def make(
     None where it would not be quicker, or there is no room. `runtime` is the module onnxruntime. Weights that
     `is_stored` are not compared, as they are not read.
     """
-    status, free = (folder / WEIGHTS).stat(), free_memory()
-    size = 2 * status.st_size
-    if not MIN_BYTES <= status.st_size <= MAX_BYTES or (free is not None and free < 2 * size):
+    if not MIN_BYTES <= (folder / WEIGHTS).stat().st_size <= MAX_BYTES:
         return None
-    source = {"format": FORMAT, "source": [status.st_size, status.st_mtime_ns]}
-    place = cache_folder() / "int8" / quantized_place(folder, "int8").name
-    kept = Kept(place, source, (GRAPH, WEIGHTS))
-
-    def is_unread(name: str) -> bool:
-        return name == WEIGHTS and is_stored(place)
-
-    try:
-        if not adds_exactly(runtime):
-            return None
-        if not kept.is_whole(progress, is_unread):
-            kept.make(lambda part: _write(runtime, folder, part), size, progress, is_unread)
-            keep_newest(place.parent, MAX_MODELS)
-    # No room, no package onnx, or a model of another kind; ONNX Runtime raises a dozen classes.
-    except Exception:
-        logger.debug("Weights in 8 bits cannot be kept", exc_info=True)
-        return None
-    with contextlib.suppress(OSError):  # a folder that may only be read
-        os.utime(place)
-    return place
+    kept = keep(
+        runtime,
+        folder,
+        "int8",
+        lambda part: _write(runtime, folder, part),
+        version=FORMAT,
+        memory=2 * size_in_eight_bits(folder),
+        progress=progress,
+        is_unread=is_stored,
+    )
+    return kept.place if kept else None
 
 
 # The model
@@ -154,7 +141,7 @@ def _write(runtime: Any, folder: Path, part: Path) -> None:
     with background.pool(usable_cores()) as pool:
         factors = _factors(tensors, largest, pool)
         write_tensors(part / WEIGHTS, _rounded(tensors, factors, pool))
-    graph = _Graph(config, read_tensors(part / WEIGHTS)).build()
+    graph = _Int8Graph(config, read_tensors(part / WEIGHTS)).build()
     atomic_write(part / GRAPH, graph.SerializeToString())
 
 
@@ -194,11 +181,7 @@ def _matrix(layer: str, levels: Any, scales: Floats) -> Iterator[Tensor]:
     yield Tensor(f"{layer}.scales", "F32", scales.shape, scales)
 
 
-class _Graph(EightBits):
-    def build(self) -> onnx.ModelProto:
-        self._layers()
-        return super().build()
-
+class _Int8Graph(EightBits):
     def _head(self, states: str) -> None:
         self._node("Identity", [self._linear("head", ["head"], states)], "logits")
 
@@ -244,15 +227,14 @@ def _largest_inputs(
     file: mmap.mmap,
     ids: Sequence[int],
 ) -> dict[str, Floats]:
-    """By layer, the largest size (K,) of each of its inputs, where the model reads these ids."""
+    """By layer, the largest size (K,) of each of its inputs, where the model reads these ids. Raises ModelLoadError."""
     graph = _Observed(config, tensors)
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = usable_cores()
-    count, half = len(ids), graph._head_size // 2
-    theta = float((config.get("rope_parameters") or {}).get("rope_theta") or 10000.0)
-    angles = np.arange(count)[:, None] * theta ** (-np.arange(half) / half)
-    empty = np.zeros((1, graph._key_heads, count, 2 * half), np.float32)
+    count, size = len(ids), graph.head_size
+    cosines, sines = rotations(rope_theta(config), size, count)
+    empty = np.zeros((1, config["num_key_value_heads"], count, size), np.float32)
     inputs: dict[str, Any] = {
         "ids": np.array(ids, np.int64),
         "rows": np.array([count - 1], np.int64),
@@ -260,15 +242,18 @@ def _largest_inputs(
         "last": np.array([count - 1], np.int32),
         "total": np.array(count, np.int32),
         "attention_bias": np.zeros((1, 1, count, count), np.float32),
-        "cos": np.cos(angles).astype(np.float32),
-        "sin": np.sin(angles).astype(np.float32),
+        "cos": cosines,
+        "sin": sines,
     }
     for layer in range(config["num_hidden_layers"]):
         inputs |= {f"keys.{layer}": empty, f"values.{layer}": empty}
     model = graph.build_with(file).SerializeToString()
-    with gate:
-        session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        values = session.run(list(graph.observed.values()), inputs)
+    try:
+        with gate:
+            session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            values = session.run(list(graph.observed.values()), inputs)
+    except Exception as error:  # it raises a dozen classes
+        raise ModelLoadError(f"ONNX Runtime cannot run the model: {in_one_line(error)}") from error
     return {layer: np.abs(v).max(0) for layer, v in zip(graph.observed, values, strict=True)}
 
 

@@ -9,29 +9,20 @@ import onnxruntime
 import pytest
 
 from jupyter_sc2.engines import load_engine
+from jupyter_sc2.engines.onnx import eight_bits, prefill
 from jupyter_sc2.engines.onnx import engine as onnx_engine
-from jupyter_sc2.engines.onnx import int4, prefill
 from jupyter_sc2.models import packed
-from jupyter_sc2.types import SamplingParams
+from tests.support.eight_bits import IDS, difference, greedy_ids, logits, make_windowed_model, never
 from tests.support.paths import SMALL_MODEL
-from tests.support.tiny import make_tiny_model
 
-IDS = [20 + 7 * index % 300 for index in range(160)]
-GREEDY = SamplingParams(max_tokens=8)
-
-
-ADDS_EXACTLY = prefill.adds_exactly
-
-
-def never() -> bool:
-    return False
+ADDS_EXACTLY = eight_bits.adds_exactly
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """The folder of what is kept; on any processor small models count as worth it."""
     monkeypatch.setenv("JUPYTER_SC2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(prefill, "adds_exactly", lambda runtime: True)
+    monkeypatch.setattr(eight_bits, "adds_exactly", lambda runtime: True)
     monkeypatch.setattr(prefill, "MIN_BYTES", 0)
     return tmp_path / "cache" / "prefill"
 
@@ -45,9 +36,7 @@ def exact(cache):
 
 @pytest.fixture
 def starcoder2(tmp_path):
-    """A folder with a packed model whose layers look back 32 tokens."""
-    folder = make_tiny_model(tmp_path / "tiny", hidden=128, intermediate=256, sliding_window=32)
-    return int4.make(folder)
+    return make_windowed_model(tmp_path / "tiny")
 
 
 def loaded(folder=SMALL_MODEL, threads=2):
@@ -58,19 +47,6 @@ def without_prefill(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(prefill, "make", lambda *_: None)
         return loaded(folder)
-
-
-def logits(engine, ids=IDS):
-    """What follows these ids (V,), read anew."""
-    engine._forget()
-    engine.prefill(ids, never)
-    return engine._logits[-1].copy()
-
-
-def difference(engine, other):
-    """Between their logits, as a share of all logits."""
-    ours, theirs = logits(engine), logits(other)
-    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
 # What it computes
@@ -88,10 +64,7 @@ def test_a_prompt_is_read_as_with_the_packed_weights(exact, request, monkeypatch
 
 def test_what_was_read_is_decoded_from(exact, monkeypatch):
     engine, other = loaded(), without_prefill(SMALL_MODEL, monkeypatch)
-    texts = [
-        [token.id for token in one.generate(IDS, GREEDY, (), never)] for one in (engine, other)
-    ]
-    assert texts[0] == texts[1]
+    assert greedy_ids(engine) == greedy_ids(other)
 
 
 def test_a_few_tokens_are_read_with_the_packed_weights(monkeypatch):
@@ -149,7 +122,7 @@ def test_after_reading_the_weights_are_not_in_the_memory_of_the_process():
 def test_a_pass_of_a_large_model_ends_when_it_is_aborted(monkeypatch):
     monkeypatch.setattr(onnx_engine, "LARGE_BYTES", 0)
     monkeypatch.setattr(onnx_engine, "ABORT_CHECK_S", 0.0)
-    engine, expected = loaded(), [token.id for token in loaded().generate(IDS, GREEDY, (), never)]
+    engine, expected = loaded(), greedy_ids(loaded())
     asked = []
 
     def from_the_second_time():
@@ -160,7 +133,7 @@ def test_a_pass_of_a_large_model_ends_when_it_is_aborted(monkeypatch):
     engine.chunk = len(long)
     assert engine.prefill(long, from_the_second_time) == 0
     assert engine._cache.length == len(engine._cache.ids) == 0
-    assert [token.id for token in engine.generate(IDS, GREEDY, (), never)] == expected
+    assert greedy_ids(engine) == expected
 
 
 # What is kept
@@ -192,9 +165,9 @@ def test_what_is_damaged_is_not_read_with_and_written_again(cache, monkeypatch, 
 @pytest.mark.parametrize("lacks", ["exact sums", "memory", "a disk", "onnx"])
 def test_where_they_are_no_use_or_have_no_room_nothing_is_written(cache, monkeypatch, lacks):
     if lacks == "exact sums":
-        monkeypatch.setattr(prefill, "adds_exactly", lambda runtime: False)
+        monkeypatch.setattr(eight_bits, "adds_exactly", lambda runtime: False)
     elif lacks == "memory":
-        monkeypatch.setattr(prefill, "free_memory", lambda: 1000)
+        monkeypatch.setattr(eight_bits, "free_memory", lambda: 1000)
     elif lacks == "onnx":
         monkeypatch.setitem(sys.modules, "onnx", None)
     else:
@@ -206,7 +179,7 @@ def test_where_they_are_no_use_or_have_no_room_nothing_is_written(cache, monkeyp
 
 
 def test_the_weights_of_a_few_models_are_kept(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(prefill, "MAX_MODELS", 1)
+    monkeypatch.setattr(eight_bits, "MAX_MODELS", 1)
     loaded()
     shutil.copytree(SMALL_MODEL, tmp_path / "another")
     loaded(tmp_path / "another")
@@ -215,7 +188,7 @@ def test_the_weights_of_a_few_models_are_kept(cache, tmp_path, monkeypatch):
 
 
 def test_a_damaged_probe_is_written_again(cache):
-    probe = cache.parent / prefill.PROBE
+    probe = cache.parent / eight_bits.PROBE
     known = ADDS_EXACTLY(onnxruntime)
     probe.write_bytes(b"not a model")
     ADDS_EXACTLY(onnxruntime)
