@@ -90,7 +90,7 @@ class Worker:
         """For what the engine computes next on the calling thread."""
         assert self.load is not None and self.engine is not None
         count = threads_that_help(
-            self.load.cores(), cell_runs=cell_runs, setting=self.options.threads
+            self.load.cores, cell_runs=cell_runs, setting=self.options.threads
         )
         self.engine.use_threads(count)
 

@@ -63,6 +63,9 @@ class OwnImports:
         self._heavy = False
         self._cell_runs = False
         self._looked: object = None  # at what the user's files were last looked at
+        self._unswept = (
+            False  # whether our threads have imported anything that the last sweep did not see
+        )
         self._environment = openblas.environment()
 
     # Our own threads
@@ -86,7 +89,9 @@ class OwnImports:
         self._depths[thread] -= 1
         if not self._depths[thread]:
             del self._depths[thread]
-        self.sweep()
+        # Not each time: a sweep looks at folders, and beside a running cell a thread waits for the GIL after each look.
+        if self._unswept:
+            self.sweep()
 
     @contextmanager
     def without_user_modules(self) -> Iterator[None]:
@@ -186,15 +191,19 @@ class OwnImports:
         """Takes what our threads have imported out of sys.modules, as far as it is to be kept apart."""
         if not self._installed or not self._found:
             return
+        self._unswept = False
         if not self._heavy and not HEAVY_PACKAGES.isdisjoint(self._found):
             self._heavy = True
             self._found |= self._isolated.publish_all()
         # Never under the hands of who imports: a package that is taken away then would make that fail.
         quiet = not self._cell_runs or threading.current_thread() is threading.main_thread()
-        if not self._heavy and quiet and not self.importing():
-            for top in list(self._found):
-                if top not in sys.stdlib_module_names:
-                    self._isolate(top)
+        if not self._heavy and quiet:
+            if self.importing():
+                self._unswept = True
+            else:
+                for top in list(self._found):
+                    if top not in sys.stdlib_module_names:
+                        self._isolate(top)
         self._isolate_what_is_hidden()
 
     def _isolate_what_is_hidden(self) -> None:
@@ -211,6 +220,8 @@ class OwnImports:
     def _isolate(self, top: str) -> None:
         if self._isolated.take(top):
             self._found.discard(top)
+        else:
+            self._unswept = True
 
     # Finding
 
@@ -227,6 +238,7 @@ class OwnImports:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         if spec is not None and not parent and name != PACKAGE:
             self._found.add(name)
+            self._unswept = True
             if name not in sys.stdlib_module_names:
                 self._isolated.filters_before[name] = list(filters())
             if name == "numpy":
@@ -289,6 +301,7 @@ class OwnImports:
         self._isolated.publish(name)
         if self.ours:
             self._found.add(name.partition(".")[0])
+            self._unswept = True
         elif name == "numpy" and self._environment != openblas.environment():
             self._environment = openblas.environment()
             with self:
@@ -491,7 +504,9 @@ class _Trust:
 
     def users_entries(self) -> list[str]:
         """What of sys.path is the user's; an empty entry is the current directory."""
-        return [e for e in sys.path if isinstance(e, str) and not self.has(e or os.curdir)]
+        self._look()
+        entries = [entry for entry in sys.path if isinstance(entry, str)]
+        return [entry for entry in entries if self._real(entry or os.curdir) not in self._folders]
 
     def hiding(self) -> list[tuple[str, str]]:
         """Modules of the user's that are loaded and hide what is installed: their names and files."""

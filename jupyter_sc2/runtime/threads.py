@@ -50,20 +50,22 @@ def most_threads(parameters: int) -> int | None:
 
 
 def threads_that_help(
-    cores: Cores, *, cell_runs: bool, most: int | None = None, setting: int = 0
+    cores: Callable[[], Cores], *, cell_runs: bool, most: int | None = None, setting: int = 0
 ) -> int:
     """How many threads to compute with now, 1 at least.
 
     `setting` is the user's number and always holds; 0 for none. While a cell of this kernel runs, the cores are the
-    cell's. `most` is where more threads gain the model nothing.
+    cell's. `most` is where more threads gain the model nothing. `cores` is called only where it matters: how busy they
+    are stands in files, and a thread beside a running cell waits for the GIL after each call of the system.
     """
     if setting:
         return setting
     if cell_runs:
         return 1
-    free = min(float(cores.usable), cores.physical - cores.busy)
-    if cores.quota is not None:  # beyond it all threads are stopped for the rest of 0.1 s
-        free = min(free, max(1, int(cores.quota)) - cores.busy_in_quota)
+    now = cores()
+    free = min(float(now.usable), now.physical - now.busy)
+    if now.quota is not None:  # beyond it all threads are stopped for the rest of 0.1 s
+        free = min(free, max(1, int(now.quota)) - now.busy_in_quota)
     count = int(free + 0.5)
     return max(1, count if most is None else min(count, most))
 

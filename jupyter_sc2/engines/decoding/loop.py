@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jupyter_sc2.engines.base import Capabilities, DraftFn, check_length, no_draft
 from jupyter_sc2.engines.decoding.beam_search import Hypothesis, common_prefix_length, prune
 from jupyter_sc2.engines.decoding.prefix_cache import PromptState
-from jupyter_sc2.engines.decoding.sampling import Sampler, make_sampler, top_tokens
+from jupyter_sc2.engines.decoding.sampling import TopTokens, make_sampler, top_tokens
 from jupyter_sc2.engines.decoding.tokenizer import Tokenizer
 from jupyter_sc2.errors import SC2Error
 from jupyter_sc2.models.cards import ModelCard
@@ -89,6 +89,7 @@ class DecodingEngine(ABC):
         self._interrupted: tuple[int, int] | None = None
         # (K, V) float32: what follows each of the last K tokens that were read
         self._logits: NDArray[np.float32] | None = None
+        self._top: TopTokens | None = None  # of these logits
 
     @abstractmethod
     def _pass(
@@ -165,17 +166,16 @@ class DecodingEngine(ABC):
         constraint: SpellingConstraint | None,
         draft: DraftFn,
     ) -> Iterator[Token]:
-        sample = make_sampler(sampling)
+        sample = None if sampling.temperature == 0 else make_sampler(sampling)
         self._read_prompt(ids, cancelled)
         if self._cache.ids != list(ids):  # cancelled
             return
-        beam_width = self.capabilities.beam_width if sampling.temperature == 0 else 1
         max_draft_tokens = self.capabilities.max_draft_tokens
         pending, drawn = constraint, list[int]()
         row, drafted = 0, list[int]()
         left = min(sampling.max_tokens, self.card.context - len(ids))
         while not cancelled():
-            found = self._expand(Hypothesis(pending), row, stop_ids) if beam_width > 1 else []
+            found = self._expand(Hypothesis(pending), row, stop_ids) if sample is None else []
             if len(found) > 1:
                 self._cache.truncate(len(ids) + len(drawn))
                 hypothesis = yield from self._beam_search(found, left, stop_ids, cancelled)
@@ -185,10 +185,11 @@ class DecodingEngine(ABC):
                 left -= len(hypothesis.tokens)
                 token, pending, drafted = hypothesis.tokens[-1], hypothesis.pending, []
             else:
-                if found:
+                if sample is None:
                     (token,) = found[0].tokens
                 else:
-                    token = self._draw(sample, row, self._allowed(pending))
+                    with self._inside():
+                        token = sample(self._row(row), self._allowed(pending))
                 yield token
                 pending = self._advance(pending, token)
                 drawn.append(token.id)
@@ -248,10 +249,12 @@ class DecodingEngine(ABC):
         self, hypothesis: Hypothesis, row: int, stop_ids: Collection[int]
     ) -> list[Hypothesis]:
         """The hypothesis extended by each of the most likely next tokens, by the logits of this row."""
+        allowed = self._allowed(hypothesis.pending)
         with self._inside():
-            tokens = top_tokens(
-                self._row(row), self._allowed(hypothesis.pending), self.capabilities.beam_width
-            )
+            if allowed is not None:
+                tokens = top_tokens(self._row(row), allowed, self.capabilities.beam_width)
+            else:
+                tokens = self._top_tokens()[row]
         return prune(
             (
                 hypothesis.extend(
@@ -326,9 +329,12 @@ class DecodingEngine(ABC):
         self._cache.ids.extend(ids)
         return True
 
-    def _draw(self, sample: Sampler, row: int, allowed: Sequence[int] | None) -> Token:
-        with self._inside():
-            return sample(self._row(row), allowed)
+    def _top_tokens(self) -> TopTokens:
+        """Of all rows of the logits that there are."""
+        assert self._logits is not None
+        if self._top is None or self._top.logits is not self._logits:
+            self._top = TopTokens(self._logits, self.capabilities.beam_width)
+        return self._top
 
     def _row(self, row: int) -> NDArray[np.float32]:
         assert self._logits is not None
@@ -338,7 +344,7 @@ class DecodingEngine(ABC):
     def _forget(self) -> None:
         self._cache.clear()
         self._prompt = None
-        self._logits = None
+        self._logits = self._top = None
 
 
 @dataclass(frozen=True)

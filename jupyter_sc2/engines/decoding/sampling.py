@@ -30,14 +30,11 @@ NUM_ALTERNATIVES = 2  # runners-up that come with a token
 
 
 def make_sampler(params: SamplingParams) -> Sampler:
-    """A function from logits (V,), and the ids that are allowed (None: all), to a token.
+    """A function from logits (V,), and the ids that are allowed (None: all), to a token, at a temperature above 0.
 
     The token's log-probability (nats) is the one under the unmodified distribution, whatever temperature,
     filters or `allowed` did. Has its own generator: the process's random state stays untouched.
     """
-    if params.temperature == 0:
-        return _top_tokens
-
     generator = np.random.default_rng(params.seed)
 
     def sample(logits: Logits, allowed: Sequence[int] | None) -> Token:
@@ -77,15 +74,54 @@ def apply_top_p(logits: Logits, p: float) -> Logits:
 
 def top_tokens(logits: Logits, allowed: Sequence[int] | None, count: int = 1) -> list[Token]:
     """The `count` most likely tokens, or all that are allowed if these are fewer, best first."""
-    total = _logsumexp(logits)
+    if allowed is None:
+        return TopTokens(logits[None], count)[0]
+    total, left = _logsumexp(logits), _mask_disallowed(logits, allowed)
     if total != total:
         raise _not_a_number()
-    left = _mask_disallowed(logits, allowed)
-    among = None if allowed is None else _logsumexp(left)
-    most = min(NUM_ALTERNATIVES + count, len(left))
-    top = np.argpartition(left, -most)[-most:]
-    top = top[np.argsort(-left[top], kind="stable")]
-    found = [(int(id), float(left[id])) for id in top if left[id] > -np.inf]
+    (top,) = _largest(left[None], count + NUM_ALTERNATIVES)
+    return _tokens(top, total, count, among=_logsumexp(left))
+
+
+class TopTokens:
+    """The `count` most likely tokens, best first, after each of the tokens whose logits (T, V) these are.
+
+    They are found for all rows together: NumPy gives up the GIL in each of its calls, and while the user's code runs
+    it is some milliseconds until one has it again.
+    """
+
+    def __init__(self, logits: NDArray[np.float32], count: int) -> None:
+        self.logits, self._count = logits, count
+        self._largest = _largest(logits, count + NUM_ALTERNATIVES)
+        greatest = np.array([[top[0][1]] for top in self._largest], np.float32)
+        with np.errstate(invalid="ignore"):  # where the greatest is infinite
+            sums = np.exp(logits - greatest).sum(1)
+        self._totals = [
+            top[0][1] + math.log(of_row) if of_row > 0 else math.nan
+            for top, of_row in zip(self._largest, sums.tolist(), strict=True)
+        ]
+
+    def __getitem__(self, row: int) -> list[Token]:
+        if not math.isfinite(self._totals[row]):
+            raise _not_a_number()
+        return _tokens(self._largest[row], self._totals[row], self._count)
+
+
+def _largest(logits: NDArray[np.float32], count: int) -> list[list[tuple[int, float]]]:
+    """The ids of the `count` largest of each row (T, V), with their logits, best first."""
+    count = min(count, logits.shape[1])
+    places = np.argpartition(logits, -count, axis=1)[:, -count:].tolist()
+    return [
+        sorted(((id, float(row[id])) for id in ids), key=lambda pair: -pair[1])
+        for row, ids in zip(logits, places, strict=True)
+    ]
+
+
+def _tokens(
+    top: Sequence[tuple[int, float]], total: float, count: int, among: float | None = None
+) -> list[Token]:
+    """The first `count` of the ids and logits, of which all have the sum `total`, and those allowed `among`."""
+    found = [(id, value) for id, value in top if value > -math.inf]
     return [
         Token(
             id,
@@ -95,10 +131,6 @@ def top_tokens(logits: Logits, allowed: Sequence[int] | None, count: int = 1) ->
         )
         for id, value in found[:count]
     ]
-
-
-def _top_tokens(logits: Logits, allowed: Sequence[int] | None) -> Token:
-    return top_tokens(logits, allowed)[0]
 
 
 def _mask_disallowed(logits: Logits, allowed: Sequence[int] | None) -> Logits:
@@ -112,12 +144,15 @@ def _mask_disallowed(logits: Logits, allowed: Sequence[int] | None) -> Logits:
 
 def _token(logits: Logits, id: int, allowed: Sequence[int] | None) -> Token:
     value, total = float(logits[id]), _logsumexp(logits)
+    if total != total:
+        raise _not_a_number()
     among = None if allowed is None else value - _logsumexp(_mask_disallowed(logits, allowed))
     return Token(id, value - total, among)
 
 
 def _softmax(logits: Logits) -> NDArray[np.float64]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    with np.errstate(invalid="ignore"):  # where the greatest is infinite
+        shifted = np.exp(logits.astype(np.float64) - logits.max())
     probabilities: NDArray[np.float64] = shifted / shifted.sum()
     return probabilities
 

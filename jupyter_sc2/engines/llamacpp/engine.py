@@ -398,4 +398,4 @@ def default_threads(parameters: int) -> int:
 
     Busy cores count too: the number holds for as long as the model is loaded.
     """
-    return threads_that_help(cores_here(), cell_runs=False, most=most_threads(parameters))
+    return threads_that_help(cores_here, cell_runs=False, most=most_threads(parameters))

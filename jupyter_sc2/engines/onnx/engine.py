@@ -158,11 +158,9 @@ class Computation:
             self._bind(cache, rotations)
         # By address: `bind_cpu_input` would copy each.
         for name, array in inputs.items():
-            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, address(array))
         if logits is not None:
-            self._binding.bind_output(
-                "logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data
-            )
+            self._binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, address(logits))
         self.session.run_with_iobinding(self._binding, options)
 
     def _bind(self, cache: Floats, rotations: tuple[Floats, Floats]) -> None:
@@ -171,10 +169,10 @@ class Computation:
         shape = (1, *cache.shape[1:])
         for index, block in enumerate(cache):
             name = f"{('keys', 'values')[index % 2]}.{index // 2}"
-            self._binding.bind_input(name, "cpu", 0, np.float32, shape, block.ctypes.data)
-            self._binding.bind_output(f"new_{name}", "cpu", 0, np.float32, shape, block.ctypes.data)
+            self._binding.bind_input(name, "cpu", 0, np.float32, shape, address(block))
+            self._binding.bind_output(f"new_{name}", "cpu", 0, np.float32, shape, address(block))
         for name, table in zip(("cos", "sin"), rotations, strict=True):
-            self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
+            self._binding.bind_input(name, "cpu", 0, np.float32, table.shape, address(table))
         self._bound = cache, rotations
 
 
@@ -285,7 +283,7 @@ class OnnxEngine(DecodingEngine):
             if rest:
                 wanted = len(rest) if logits == "all" else 1
                 found = np.empty((wanted, self._vocabulary), np.float32)
-                rows = np.arange(len(rest) - wanted, len(rest))
+                rows = np.array(range(len(rest) - wanted, len(rest)), np.int64)
                 inputs = {"ids": np.array(rest, np.int64), "rows": rows}
                 self._compute(self._decoding[self._used], len(rest), inputs, found, hypotheses)
                 self._logits = found
@@ -352,7 +350,8 @@ class OnnxEngine(DecodingEngine):
                 bias[0, 0, row, : max(0, position + 1 - self._window)] = -np.inf
         for row, hypothesis in enumerate(hypotheses):
             bias[0, 0, row, before:] = -np.inf
-            bias[0, 0, row, [*hypothesis.cache_positions, length + row]] = 0
+            for position in (*hypothesis.cache_positions, length + row):
+                bias[0, 0, row, position] = 0
         return bias
 
     def _rotations_for(self, positions: int) -> tuple[Floats, Floats]:
@@ -382,6 +381,12 @@ def run_until(aborted: Cancelled, options: Any, run: Callable[[Any], None]) -> b
     finally:
         over.set()
     return True
+
+
+def address(array: NDArray[Any]) -> int:
+    """Of its first byte. `array.ctypes` would import NumPy anew, which is kept apart (runtime/import_isolation.py)."""
+    place: int = array.__array_interface__["data"][0]
+    return place
 
 
 def zeros(shape: tuple[int, ...]) -> Floats:
@@ -445,7 +450,7 @@ def load(
     if precision == PACKED:
         model_files.check_memory(size, card.name, precision)
     most = MAX_THREADS if size < LARGE_BYTES else MAX_THREADS_OF_LARGE
-    threads = threads or threads_that_help(cores_here(), cell_runs=False, most=most)
+    threads = threads or threads_that_help(cores_here, cell_runs=False, most=most)
     runtime = _runtime()
 
     def is_stored(made: Path) -> bool:

@@ -197,7 +197,7 @@ def load(
     card = _noting_fim(card, tokenizer)
     device = best_device()
     most = threads or default_threads(parameters)
-    set_own_threads(threads or threads_that_help(Load().cores(), cell_runs=False, most=most))
+    set_own_threads(threads or threads_that_help(Load().cores, cell_runs=False, most=most))
     if PACKED in config and precision in ("auto", PACKED, *QUANTIZED):
         # What has been rounded once is not rounded again; in its packed form it is ONNX Runtime's.
         precision = "bf16" if quick_bf16(device) else "fp32"

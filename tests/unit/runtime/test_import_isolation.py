@@ -416,3 +416,31 @@ class Later:
     @staticmethod
     def find_spec(name, path=None, target=None):
         return None
+
+
+def test_a_thread_of_ours_that_imports_nothing_looks_at_no_folder(imports, installed, monkeypatch):
+    write(installed / "sc2_one.py")
+    with imports:
+        importlib.import_module("sc2_one")
+
+    def look(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(import_isolation, "_here", look)
+    monkeypatch.setattr(import_isolation, "_changed_at", look)
+    with imports:
+        pass
+
+
+def test_what_could_not_be_kept_apart_under_an_import_is_after_the_next_of_our_turns(
+    imports, installed, monkeypatch
+):
+    write(installed / "sc2_one.py")
+    with monkeypatch.context() as patch:
+        patch.setattr(imports, "importing", lambda: True)
+        with imports:
+            importlib.import_module("sc2_one")
+    assert "sc2_one" in sys.modules
+    with imports:
+        pass
+    assert "sc2_one" not in sys.modules

@@ -19,7 +19,7 @@ def cores(usable: int = 8, physical: int = 8, **fields: float) -> Cores:
 
 
 def count(cores: Cores, **fields: int) -> int:
-    return threads_that_help(cores, cell_runs=False, **fields)
+    return threads_that_help(lambda: cores, cell_runs=False, **fields)
 
 
 def test_a_quiet_machine_gives_its_physical_cores():
@@ -55,7 +55,15 @@ def test_half_a_core_is_one_thread():
 
 
 def test_a_cell_that_runs_leaves_one_thread():
-    assert threads_that_help(cores(), cell_runs=True) == 1
+    assert threads_that_help(cores, cell_runs=True) == 1
+
+
+@pytest.mark.parametrize("known", [{"cell_runs": True}, {"cell_runs": False, "setting": 3}])
+def test_nobody_looks_how_busy_the_cores_are_where_that_does_not_matter(known):
+    def look():
+        raise AssertionError
+
+    assert threads_that_help(look, **known)
 
 
 def test_a_model_gets_no_more_threads_than_help_it():
@@ -63,7 +71,7 @@ def test_a_model_gets_no_more_threads_than_help_it():
 
 
 def test_the_users_number_always_holds():
-    assert threads_that_help(cores(busy=8.0), cell_runs=True, most=1, setting=6) == 6
+    assert threads_that_help(lambda: cores(busy=8.0), cell_runs=True, most=1, setting=6) == 6
 
 
 @pytest.mark.parametrize(("parameters", "most"), [(7e6, 1), (109e6, 4), (3e9, None)])

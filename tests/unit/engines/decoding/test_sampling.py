@@ -5,11 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from jupyter_sc2.engines.decoding.sampling import apply_top_k, apply_top_p, make_sampler, top_tokens
+from jupyter_sc2.engines.decoding.sampling import (
+    TopTokens,
+    apply_top_k,
+    apply_top_p,
+    make_sampler,
+    top_tokens,
+)
 from jupyter_sc2.errors import GenerationError
 from jupyter_sc2.types import SamplingParams
-
-GREEDY = SamplingParams(max_tokens=8)
 
 
 def log(probabilities):
@@ -18,22 +22,22 @@ def log(probabilities):
 
 def test_greedy_takes_the_likeliest_and_tells_its_probability():
     logits = log([0.1, 0.6, 0.3])
-    assert make_sampler(GREEDY)(logits, None).id == 1
-    assert make_sampler(GREEDY)(logits, None).logprob == pytest.approx(math.log(0.6))
+    (token,) = top_tokens(logits, None)
+    assert (token.id, token.logprob) == (1, pytest.approx(math.log(0.6)))
 
 
 def test_what_is_forced_has_the_probability_it_had_and_that_among_what_was_allowed():
     logits = log([0.1, 0.6, 0.3])
-    token = make_sampler(GREEDY)(logits, [0, 2])
+    (token,) = top_tokens(logits, [0, 2])
     assert (token.id, token.logprob) == (2, pytest.approx(math.log(0.3)))
     assert token.constrained_logprob == pytest.approx(math.log(0.75))
 
 
 def test_greedy_tokens_come_with_alternatives():
     logits = log([0.1, 0.4, 0.3, 0.2])
-    alternatives = make_sampler(GREEDY)(logits, None).alternatives
+    alternatives = top_tokens(logits, None)[0].alternatives
     assert alternatives == ((2, pytest.approx(math.log(0.3))), (3, pytest.approx(math.log(0.2))))
-    assert [id for id, _ in make_sampler(GREEDY)(logits, [0, 2]).alternatives] == [0]
+    assert [id for id, _ in top_tokens(logits, [0, 2])[0].alternatives] == [0]
     assert make_sampler(SamplingParams(temperature=1.0, seed=1))(logits, None).alternatives == ()
 
 
@@ -63,10 +67,13 @@ def test_draws_follow_the_distribution_at_their_temperature():
 
 
 def test_damaged_weights_are_an_error():
-    logits = np.array([0.0, math.nan, 1.0], np.float32)
-    for params in (GREEDY, SamplingParams(temperature=1.0, seed=1)):
-        with pytest.raises(GenerationError, match="not a number"):
-            make_sampler(params)(logits, None)
+    draw = make_sampler(SamplingParams(temperature=1.0, seed=1))
+    for damaged in (math.nan, math.inf):
+        logits = np.array([0.0, damaged, 1.0], np.float32)
+        for choose in (draw, top_tokens):
+            for allowed in (None, [0, 2]):
+                with pytest.raises(GenerationError, match="not a number"):
+                    choose(logits, allowed)
 
 
 def test_top_tokens_come_best_first_with_their_alternatives():
@@ -78,3 +85,15 @@ def test_top_tokens_come_best_first_with_their_alternatives():
         (3, pytest.approx(math.log(0.2))),
     )
     assert [token.id for token in top_tokens(logits, [0, 3], 4)] == [3, 0]
+
+
+def test_of_several_rows_each_has_its_own_tokens():
+    rows = np.stack([log([0.1, 0.4, 0.3, 0.2]), log([0.7, 0.1, 0.15, 0.05])])
+    found = TopTokens(rows, 2)
+    assert [found[0], found[1]] == [top_tokens(row, None, 2) for row in rows]
+    assert [[token.id for token in found[row]] for row in (0, 1)] == [[1, 2], [0, 2]]
+
+
+def test_a_row_that_nobody_asks_for_may_be_damaged():
+    rows = np.stack([log([0.1, 0.4, 0.5]), np.full(3, math.nan, np.float32)])
+    assert TopTokens(rows, 1)[0][0].id == 2
