@@ -169,6 +169,8 @@ class Session:
                         workers.load_error = None
                 workers.ensure_loaded()
                 job.waited_for_model = workers.serving is None
+                if self._scheduler.kernel_is_busy and not job.waited_for_model:
+                    job.hurry()
                 replaced = self._scheduler.add(job)
                 workers.start_fallback_if_needed()
                 workers.changed.notify_all()
