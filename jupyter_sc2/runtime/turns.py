@@ -35,7 +35,7 @@ class ShortTurns:
 
     def end(self) -> None:
         with self._lock:
-            self._asked -= 1
+            self._asked = max(0, self._asked - 1)  # a forked child has forgotten who asked
             if not self._asked:
                 self._restore()
 
@@ -43,13 +43,13 @@ class ShortTurns:
         if self._ours != self._before and sys.getswitchinterval() == self._ours:
             # Python counts in whole microseconds, and leaves off what is more.
             sys.setswitchinterval(self._before + 0.5e-6)
+        self._ours = self._before
 
     def _after_fork_in_child(self) -> None:
         """None of the requests is worked on here."""
         self._lock = threading.Lock()
-        if self._asked:
-            self._asked = 0
-            self._restore()
+        self._asked = 0
+        self._restore()
 
 
 short_turns = ShortTurns()
