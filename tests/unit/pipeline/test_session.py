@@ -714,7 +714,8 @@ def slow():
 @pytest.fixture
 def loading(slow):
     """A session that loads the large model, with nothing loaded before."""
-    session = Session(load_engine=slow, load_options=LoadOptions(model="large"))
+    options = CompletionOptions(next_suggestion="off")  # which would use up an answer
+    session = Session(load_engine=slow, options=options, load_options=LoadOptions(model="large"))
     session.load()
     assert slow.started.wait(5)
     yield session
