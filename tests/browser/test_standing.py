@@ -185,6 +185,7 @@ def test_ghost_text_is_readable_in_the_light_and_the_dark_theme(quick_cell):
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
         )
         quick_cell.page.wait_for_timeout(800)
+        quick_cell.wait_ghost(LINE[9:])  # the editor draws it anew
         assert contrast(quick_cell) >= 4.5
 
 
