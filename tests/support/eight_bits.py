@@ -1,8 +1,10 @@
 """What the tests of the two ways to compute in 8 bits share: models, and the logits that are compared."""
 
+import sys
+
 import numpy as np
 
-from jupyter_sc2.engines.onnx import int4
+from jupyter_sc2.engines.onnx import eight_bits, int4
 from jupyter_sc2.types import SamplingParams
 from tests.support.tiny import make_tiny_model
 
@@ -34,3 +36,16 @@ def difference(engine, other):
 
 def greedy_ids(engine):
     return [token.id for token in engine.generate(IDS, GREEDY, (), never)]
+
+
+def take_away(lacks, cache, monkeypatch):
+    """Makes one of these impossible or missing: exact sums, memory, onnx (the package) or a disk."""
+    if lacks == "exact sums":
+        monkeypatch.setattr(eight_bits, "adds_exactly", lambda runtime: False)
+    elif lacks == "memory":
+        monkeypatch.setattr(eight_bits, "free_memory", lambda: 1000)
+    elif lacks == "onnx":
+        monkeypatch.setitem(sys.modules, "onnx", None)
+    else:
+        cache.parent.mkdir()
+        cache.write_text("a file in the way")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import onnx
@@ -13,7 +12,15 @@ from jupyter_sc2.engines import load_engine
 from jupyter_sc2.engines.onnx import eight_bits, int8
 from jupyter_sc2.engines.onnx import engine as onnx_engine
 from jupyter_sc2.models import packed
-from tests.support.eight_bits import IDS, difference, greedy_ids, logits, make_windowed_model, never
+from tests.support.eight_bits import (
+    IDS,
+    difference,
+    greedy_ids,
+    logits,
+    make_windowed_model,
+    never,
+    take_away,
+)
 from tests.support.paths import SMALL_MODEL
 
 FIRST_OF_MLP = ("gate_proj.weight", "up_proj.weight", "c_fc.weight")
@@ -128,16 +135,9 @@ def test_what_is_damaged_is_made_again(cache, name):
 
 @pytest.mark.parametrize("lacks", ["exact sums", "memory", "a disk", "onnx", "a run"])
 def test_where_it_is_no_use_or_has_no_room_the_packed_model_is_used(cache, monkeypatch, lacks):
-    if lacks == "exact sums":
-        monkeypatch.setattr(eight_bits, "adds_exactly", lambda runtime: False)
-    elif lacks == "memory":
-        monkeypatch.setattr(eight_bits, "free_memory", lambda: 1000)
-    elif lacks == "onnx":
-        monkeypatch.setitem(sys.modules, "onnx", None)
-    elif lacks == "a run":
+    if lacks == "a run":
         monkeypatch.setattr(int8._Observed, "build_with", lambda *_: onnx.ModelProto())
     else:
-        cache.parent.mkdir()
-        cache.write_text("a file in the way")
+        take_away(lacks, cache, monkeypatch)
     assert len(logits(loaded()))
     assert not [*cache.glob("*/made.json")]

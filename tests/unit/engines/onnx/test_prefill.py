@@ -1,7 +1,6 @@
 """Reading prompts with weights in 8 bits: what it computes, when it is used, and what is kept."""
 
 import shutil
-import sys
 import time
 
 import numpy as np
@@ -12,7 +11,15 @@ from jupyter_sc2.engines import load_engine
 from jupyter_sc2.engines.onnx import eight_bits, prefill
 from jupyter_sc2.engines.onnx import engine as onnx_engine
 from jupyter_sc2.models import packed
-from tests.support.eight_bits import IDS, difference, greedy_ids, logits, make_windowed_model, never
+from tests.support.eight_bits import (
+    IDS,
+    difference,
+    greedy_ids,
+    logits,
+    make_windowed_model,
+    never,
+    take_away,
+)
 from tests.support.paths import SMALL_MODEL
 
 ADDS_EXACTLY = eight_bits.adds_exactly
@@ -164,15 +171,7 @@ def test_what_is_damaged_is_not_read_with_and_written_again(cache, monkeypatch, 
 
 @pytest.mark.parametrize("lacks", ["exact sums", "memory", "a disk", "onnx"])
 def test_where_they_are_no_use_or_have_no_room_nothing_is_written(cache, monkeypatch, lacks):
-    if lacks == "exact sums":
-        monkeypatch.setattr(eight_bits, "adds_exactly", lambda runtime: False)
-    elif lacks == "memory":
-        monkeypatch.setattr(eight_bits, "free_memory", lambda: 1000)
-    elif lacks == "onnx":
-        monkeypatch.setitem(sys.modules, "onnx", None)
-    else:
-        cache.parent.mkdir()
-        cache.write_text("a file in the way")
+    take_away(lacks, cache, monkeypatch)
     engine = loaded()
     engine.prefill(IDS, never)
     assert not engine._reading and not [*cache.glob("*/made.json")]
