@@ -229,13 +229,9 @@ class Candidate:
 
     def suggestion(self, shown: str) -> Suggestion:
         """What follows the first request's cursor, of which the final text was shown."""
-        ended = self.stopped or self._trimmed(final=False)[1]
         text = self.typed + self.whole
         return Suggestion(
-            text,
-            self.certainties,
-            len(self.typed + shown),
-            partial=self._is_improbable and not ended,
+            text, self.certainties, len(self.typed + shown), partial=self._is_cut_short
         )
 
     def _tokens_of(self, text: str, start: int) -> tuple[TextToken, ...]:
@@ -281,6 +277,12 @@ class Candidate:
         whole, shown = (probability_at(typed + len(one), known) for one in (self.whole, self.text))
         return whole < self._threshold * shown
 
+    @property
+    def _is_cut_short(self) -> bool:
+        """Whether decoding ended as what comes next would not be worth showing, in the middle of the text."""
+        ended = self.stopped or self._trimmed(final=False)[1]
+        return self._is_improbable and not ended
+
     def _probability_of(self, text: str) -> float:
         return probability_at(len(self.typed) + len(text), self.certainties)
 
@@ -306,6 +308,8 @@ class Candidate:
                 return False
             if found.start < len(self.text) or not self._threshold:
                 return False
+        if self.text != self.whole and not self._stands(self.text):
+            return False
         self._shown, self._shown_at = self.text, now
         return not self.diverged
 
@@ -351,7 +355,7 @@ class Candidate:
 
     def _worth_showing(self, whole: str, begun: str) -> str:
         """The beginning of the whole text that is shown; `begun` is the whole before what does not fit was cut."""
-        ends = self._ends(whole, final=True)
+        ends = self._ends(whole, final=not self._is_cut_short)
         parts = [whole[:end] for end in ends] if whole.startswith(self._shown) else [self._shown]
         if not whole and not self.stopped:
             parts = [begun[:end] for end in self._ends(begun, final=False)]

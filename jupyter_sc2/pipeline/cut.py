@@ -27,6 +27,10 @@ UNFINISHED = re.compile(
     r"|with|assert|raise|del|async|await|global|nonlocal|except))$"
 )
 
+# The name of a keyword argument, up to its equals sign, and the bracket or comma before it.
+MAX_KEYWORD_CHARS = 200
+KEYWORD = re.compile(r"[(,]\s*[^\W\d]\w*=\Z")
+
 
 def probability_at(end: int, certainties: Sequence[Certainty]) -> float:
     """That a text is right up to this index."""
@@ -74,15 +78,33 @@ def ends_by_gain(
 
 
 def _ends(text: str, request: CompletionRequest) -> Iterator[int]:
-    """The ends of words and signs, before the last, where all brackets and strings of the text are closed."""
+    """The ends of words and signs, before the last, where all brackets and strings of the text are closed.
+
+    The name of a keyword argument ends with its equals sign.
+    """
     closed = _closed(text, request)
     for piece in PIECE.finditer(text):
         end = piece.end()
         if end == len(text):
             return
         decimal = (text[end - 1].isdigit() and text[end] == ".") or text[end - 1] == "."
-        if closed[end - 1] and not decimal and not UNFINISHED.search(text[:end].rstrip()):
+        if not closed[end - 1] or decimal:
+            continue
+        if _is_keyword(text, end + 1, request):
+            continue
+        if _is_keyword(text, end, request) or not UNFINISHED.search(text[:end].rstrip()):
             yield end
+
+
+def _is_keyword(text: str, end: int, request: CompletionRequest) -> bool:
+    """Whether the text up to `end` ends behind the equals sign of a keyword argument."""
+    if text[end - 1 : end] != "=" or text[end : end + 1] == "=":
+        return False
+    written = request.prefix + text[:end]
+    if not KEYWORD.search(written[-MAX_KEYWORD_CHARS:]):
+        return False
+    brackets, quote = open_at_end(written)
+    return brackets[-1:] == ["("] and not quote
 
 
 def _closed(text: str, request: CompletionRequest) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jupyter_sc2.pipeline.candidate import Candidate
+from jupyter_sc2.pipeline.grounding import Violation
 from jupyter_sc2.prompt.builder import Prompt
 from jupyter_sc2.types import CompletionRequest, Token
 
@@ -125,6 +126,24 @@ def test_another_way_counts_by_its_own_likelihood():
         request("x = 1\n"), [("#", -0.1, "y", -3.0)], [" = ", "2", "\n"], confidence=0.5
     )
     assert candidate.finish(cancelled=False).reason == "low_confidence"
+
+
+def test_what_is_cut_short_ends_with_a_whole_word_and_no_open_bracket():
+    candidate, _ = said(
+        request("model = KM"), ["eans", "(n_clusters", "=8", (", rand", -2.5)], confidence=0.25
+    )
+    assert candidate.complete
+    assert candidate.finish(cancelled=False).text == "eans"
+
+
+def test_a_part_that_could_not_be_the_whole_is_not_shown():
+    def check(text, final):
+        return Violation("column", ":", 0) if text == ":'" else None
+
+    candidate = Candidate(request("df.loc[1, '"), Prompt((), "spm"), check, threshold=0.25)
+    candidate.add(b":'", Token(0, -0.1))
+    assert not candidate.add(b" + x", Token(1, -0.9))
+    assert candidate.text == ":'"
 
 
 def test_what_may_come_to_be_the_line_below_is_not_shown_yet():

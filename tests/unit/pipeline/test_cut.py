@@ -92,6 +92,22 @@ def test_within_a_string_of_the_user_a_word_is_an_end():
     assert shown(("sales", 0.9), (" of 2024", 0.01), prefix="read('my ") == "sales"
 
 
+@pytest.mark.parametrize(
+    "prefix, expected",
+    [
+        ("plt.figure(", "figsize="),
+        ("plt.figure(1,\n           ", "figsize="),
+        ("f(a == (", "figsize"),
+        ("print('(", "figsize"),
+        ("options = {", "figsize"),
+    ],
+)
+def test_the_name_of_an_argument_is_shown_with_its_equals_sign(prefix, expected):
+    sign = ("=", 0.9) if expected.endswith("=") else ("==", 0.01)
+    tokens = ("figsize", 0.9), sign, ("(10", 0.01), (", 5)", 0.9)
+    assert shown(*tokens, prefix=prefix) == expected
+
+
 def test_the_last_word_is_not_shown_before_it_is_known_to_be_whole():
     assert shown(("train", 0.99), final=False) == ""
     assert shown(("train", 0.99), (",", 0.9), final=False) == "train"
