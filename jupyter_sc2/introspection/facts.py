@@ -77,8 +77,10 @@ class Known:
     """What is certain about one value; None where it is not known."""
 
     attributes: frozenset[str] | None = None
-    # Of a table; the keys of a dict.
+    # Of a table; the keys of a dict; the labels of a series.
     columns: tuple[str, ...] | None = None
+    # Whether a column is one element, as that of a series.
+    elements: bool = False
     # Keyword arguments that it can be called with.
     parameters: tuple[str, ...] | None = None
     # Further keyword arguments that it may pass on to other functions.
@@ -195,6 +197,7 @@ def _known(value: Any) -> Known:
     return Known(
         attributes=_attributes(value),
         columns=columns,
+        elements=is_kind(cls, SERIES),
         parameters=parameters,
         passed_on=passed_on,
         library=library_of(value),
@@ -298,7 +301,7 @@ def _module_names(module: types.ModuleType) -> frozenset[str] | None:
 
 
 def _columns(value: Any) -> tuple[str, ...] | None:
-    """All columns of a table, all keys of a dict; None if not all of them are names."""
+    """All columns of a table, labels of a series, keys of a dict; None if not all of them are names."""
     if type(value) is not dict:
         return columns_of(value, MAX_NAMES)
     return tuple(value) if len(value) <= MAX_NAMES and all_named(value) else None

@@ -129,6 +129,16 @@ def is_numbered(index: Any) -> bool:
     return numbers or name_of(type(index)) in NUMBERED
 
 
+def _is_of_numbers(index: Any) -> bool:
+    """Whether the labels of a pandas index are numbers, so that no string selects one of them."""
+    if not genuine(type(index), "pandas"):
+        return False
+    values: Any = state_of(index).get("_data")
+    if type(values) is _from("numpy", "ndarray"):
+        return values.dtype.kind in "iuf"
+    return name_of(type(index)) == "RangeIndex"
+
+
 def elements(values: Any, most: int) -> list[Any] | None:
     """The first elements of an array; None if reading them may run the user's code."""
     cls = type(values)
@@ -305,7 +315,7 @@ def dask_meta(value: Any) -> Any:
 
 
 def columns_of(value: Any, most: int) -> tuple[str, ...] | None:
-    """All strings that select a column of a table; None if it is not a table, or if that is not certain.
+    """All strings that select a column of a table or an element of a series; None if that is not certain.
 
     It is not certain where a column's name is not a string, where a subclass looks columns up itself, and where there
     are more than `most`.
@@ -324,6 +334,9 @@ def _columns(value: Any, most: int) -> list[Any] | None:
     if is_kind(cls, FRAMES):
         index = manager_of(value).axes[0]
         return None if "_levels" in state_of(index) else labels(index, most)
+    if is_kind(cls, SERIES):
+        index = manager_of(value).axes[0]
+        return [] if _is_of_numbers(index) else labels(index, most) or None
     if is_kind(cls, DASK):
         return _columns(dask_meta(value), most)
     if is_kind(cls, POLARS):

@@ -12,6 +12,12 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
+from jupyter_sc2.introspection.columns import (
+    Naming,
+    named_by_subscript,
+    named_in_call,
+    path_of,
+)
 from jupyter_sc2.introspection.facts import Path
 from jupyter_sc2.source.incomplete import complete_tree
 from jupyter_sc2.source.parsing import parse
@@ -26,27 +32,8 @@ STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
 DEFINES_UNSEEN = re.compile(
     r"import\s*\*|^[ \t]*%(?:run|load|store|pylab)|\b(?:exec|globals|locals|vars|setattr)\(", re.M
 )
-MAX_PATH_STEPS = 16
 # Of longer cells all words count as bound.
 MAX_CELL_CHARS = 8_000
-# Methods of a frame that take columns by name: the position of that argument, and its keyword.
-COLUMN_ARGUMENTS = {
-    "groupby": (0, "by"),
-    "sort_values": (0, "by"),
-    "set_index": (0, "keys"),
-    "value_counts": (0, "subset"),
-    "dropna": (None, "subset"),
-    "drop_duplicates": (0, "subset"),
-    "nlargest": (1, "columns"),
-    "nsmallest": (1, "columns"),
-    "explode": (0, "column"),
-    "pivot_table": (None, "index"),
-    "melt": (None, "id_vars"),
-}
-# Arguments that name a column: in a frame's own plots, in seaborn's functions, in its class Plot.
-XY = frozenset({"x", "y"})
-ROLES = XY.union({"hue", "size", "style", "col", "row", "units", "weights"})
-VARIABLES = XY.union({"color", "group", "marker", "linestyle", "pointsize", "text"})
 
 
 @dataclass(frozen=True)
@@ -60,6 +47,8 @@ class Use:
     base: Path = ()
     # Of a column or a name that is an argument: the function it is passed to.
     function: Path = ()
+    # Of a column: whether it is taken from some rows of the table at the path, or from its groups.
+    through: bool = False
     # Inside a function, which may run when more is defined.
     deferred: bool = False
     # Of an argument: all keyword arguments of the call, and their positions.
@@ -78,23 +67,6 @@ def uses(tree: ast.Module, source: str, start: int = 0, end: int | None = None) 
             finder.visit(statement)
     found = (use for use in finder.found if use.end >= start and use.start < end)
     return sorted(found, key=lambda use: use.start)
-
-
-def path_of(node: ast.expr) -> Path:
-    """The path of an expression such as `df.age` or `df["age"]`; () if it is something else, or too long."""
-    steps: list[str] = []
-    while len(steps) < MAX_PATH_STEPS:
-        match node:
-            case ast.Name(id=name):
-                return (name, *reversed(steps))
-            case ast.Attribute(value=value, attr=attr):
-                steps.append(attr)
-            case ast.Subscript(value=value, slice=ast.Constant(value=str() as key)):
-                steps.append(f"[{key}]")
-            case _:
-                break
-        node = value
-    return ()
 
 
 def bound_names(tree: ast.Module, but: ast.stmt | None = None) -> dict[str, bool]:
@@ -168,6 +140,15 @@ def _assigned(statement: ast.stmt | None) -> Iterator[ast.AST]:
             yield from ast.walk(target)
 
 
+def columns_assigned(statement: ast.stmt | None, before: tuple[int, int]) -> Iterator[str]:
+    """The columns and keys that an assignment sets, as far as they stand before a line and column, in bytes."""
+    for node in _assigned(statement):
+        match node:
+            case ast.Subscript(ctx=ast.Store(), slice=key):
+                if (node.end_lineno or 0, node.end_col_offset or 0) <= before:
+                    yield from (text for _, text in _strings(key))
+
+
 def stored_strings(tree: ast.Module, but: ast.stmt | None = None) -> set[str]:
     """The columns and keys that the code creates: `df["new"] = …`, `df.assign(new=…)`; not in the assignment `but`."""
     made: set[str] = set()
@@ -206,8 +187,8 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        if isinstance(node.ctx, ast.Load) and (base := path_of(node.value)):
-            self._add_columns(node.slice, base)
+        if isinstance(node.ctx, ast.Load):
+            self._add_columns(named_by_subscript(node))
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -219,23 +200,7 @@ class _Finder(ast.NodeVisitor):
             # Nothing is known about a function without a name, but no keyword can be given twice.
             if function or given[word] > 1:
                 self._add("argument", word, start, function, keywords=keywords)
-        if len(function) > 1 and function[-1] in COLUMN_ARGUMENTS:
-            position, name = COLUMN_ARGUMENTS[function[-1]]
-            columns = [k.value for k in node.keywords if k.arg == name]
-            if position is not None and len(node.args) > position:
-                columns.append(node.args[position])
-            for value in columns:
-                self._add_columns(value, function[:-1], function)
-        given_data = [k.value for k in node.keywords if k.arg == "data"] or node.args[:1]
-        table, roles = path_of(given_data[0]) if given_data else (), ROLES
-        if function[-1:] == ("Plot",):
-            roles = VARIABLES
-        elif "plot" in function[-2:]:  # df.plot(…), df.plot.scatter(…)
-            table, roles = function[: function.index("plot", -2)], XY
-        if table and function:
-            for keyword in node.keywords:
-                if keyword.arg in roles:
-                    self._add_columns(keyword.value, table, function)
+        self._add_columns(named_in_call(node))
         self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -311,20 +276,34 @@ class _Finder(ast.NodeVisitor):
         start: int,
         base: Path = (),
         function: Path = (),
+        through: bool = False,
         keywords: tuple[tuple[str, int], ...] = (),
     ) -> None:
         end = start + len(word)
         # A transformed line that differs from what the user sees is skipped.
         if self._source[start:end] == word:
-            deferred = self._depth > 0
-            found = Use(kind, word, start, end, base, function, deferred, keywords, self._within)
-            self.found.append(found)
+            self.found.append(
+                Use(
+                    kind,
+                    word,
+                    start,
+                    end,
+                    base,
+                    function,
+                    through,
+                    deferred=self._depth > 0,
+                    keywords=keywords,
+                    within=self._within,
+                )
+            )
 
-    def _add_columns(self, node: ast.expr, base: Path, function: Path = ()) -> None:
-        for constant, text in _strings(node):
-            start = self._start(constant)
-            if opening := STRING.match(self._source[start : start + 5]):
-                self._add("column", text, start + opening.end(), base, function)
+    def _add_columns(self, namings: Iterable[Naming]) -> None:
+        for naming in namings:
+            for constant, text in _strings(naming.expression) if naming.table else ():
+                start = self._start(constant)
+                if opening := STRING.match(self._source[start : start + 5]):
+                    place = start + opening.end()
+                    self._add("column", text, place, naming.table, naming.function, naming.through)
 
     def _start(self, node: ast.expr | ast.keyword | ast.alias | ast.stmt) -> int:
         return self._offset(node.lineno, node.col_offset)

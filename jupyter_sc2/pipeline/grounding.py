@@ -1,9 +1,9 @@
 """Checks a completion against the live namespace and Python's grammar.
 
-A violation is a word that would raise if the code ran: a column that the frame does not have, an attribute that the
-module does not have, a keyword that the function does not take or the call has already, an undefined name. If other
-names are possible in its place, the model chooses one of them and continues from there; else the completion ends before
-it, or is dropped.
+A violation is a word that would raise if the code ran, or change nothing: a column that the frame does not have, an
+attribute that the module does not have, a keyword that the function does not take or the call has already, an undefined
+name. If other names are possible in its place, the model chooses one of them and continues from there; else the
+completion ends before it, or is dropped.
 
 Only certain violations count. Text that the user has typed is never one. Names that this cell, or another that was
 not run, may define, rebind or extend are unknown, and so are attributes that an object computes on access.
@@ -15,6 +15,7 @@ import ast
 import builtins
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -30,6 +31,7 @@ from jupyter_sc2.introspection.uses import (
     Kind,
     Use,
     bound_names,
+    columns_assigned,
     names_bound_in,
     stored_strings,
     uses,
@@ -44,6 +46,8 @@ from jupyter_sc2.types import CompletionRequest
 
 # Cells with longer lines, which hold data, are not checked.
 MAX_LINE_CHARS = 1_000
+# Packages whose functions refuse names that are no columns of the table they are given.
+TAKE_TABLES = frozenset({"seaborn", "pandas"})
 MAX_NAME_CHARS = 40  # of a name that is compared with thousands
 MAX_CHOICES = 400
 MAX_SIMILAR_NAMES = 12  # of thousands, that begin like a word
@@ -307,10 +311,13 @@ def first_violation(
 
 
 class Words:
-    """Words in several sets, none of which is copied or sorted: of names there can be a hundred thousand."""
+    """Words in several sets, none of which is copied or sorted: of names there can be a hundred thousand.
 
-    def __init__(self, *sets: frozenset[str]) -> None:
-        self._sets = sets
+    Those of `tolerated` may stand there, but are not offered.
+    """
+
+    def __init__(self, *sets: frozenset[str], tolerated: frozenset[str] = frozenset()) -> None:
+        self._offered, self._sets = sets, (*sets, tolerated)
 
     def __contains__(self, word: str) -> bool:
         return any(word in words for words in self._sets)
@@ -328,11 +335,12 @@ class Words:
 
     def near(self, word: str) -> Iterable[str]:
         """Them all; of thousands, which take long to compare, only some that begin most like the word."""
-        if sum(map(len, self._sets)) <= 4 * MAX_CHOICES:
-            return set(self)
+        offered = Words(*self._offered)
+        if sum(map(len, self._offered)) <= 4 * MAX_CHOICES:
+            return set(offered)
         found: set[str] = set()
         for length in range(min(len(word), MAX_NAME_CHARS), 0, -1):
-            found.update(islice(self.beginning_with(word[:length]), MAX_CHOICES))
+            found.update(islice(offered.beginning_with(word[:length]), MAX_CHOICES))
             if len(found) >= MAX_SIMILAR_NAMES:
                 break
         return found
@@ -380,7 +388,9 @@ class _Cells:
         self.others = others
         self.open = others.open or DEFINES_UNSEEN.search(typed) is not None
         self.changing = others.changing or CHANGES.search(typed) is not None
-        self.strings = frozenset(_strings_in(typed))
+        self._strings = Counter(_strings_in(typed))
+        line = request.prefix.rpartition("\n")[2]
+        self._cursor = (request.prefix.count("\n") + 1, len(line.encode()))
         self.typed = frozenset(WORD.findall(NO_CODE.sub(" ", typed)))
         # What is begun at the cursor is no mention of a name.
         begun = len(request.prefix) - len(_word_at(request.prefix))
@@ -388,6 +398,11 @@ class _Cells:
         self._named = frozenset(WORD.findall(NO_CODE.sub(" ", whole)))
         self._words = frozenset(WORD.findall(whole))
         self._above = frozenset(WORD.findall(request.prefix.rpartition("\n")[0]))
+
+    def strings_but(self, statement: ast.stmt | None) -> frozenset[str]:
+        """The strings of the cell, but for those that stand only left of an assignment's equals sign."""
+        left = Counter(columns_assigned(statement, before=self._cursor))
+        return frozenset(text for text, times in self._strings.items() if times > left[text])
 
     def mentioned(self, word: str) -> bool:
         """Whether it stands above the cursor's line or in a cell that has not run."""
@@ -543,15 +558,19 @@ class _Surroundings:
             return None
         if use.function and use.function[: len(use.base)] != use.base:  # given the table
             function = self._facts.known.get(use.function)
-            if function is None or function.library != "seaborn":
+            if function is None or function.library not in TAKE_TABLES:
                 return None
+        of_frame = bool(use.function) or use.through  # not a key of a dict, nor a label of a series
+        if (of_frame and (known.elements or known.grows)) or (use.through and known.parts):
+            return None
         if use.function and use.word.startswith("^"):
             return None  # a pattern of polars'
         if known.parts and use.word.partition(".")[0] in known.columns:
             return None
-        levels = known.levels if use.function else ()
-        made = self._code.strings_but(use.within) | self._cells.strings
-        return Words(frozenset((*known.columns, *levels)), made, self._cells.others.strings)
+        levels = known.levels if of_frame else ()
+        made = self._code.strings_but(use.within)
+        named = self._cells.strings_but(use.within) | self._cells.others.strings
+        return Words(frozenset((*known.columns, *levels)), made, tolerated=named)
 
     def _known(self, use: Use) -> Known | None:
         """What is certain of a path, unless code that was not run gives its name to something else."""
@@ -582,8 +601,8 @@ def valid_prefix(text: str, violation: Violation, before: str = "") -> str:
     return text[:cut].rstrip()
 
 
-def _strings_in(source: str) -> set[str]:
-    return {single or double for single, double in STRING.findall(source)}
+def _strings_in(source: str) -> list[str]:
+    return [single or double for single, double in STRING.findall(source)]
 
 
 def _choices(use: Use, source: str, typed: int, allowed: Words) -> tuple[str, ...]:

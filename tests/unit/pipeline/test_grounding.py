@@ -75,6 +75,9 @@ NAMESPACE = {
     "values": [1, 2, 3],
     "total": 3,
     "labels": pd.Series([1, 2], index=["a", "b"]),
+    "FRAME_AGES": FRAME["age"],
+    "days": pd.Series([1, 2], index=pd.to_datetime(["2026-01-01", "2026-01-02"])),
+    "empty": pd.Series([], index=pd.to_datetime([]), dtype=float),
     "probe": Probe(),
     "wings": pd.DataFrame({"wing_span_mm": [1.0], "tail_mm": [2.0], "tail_g": [3.0], "age": [1]}),
     "records": np.zeros(2, dtype=[("age", "i4"), ("fare", "f8")]),
@@ -148,6 +151,53 @@ REFUTED = {
     "a key of a dict": ('options["├separator"]┤', "column", "separator"),
     "a bracket too many": ("x = ├(1))┤", "syntax", "(1))"),
     "a statement that is none": ("├for in values:┤", "syntax", "for in values:"),
+    "a column of some rows": ('df[df["age"] > 1]["├Fare"]┤', "column", "Fare"),
+    "a column of the rows at a place": ('df.iloc[:5]["├Fare"]┤', "column", "Fare"),
+    "a column behind the rows of loc": ('df.loc[df.age > 1, "├Fare"]┤', "column", "Fare"),
+    "one of several behind them": ('df.loc[:, ["age", ├"Fare"]]┤', "column", "Fare"),
+    "a column of one row": ('df.at[0, "├Fare"]┤', "column", "Fare"),
+    "a column of groups": ('df.groupby("sex")["├Fare"].mean()┤', "column", "Fare"),
+    "a column of some of the columns": ('df[["age"]].head()["├Fare"]┤', "column", "Fare"),
+    "a column to sort means by": (
+        'df.groupby("sex")[["age"]].mean().sort_values(├"Age")┤',
+        "column",
+        "Age",
+    ),
+    "a column to compute": ('df.agg({├"Fare": "mean"})┤', "column", "Fare"),
+    "one that is begun": ('df.agg({├"Fare"}┤)', "column", "Fare"),
+    "one of groups": ('df.groupby("sex").agg({"age": "sum", ├"Fare": "mean"})┤', "column", "Fare"),
+    "one that gets a name": ('df.groupby("sex").agg(cost=(├"Fare", "sum"))┤', "column", "Fare"),
+    "a column to rename": ('df.rename(columns={├"Age": "years"})┤', "column", "Age"),
+    "a column to drop": ('df.drop(columns=["age", ├"Fare"])┤', "column", "Fare"),
+    "the columns of a pivot table": (
+        'df.pivot_table(index="sex", ├columns="Age")┤',
+        "column",
+        "Age",
+    ),
+    "the same by pandas' function": (
+        'pd.pivot_table(df, "fare", ├index="Age")┤',
+        "column",
+        "Age",
+    ),
+    "a column to merge on": ('df.merge(wings, on="├tail_mm")┤', "column", "tail_mm"),
+    "the same of the other frame": ('df.merge(wings, on="├fare")┤', "column", "fare"),
+    "a column of the right frame": (
+        'pd.merge(df, wings, left_on="age", ├right_on="fare")┤',
+        "column",
+        "fare",
+    ),
+    "a role where some rows are given": (
+        'sns.kdeplot(df[df.age > 1], x="├Age")┤',
+        "column",
+        "Age",
+    ),
+    "a label of a series": ('labels["├c"]┤', "column", "c"),
+    "a label where all are numbers": ('FRAME_AGES["├age"]┤', "column", "age"),
+    "a column that the typed assignment is to make": (
+        'df["ratio"] = df["├ratio"] / 2┤',
+        "column",
+        "ratio",
+    ),
     "the second of two lines": ("├x = df['age']\ny = df['agee']┤", "column", "agee"),
 }
 
@@ -176,6 +226,21 @@ OPEN = {
     "an attribute that is made": "├model.name = 'a'┤",
     "what an object computes": "dynamic.├anything()┤",
     "a label of a series": "labels.├a┤",
+    "the same in brackets": 'labels["├a"]┤',
+    "a day of a series": 'days["├2026-01"]┤',
+    "a day where there is none": 'empty["├2026-01"]┤',
+    "which of equal elements stays": 'labels.drop_duplicates("├first")┤',
+    "names for what is computed of a series": 'labels.agg({├"low": "min"})┤',
+    "a column of what a key of a dict is": 'options[1 < 2]["├any"]┤',
+    "a column that is computed": 'df.groupby("sex").size()["├m"]┤',
+    "a column of a frame that gets more": 'df.reset_index()["├index"]┤',
+    "a sum of a column": 'df.sum(axis=1)["├row"]┤',
+    "a row": 'df.loc["├row"]┤',
+    "a column that is set": '├df.loc[df.age > 1, "old"] = True┤',
+    "rows to drop": 'df.drop(├"row")┤',
+    "what a column is to be called": 'df.rename(columns={"age": ├"years"})┤',
+    "a column to merge on that both have": 'df.merge(wings, on="├age")┤',
+    "a level that is grouped by": 'df.groupby("sex").mean().sort_values(├"sex")┤',
     "what a function returns": "plain(1).├anything┤",
     "a keyword where any is taken": "open_ended(1, ├anything=2)┤",
     "a keyword that a plot passes on": "plt.plot(values, ├linewidth=2, lw=1, zorder=3)┤",
@@ -281,6 +346,11 @@ def test_a_part_of_a_date_is_no_column_that_is_missing():
     assert violation('x = xarray.groupby("├time.month")┤') is None
 
 
+def test_a_group_is_no_column_that_is_missing():
+    pytest.importorskip("xarray")
+    assert violation('x = xarray.groupby("age")["├1"]┤') is None
+
+
 def test_a_pattern_is_no_column_that_is_missing():
     pytest.importorskip("polars")
     assert violation('x = polars.explode("├agee")┤') is not None
@@ -313,6 +383,8 @@ def test_what_an_assignment_makes_is_not_there_on_its_right_hand_side(code, word
     [
         '├df["ratio"] = 1\ndf["ratio"] = df["ratio"] / 2┤',
         'df["ratio"] = 1\n├df["ratio"] = df["ratio"] / 2┤',
+        'df["ratio"] = 1\ndf["ratio"] = df["├ratio"] / 2┤',
+        'df["ratio"] = df["├age"].rank()┤\ndf["ratio"] = 1',
         'df = load()\n├df = df["agee"]┤',
         '├df["ratio"] = [df["agee"] for df in values]┤',
         "├total = total + 1┤",
