@@ -80,13 +80,16 @@ def ends_by_gain(
 def _ends(text: str, request: CompletionRequest) -> Iterator[int]:
     """The ends of words and signs, before the last, where all brackets and strings of the text are closed.
 
-    The name of a keyword argument ends with its equals sign.
+    The name of a keyword argument ends with its equals sign. Below the first line only whole lines are shown.
     """
     closed = _closed(text, request)
+    line_end = text.find("\n", len(text) - len(text.lstrip()))
     for piece in PIECE.finditer(text):
         end = piece.end()
         if end == len(text):
             return
+        if 0 <= line_end < end and text[end] != "\n":
+            continue
         decimal = (text[end - 1].isdigit() and text[end] == ".") or text[end - 1] == "."
         if not closed[end - 1] or decimal:
             continue
@@ -110,10 +113,12 @@ def _is_keyword(text: str, end: int, request: CompletionRequest) -> bool:
 def _closed(text: str, request: CompletionRequest) -> list[bool]:
     """For each character whether the brackets and strings that the text has opened are closed behind it."""
     quote = begun = open_at_end(request.prefix)[1]
-    depth, closed = 0, [False] * len(text)
+    # Below the lowest depth so far are the brackets that the user has opened.
+    depth, lowest, closed = 0, 0, [False] * len(text)
     for index, char, inside in scan(text, quote):
         if not inside:
             begun = ""
             depth += (char in OPENERS) - (char in CLOSERS)
-        closed[index] = depth <= 0 and inside == begun
+            lowest = min(lowest, depth)
+        closed[index] = depth == lowest and inside == begun
     return closed

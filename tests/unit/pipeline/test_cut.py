@@ -87,6 +87,11 @@ def test_a_text_is_not_cut_where_something_is_open(tokens):
     assert shown(*tokens, final=False) in ("", "print", "total")
 
 
+def test_a_bracket_that_is_opened_behind_one_that_the_user_opened_is_open():
+    tokens = ("region')", 0.9), ("['amount'", 0.9), (" ", 0.9)
+    assert shown(*tokens, prefix="df.groupby('", final=False) == "region')"
+
+
 def test_within_a_string_of_the_user_a_word_is_an_end():
     assert shown(("sales", 0.9), ("_2024.csv", 0.01), prefix="read('my ") == ""
     assert shown(("sales", 0.9), (" of 2024", 0.01), prefix="read('my ") == "sales"
@@ -106,6 +111,17 @@ def test_the_name_of_an_argument_is_shown_with_its_equals_sign(prefix, expected)
     sign = ("=", 0.9) if expected.endswith("=") else ("==", 0.01)
     tokens = ("figsize", 0.9), sign, ("(10", 0.01), (", 5)", 0.9)
     assert shown(*tokens, prefix=prefix) == expected
+
+
+def test_below_the_first_line_only_whole_lines_are_shown():
+    first = [("self.owner", 0.95), (" = owner", 0.95)]
+    second = [("\n        self", 0.9), (".balance", 0.3), (" = balance", 0.9)]
+    third = [("\n        self", 0.9), (".rate", 0.1)]
+    likely = [("\n        self.balance", 0.9), (" = balance", 0.9)]
+    assert shown(*first, *second, final=False) == "self.owner = owner"
+    assert shown(*first, *likely, *third, final=False) == (
+        "self.owner = owner\n        self.balance = balance"
+    )
 
 
 def test_the_last_word_is_not_shown_before_it_is_known_to_be_whole():
