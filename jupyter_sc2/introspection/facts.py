@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,8 @@ FORWARDING = (
     *(types.MethodType, types.GenericAlias, types.UnionType, super, threading.local),
     *(weakref.ProxyType, weakref.CallableProxyType),
 )
+# Of these methods a class has one at least, if its instances have elements.
+ELEMENTS = ("__iter__", "__getitem__", "__len__")
 FORWARDING_BY_NAME = frozenset({"builtins.instancemethod", "decimal.Context", "numpy.object_"})
 
 
@@ -81,6 +83,8 @@ class Known:
     columns: tuple[str, ...] | None = None
     # Whether a column is one element, as that of a series.
     elements: bool = False
+    # Whether it has no elements that could be taken one after another, as a number or a function.
+    single: bool = False
     # Keyword arguments that it can be called with.
     parameters: tuple[str, ...] | None = None
     # Further keyword arguments that it may pass on to other functions.
@@ -102,6 +106,8 @@ class Facts:
     """What a kernel knows about the names and paths that a piece of code uses."""
 
     names: frozenset[str] = frozenset()  # all names of the namespace; empty if they are not known
+    # Of some names those whose values have elements.
+    collections: Callable[[Iterable[str]], frozenset[str]] = frozenset
     known: Mapping[Path, Known] = field(default_factory=dict)
     pending: tuple[str, ...] = ()  # the other cells that have not run in their current form
 
@@ -198,6 +204,7 @@ def _known(value: Any) -> Known:
         attributes=_attributes(value),
         columns=columns,
         elements=is_kind(cls, SERIES),
+        single=has_elements(value) is False,
         parameters=parameters,
         passed_on=passed_on,
         library=library_of(value),
@@ -205,6 +212,18 @@ def _known(value: Any) -> Known:
         parts=is_kind(cls, DATASETS | DATA_ARRAYS),
         grows=cls is dict or (cls is not types.ModuleType and bool(_own_state(cls))),
     )
+
+
+def collections(namespace: Mapping[str, Any], names: Iterable[str]) -> frozenset[str]:
+    """Of some names those whose values have elements that can be taken one after another."""
+    return frozenset(name for name in names if has_elements(namespace.get(name)))
+
+
+def has_elements(value: Any) -> bool | None:
+    """Whether elements can be taken from a value one after another; None where its metaclass decides."""
+    if is_a(value, type):
+        return None
+    return any(inherited(type(value), name) is not None for name in ELEMENTS)
 
 
 def _own_state(cls: type) -> bool:

@@ -22,9 +22,17 @@ from jupyter_sc2.introspection.facts import Path
 from jupyter_sc2.source.incomplete import complete_tree
 from jupyter_sc2.source.parsing import parse
 
-Kind = Literal["name", "attribute", "column", "argument", "module", "member"]
+# A "collection" is a name or a path of which one element after another is taken: `values` in `for value in values`.
+Kind = Literal["name", "attribute", "column", "argument", "module", "member", "collection"]
 
 WORD = re.compile(r"[^\W\d]\w*")
+# Builtins that take the elements of their first argument.
+TAKE_ELEMENTS = frozenset(
+    {
+        *("sum", "len", "sorted", "enumerate", "list", "tuple", "set", "frozenset", "any", "all"),
+        *("reversed", "iter"),
+    }
+)
 TYPE_PARAMETERS = frozenset({"TypeVar", "TypeVarTuple", "ParamSpec"})  # nodes of Python 3.12
 FROM = re.compile(r"from\s+")
 STRING = re.compile(r"\A[rRuU]?(?P<quote>'''|\"\"\"|'|\")")
@@ -201,6 +209,16 @@ class _Finder(ast.NodeVisitor):
             if function or given[word] > 1:
                 self._add("argument", word, start, function, keywords=keywords)
         self._add_columns(named_in_call(node))
+        self._add_collections(node, function)
+        self.generic_visit(node)
+
+    def visit_For(self, node: ast.For) -> None:
+        self._add_collection(node.iter)
+        self.generic_visit(node)
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        if not node.is_async:
+            self._add_collection(node.iter)
         self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -304,6 +322,28 @@ class _Finder(ast.NodeVisitor):
                 if opening := STRING.match(self._source[start : start + 5]):
                     place = start + opening.end()
                     self._add("column", text, place, naming.table, naming.function, naming.through)
+
+    def _add_collections(self, call: ast.Call, function: Path) -> None:
+        match call.func:
+            case ast.Name(id="zip"):
+                taken = call.args
+            case ast.Name(id="map" | "filter"):
+                taken = call.args[1:]
+            case ast.Name(id="min" | "max") if len(call.args) == 1:
+                taken = call.args
+            case ast.Name(id=name) if name in TAKE_ELEMENTS:
+                taken = call.args[:1]
+            case ast.Attribute(value=ast.Constant(value=str()), attr="join"):
+                taken = call.args
+            case _:
+                taken = []
+        for value in taken:
+            self._add_collection(value, function)
+
+    def _add_collection(self, node: ast.expr, function: Path = ()) -> None:
+        if base := path_of(node):
+            start = self._start(node)
+            self._add("collection", self._source[start : self._end(node)], start, base, function)
 
     def _start(self, node: ast.expr | ast.keyword | ast.alias | ast.stmt) -> int:
         return self._offset(node.lineno, node.col_offset)

@@ -2,8 +2,8 @@
 
 A violation is a word that would raise if the code ran, or change nothing: a column that the frame does not have, an
 attribute that the module does not have, a keyword that the function does not take or the call has already, an undefined
-name. If other names are possible in its place, the model chooses one of them and continues from there; else the
-completion ends before it, or is dropped.
+name, a number that is looped over. If other names are possible in its place, the model chooses one of them and
+continues from there; else the completion ends before it, or is dropped.
 
 Only certain violations count. Text that the user has typed is never one. Names that this cell, or another that was
 not run, may define, rebind or extend are unknown, and so are attributes that an object computes on access.
@@ -282,6 +282,8 @@ def first_violation(
         allowed = surroundings.allowed(use)
         # Other keywords of the same call; of two in the completion the later one is the one too many.
         given = {word for word, at in use.keywords if at < use.start or at >= len(source)}
+        if use.kind == "collection" and not _is_whole(use, request, source, final):
+            continue
         if use.word in given:
             allowed = allowed or Words()
         if allowed is not None and given:
@@ -308,6 +310,12 @@ def first_violation(
             choices = (*surroundings.keywords(use, use.word[:-start]), *choices)
         return Violation(use.kind, use.word, start, choices, certain)
     return None
+
+
+def _is_whole(use: Use, request: CompletionRequest, source: str, final: bool) -> bool:
+    """Whether what follows a path ends it, and the user has not typed all of it."""
+    follows = source[use.end :].lstrip() or (request.suffix.lstrip() if final else "")
+    return follows.startswith((")", "]", "}", ",", ":")) and use.end > len(request.prefix)
 
 
 class Words:
@@ -522,6 +530,8 @@ class _Surroundings:
                 meant = difflib.get_close_matches(use.word, alike, n=8, cutoff=0.75)
                 begun = (word for word in alike if word.startswith(use.word))
                 return Words(frozenset((*known.parameters, *meant, *begun)))
+            case "collection":
+                return self._collections(use, known)
             case "module" | "member":
                 found = known.modules if use.kind == "module" else known.attributes
                 # What is named elsewhere may be installed or written by then.
@@ -550,6 +560,19 @@ class _Surroundings:
         known = self._known(replace(use, base=use.function)) if use.function else None
         names = known.parameters or () if known is not None else ()
         return [f"{name}=" for name in names if name.startswith(beginning) and name != beginning]
+
+    def _collections(self, use: Use, known: Known) -> Words | None:
+        """What may be looped over, where what is named has no elements."""
+        cells = self._cells
+        changing = len(use.base) > 1 and cells.mentioned(use.base[0])
+        if not known.single or use.deferred or cells.open or changing:
+            return None
+        function = use.function[0] if use.function else ""
+        if function in self._code.bound or function in cells.others.defined:
+            return None  # a function of the user's
+        if use.function in self._facts.known:
+            return None
+        return Words(self._facts.collections({*cells.others.defined, *self._code.bound}))
 
     def _columns(self, use: Use, known: Known) -> Words | None:
         if known.columns is None or self._cells.changing:

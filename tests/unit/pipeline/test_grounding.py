@@ -7,10 +7,11 @@ import importlib
 import math
 import sys
 import types
+from functools import partial
 
 import pytest
 
-from jupyter_sc2.introspection.facts import Facts, gather
+from jupyter_sc2.introspection.facts import Facts, collections, gather
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.pipeline.grounding import Violation, applies, checker, valid_prefix
 from jupyter_sc2.types import CompletionRequest
@@ -104,7 +105,12 @@ class Namespace:
         return ""
 
     def facts(self, paths, request):
-        return Facts(frozenset(NAMESPACE), gather(NAMESPACE, paths), self.pending)
+        return Facts(
+            frozenset(NAMESPACE),
+            partial(collections, NAMESPACE),
+            gather(NAMESPACE, paths),
+            self.pending,
+        )
 
 
 def violation(code: str, *pending: str, final: bool = True, notebook: Notebook | None = None):
@@ -198,6 +204,13 @@ REFUTED = {
         "column",
         "ratio",
     ),
+    "a number to sum": ("sum(├total)┤", "collection", "total"),
+    "a number of an object": ("sorted(├model.depth, reverse=True)┤", "collection", "model.depth"),
+    "a number to loop over": ("for n in ├total:┤", "collection", "total"),
+    "a function to loop over": ("[n for n in ├plain]┤", "collection", "plain"),
+    "a method to join": ('", ".join(├model.fit)┤', "collection", "model.fit"),
+    "an object to count": ("len(├model┤)", "collection", "model"),
+    "one of several to go through": ("zip(values, ├total)┤", "collection", "total"),
     "the second of two lines": ("├x = df['age']\ny = df['agee']┤", "column", "agee"),
 }
 
@@ -242,6 +255,18 @@ OPEN = {
     "a column to merge on that both have": 'df.merge(wings, on="├age")┤',
     "a level that is grouped by": 'df.groupby("sex").mean().sort_values(├"sex")┤',
     "what a function returns": "plain(1).├anything┤",
+    "what has elements": "sum(├values)┤",
+    "a frame to loop over": "for column in ├df:┤",
+    "a number that is compared": "max(├total, 3)┤",
+    "what may go on": "sum(├total┤",
+    "what goes on": "sum(├total *┤",
+    "what goes on behind the cursor": "sum(├total┤ * values)",
+    "a number that gets another value": "total = [1]\nsum(├total)┤",
+    "an attribute that may get one": "model.depth = [1]\nsum(├model.depth)┤",
+    "a number in a function that may run later": "def f():\n    return ├sum(total)┤",
+    "a number that is an argument": "def f(total):\n    return ├sum(total)┤",
+    "a function of the user's": "def sum(n): ...\nsum(├total)┤",
+    "what the user has typed": "sum(total├)┤",
     "a keyword where any is taken": "open_ended(1, ├anything=2)┤",
     "a keyword that a plot passes on": "plt.plot(values, ├linewidth=2, lw=1, zorder=3)┤",
     "a property that has a setter": "ax.set(├xlabel='a', ylim=(0, 1))┤",
@@ -329,6 +354,11 @@ def test_a_name_that_another_cell_binds_is_known_although_it_failed():
 )
 def test_what_can_stand_there_begins_with_the_likest(code, first):
     assert violation(code).choices[0] == first
+
+
+def test_instead_of_a_number_something_with_elements_that_a_cell_has_made_is_looped_over():
+    notebook = Notebook((Cell(id="1", source="values = [1, 2, 3]\ntotal = 3\nlate = [1]"),))
+    assert violation("for n in ├total:┤", notebook=notebook).choices == ("values",)
 
 
 @pytest.mark.parametrize("table", ["records", "polars", "pyarrow", "xarray"])

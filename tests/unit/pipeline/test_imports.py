@@ -33,7 +33,8 @@ class Kernel:
         return ""
 
     def facts(self, paths, request):
-        return Facts(frozenset(self.variables), gather(self.variables, paths), self.pending)
+        known = gather(self.variables, paths)
+        return Facts(frozenset(self.variables), known=known, pending=self.pending)
 
 
 def request(code: str, *cells: str, **fields) -> tuple[CompletionRequest, str]:
