@@ -214,6 +214,8 @@ def _texts(documents: Path, packages: Sequence[str]) -> Iterator[str]:
 def memorized(args: argparse.Namespace) -> None:
     packages = args.packages.split(",") if args.packages else []
     chosen = sorted(set(functions(args.documents, packages)))
+    if not chosen:
+        sys.exit(f"{args.documents}: no functions that are long enough")
     chosen = random.Random(0).sample(chosen, min(args.count, len(chosen)))
     place = args.folder / "documents"
     with writing(place, tell) as writer:
