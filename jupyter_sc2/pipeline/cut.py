@@ -95,8 +95,15 @@ def _ends(text: str, request: CompletionRequest) -> Iterator[int]:
             continue
         if _is_keyword(text, end + 1, request):
             continue
-        if _is_keyword(text, end, request) or not UNFINISHED.search(text[:end].rstrip()):
+        if _is_keyword(text, end, request) or not _is_unfinished(text[:end].rstrip(), request):
             yield end
+
+
+def _is_unfinished(part: str, request: CompletionRequest) -> bool:
+    """Whether more has to follow: behind an operator, or the colon of a dict, a slice or a lambda."""
+    if part.endswith(":"):
+        return bool(open_at_end(request.prefix + part)[0])
+    return UNFINISHED.search(part) is not None
 
 
 def _is_keyword(text: str, end: int, request: CompletionRequest) -> bool:
@@ -118,6 +125,7 @@ def _closed(text: str, request: CompletionRequest) -> list[bool]:
     for index, char, inside in scan(text, quote):
         if not inside:
             begun = ""
+        if inside == begun:  # in a string of the user's, too: it may be an f-string
             depth += (char in OPENERS) - (char in CLOSERS)
             lowest = min(lowest, depth)
         closed[index] = depth == lowest and inside == begun

@@ -92,6 +92,20 @@ def test_a_bracket_that_is_opened_behind_one_that_the_user_opened_is_open():
     assert shown(*tokens, prefix="df.groupby('", final=False) == "region')"
 
 
+def test_a_bracket_that_is_opened_within_a_string_of_the_user_is_open():
+    tokens = ("clean", 0.9), ("(df", 0.9), (", 10)", 0.1)
+    assert shown(*tokens, prefix='print(f"Mean: {', final=False) == "clean"
+
+
+@pytest.mark.parametrize(
+    "prefix, expected", [("units = {", "'rain'"), ("if ", "'rain':"), ("print(", "'rain'")]
+)
+def test_behind_a_colon_in_brackets_more_has_to_follow(prefix, expected):
+    assert shown(("'rain'", 0.9), (":", 0.9), (" clean", 0.01), prefix=prefix, final=False) == (
+        expected
+    )
+
+
 def test_within_a_string_of_the_user_a_word_is_an_end():
     assert shown(("sales", 0.9), ("_2024.csv", 0.01), prefix="read('my ") == ""
     assert shown(("sales", 0.9), (" of 2024", 0.01), prefix="read('my ") == "sales"
