@@ -173,7 +173,7 @@ def named_in_call(call: ast.Call) -> Iterator[Naming]:
 
 
 def _named_in_method(call: ast.Call, func: ast.Attribute) -> Iterator[Naming]:
-    method, of_pandas = func.attr, path_of(func.value)[-1:] in [(name,) for name in PANDAS]
+    method, of_pandas = func.attr, isinstance(func.value, ast.Name) and func.value.id in PANDAS
     owner, skipped = (_argument(call, "data", 0), 1) if of_pandas else (func.value, 0)
     if method == "merge":
         left = _argument(call, "left", 0) if of_pandas else func.value
