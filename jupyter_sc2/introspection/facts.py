@@ -108,6 +108,8 @@ class Facts:
     names: frozenset[str] = frozenset()  # all names of the namespace; empty if they are not known
     # Of some names those whose values have elements.
     collections: Callable[[Iterable[str]], frozenset[str]] = frozenset
+    # The files that could be meant by the name of one; None where it exists, or that is not known.
+    files: Callable[[str], frozenset[str] | None] = lambda name: None
     known: Mapping[Path, Known] = field(default_factory=dict)
     pending: tuple[str, ...] = ()  # the other cells that have not run in their current form
 

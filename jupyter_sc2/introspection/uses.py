@@ -19,11 +19,13 @@ from jupyter_sc2.introspection.columns import (
     path_of,
 )
 from jupyter_sc2.introspection.facts import Path
+from jupyter_sc2.introspection.files import file_read
 from jupyter_sc2.source.incomplete import complete_tree
 from jupyter_sc2.source.parsing import parse
 
 # A "collection" is a name or a path of which one element after another is taken: `values` in `for value in values`.
-Kind = Literal["name", "attribute", "column", "argument", "module", "member", "collection"]
+# A "file" is the name of one that is read.
+Kind = Literal["name", "attribute", "column", "argument", "module", "member", "collection", "file"]
 
 WORD = re.compile(r"[^\W\d]\w*")
 # Builtins that take the elements of their first argument.
@@ -210,6 +212,8 @@ class _Finder(ast.NodeVisitor):
                 self._add("argument", word, start, function, keywords=keywords)
         self._add_columns(named_in_call(node))
         self._add_collections(node, function)
+        if (file := file_read(node)) is not None and function:
+            self._add_strings("file", file, function=function)
         self.generic_visit(node)
 
     def visit_For(self, node: ast.For) -> None:
@@ -317,11 +321,23 @@ class _Finder(ast.NodeVisitor):
 
     def _add_columns(self, namings: Iterable[Naming]) -> None:
         for naming in namings:
-            for constant, text in _strings(naming.expression) if naming.table else ():
-                start = self._start(constant)
-                if opening := STRING.match(self._source[start : start + 5]):
-                    place = start + opening.end()
-                    self._add("column", text, place, naming.table, naming.function, naming.through)
+            if naming.table:
+                self._add_strings(
+                    "column", naming.expression, naming.table, naming.function, naming.through
+                )
+
+    def _add_strings(
+        self,
+        kind: Kind,
+        node: ast.expr,
+        base: Path = (),
+        function: Path = (),
+        through: bool = False,
+    ) -> None:
+        for constant, text in _strings(node):
+            start = self._start(constant)
+            if opening := STRING.match(self._source[start : start + 5]):
+                self._add(kind, text, start + opening.end(), base, function, through)
 
     def _add_collections(self, call: ast.Call, function: Path) -> None:
         match call.func:
@@ -369,6 +385,7 @@ class _Finder(ast.NodeVisitor):
 
 
 def _strings(node: ast.expr) -> Iterator[tuple[ast.Constant, str]]:
+    """A string, or those of a list."""
     for element in node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]:
         if isinstance(element, ast.Constant) and isinstance(element.value, str):
             yield element, element.value

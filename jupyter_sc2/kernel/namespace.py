@@ -24,6 +24,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_sc2.introspection import secrets
 from jupyter_sc2.introspection.facts import Facts, Path, collections, gather
+from jupyter_sc2.introspection.files import instead_of
 from jupyter_sc2.introspection.inspection import is_a, loaded, module_state, plain
 from jupyter_sc2.introspection.rendering import Variable, describe
 from jupyter_sc2.introspection.uses import WORD, imports_in
@@ -123,6 +124,7 @@ class LiveNamespace:
         return Facts(
             names=self._names(*names),
             collections=partial(collections, names[0]),
+            files=instead_of,
             known=gather(ChainMap(*names, self._imports_of(request)), paths),
             pending=self._pending(request.notebook, request.cell_id, len(self._inputs), self.epoch),
         )

@@ -2,8 +2,8 @@
 
 A violation is a word that would raise if the code ran, or change nothing: a column that the frame does not have, an
 attribute that the module does not have, a keyword that the function does not take or the call has already, an undefined
-name, a number that is looped over. If other names are possible in its place, the model chooses one of them and
-continues from there; else the completion ends before it, or is dropped.
+name, a number that is looped over, a file that is read and does not exist. If other names are possible in its place,
+the model chooses one of them and continues from there; else the completion ends before it, or is dropped.
 
 Only certain violations count. Text that the user has typed is never one. Names that this cell, or another that was
 not run, may define, rebind or extend are unknown, and so are attributes that an object computes on access.
@@ -12,33 +12,27 @@ not run, may define, rebind or extend are unknown, and so are attributes that an
 from __future__ import annotations
 
 import ast
-import builtins
 import difflib
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from itertools import chain, islice
 from typing import Literal, Protocol
 
 from jupyter_sc2.introspection.facts import Facts, Known, Path
 from jupyter_sc2.introspection.secrets import in_text
-from jupyter_sc2.introspection.uses import (
-    DEFINES_UNSEEN,
-    MAX_CELL_CHARS,
-    WORD,
-    Kind,
-    Use,
-    bound_names,
-    columns_assigned,
-    names_bound_in,
-    stored_strings,
-    uses,
-)
-from jupyter_sc2.notebook import Notebook
+from jupyter_sc2.introspection.uses import MAX_CELL_CHARS, Kind, Use, uses
 from jupyter_sc2.pipeline.fitting import is_word
-from jupyter_sc2.runtime.memo import cache_latest
+from jupyter_sc2.pipeline.possible_words import (
+    IN_QUOTES,
+    MAX_CHOICES,
+    Binds,
+    Cells,
+    Code,
+    Surroundings,
+    Words,
+    others_in,
+    word_at,
+)
 from jupyter_sc2.source.brackets import open_at_end, scan
 from jupyter_sc2.source.incomplete import complete_tree, is_magic_line
 from jupyter_sc2.source.languages import language_at, runs_here
@@ -46,37 +40,7 @@ from jupyter_sc2.types import CompletionRequest
 
 # Cells with longer lines, which hold data, are not checked.
 MAX_LINE_CHARS = 1_000
-# Packages whose functions refuse names that are no columns of the table they are given.
-TAKE_TABLES = frozenset({"seaborn", "pandas"})
-MAX_NAME_CHARS = 40  # of a name that is compared with thousands
-MAX_CHOICES = 400
-MAX_SIMILAR_NAMES = 12  # of thousands, that begin like a word
-STRING = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
-NO_CODE = re.compile(r"#[^\n]*|'[^'\n]*'|\"[^\"\n]*\"")
 TARGET = re.compile(r"[\w.,*\s\[\]'\"]*")
-BUILTINS = frozenset(dir(builtins)) | {
-    *(
-        "get_ipython",
-        "display",
-        "exit",
-        "quit",
-        "In",
-        "Out",
-        "_",
-        "__",
-        "___",
-        "__name__",
-        "__file__",
-    ),
-    *("_i", "_ii", "_iii", "_ih", "_oh", "_dh", "self", "cls"),
-    *("__class__", "__module__", "__qualname__", "__annotations__"),  # in a class
-}
-# With what an argument may begin, besides keywords of the function and variables of the user.
-OPERANDS = BUILTINS | {"None", "True", "False", "not", "lambda", "await"}
-# What may change a table or an object in place.
-CHANGES = re.compile(
-    r"inplace|\.(?:columns|index)\s*=|\.(?:insert|pop|update|setdefault|rename_axis)\(|\bdel\b"
-)
 
 
 class Namespace(Protocol):
@@ -136,8 +100,8 @@ def checker(
     asked: set[Path] = set()
     facts: Facts | None = None
     begun: list[Violation | None] = []  # once it is known
-    cells: _Cells | None = None
-    seen: dict[tuple[str, int], _Binds] = {}
+    cells: Cells | None = None
+    seen: dict[tuple[str, int], Binds] = {}
 
     def facts_about(found: Iterable[Use]) -> Facts:
         nonlocal facts
@@ -150,12 +114,12 @@ def checker(
 
     def surroundings_of(
         found: Iterable[Use], completed: tuple[ast.Module, str], start: int, end: int
-    ) -> _Surroundings:
+    ) -> Surroundings:
         nonlocal cells
         facts = facts_about(found)
         if cells is None:
-            cells = _Cells(request, _others(request.notebook, facts.pending))
-        return _Surroundings(cells, _Code(*completed, start, end, seen), facts)
+            cells = Cells(request, others_in(request.notebook, facts.pending))
+        return Surroundings(cells, Code(*completed, start, end, seen), facts)
 
     def check(text: str, final: bool) -> Violation | None:
         try:
@@ -196,7 +160,7 @@ def checker(
 
 
 def only_name(
-    request: CompletionRequest, surroundings_of: Callable[..., _Surroundings]
+    request: CompletionRequest, surroundings_of: Callable[..., Surroundings]
 ) -> Violation | None:
     """The only name that begins with the word that is typed at the cursor, as the choice of what it refutes.
 
@@ -204,7 +168,7 @@ def only_name(
     """
     prefix, suffix = request.prefix, request.suffix
     quote = open_at_end(prefix)[1]
-    start = prefix.rfind(quote) + 1 if quote in ("'", '"') else len(prefix) - len(_word_at(prefix))
+    start = prefix.rfind(quote) + 1 if quote in ("'", '"') else len(prefix) - len(word_at(prefix))
     typed = prefix[start:]
     if not typed or is_word(suffix[:1]) or quote not in ("", "'", '"'):
         return None
@@ -215,7 +179,7 @@ def only_name(
     tree, source = completed
     typed_there = uses(tree, source, start, len(prefix))
     use = next((u for u in typed_there if (u.start, u.end) == (start, len(prefix))), None)
-    if use is None or use.kind not in ("attribute", "column", "argument"):
+    if use is None or use.kind not in ("attribute", "column", "argument", "file"):
         return None
     whole = complete_tree(prefix, "", suffix) or completed
     surroundings = surroundings_of([use], whole, start, len(prefix))
@@ -229,7 +193,7 @@ def only_name(
         choice = name if equals.startswith("=") and not equals.startswith("==") else f"{name}="
     elif in_text(name):
         return None
-    elif use.kind == "column":
+    elif use.kind in IN_QUOTES:
         if quote in name or "\\" in name:
             return None
         choice = f"{name}{quote}"
@@ -238,18 +202,12 @@ def only_name(
 
 def _other_than(only: Violation, request: CompletionRequest, text: str) -> Violation | None:
     """The refutation, if the text goes on with the word that was begun in another way."""
-    name = only.choices[0][:-1] if only.kind == "column" else only.choices[0].removesuffix("=")
-    signs = r"[^'\"\n]*" if only.kind == "column" else r"\w*"
+    name = only.choices[0][:-1] if only.kind in IN_QUOTES else only.choices[0].removesuffix("=")
+    signs = r"[^'\"\n]*" if only.kind in IN_QUOTES else r"\w*"
     said = only.word + re.match(signs, text)[0]  # type: ignore[index]
     behind = (only.word + text)[len(said) :] or request.suffix
-    end = {"argument": r"\s*=(?!=)", "column": r"['\"]"}.get(only.kind, "")
+    end = {"argument": r"\s*=(?!=)", **dict.fromkeys(IN_QUOTES, r"['\"]")}.get(only.kind, "")
     return None if said == name and re.match(end, behind) else replace(only, word=said)
-
-
-def _word_at(prefix: str) -> str:
-    """The word that ends at the cursor, or nothing."""
-    found = re.search(r"[^\W\d]\w*\Z", prefix.rpartition("\n")[2][-200:])
-    return found[0] if found else ""
 
 
 def applies(request: CompletionRequest) -> bool:
@@ -272,7 +230,7 @@ def first_violation(
     request: CompletionRequest,
     text: str,
     found: Iterable[Use],
-    surroundings: _Surroundings,
+    surroundings: Surroundings,
     *,
     final: bool,
 ) -> Violation | None:
@@ -283,6 +241,8 @@ def first_violation(
         # Other keywords of the same call; of two in the completion the later one is the one too many.
         given = {word for word, at in use.keywords if at < use.start or at >= len(source)}
         if use.kind == "collection" and not _is_whole(use, request, source, final):
+            continue
+        if use.kind == "file" and not final and not _is_read(use, source):
             continue
         if use.word in given:
             allowed = allowed or Words()
@@ -318,293 +278,10 @@ def _is_whole(use: Use, request: CompletionRequest, source: str, final: bool) ->
     return follows.startswith((")", "]", "}", ",", ":")) and use.end > len(request.prefix)
 
 
-class Words:
-    """Words in several sets, none of which is copied or sorted: of names there can be a hundred thousand.
-
-    Those of `tolerated` may stand there, but are not offered.
-    """
-
-    def __init__(self, *sets: frozenset[str], tolerated: frozenset[str] = frozenset()) -> None:
-        self._offered, self._sets = sets, (*sets, tolerated)
-
-    def __contains__(self, word: str) -> bool:
-        return any(word in words for words in self._sets)
-
-    def __iter__(self) -> Iterator[str]:
-        return chain(*self._sets)
-
-    def beginning_with(self, beginning: str) -> Iterator[str]:
-        for words in self._sets:
-            if len(words) <= 4 * MAX_CHOICES:
-                yield from (word for word in words if word.startswith(beginning))
-            else:
-                found = re.finditer(f"\n({re.escape(beginning)}[^\n]*)", _joined(words))
-                yield from (match[1] for match in found)
-
-    def near(self, word: str) -> Iterable[str]:
-        """Them all; of thousands, which take long to compare, only some that begin most like the word."""
-        offered = Words(*self._offered)
-        if sum(map(len, self._offered)) <= 4 * MAX_CHOICES:
-            return set(offered)
-        found: set[str] = set()
-        for length in range(min(len(word), MAX_NAME_CHARS), 0, -1):
-            found.update(islice(offered.beginning_with(word[:length]), MAX_CHOICES))
-            if len(found) >= MAX_SIMILAR_NAMES:
-                break
-        return found
-
-
-@lru_cache(maxsize=2)
-def _joined(words: frozenset[str]) -> str:
-    """In one text, in which a beginning is found a hundred times as fast as in the set."""
-    return "\n" + "\n".join(words)
-
-
-@dataclass(frozen=True)
-class _Others:
-    """What the other cells say about names. They are looked at once, not for each key."""
-
-    open: bool  # names may be defined by code that does not name them
-    changing: bool  # so may columns and keys be
-    strings: frozenset[str]
-    mentioned: frozenset[str]
-    # Names whose values will be others once the cells have run, and whether that is by imports alone.
-    pending: Mapping[str, bool]
-    defined: frozenset[str]
-
-
-@cache_latest
-def _others(notebook: Notebook, unread: tuple[str, ...]) -> _Others:
-    """`unread` are the other cells that have not run."""
-    code = (cell.source for cell in notebook.cells if cell.cell_type == "code")
-    pending = _joint(map(names_bound_in, unread))
-    return _Others(
-        open=any(map(DEFINES_UNSEEN.search, unread)),
-        changing=any(map(CHANGES.search, unread)),
-        strings=frozenset().union(*map(_strings_in, unread)),
-        mentioned=frozenset().union(*map(WORD.findall, unread)),
-        pending=pending,
-        defined=frozenset(pending).union(*map(names_bound_in, code)),
-    )
-
-
-class _Cells:
-    """What the cells say about names, the cursor's own included; the same for each token of a completion."""
-
-    def __init__(self, request: CompletionRequest, others: _Others) -> None:
-        typed = f"{request.prefix} {request.suffix}"
-        self.others = others
-        self.open = others.open or DEFINES_UNSEEN.search(typed) is not None
-        self.changing = others.changing or CHANGES.search(typed) is not None
-        self._strings = Counter(_strings_in(typed))
-        line = request.prefix.rpartition("\n")[2]
-        self._cursor = (request.prefix.count("\n") + 1, len(line.encode()))
-        self.typed = frozenset(WORD.findall(NO_CODE.sub(" ", typed)))
-        # What is begun at the cursor is no mention of a name.
-        begun = len(request.prefix) - len(_word_at(request.prefix))
-        whole = f"{request.prefix[:begun]} {request.suffix}"
-        self._named = frozenset(WORD.findall(NO_CODE.sub(" ", whole)))
-        self._words = frozenset(WORD.findall(whole))
-        self._above = frozenset(WORD.findall(request.prefix.rpartition("\n")[0]))
-
-    def strings_but(self, statement: ast.stmt | None) -> frozenset[str]:
-        """The strings of the cell, but for those that stand only left of an assignment's equals sign."""
-        left = Counter(columns_assigned(statement, before=self._cursor))
-        return frozenset(text for text, times in self._strings.items() if times > left[text])
-
-    def mentioned(self, word: str) -> bool:
-        """Whether it stands above the cursor's line or in a cell that has not run."""
-        return word in self._above or word in self.others.mentioned
-
-    def named(self, word: str) -> bool:
-        """The same, or in code of the cell."""
-        return word in self._named or self.mentioned(word)
-
-    def written(self, word: str) -> bool:
-        """The same, be it no code."""
-        return word in self._words or self.mentioned(word)
-
-
-@dataclass(frozen=True)
-class _Binds:
-    """What some statements bind: names, and of each whether by imports alone; columns and keys."""
-
-    names: Mapping[str, bool]
-    strings: frozenset[str]
-
-
-class _Code:
-    """What a completed cell binds.
-
-    What the statements above and below the one with the text bind, from `start` to `end`, is `seen` once: they are the
-    same for each token.
-    """
-
-    def __init__(
-        self,
-        tree: ast.Module,
-        source: str,
-        start: int,
-        end: int,
-        seen: dict[tuple[str, int], _Binds],
-    ) -> None:
-        first, last = (source.count("\n", 0, place) + 1 for place in (start, end))
-        above = [node for node in tree.body if (node.end_lineno or last) < first]
-        below = [node for node in tree.body[len(above) :] if node.lineno > last]
-        self._within = ast.Module(tree.body[len(above) : len(tree.body) - len(below)], [])
-        self._around = {"above": above, "below": below}
-        self._seen = seen
-
-    @cached_property
-    def _known(self) -> list[_Binds]:
-        known = []
-        for where, statements in self._around.items():
-            key = (where, len(statements))
-            if key not in self._seen:
-                part = ast.Module(statements, [])
-                self._seen[key] = _Binds(bound_names(part), frozenset(stored_strings(part)))
-            known.append(self._seen[key])
-        return known
-
-    @cached_property
-    def bound(self) -> Mapping[str, bool]:
-        """The names that it binds anywhere, and of each whether it is by imports alone."""
-        return self.bound_but(None)
-
-    def bound_but(self, statement: ast.stmt | None) -> Mapping[str, bool]:
-        """The same without what an assignment binds (see bound_names)."""
-        within = bound_names(self._within, statement)
-        return _joint([within, *(part.names for part in self._known)])
-
-    def strings_but(self, statement: ast.stmt | None) -> frozenset[str]:
-        """The columns and keys that it makes, but for those of an assignment (see stored_strings)."""
-        within = stored_strings(self._within, statement)
-        return frozenset(within).union(*(part.strings for part in self._known))
-
-
-def _joint(bound: Iterable[Mapping[str, bool]]) -> dict[str, bool]:
-    names: dict[str, bool] = {}
-    for part in bound:
-        for name, imported in part.items():
-            names[name] = names.get(name, True) and imported
-    return names
-
-
-class _Surroundings:
-    """What cells and kernel say about names: which are bound, changed or mentioned where it has not run yet."""
-
-    def __init__(self, cells: _Cells, code: _Code, facts: Facts) -> None:
-        self._cells = cells
-        self._code = code
-        self._facts = facts
-
-    @property
-    def bound(self) -> Mapping[str, bool]:
-        """The names that the completed cell binds."""
-        return self._code.bound
-
-    def allowed(self, use: Use) -> Words | None:
-        """All the words that may stand in place of a use; None where any may."""
-        if use.kind == "name":
-            cells = self._cells
-            if cells.open or use.deferred or not self._facts.names:
-                return None
-            bound = frozenset(self._code.bound)
-            return Words(self._facts.names, BUILTINS, bound, cells.others.defined, cells.typed)
-        known = self._known(use) if use.base else None
-        if known is None:
-            return None
-        match use.kind:
-            case "attribute":
-                if known.attributes is None or (known.grows and self._cells.mentioned(use.base[0])):
-                    return None
-                if use.word.startswith("__") and not use.word.endswith("__"):
-                    return None  # in a class it stands for another name
-                # Assigned to in a cell that was not run, as it seems.
-                assigned = {use.word} if self._cells.named(use.word) else ()
-                return Words(known.attributes, frozenset(assigned))
-            case "argument":
-                if known.parameters is None:
-                    return None
-                alike = [word for word in known.passed_on if word[:1] == use.word[:1]]
-                meant = difflib.get_close_matches(use.word, alike, n=8, cutoff=0.75)
-                begun = (word for word in alike if word.startswith(use.word))
-                return Words(frozenset((*known.parameters, *meant, *begun)))
-            case "collection":
-                return self._collections(use, known)
-            case "module" | "member":
-                found = known.modules if use.kind == "module" else known.attributes
-                # What is named elsewhere may be installed or written by then.
-                made = {use.word} if self._cells.written(use.word) else ()
-                return None if found is None else Words(found, frozenset(made))
-        return self._columns(use, known)
-
-    def beginning_with(self, use: Use) -> set[str] | None:
-        """The names that a word may be the beginning of; None where it may be that of any, or is a name itself."""
-        allowed = self.allowed(use)
-        if allowed is None or use.word in allowed:
-            return None
-        names = set(allowed.beginning_with(use.word)).difference(word for word, _ in use.keywords)
-        if use.kind == "column":
-            return {name for name in names if name.strip() != use.word and name.isprintable()}
-        if use.kind == "argument" and not any(at < use.start for _, at in use.keywords):
-            # The word may be a variable's, or the beginning of one.
-            bound, defined = frozenset(self._code.bound), self._cells.others.defined
-            variables = Words(self._facts.names, defined, bound, OPERANDS)
-            if self._cells.open or not self._facts.names or any(variables.beginning_with(use.word)):
-                return None
-        return {name for name in names if name.isidentifier()}
-
-    def keywords(self, use: Use, beginning: str) -> list[str]:
-        """Those that a name among the arguments of a call may be the beginning of."""
-        known = self._known(replace(use, base=use.function)) if use.function else None
-        names = known.parameters or () if known is not None else ()
-        return [f"{name}=" for name in names if name.startswith(beginning) and name != beginning]
-
-    def _collections(self, use: Use, known: Known) -> Words | None:
-        """What may be looped over, where what is named has no elements."""
-        cells = self._cells
-        changing = len(use.base) > 1 and cells.mentioned(use.base[0])
-        if not known.single or use.deferred or cells.open or changing:
-            return None
-        function = use.function[0] if use.function else ""
-        if function in self._code.bound or function in cells.others.defined:
-            return None  # a function of the user's
-        if use.function in self._facts.known:
-            return None
-        return Words(self._facts.collections({*cells.others.defined, *self._code.bound}))
-
-    def _columns(self, use: Use, known: Known) -> Words | None:
-        if known.columns is None or self._cells.changing:
-            return None
-        if known.grows and self._cells.mentioned(use.base[0]):
-            return None
-        if use.function and use.function[: len(use.base)] != use.base:  # given the table
-            function = self._facts.known.get(use.function)
-            if function is None or function.library not in TAKE_TABLES:
-                return None
-        of_frame = bool(use.function) or use.through  # not a key of a dict, nor a label of a series
-        if (of_frame and (known.elements or known.grows)) or (use.through and known.parts):
-            return None
-        if use.function and use.word.startswith("^"):
-            return None  # a pattern of polars'
-        if known.parts and use.word.partition(".")[0] in known.columns:
-            return None
-        levels = known.levels if of_frame else ()
-        made = self._code.strings_but(use.within)
-        named = self._cells.strings_but(use.within) | self._cells.others.strings
-        return Words(frozenset((*known.columns, *levels)), made, tolerated=named)
-
-    def _known(self, use: Use) -> Known | None:
-        """What is certain of a path, unless code that was not run gives its name to something else."""
-        name = use.base[0]
-        bound = self._code.bound
-        if use.within is not None and name in bound:
-            bound = self._code.bound_but(use.within)
-        # The import of a module that is there already changes nothing.
-        if not bound.get(name, True) or not self._cells.others.pending.get(name, True):
-            return None
-        return self._facts.known.get(use.base)
+def _is_read(use: Use, source: str) -> bool:
+    """Whether the name of a file is whole, and no mode that may follow opens it for writing."""
+    ends = (")",) if use.function == ("open",) else (")", ",")
+    return source.startswith(ends, use.end + 1)
 
 
 def valid_prefix(text: str, violation: Violation, before: str = "") -> str:
@@ -624,10 +301,6 @@ def valid_prefix(text: str, violation: Violation, before: str = "") -> str:
     return text[:cut].rstrip()
 
 
-def _strings_in(source: str) -> list[str]:
-    return [single or double for single, double in STRING.findall(source)]
-
-
 def _choices(use: Use, source: str, typed: int, allowed: Words) -> tuple[str, ...]:
     """What may stand in place of the word, the likest first; the user's own beginning stays.
 
@@ -636,7 +309,7 @@ def _choices(use: Use, source: str, typed: int, allowed: Words) -> tuple[str, ..
     beginning = use.word[: max(0, typed)]
     near = allowed.near(use.word)
     names = [n for n in near if n.startswith(beginning) and len(n) > len(beginning)]
-    if use.kind != "column":
+    if use.kind not in IN_QUOTES:
         private = use.word.startswith("_")
         names = [n for n in names if n.isidentifier() and n.startswith("_") == private]
     if use.kind == "name":  # any could be meant, so only a slip of the pen is mended
@@ -647,7 +320,7 @@ def _choices(use: Use, source: str, typed: int, allowed: Words) -> tuple[str, ..
     if use.kind == "argument":
         return tuple(f"{name}=" for name in names)
     names = [name for name in names if not in_text(name)]
-    if use.kind == "column":
+    if use.kind in IN_QUOTES:
         quote = source[use.start - 1]
         return tuple(
             f"{n}{quote}" for n in names if "\\" not in n and quote not in n and "\n" not in n

@@ -256,6 +256,17 @@ def test_a_name_that_was_added_to_the_builtins_is_known(shell, live, monkeypatch
     assert "translated" in live.facts([], request("")).names
 
 
+def test_which_names_have_elements_is_known(shell, live):
+    run(shell, "total = 3\nrows = [1]")
+    assert live.facts([], request("")).collections({"total", "rows", "missing"}) == {"rows"}
+
+
+def test_which_files_there_are_is_known(live, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sales.csv").touch()
+    assert live.facts([], request("")).files("data.csv") == {"sales.csv"}
+
+
 def test_where_a_shell_runs_in_a_function_the_names_of_its_module_are_known():
     module = ModuleType("outer")
     module.helper = [1]

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from jupyter_sc2.introspection.facts import Facts, collections, gather
+from jupyter_sc2.introspection.files import instead_of
 from jupyter_sc2.notebook import Cell, Notebook
 from jupyter_sc2.pipeline.grounding import Violation, applies, checker, valid_prefix
 from jupyter_sc2.types import CompletionRequest
@@ -107,9 +108,10 @@ class Namespace:
     def facts(self, paths, request):
         return Facts(
             frozenset(NAMESPACE),
-            partial(collections, NAMESPACE),
-            gather(NAMESPACE, paths),
-            self.pending,
+            collections=partial(collections, NAMESPACE),
+            files=instead_of,
+            known=gather(NAMESPACE, paths),
+            pending=self.pending,
         )
 
 
@@ -385,6 +387,107 @@ def test_a_pattern_is_no_column_that_is_missing():
     pytest.importorskip("polars")
     assert violation('x = polars.explode("├agee")┤') is not None
     assert violation('x = polars.explode("├^a.*$")┤') is None
+
+
+# Files
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with some files."""
+    for name in ("sales.csv", "notes.txt", "data/rain.csv", "data/wind.parquet", ".hidden.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a,b\n")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "choices"),
+    [
+        (
+            "pd.read_csv('├data.csv')┤",
+            "data.csv",
+            {"sales.csv'", "notes.txt'", "data/rain.csv'"},
+        ),
+        ('np.loadtxt("├sales.cs")┤', "sales.cs", {'sales.csv"', 'notes.txt"', 'data/rain.csv"'}),
+        ("pd.read_csv('data/├temp.csv')┤", "data/temp.csv", {"data/rain.csv'"}),
+        ("pd.read_parquet('├x')┤", "x", {"data/wind.parquet'"}),
+        ("pd.read_excel('├x.xlsx')┤", "x.xlsx", set()),
+        (
+            "open('├log.txt')┤",
+            "log.txt",
+            {"sales.csv'", "notes.txt'", "data/rain.csv'", "data/wind.parquet'"},
+        ),
+        (
+            "open('├log.txt', 'rb')┤",
+            "log.txt",
+            {"sales.csv'", "notes.txt'", "data/rain.csv'", "data/wind.parquet'"},
+        ),
+    ],
+)
+def test_a_file_that_is_read_and_does_not_exist_is_refuted(code, word, choices, folder):
+    found = violation(code)
+    assert (found.kind, found.word, set(found.choices)) == ("file", word, choices)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "pd.read_csv('├sales.csv')┤",
+        "pd.read_csv('├./data/rain.csv')┤",
+        "pd.read_excel('├https://example.org/x.xlsx')┤",
+        "pd.read_csv('https├://example.org/x.csv')┤",
+        "pd.read_csv('├data/*.csv')┤",
+        "pd.read_csv('├~/x.csv')┤",
+        "pd.read_csv(├total)┤",
+        "df.to_csv('├new.csv')┤",
+        "open('├new.txt', 'w')┤",
+        "open('├new.txt', mode='a')┤",
+        "open('├new.txt', total)┤",
+        "plain.read_csv('├x.csv')┤",
+        "df.to_csv('late.csv')\npd.read_csv('├late.csv')┤",
+        "def f():\n    ├return pd.read_csv('late.csv')┤",
+        "from shelve import open\nopen('├new')┤",
+        "pd = Reader()\npd.read_csv('├x.csv')┤",
+    ],
+)
+def test_a_file_that_exists_or_may_be_written_is_not_refuted(code, folder):
+    assert violation(code) is None
+
+
+def test_a_file_that_a_cell_that_was_not_run_names_is_not_refuted(folder):
+    assert violation("pd.read_csv('├late.csv')┤", "download('late.csv')") is None
+
+
+def test_an_address_that_no_cell_has_is_refuted_where_there_are_files(folder):
+    address = "https://example.org/x.csv"
+    notebook = Notebook((Cell(id="1", source=f"# from {address}"),))
+    assert "sales.csv'" in violation(f"pd.read_csv('├{address}')┤").choices
+    assert violation(f"pd.read_csv('├{address}')┤", notebook=notebook) is None
+
+
+def test_a_file_that_may_come_to_be_opened_for_writing_is_not_refuted_before_the_end(folder):
+    assert violation("open('├log.txt'┤", final=False) is None
+    assert violation("open('├log.txt',┤", final=False) is None
+
+
+def test_what_may_come_to_be_an_address_is_not_refuted_before_the_end(folder):
+    assert violation("pd.read_csv('├ht┤", final=False) is None
+    assert violation("pd.read_csv('├ht.csv',┤", final=False) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "choice"),
+    [
+        ("pd.read_csv('sal├')┤", "sales.csv'"),
+        ("pd.read_csv('sa├mples.csv')┤", "sales.csv'"),
+        ("pd.read_csv('data/├')┤", "data/rain.csv'"),
+        ("open('no├')┤", "notes.txt'"),
+    ],
+)
+def test_the_only_file_whose_name_begins_so_is_meant(code, choice, folder):
+    found = violation(code)
+    assert (found.choices, found.only) == ((choice,), True)
 
 
 # The right-hand side of an assignment
