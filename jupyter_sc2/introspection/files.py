@@ -29,6 +29,8 @@ READERS = {
     "open": IMAGES,  # of PIL's Image; the builtin opens any
     "load": SAVED,
 }
+# Those that read all files of a folder as well.
+TAKE_FOLDERS = frozenset({"read_parquet", "scan_parquet", "read_file"})
 # The packages with such functions.
 LIBRARIES = frozenset(
     {"pandas", "numpy", "polars", "geopandas", "matplotlib", "skimage", "imageio", "PIL", "joblib"}
@@ -63,12 +65,11 @@ def file_read(call: ast.Call) -> ast.expr | None:
 def instead_of(path: str) -> frozenset[str] | None:
     """The files that could be meant by a path, in its folder and the current one, and the folders in these.
 
-    None where the path exists, or is none that can be looked up. One that ends with a slash is the beginning of one.
-    For an address, those of the current folder.
+    None where the path is that of a file, or none that can be looked up. For an address, those of the current folder.
     """
     if ADDRESS.match(path):
-        path = "."
-    elif NOT_PLAIN.search(path) or (os.path.exists(path) and not path.endswith("/")):
+        path = ""
+    elif NOT_PLAIN.search(path) or (os.path.exists(path) and not os.path.isdir(path)):
         return None
     folders = dict.fromkeys(("", path.rpartition("/")[0]))  # in this order, each once
     return frozenset().union(*map(_files_in, folders))

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from itertools import chain, islice
 
 from jupyter_sc2.introspection.facts import Facts, Known
-from jupyter_sc2.introspection.files import ADDRESS, LIBRARIES, READERS
+from jupyter_sc2.introspection.files import ADDRESS, LIBRARIES, READERS, TAKE_FOLDERS
 from jupyter_sc2.introspection.uses import (
     DEFINES_UNSEEN,
     WORD,
@@ -347,6 +347,10 @@ class Surroundings:
         )
         if ADDRESS.match(use.word) and (not read or self._cells.has(use)):
             return None
+        if use.function[-1] in TAKE_FOLDERS:
+            folder = f"{use.word.rstrip('/')}/"
+            if any(name.startswith(folder) for name in read):
+                return None
         return Words(read, tolerated=self._cells.strings_but(None) | self._cells.others.strings)
 
     def _columns(self, use: Use, known: Known) -> Words | None:

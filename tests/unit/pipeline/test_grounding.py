@@ -412,6 +412,8 @@ def folder(tmp_path, monkeypatch):
         ('np.loadtxt("├sales.cs")┤', "sales.cs", {'sales.csv"', 'notes.txt"', 'data/rain.csv"'}),
         ("pd.read_csv('data/├temp.csv')┤", "data/temp.csv", {"data/rain.csv'"}),
         ("pd.read_parquet('├x')┤", "x", {"data/wind.parquet'"}),
+        ("pd.read_csv('├data')┤", "data", {"sales.csv'", "notes.txt'", "data/rain.csv'"}),
+        ("pd.read_csv('├data┤')", "data", {"sales.csv'", "notes.txt'", "data/rain.csv'"}),
         ("pd.read_excel('├x.xlsx')┤", "x.xlsx", set()),
         (
             "open('├log.txt')┤",
@@ -435,6 +437,7 @@ def test_a_file_that_is_read_and_does_not_exist_is_refuted(code, word, choices, 
     [
         "pd.read_csv('├sales.csv')┤",
         "pd.read_csv('├./data/rain.csv')┤",
+        "pd.read_parquet('├data')┤",
         "pd.read_excel('├https://example.org/x.xlsx')┤",
         "pd.read_csv('https├://example.org/x.csv')┤",
         "pd.read_csv('├data/*.csv')┤",
