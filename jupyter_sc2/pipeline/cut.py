@@ -26,9 +26,8 @@ UNFINISHED = re.compile(
     r"(?:[,.=+\-*/%|&^~<>@\\]|\b(?:and|or|not|in|is|as|import|from|lambda|if|else|elif|for|while|return|yield|def|class"
     r"|with|assert|raise|del|async|await|global|nonlocal|except))$"
 )
-
-# The name of a keyword argument, up to its equals sign, and the bracket or comma before it.
 MAX_KEYWORD_CHARS = 200
+# The name of a keyword argument, up to its equals sign, and the bracket or comma before it.
 KEYWORD = re.compile(r"[(,]\s*[^\W\d]\w*=\Z")
 
 

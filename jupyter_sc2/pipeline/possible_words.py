@@ -110,6 +110,7 @@ class Others:
     changing: bool  # so may columns and keys be
     strings: frozenset[str]
     mentioned: frozenset[str]
+    unread: tuple[str, ...]
     # Names whose values will be others once the cells have run, and whether that is by imports alone.
     pending: Mapping[str, bool]
     defined: frozenset[str]
@@ -125,6 +126,7 @@ def others_in(notebook: Notebook, unread: tuple[str, ...]) -> Others:
         changing=any(map(CHANGES.search, unread)),
         strings=frozenset().union(*map(_strings_in, unread)),
         mentioned=frozenset().union(*map(WORD.findall, unread)),
+        unread=unread,
         pending=pending,
         defined=frozenset(pending).union(*map(names_bound_in, code)),
     )
@@ -155,11 +157,17 @@ class Cells:
         left = Counter(columns_assigned(statement, before=self._cursor))
         return frozenset(text for text, times in self._strings.items() if times > left[text])
 
-    def has(self, use: Use) -> bool:
+    def has_address(self, use: Use) -> bool:
         """Whether the user has begun it, or a cell has it."""
         begun = use.start < len(self._request.prefix)
         cells = (cell.source for cell in self._request.notebook.cells)
         return begun or any(use.word in source for source in (*cells, self._request.suffix))
+
+    def may_write(self, use: Use) -> bool:
+        """Whether this cell, or one that has not run, has the name of a file elsewhere, be it in a command of a shell."""
+        name = use.word.rpartition("/")[2]
+        texts = self._request.prefix[: use.start], self._request.suffix, *self.others.unread
+        return bool(name) and any(name in text for text in texts)
 
     def mentioned(self, word: str) -> bool:
         """Whether it stands above the cursor's line or in a cell that has not run."""
@@ -339,19 +347,21 @@ class Surroundings:
             function = self._known(replace(use, base=use.function))
             if function is None or function.library not in LIBRARIES:
                 return None
-        found = None if use.deferred else self._facts.files(use.word)
+        if use.deferred or self._cells.may_write(use):
+            return None
+        found = self._facts.files(use.word)
         if found is None:
             return None
         read = frozenset(
             name for name in found if endings is None or name.rpartition(".")[2].lower() in endings
         )
-        if ADDRESS.match(use.word) and (not read or self._cells.has(use)):
+        if ADDRESS.match(use.word) and (not read or self._cells.has_address(use)):
             return None
         if use.function[-1] in TAKE_FOLDERS:
             folder = f"{use.word.rstrip('/')}/"
             if any(name.startswith(folder) for name in read):
                 return None
-        return Words(read, tolerated=self._cells.strings_but(None) | self._cells.others.strings)
+        return Words(read)
 
     def _columns(self, use: Use, known: Known) -> Words | None:
         if known.columns is None or self._cells.changing:

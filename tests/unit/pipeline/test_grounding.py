@@ -449,6 +449,7 @@ def test_a_file_that_is_read_and_does_not_exist_is_refuted(code, word, choices, 
         "open('├new.txt', total)┤",
         "plain.read_csv('├x.csv')┤",
         "df.to_csv('late.csv')\npd.read_csv('├late.csv')┤",
+        "!wget https://example.org/late.csv\npd.read_csv('├late.csv')┤",
         "def f():\n    ├return pd.read_csv('late.csv')┤",
         "from shelve import open\nopen('├new')┤",
         "pd = Reader()\npd.read_csv('├x.csv')┤",
@@ -458,8 +459,9 @@ def test_a_file_that_exists_or_may_be_written_is_not_refuted(code, folder):
     assert violation(code) is None
 
 
-def test_a_file_that_a_cell_that_was_not_run_names_is_not_refuted(folder):
-    assert violation("pd.read_csv('├late.csv')┤", "download('late.csv')") is None
+@pytest.mark.parametrize("pending", ["download('late.csv')", "!curl -O example.org/late.csv"])
+def test_a_file_that_a_cell_that_was_not_run_names_is_not_refuted(pending, folder):
+    assert violation("pd.read_csv('├late.csv')┤", pending) is None
 
 
 def test_an_address_that_no_cell_has_is_refuted_where_there_are_files(folder):
