@@ -164,7 +164,7 @@ class Cells:
         return begun or any(use.word in source for source in (*cells, self._request.suffix))
 
     def may_write(self, use: Use) -> bool:
-        """Whether this cell, or one that has not run, has the name of a file elsewhere, be it in a command of a shell."""
+        """Whether this cell, or one that has not run, has the name of a file elsewhere, as a shell's command may."""
         name = use.word.rpartition("/")[2]
         texts = self._request.prefix[: use.start], self._request.suffix, *self.others.unread
         return bool(name) and any(name in text for text in texts)
