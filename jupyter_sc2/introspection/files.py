@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from itertools import islice
 
 TEXT = frozenset({"csv", "tsv", "tab", "txt", "dat", "data", "gz", "bz2", "zip", "xz", "zst"})
 SHEETS = frozenset({"xls", "xlsx", "xlsm", "xlsb", "ods"})
@@ -41,6 +42,7 @@ NOT_PLAIN = re.compile(r"[*?\[\]{}$~:|<>\\\n]|\A//|\A\s*\Z")
 WRITING = frozenset("wax+")
 MAX_FILES = 400
 MAX_FOLDERS = 20
+MAX_ENTRIES = 2_000  # of a folder, that are looked at
 
 
 def file_read(call: ast.Call) -> ast.expr | None:
@@ -79,7 +81,8 @@ def _files_in(folder: str) -> list[str]:
     """The files in a folder and in those in it, as far as these can be read; none that is hidden."""
     found, inner = _entries(folder)
     for name in inner[:MAX_FOLDERS]:
-        found += _entries(name)[0]
+        if len(found) < MAX_FILES:
+            found += _entries(name)[0]
     return found[:MAX_FILES]
 
 
@@ -89,9 +92,7 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     try:
         with os.scandir(folder or ".") as entries:
-            for entry in entries:
-                if len(files) == MAX_FILES:
-                    break
+            for entry in islice(entries, MAX_ENTRIES):
                 if not entry.name.startswith((".", "_")):
                     kind = folders if entry.is_dir() else files
                     kind.append(f"{folder}/{entry.name}" if folder else entry.name)

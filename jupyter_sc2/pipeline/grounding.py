@@ -237,13 +237,13 @@ def first_violation(
     """The first of the uses that what is known refutes."""
     source = request.prefix + text
     for use in found:
-        allowed = surroundings.allowed(use)
-        # Other keywords of the same call; of two in the completion the later one is the one too many.
-        given = {word for word, at in use.keywords if at < use.start or at >= len(source)}
         if use.kind == "collection" and not _is_whole(use, request, source, final):
             continue
         if use.kind == "file" and not final and not _is_read(use, source):
             continue
+        allowed = surroundings.allowed(use)
+        # Other keywords of the same call; of two in the completion the later one is the one too many.
+        given = {word for word, at in use.keywords if at < use.start or at >= len(source)}
         if use.word in given:
             allowed = allowed or Words()
         if allowed is not None and given:
