@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jupyter_sc2.introspection.facts import Path
 
@@ -182,20 +182,20 @@ def _named_in_method(call: ast.Call, func: ast.Attribute) -> Iterator[Naming]:
             yield from _namings(call, func, table, dict.fromkeys(names))
     if of_pandas and method not in FUNCTIONS:
         return
-    places = ARGUMENTS.get(method, {})
-    yield from _namings(call, func, owner, places, skipped)
-    for naming in _namings(call, func, owner, KEYED.get(method, {})):
+    if method in ARGUMENTS:
+        yield from _namings(call, func, owner, ARGUMENTS[method], skipped)
+    for naming in _namings(call, func, owner, KEYED[method]) if method in KEYED else ():
         match naming.expression:
             # Braces are a set as long as no colon is written.
             case ast.Dict(keys=keys) | ast.Set(elts=keys):
                 columns = ast.List([key for key in keys if key is not None])
-                yield Naming(columns, naming.table, naming.function, naming.through)
+                yield replace(naming, expression=columns)
     if method in NAMED_AGGREGATIONS:
         named = {keyword.arg: None for keyword in call.keywords if keyword.arg is not None}
         for naming in _namings(call, func, owner, named):
             match naming.expression:
                 case ast.Tuple(elts=[column, *_]):
-                    yield Naming(column, naming.table, naming.function, naming.through)
+                    yield replace(naming, expression=column)
 
 
 def _namings(

@@ -36,8 +36,10 @@ DATASETS = frozenset({"xarray.core.dataset.Dataset"})
 DATA_ARRAYS = frozenset({"xarray.core.dataarray.DataArray"})
 RECORDS = frozenset({"numpy.ndarray", "numpy.void"})
 LIBRARIES = frozenset({"pandas", "polars", "pyarrow", "dask", "xarray", "numpy", "geopandas"})
-NUMBERED = frozenset({"RangeIndex", "DatetimeIndex", "PeriodIndex", "IntervalIndex"})
 NUMBERS = frozenset({"IntegerArray", "FloatingArray", "BooleanArray", "TimedeltaArray"})
+# Kinds of labels that cannot be attributes, and those of which no string selects one.
+NUMBERED = NUMBERS.union("iufbMm", {"RangeIndex", "DatetimeIndex", "PeriodIndex", "IntervalIndex"})
+NO_STRING_SELECTS = frozenset({*"iuf", "RangeIndex"})
 # pandas arrays of numbers, dates and strings, without elements of a user's class.
 ARRAYS = frozenset(
     {
@@ -120,23 +122,19 @@ def length_of(index: Any) -> int:
 
 def is_numbered(index: Any) -> bool:
     """Whether the labels of a pandas index are numbers or dates, which cannot be attributes."""
-    if not genuine(type(index), "pandas"):
-        return False
-    values: Any = state_of(index).get("_data")
-    if type(values) is _from("numpy", "ndarray"):
-        return values.dtype.kind in "iufbMm"
-    numbers = genuine(type(values), "pandas") and name_of(type(values)) in NUMBERS
-    return numbers or name_of(type(index)) in NUMBERED
+    return _kind_of_labels(index) in NUMBERED
 
 
-def _is_of_numbers(index: Any) -> bool:
-    """Whether the labels of a pandas index are numbers, so that no string selects one of them."""
+def _kind_of_labels(index: Any) -> str:
+    """NumPy's letter for the labels of a pandas index, else the class of their array, if that is of numbers, or of the
+    index; "" if it is not pandas' own."""
     if not genuine(type(index), "pandas"):
-        return False
+        return ""
     values: Any = state_of(index).get("_data")
     if type(values) is _from("numpy", "ndarray"):
-        return values.dtype.kind in "iuf"
-    return name_of(type(index)) == "RangeIndex"
+        return str(values.dtype.kind)
+    of_numbers = genuine(type(values), "pandas") and name_of(type(values)) in NUMBERS
+    return name_of(type(values) if of_numbers else type(index))
 
 
 def elements(values: Any, most: int) -> list[Any] | None:
@@ -336,7 +334,9 @@ def _columns(value: Any, most: int) -> list[Any] | None:
         return None if "_levels" in state_of(index) else labels(index, most)
     if is_kind(cls, SERIES):
         index = manager_of(value).axes[0]
-        return [] if _is_of_numbers(index) else labels(index, most) or None
+        if _kind_of_labels(index) in NO_STRING_SELECTS:
+            return []
+        return labels(index, most) or None
     if is_kind(cls, DASK):
         return _columns(dask_meta(value), most)
     if is_kind(cls, POLARS):

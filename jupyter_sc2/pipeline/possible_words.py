@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain, islice
 
-from jupyter_sc2.introspection.facts import Facts, Known
+from jupyter_sc2.introspection.facts import Facts, Known, Path
 from jupyter_sc2.introspection.files import ADDRESS, LIBRARIES, READERS, TAKE_FOLDERS
 from jupyter_sc2.introspection.uses import (
     DEFINES_UNSEEN,
@@ -326,12 +326,15 @@ class Surroundings:
         changing = len(use.base) > 1 and cells.mentioned(use.base[0])
         if not known.single or use.deferred or cells.open or changing:
             return None
-        function = use.function[0] if use.function else ""
-        if function in self._code.bound or function in cells.others.defined:
-            return None  # a function of the user's
-        if use.function in self._facts.known:
+        if self._is_users(use.function) or use.function in self._facts.known:
             return None
         return Words(self._facts.collections({*cells.others.defined, *self._code.bound}))
+
+    def _is_users(self, builtin: Path) -> bool:
+        """Whether a cell binds the name of a builtin function to another; () is none."""
+        return any(
+            name in self._code.bound or name in self._cells.others.defined for name in builtin
+        )
 
     def _files(self, use: Use) -> Words | None:
         """The files that can be read, where the one that is named does not exist.
@@ -340,7 +343,7 @@ class Surroundings:
         """
         endings = None
         if use.function == ("open",):
-            if "open" in self._code.bound or "open" in self._cells.others.defined:
+            if self._is_users(use.function):
                 return None
         else:
             endings = READERS[use.function[-1]]
